@@ -1,0 +1,181 @@
+"""Every error that leaves this package, in one tree.
+
+    StagegateError
+    ├── UsageError                 exit 2: the request or the spec is wrong
+    │   ├── SpecError              all problems of a spec file at once
+    │   ├── UnknownDataset         no such dataset in the catalog or on this node
+    │   ├── UnknownRef             no such ref or version
+    │   └── MissingExtra           an optional dependency is absent
+    ├── GateFailed                 exit 1: the gate refused the version
+    ├── WaitingForApproval         exit 4: a request is recorded and unanswered
+    ├── SourceError                exit 3: a source can't be used as asked
+    │   ├── SourceUnavailable      nobody answered, or the server failed   (retryable)
+    │   ├── AccessDenied           the credentials were refused or are missing
+    │   ├── ObjectVanished         an object that was listed is gone
+    │   ├── ObjectChanged          an object changed while it was read     (retryable)
+    │   └── ChecksumMismatch       bytes don't match a checksum or digest  (retryable)
+    ├── CacheError                 exit 3: the cache can't be used as asked
+    │   └── NoSpace                the volume or quota is full
+    ├── CatalogError               exit 3: the catalog can't be used as asked
+    │   ├── RefConflict            somebody else moved the ref first
+    │   └── CorruptRecord          a stored record fails its own digest
+    └── ValidationError            exit 3: the contract could not be evaluated
+
+An error says what happened (`message`), to what (`dataset`, `source`, `object`), and what to do about it (`hint`).
+`retryable` is the engine's judgement; tasks and transfers follow it and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a `stagegate` command's exit status means."""
+
+    PASS = 0
+    GATE_FAILED = 1
+    USAGE = 2
+    ERROR = 3
+    WAITING = 4
+
+
+class StagegateError(Exception):
+    """Something a user should read: one line on what happened, and one on what to do.
+
+    Args:
+        message: What happened, as one sentence without a full stop.
+        hint: What to do about it; empty when there is nothing to do but to report it.
+        dataset: The dataset concerned.
+        source: The source's URL, free of credentials.
+        object: The object's key below the source, or its path in the dataset.
+    """
+
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[ExitCode] = ExitCode.ERROR
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        dataset: str = "",
+        source: str = "",
+        object: str = "",  # noqa: A002 - the field's word for it
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.dataset = dataset
+        self.source = source
+        self.object = object
+
+    def where(self) -> str:
+        """The dataset, source and object concerned, joined for people."""
+        named = (("dataset", self.dataset), ("source", self.source), ("object", self.object))
+        return ", ".join(f"{word} {value}" for word, value in named if value and value not in self.message)
+
+    def __str__(self) -> str:
+        where = self.where()
+        text = f"{self.message} ({where})" if where else self.message
+        return f"{text}. {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Results and errors cross process borders under Dask, Ray and Prefect's process runners.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[StagegateError], args: tuple[object, ...], state: dict[str, object]) -> StagegateError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class UsageError(StagegateError):
+    exit_code = ExitCode.USAGE
+
+
+class SpecError(UsageError):
+    """A spec that can't be used, with every problem that was found in it.
+
+    Args:
+        file: The spec's path or address, as the user gave it.
+        problems: One line a problem: `file:line: key: what is wrong`.
+    """
+
+    def __init__(self, file: str, problems: Sequence[str]) -> None:
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        super().__init__(f"{file} has {count}:\n" + "\n".join(f"  {line}" for line in problems))
+        self.file = file
+        self.problems = tuple(problems)
+
+
+class UnknownDataset(UsageError):
+    pass
+
+
+class UnknownRef(UsageError):
+    pass
+
+
+class MissingExtra(UsageError):
+    pass
+
+
+class GateFailed(StagegateError):
+    exit_code = ExitCode.GATE_FAILED
+
+
+class WaitingForApproval(StagegateError):
+    exit_code = ExitCode.WAITING
+
+
+class SourceError(StagegateError):
+    pass
+
+
+class SourceUnavailable(SourceError):
+    retryable = True
+
+
+class AccessDenied(SourceError):
+    pass
+
+
+class ObjectVanished(SourceError):
+    pass
+
+
+class ObjectChanged(SourceError):
+    retryable = True
+
+
+class ChecksumMismatch(SourceError):
+    retryable = True
+
+
+class CacheError(StagegateError):
+    pass
+
+
+class NoSpace(CacheError):
+    pass
+
+
+class CatalogError(StagegateError):
+    pass
+
+
+class RefConflict(CatalogError):
+    pass
+
+
+class CorruptRecord(CatalogError):
+    pass
+
+
+class ValidationError(StagegateError):
+    pass

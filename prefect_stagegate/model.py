@@ -1,0 +1,329 @@
+"""The frozen values that one step hands to the next, in the order of the steps.
+
+    SourceObject → PlannedObject → Receipt → Entry, Origin (a Version) → Evidence → Decision → Promotion
+
+Digests are written with their algorithm: `blake3:<hex>` names an entry's bytes, `sha256:<hex>` names a version,
+a spec or a policy. Times are ISO 8601 in UTC. Sizes are bytes.
+Only the standard library is imported here: short commands load this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect_stagegate.errors import UsageError
+
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME_LENGTH = 63
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+LATEST = "latest"
+"""The ref that staging moves; every other ref is a target's and moves only by promotion and rollback."""
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` when it may name a dataset or ref, else raise `UsageError`."""
+    if len(name) > NAME_LENGTH or not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a {kind}'s name",
+            hint=f"Use lowercase letters and digits, joined by single dashes, at most {NAME_LENGTH} characters.",
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A dataset with the ref or digest that picks one of its versions: `nycflights@production`."""
+
+    dataset: str
+    ref: str = ""
+    """A ref's name, `sha256:<hex>`, or empty when the user named none."""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `DATASET`, `DATASET@REF`, `DATASET@sha256:<hex>` or `DATASET@sha256-<hex>`.
+
+        Raises:
+            UsageError: The dataset, ref or digest is not well formed.
+        """
+        dataset, at, ref = text.partition("@")
+        check_name("dataset", dataset)
+        if not at:
+            return cls(dataset)
+        if ref.startswith(("sha256:", "sha256-")):
+            ref = "sha256:" + ref[7:]
+            if not DIGEST.fullmatch(ref):
+                raise UsageError(f"{text!r} names no version", hint="A digest is sha256: and 64 hexadecimal digits.")
+            return cls(dataset, ref)
+        return cls(dataset, check_name("ref", ref))
+
+    @property
+    def digest(self) -> str:
+        """The digest when the address names one, else empty."""
+        return self.ref if self.ref.startswith("sha256:") else ""
+
+    def __str__(self) -> str:
+        return f"{self.dataset}@{self.ref}" if self.ref else self.dataset
+
+
+# ── sources and plan ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What fixes an object at its source, so that a change can't go unseen."""
+
+    kind: str
+    """`etag`, `version`, `generation`, `mtime`, … as the source names it."""
+    value: str
+    strength: Literal["strong", "weak"]
+    """Strong: different bytes can't carry the same pin. Weak: they can, though nobody means them to (mtime)."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceObject:
+    """One object as a source lists it."""
+
+    key: str
+    """Path below the source's URL, with forward slashes, never empty."""
+    size: int
+    pin: Pin
+    modified: float | None = None
+    """Seconds since the epoch, when the source tells."""
+    checksums: tuple[tuple[str, str], ...] = ()
+    """What the source offers to check the whole object by: (`md5` | `sha256` | `crc32c` | …, lowercase hex)."""
+
+
+class Action(StrEnum):
+    REUSE = "reuse"
+    """The bytes are in the cache under a digest that this pin is known to have."""
+    FETCH = "fetch"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedObject:
+    """What is to happen to one listed object."""
+
+    path: str
+    """Where it stands in the dataset."""
+    object: SourceObject
+    source: int
+    """Position of its source in the spec."""
+    action: Action
+    digest: str = ""
+    """What its bytes must hash to, when that is known; a fetch that gives anything else is refused."""
+
+
+# ── transfer and version ────────────────────────────────────────────────────────────────────────────────────────
+
+Proof = Literal["computed", "server", "manifest"]
+"""How a digest was proved: hashed from the bytes only, also against a checksum of the source's, or against a
+digest that an earlier manifest or memory named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The record of one object whose bytes are in the cache."""
+
+    path: str
+    object: SourceObject
+    source: int
+    digest: str
+    proof: Proof
+    fetched: int
+    """Bytes that came over the wire for it in this run; 0 when the cache had them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a manifest."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one entry came from and how its digest was proved."""
+
+    path: str
+    source: str
+    """The source's URL, free of credentials."""
+    key: str
+    size: int
+    pin: Pin
+    proof: Proof
+    digest: str
+    modified: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version that lies complete and verified in this node's cache."""
+
+    dataset: str
+    digest: str
+    path: Path
+    files: int
+    bytes: int
+    bytes_fetched: int = 0
+    bytes_reused: int = 0
+    new: bool = False
+    """Whether the catalog had not known the version before."""
+
+    @property
+    def address(self) -> str:
+        return f"{self.dataset}@{self.digest}"
+
+
+# ── evidence ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Outcome(StrEnum):
+    """What came out of a check. Only `PASS`, `WARN`, `WAIVED` and `NOT_APPLICABLE` let a gate accept."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    WAIVED = "waived"
+    NOT_APPLICABLE = "not-applicable"
+
+
+class Severity(StrEnum):
+    """What an unfavourable outcome does to the gate: refuse, be reported, or be noted."""
+
+    BLOCKING = "blocking"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Scope(StrEnum):
+    """What evidence speaks about, and so whose state can end it."""
+
+    VERSION = "version"
+    ENVIRONMENT = "environment"
+    NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One defect, precise enough to mend it."""
+
+    subject: str
+    """The file, table, column, source or setting concerned."""
+    problem: str
+    """What is wrong with it, with the figures."""
+    fix: str = ""
+    """What to do, as a command where there is one."""
+    outcome: Outcome = Outcome.FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The recorded answer of one check, bound to what it was asked about."""
+
+    check: str
+    outcome: Outcome
+    summary: str
+    """One line for people, with the figure that decided."""
+    owner: str
+    """`data`, `ai`, `infra` or `governance`."""
+    severity: Severity = Severity.BLOCKING
+    scope: Scope = Scope.VERSION
+    findings: tuple[Finding, ...] = ()
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Figures behind the outcome, JSON values only."""
+    binding: Mapping[str, str] = field(default_factory=dict)
+    """What the answer depends on: `version`, `policy`, `environment`, `target`, `node`, `check_version`."""
+    at: str = ""
+    """When it was gathered."""
+    expires: str = ""
+    """When it goes stale; empty when it holds as long as its binding."""
+
+
+class DecisionOutcome(StrEnum):
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    INCONCLUSIVE = "inconclusive"
+    """Nothing failed, but something that must be known is not."""
+    WAITING = "waiting"
+    """All that is missing is an approval, and the request is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A gate's answer about one version under one policy."""
+
+    dataset: str
+    digest: str
+    target: str
+    outcome: DecisionOutcome
+    checks: tuple[Evidence, ...]
+    policy: str
+    """`sha256:<hex>` of the gate's resolved policy with its contract."""
+    environment: str
+    """`sha256:<hex>` of the environment's fingerprint."""
+    at: str
+    expires: str = ""
+    """When the first of its evidence goes stale; empty when none does."""
+    requester: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.outcome is DecisionOutcome.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class TableResult:
+    """What the contract found about one table."""
+
+    name: str
+    files: int
+    rows: int
+    evaluated: int
+    """Expectations that were evaluated."""
+    failed: int
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the contract found about one version."""
+
+    dataset: str
+    digest: str
+    passed: bool
+    tables: tuple[TableResult, ...]
+    evidence: tuple[Evidence, ...]
+    """Of the contract's checks: `schema`, `nonempty`, `expectations`, `coverage`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A ref that was moved."""
+
+    dataset: str
+    ref: str
+    digest: str
+    previous: str
+    """The digest that the ref named before; empty when it is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who did something, and how we know: only a signature proves it."""
+
+    name: str
+    source: Literal["os-user", "declared", "prefect-actor", "signature"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.source})"
