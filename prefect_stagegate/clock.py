@@ -1,0 +1,24 @@
+"""Time as it is written: ISO 8601 in UTC, to the microsecond, so that texts sort as the moments do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """This moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """Write an aware moment, for example `2026-03-01T03:00:00.000000Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def moment(text: str) -> datetime:
+    """Read what `stamp` wrote.
+
+    Raises:
+        ValueError: The text is not an ISO 8601 time with a zone.
+    """
+    return datetime.fromisoformat(text).astimezone(UTC)

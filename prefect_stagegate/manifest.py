@@ -1,0 +1,156 @@
+"""A version's manifest: which paths may stand in it, how its rows are ordered, and what its digest is.
+
+The digest is SHA-256 over one line an entry, `path NUL size NUL blake3:hex LF`, in the order of the paths' UTF-8 bytes,
+and over nothing else. The same bytes under the same paths are the same version wherever they came from.
+
+Pure: no I/O and no clock. Everything works on streams, so that memory does not grow with the number of entries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Entry
+
+SEGMENT_BYTES = 255
+"""The longest file name that Linux file systems take, in bytes."""
+PATH_BYTES = 3072
+"""The longest path that an entry may have, in bytes; leaves the cache's own folders room below Linux's 4096."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The immutable list of a version's entries, read as a stream."""
+
+    dataset: str
+    digest: str
+    files: int
+    bytes: int
+    entries: Callable[[], Iterator[Entry]]
+    """Starts a new pass over the entries, sorted by path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What one pass over the sorted entries tells about them."""
+
+    digest: str
+    files: int
+    bytes: int
+
+
+def row(entry: Entry) -> bytes:
+    """The entry's line, as the digest and `stagegate show --rows` see it.
+
+    >>> row(Entry("a.txt", 3, "blake3:ab"))
+    b'a.txt\\x003\\x00blake3:ab\\n'
+    """
+    return f"{entry.path}\0{entry.size}\0{entry.digest}\n".encode()
+
+
+def path_problem(path: str) -> str:
+    """Say why `path` can't stand in a manifest; empty when it can.
+
+    Names come from outside: what could leave the dataset's folder, break a line of the manifest or not be
+    written to a file system is refused.
+
+    >>> path_problem("flights/2013-01.parquet"), path_problem("../etc/passwd")
+    ('', 'it has a segment ".."')
+    """
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    if any(character < " " or character == "\x7f" for character in path):
+        return "it has a control character"
+    if len(encoded) > PATH_BYTES:
+        return f"it is longer than {PATH_BYTES} bytes"
+    for segment in path.split("/"):
+        if not segment:
+            return "it has an empty segment" if path else "it is empty"
+        if segment in (".", ".."):
+            return f'it has a segment "{segment}"'
+        if len(segment.encode()) > SEGMENT_BYTES:
+            return f"a name in it is longer than {SEGMENT_BYTES} bytes"
+    return ""
+
+
+def seal(entries: Iterable[Entry]) -> Seal:
+    """Digest entries that come sorted by path.
+
+    Raises:
+        UsageError: A path can't stand in a manifest, or one entry's path is another entry's folder.
+    """
+    digest = hashlib.sha256()
+    files = size = 0
+    for entry in _checked(entries):
+        digest.update(row(entry))
+        files += 1
+        size += entry.size
+    return Seal("sha256:" + digest.hexdigest(), files, size)
+
+
+def _checked(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Pass entries on, refusing bad paths, wrong order and a file where another entry needs a folder.
+
+    Sorted paths that begin alike stand together, so a file can only be the folder of a path that follows
+    while all between begin with it too: a stack of those is enough.
+    """
+    previous = ""
+    prefixes: list[str] = []
+    for entry in entries:
+        path = entry.path
+        if problem := path_problem(path):
+            raise UsageError(f"The path {path!r} can't stand in a dataset: {problem}", object=path)
+        if previous and path <= previous:
+            raise ValueError(f"entries are not sorted: {path!r} after {previous!r}")
+        while prefixes and not path.startswith(prefixes[-1]):
+            prefixes.pop()
+        if folder := next((prefix for prefix in prefixes if path.startswith(prefix + "/")), ""):
+            raise UsageError(
+                f"{folder!r} is a file, and {path!r} needs it to be a folder",
+                hint="Give one of the two sources another `into:`.",
+            )
+        prefixes.append(path)
+        previous = path
+        yield entry
+
+
+class Change(StrEnum):
+    """How an entry differs from one version to the next."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One entry that differs between two versions; `old` or `new` is None where it is absent."""
+
+    change: Change
+    path: str
+    old: Entry | None
+    new: Entry | None
+
+
+def diff(old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Difference]:
+    """Compare two sorted streams of entries in one pass."""
+    left, right = iter(old), iter(new)
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a.path < b.path):
+            assert a is not None  # noqa: S101 - one of the two is there
+            yield Difference(Change.REMOVED, a.path, a, None)
+            a = next(left, None)
+        elif a is None or b.path < a.path:
+            yield Difference(Change.ADDED, b.path, None, b)
+            b = next(right, None)
+        else:
+            if a != b:
+                yield Difference(Change.CHANGED, a.path, a, b)
+            a, b = next(left, None), next(right, None)
