@@ -1,0 +1,189 @@
+"""What lies where in a node's cache.
+
+    <root>/
+      CACHEDIR.TAG                  so that backups leave the cache out
+      format                        `stagegate-cache 1`; written last, so a folder with it is complete
+      blobs/<aa>/<blake3>           the bytes of one entry, 0444; immutable, never truncated, never reused
+      ingest/<claim>                bytes on their way in, 0600, claimed by flock; views are built here too
+      ingest/<claim>.parts          journal of verified parts, for objects of several parts only
+      views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
+      refs/<dataset>/<ref>          the node's copy of a ref
+      leases/<id>                   held by flock for as long as its holder lives
+      trash/<unique>                renamed here under a lock, unlinked after
+      index.sqlite                  pin → digest; disposable, rebuilt when it is lost
+
+The tree is the truth. Everything stands on one volume, so that renames and hard links work between the folders.
+Only the standard library is imported here: short commands load this module.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_stagegate.errors import CacheError, NoSpace
+
+FORMAT = "stagegate-cache 1\n"
+PRIVATE_DIR = 0o700
+PRIVATE_FILE = 0o600
+READ_ONLY_FILE = 0o444
+
+_FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
+_FILES = ("CACHEDIR.TAG", "format", "index.sqlite", "index.sqlite-journal", "lost+found")
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of prefect-stagegate; see https://bford.info/cachedir/\n"
+_DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
+
+CHOOSE_ANOTHER = "Choose another folder with --cache or STAGEGATE_CACHE."
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one cache. `open` makes sure that they exist; the properties only compute."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Layout:
+        """Open the cache at `root`, and make it when there is none and `create` is set.
+
+        A complete cache is opened without writing, so one on a read-only volume can be read.
+
+        Raises:
+            CacheError: `root` holds something else or a newer format, is absent, or can't be read or made.
+        """
+        layout = cls(Path(os.path.abspath(root.expanduser())))  # noqa: PTH100 - resolve() would follow the user's links
+        with explained("open the cache", layout.root):
+            if not layout._check_format():
+                if not create:
+                    raise CacheError(f"there is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
+                layout._make()
+        return layout
+
+    def _check_format(self) -> bool:
+        """Whether a cache of this format stands at the root."""
+        try:
+            found = (self.root / "format").read_text()
+        except FileNotFoundError:
+            return False
+        if found != FORMAT:
+            raise CacheError(
+                f"the cache at {self.root} has the format {found.strip()!r}, and this version reads {FORMAT.strip()!r}",
+                hint="Upgrade prefect-stagegate, or choose another folder with --cache or STAGEGATE_CACHE.",
+            )
+        return True
+
+    def _make(self) -> None:
+        self.root.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+        strangers = sorted({entry.name for entry in self.root.iterdir()} - {*_FOLDERS, *_FILES})
+        if strangers:
+            raise CacheError(
+                f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
+                hint="A cache deletes what it doesn't need, so it wants a folder of its own. " + CHOOSE_ANOTHER,
+            )
+        for folder in _FOLDERS:
+            (self.root / folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+        (self.root / "CACHEDIR.TAG").write_text(_TAG)
+        # Two processes may make one cache at once: each writes the same, and the rename makes it whole for both.
+        draft = self.ingest / f"format-{uuid.uuid4().hex}"
+        draft.write_text(FORMAT)
+        draft.rename(self.root / "format")
+
+    @property
+    def blobs(self) -> Path:
+        """Content by digest."""
+        return self.root / "blobs"
+
+    @property
+    def ingest(self) -> Path:
+        """Bytes on their way in; a view is built here too, and renamed."""
+        return self.root / "ingest"
+
+    @property
+    def views(self) -> Path:
+        """Complete, read-only trees of versions."""
+        return self.root / "views"
+
+    @property
+    def refs(self) -> Path:
+        """The node's copies of refs."""
+        return self.root / "refs"
+
+    @property
+    def leases(self) -> Path:
+        """Claims of live readers and writers."""
+        return self.root / "leases"
+
+    @property
+    def trash(self) -> Path:
+        """What is about to be unlinked."""
+        return self.root / "trash"
+
+    @property
+    def index(self) -> Path:
+        """The pin memory."""
+        return self.root / "index.sqlite"
+
+    def blob(self, digest: str) -> Path:
+        """Where the bytes named `blake3:<hex>` lie.
+
+        Raises:
+            CacheError: `digest` is not a BLAKE3 digest; nothing else may become a path here.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise CacheError(
+                f"{digest!r} is not the digest of an entry", hint="An entry's digest is blake3: and 64 hex digits."
+            )
+        name = digest[7:]
+        return self.root / "blobs" / name[:2] / name
+
+    def view(self, dataset: str, digest: str) -> Path:
+        """Where the view of the version `sha256:<hex>` stands."""
+        return self.views / dataset / digest.removeprefix("sha256:")
+
+    def ref(self, dataset: str, ref: str) -> Path:
+        """Where the node keeps its copy of a ref."""
+        return self.refs / dataset / ref
+
+    def discard(self, path: Path) -> Path:
+        """Move `path` into the trash in one step and return where it is now; the caller unlinks it after its lock."""
+        target = self.trash / uuid.uuid4().hex
+        path.rename(target)
+        return target
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_REASONS = {
+    errno.EROFS: ("the volume is read-only", CHOOSE_ANOTHER),
+    errno.EACCES: ("permission is denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
+    errno.EPERM: ("permission is denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
+    errno.ENOTDIR: ("a part of the path is a file", CHOOSE_ANOTHER),
+    errno.EIO: ("the volume reports an input/output error", "Check the disk (dmesg), then run `stagegate verify`."),
+    errno.EFBIG: ("the file is larger than the volume or the process may write", "Check `ulimit -f` and the volume."),
+    errno.EMFILE: ("too many files are open", "Raise `ulimit -n`."),
+}
+
+
+def cache_error(error: OSError, doing: str, path: Path) -> CacheError:
+    """The typed error for `error`, which came up while `doing` something (`write the blob`) to `path`."""
+    if error.errno in _NO_SPACE:
+        return NoSpace(
+            f"could not {doing} at {path}: no space is left on the volume",
+            hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
+        )
+    reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    return CacheError(f"could not {doing} at {path}: {reason}", hint=hint)
+
+
+@contextmanager
+def explained(doing: str, path: Path) -> Iterator[None]:
+    """Turn every `OSError` of the block into the `CacheError` or `NoSpace` that tells what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise cache_error(error, doing, path) from error
