@@ -248,6 +248,8 @@ class Evidence:
     """When it was gathered."""
     expires: str = ""
     """When it goes stale; empty when it holds as long as its binding."""
+    awaiting: tuple[str, ...] = ()
+    """Whose answer it waits for: groups of `owners`, or `anybody`. Empty unless only a person can answer."""
 
 
 class DecisionOutcome(StrEnum):
@@ -327,3 +329,31 @@ class Identity:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A recorded wish to promote a version, which waits for approval."""
+
+    id: str
+    dataset: str
+    digest: str
+    """The version that was asked for, and so the only one that an answer can let through."""
+    target: str
+    policy: str
+    """`sha256:<hex>` of the policy that the version was judged under; an answer ends with it."""
+    requester: Identity
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One person's answer to a request."""
+
+    request: str
+    """The request's id."""
+    approver: Identity
+    approved: bool
+    """False when the version was declined."""
+    reason: str
+    at: str
