@@ -1,0 +1,59 @@
+"""One node's content store on a volume near its GPUs. `layout.py` draws what lies where."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect_stagegate.cache.layout import Layout
+from prefect_stagegate.cache.leases import Leases
+from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.cache.views import Views
+
+if TYPE_CHECKING:
+    from prefect_stagegate.cache.blobs import Blobs
+    from prefect_stagegate.cache.memory import PinMemory
+
+__all__ = ["Cache", "Layout"]
+
+
+class Cache:
+    """A node's cache, opened: its blobs, views, refs and leases.
+
+    Reading a ref or a view loads no hashing and no database: `stagegate path` starts in the time of a shell command.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.views = Views(layout)
+        self.refs = Refs(layout)
+        self.leases = Leases(layout)
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Cache:
+        """Open the cache at `root`, making it when there is none and `create` is set.
+
+        Raises:
+            CacheError: It can't be read or made, or something else lies there.
+        """
+        return cls(Layout.open(root, create=create))
+
+    @property
+    def root(self) -> Path:
+        """The cache's folder."""
+        return self.layout.root
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """The content by digest."""
+        from prefect_stagegate.cache.blobs import Blobs  # noqa: PLC0415
+
+        return Blobs(self.layout)
+
+    @cached_property
+    def memory(self) -> PinMemory:
+        """What pins are known to name."""
+        from prefect_stagegate.cache.memory import PinMemory  # noqa: PLC0415
+
+        return PinMemory(self.layout.index)

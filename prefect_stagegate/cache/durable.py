@@ -1,0 +1,34 @@
+"""Making what was written survive a power cut: one folder's names, or everything on a volume at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    with _opened(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+def sync_volume(folder: Path) -> None:
+    """Make everything that was written to the folder's volume durable: one call instead of an fsync a file."""
+    with _opened(folder) as descriptor:
+        if _libc.syncfs(descriptor) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), str(folder))
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""Leases: who uses this cache now. A lease is a file locked by its holder, so it ends with the holder, whatever ends it.
+
+    leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …}
+
+A pin is a lease without a holder: it stays until it is taken away. Making leases and collecting garbage exclude each
+other by a lock on the folder itself, so that the collector never meets a lease that is half made.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from prefect_stagegate.cache.layout import PRIVATE_FILE, Layout, explained
+from prefect_stagegate.clock import now, stamp
+
+
+class LeaseKind(StrEnum):
+    """What a holder does with the cache."""
+
+    READER = "reader"
+    WRITER = "writer"
+    PIN = "pin"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One claim, as `stagegate ls` shows it."""
+
+    id: str
+    kind: LeaseKind
+    dataset: str
+    digest: str
+    """The version that is read or pinned; empty for a writer, whose version isn't known yet."""
+    what: str
+    """What the holder is, for people."""
+    pid: int
+    since: str
+
+
+class Leases:
+    """The claims on one cache."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @contextmanager
+    def hold(self, kind: LeaseKind, dataset: str, digest: str = "", what: str = "") -> Iterator[Lease]:
+        """Hold a lease for as long as the block, or this process, lives.
+
+        Raises:
+            CacheError: The lease can't be written.
+        """
+        lease, descriptor = self._make(kind, dataset, digest, what)
+        try:
+            yield lease
+        finally:
+            (self._layout.leases / lease.id).unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def pin(self, dataset: str, digest: str, what: str = "") -> Lease:
+        """Keep a version until it is unpinned."""
+        lease, descriptor = self._make(LeaseKind.PIN, dataset, digest, what)
+        os.close(descriptor)
+        return lease
+
+    def unpin(self, dataset: str, digest: str) -> int:
+        """Take a version's pins away; returns how many there were."""
+        pins = [lease for lease in self.live() if lease.kind is LeaseKind.PIN]
+        found = [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
+        for lease in found:
+            (self._layout.leases / lease.id).unlink(missing_ok=True)
+        return len(found)
+
+    def live(self) -> list[Lease]:
+        """The leases whose holders live, and the pins; the oldest first."""
+        leases = [lease for path in self._layout.leases.iterdir() if (lease := _read(path)) and _alive(path, lease)]
+        return sorted(leases, key=lambda lease: lease.since)
+
+    @contextmanager
+    def frozen(self) -> Iterator[list[Lease]]:
+        """Keep anybody from making a lease during the block, and give the live ones. Files of dead holders are removed."""
+        with self._locked(fcntl.LOCK_EX):
+            live = self.live()
+            keep = {lease.id for lease in live}
+            for path in self._layout.leases.iterdir():
+                if path.name not in keep:
+                    path.unlink(missing_ok=True)
+            yield live
+
+    def _make(self, kind: LeaseKind, dataset: str, digest: str, what: str) -> tuple[Lease, int]:
+        lease = Lease(uuid.uuid4().hex, kind, dataset, digest, what, os.getpid(), stamp(now()))
+        path = self._layout.leases / lease.id
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        with explained("write a lease", path), self._locked(fcntl.LOCK_SH):
+            descriptor = os.open(path, flags, PRIVATE_FILE)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, json.dumps(asdict(lease)).encode())
+        return lease, descriptor
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        descriptor = os.open(self._layout.leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: Path) -> Lease | None:
+    try:
+        fields = json.loads(path.read_bytes())
+        return Lease(**fields | {"kind": LeaseKind(fields["kind"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # released meanwhile, or cut off in the moment of its making: no claim
+
+
+def _alive(path: Path, lease: Lease) -> bool:
+    """Whether somebody holds the lease's lock, which a pin needs not."""
+    if lease.kind is LeaseKind.PIN:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

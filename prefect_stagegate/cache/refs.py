@@ -1,0 +1,46 @@
+"""The node's copies of refs: one small file a ref, replaced by a rename."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+from prefect_stagegate.cache.durable import sync_folder
+from prefect_stagegate.cache.layout import Layout, explained
+
+
+class Refs:
+    """What this node believes each ref to name. A copy moves only after the node's own view is complete."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def get(self, dataset: str, ref: str) -> str | None:
+        """The digest, or None when this node has no copy of the ref."""
+        try:
+            return self._layout.ref(dataset, ref).read_text().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def put(self, dataset: str, ref: str, digest: str) -> None:
+        """Make the node's copy name `digest`, durably."""
+        target = self._layout.ref(dataset, ref)
+        scratch = self._layout.ingest / f"ref-{uuid.uuid4().hex}"
+        with explained("move the ref", target):
+            target.parent.mkdir(mode=0o755, exist_ok=True)
+            with scratch.open("x") as file:
+                file.write(digest + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(target)
+            sync_folder(target.parent)
+
+    def of(self, dataset: str) -> dict[str, str]:
+        """All copies of one dataset's refs: name → digest, sorted."""
+        folder = self._layout.refs / dataset
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return {name: digest for name in names if (digest := self.get(dataset, name))}
+
+    def datasets(self) -> list[str]:
+        """The datasets of which this node has a ref, sorted."""
+        return sorted(path.name for path in self._layout.refs.iterdir())

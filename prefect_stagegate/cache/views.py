@@ -1,0 +1,123 @@
+"""Views: a read-only tree of one version, whose files are links to blobs. It appears complete, by one rename."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prefect_stagegate.cache.durable import sync_folder, sync_volume
+from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
+from prefect_stagegate.model import Entry
+
+log = logging.getLogger(__name__)
+
+FICLONE = 0x40049409
+"""Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
+_CANT_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
+
+
+class Views:
+    """The versions that lie complete in this cache."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def path(self, dataset: str, digest: str) -> Path | None:
+        """Where the version can be read, or None when it isn't here."""
+        path = self._layout.view(dataset, digest)
+        return path if path.is_dir() else None
+
+    def all(self) -> Iterator[tuple[str, str]]:
+        """Every view as (dataset, digest), sorted."""
+        for dataset in sorted(self._layout.views.iterdir()):
+            for view in sorted(dataset.iterdir()):
+                yield dataset.name, f"sha256:{view.name}"
+
+    def publish(self, dataset: str, digest: str, entries: Iterable[Entry]) -> Path:
+        """Build the view of a version whose blobs are all here, sync all of it, and let it appear.
+
+        Returns:
+            The view's folder. When another process published it first, that one.
+
+        Raises:
+            CacheError: The volume refuses; nothing of the view is left visible.
+        """
+        target = self._layout.view(dataset, digest)
+        scratch = self._layout.ingest / f"view-{uuid.uuid4().hex}"
+        with explained("build the view", target):
+            try:
+                self._fill(scratch, entries)
+                # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
+                sync_volume(scratch)
+                target.parent.mkdir(mode=0o755, exist_ok=True)
+                _appear(scratch, target)
+                sync_folder(target.parent)
+            finally:
+                if scratch.exists():
+                    remove_tree(scratch)
+        return target
+
+    def discard(self, dataset: str, digest: str) -> Path:
+        """Take a view out of sight; the caller removes what this returns."""
+        view = self._layout.view(dataset, digest)
+        view.chmod(0o755)  # a folder that can't be written can't change its parent either
+        return self._layout.discard(view)
+
+    def _fill(self, root: Path, entries: Iterable[Entry]) -> None:
+        root.mkdir(mode=0o755)
+        folders = {root}
+        copied = 0
+        for entry in entries:
+            path = root / entry.path
+            if path.parent not in folders:
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                folders.update(path.parents[: len(path.relative_to(root).parts) - 1])
+            copied += _place(self._layout.blob(entry.digest), path)
+        for folder in folders - {root}:
+            folder.chmod(0o555)
+        if copied:
+            log.warning("the volume took no links for %d files of the view, so they were cloned or copied", copied)
+
+
+def _place(blob: Path, path: Path) -> bool:
+    """Link `path` to a blob; where links are refused, clone it, else copy it. True when it is no link."""
+    try:
+        os.link(blob, path)
+    except OSError as error:
+        if error.errno not in _CANT_LINK:
+            raise
+        _clone_or_copy(blob, path)
+        return True
+    return False
+
+
+def _clone_or_copy(blob: Path, path: Path) -> None:
+    with blob.open("rb") as source, path.open("xb") as target:
+        try:
+            fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+        except OSError:
+            shutil.copyfileobj(source, target, 1 << 20)
+        os.fchmod(target.fileno(), READ_ONLY_FILE)
+
+
+def _appear(scratch: Path, target: Path) -> None:
+    try:
+        scratch.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return  # another process published the same version, which has the same content
+    target.chmod(0o555)
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a tree that may hold read-only folders."""
+    for folder, _, _ in os.walk(root):
+        Path(folder).chmod(0o700)
+    shutil.rmtree(root)

@@ -1,0 +1,19 @@
+"""The catalog: manifests, origins, specs, evidence, approvals and refs, shared by all environments.
+
+    <catalog>/format                                          the layout's version; its creation proves the store
+    datasets/<dataset>/manifests/<sha256>.parquet             the entries of one version
+                       origins/<sha256>.parquet               where they came from when they were last staged
+                       specs/<sha256>/<seq>.json              the specs that the version was staged or checked under
+                       evidence/<sha256>/<time>-<id>.json     what was found out about it
+                       decisions/<sha256>/<target>/<time>-<id>.json   attestations, accepting or not
+                       approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
+                       refs/<ref>/<seq>.json                  an append-only, hash-chained log
+
+It lies on a local directory or an object store. Creating a numbered record that must not exist yet *is* the
+compare-and-swap, so a store that lets a second creation pass can't hold a catalog: opening one finds that out.
+"""
+
+from prefect_stagegate.catalog.catalog import Catalog
+from prefect_stagegate.catalog.refs import RefAction, RefEntry
+
+__all__ = ["Catalog", "RefAction", "RefEntry"]

@@ -1,0 +1,290 @@
+"""One catalog: what may be written to it, and how it is read back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.records import Records, open_records
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
+from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, metadata
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
+from prefect_stagegate.manifest import Manifest
+from prefect_stagegate.model import LATEST, Address, Approval, Entry, Evidence, Identity, Origin, Request
+
+FORMAT_KEY = "format"
+FORMAT = b"stagegate-catalog 1\n"
+
+T = TypeVar("T")
+
+
+class Catalog:
+    """The shared memory of all environments. `open` one; every method may raise `CatalogError`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.url = records.url
+
+    @classmethod
+    def open(cls, url: str, options: Mapping[str, Any] | None = None) -> Catalog:
+        """Open the catalog at a path or URL, and begin one where there is none.
+
+        Raises:
+            CatalogError: The store can't be reached, holds another format, or lets a record be created twice.
+        """
+        records = open_records(url, options or {})
+        found = records.read(FORMAT_KEY)
+        if found is None:
+            _begin(records)
+        elif found != FORMAT:
+            raise CatalogError(
+                f"The catalog {records.url} has the format {found[:60].decode(errors='replace').strip()!r}",
+                hint=f"This release reads {FORMAT.decode().strip()!r}: use the release that wrote it, or another catalog.",
+            )
+        return cls(records)
+
+    # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def datasets(self) -> list[str]:
+        """The names of all datasets, sorted."""
+        return self._records.folders("datasets/")
+
+    def require_dataset(self, dataset: str) -> None:
+        """Raise `UnknownDataset` when nothing was ever staged under this name."""
+        if not self._records.folders(f"datasets/{dataset}/"):
+            known = self.datasets()
+            raise UnknownDataset(
+                f"The catalog {self.url} has no dataset {dataset!r}",
+                hint=f"It has: {', '.join(known)}."
+                if known
+                else "It is empty: stage a spec with `stagegate stage SPEC`.",
+            )
+
+    def put_version(
+        self, dataset: str, digest: str, files: int, size: int, entries: Iterable[Entry], origins: Iterable[Origin]
+    ) -> bool:
+        """Store a version's manifest and where it came from; True when the manifest is new.
+
+        Args:
+            dataset: The dataset's name.
+            digest: The version's digest, which `entries` must have.
+            files: Number of entries.
+            size: Sum of their sizes in bytes.
+            entries: Sorted by path.
+            origins: Sorted by path; they replace those of an earlier staging of the same version.
+        """
+        facts = {"digest": digest, "files": str(files), "bytes": str(size)}
+        self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts))
+        key = self._key(dataset, "manifests", digest)
+        return self._records.read(key) is None and self._records.create(key, ENTRIES.write(entries, facts))
+
+    def has_version(self, dataset: str, digest: str) -> bool:
+        """Whether the catalog knows the version."""
+        return self._records.read(self._key(dataset, "manifests", digest)) is not None
+
+    def versions(self, dataset: str) -> list[str]:
+        """The digests of all versions, sorted by digest."""
+        keys = self._records.keys(f"datasets/{dataset}/manifests/")
+        return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
+
+    def manifest(self, dataset: str, digest: str) -> Manifest:
+        """The version's manifest; its entries are read as a stream.
+
+        Raises:
+            UnknownRef: The catalog has no such version.
+            CorruptRecord: The stored manifest is another version's.
+        """
+        key = self._key(dataset, "manifests", digest)
+        data = self._version_record(dataset, digest, key)
+        facts = metadata(data, key)
+        if facts.get("digest") != digest:
+            raise CorruptRecord(f"The catalog's record {key} is the manifest of {facts.get('digest')}", dataset=dataset)
+        return Manifest(dataset, digest, int(facts["files"]), int(facts["bytes"]), lambda: ENTRIES.read(data))
+
+    def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
+        """Where the version's entries came from, sorted by path."""
+        return ORIGINS.read(self._version_record(dataset, digest, self._key(dataset, "origins", digest)))
+
+    def _version_record(self, dataset: str, digest: str, key: str) -> bytes:
+        data = self._records.read(key)
+        if data is None:
+            self.require_dataset(dataset)
+            raise UnknownRef(
+                f"The catalog has no version {digest} of {dataset}",
+                hint=f"`stagegate ls {dataset}` lists its versions.",
+                dataset=dataset,
+            )
+        return data
+
+    # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_spec(self, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
+        """Store the spec that the version is staged or checked under from here on; the same again writes nothing."""
+        prefix = self._key(dataset, "specs", digest, "/")
+        if self.spec(dataset, digest) != canonical:
+            self._append(prefix, encode(dict(canonical)))
+
+    def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
+        """The spec that the version was staged or checked under last, in its canonical form."""
+        keys = list(self._records.keys(self._key(dataset, "specs", digest, "/")))
+        return self._load(dict[str, Any], keys[-1]) if keys else None
+
+    # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ref(self, dataset: str, ref: str) -> RefEntry | None:
+        """The newest entry of a ref's log, or None when the ref was never moved."""
+        return RefLog(self._records, dataset, ref).head()
+
+    def refs(self, dataset: str) -> dict[str, RefEntry]:
+        """Every ref of a dataset with its newest entry, sorted by name."""
+        names = self._records.folders(f"datasets/{dataset}/refs/")
+        return {name: entry for name in names if (entry := self.ref(dataset, name))}
+
+    def history(self, dataset: str, ref: str) -> list[RefEntry]:
+        """A ref's whole log, the oldest entry first, its chain of hashes checked."""
+        return RefLog(self._records, dataset, ref).entries()
+
+    def move_ref(
+        self,
+        dataset: str,
+        ref: str,
+        digest: str,
+        *,
+        head: RefEntry | None,
+        action: RefAction,
+        who: Identity,
+        reason: str = "",
+        withdrawn: str = "",
+        attestation: Mapping[str, Any] | None = None,
+    ) -> RefEntry:
+        """Make `ref` name `digest`, if its log still ends with `head`.
+
+        Raises:
+            RefConflict: Somebody moved the ref since `head` was read; nothing was changed.
+        """
+        entry = RefEntry(
+            seq=head.seq + 1 if head else 1,
+            dataset=dataset,
+            ref=ref,
+            digest=digest,
+            action=action,
+            who=who,
+            at=stamp(now()),
+            reason=reason,
+            withdrawn=withdrawn,
+            attestation=attestation or {},
+        )
+        return RefLog(self._records, dataset, ref).append(entry)
+
+    def resolve(self, address: Address, default: str = LATEST) -> str:
+        """The digest that an address names.
+
+        Raises:
+            UnknownDataset: Nothing was staged under the dataset's name.
+            UnknownRef: The ref was never moved, or the version isn't in the catalog.
+        """
+        if address.digest:
+            return self.manifest(address.dataset, address.digest).digest
+        ref = address.ref or default
+        entry = self.ref(address.dataset, ref)
+        if entry is None:
+            self.require_dataset(address.dataset)
+            known = ", ".join(self.refs(address.dataset)) or "none yet"
+            raise UnknownRef(
+                f"{address.dataset} has no ref {ref!r}",
+                hint=f"Its refs: {known}. A target's ref appears with `stagegate promote {address.dataset} --to TARGET`.",
+                dataset=address.dataset,
+            )
+        return entry.digest
+
+    # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
+
+    def put_evidence(self, dataset: str, digest: str, evidence: Iterable[Evidence]) -> None:
+        """Add what was found out about a version."""
+        if records := list(evidence):
+            self._add(self._key(dataset, "evidence", digest, "/"), encode(records))
+
+    def evidence(self, dataset: str, digest: str) -> list[Evidence]:
+        """All that was ever found out about a version, the oldest first."""
+        return [
+            record
+            for key in self._records.keys(self._key(dataset, "evidence", digest, "/"))
+            for record in self._load(list[Evidence], key)
+        ]
+
+    def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
+        """Add a gate's decision about a version, accepting or not."""
+        self._add(self._key(dataset, "decisions", digest, f"/{target}/"), encode(dict(statement)))
+
+    def attestation(self, dataset: str, digest: str, target: str) -> dict[str, Any] | None:
+        """The newest decision of a target's gate about a version."""
+        keys = list(self._records.keys(self._key(dataset, "decisions", digest, f"/{target}/")))
+        return self._load(dict[str, Any], keys[-1]) if keys else None
+
+    # ── approvals ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_request(self, dataset: str, digest: str, target: str, policy: str, requester: Identity) -> Request:
+        """Record that somebody asks for a version to be promoted, and wait for answers under the request's id."""
+        request = Request(_unique(), dataset, digest, target, policy, requester, stamp(now()))
+        self._records.create(self._request(dataset, target, request.id) + "request.json", encode(request))
+        return request
+
+    def requests(self, dataset: str, target: str) -> list[Request]:
+        """All requests for a target, the oldest first."""
+        folder = f"datasets/{dataset}/approvals/{target}/"
+        return [self._load(Request, f"{folder}{name}/request.json") for name in self._records.folders(folder)]
+
+    def put_approval(self, request: Request, approver: Identity, *, approved: bool, reason: str) -> Approval:
+        """Add an answer to a request."""
+        approval = Approval(request.id, approver, approved, reason, stamp(now()))
+        self._append(self._request(request.dataset, request.target, request.id), encode(approval))
+        return approval
+
+    def approvals(self, request: Request) -> list[Approval]:
+        """The answers to a request, the oldest first."""
+        folder = self._request(request.dataset, request.target, request.id)
+        keys = (key for key in self._records.keys(folder) if not key.endswith("/request.json"))
+        return [self._load(Approval, key) for key in keys]
+
+    # ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _key(self, dataset: str, kind: str, digest: str, rest: str = ".parquet") -> str:
+        return f"datasets/{dataset}/{kind}/{digest.removeprefix('sha256:')}{rest}"
+
+    def _request(self, dataset: str, target: str, request: str) -> str:
+        return f"datasets/{dataset}/approvals/{target}/{request}/"
+
+    def _load(self, kind: type[T], key: str) -> T:
+        data = self._records.read(key)
+        if data is None:
+            raise CorruptRecord(f"The catalog's record {key} is gone", hint="Restore it from a backup.")
+        return decode(kind, data, key)
+
+    def _add(self, prefix: str, data: bytes) -> None:
+        """Store a record whose place in the order is the time of its writing."""
+        self._records.create(f"{prefix}{_unique()}.json", data)
+
+    def _append(self, prefix: str, data: bytes) -> None:
+        """Store a record under the next free number."""
+        count = sum(1 for key in self._records.keys(prefix) if not key.endswith("/request.json"))
+        while not self._records.create(f"{prefix}{count + 1:08d}.json", data):
+            count += 1
+
+
+def _unique() -> str:
+    """A name that sorts by time and that nobody else takes: `20260301T030000.000000Z-1f3a…`."""
+    return now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
+
+
+def _begin(records: Records) -> None:
+    """Create the format record, and make sure that the store refuses to create it a second time."""
+    create: Callable[[], bool] = lambda: records.create(FORMAT_KEY, FORMAT)  # noqa: E731
+    create()
+    if create():
+        raise CatalogError(
+            f"{records.url} lets a record be created twice, so two promotions could both believe they won",
+            hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
+        )

@@ -1,0 +1,44 @@
+"""Frozen values ↔ canonical JSON, checked on the way in."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from prefect_stagegate.errors import CorruptRecord
+
+T = TypeVar("T")
+
+
+def encode(value: Any) -> bytes:
+    """Write a dataclass, or a list of them, as JSON with sorted keys."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE, default=str)
+
+
+def decode(kind: type[T], data: bytes, key: str) -> T:
+    """Read what `encode` wrote.
+
+    Args:
+        kind: The dataclass, or `list[…]` of it.
+        data: The record.
+        key: The record's key, for errors.
+
+    Raises:
+        CorruptRecord: The record isn't JSON or has other fields than `kind`.
+    """
+    try:
+        return _adapter(kind).validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise CorruptRecord(
+            f"The catalog's record {key} can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="Restore it from a backup, or use the release that wrote it.",
+        ) from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)

@@ -1,0 +1,122 @@
+"""Where a catalog keeps its records: a local directory or an object store, behind one small protocol."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefect_stagegate.errors import CatalogError
+
+
+class Records(Protocol):
+    """A store of small records by key. Keys have forward slashes and come from this package only.
+
+    A record that `create` or `replace` returned from is durable, and readers see all of it or nothing.
+    """
+
+    url: str
+    """Where the store is, for people, without credentials."""
+
+    def read(self, key: str) -> bytes | None:
+        """The record, or None when there is none."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store a new record; False, and nothing changed, when the key is taken."""
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store a record in place of the one that may be there."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys below `prefix`, which ends with a slash, sorted."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names directly below `prefix` that hold records, sorted."""
+
+
+class DirectoryRecords:
+    """Records as files of a local directory; each is written beside its place, synced and then linked there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            return (self.root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed("read", error) from error
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._write(key, data, os.link)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._write(key, data, os.replace)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        names = sorted(path for path in (self.root / prefix).rglob("*") if path.is_file())
+        return (str(path.relative_to(self.root)) for path in names if not path.name.startswith("."))
+
+    def folders(self, prefix: str) -> list[str]:
+        folder = self.root / prefix
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def _write(self, key: str, data: bytes, place: Any) -> bool:
+        target = self.root / key
+        scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        try:
+            self._make_folder(target.parent)
+            try:
+                with scratch.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                place(scratch, target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._failed("written to", error) from error
+        return True
+
+    def _make_folder(self, folder: Path) -> None:
+        """Create missing folders and make their names durable, the outermost first."""
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            _sync_folder(parent.parent)
+
+    def _failed(self, verb: str, error: OSError) -> CatalogError:
+        return CatalogError(
+            f"The catalog {self.url} can't be {verb}: {error.strerror}",
+            hint="Check the folder's owner, mode and free space, or name another with --catalog or STAGEGATE_CATALOG.",
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_records(url: str, options: Mapping[str, Any]) -> Records:
+    """Open the store behind a catalog's path or URL.
+
+    Raises:
+        UsageError: The URL's scheme can't hold a catalog.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        return DirectoryRecords(Path(rest if separator else url).expanduser().absolute())
+    # Object stores take a while to import, and a local catalog needs none.
+    from prefect_stagegate.objects import ObjectRecords  # noqa: PLC0415
+
+    return ObjectRecords(url, options)
