@@ -1,0 +1,71 @@
+"""Flags that commands share, and how they print."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from prefect_stagegate.operations.workspace import Workspace
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Places:
+    """Where the job works."""
+
+    cache: Annotated[Path | None, Parameter(help="The node's cache folder [STAGEGATE_CACHE].")] = None
+    catalog: Annotated[str | None, Parameter(help="The catalog's folder or URL [STAGEGATE_CATALOG].")] = None
+    identity: Annotated[str | None, Parameter(help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY].")] = None
+    debug: Annotated[bool, Parameter(negative="", help="Log everything, and show errors with their traceback.")] = False
+
+    def workspace(self) -> Workspace:
+        """Open the cache and the catalog that the flags or the settings name."""
+        from prefect_stagegate.cli.credentials import load_block  # noqa: PLC0415
+        from prefect_stagegate.model import Identity  # noqa: PLC0415
+        from prefect_stagegate.operations.workspace import open_workspace  # noqa: PLC0415
+
+        who = Identity(self.identity, "declared") if self.identity else None
+        return open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
+
+
+Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
+
+
+def print_json(value: Any) -> None:
+    """Write a value of dataclasses, dictionaries and lists to standard output."""
+    import orjson  # noqa: PLC0415
+
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
+
+
+def say(text: str = "") -> None:
+    """Print one line for people."""
+    print(text)
+
+
+def size(count: int) -> str:
+    """Bytes for people, in binary units.
+
+    >>> size(999), size(1_500_000), size(0)
+    ('999 B', '1.4 MiB', '0 B')
+    """
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def short(digest: str) -> str:
+    """A digest as short as people need it to tell two apart.
+
+    >>> short("sha256:0123456789abcdef")
+    'sha256:0123456789ab'
+    """
+    return digest[:19]

@@ -1,0 +1,119 @@
+"""`stagegate ls`, `show`, `diff` and `history`: look, and change nothing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say, short, size
+from prefect_stagegate.manifest import Change, row
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations import inspect
+
+
+def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | None = None) -> None:
+    """List datasets, their versions and refs, and what of it lies on this node.
+
+    Examples: stagegate ls; stagegate ls nycflights --json
+
+    Parameters
+    ----------
+    dataset
+        Only this dataset.
+    """
+    lines = inspect.list_versions((places or Places()).workspace(), dataset)
+    if json:
+        print_json([asdict(line) for line in lines])
+        return
+    if not lines:
+        say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
+        return
+    table = Table("dataset", "version", "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
+    for line in lines:
+        here = (", ".join(line.here_as) or "yes") if line.here else "-"
+        held = ", ".join(f"{lease.what or lease.kind} (pid {lease.pid}) since {lease.since[:19]}" for lease in line.leases)
+        refs = ", ".join(line.refs) or "-"
+        table.add_row(line.dataset, short(line.digest), refs, str(line.files), size(line.bytes), here, held or "-")
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def show(
+    address: str,
+    /,
+    *,
+    rows: Annotated[bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Show one version: its digest, its size and its entries.
+
+    Examples: stagegate show nycflights@production; stagegate show --rows nycflights | sha256sum
+
+    Parameters
+    ----------
+    address
+        DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
+    """
+    line, manifest = inspect.show((places or Places()).workspace(), Address.parse(address))
+    if rows:
+        for entry in manifest.entries():
+            sys.stdout.buffer.write(row(entry))
+        sys.stdout.buffer.flush()
+    elif json:
+        print_json(asdict(line) | {"entries": [asdict(entry) for entry in manifest.entries()]})
+    else:
+        say(f"{line.dataset}@{line.digest}")
+        say(f"{line.files} files, {size(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+        for entry in manifest.entries():
+            say(f"{size(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
+
+
+_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
+
+
+def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = None) -> None:
+    """Tell how the entries of two versions differ.
+
+    Example: stagegate diff nycflights@production nycflights@latest
+
+    Parameters
+    ----------
+    old
+        DATASET[@REF] or DATASET@sha256:….
+    new
+        The same; may be another dataset.
+    """
+    changes = inspect.compare((places or Places()).workspace(), Address.parse(old), Address.parse(new))
+    if json:
+        print_json([asdict(change) for change in changes])
+        return
+    count = 0
+    for count, change in enumerate(changes, start=1):  # noqa: B007 - counts what a stream held
+        sizes = " → ".join(size(entry.size) for entry in (change.old, change.new) if entry)
+        say(f"{_SIGNS[change.change]} {change.path}  {sizes}")
+    say(f"{count} entries differ." if count else "The two are the same.")
+
+
+def history(address: str, /, *, json: Json = False, places: Places | None = None) -> None:
+    """Tell who moved which ref to which version, when and why.
+
+    Examples: stagegate history nycflights@production; stagegate history nycflights
+
+    Parameters
+    ----------
+    address
+        DATASET@REF for one ref, DATASET for all of them.
+    """
+    moves = inspect.history((places or Places()).workspace(), Address.parse(address))
+    if json:
+        print_json([asdict(move) for move in moves])
+        return
+    for move in moves:
+        withdrawn = f", withdrew {short(move.withdrawn)}" if move.withdrawn else ""
+        reason = f": {move.reason}" if move.reason else ""
+        say(f"{move.at[:19]}Z  {move.ref:<12} {short(move.digest)}  {move.action} by {move.who}{withdrawn}{reason}")

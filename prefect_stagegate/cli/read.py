@@ -1,0 +1,65 @@
+"""`stagegate path` and `stagegate exec`: hand a version's folder to other programs. Loads as little as it can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cli.common import Places, say
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.read import hold_dataset, locate
+from prefect_stagegate.settings import Settings
+
+
+def path(address: str, /, *, places: Places | None = None) -> None:
+    """Print the folder of a version that lies in this node's cache.
+
+    Example: ls $(stagegate path nycflights@production)
+
+    Parameters
+    ----------
+    address
+        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+    """
+    say(str(locate(_open_cache(places), Address.parse(address)).path))
+
+
+def execute(
+    address: str, /, *command: Annotated[str, Parameter(allow_leading_hyphen=True)], places: Places | None = None
+) -> None:
+    """Run a command while its version is held, so that no collection takes it away.
+
+    The command finds the folder in STAGEGATE_DATASET_PATH and the digest in STAGEGATE_DATASET_DIGEST;
+    `{}` in an argument is replaced by the folder. Its exit code becomes this command's.
+
+    Example: stagegate exec nycflights@production -- python train.py --data {}
+
+    Parameters
+    ----------
+    address
+        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+    command
+        The command and its arguments, after `--`.
+    """
+    if not command:
+        raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
+    with hold_dataset(_open_cache(places), Address.parse(address), what=command[0]) as held:
+        words = [word.replace("{}", str(held.path)) for word in command]
+        told = {"STAGEGATE_DATASET_PATH": str(held.path), "STAGEGATE_DATASET_DIGEST": held.digest}
+        try:
+            code = subprocess.run(words, env=os.environ | told, check=False).returncode  # noqa: S603
+        except OSError as error:
+            raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def _open_cache(places: Places | None) -> Cache:
+    chosen = places.cache if places else None
+    return Cache.open(Path(chosen or Settings.from_environment(os.environ).cache), create=False)

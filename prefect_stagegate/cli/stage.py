@@ -1,0 +1,75 @@
+"""`stagegate stage`: bring a dataset into this node's cache."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say, size
+from prefect_stagegate.cli.progress import shown_progress
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Action, Address, Version
+from prefect_stagegate.operations import address
+from prefect_stagegate.operations import stage as job
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.spec import Spec
+
+
+def stage(
+    what: str,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Make a version from a spec's sources, or bring an existing version to this node.
+
+    What the cache holds already isn't fetched again, nor what an interrupted run fetched.
+
+    Examples: stagegate stage nycflights.yaml --dry-run; stagegate stage nycflights@production
+
+    Parameters
+    ----------
+    what
+        A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
+    """
+    named = address.parse(what)
+    where = (places or Places()).workspace()
+    if dry_run:
+        _preview(where, named, json=json)
+        return
+    with shown_progress(f"stage {named.dataset}", quiet=json) as progress:
+        version = job.stage(where, named, progress=progress)
+    if json:
+        print_json(asdict(version))
+    else:
+        _tell(version)
+
+
+def _tell(version: Version) -> None:
+    say(f"{version.dataset}@{version.digest}")
+    fetched, reused = size(version.bytes_fetched), size(version.bytes_reused)
+    say(f"{version.files} files, {size(version.bytes)}: fetched {fetched}, reused {reused}")
+    say(f"path: {version.path}")
+
+
+def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:
+    if not isinstance(named, Spec):
+        raise UsageError("A dry run plans a spec", hint="Give the spec's file.")
+    totals = {action: [0, 0] for action in Action}
+    lines = []
+    for planned in job.preview(where, named):
+        totals[planned.action][0] += 1
+        totals[planned.action][1] += planned.object.size
+        if json:
+            lines.append({"action": planned.action, "path": planned.path, "size": planned.object.size})
+        else:
+            say(f"{planned.action:<6} {size(planned.object.size):>12}  {planned.path}")
+    if json:
+        print_json({"dataset": named.dataset, "objects": lines, "bytes_to_fetch": totals[Action.FETCH][1]})
+        return
+    for action, (count, total) in totals.items():
+        say(f"{action}: {count} objects, {size(total)}")

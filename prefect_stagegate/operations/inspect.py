@@ -1,0 +1,94 @@
+"""Looking at what there is: datasets, versions, refs, differences and history. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.manifest import Difference, Manifest, diff
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLine:
+    """One version, as `stagegate ls` and `stagegate show` tell of it."""
+
+    dataset: str
+    digest: str
+    files: int
+    bytes: int
+    refs: tuple[str, ...]
+    """The catalog's refs that name it."""
+    here: bool
+    """Whether this node's cache holds it."""
+    here_as: tuple[str, ...]
+    """This node's copies of refs that name it."""
+    leases: tuple[Lease, ...]
+    """Who reads or pins it on this node."""
+
+
+def list_versions(where: Workspace, dataset: str | None = None) -> list[VersionLine]:
+    """Every version of one dataset, or of all.
+
+    Raises:
+        UnknownDataset: Nothing was staged under the name.
+    """
+    if dataset is not None:
+        where.catalog.require_dataset(dataset)
+    leases = where.cache.leases.live()
+    return [
+        _line(where, where.catalog.manifest(name, digest), refs, leases)
+        for name in ([dataset] if dataset else where.catalog.datasets())
+        for refs in [where.catalog.refs(name)]
+        for digest in where.catalog.versions(name)
+    ]
+
+
+def show(where: Workspace, address: Address) -> tuple[VersionLine, Manifest]:
+    """One version with its manifest.
+
+    Raises:
+        UsageError: There is no such dataset, ref or version.
+    """
+    manifest = where.catalog.manifest(address.dataset, where.catalog.resolve(address))
+    refs = where.catalog.refs(address.dataset)
+    return _line(where, manifest, refs, where.cache.leases.live()), manifest
+
+
+def compare(where: Workspace, old: Address, new: Address) -> Iterator[Difference]:
+    """How the entries of one version differ from another's, in the order of their paths."""
+    return diff(*(where.catalog.manifest(a.dataset, where.catalog.resolve(a)).entries() for a in (old, new)))
+
+
+def history(where: Workspace, address: Address) -> list[RefEntry]:
+    """The moves of one ref, or of all refs of a dataset, the oldest first.
+
+    Raises:
+        UsageError: There is no such dataset, or the address names a version.
+        CorruptRecord: A log was changed after it was written.
+    """
+    if address.digest:
+        raise UsageError("A version has no history; a ref has", hint=f"Try `stagegate history {address.dataset}`.")
+    where.catalog.require_dataset(address.dataset)
+    refs = [address.ref] if address.ref else list(where.catalog.refs(address.dataset))
+    if address.ref:
+        where.catalog.resolve(address)
+    return sorted((move for ref in refs for move in where.catalog.history(address.dataset, ref)), key=lambda m: m.at)
+
+
+def _line(where: Workspace, manifest: Manifest, refs: dict[str, RefEntry], leases: list[Lease]) -> VersionLine:
+    dataset, digest = manifest.dataset, manifest.digest
+    return VersionLine(
+        dataset,
+        digest,
+        manifest.files,
+        manifest.bytes,
+        refs=tuple(name for name, entry in refs.items() if entry.digest == digest),
+        here=where.cache.views.path(dataset, digest) is not None,
+        here_as=tuple(name for name, held in where.cache.refs.of(dataset).items() if held == digest),
+        leases=tuple(lease for lease in leases if (lease.dataset, lease.digest) == (dataset, digest)),
+    )

@@ -1,0 +1,106 @@
+"""Keeping a node's cache true and small: verification with repair, collection, pins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect_stagegate.cache.gc import Collection, collect, empty_trash
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.verify import verify_view
+from prefect_stagegate.errors import UnknownRef
+from prefect_stagegate.model import Address, Finding
+from prefect_stagegate.operations.read import hold_dataset, locate
+from prefect_stagegate.operations.stage import bring
+from prefect_stagegate.operations.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One file of a view that doesn't hold what its manifest names."""
+
+    dataset: str
+    digest: str
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What hashing again showed."""
+
+    versions: int
+    files: int
+    bytes: int
+    damaged: tuple[Damage, ...]
+    repaired: bool
+    """Whether all that was damaged was fetched again."""
+
+
+def verify(where: Workspace, address: Address | None = None, *, repair: bool = False) -> Verification:
+    """Hash one version of this node, or all, and compare with the manifests.
+
+    Args:
+        where: Cache and catalog.
+        address: The version; all on this node when None.
+        repair: Fetch what is damaged again through its origins.
+
+    Raises:
+        UsageError: The node hasn't that version.
+        TransferFailed: A repair found its object nowhere.
+    """
+    if address:
+        found = locate(where.cache, address)
+        views = [(found.dataset, found.digest)]
+    else:
+        views = list(where.cache.views.all())
+    files = size = 0
+    damaged: list[Damage] = []
+    for dataset, digest in views:
+        manifest = where.catalog.manifest(dataset, digest)
+        files, size = files + manifest.files, size + manifest.bytes
+        with hold_dataset(where.cache, Address(dataset, digest), "verify") as held:
+            bad = list(verify_view(held.path, manifest.entries()))
+        damaged.extend(Damage(dataset, digest, finding) for _, finding in bad)
+        if bad and repair:
+            for entry, _ in bad:
+                where.cache.blobs.forget(entry.digest)
+            _bring_again(where, dataset, digest)
+    return Verification(len(views), files, size, tuple(damaged), repaired=repair and bool(damaged))
+
+
+def _bring_again(where: Workspace, dataset: str, digest: str) -> None:
+    where.cache.views.discard(dataset, digest)
+    with where.cache.leases.hold(LeaseKind.WRITER, dataset, what="repair"):
+        bring(where, Address(dataset, digest))
+    empty_trash(where.cache.layout)
+
+
+def collect_garbage(where: Workspace, *, dry_run: bool = False) -> Collection:
+    """Remove from this node what no ref, lease or pin needs.
+
+    Raises:
+        CacheError: The cache can't be changed.
+    """
+    return collect(where.cache.layout, dry_run=dry_run)
+
+
+def pin(where: Workspace, address: Address) -> Lease:
+    """Keep a version on this node until it is unpinned.
+
+    Raises:
+        UnknownRef: The node hasn't that version.
+    """
+    with hold_dataset(where.cache, address, "pin") as held:
+        return where.cache.leases.pin(held.dataset, held.digest, f"pinned by {where.identity.name}")
+
+
+def unpin(where: Workspace, address: Address) -> int:
+    """Take a version's pins away; returns how many there were.
+
+    Raises:
+        UnknownRef: The node hasn't that version, or nobody pinned it.
+    """
+    held = locate(where.cache, address)
+    count = where.cache.leases.unpin(held.dataset, held.digest)
+    if not count:
+        raise UnknownRef(f"Nobody pinned {held.dataset}@{held.digest}", hint="`stagegate ls` shows who holds what.")
+    return count

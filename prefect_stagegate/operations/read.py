@@ -1,0 +1,61 @@
+"""Reading a version: where it lies, and holding it while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.errors import UnknownRef
+from prefect_stagegate.model import LATEST, Address
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataset:
+    """A version that stays on this node for as long as it is open."""
+
+    dataset: str
+    digest: str
+    path: Path
+    """The folder that holds the version's files, read-only."""
+
+
+def locate(cache: Cache, address: Address) -> OpenDataset:
+    """Find a version on this node, by the node's own copies of the refs.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+    """
+    dataset, ref = address.dataset, address.ref or LATEST
+    digest = address.digest or cache.refs.get(dataset, ref)
+    if digest is None:
+        known = ", ".join(cache.refs.of(dataset)) or "none"
+        raise UnknownRef(
+            f"This node has no copy of {dataset}@{ref}",
+            hint=f"It has of {dataset}: {known}. Bring the version here with `stagegate stage {dataset}@{ref}`.",
+            dataset=dataset,
+        )
+    path = cache.views.path(dataset, digest)
+    if path is None:
+        raise UnknownRef(
+            f"{dataset}@{digest} is not in the cache {cache.root}",
+            hint=f"Bring it here with `stagegate stage {address}`.",
+            dataset=dataset,
+        )
+    return OpenDataset(dataset, digest, path)
+
+
+@contextmanager
+def hold_dataset(cache: Cache, address: Address, what: str = "") -> Iterator[OpenDataset]:
+    """Find a version and keep it from being collected during the block.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+    """
+    found = locate(cache, address)
+    with cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what):
+        # It may have been collected between the finding and the lease; from here on it can't be.
+        yield locate(cache, Address(found.dataset, found.digest))

@@ -1,0 +1,49 @@
+"""A spec's sources, opened with their credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
+from prefect_stagegate.transfer import SourceGroup
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The opened sources of a spec, in its order."""
+
+    specs: tuple[SourceSpec, ...]
+    groups: tuple[SourceGroup, ...]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Each source as the spec names it; a spec's URLs hold no credentials."""
+        return tuple(spec.url for spec in self.specs)
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """What tells each source's objects from those of another server, by the source's URL."""
+        return {spec.url: group.primary.identity for spec, group in zip(self.specs, self.groups, strict=True)}
+
+
+@contextmanager
+def open_sources(where: Workspace, spec: Spec) -> Iterator[Sources]:
+    """Open every source and mirror of a spec for the time of the block.
+
+    Raises:
+        UsageError: A URL or an option can't be used, or credentials aren't found.
+    """
+    with ExitStack() as stack:
+
+        def opened(one: SourceSpec | MirrorSpec) -> Source:
+            credentials = where.resolve_credentials(one.credentials) if one.credentials else {}
+            source = open_source(one.url, one.options, credentials=credentials)
+            stack.callback(source.close)
+            return source
+
+        groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in spec.sources)
+        yield Sources(tuple(spec.sources), tuple(groups))

@@ -1,0 +1,251 @@
+"""Staging: from a spec to a version that lies complete in this node's cache.
+
+    list_sources → plan_transfer → transfer_objects → publish_version
+
+Each step is a stream of what the step before gives, so copying starts while listing goes on and memory does not grow
+with the number of objects. `stage` is the four in a row; `bring` begins with the origins of a version instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from threading import Event
+
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.errors import RefConflict, UnknownRef, UsageError
+from prefect_stagegate.manifest import seal
+from prefect_stagegate.model import LATEST, Action, Address, Origin, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
+from prefect_stagegate.operations.ledger import Ledger, Paths
+from prefect_stagegate.operations.sources import Sources, open_sources
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.plan import dataset_path, plan_object
+from prefect_stagegate.sources.select import selected
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.transfer import Progress, transfer
+
+BATCH = 512
+"""Objects whose pins are looked up in one query."""
+REF_TRIES = 5
+"""How often staging tries to move `latest` while others move it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object that a dataset takes from a source."""
+
+    source: int
+    """Position of the source in the spec."""
+    object: SourceObject
+
+
+def stage(
+    where: Workspace, what: SpecLike | Address, *, progress: Progress | None = None, cancel: Event | None = None
+) -> Version:
+    """Make a version from a spec, or bring an existing version to this node.
+
+    Args:
+        where: Cache and catalog.
+        what: A spec, which is listed and becomes `latest`; or a version's address, which is fetched as it was.
+        progress: Told what happens, from several threads.
+        cancel: Set it to stop in time; what was fetched stays for the next run.
+
+    Raises:
+        StagegateError: Nothing was published, and every ref stays.
+    """
+    named = parse(what)
+    with where.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage"):
+        if isinstance(named, Address):
+            return bring(where, named, progress=progress, cancel=cancel)
+        with open_sources(where, named) as sources:
+            planned = plan_transfer(where, named, sources, list_sources(sources, progress))
+            receipts = transfer_objects(where, named, sources, planned, progress=progress, cancel=cancel)
+            return publish_version(where, named, receipts)
+
+
+def preview(where: Workspace, spec: Spec) -> Iterator[PlannedObject]:
+    """List and plan only: what `stage` would do with each object. Changes nothing but what the node remembers."""
+    with open_sources(where, spec) as sources:
+        yield from plan_transfer(where, spec, sources, list_sources(sources))
+
+
+def list_sources(sources: Sources, progress: Progress | None = None) -> Iterator[Listed]:
+    """What every source of a spec holds and the spec's globs let in, as a stream.
+
+    Raises:
+        SourceError: A source can't be listed.
+    """
+    for position, (spec, group) in enumerate(zip(sources.specs, sources.groups, strict=True)):
+        for listed in group.primary.list():
+            if selected(listed.key, spec.include, spec.exclude):
+                if progress:
+                    progress.listed(1, listed.size)
+                yield Listed(position, listed)
+
+
+def plan_transfer(
+    where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]
+) -> Iterator[PlannedObject]:
+    """Decide about each listed object by what this node and the catalog remember.
+
+    Raises:
+        UsageError: Two objects want one path, or a path can't stand in a manifest.
+    """
+    _learn(where, spec, sources)
+    paths = Paths(sources.urls)
+    stream = iter(listed)
+    while batch := list(islice(stream, BATCH)):
+        known = _recall(where, sources, batch)
+        for one, digest in zip(batch, known, strict=True):
+            url, into = sources.urls[one.source], sources.specs[one.source].into
+            path = dataset_path(into, one.object.key)
+            held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
+            planned = plan_object(
+                one.object, path=path, source=one.source, url=url, remembered=digest, held=held
+            )
+            paths.take(planned)
+            yield planned
+
+
+def transfer_objects(
+    where: Workspace,
+    spec: Spec,
+    sources: Sources,
+    planned: Iterable[PlannedObject],
+    *,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+) -> Iterator[Receipt]:
+    """Bring the bytes of every planned object into the cache, verified.
+
+    Raises:
+        TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
+    """
+    return transfer(
+        planned,
+        sources.groups,
+        where.cache,
+        limits=where.settings.limits,
+        progress=progress,
+        cancel=cancel,
+        max_failed=spec.max_failed_objects,
+    )
+
+
+def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt]) -> Version:
+    """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
+
+    Raises:
+        UsageError: There are no objects, or their paths don't make a tree.
+        CacheError, CatalogError: The view or a record can't be written; every ref stays.
+    """
+    urls = [source.url for source in spec.sources]
+    ledger = Ledger(urls)
+    for receipt in receipts:
+        ledger.add(receipt)
+    sealed = seal(ledger.entries())
+    if not sealed.files:
+        raise UsageError(
+            f"The sources of {spec.dataset} hold no objects that the spec lets in: {', '.join(urls)}",
+            hint="Check each `url:`, `include:` and `exclude:`; `stagegate stage SPEC --dry-run` lists what is let in.",
+            dataset=spec.dataset,
+        )
+    dataset, digest = spec.dataset, sealed.digest
+    view = where.cache.views.path(dataset, digest) or where.cache.views.publish(dataset, digest, ledger.entries())
+    new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
+    where.cache.refs.put(dataset, LATEST, digest)
+    return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new)
+
+
+def bring(
+    where: Workspace, address: Address, *, progress: Progress | None = None, cancel: Event | None = None
+) -> Version:
+    """Bring a version to this node through the origins that the catalog remembers, and their mirrors.
+
+    The node's copy of the ref moves after the view is complete; the catalog's refs stay.
+
+    Raises:
+        UsageError: There is no such version.
+        TransferFailed: A pin is gone everywhere; the objects are named.
+    """
+    dataset, digest = address.dataset, where.catalog.resolve(address)
+    manifest = where.catalog.manifest(dataset, digest)
+    view = where.cache.views.path(dataset, digest)
+    fetched = 0
+    if view is None:
+        spec = stored_spec(where, dataset, digest)
+        with open_sources(where, spec) as sources:
+            planned = _plan_origins(where, sources, address.dataset, digest)
+            receipts = transfer_objects(where, spec, sources, planned, progress=progress, cancel=cancel)
+            fetched = sum(receipt.fetched for receipt in receipts)
+        view = where.cache.views.publish(dataset, digest, manifest.entries())
+    if not address.digest:
+        where.cache.refs.put(dataset, address.ref or LATEST, digest)
+    return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, manifest.bytes - fetched)
+
+
+def _plan_origins(where: Workspace, sources: Sources, dataset: str, digest: str) -> Iterator[PlannedObject]:
+    positions = {url: position for position, url in enumerate(sources.urls)}
+    for origin in where.catalog.origins(dataset, digest):
+        if origin.source not in positions:
+            raise UsageError(
+                f"{origin.path} came from {origin.source}, and the spec that is stored beside {dataset} lacks it",
+                hint="Stage the version again from a spec that has the source.",
+                dataset=dataset,
+                source=origin.source,
+            )
+        held = where.cache.blobs.holds(origin.digest, origin.size)
+        listed = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
+        action = Action.REUSE if held else Action.FETCH
+        yield PlannedObject(origin.path, listed, positions[origin.source], action, origin.digest)
+
+
+def _learn(where: Workspace, spec: Spec, sources: Sources) -> None:
+    """Teach this node what the catalog knows about the pins of the newest version, whoever staged it."""
+    head = where.catalog.ref(spec.dataset, LATEST)
+    if head is None:
+        return
+    identities = sources.identities
+    origins = where.catalog.origins(spec.dataset, head.digest)
+    where.cache.memory.learn(
+        (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
+        for origin in origins
+        if origin.source in identities
+    )
+
+
+def _recall(where: Workspace, sources: Sources, batch: list[Listed]) -> list[str | None]:
+    identities = [group.primary.identity for group in sources.groups]
+    return where.cache.memory.recall_many([(identities[one.source], one.object) for one in batch])
+
+
+def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, ledger: Ledger) -> bool:
+    """Write what changed into the catalog; True when the version is new to it."""
+    dataset, canonical = spec.dataset, spec.canonical()
+    head = where.catalog.ref(dataset, LATEST)
+    if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
+        return False
+    new = where.catalog.put_version(dataset, digest, files, size, ledger.entries(), ledger.origins())
+    where.catalog.put_spec(dataset, digest, canonical)
+    _move_latest(where, dataset, digest, head)
+    return new
+
+
+def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | None) -> None:
+    """Move `latest`; of two stagers that finish at once, both succeed and the later one wins."""
+    for tries_left in reversed(range(REF_TRIES)):
+        if head and head.digest == digest:
+            return
+        try:
+            where.catalog.move_ref(
+                dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=where.identity
+            )
+        except RefConflict:
+            if not tries_left:
+                raise
+            head = where.catalog.ref(dataset, LATEST)
+        else:
+            return

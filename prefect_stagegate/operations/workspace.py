@@ -1,0 +1,77 @@
+"""What a job works on: this node's cache, the shared catalog, and who is asking."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Identity
+from prefect_stagegate.settings import Settings
+
+ResolveCredentials = Callable[[str], Mapping[str, Any]]
+"""Turns the name that a spec gives under `credentials:` into storage options."""
+
+
+def no_credentials(name: str) -> Mapping[str, Any]:
+    """Refuse names of credentials: the engine alone knows no place where they are kept."""
+    raise UsageError(
+        f"The credentials {name!r} are a Prefect block, and nothing here loads blocks",
+        hint="Run it by the tasks, the flows or the `stagegate` command, or take credentials from the environment.",
+    )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything that a job needs beside its own arguments. Make one with `open_workspace`."""
+
+    cache: Cache
+    catalog: Catalog
+    identity: Identity
+    settings: Settings
+    resolve_credentials: ResolveCredentials = field(default=no_credentials)
+
+
+def open_workspace(
+    cache: str | os.PathLike[str] | None = None,
+    catalog: str | os.PathLike[str] | None = None,
+    *,
+    catalog_options: Mapping[str, Any] | None = None,
+    identity: Identity | None = None,
+    resolve_credentials: ResolveCredentials = no_credentials,
+) -> Workspace:
+    """Open the cache and the catalog; what isn't given comes from the STAGEGATE_* settings.
+
+    Args:
+        cache: The cache's folder.
+        catalog: The catalog's folder or URL.
+        catalog_options: Storage options of the catalog's URL, by fsspec's names.
+        identity: Who is asking; by default the declared identity of the settings, else the operating system's user.
+        resolve_credentials: Finds the storage options behind a spec's `credentials:`.
+
+    Raises:
+        UsageError: A setting is wrong.
+        CacheError: The cache can't be opened.
+        CatalogError: The catalog can't be opened.
+    """
+    settings = Settings.from_environment(os.environ)
+    return Workspace(
+        Cache.open(Path(cache or settings.cache)),
+        Catalog.open(os.fspath(catalog or settings.catalog), catalog_options),
+        identity or whoami(settings),
+        settings,
+        resolve_credentials,
+    )
+
+
+def whoami(settings: Settings) -> Identity:
+    """Who runs this process, and how far that can be believed."""
+    if settings.identity:
+        return Identity(settings.identity, "declared")
+    return Identity(getpass.getuser(), "os-user")
