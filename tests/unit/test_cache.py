@@ -1,0 +1,171 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache import views as views_module
+from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.verify import verify_view
+from prefect_stagegate.errors import CacheError
+from prefect_stagegate.model import Entry
+
+V1, V2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache.open(tmp_path / "cache")
+
+
+def put(cache: Cache, data: bytes) -> str:
+    """Place a blob as the ingest would, without it."""
+    digest = "blake3:" + blake3(data).hexdigest()
+    path = cache.layout.blob(digest)
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        path.write_bytes(data)
+        path.chmod(0o444)
+    return digest
+
+
+def publish(cache: Cache, digest: str, files: dict[str, bytes]) -> list[Entry]:
+    entries = [Entry(path, len(data), put(cache, data)) for path, data in sorted(files.items())]
+    cache.views.publish("flights", digest, entries)
+    return entries
+
+
+def test_a_view_is_a_read_only_tree_of_links_to_blobs(cache: Cache) -> None:
+    entries = publish(cache, V1, {"a.csv": b"one", "b/c/d.csv": b"two"})
+    view = cache.views.path("flights", V1)
+    assert view
+    assert (view / "b/c/d.csv").read_bytes() == b"two"
+    assert (view / "a.csv").stat().st_ino == cache.layout.blob(entries[0].digest).stat().st_ino
+    for path in (view, view / "b", view / "b/c"):
+        assert path.stat().st_mode & 0o777 == 0o555
+    assert (view / "a.csv").stat().st_mode & 0o777 == 0o444
+    assert list(cache.layout.ingest.iterdir()) == []
+
+
+def test_the_same_bytes_are_stored_once(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"same", "b": b"same"})
+    publish(cache, V2, {"c": b"same"})
+    assert len(list(cache.layout.blobs.glob("*/*"))) == 1
+
+
+def test_publishing_a_version_twice_is_harmless(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"one"})
+    publish(cache, V1, {"a": b"one"})
+    assert list(cache.views.all()) == [("flights", V1)]
+    assert list(cache.layout.ingest.iterdir()) == []
+
+
+def test_a_missing_blob_leaves_nothing_visible(cache: Cache) -> None:
+    with pytest.raises(CacheError):
+        cache.views.publish("flights", V1, [Entry("a", 1, "blake3:" + "0" * 64)])
+    assert list(cache.views.all()) == []
+    assert list(cache.layout.ingest.iterdir()) == []
+
+
+def test_where_links_are_refused_files_are_copied_and_it_is_said(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMLINK, "too many links")
+
+    monkeypatch.setattr(views_module.os, "link", refuse)
+    entries = publish(cache, V1, {"a": b"one"})
+    view = cache.views.path("flights", V1)
+    assert view
+    assert (view / "a").read_bytes() == b"one"
+    assert (view / "a").stat().st_ino != cache.layout.blob(entries[0].digest).stat().st_ino
+    assert (view / "a").stat().st_mode & 0o777 == 0o444
+    assert "cloned or copied" in caplog.text
+
+
+def test_a_ref_is_replaced_whole(cache: Cache) -> None:
+    assert cache.refs.get("flights", "pilot") is None
+    cache.refs.put("flights", "pilot", V1)
+    cache.refs.put("flights", "pilot", V2)
+    assert cache.refs.of("flights") == {"pilot": V2}
+
+
+def test_a_lease_lives_as_long_as_its_process(cache: Cache) -> None:
+    script = (
+        "import sys; from pathlib import Path; from prefect_stagegate.cache import Cache\n"
+        "from prefect_stagegate.cache.leases import LeaseKind\n"
+        "with Cache.open(Path(sys.argv[1])).leases.hold(LeaseKind.READER, 'flights', sys.argv[2], 'training'):\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    words = [sys.executable, "-c", script, str(cache.root), V1]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+    assert holder.stdout
+    assert holder.stdout.readline() == b"held\n"
+    assert [(lease.what, lease.pid) for lease in cache.leases.live()] == [("training", holder.pid)]
+    holder.kill()
+    holder.wait()
+    assert cache.leases.live() == []
+
+
+def test_collection_takes_what_no_ref_lease_or_pin_needs(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"old", "b": b"shared"})
+    publish(cache, V2, {"a": b"new", "b": b"shared"})
+    cache.refs.put("flights", "latest", V2)
+    planned = collect(cache.layout, dry_run=True)
+    assert (planned.versions, planned.blobs, planned.bytes) == ((f"flights@{V1}",), 1, 3)
+    assert len(list(cache.views.all())) == 2
+    assert collect(cache.layout) == planned
+    assert list(cache.views.all()) == [("flights", V2)]
+    assert len(list(cache.layout.blobs.glob("*/*"))) == 2
+    assert list(cache.layout.trash.iterdir()) == []
+    assert collect(cache.layout).versions == ()
+
+
+def test_leased_and_pinned_versions_stay(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"one"})
+    publish(cache, V2, {"a": b"two"})
+    cache.leases.pin("flights", V2, "pinned by ann")
+    with cache.leases.hold(LeaseKind.READER, "flights", V1, "training"):
+        kept = collect(cache.layout)
+        assert kept.versions == ()
+        assert any("training" in reason for reason in kept.kept)
+    assert collect(cache.layout).versions == (f"flights@{V1}",)
+    assert cache.leases.unpin("flights", V2) == 1
+    assert collect(cache.layout).versions == (f"flights@{V2}",)
+
+
+def test_blobs_stay_while_a_writer_lives(cache: Cache) -> None:
+    digest = put(cache, b"just fetched")
+    with cache.leases.hold(LeaseKind.WRITER, "flights"):
+        assert collect(cache.layout).blobs == 0
+    assert cache.layout.blob(digest).exists()
+    assert collect(cache.layout).blobs == 1
+
+
+def test_verification_names_what_differs(cache: Cache) -> None:
+    entries = publish(cache, V1, {"cut": b"whole", "flip": b"right", "fine": b"fine", "gone": b"gone"})
+    view = cache.views.path("flights", V1)
+    assert view
+    view.chmod(0o755)
+    for name, data in (("cut", b"who"), ("flip", b"wrong")):
+        (view / name).chmod(0o644)
+        (view / name).write_bytes(data)
+    (view / "gone").unlink()
+    found = {entry.path: finding.problem for entry, finding in verify_view(view, entries)}
+    assert set(found) == {"cut", "flip", "gone"}
+    assert "3 bytes" in found["cut"]
+    assert "hash to" in found["flip"]
+
+
+def test_a_view_that_was_killed_half_built_is_collected(cache: Cache) -> None:
+    stray = cache.layout.ingest / "view-dead"
+    (stray / "sub").mkdir(parents=True)
+    (stray / "sub").chmod(0o555)
+    collect(cache.layout)
+    assert not stray.exists()
+    assert os.listdir(cache.layout.trash) == []

@@ -1,0 +1,158 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.catalog import Catalog, RefAction
+from prefect_stagegate.catalog import catalog as module
+from prefect_stagegate.catalog.records import DirectoryRecords
+from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
+from prefect_stagegate.manifest import seal
+from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin
+
+ANN, BEN = Identity("ann", "os-user"), Identity("ben", "declared")
+ENTRIES = [Entry("a.csv", 3, "blake3:" + "a" * 64), Entry("b/c.csv", 5, "blake3:" + "b" * 64)]
+ORIGINS = [
+    Origin(e.path, "s3://lake/x/", e.path, e.size, Pin("etag", "1", "strong"), "server", e.digest, 1.5) for e in ENTRIES
+]
+SEAL = seal(ENTRIES)
+OTHER = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog.open(str(tmp_path / "catalog"))
+
+
+@pytest.fixture
+def staged(catalog: Catalog) -> Catalog:
+    catalog.put_version("flights", SEAL.digest, SEAL.files, SEAL.bytes, ENTRIES, ORIGINS)
+    return catalog
+
+
+def test_a_version_comes_back_as_it_was_stored(staged: Catalog) -> None:
+    manifest = staged.manifest("flights", SEAL.digest)
+    assert (manifest.files, manifest.bytes) == (2, 8)
+    assert list(manifest.entries()) == ENTRIES == list(manifest.entries())
+    assert list(staged.origins("flights", SEAL.digest)) == ORIGINS
+    assert staged.datasets() == ["flights"]
+    assert staged.versions("flights") == [SEAL.digest]
+
+
+def test_the_same_version_again_is_not_new(staged: Catalog) -> None:
+    assert not staged.put_version("flights", SEAL.digest, SEAL.files, SEAL.bytes, ENTRIES, ORIGINS)
+
+
+def test_unknown_names_tell_what_is_known(staged: Catalog) -> None:
+    with pytest.raises(UnknownDataset, match="no dataset 'planes'.*It has: flights"):
+        staged.resolve(Address("planes"))
+    with pytest.raises(UnknownRef, match="no ref 'production'"):
+        staged.resolve(Address("flights", "production"))
+    with pytest.raises(UnknownRef, match="stagegate ls flights"):
+        staged.resolve(Address("flights", OTHER))
+
+
+def test_a_ref_moves_by_appending_to_its_log(catalog: Catalog) -> None:
+    first = catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=ANN)
+    second = catalog.move_ref("flights", "pilot", OTHER, head=first, action=RefAction.PROMOTE, who=BEN, reason="newer")
+    assert catalog.ref("flights", "pilot") == second
+    assert catalog.history("flights", "pilot") == [first, second]
+    assert second.before.startswith("sha256:")
+
+
+def test_of_many_promoters_at_once_exactly_one_wins(catalog: Catalog) -> None:
+    def promote(number: int) -> bool:
+        who = Identity(f"p{number}", "declared")
+        try:
+            catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=who)
+        except RefConflict as error:
+            assert "was moved by p" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(promote, range(8))) == 1
+    assert len(catalog.history("flights", "pilot")) == 1
+
+
+def test_a_log_that_was_changed_afterwards_is_not_believed(catalog: Catalog, tmp_path: Path) -> None:
+    head = catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=ANN)
+    catalog.move_ref("flights", "pilot", OTHER, head=head, action=RefAction.PROMOTE, who=ANN)
+    first = tmp_path / "catalog/datasets/flights/refs/pilot/00000001.json"
+    first.write_text(first.read_text().replace('"ann"', '"eve"'))
+    with pytest.raises(CorruptRecord, match="does not follow"):
+        catalog.history("flights", "pilot")
+
+
+def test_a_log_with_a_missing_entry_is_not_believed(catalog: Catalog, tmp_path: Path) -> None:
+    head = catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=ANN)
+    catalog.move_ref("flights", "pilot", OTHER, head=head, action=RefAction.PROMOTE, who=ANN)
+    (tmp_path / "catalog/datasets/flights/refs/pilot/00000001.json").unlink()
+    with pytest.raises(CorruptRecord):
+        catalog.history("flights", "pilot")
+
+
+def test_the_newest_spec_is_the_current_one_and_the_same_again_writes_nothing(staged: Catalog, tmp_path: Path) -> None:
+    for spec in ({"a": 1}, {"a": 1}, {"a": 2}):
+        staged.put_spec("flights", SEAL.digest, spec)
+    assert staged.spec("flights", SEAL.digest) == {"a": 2}
+    assert len(list((tmp_path / "catalog").rglob("specs/*/*.json"))) == 2
+
+
+def test_evidence_accumulates_in_order(staged: Catalog) -> None:
+    for outcome in (Outcome.FAIL, Outcome.PASS):
+        staged.put_evidence("flights", SEAL.digest, [Evidence("schema", outcome, "columns", "data", at="t")])
+    assert [one.outcome for one in staged.evidence("flights", SEAL.digest)] == [Outcome.FAIL, Outcome.PASS]
+
+
+def test_a_request_is_kept_with_its_answers(staged: Catalog) -> None:
+    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN)
+    staged.put_approval(request, BEN, approved=False, reason="too early")
+    staged.put_approval(request, BEN, approved=True, reason="now")
+    assert staged.requests("flights", "production") == [request]
+    assert [answer.approved for answer in staged.approvals(request)] == [False, True]
+
+
+def test_a_store_that_lets_a_record_be_created_twice_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(DirectoryRecords):
+        def create(self, key: str, data: bytes) -> bool:
+            self.replace(key, data)
+            return True
+
+    monkeypatch.setattr(module, "open_records", lambda url, _: Careless(Path(url)))
+    with pytest.raises(CatalogError, match="created twice"):
+        Catalog.open(str(tmp_path))
+
+
+def test_a_catalog_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "format").write_text("stagegate-catalog 9\n")
+    with pytest.raises(CatalogError, match="stagegate-catalog 9"):
+        Catalog.open(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CatalogError, match="STAGEGATE_CATALOG"):
+        Catalog.open(str(tmp_path / "file/catalog"))
+
+
+@pytest.mark.parametrize("cut", [0, 10, 100])
+def test_a_damaged_record_is_named(staged: Catalog, tmp_path: Path, cut: int) -> None:
+    manifest = next((tmp_path / "catalog").rglob("manifests/*.parquet"))
+    manifest.write_bytes(manifest.read_bytes()[:cut])
+    with pytest.raises(CorruptRecord, match="manifests/"):
+        staged.manifest("flights", SEAL.digest)
+
+
+def test_long_manifests_are_read_as_a_stream(catalog: Catalog) -> None:
+    def many() -> Iterator[Entry]:
+        return (Entry(f"{number:06d}", 1, "blake3:" + "c" * 64) for number in range(40_000))
+
+    digest = seal(many()).digest
+    catalog.put_version("flights", digest, 40_000, 40_000, many(), [])
+    stream = catalog.manifest("flights", digest).entries()
+    assert next(stream).path == "000000"
+    assert sum(1 for _ in stream) == 39_999
