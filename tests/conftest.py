@@ -1,0 +1,71 @@
+"""Real servers and the real command, for any test that names them. A server that can't start fails that test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.testing.servers import SeaweedFS, seaweedfs
+
+FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_")
+"""Settings of the person who runs the tests must not reach them."""
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+
+# At import, since Prefect and Great Expectations read their settings when they are imported.
+for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+    del os.environ[name]
+os.environ.update(QUIET)
+
+
+@pytest.fixture(scope="session", name="seaweedfs")
+def _seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """One S3 server for the whole run. Take a bucket of your own: `seaweedfs.bucket("my-test")`."""
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One Prefect server with an empty database for the whole run; flows and blocks of this process reach it."""
+    from prefect.testing.utilities import prefect_test_harness  # noqa: PLC0415 - takes seconds, and few tests need it
+
+    with prefect_test_harness(server_startup_timeout=60):
+        yield
+
+
+@pytest.fixture
+def run_stagegate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the installed `stagegate` command as a user would, with a home, cache and catalog below `tmp_path`.
+
+    `run_stagegate("ls", "--json", env={…})` returns the finished process: `.returncode`, `.stdout`, `.stderr`.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    own = {
+        "HOME": str(home),
+        "STAGEGATE_CACHE": str(tmp_path / "cache"),
+        "STAGEGATE_CATALOG": str(tmp_path / "catalog"),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+
+    def run(
+        *args: str | Path, env: Mapping[str, str] | None = None, cwd: Path = tmp_path, timeout: float = 100
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [Path(sys.executable).with_name("stagegate"), *args],
+            env={**os.environ, **own, **(env or {})},
+            cwd=cwd,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
