@@ -1,0 +1,46 @@
+"""Readiness: checks, the evidence that they give, the gate that decides by it, and the attestation of the decision.
+
+A check is one decorated function in a module that is imported here.
+"""
+
+from prefect_stagegate.readiness import data, governance, parity, planned, promotion, source, storage
+from prefect_stagegate.readiness.attest import attest, decision_of, environment_of, statement_digest, verify
+from prefect_stagegate.readiness.base import CHECKS, Answer, CheckDefinition, Parameters, check, known_checks
+from prefect_stagegate.readiness.environment import Environment, capture
+from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
+from prefect_stagegate.readiness.question import Accepted, Probe, Question, Volume
+from prefect_stagegate.readiness.run import is_current, run_check
+
+__all__ = [
+    "CHECKS",
+    "Accepted",
+    "Answer",
+    "CheckDefinition",
+    "Environment",
+    "Parameters",
+    "PlannedCheck",
+    "Probe",
+    "Question",
+    "State",
+    "Volume",
+    "attest",
+    "capture",
+    "check",
+    "data",
+    "decide",
+    "decision_of",
+    "environment_of",
+    "governance",
+    "is_current",
+    "judge",
+    "known_checks",
+    "parity",
+    "plan_checks",
+    "planned",
+    "promotion",
+    "run_check",
+    "source",
+    "statement_digest",
+    "storage",
+    "verify",
+]

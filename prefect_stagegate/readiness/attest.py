@@ -1,0 +1,189 @@
+"""A decision as an attestation that others can read: an in-toto Statement v1, and back.
+
+    _type          https://in-toto.io/Statement/v1
+    subject        [{name: the dataset, digest: {sha256: the version's digest}}]
+    predicateType  https://in-toto.io/attestation/test-result/v0.1
+    predicate
+      result         PASSED | WARNED | FAILED: anything but an acceptance is FAILED
+      configuration  [{name: gate/TARGET, digest: {sha256: the policy's digest}}]
+      passedTests, warnedTests, failedTests     checks by name; inconclusive and waiting ones are among the failed,
+                                                those that did not apply in none
+      stagegate      our extension: format, verifier, the decision with every check's evidence, the environment that
+                     it was made in, the request and its answers
+
+Test-result rather than SLSA's verification summary: readers of either understand a verdict on a subject under a
+policy, but only this one names the single checks, and dataset versions have no SLSA level. Whoever ignores the
+extension still reads who was judged, under which policy, and how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.model import Approval, Decision, Evidence, Outcome, Request
+from prefect_stagegate.readiness.canonical import digest_of
+from prefect_stagegate.readiness.environment import Environment
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+FORMAT = 1
+"""The version of the `stagegate` extension that this release writes and reads."""
+_TESTS = {
+    Outcome.PASS: "passedTests",
+    Outcome.WARN: "warnedTests",
+    Outcome.WAIVED: "warnedTests",
+    Outcome.FAIL: "failedTests",
+    Outcome.INCONCLUSIVE: "failedTests",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What the extension holds."""
+
+    format: int
+    verifier: Mapping[str, str]
+    """Name and version of what decided."""
+    decision: Decision
+    environment: Environment
+    request: Request | None
+    approvals: tuple[Approval, ...]
+
+
+_ATTESTED = TypeAdapter(Attested)
+
+
+def attest(
+    decision: Decision, environment: Environment, request: Request | None = None, approvals: Sequence[Approval] = ()
+) -> dict[str, Any]:
+    """Write a decision as a Statement of JSON values.
+
+    Args:
+        decision: The decision.
+        environment: Where it was made; its fingerprint is the decision's.
+        request: The recorded request that was answered.
+        approvals: The answers to it.
+    """
+    verifier = {"name": "prefect-stagegate", "version": version("prefect-stagegate")}
+    attested = Attested(FORMAT, verifier, decision, environment, request, tuple(approvals))
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "result": _result(decision),
+            "configuration": [{"name": f"gate/{decision.target}", "digest": {"sha256": _hex(decision.policy)}}],
+            **_tests(decision.checks),
+            "stagegate": _ATTESTED.dump_python(attested, mode="json"),
+        },
+    }
+
+
+def statement_digest(statement: Mapping[str, Any]) -> str:
+    """`sha256:<hex>` of a Statement, over its JSON with sorted keys and without spaces."""
+    return digest_of(statement)
+
+
+def decision_of(statement: Mapping[str, Any]) -> Decision:
+    """The decision that a Statement holds.
+
+    Raises:
+        CorruptRecord: It isn't one of ours, or its parts contradict each other.
+    """
+    return read_statement(statement).decision
+
+
+def environment_of(statement: Mapping[str, Any]) -> Environment:
+    """The environment that the decision was made in.
+
+    Raises:
+        CorruptRecord: It isn't one of ours, or its parts contradict each other.
+    """
+    return read_statement(statement).environment
+
+
+def read_statement(statement: Mapping[str, Any]) -> Attested:
+    """All that a Statement holds, once its parts are found to agree.
+
+    Raises:
+        CorruptRecord: It isn't one of ours, or its parts contradict each other.
+    """
+    try:
+        extension = statement["predicate"]["stagegate"]
+        if extension["format"] != FORMAT:
+            raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
+        attested = _ATTESTED.validate_python(extension)
+        again = attest(attested.decision, attested.environment, attested.request, attested.approvals)
+    except (KeyError, TypeError) as error:
+        raise _corrupt(f"it has no {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    _must_agree(statement, again)
+    return attested
+
+
+def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: str, target: str) -> Decision:
+    """Read a Statement that must be the one meant.
+
+    Args:
+        statement: The Statement as stored.
+        record: What `statement_digest` gave when it was written.
+        dataset: Whose version it must speak about.
+        digest: Which version.
+        target: Whose gate it must be the decision of.
+
+    Raises:
+        CorruptRecord: It was changed, or speaks about something else.
+    """
+    if statement_digest(statement) != record:
+        raise _corrupt(f"it is {statement_digest(statement)}, and {record} was written")
+    decision = decision_of(statement)
+    about = (decision.dataset, decision.digest, decision.target)
+    if about != (dataset, digest, target):
+        raise _corrupt(f"it speaks about {about[0]}@{about[1]} for {about[2]}, not {dataset}@{digest} for {target}")
+    return decision
+
+
+def _must_agree(statement: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+    """What others read (subject, result, policy) must be what the decision says."""
+    for name in ("_type", "subject", "predicateType"):
+        if statement.get(name) != again[name]:
+            raise _corrupt(f"its {name} is not the decision's")
+    for name in again["predicate"].keys() - {"stagegate"}:
+        if statement["predicate"].get(name) != again["predicate"][name]:
+            raise _corrupt(f"its {name} is not the decision's")
+    decision = again["predicate"]["stagegate"]["decision"]
+    if Environment.from_json(again["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
+        raise _corrupt("its environment does not have the decision's fingerprint")
+
+
+def _result(decision: Decision) -> str:
+    if not decision.accepted:
+        return "FAILED"
+    clean = all(answer.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE) for answer in decision.checks)
+    return "PASSED" if clean else "WARNED"
+
+
+def _tests(checks: Sequence[Evidence]) -> dict[str, list[str]]:
+    tests: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
+    for answer in checks:
+        if answer.outcome in _TESTS:
+            tests[_TESTS[answer.outcome]].append(answer.check)
+    return tests
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _corrupt(what: str) -> CorruptRecord:
+    return CorruptRecord(
+        f"An attestation can't be believed: {what}", hint="Run `stagegate check` again; it writes a new one."
+    )

@@ -1,0 +1,152 @@
+"""What a check is, and the registry that makes one of a decorated function.
+
+    @check("nonempty", owner="data", binds=("contract",))
+    def nonempty(question: Question, parameters: NoParameters) -> Answer:
+        ...
+
+and one import line in `prefect_stagegate/readiness/__init__.py` make a check that specs can name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict
+
+from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.readiness.question import BINDINGS, Question
+
+
+class Parameters(BaseModel):
+    """What a spec may set for a check. Subclass it, with a default for every field."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+
+class NoParameters(Parameters):
+    """For checks that leave nothing to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a check found out."""
+
+    outcome: Outcome
+    summary: str
+    """One line for people, with the figure that decided."""
+    findings: tuple[Finding, ...] = ()
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Figures behind the outcome, JSON values only."""
+    until: datetime | None = None
+    """When the answer stops holding although nothing else changed: data that is fresh now grows old."""
+    awaiting: tuple[str, ...] = ()
+    """Groups of `owners` whose answer is missing, for an inconclusive answer that only a person can settle."""
+
+
+P = TypeVar("P", bound=BaseModel)
+AskedBy = Callable[[Question, P], Answer]
+
+_ALWAYS = ("version",)
+_BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
+    Scope.VERSION: _ALWAYS,
+    Scope.ENVIRONMENT: (*_ALWAYS, "environment", "target"),
+    Scope.NODE: (*_ALWAYS, "node"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDefinition:
+    """One check of the catalogue."""
+
+    name: str
+    owner: str
+    """Who mends what it finds: `data`, `ai`, `infra` or `governance`."""
+    scope: Scope
+    ttl: timedelta | None
+    """How long its evidence holds; None when it holds as long as its binding."""
+    version: int
+    """Raised when the check asks something else than before, which ends the evidence of the older one."""
+    binds: tuple[str, ...]
+    """Keys of `BINDINGS` that its answer depends on."""
+    parameters: type[BaseModel]
+    ask: Callable[[Question, Any], Answer]
+    doc: str
+    """The function's docstring: what is measured, the thresholds and where they come from."""
+    built: bool = True
+    """False for checks that specs may name though they can't be answered yet."""
+
+
+_checks: dict[str, CheckDefinition] = {}
+CHECKS: Mapping[str, CheckDefinition] = MappingProxyType(_checks)
+"""Every check by name."""
+
+
+def register(definition: CheckDefinition) -> None:
+    """Add a check to `CHECKS`.
+
+    Raises:
+        ValueError: The name is taken, or the check binds to something unknown.
+    """
+    if definition.name in _checks:
+        raise ValueError(f"There is already a check named {definition.name!r}")
+    if unknown := set(definition.binds) - BINDINGS.keys():
+        raise ValueError(f"The check {definition.name!r} binds to {sorted(unknown)}, which nothing defines")
+    _checks[definition.name] = definition
+
+
+def check(
+    name: str,
+    *,
+    owner: str,
+    scope: Scope = Scope.VERSION,
+    ttl: timedelta | None = None,
+    version: int = 1,
+    binds: tuple[str, ...] = (),
+) -> Callable[[AskedBy[P]], AskedBy[P]]:
+    """Make a check of a function, whose second parameter's annotation is its parameter model.
+
+    Args:
+        name: What specs call it.
+        owner: `data`, `ai`, `infra` or `governance`.
+        scope: What its evidence speaks about, and so what it is bound to.
+        ttl: How long its evidence holds; None when nothing but a change ends it.
+        version: Raise it when the check asks something else than before.
+        binds: What the answer depends on beyond its scope: keys of `BINDINGS`.
+    """
+
+    def decorate(function: AskedBy[P]) -> AskedBy[P]:
+        register(
+            CheckDefinition(
+                name=name,
+                owner=owner,
+                scope=scope,
+                ttl=ttl,
+                version=version,
+                binds=tuple(dict.fromkeys((*_BY_SCOPE[scope], *binds))),
+                parameters=_parameter_model(function),
+                ask=function,
+                doc=function.__doc__ or "",
+            )
+        )
+        return function
+
+    return decorate
+
+
+def known_checks() -> dict[str, type[BaseModel]]:
+    """The parameter model of every check by name: what a spec may name, and set."""
+    return {name: definition.parameters for name, definition in CHECKS.items()}
+
+
+def _parameter_model(function: Callable[..., Answer]) -> type[BaseModel]:
+    hints = get_type_hints(function)
+    model = hints.get("parameters")
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or get_args(model):
+        raise TypeError(f"{function.__name__} must annotate `parameters` with a pydantic model")
+    return model

@@ -1,0 +1,149 @@
+"""Checks on the data: what the contract found, how old it is, and whether it is the version that was judged before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import model_validator
+
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, check
+from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.wording import age_text, digest_text, listed
+from prefect_stagegate.spec import Duration
+
+SKEW = timedelta(minutes=5)
+"""How far two clocks may disagree before a time in the future is an error."""
+
+
+@check("schema", owner="data", binds=("contract",))
+def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether the tables have the columns and types that the contract promises.
+
+    Equal passes, an added column warns, a missing or retyped one fails.
+    """
+    return _from_contract(question, "schema")
+
+
+@check("nonempty", owner="data", binds=("contract",))
+def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
+    if question.files < 1 or question.bytes < 1:
+        found = f"the version has {question.files} files with {question.bytes} bytes"
+        fix = f"Look at `stagegate show {question.address} --rows`, and at `include` and `exclude` in the spec."
+        return Answer(Outcome.FAIL, found, (Finding("version", found, fix),))
+    return _from_contract(question, "nonempty")
+
+
+@check("expectations", owner="data", binds=("contract",))
+def expectations(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """What the contract's Great Expectations suites say.
+
+    No failed expectation passes, failed warnings warn, a failed critical one fails; one that raised an error instead
+    of answering is inconclusive.
+    """
+    return _from_contract(question, "expectations")
+
+
+@check("coverage", owner="data", binds=("contract",))
+def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether every file that the contract names was really read: all of them pass, one less fails."""
+    return _from_contract(question, "coverage")
+
+
+def _from_contract(question: Question, name: str) -> Answer:
+    validation = question.validation()
+    if validation.digest != question.digest:
+        what = f"what was validated is {digest_text(validation.digest)}, another version"
+        return Answer(Outcome.INCONCLUSIVE, what)
+    found = next((evidence for evidence in validation.evidence if evidence.check == name), None)
+    if found is None:
+        fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
+        finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
+    return Answer(found.outcome, found.summary, found.findings, found.measured)
+
+
+class Freshness(Parameters):
+    """`warn` and `fail`: from which age on. 12 and 24 hours suit data that is delivered daily."""
+
+    warn: Duration = timedelta(hours=12)
+    fail: Duration = timedelta(hours=24)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Freshness:
+        if self.warn > self.fail:
+            raise ValueError("`warn` must not be longer than `fail`")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    subject: str
+    at: datetime | None
+
+
+@check("freshness", owner="data", binds=("contract",))
+def freshness(question: Question, parameters: Freshness) -> Answer:
+    """How old the newest data is.
+
+    Younger than `warn` (12h) passes, younger than `fail` (24h) warns, older fails. The age is that of the newest value
+    in the `time` column of each table that names one, and the oldest of these tables counts; without such a table it
+    is the age of the newest object at its source.
+    """
+    newest = _newest(question)
+    dated = {item.subject: item.at for item in newest if item.at is not None}
+    missing = [item.subject for item in newest if item.at is None]
+    if missing or not dated:
+        return _undated(missing or ["source"])
+    subject, at = min(dated.items(), key=lambda item: item[1])
+    if at > question.now + SKEW:
+        return Answer(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
+    return _judge_age(question, parameters, dated, subject)
+
+
+def _newest(question: Question) -> list[_Newest]:
+    timed = [name for name, table in question.spec.contract.tables.items() if table.time]
+    if timed:
+        return [_Newest(f"table {name}", question.table_time(name)) for name in timed]
+    times = [origin.modified for origin in question.origins() if origin.modified is not None]
+    return [_Newest("newest object", datetime.fromtimestamp(max(times), UTC) if times else None)]
+
+
+def _undated(subjects: list[str]) -> Answer:
+    fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
+    found = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+    return Answer(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", found)
+
+
+def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> Answer:
+    age = question.now - dated[oldest]
+    measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
+    summary = f"{oldest} is {age_text(age)} old"
+    if age < parameters.warn:
+        return Answer(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
+    outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
+    limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
+    fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {question.target}."
+    finding = Finding(oldest, f"it is {age_text(age)} old, and {age_text(limit)} is the limit", fix, outcome)
+    until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
+    return Answer(outcome, summary, (finding,), measured, until)
+
+
+@check("digest", owner="data", binds=("target", "below"))
+def digest(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether this is exactly the version that the gate below accepted; anything else fails.
+
+    Not applicable to a gate that extends none.
+    """
+    extends, below = question.gate.extends, question.below
+    if extends is None:
+        return Answer(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+    measured = {"version": question.digest, "below": below.digest if below else None}
+    if below and below.digest == question.digest:
+        return Answer(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
+    found = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
+    fix = f"stagegate promote {question.address} --to {extends}"
+    finding = Finding("version", f"it is {digest_text(question.digest)}, but {found}", fix)
+    return Answer(Outcome.FAIL, found, (finding,), measured)

@@ -1,0 +1,149 @@
+"""The gate: from what is known to a decision. Pure: no I/O and no clock.
+
+What refuses, in the order in which it counts:
+
+    a blocking check failed                                              → refused
+    a blocking check is inconclusive, any check has no evidence that
+    still holds, or no check of the gate applied                         → inconclusive
+    only answers of people are missing                                   → waiting
+    otherwise                                                            → accepted
+
+A check of severity `warning` or `info` is reported whatever came out of it and decides nothing, but it has to be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from prefect_stagegate import clock
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.readiness.base import CHECKS, CheckDefinition
+from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.run import expired, why_stale
+from prefect_stagegate.spec import Requirement
+
+WORST_FIRST = (
+    Outcome.FAIL,
+    Outcome.INCONCLUSIVE,
+    Outcome.WARN,
+    Outcome.WAIVED,
+    Outcome.PASS,
+    Outcome.NOT_APPLICABLE,
+)
+"""Which of two answers of one check counts."""
+
+
+def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *, at: datetime) -> DecisionOutcome:
+    """Decide by the evidence that still holds at a moment.
+
+    Args:
+        requirements: What the gate requires.
+        evidence: In any order; of two answers of one check the worse counts. Its binding is the caller's concern.
+        at: Evidence that expired by then counts as missing. Aware.
+    """
+    known = _worst(evidence, clock.stamp(at))
+    answers = [(requirement.severity, known.get(requirement.check)) for requirement in requirements]
+    blocking = [answer for severity, answer in answers if answer and severity is Severity.BLOCKING]
+    unknown = [answer for answer in blocking if answer.outcome is Outcome.INCONCLUSIVE]
+    if any(answer.outcome is Outcome.FAIL for answer in blocking):
+        return DecisionOutcome.REFUSED
+    if any(answer is None for _, answer in answers) or any(not answer.awaiting for answer in unknown):
+        return DecisionOutcome.INCONCLUSIVE
+    if all(answer.outcome is Outcome.NOT_APPLICABLE for _, answer in answers if answer):
+        return DecisionOutcome.INCONCLUSIVE  # An empty gate, or one that had nothing to ask, vouches for nothing.
+    return DecisionOutcome.WAITING if unknown else DecisionOutcome.ACCEPTED
+
+
+def judge(question: Question, evidence: Iterable[Evidence]) -> Decision:
+    """Make the decision about a version, with one line for each check that its gate requires."""
+    requirements, at = question.gate.requirements, clock.stamp(question.now)
+    evidence = list(evidence)
+    known = _worst(evidence, at)
+    checks = tuple(known.get(requirement.check) or _missing(requirement) for requirement in requirements)
+    checks = tuple(replace(answer, severity=asked.severity) for answer, asked in zip(checks, requirements, strict=True))
+    return Decision(
+        dataset=question.dataset,
+        digest=question.digest,
+        target=question.target,
+        outcome=decide(requirements, evidence, at=question.now),
+        checks=checks,
+        policy=question.gate.policy,
+        environment=question.environment.fingerprint,
+        at=at,
+        expires=min((answer.expires for answer in checks if answer.expires), default=""),
+        requester=question.requester.name,
+    )
+
+
+class State(StrEnum):
+    """What a plan says about one check."""
+
+    CURRENT = "current"
+    STALE = "stale"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCheck:
+    """One check of a gate: whether it has to be asked, and why."""
+
+    requirement: Requirement
+    definition: CheckDefinition
+    state: State
+    reason: str
+    """Why stored evidence doesn't do; empty when it does."""
+    evidence: Evidence | None = None
+    """What still holds, under this gate's severity."""
+
+
+def plan_checks(
+    question: Question, evidence: Iterable[Evidence], known: Mapping[str, CheckDefinition] = CHECKS
+) -> tuple[PlannedCheck, ...]:
+    """Find the least that must be asked: whatever changed ends only the evidence that depends on it.
+
+    Args:
+        question: What is to be judged.
+        evidence: All that is stored about the version, the oldest first.
+        known: The catalogue.
+    """
+    stored = list(evidence)
+    return tuple(
+        _plan(requirement, known[requirement.check], question, stored) for requirement in question.gate.requirements
+    )
+
+
+def _plan(
+    requirement: Requirement, definition: CheckDefinition, question: Question, stored: Sequence[Evidence]
+) -> PlannedCheck:
+    reason = ""
+    for answer in reversed(stored):
+        if answer.check != requirement.check:
+            continue
+        stale = why_stale(answer, definition, requirement, question)
+        if not stale:
+            kept = replace(answer, severity=requirement.severity)
+            return PlannedCheck(requirement, definition, State.CURRENT, "", kept)
+        reason = reason or stale
+    if reason:
+        return PlannedCheck(requirement, definition, State.STALE, reason)
+    return PlannedCheck(requirement, definition, State.MISSING, "it was never asked")
+
+
+def _worst(evidence: Iterable[Evidence], at: str) -> dict[str, Evidence]:
+    """The worst answer of each check among those that still hold."""
+    holding = [answer for answer in evidence if not expired(answer, at)]
+    # The worst comes last, and so stays in the dictionary; an answer that nobody can give counts above one that waits.
+    ranked = sorted(holding, key=lambda answer: (-WORST_FIRST.index(answer.outcome), not answer.awaiting))
+    return {answer.check: answer for answer in ranked}
+
+
+def _missing(requirement: Requirement) -> Evidence:
+    problem = "nothing that was found out about it still holds"
+    finding = Finding(requirement.check, problem, "Run `stagegate check` again.", Outcome.INCONCLUSIVE)
+    owner = CHECKS[requirement.check].owner if requirement.check in CHECKS else "unknown"
+    return Evidence(
+        requirement.check, Outcome.INCONCLUSIVE, "no evidence", owner, requirement.severity, findings=(finding,)
+    )

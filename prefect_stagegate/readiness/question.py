@@ -1,0 +1,141 @@
+"""What a check may ask about. Whoever runs checks fills this in; a check only reads it.
+
+Whatever costs something is a function, so that nobody pays for what no check of the gate asks. A function may
+raise any `StagegateError`: the check that called it is then inconclusive, with the error's words as the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation
+from prefect_stagegate.readiness.canonical import digest_of
+from prefect_stagegate.readiness.environment import Environment
+from prefect_stagegate.spec import Gate, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The volume that holds this node's cache. All figures in bytes."""
+
+    path: Path
+    total: int
+    free: int
+    """What this user may still write."""
+    floor: int
+    """What the cache leaves free for others."""
+    held: int
+    """What of this version already lies in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What came of listing one source and reading one range of one object with the identity of this process."""
+
+    url: str
+    """The source, free of credentials."""
+    object: str = ""
+    """The key that was read; empty when the listing had none."""
+    read: int = 0
+    """Bytes that arrived."""
+    seconds: float = 0.0
+    """How long listing and reading took."""
+    error: StagegateError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A version that a gate accepted and that its target's ref was moved to."""
+
+    target: str
+    digest: str
+    at: str
+    """When the ref was moved to it."""
+    decision: Decision | None = None
+    """The decision that the ref's log holds for it."""
+    environment: Environment | None = None
+    """Where it was decided; None when the attestation does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One version, on its way to one target, asked about in one environment on one node."""
+
+    dataset: str
+    digest: str
+    files: int
+    bytes: int
+    spec: Spec
+    gate: Gate
+    now: datetime
+    """Aware. The same for all checks of one decision."""
+    requester: Identity
+    """Who asks now."""
+    node: str
+    """Names this node among those that share the catalog."""
+    environment: Environment
+
+    entries: Callable[[], Iterator[Entry]]
+    """The version's manifest."""
+    origins: Callable[[], Iterator[Origin]]
+    """Where its entries came from."""
+    validation: Callable[[], Validation]
+    """What the contract found about this version. Runs it at most once, however many checks ask."""
+    table_time: Callable[[str], datetime | None]
+    """The newest value in the `time` column of a table of the contract, aware; None when it has no rows."""
+    probe_source: Callable[[int], Probe]
+    """Try the source at this position of the spec's."""
+    volume: Callable[[], Volume]
+    resolvable: Callable[[str], bool]
+    """Whether the catalog still has the manifest of a version of this dataset."""
+
+    below: Accepted | None = None
+    """What the ref of the gate that this one extends names now; None when there is no such gate or no version."""
+    accepted: Accepted | None = None
+    """Where a rollback would lead: the newest version that this target accepted, other than the one asked about
+    and not withdrawn. None before the second promotion."""
+    request: Request | None = None
+    """The recorded request to promote exactly this version under exactly this policy."""
+    approvals: tuple[Approval, ...] = ()
+    """The answers to it, the oldest first."""
+
+    @property
+    def target(self) -> str:
+        """Where the version is going."""
+        return self.gate.target
+
+    @property
+    def address(self) -> str:
+        """The version as commands take it: `nycflights@sha256:…`."""
+        return f"{self.dataset}@{self.digest}"
+
+    def addresses(self, role: str) -> tuple[str, ...]:
+        """Whom `owners` names for a role: one address, or several with commas between them."""
+        named = next((text for known, text in self.spec.owners.items() if known == role), "")
+        return tuple(address.strip() for address in named.split(",") if address.strip())
+
+
+BINDINGS: dict[str, Callable[[Question], str]] = {
+    "version": lambda question: question.digest,
+    "environment": lambda question: question.environment.fingerprint,
+    "target": lambda question: question.target,
+    "node": lambda question: question.node,
+    "policy": lambda question: question.gate.policy,
+    "spec": lambda question: question.spec.digest,
+    "contract": lambda question: digest_of(question.spec.canonical().get("contract")),
+    "sources": lambda question: digest_of(question.spec.canonical()["sources"]),
+    "below": lambda question: _accepted(question.below),
+    "accepted": lambda question: _accepted(question.accepted),
+    "answers": lambda question: digest_of(
+        [asdict(record) for record in (question.request, *question.approvals) if record]
+    ),
+}
+"""What an answer can depend on. When the value changes, the evidence that is bound to it ends, and no other."""
+
+
+def _accepted(accepted: Accepted | None) -> str:
+    return f"{accepted.digest} since {accepted.at}" if accepted else "none"

@@ -1,0 +1,90 @@
+"""Ask one check, and make evidence of the answer: bound to what it was asked about, never a pass by accident."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import BaseModel
+
+from prefect_stagegate import clock
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Evidence, Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, CheckDefinition
+from prefect_stagegate.readiness.canonical import canonical, digest_of
+from prefect_stagegate.readiness.question import BINDINGS, Question
+from prefect_stagegate.spec import Requirement
+
+
+def run_check(definition: CheckDefinition, requirement: Requirement, question: Question) -> Evidence:
+    """Ask the check. Whatever goes wrong while it looks is an inconclusive answer that says what."""
+    answer = _ask(definition, requirement, question)
+    return Evidence(
+        check=definition.name,
+        outcome=answer.outcome,
+        summary=answer.summary,
+        owner=definition.owner,
+        severity=requirement.severity,
+        scope=definition.scope,
+        findings=answer.findings,
+        measured=answer.measured,
+        binding=binding(definition, requirement, question),
+        at=clock.stamp(question.now),
+        expires=_expires(definition.ttl, answer, question),
+        awaiting=answer.awaiting,
+    )
+
+
+def binding(definition: CheckDefinition, requirement: Requirement, question: Question) -> dict[str, str]:
+    """Everything that an answer to this question depends on."""
+    values = {name: BINDINGS[name](question) for name in definition.binds}
+    parameters = _parameters(definition, requirement).model_dump(mode="json")
+    return values | {"check_version": str(definition.version), "parameters": digest_of(parameters)}
+
+
+def is_current(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, question: Question) -> bool:
+    """Whether the evidence still answers this question, so that nobody needs to ask again."""
+    return not why_stale(evidence, definition, requirement, question)
+
+
+def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, question: Question) -> str:
+    """Why the evidence doesn't answer this question any more; empty when it does."""
+    if evidence.outcome is Outcome.INCONCLUSIVE:
+        return "it was inconclusive"
+    wanted = binding(definition, requirement, question)
+    changed = sorted(
+        name for name in wanted.keys() | evidence.binding if wanted.get(name) != evidence.binding.get(name)
+    )
+    if changed:
+        return f"another {', '.join(changed).replace('_', ' ')}"
+    if expired(evidence, clock.stamp(question.now)):
+        return f"it expired at {evidence.expires}"
+    return ""
+
+
+def expired(evidence: Evidence, at: str) -> bool:
+    """Whether the evidence has gone stale at a moment, written as `clock.stamp` writes it."""
+    return bool(evidence.expires) and evidence.expires <= at
+
+
+def _ask(definition: CheckDefinition, requirement: Requirement, question: Question) -> Answer:
+    try:
+        answer = definition.ask(question, _parameters(definition, requirement))
+        canonical(answer.measured)  # What can't be recorded can't be proved either.
+    except StagegateError as error:
+        finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        finding = Finding(definition.name, reason, "Report it, with the output of --debug.", Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
+    return answer
+
+
+def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseModel:
+    return definition.parameters.model_validate(requirement.params)
+
+
+def _expires(ttl: timedelta | None, answer: Answer, question: Question) -> str:
+    ends = [question.now + ttl] if ttl else []
+    ends += [answer.until] if answer.until else []
+    return clock.stamp(min(ends)) if ends else ""

@@ -1,0 +1,60 @@
+"""How figures are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+SHOWN = 5
+"""Names that a sentence lists before it says how many more there are."""
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes.
+
+    >>> bytes_text(0), bytes_text(1500), bytes_text(2_340_000_000)
+    ('0 B', '1.5 kB', '2.3 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000:  # noqa: PLR2004 - the step between SI units
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} PB"
+
+
+def age_text(age: timedelta) -> str:
+    """A length of time, in the largest unit that leaves a figure of two digits or more.
+
+    >>> age_text(timedelta(seconds=40)), age_text(timedelta(hours=30)), age_text(timedelta(days=9))
+    ('40 s', '30 h', '9 d')
+    """
+    seconds = max(age.total_seconds(), 0)
+    for unit, length, limit in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < length * limit:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def digest_text(digest: str) -> str:
+    """A digest short enough to read aloud: its algorithm and twelve digits."""
+    algorithm, _, digits = digest.partition(":")
+    return f"{algorithm}:{digits[:12]}"
+
+
+def count_text(number: int, word: str) -> str:
+    """A number and its noun.
+
+    >>> count_text(1, "file"), count_text(2, "file")
+    ('1 file', '2 files')
+    """
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence, the first few of them.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
