@@ -1,3 +1,26 @@
-"""Prefect tasks and flows that stage data beside the GPUs, prove it, and gate production on readiness."""
+"""Prefect tasks and flows that stage data beside the GPUs, prove it, and gate production on readiness.
+
+    from prefect_stagegate import open_dataset
+    from prefect_stagegate.tasks import stage_dataset
+    from prefect_stagegate.flows import pilot_to_production
+
+Importing this loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_stagegate.operations.read import open_dataset as open_dataset
 
 __version__ = "0.1.0"
+__all__ = ["open_dataset"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_dataset":
+        from prefect_stagegate.operations.read import open_dataset  # noqa: PLC0415
+
+        return open_dataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

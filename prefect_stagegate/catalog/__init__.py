@@ -14,6 +14,6 @@ compare-and-swap, so a store that lets a second creation pass can't hold a catal
 """
 
 from prefect_stagegate.catalog.catalog import Catalog
-from prefect_stagegate.catalog.refs import RefAction, RefEntry
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, withdrawn
 
-__all__ = ["Catalog", "RefAction", "RefEntry"]
+__all__ = ["Catalog", "RefAction", "RefEntry", "withdrawn"]

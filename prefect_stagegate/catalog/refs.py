@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -42,6 +42,16 @@ class RefEntry:
     """The in-toto Statement that allowed the move; empty for `latest`."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
+
+
+def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
+    """The versions that a log took back and did not let in again, each with the entry that took it back."""
+    taken: dict[str, RefEntry] = {}
+    for entry in entries:
+        taken.pop(entry.digest, None)
+        if entry.withdrawn:
+            taken[entry.withdrawn] = entry
+    return taken
 
 
 class RefLog:

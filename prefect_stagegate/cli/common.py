@@ -20,7 +20,9 @@ class Places:
 
     cache: Annotated[Path | None, Parameter(help="The node's cache folder [STAGEGATE_CACHE].")] = None
     catalog: Annotated[str | None, Parameter(help="The catalog's folder or URL [STAGEGATE_CATALOG].")] = None
-    identity: Annotated[str | None, Parameter(help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY].")] = None
+    identity: Annotated[
+        str | None, Parameter(help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY].")
+    ] = None
     debug: Annotated[bool, Parameter(negative="", help="Log everything, and show errors with their traceback.")] = False
 
     def workspace(self) -> Workspace:

@@ -36,7 +36,9 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
     table = Table("dataset", "version", "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
-        held = ", ".join(f"{lease.what or lease.kind} (pid {lease.pid}) since {lease.since[:19]}" for lease in line.leases)
+        held = ", ".join(
+            f"{lease.what or lease.kind} (pid {lease.pid}) since {lease.since[:19]}" for lease in line.leases
+        )
         refs = ", ".join(line.refs) or "-"
         table.add_row(line.dataset, short(line.digest), refs, str(line.files), size(line.bytes), here, held or "-")
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
@@ -46,7 +48,9 @@ def show(
     address: str,
     /,
     *,
-    rows: Annotated[bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")] = False,
+    rows: Annotated[
+        bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")
+    ] = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:

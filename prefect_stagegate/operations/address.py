@@ -79,9 +79,7 @@ def stored_spec(where: Workspace, dataset: str, digest: str) -> Spec:
     """
     canonical = where.catalog.spec(dataset, digest)
     if canonical is None:
-        raise UsageError(
-            f"No spec is stored beside {dataset}@{digest}", hint="Give one with --spec.", dataset=dataset
-        )
+        raise UsageError(f"No spec is stored beside {dataset}@{digest}", hint="Give one with --spec.", dataset=dataset)
     return read_spec(canonical)
 
 

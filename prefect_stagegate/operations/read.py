@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +61,23 @@ def hold_dataset(cache: Cache, address: Address, what: str = "") -> Iterator[Ope
     with cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what):
         # It may have been collected between the finding and the lease; from here on it can't be.
         yield locate(cache, Address(found.dataset, found.digest))
+
+
+@contextmanager
+def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -> Iterator[OpenDataset]:
+    """Open a version that lies on this node, and keep it there during the block.
+
+    Args:
+        address: `DATASET@REF` or `DATASET@sha256:<hex>`; without a ref, `latest`.
+        cache: The node's cache folder; by default STAGEGATE_CACHE.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+
+    Example:
+        with open_dataset("nycflights@production") as ds:
+            train(ds.path)
+    """
+    folder = Path(cache or Settings.from_environment(os.environ).cache)
+    with hold_dataset(Cache.open(folder, create=False), Address.parse(address), "open_dataset") as held:
+        yield held

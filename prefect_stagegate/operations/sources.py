@@ -24,6 +24,10 @@ class Sources:
         """Each source as the spec names it; a spec's URLs hold no credentials."""
         return tuple(spec.url for spec in self.specs)
 
+    def only(self, position: int) -> Sources:
+        """The one source at a position of the spec, alone."""
+        return Sources(self.specs[position : position + 1], self.groups[position : position + 1])
+
     @property
     def identities(self) -> dict[str, str]:
         """What tells each source's objects from those of another server, by the source's URL."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from threading import Event
 
@@ -79,16 +80,14 @@ def list_sources(sources: Sources, progress: Progress | None = None) -> Iterator
         SourceError: A source can't be listed.
     """
     for position, (spec, group) in enumerate(zip(sources.specs, sources.groups, strict=True)):
-        for listed in group.primary.list():
-            if selected(listed.key, spec.include, spec.exclude):
-                if progress:
-                    progress.listed(1, listed.size)
-                yield Listed(position, listed)
+        wanted = partial(selected, include=spec.include, exclude=spec.exclude)
+        for listed in group.primary.list(wanted):
+            if progress:
+                progress.listed(1, listed.size)
+            yield Listed(position, listed)
 
 
-def plan_transfer(
-    where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]
-) -> Iterator[PlannedObject]:
+def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]) -> Iterator[PlannedObject]:
     """Decide about each listed object by what this node and the catalog remember.
 
     Raises:
@@ -103,9 +102,7 @@ def plan_transfer(
             url, into = sources.urls[one.source], sources.specs[one.source].into
             path = dataset_path(into, one.object.key)
             held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
-            planned = plan_object(
-                one.object, path=path, source=one.source, url=url, remembered=digest, held=held
-            )
+            planned = plan_object(one.object, path=path, source=one.source, url=url, remembered=digest, held=held)
             paths.take(planned)
             yield planned
 
@@ -240,9 +237,7 @@ def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | N
         if head and head.digest == digest:
             return
         try:
-            where.catalog.move_ref(
-                dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=where.identity
-            )
+            where.catalog.move_ref(dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=where.identity)
         except RefConflict:
             if not tries_left:
                 raise

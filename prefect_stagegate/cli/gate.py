@@ -1,0 +1,191 @@
+"""`stagegate validate`, `check`, `promote`, `approve` and `rollback`: prove a version, decide, and move refs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say, short
+from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Outcome, Promotion, Validation
+from prefect_stagegate.operations import approve as approving
+from prefect_stagegate.operations import check as checking
+from prefect_stagegate.operations.address import read_spec, stored_spec
+from prefect_stagegate.operations.promote import promote as move_up
+from prefect_stagegate.operations.rollback import rollback as move_back
+from prefect_stagegate.operations.validate import validate as run_contract
+from prefect_stagegate.operations.workspace import Workspace
+
+_CODES = {
+    DecisionOutcome.ACCEPTED: ExitCode.PASS,
+    DecisionOutcome.REFUSED: ExitCode.GATE_FAILED,
+    DecisionOutcome.INCONCLUSIVE: ExitCode.ERROR,
+    DecisionOutcome.WAITING: ExitCode.WAITING,
+}
+
+SpecFile = Annotated[Path | None, Parameter(help="Judge under this spec instead of the version's own.")]
+Target = Annotated[str, Parameter(help="A target of the spec's `gates:`.")]
+
+
+def validate(what: str, /, *, spec: SpecFile = None, json: Json = False, places: Places | None = None) -> None:
+    """Run a version's contract: probe its files, then its tables' Great Expectations suites.
+
+    Examples: stagegate validate nycflights; stagegate validate nycflights@pilot --spec new.yaml
+
+    Parameters
+    ----------
+    what
+        DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset.
+    """
+    found = run_contract((places or Places()).workspace(), what, spec=spec)
+    if json:
+        print_json(asdict(found))
+    else:
+        _tell_validation(found)
+    outcomes = {evidence.outcome for evidence in found.evidence}
+    if Outcome.FAIL in outcomes:
+        sys.exit(ExitCode.GATE_FAILED)
+    if not found.passed:
+        sys.exit(ExitCode.ERROR)
+
+
+def _tell_validation(found: Validation) -> None:
+    say(f"{found.dataset}@{short(found.digest)}: {'passed' if found.passed else 'not passed'}")
+    for table in found.tables:
+        say(
+            f"table {table.name}: {table.files} files, {table.rows} rows, {table.evaluated} expectations, {table.failed} failed"
+        )
+    for evidence in found.evidence:
+        say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
+        for finding in evidence.findings:
+            say(f"    {finding.subject}: {finding.problem}")
+            if finding.fix:
+                say(f"        {finding.fix}")
+
+
+def check(  # noqa: PLR0913 - one parameter a flag
+    what: str,
+    /,
+    *,
+    gate: Target,
+    spec: SpecFile = None,
+    plan: Annotated[bool, Parameter(negative="", help="Tell what would be asked again and why; ask nothing.")] = False,
+    html: Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")] = None,
+    markdown: Annotated[Path | None, Parameter(help="Also write the report as Markdown.")] = None,
+    junit: Annotated[Path | None, Parameter(help="Also write the report as JUnit XML, for CI.")] = None,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
+
+    Exits with 0 when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
+
+    Examples: stagegate check nycflights --gate pilot; stagegate check nycflights@pilot --gate production --html r.html
+
+    Parameters
+    ----------
+    what
+        DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset. Without a ref: the
+        version that the gate below accepted, else `latest`.
+    """
+    where = (places or Places()).workspace()
+    if plan:
+        _tell_plan(where, what, gate, spec, json=json)
+        return
+    decision = checking.check(where, what, gate, spec=spec)
+    report = _report(where, decision, spec)
+    for path, writer in ((html, "html"), (markdown, "markdown"), (junit, "junit")):
+        if path:
+            report.write(path, writer)
+    report.print(json=json)
+    sys.exit(_CODES[decision.outcome])
+
+
+def promote(
+    what: str,
+    /,
+    *,
+    to: Target,
+    reinstate: Annotated[bool, Parameter(negative="", help="Let a version in again that a rollback withdrew.")] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Move a target's ref to a version that its gate accepted.
+
+    Examples: stagegate promote nycflights --to pilot; stagegate promote nycflights@pilot --to production
+
+    Parameters
+    ----------
+    what
+        DATASET[@REF] or DATASET@sha256:…. Without a ref: the version that the gate below accepted, else `latest`.
+    """
+    moved = move_up((places or Places()).workspace(), Address.parse(what), to, reinstate=reinstate)
+    _tell_move(moved, json=json)
+
+
+def approve(
+    what: str,
+    /,
+    *,
+    to: Target,
+    reject: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
+    reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Answer the recorded request to promote a version. Whoever asked can't answer.
+
+    Examples: stagegate approve nycflights --to production --reason "seen the report"; stagegate approve nycflights
+    --to production --reject --reason "March looks wrong"
+
+    Parameters
+    ----------
+    what
+        The dataset; with a ref or digest, the request for that version.
+    """
+    where = (places or Places()).workspace()
+    address = Address.parse(what)
+    request = approving.open_request(where, address, to)
+    answer = approving.approve(where, address, to, approved=not reject, reason=reason)
+    if json:
+        print_json({"request": asdict(request), "answer": asdict(answer)})
+        return
+    verb = "declined" if reject else "approved"
+    say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, asked for by {request.requester}")
+    say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+
+
+def rollback(
+    what: str,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; kept in the log.")],
+    to: Annotated[str, Parameter(help="The digest to return to; by default the one before.")] = "",
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Return a target to a version that it accepted before, and withdraw the one that it leaves.
+
+    Example: stagegate rollback nycflights@production --reason "loss went up"
+
+    Parameters
+    ----------
+    what
+        DATASET@TARGET.
+    """
+    moved = move_back((places or Places()).workspace(), Address.parse(what), to=to, reason=reason)
+    _tell_move(moved, json=json)
+
+
+def _tell_move(moved: Promotion, *, json: bool) -> None:
+    if json:
+        print_json(asdict(moved))
+    elif moved.previous == moved.digest:
+        say(f"{moved.dataset}@{moved.ref} names {moved.digest} already")
+    else:
+        before = f" (before: {short(moved.previous)})" if moved.previous else ""
+        say(f"{moved.dataset}@{moved.ref} → {moved.digest}{before}")

@@ -1,0 +1,74 @@
+"""Checking: gather the evidence that a gate requires and that is missing or stale, decide, and record the decision."""
+
+from __future__ import annotations
+
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
+from prefect_stagegate.operations.address import Named, SpecLike, parse, resolve
+from prefect_stagegate.operations.question import ask_about
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_checks, run_check
+from prefect_stagegate.readiness.attest import attest
+from prefect_stagegate.spec import Gate, Spec
+
+
+def check(where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None) -> Decision:
+    """Decide whether a version may go where a gate leads, and record why.
+
+    Evidence that still holds is used again. When all that is missing is an approval, a request for it is recorded,
+    and the outcome is `waiting`.
+
+    Args:
+        where: Cache and catalog.
+        named: A version's address, or a spec. Without a ref: the version that the gate below accepted, else `latest`.
+        gate: The target's name.
+        spec: A spec to judge under instead of the one that is stored beside the version.
+
+    Raises:
+        UsageError: There is no such version, or the spec has no such gate.
+    """
+    version, policy = for_gate(where, named, gate, spec)
+    dataset, digest = version.dataset, version.digest
+    # From here on the version's current policy is this spec's, which promotion will ask for.
+    where.catalog.put_spec(dataset, digest, version.spec.canonical())
+    question = ask_about(where, version, policy)
+    decision = judge(question, _gather(where, question))
+    where.catalog.put_attestation(dataset, digest, gate, attest(decision, question.environment))
+    if decision.outcome is DecisionOutcome.WAITING and question.request is None:
+        where.catalog.put_request(dataset, digest, gate, policy.policy, where.identity)
+    return decision
+
+
+def preview_check(
+    where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
+) -> tuple[PlannedCheck, ...]:
+    """What `check` would ask, what it would use as it is, and why. Changes nothing."""
+    version, policy = for_gate(where, named, gate, spec)
+    stored = where.catalog.evidence(version.dataset, version.digest)
+    return plan_checks(ask_about(where, version, policy), stored)
+
+
+def for_gate(
+    where: Workspace, named: SpecLike | Address, gate: str, spec: SpecLike | None = None
+) -> tuple[Named, Gate]:
+    """Find the version that is meant at a gate, and the gate's policy for it.
+
+    Without a ref that is the version which the gate below accepted, else `latest`.
+    """
+    what = parse(named)
+    newest = resolve(where, what, spec)
+    policy = newest.spec.gate(gate)
+    if isinstance(what, Spec) or what.ref or not policy.extends:
+        return newest, policy
+    below = where.catalog.ref(newest.dataset, policy.extends)
+    if below is None or below.digest == newest.digest:
+        return newest, policy
+    older = resolve(where, Address(newest.dataset, below.digest), spec)
+    return older, older.spec.gate(gate)
+
+
+def _gather(where: Workspace, question: Question) -> list[Evidence]:
+    """What still holds, and the answers to what had to be asked again."""
+    planned = plan_checks(question, where.catalog.evidence(question.dataset, question.digest))
+    fresh = [run_check(one.definition, one.requirement, question) for one in planned if one.evidence is None]
+    where.catalog.put_evidence(question.dataset, question.digest, fresh)
+    return [one.evidence for one in planned if one.evidence] + fresh

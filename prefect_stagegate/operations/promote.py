@@ -1,0 +1,75 @@
+"""Promoting: move a target's ref to a version that its gate accepted, and to no other."""
+
+from __future__ import annotations
+
+from prefect_stagegate.catalog import RefAction, withdrawn
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Promotion
+from prefect_stagegate.operations.check import for_gate
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.attest import decision_of
+from prefect_stagegate.spec import Gate
+
+
+def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = False) -> Promotion:
+    """Move the ref `to`, when its gate accepted exactly this version under the policy that is current now.
+
+    Args:
+        where: Cache and catalog.
+        address: The version. Without a ref: the one that the gate below accepted, else `latest`.
+        to: The target.
+        reinstate: Let a version in again that a rollback withdrew.
+
+    Raises:
+        GateFailed: The gate refused the version, judged another policy, or its acceptance expired.
+        WaitingForApproval: Only an approval is missing.
+        RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
+    """
+    version, policy = for_gate(where, address, to)
+    dataset, digest = version.dataset, version.digest
+    statement = where.catalog.attestation(dataset, digest, to)
+    decision = decision_of(statement) if statement else None
+    _require_acceptance(dataset, digest, policy, decision)
+    entries = where.catalog.history(dataset, to)
+    taken = withdrawn(entries).get(digest)
+    if taken and not reinstate:
+        raise GateFailed(
+            f"{dataset}@{digest} was withdrawn from {to} by {taken.who} at {taken.at}: {taken.reason}",
+            hint=f"If it may come back: `stagegate promote {dataset}@{digest} --to {to} --reinstate`.",
+            dataset=dataset,
+        )
+    head = entries[-1] if entries else None
+    if head is None or head.digest != digest:
+        where.catalog.move_ref(
+            dataset, to, digest, head=head, action=RefAction.PROMOTE, who=where.identity, attestation=statement
+        )
+    if where.cache.views.path(dataset, digest):
+        where.cache.refs.put(dataset, to, digest)
+    return Promotion(dataset, to, digest, head.digest if head else "")
+
+
+def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decision | None) -> None:
+    """Raise unless the decision lets this version through now."""
+    again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
+    if decision is None:
+        raise GateFailed(f"The gate {policy.target} was never asked about {dataset}@{digest}", hint=again)
+    if decision.policy != policy.policy:
+        raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
+    if decision.outcome is DecisionOutcome.WAITING:
+        raise WaitingForApproval(
+            f"{dataset}@{digest} waits for an approval to go to {policy.target}",
+            hint=f"Somebody else than {decision.requester} answers with "
+            f"`stagegate approve {dataset} --to {policy.target}`; then check again.",
+        )
+    if decision.outcome is DecisionOutcome.INCONCLUSIVE:
+        raise _Undecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
+    if not decision.accepted:
+        failed = ", ".join(one.check for one in decision.checks if one.outcome == "fail")
+        raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
+    if decision.expires and decision.expires <= stamp(now()):
+        raise GateFailed(f"The acceptance of {dataset}@{digest} expired at {decision.expires}", hint=again)
+
+
+class _Undecided(StagegateError):
+    """Exit 3: inconclusive is neither a pass nor a failure."""

@@ -1,0 +1,117 @@
+"""What checks may ask about one version: the facts that this node, the catalog and the sources give."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+
+from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Request
+from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.sources import open_sources
+from prefect_stagegate.operations.stage import list_sources
+from prefect_stagegate.operations.validate import validate_version
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import Accepted, Environment, Probe, Question, Volume, capture
+from prefect_stagegate.readiness.attest import decision_of, environment_of
+from prefect_stagegate.spec import Gate
+from prefect_stagegate.validations import newest_time
+
+PROBE_BYTES = 64 * 1024
+"""How much of one object a probe of its source reads."""
+
+
+def ask_about(where: Workspace, version: Named, gate: Gate) -> Question:
+    """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked."""
+    dataset, digest = version.dataset, version.digest
+    manifest = where.catalog.manifest(dataset, digest)
+    request = request_for(where, version, gate)
+    return Question(
+        dataset=dataset,
+        digest=digest,
+        files=manifest.files,
+        bytes=manifest.bytes,
+        spec=version.spec,
+        gate=gate,
+        now=now(),
+        requester=where.identity,
+        node=platform.node(),
+        environment=capture(),
+        entries=manifest.entries,
+        origins=lambda: where.catalog.origins(dataset, digest),
+        validation=cache(lambda: validate_version(where, version)),
+        table_time=lambda table: _newest(where, version, table),
+        probe_source=lambda position: _probe(where, version, position),
+        volume=lambda: _volume(where, version),
+        resolvable=lambda other: where.catalog.has_version(dataset, other),
+        below=_head(where, dataset, gate.extends) if gate.extends else None,
+        accepted=_last_accepted(where, version, gate.target),
+        request=request,
+        approvals=tuple(where.catalog.approvals(request)) if request else (),
+    )
+
+
+def request_for(where: Workspace, version: Named, gate: Gate) -> Request | None:
+    """The newest recorded request to promote exactly this version under exactly this policy."""
+    wanted = (version.digest, gate.policy)
+    requests = where.catalog.requests(version.dataset, gate.target)
+    return next((one for one in reversed(requests) if (one.digest, one.policy) == wanted), None)
+
+
+def _head(where: Workspace, dataset: str, target: str) -> Accepted | None:
+    entry = where.catalog.ref(dataset, target)
+    return _accepted(entry) if entry else None
+
+
+def _last_accepted(where: Workspace, version: Named, target: str) -> Accepted | None:
+    entries = where.catalog.history(version.dataset, target)
+    taken = withdrawn(entries)
+    others: Sequence[RefEntry] = [e for e in entries if e.digest != version.digest and e.digest not in taken]
+    return _accepted(others[-1]) if others else None
+
+
+def _accepted(entry: RefEntry) -> Accepted:
+    statement = entry.attestation
+    decision = decision_of(statement) if statement else None
+    environment: Environment | None = environment_of(statement) if statement else None
+    return Accepted(entry.ref, entry.digest, entry.at, decision, environment)
+
+
+def _newest(where: Workspace, version: Named, table: str) -> datetime | None:
+    view = where.cache.views.path(version.dataset, version.digest)
+    return newest_time(view, version.spec.contract.tables[table]) if view else None
+
+
+def _volume(where: Workspace, version: Named) -> Volume:
+    root = where.cache.root
+    stat = os.statvfs(root)
+    total = stat.f_blocks * stat.f_frsize
+    manifest = where.catalog.manifest(version.dataset, version.digest)
+    here = where.cache.views.path(version.dataset, version.digest) is not None
+    blobs = where.cache.blobs
+    held = manifest.bytes if here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
+    return Volume(root, total, stat.f_bavail * stat.f_frsize, int(total * where.settings.free_floor), held)
+
+
+def _probe(where: Workspace, version: Named, position: int) -> Probe:
+    """List a source and read the beginning of the first object that the spec lets in."""
+    url = version.spec.sources[position].url
+    begun = time.monotonic()
+    key, count, failed = "", 0, None
+    try:
+        with open_sources(where, version.spec) as sources:
+            first = next(list_sources(sources.only(position)), None)
+            if first is not None:
+                key = first.object.key
+                end = min(PROBE_BYTES, first.object.size)
+                source = sources.groups[position].primary
+                count = sum(len(memoryview(chunk)) for chunk in source.read(first.object, 0, end))
+    except StagegateError as error:
+        failed = error
+    return Probe(url, key, count, time.monotonic() - begun, failed)
