@@ -27,9 +27,23 @@ An error says what happened (`message`), to what (`dataset`, `source`, `object`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import ClassVar
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Point from a wrong word to the nearest right one, or to all of them when none is near. Case doesn't matter.
+
+    >>> did_you_mean("freshnes", ["schema", "freshness"]), did_you_mean("x", ["pilot"]), did_you_mean("x", [])
+    ("did you mean 'freshness'?", 'known: pilot', 'none is known')
+    """
+    known = {choice.lower(): choice for choice in sorted(choices)}
+    near = get_close_matches(word.lower(), known, n=1)
+    if near:
+        return f"did you mean {known[near[0]]!r}?"
+    return f"known: {', '.join(known.values())}" if known else "none is known"
 
 
 class ExitCode(IntEnum):

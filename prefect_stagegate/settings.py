@@ -1,0 +1,203 @@
+"""The STAGEGATE_* settings: one visible table, read once from the environment.
+
+Only the standard library is imported here: short commands load this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.units import parse_size
+
+PREFIX = "STAGEGATE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table of settings."""
+
+    field: str
+    """The field of `Settings`; the variable is its upper case behind `STAGEGATE_`."""
+    default: str
+    """What an unset or empty variable means, as a user would write it."""
+    values: str
+    """Unit and bounds, for people."""
+    meaning: str
+    read: Callable[[str], Any]
+    """Turns the variable's text into the field's value; raises ValueError."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return PREFIX + self.field.upper()
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(high)) and low <= int(text) <= high):
+            raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _seconds(low: int, high: int) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = float("nan")
+        if not low <= seconds <= high:
+            raise ValueError(f"{text!r} is not a number of seconds from {low} to {high}")
+        return seconds
+
+    return read
+
+
+def _size(low: str, high: str) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        size = parse_size(text)
+        if not parse_size(low) <= size <= parse_size(high):
+            raise ValueError(f"{text!r} is not between {low} and {high}")
+        return size
+
+    return read
+
+
+def _share(text: str) -> float:
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = float("nan")
+    if not 0 <= percent <= 50:  # noqa: PLR2004 - the bound that the table states
+        raise ValueError(f"{text!r} is not a percentage from 0% to 50%")
+    return percent / 100
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _folder_or_url(text: str) -> str:
+    return text if "://" in text else str(_folder(text))
+
+
+SETTINGS = (
+    Setting("cache", "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder),
+    Setting(
+        "catalog",
+        "$XDG_DATA_HOME/stagegate/catalog",
+        "a folder or an object store's URL",
+        "The catalog that all environments share.",
+        _folder_or_url,
+    ),
+    Setting("identity", "", "text", "A name to act under in place of the system's user; it proves nothing.", str),
+    Setting(
+        "objects_in_flight",
+        "64",
+        "1 to 1024",
+        "Objects that are fetched at the same time.",
+        _whole(1, 1024),
+    ),
+    Setting(
+        "part_size",
+        "8MiB",
+        "64KiB to 1GiB",
+        "Bytes of one ranged read; larger objects are fetched in parts of this size.",
+        _size("64KiB", "1GiB"),
+    ),
+    Setting(
+        "memory",
+        "128MiB",
+        "1MiB to 1TiB, at least one part",
+        "Bytes that all parts in flight may hold together.",
+        _size("1MiB", "1TiB"),
+    ),
+    Setting(
+        "free_floor",
+        "5%",
+        "0% to 50%",
+        "Share of the cache's volume that staging leaves free.",
+        _share,
+    ),
+    Setting(
+        "retries",
+        "100",
+        "0 to 100000",
+        "Retries that one source is granted in a run, over all of its objects.",
+        _whole(0, 100_000),
+    ),
+    Setting(
+        "idle_timeout",
+        "30",
+        "1 to 3600 seconds",
+        "Seconds without a byte after which a read is given up and retried.",
+        _seconds(1, 3600),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the STAGEGATE_* variables say; `SETTINGS` gives each one's meaning, unit, bounds and default."""
+
+    cache: Path
+    """Absolute."""
+    catalog: str
+    """An absolute path or a URL."""
+    identity: str
+    """Empty when none is declared."""
+    objects_in_flight: int
+    part_size: int
+    """Bytes."""
+    memory: int
+    """Bytes; at least `part_size`."""
+    free_floor: float
+    """A share from 0.0 to 0.5."""
+    retries: int
+    idle_timeout: float
+    """Seconds."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings; variables that are unset or empty take their defaults.
+
+        Raises:
+            UsageError: A variable has a bad value, or no setting has its name. All of them are told at once.
+        """
+        problems = list(_unknown(environ))
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            text = environ.get(setting.variable) or _default(setting, environ)
+            try:
+                values[setting.field] = setting.read(text)
+            except (ValueError, RuntimeError) as error:  # RuntimeError: `~` of a user without a home
+                problems.append(f"{setting.variable}: {error}")
+        if not problems and values["memory"] < values["part_size"]:
+            problems.append("STAGEGATE_MEMORY: is less than STAGEGATE_PART_SIZE, so no part would fit")
+        if problems:
+            raise UsageError("The settings in the environment are wrong: " + "; ".join(problems))
+        return cls(**values)
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = [setting.variable for setting in SETTINGS]
+    return [
+        f"{name}: no setting has this name; {did_you_mean(name, known)}"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+def _default(setting: Setting, environ: Mapping[str, str]) -> str:
+    """Put the user's folders into the default; the XDG rules ignore relative ones."""
+    folders = {"$XDG_CACHE_HOME": "~/.cache", "$XDG_DATA_HOME": "~/.local/share"}
+    text = setting.default
+    for variable, fallback in folders.items():
+        given = environ.get(variable[1:], "")
+        text = text.replace(variable, given if Path(given).is_absolute() else fallback)
+    return text

@@ -1,0 +1,39 @@
+"""The spec: one YAML file that says what a dataset is, what it promises, and what its targets require."""
+
+from prefect_stagegate.spec.fields import ByteSize, Duration
+from prefect_stagegate.spec.load import load_spec
+from prefect_stagegate.spec.models import (
+    ContractSpec,
+    FilesSpec,
+    Gate,
+    GateSpec,
+    MirrorSpec,
+    Requirement,
+    RequirementSpec,
+    SourceSpec,
+    Spec,
+    TableSpec,
+)
+from prefect_stagegate.spec.requirements import KnownChecks
+from prefect_stagegate.spec.schema import json_schema
+from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
+
+__all__ = [
+    "ByteSize",
+    "ContractSpec",
+    "Duration",
+    "ExpectationSpec",
+    "FilesSpec",
+    "Gate",
+    "GateSpec",
+    "KnownChecks",
+    "MirrorSpec",
+    "Requirement",
+    "RequirementSpec",
+    "SourceSpec",
+    "Spec",
+    "SuiteSpec",
+    "TableSpec",
+    "json_schema",
+    "load_spec",
+]

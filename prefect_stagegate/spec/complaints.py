@@ -1,0 +1,169 @@
+"""Pydantic's errors, told to people at the line where the mistake stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.yamltree import Loc
+from prefect_stagegate.units import format_duration
+
+_KINDS: Mapping[type, str] = {
+    NoneType: "nothing",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
+
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+}
+
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+_COUNTED = ("too_short", "string_too_short")
+
+
+def report_errors(document: Document, errors: Sequence[ErrorDetails], model: type[BaseModel], prefix: Loc = ()) -> None:
+    """Report what pydantic found in the values at `prefix`, which are to be a `model`."""
+    places = [place_of(error) for error in errors if error["type"] not in _COUNTED]
+    for error in errors:
+        here = place_of(error)
+        # Items that are wrong aren't counted, so a list of nothing else is called too short besides.
+        if error["type"] not in _COUNTED or not any(place[: len(here)] == here for place in places):
+            document.report(prefix + here, complaint(error, model))
+
+
+def check(document: Document, value: object, model: type[BaseModel], prefix: Loc = ()) -> None:
+    """Report everything in `value`, which stands at `prefix`, that keeps it from being a `model`."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        report_errors(document, error.errors(), model, prefix)
+
+
+def place_of(error: ErrorDetails) -> Loc:
+    """Where the error is, without the marks that pydantic adds for keys."""
+    return tuple(part for part in error["loc"] if part != "[key]")
+
+
+def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Say in plain words what is wrong."""
+    kind = error["type"]
+    if kind in _WANTED:
+        return f"must be {_WANTED[kind]}, not {_kind(error['input'])}{_quoted(kind, error['input'])}"
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        return f"must be {words} {_shown(error['ctx'][bound])}, not {_shown(error['input'])}"
+    if kind in _SENTENCES:
+        return _SENTENCES[kind](error, model)
+    return error["msg"].replace("Input should be", "must be", 1)
+
+
+def _unknown_key(error: ErrorDetails, model: type[BaseModel]) -> str:
+    return f"unknown key; {did_you_mean(str(error['loc'][-1]), keys_at(model, error['loc'][:-1]))}"
+
+
+def _unknown_word(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
+    given, expected = error["input"], error["ctx"]["expected"]
+    words = re.findall(r"'([^']*)'", expected)
+    if isinstance(given, str) and words:
+        return f"{given!r} is not known; {did_you_mean(given, words)}"
+    return f"must be {expected}, not {_kind(given)}"
+
+
+def _too_short(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
+    least = error["ctx"]["min_length"]
+    return "must not be empty" if least == 1 else f"is too short; at least {least} are needed"
+
+
+def _unlike(error: ErrorDetails, model: type[BaseModel]) -> str:
+    owner = model_at(model, error["loc"][:-1])
+    field = owner.model_fields.get(str(error["loc"][-1])) if owner else None
+    pattern = error["ctx"]["pattern"]
+    return f"must look like {field.examples[0]}" if field and field.examples else f"must match the pattern {pattern}"
+
+
+def _shown(value: object) -> str:
+    return format_duration(value) if isinstance(value, timedelta) else str(value)
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def _quoted(kind: str, value: object) -> str:
+    return "; put it in quotes" if kind == "string_type" and isinstance(value, (bool, int, float)) else ""
+
+
+def keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
+    """The keys that a mapping at `loc` may have."""
+    owner = model_at(model, loc)
+    return [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+
+
+def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
+    """Follow a place through the models to the one that stands there; None where none does."""
+    kind: Any = model
+    for part in loc:
+        if _is_model(kind):
+            fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+            kind = _bare(fields.get(str(part)))
+        else:
+            arguments = get_args(kind) or (None,)
+            kind = _bare(arguments[0 if isinstance(part, int) else -1])
+    return kind if _is_model(kind) else None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
+
+
+def _bare(annotation: Any) -> Any:
+    """What stands in `Annotated[X, …]` and `X | None`."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return next((_bare(kind) for kind in get_args(annotation) if kind is not NoneType), None)
+    return annotation
+
+
+_SENTENCES: Mapping[str, Callable[[ErrorDetails, type[BaseModel]], str]] = {
+    "missing": lambda _error, _model: "is required but missing",
+    "value_error": lambda error, _model: str(error["ctx"]["error"]),
+    "extra_forbidden": _unknown_key,
+    "literal_error": _unknown_word,
+    "enum": _unknown_word,
+    "too_short": _too_short,
+    "string_too_short": _too_short,
+    "string_pattern_mismatch": _unlike,
+}

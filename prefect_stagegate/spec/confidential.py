@@ -1,0 +1,86 @@
+"""What looks like a credential and so must not stand in a spec, which is stored beside every version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+WHERE_INSTEAD = "name a Prefect block under `credentials:`, or leave it to the environment"
+
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+")
+_SECRET_WORDS = frozenset(
+    (
+        *("auth", "authorization", "cookie", "credential", "credentials", "key", "pass", "passphrase", "passwd"),
+        *("password", "pwd", "sas", "secret", "sig", "signature", "token"),
+    )
+)
+_SECRET_ENDINGS = (("access", "key", "id"), ("connection", "string"))
+_USER_IS_OFTEN_A_TOKEN = frozenset({"http", "https", "webdav", "webdavs", "git"})
+"""Elsewhere a user alone is an address: SFTP's login, Azure's container."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether an option or a query parameter of this name usually holds a credential.
+
+    >>> [is_secret_name(name) for name in ("secret", "aws_secret_access_key", "X-Amz-Signature", "SSECustomerKey")]
+    [True, True, True, True]
+    >>> [is_secret_name(name) for name in ("endpoint_url", "key_filename", "versionId", "max_tokens", "sse_kms_key_id")]
+    [False, False, False, False, False]
+    """
+    words = tuple(word.lower() for word in _WORDS.findall(name))
+    return bool(words) and (words[-1] in _SECRET_WORDS or any(words[-len(end) :] == end for end in _SECRET_ENDINGS))
+
+
+def secret_in_url(url: str) -> str:
+    """Say which part of a URL is a credential, without repeating it; empty when none is.
+
+    Raises:
+        ValueError: The text is not a URL.
+    """
+    for link in url.split("::"):
+        parts = urlsplit(link)
+        if parts.password is not None:
+            return "a password"
+        if parts.username is not None and parts.scheme in _USER_IS_OFTEN_A_TOKEN:
+            return "a user or token before the host"
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            if is_secret_name(name):
+                return f"a credential in its query ({name})"
+    return ""
+
+
+def secret_options(options: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where in storage options a credential stands. Switches and nulls are none."""
+    for name, value in options.items():
+        if is_secret_name(name) and value is not None and not isinstance(value, bool):
+            yield (*path, name)
+        else:
+            yield from _secret_values(value, (*path, name))
+
+
+def _secret_values(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, Mapping):
+        yield from secret_options(value, path)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _secret_values(item, (*path, index))
+    elif isinstance(value, str) and "://" in value and _url_has_secret(value):
+        yield path
+
+
+def _url_has_secret(text: str) -> bool:
+    try:
+        return bool(secret_in_url(text))
+    except ValueError:
+        return False
+
+
+def without_secrets(url: str) -> str:
+    """The URL as people may see it: no user, no query, no fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

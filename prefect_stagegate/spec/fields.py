@@ -1,0 +1,193 @@
+"""The kinds of values that stand in a spec and in checks' parameters, each with its own clear complaint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
+from pydantic import ValidationInfo as Info
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import LATEST, NAME, NAME_LENGTH, check_name
+from prefect_stagegate.spec.confidential import WHERE_INSTEAD, secret_in_url, secret_options
+from prefect_stagegate.spec.location import is_url, place
+from prefect_stagegate.units import (
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+_ALMOST_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+_HOSTLESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://$")
+
+
+class Context(NamedTuple):
+    """What the values of a spec can't tell about it themselves; the context of its validation."""
+
+    base: str
+    """The folder that paths are relative to: an absolute path or a URL."""
+    requirements: Mapping[str, Any] = {}
+    """What each target requires, once inheritance and defaults are worked out."""
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return parse_duration(format_duration(value))
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError(f"must be a duration, not {value!r}: write a number and a unit of s, m, h, d or w, as in 12h")
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError(f"must be a size, not {value!r}: write a number and a unit such as MiB or GB, as in 8MiB")
+
+
+Duration = Annotated[
+    timedelta,
+    PlainValidator(_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["12h", "30d"]}),
+]
+"""A duration such as `12h` or `30d`, in whole seconds; 0s to 36500d. Bound it further by `Field(gt=…)`."""
+
+ByteSize = Annotated[
+    int,
+    PlainValidator(_size),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "minimum": 0}],
+            "examples": ["8MiB", "1.5GB", 4096],
+        }
+    ),
+]
+"""Bytes, written as a number or with a unit: `8MiB`, `1.5GB`."""
+
+
+def dataset_name(value: str) -> str:
+    """Take a dataset's name, or say why it is none."""
+    return _name("dataset", value)
+
+
+def target_name(value: str) -> str:
+    """Take a target's name, or say why it is none."""
+    if value == LATEST:
+        raise ValueError(f"a target can't be called {LATEST!r}: that is the ref which staging moves")
+    return _name("target", value)
+
+
+def _name(kind: str, value: str) -> str:
+    try:
+        return check_name(kind, value)
+    except UsageError as error:
+        raise ValueError(f"{error.message}; {error.hint[0].lower()}{error.hint[1:].rstrip('.')}") from None
+
+
+def _relative(value: str) -> str:
+    """Take the path or glob of something inside the dataset or below a source's URL."""
+    if not value:
+        raise ValueError("must not be empty")
+    _no_control_characters(value)
+    if "\\" in value:
+        raise ValueError("has a backslash; folders are separated by '/'")
+    if value.startswith("/"):
+        raise ValueError("must be relative; leave out the '/' at the start")
+    segments = value.removesuffix("/").split("/")
+    if ".." in segments:
+        raise ValueError("must not have '..' in it")
+    if "." in segments or "" in segments:
+        raise ValueError("must not have '.' or an empty name between its slashes")
+    return value
+
+
+def _glob(value: str) -> str:
+    if value.endswith("/"):
+        raise ValueError(f"names a folder, and only files are matched; did you mean {value + '**'!r}?")
+    return _relative(value)
+
+
+def _prefix(value: str) -> str:
+    return _relative(value).removesuffix("/") + "/" if value else ""
+
+
+def _source_url(value: str, info: Info) -> str:
+    """Take a URL or path, made absolute by the folder that `context` names."""
+    _checked_url(value)
+    if _ALMOST_URL.match(value):
+        raise ValueError(f"lacks a slash: write {value.partition(':')[0]}://")
+    base = info.context.base if isinstance(info.context, Context) else "/"
+    placed = place(value, base)
+    if is_url(placed):
+        scheme, separator, rest = placed.partition("://")
+        return scheme.lower() + separator + rest
+    return f"file://{placed}"
+
+
+def _checked_url(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    _no_control_characters(value)
+    try:
+        secret = secret_in_url(value) if is_url(value) else ""
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from None
+    if secret:
+        raise ValueError(f"holds {secret}, and a spec is stored beside every version; {WHERE_INSTEAD}")
+    if _HOSTLESS.match(value):
+        raise ValueError("names no place after '://'")
+    return value
+
+
+def _no_control_characters(value: str) -> None:
+    for character in value:
+        if character < " " or character == "\x7f":
+            raise ValueError(f"has the control character {character!r}")
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    _no_control_characters(value)
+    return value
+
+
+def _options(value: dict[str, Any]) -> dict[str, Any]:
+    error = PydanticCustomError("secret", "looks like a credential; {instead}", {"instead": WHERE_INSTEAD})
+    found = [InitErrorDetails(type=error, loc=loc, input=None) for loc in secret_options(value)]
+    if found:
+        raise ValidationError.from_exception_data("options", found)
+    return value
+
+
+_INSIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))[^\\]*$"
+_NAME_SCHEMA: dict[str, Any] = {"pattern": f"^{NAME.pattern}$", "maxLength": NAME_LENGTH}
+TARGET_SCHEMA: dict[str, Any] = {**_NAME_SCHEMA, "not": {"const": LATEST}}
+"""JSON Schema of a target's name."""
+
+DatasetName = Annotated[str, AfterValidator(dataset_name), Field(json_schema_extra=_NAME_SCHEMA)]
+TargetName = Annotated[str, AfterValidator(target_name)]
+Glob = Annotated[str, AfterValidator(_glob), Field(json_schema_extra={"pattern": _INSIDE, "minLength": 1})]
+"""A glob of paths, such as `flights/*.parquet`: relative, without `..`."""
+Prefix = Annotated[str, AfterValidator(_prefix), Field(json_schema_extra={"pattern": _INSIDE})]
+"""A folder in the dataset: empty, or relative and ending in a slash."""
+SourceUrl = Annotated[str, AfterValidator(_source_url), Field(json_schema_extra={"minLength": 1})]
+"""An absolute URL without credentials; a path becomes a `file://` URL, whose path is not percent-encoded."""
+Link = Annotated[str, AfterValidator(_checked_url)]
+"""Text for people that may be a URL, and then has no credential in it."""
+Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
+"""Text in one line that is not empty."""
+Options = Annotated[dict[str, Any], AfterValidator(_options)]
+"""Storage options by fsspec's names, without credentials."""
+CredentialsName = Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+"""A Prefect block: its type's slug, a slash, its name."""

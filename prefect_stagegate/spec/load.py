@@ -1,0 +1,67 @@
+"""From a file, a URL or a dictionary to a `Spec`, or to every problem that stands in the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from prefect_stagegate.errors import SpecError
+from prefect_stagegate.spec.complaints import report_errors
+from prefect_stagegate.spec.confidential import without_secrets
+from prefect_stagegate.spec.document import Document, Unreadable, mapping_document, read_document
+from prefect_stagegate.spec.fields import Context
+from prefect_stagegate.spec.location import is_url, local_path, place
+from prefect_stagegate.spec.models import Spec
+from prefect_stagegate.spec.requirements import KnownChecks, settle_gates
+from prefect_stagegate.spec.suites import inline_suites
+
+DICTIONARY = "spec"
+"""What problems call a spec that came as a dictionary."""
+
+
+def load_spec(source: str | os.PathLike[str] | Mapping[str, Any], *, known_checks: KnownChecks) -> Spec:
+    """Load a spec with its suites.
+
+    Args:
+        source: A path; a URL that fsspec reads; or the spec itself as a dictionary. Paths in the spec are relative to
+            its file, and those in a dictionary to the current folder.
+        known_checks: The checks that gates may name, each with the model of its parameters.
+
+    Raises:
+        SpecError: The spec can't be read or is wrong; all problems are told at once.
+    """
+    document = _open(source)
+    spec = _checked(document, known_checks) if isinstance(document.values, dict) else None
+    if spec is None or document.problems:
+        raise SpecError(document.label, document.in_order())
+    return spec
+
+
+def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
+    if isinstance(source, Mapping):
+        return mapping_document(source, DICTIONARY)
+    label = os.fspath(source)
+    location = place(label, str(Path.cwd()))
+    if is_url(label) and local_path(label) is None:
+        label = without_secrets(label)
+    try:
+        document = read_document(location, label)
+    except Unreadable as error:
+        raise SpecError(label, [f"{label}: {error}"]) from error
+    if not isinstance(document.values, dict) and not document.problems:
+        document.report((), "is not a spec: a spec is a mapping with `stagegate`, `dataset` and `sources`")
+    return document
+
+
+def _checked(document: Document, known_checks: KnownChecks) -> Spec | None:
+    """Build the spec; None, with the problems in the document, when it is wrong."""
+    values, requirements = settle_gates(document, inline_suites(document), known_checks)
+    try:
+        return Spec.model_validate(values, context=Context(document.base, requirements))
+    except ValidationError as error:
+        report_errors(document, error.errors(), Spec)
+        return None

@@ -1,0 +1,287 @@
+"""The spec as frozen models: what each key is called, what it means, and what it takes.
+
+The descriptions and examples here are those of the JSON Schema. `load_spec` makes a `Spec`; nothing else should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_serializer
+
+from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.model import Severity
+from prefect_stagegate.spec.fields import (
+    Context,
+    CredentialsName,
+    DatasetName,
+    Glob,
+    Link,
+    Options,
+    Prefix,
+    SourceUrl,
+    TargetName,
+    Text,
+)
+
+VERSION = 1
+"""The version of the spec's format that this release reads."""
+Owner = Literal["data", "ai", "infra", "governance"]
+
+
+class Part(BaseModel):
+    """A mapping in a spec: frozen, and closed to keys that it doesn't name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MirrorSpec(Part):
+    """Another place with the same objects, tried when the source can't give them."""
+
+    url: SourceUrl = Field(
+        description="URL or path of a copy of the source, with the same keys below it.",
+        examples=["file:///mnt/nas/flights/"],
+    )
+    options: Options = Field(
+        default={},
+        description="Storage options of the mirror, by fsspec's names. Credentials are refused here.",
+        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
+    )
+    credentials: CredentialsName | None = Field(
+        default=None,
+        description="A Prefect block that holds the credentials, as TYPE/NAME.",
+        examples=["aws-credentials/onprem"],
+    )
+
+
+class SourceSpec(Part):
+    """One URL that contributes entries to the dataset."""
+
+    url: SourceUrl = Field(
+        description="URL or path of a folder or object. Paths are relative to the spec's file.",
+        examples=["s3://lake/flights/", "file:///mnt/nas/reference/"],
+    )
+    include: tuple[Glob, ...] = Field(
+        default=(),
+        description="Globs of the keys below the URL to take; all of them when none is given.",
+        examples=[["*.parquet"]],
+    )
+    exclude: tuple[Glob, ...] = Field(
+        default=(),
+        description="Globs of the keys below the URL to leave out, also of those that `include` takes.",
+        examples=[["_tmp/**"]],
+    )
+    into: Prefix = Field(
+        default="",
+        description="The folder of the dataset where the source's keys go; its top by default.",
+        examples=["flights/"],
+    )
+    options: Options = Field(
+        default={},
+        description="Storage options of the source, by fsspec's names. Credentials are refused here.",
+        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
+    )
+    credentials: CredentialsName | None = Field(
+        default=None,
+        description="A Prefect block that holds the credentials, as TYPE/NAME; else the environment is asked.",
+        examples=["aws-credentials/onprem"],
+    )
+    mirrors: tuple[MirrorSpec, ...] = Field(
+        default=(),
+        description="Other places with the same objects, in the order in which they are tried.",
+        examples=[[{"url": "file:///mnt/nas/flights/"}]],
+    )
+
+
+class TableSpec(Part):
+    """What one table promises, and which files it is made of."""
+
+    files: Glob = Field(description="Glob of the dataset's paths that are the table.", examples=["flights/*.parquet"])
+    suite: dict[str, Any] | None = Field(
+        default=None,
+        description="Great Expectations suite of the table: a YAML file relative to the spec, or the suite itself.",
+        examples=["suites/flights.yaml"],
+    )
+    engine: Literal["duckdb", "pandas"] = Field(
+        default="duckdb", description="What evaluates the suite.", examples=["duckdb"]
+    )
+    columns: dict[Text, Text] = Field(
+        default={},
+        description="The columns that the table promises, with their types.",
+        examples=[{"year": "int", "dep_delay": "double"}],
+    )
+    time: Text | None = Field(
+        default=None, description="The column that says when a record arose; freshness asks it.", examples=["time_hour"]
+    )
+
+
+class FilesSpec(Part):
+    """What the files of one glob promise, each by itself."""
+
+    match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["flights/*.parquet"])
+    probes: tuple[Literal["parquet"], ...] = Field(
+        min_length=1, description="The probes that each of the files must pass.", examples=[["parquet"]]
+    )
+
+
+class ContractSpec(Part):
+    """What the dataset promises."""
+
+    tables: dict[Text, TableSpec] = Field(
+        default={},
+        description="The dataset's tables by name, with their suites.",
+        examples=[{"flights": {"files": "flights/*.parquet", "suite": "suites/flights.yaml"}}],
+    )
+    files: tuple[FilesSpec, ...] = Field(
+        default=(),
+        description="Probes of single files, run before any table is queried.",
+        examples=[[{"match": "flights/*.parquet", "probes": ["parquet"]}]],
+    )
+
+
+class RequirementSpec(Part):
+    """A check that a gate names, with the settings that were written there."""
+
+    check: str
+    severity: Severity | None = None
+    """None where nothing was written: then the gate below decides, and in the end it is blocking."""
+    params: dict[str, Any] = {}
+
+    @model_serializer
+    def written(self) -> str | dict[str, Any]:
+        """The item of `require` that says the same."""
+        settings = {**self.params, **({"severity": self.severity.value} if self.severity else {})}
+        return {self.check: settings} if settings else self.check
+
+
+class GateSpec(Part):
+    """The policy of one target, as it was written."""
+
+    extends: str | None = Field(
+        default=None,
+        description="The gate below: its requirements come first, and later settings of a check win.",
+        examples=["pilot"],
+    )
+    require: tuple[RequirementSpec, ...] = Field(
+        default=(),
+        description="The checks that a version must pass: names, or a name with parameters and a severity.",
+        examples=[["schema", {"freshness": {"warn": "12h", "fail": "24h", "severity": "blocking"}}]],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A check that a gate requires, with everything settled."""
+
+    check: str
+    severity: Severity
+    params: Mapping[str, Any]
+    """JSON values, the defaults filled in; the check's parameter model takes them back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A target's policy, with everything settled."""
+
+    target: str
+    extends: str | None
+    requirements: tuple[Requirement, ...]
+    policy: str
+    """`sha256:<hex>` over target, gate below, requirements and contract; not over who owns them."""
+
+
+def _this_version(value: int) -> int:
+    if value != VERSION:
+        raise ValueError(f"this release reads version {VERSION} of the format, not {value}")
+    return value
+
+
+class Spec(Part):
+    """A dataset: where it comes from, what it promises, and what its targets require."""
+
+    stagegate: Annotated[int, AfterValidator(_this_version)] = Field(
+        strict=True, description="Version of the spec's format.", examples=[1], json_schema_extra={"const": VERSION}
+    )
+    dataset: DatasetName = Field(
+        description="The dataset's name: lowercase letters and digits, with single dashes between.",
+        examples=["nycflights"],
+    )
+    owners: dict[Owner, Text] = Field(
+        default={},
+        description="Whom each kind of finding goes to.",
+        examples=[{"data": "data-eng@example.org", "infra": "platform@example.org"}],
+    )
+    license: Text | None = Field(
+        default=None, description="The data's licence, as an SPDX identifier where it has one.", examples=["CC0-1.0"]
+    )
+    runbook: Link | None = Field(
+        default=None,
+        description="Where people read what to do when something is wrong.",
+        examples=["https://wiki.example.org/nycflights"],
+    )
+    sources: tuple[SourceSpec, ...] = Field(
+        min_length=1,
+        description="Where the dataset's entries come from; no two may give the same path.",
+        examples=[[{"url": "s3://lake/flights/", "into": "flights/"}]],
+    )
+    contract: ContractSpec = Field(
+        default=ContractSpec(),
+        description="What the dataset promises: the checks schema, nonempty, expectations and coverage speak of it.",
+        examples=[{"files": [{"match": "flights/*.parquet", "probes": ["parquet"]}]}],
+    )
+    max_failed_objects: int = Field(
+        default=0,
+        ge=0,
+        strict=True,
+        description="How many objects may fail to stage before staging gives up.",
+        examples=[0],
+    )
+    gates: dict[TargetName, GateSpec] = Field(
+        default={},
+        description="The gate of each target, by the target's name.",
+        examples=[{"pilot": {"require": ["schema", "nonempty"]}}],
+    )
+
+    _requirements: Mapping[str, tuple[Requirement, ...]] = PrivateAttr(default={})
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep what each target requires, which `load_spec` worked out beforehand."""
+        if isinstance(context, Context):
+            self._requirements = context.requirements
+
+    def gate(self, target: str) -> Gate:
+        """The settled policy of one target.
+
+        Raises:
+            UsageError: The spec has no such target.
+        """
+        if target not in self.gates:
+            hint = did_you_mean(target, self.gates)
+            raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=self.dataset)
+        extends, requirements = self.gates[target].extends, self._requirements[target]
+        policy = {
+            "target": target,
+            "extends": extends,
+            # A mapping, for the order of checks decides nothing.
+            "requirements": {asked.check: [asked.severity.value, asked.params] for asked in requirements},
+            "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
+        }
+        return Gate(target, extends, requirements, _sha256(policy))
+
+    def canonical(self) -> dict[str, Any]:
+        """The spec as JSON values, suites inlined, places absolute, defaults left out; it loads to an equal spec."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` over the canonical spec."""
+        return _sha256(self.canonical())
+
+
+def _sha256(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

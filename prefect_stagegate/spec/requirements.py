@@ -1,0 +1,186 @@
+"""What gates require: the items of `require` read, and each target's settled by those that it extends.
+
+The gate below comes first. A check that is named again keeps its place; its parameters are merged over the earlier ones
+and its severity replaced. Parameters are judged after merging, for only together do they mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.model import Severity
+from prefect_stagegate.spec.complaints import complaint, keys_at, place_of
+from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.models import Requirement, RequirementSpec
+from prefect_stagegate.spec.yamltree import Loc
+
+KnownChecks = Mapping[str, type[BaseModel]]
+"""The checks that exist, each with the model of its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One item of `require` and where it stands."""
+
+    loc: Loc
+    asked: RequirementSpec
+
+
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    extends: str | None
+    items: tuple[_Written, ...]
+    empty: bool
+    """Whether nothing at all is written under `require`, not even something wrong."""
+
+
+def settle_gates(
+    document: Document, values: dict[str, Any], known: KnownChecks
+) -> tuple[dict[str, Any], dict[str, tuple[Requirement, ...]]]:
+    """Read the gates of a spec and settle what each target requires; report what is wrong with them.
+
+    Returns:
+        The spec's values, with the items of each `require` read, and the requirements of each target.
+    """
+    gates = values.get("gates")
+    if not isinstance(gates, dict):
+        return values, {}
+    read = {target: _gate(document, target, gate, known) for target, gate in gates.items() if isinstance(gate, dict)}
+    _report_extends(document, read)
+    settled = {target: _settle(document, target, read, known) for target in read}
+    shaped = {target: _with_items(gate, read.get(target)) for target, gate in gates.items()}
+    return {**values, "gates": shaped}, settled
+
+
+def _gate(document: Document, target: str, gate: dict[str, Any], known: KnownChecks) -> _Gate:
+    extends, require = gate.get("extends"), gate.get("require")
+    loc = ("gates", target, "require")
+    items = enumerate(require) if isinstance(require, list) else ()
+    written = (_item(document, (*loc, index), item, known) for index, item in items)
+    return _Gate(extends if isinstance(extends, str) else None, tuple(item for item in written if item), not require)
+
+
+def _with_items(gate: Any, read: _Gate | None) -> Any:
+    """Put the items that were read into the gate, so that its model meets nothing that was reported already."""
+    if read is None or not isinstance(gate.get("require"), list):
+        return gate
+    return {**gate, "require": [item.asked for item in read.items]}
+
+
+def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Written | None:
+    named = {item: None} if isinstance(item, str) else item
+    if not isinstance(named, dict) or len(named) != 1:
+        document.report(loc, _misshapen(item))
+        return None
+    ((check, settings),) = named.items()
+    here = loc if isinstance(item, str) else (*loc, check)
+    if check not in known:
+        document.report(here, f"unknown check {check!r}; {did_you_mean(check, known)}")
+        return None
+    if not isinstance(settings, (dict, type(None))):
+        document.report(here, "a check's parameters must be a mapping, such as {severity: warning}")
+        return None
+    params = dict(settings or {})
+    severity = _severity(document, here, params.pop("severity", None))
+    for key in _unknown_parameters(params, known[check]):
+        choices = [*keys_at(known[check], ()), "severity"]
+        document.report((*here, key), f"unknown parameter of {check}; {did_you_mean(key, choices)}")
+        del params[key]
+    return _Written(here, RequirementSpec(check=check, severity=severity, params=params))
+
+
+def _unknown_parameters(params: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
+    """The keys that the model doesn't name; they would be dropped silently when it isn't closed."""
+    if model.model_config.get("extra") == "allow":
+        return []
+    return sorted(params.keys() - keys_at(model, ()))
+
+
+def _misshapen(item: object) -> str:
+    if isinstance(item, dict) and len(item) > 1:
+        first = next(iter(item))
+        return f"an item names one check, and this one has {', '.join(item)}; indent its parameters below '{first}:'"
+    return "must be a check's name, or a name with its parameters, such as {freshness: {fail: 24h}}"
+
+
+def _severity(document: Document, loc: Loc, given: object) -> Severity | None:
+    if given is None:
+        return None
+    names = [severity.value for severity in Severity]
+    if isinstance(given, str) and given in names:
+        return Severity(given)
+    document.report((*loc, "severity"), f"{given!r} is no severity; {did_you_mean(str(given), names)}")
+    return None
+
+
+def _report_extends(document: Document, gates: Mapping[str, _Gate]) -> None:
+    told: set[str] = set()
+    for target, gate in gates.items():
+        loc = ("gates", target, "extends")
+        if gate.extends is not None and gate.extends not in gates:
+            others = [name for name in gates if name != target]
+            document.report(loc, f"there is no gate {gate.extends!r}; {did_you_mean(gate.extends, others)}")
+        line = [*_lineage(target, gates)]
+        closing = gates[line[-1]].extends
+        if closing in line and target == closing and not told.intersection(line):
+            told.update(line)
+            document.report(loc, f"the gates extend each other in a circle: {' → '.join([*line, target])}")
+
+
+def _lineage(target: str, gates: Mapping[str, _Gate]) -> Iterator[str]:
+    """The target, the gate that it extends, and so on down; ends where a gate is missing or comes again."""
+    seen: set[str] = set()
+    name: str | None = target
+    while name is not None and name in gates and name not in seen:
+        seen.add(name)
+        yield name
+        name = gates[name].extends
+
+
+def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: KnownChecks) -> tuple[Requirement, ...]:
+    line = [*_lineage(target, gates)]
+    if all(gates[name].empty for name in line) and gates[line[-1]].extends is None:
+        document.report(("gates", target), "requires no check, so it would accept anything")
+    merged: dict[str, Requirement] = {}
+    for name in reversed(line):
+        for item in gates[name].items:
+            merged[item.asked.check] = _merge(merged.get(item.asked.check), item.asked)
+    own = gates[target].items
+    return tuple(
+        _filled(document, requirement, known[check], [item for item in own if item.asked.check == check])
+        for check, requirement in merged.items()
+    )
+
+
+def _merge(below: Requirement | None, asked: RequirementSpec) -> Requirement:
+    if below is None:
+        return Requirement(asked.check, asked.severity or Severity.BLOCKING, asked.params)
+    return Requirement(asked.check, asked.severity or below.severity, {**below.params, **asked.params})
+
+
+def _filled(
+    document: Document, requirement: Requirement, model: type[BaseModel], own: Sequence[_Written]
+) -> Requirement:
+    """Fill in the defaults; report what is wrong with the parameters where the gate itself wrote them."""
+    try:
+        params = model.model_validate(requirement.params)
+    except ValidationError as error:
+        for detail in error.errors():
+            place = place_of(detail)
+            if item := _culprit(own, place, detail["type"]):
+                document.report((*item.loc, *place), complaint(detail, model))
+        return requirement
+    return Requirement(requirement.check, requirement.severity, params.model_dump(mode="json", by_alias=True))
+
+
+def _culprit(own: Sequence[_Written], place: Loc, kind: str) -> _Written | None:
+    """The item that wrote what is wrong; None when a gate below did, which tells it itself."""
+    for item in reversed(own):
+        if not place or kind == "missing" or place[0] in item.asked.params:
+            return item
+    return None

@@ -1,0 +1,102 @@
+"""The spec's JSON Schema, which lets editors complete and check a spec while it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from prefect_stagegate.model import Severity
+from prefect_stagegate.spec.fields import TARGET_SCHEMA
+from prefect_stagegate.spec.models import Spec
+from prefect_stagegate.spec.requirements import KnownChecks
+from prefect_stagegate.spec.suites import SuiteSpec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_OWNERS = {
+    "data": ("Who answers for what the data says.", "data-eng@example.org"),
+    "ai": ("Who answers for what is trained on it.", "ml@example.org"),
+    "infra": ("Who answers for machines, volumes and networks.", "platform@example.org"),
+    "governance": ("Who answers for licences and approvals.", "legal@example.org"),
+}
+_SEVERITY = {
+    "enum": [severity.value for severity in Severity],
+    "default": Severity.BLOCKING.value,
+    "description": "What an unfavourable outcome does: blocking refuses, warning is reported, info is noted. "
+    "Where none is written, the gate below decides.",
+    "examples": ["warning"],
+}
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves out the titles that pydantic makes of keys, which say nothing that the key doesn't."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+
+def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
+    """The schema of a spec file, in the 2020-12 dialect.
+
+    Args:
+        known_checks: The checks that gates may name, each with the model of its parameters.
+    """
+    models: list[type[BaseModel]] = [Spec, SuiteSpec, *dict.fromkeys(known_checks.values())]
+    refs, combined = models_json_schema([(model, "validation") for model in models], schema_generator=_Untitled)
+    definitions: dict[str, Any] = combined["$defs"]
+    spec = _definition(definitions, refs, Spec)
+    spec["properties"]["owners"] = _owners(spec["properties"]["owners"])
+    spec["properties"]["gates"]["propertyNames"] = TARGET_SCHEMA
+    suite = definitions["TableSpec"]["properties"]["suite"]
+    suite["anyOf"] = [{"type": "string"}, refs[(SuiteSpec, "validation")], {"type": "null"}]
+    checks = {name: _parameters(_definition(definitions, refs, model), name) for name, model in known_checks.items()}
+    definitions["Severity"] = _SEVERITY
+    definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
+    for name in ("Spec", "RequirementSpec", *(model.__name__ for model in known_checks.values())):
+        definitions.pop(name, None)
+    return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": definitions}
+
+
+def _definition(definitions: dict[str, Any], refs: Any, model: type[BaseModel]) -> dict[str, Any]:
+    found: dict[str, Any] = definitions[refs[(model, "validation")]["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _owners(owners: dict[str, Any]) -> dict[str, Any]:
+    people = {
+        name: {"type": "string", "minLength": 1, "description": meaning, "examples": [example]}
+        for name, (meaning, example) in _OWNERS.items()
+    }
+    kept = {key: value for key, value in owners.items() if key not in ("propertyNames", "additionalProperties")}
+    return {**kept, "properties": people, "additionalProperties": False}
+
+
+def _parameters(schema: dict[str, Any], check: str) -> dict[str, Any]:
+    """A check's parameters as an item may write them: none is required, for the gate below may have set it."""
+    kept = {key: value for key, value in schema.items() if key not in ("required", "title")}
+    return {
+        "description": f"Parameters of the check {check}.",
+        **kept,
+        "type": ["object", "null"],
+        "properties": {**schema.get("properties", {}), "severity": {"$ref": "#/$defs/Severity"}},
+        "additionalProperties": schema.get("additionalProperties", False),
+    }
+
+
+def _requirement(checks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """An item of `require`: a check's name, or a mapping of just one name to its parameters."""
+    return {
+        "description": "A check's name, or a name with its parameters.",
+        "anyOf": [
+            {"enum": sorted(checks)},
+            {
+                "type": "object",
+                "properties": checks,
+                "additionalProperties": False,
+                "minProperties": 1,
+                "maxProperties": 1,
+            },
+        ],
+    }

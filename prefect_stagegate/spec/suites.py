@@ -1,0 +1,131 @@
+"""Great Expectations suites, in its own vocabulary, read from their files and put into the spec."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from prefect_stagegate.spec.complaints import check
+from prefect_stagegate.spec.confidential import without_secrets
+from prefect_stagegate.spec.document import Document, Unreadable, read_document
+from prefect_stagegate.spec.fields import Text
+from prefect_stagegate.spec.location import is_url, place
+from prefect_stagegate.spec.models import Part
+from prefect_stagegate.spec.yamltree import Loc
+
+
+class ExpectationSpec(Part):
+    """One expectation, as Great Expectations writes it."""
+
+    type: Text = Field(
+        description="The expectation's name in snake case.", examples=["expect_column_values_to_not_be_null"]
+    )
+    kwargs: dict[str, Any] = Field(
+        default={}, description="The expectation's arguments.", examples=[{"column": "year", "mostly": 0.99}]
+    )
+    severity: Literal["critical", "warning", "info"] = Field(
+        default="critical",
+        description="What a failure does: critical refuses, warning is reported, info is noted.",
+        examples=["warning"],
+    )
+    description: str | None = Field(
+        default=None, description="What the expectation says, for reports.", examples=["Every flight has a year."]
+    )
+    notes: str | list[str] | None = Field(
+        default=None, description="Why it is expected, for people.", examples=["Agreed with the airline."]
+    )
+    meta: dict[str, Any] = Field(
+        default={}, description="Whatever else is to be kept with it.", examples=[{"ticket": "DATA-7"}]
+    )
+    id: str | None = Field(
+        default=None, description="An id of Great Expectations' own store; not kept.", examples=["06406765"]
+    )
+
+
+class SuiteSpec(Part):
+    """A suite of expectations about one table, as Great Expectations exports it."""
+
+    name: Text | None = Field(
+        default=None, description="The suite's name; the table's by default.", examples=["flights"]
+    )
+    expectations: list[ExpectationSpec] = Field(
+        description="What is expected of the table.",
+        examples=[[{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "year"}}]],
+    )
+    notes: str | list[str] | None = Field(
+        default=None, description="What the suite is for, for people.", examples=["What training relies on."]
+    )
+    meta: dict[str, Any] = Field(
+        default={}, description="Whatever else is to be kept with it.", examples=[{"reviewed": "2026-01-31"}]
+    )
+    id: str | None = Field(
+        default=None, description="An id of Great Expectations' own store; not kept.", examples=["06406765"]
+    )
+
+
+def inline_suites(document: Document) -> dict[str, Any]:
+    """Give the spec's values with each table's suite in place of its file's name; report what keeps one out."""
+    values: dict[str, Any] = document.values
+    contract = values.get("contract")
+    tables = contract.get("tables") if isinstance(contract, dict) else None
+    if not isinstance(contract, dict) or not isinstance(tables, dict):
+        return values
+    inlined = {
+        name: {**table, "suite": _suite(document, name, table["suite"])}
+        if isinstance(table, dict) and table.get("suite") is not None
+        else table
+        for name, table in tables.items()
+    }
+    return {**values, "contract": {**contract, "tables": inlined}}
+
+
+def _suite(document: Document, table: str, suite: object) -> dict[str, Any] | None:
+    loc = ("contract", "tables", table, "suite")
+    if isinstance(suite, str):
+        return _from_file(document, loc, table, suite)
+    if isinstance(suite, dict):
+        return _checked(document, loc, table, suite)
+    document.report(loc, "must be a suite's file or the suite itself")
+    return None
+
+
+def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str, Any] | None:
+    location = place(name, document.base)
+    label = _label(document, name, location)
+    try:
+        file = read_document(location, label)
+    except Unreadable as error:
+        document.report(loc, f"{label} {error}")
+        return None
+    suite = None
+    if isinstance(file.values, dict):
+        suite = _checked(file, (), table, file.values)
+    elif not file.problems:
+        file.report((), "is not a suite: a suite is a mapping with `name` and `expectations`")
+    document.problems.extend(file.problems)
+    return suite
+
+
+def _label(document: Document, name: str, location: str) -> str:
+    """Call a suite's file by the same beginning as the spec's."""
+    if is_url(location):
+        return without_secrets(location)
+    folder = document.label.rpartition("/")[0]
+    return place(name, folder) if folder else name
+
+
+def _checked(document: Document, loc: Loc, table: str, suite: dict[str, Any]) -> dict[str, Any]:
+    """The suite without what is empty or only Great Expectations' own, so that equal suites are written alike."""
+    check(document, suite, SuiteSpec, loc)
+    expectations = suite.get("expectations")
+    items = expectations if isinstance(expectations, list) else []
+    return {
+        "name": table,
+        **_kept(suite),
+        "expectations": [{"kwargs": {}, **_kept(item)} for item in items if isinstance(item, dict)],
+    }
+
+
+def _kept(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "id" and value not in (None, {})}

@@ -1,0 +1,216 @@
+"""YAML text to JSON values, with the line of every key and item.
+
+Built on PyYAML's events, because its loaders forget lines, let a repeated key win silently, expand aliases without a
+bound and read YAML 1.1, where `no` is false and `12:30` is 750. Here plain scalars follow YAML 1.2's core schema, as
+editors do; keys are always text; tags, other than those of JSON's types, are refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+
+Loc = tuple[str | int, ...]
+"""A place in a document: keys of mappings and positions in lists, from the outside in."""
+DEEPEST = 40
+"""The deepest nesting that is read."""
+MOST_VALUES = 200_000
+"""The most values that a document may have once its aliases are expanded; 64 characters of text count as one more."""
+
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CONSTANTS = {
+    **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+class NotYaml(Exception):
+    """Text that is not one YAML document within our bounds."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+        self.what = what
+
+
+class Flaw(NamedTuple):
+    """Something that YAML allows and a spec doesn't; the reading goes on after it."""
+
+    loc: Loc
+    line: int
+    what: str
+
+
+class _Anchor(NamedTuple):
+    value: Any
+    weight: int
+
+
+def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[Flaw]]:
+    """Read one YAML document.
+
+    Returns:
+        The values, the line (from 1) of each place, and the flaws.
+
+    Raises:
+        NotYaml: The syntax is wrong, there is no document or more than one, or it is too deep or too large.
+    """
+    builder = _Builder(text)
+    try:
+        return builder.document(), builder.lines, builder.flaws
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        what = " ".join((error.problem or error.context or "unreadable").split())
+        raise NotYaml(line, f"not valid YAML: {what} (column {column})") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise NotYaml(line, f"has the character {_code(error.character)}, which YAML doesn't allow") from None
+
+
+class _Builder:
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Loc, int] = {}
+        self.flaws: list[Flaw] = []
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._anchors: dict[str, _Anchor | None] = {}
+        self._weight = 0
+
+    def document(self) -> Any:
+        next(self._events)  # the stream's start
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            raise NotYaml(1, "is empty")
+        first = next(self._events)
+        self.lines[()] = _line(first)
+        value = self._node(first, ())
+        next(self._events)  # the document's end
+        after = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise NotYaml(_line(after), "a second document starts here; write one document a file")
+        return value
+
+    def _node(self, event: yaml.Event, loc: Loc) -> Any:
+        self._count(event, 1)
+        if len(loc) > DEEPEST:
+            raise NotYaml(_line(event), f"is nested deeper than {DEEPEST} levels")
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        before = self._weight
+        anchor = event.anchor if isinstance(event, yaml.NodeEvent) else None
+        if anchor:
+            self._anchors[anchor] = None
+        value = self._value(event, loc)
+        if anchor:
+            self._anchors[anchor] = _Anchor(value, self._weight - before)
+        return value
+
+    def _value(self, event: yaml.Event, loc: Loc) -> Any:
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, loc)
+        tag = event.tag if isinstance(event, yaml.CollectionStartEvent) else None
+        if tag not in (None, "!", _TAG + "map", _TAG + "seq"):
+            self._flaw(event, loc, f"the tag {_short(tag)} can't be used in a spec")
+        return self._mapping(loc) if isinstance(event, yaml.MappingStartEvent) else self._sequence(loc)
+
+    def _sequence(self, loc: Loc) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            here = (*loc, len(items))
+            self.lines[here] = _line(event)
+            items.append(self._node(event, here))
+        return items
+
+    def _mapping(self, loc: Loc) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if _is_merge(event):
+                self._merge(event, merged, loc)
+                continue
+            key = self._key(event, loc)
+            here = (*loc, key)
+            if key in own:
+                self._flaw(event, here, f"is given twice; it stands in line {self.lines[here]} already")
+                self._node(next(self._events), (*here, "again"))  # read over: the first one is what is judged
+                continue
+            self.lines[here] = _line(event)
+            own[key] = self._node(next(self._events), here)
+        return merged | own
+
+    def _key(self, event: yaml.Event, loc: Loc) -> str:
+        if isinstance(event, yaml.ScalarEvent):
+            return str(event.value)
+        value = self._node(event, (*loc, "?"))
+        if not isinstance(value, str):
+            self._flaw(event, loc, "has a key that is not text")
+        return str(value)
+
+    def _merge(self, event: yaml.Event, into: dict[str, Any], loc: Loc) -> None:
+        value = self._node(next(self._events), (*loc, "<<"))
+        for mapping in reversed(value if isinstance(value, list) else [value]):
+            if not isinstance(mapping, dict):
+                self._flaw(event, (*loc, "<<"), "takes mappings only")
+                return
+            into.update(mapping)
+
+    def _alias(self, event: yaml.AliasEvent) -> Any:
+        if event.anchor not in self._anchors:
+            raise NotYaml(_line(event), f"the alias *{event.anchor} has no anchor before it")
+        anchor = self._anchors[event.anchor]
+        if anchor is None:
+            raise NotYaml(_line(event), f"the alias *{event.anchor} stands in what it names")
+        self._count(event, anchor.weight)
+        return anchor.value
+
+    def _scalar(self, event: yaml.ScalarEvent, loc: Loc) -> Any:
+        text = str(event.value)
+        self._count(event, len(text) // 64)
+        if event.implicit[0]:
+            return _resolve(text)
+        kind = (event.tag or "!").removeprefix(_TAG)
+        value = text if kind in ("!", "str") else _resolve(text)
+        if kind not in ("!", "str", {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value))):
+            self._flaw(event, loc, f"the tag {_short(event.tag)} can't be used in a spec")
+        return value
+
+    def _count(self, event: yaml.Event, values: int) -> None:
+        self._weight += values
+        if self._weight > MOST_VALUES:
+            raise NotYaml(_line(event), f"has more than {MOST_VALUES} values once its aliases are expanded")
+
+    def _flaw(self, event: yaml.Event, loc: Loc, what: str) -> None:
+        self.flaws.append(Flaw(loc, _line(event), what))
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
+
+
+def _code(character: str | int) -> str:
+    return f"U+{character if isinstance(character, int) else ord(character):04X}"
+
+
+def _short(tag: str | None) -> str:
+    return (tag or "!").replace(_TAG, "!!")
+
+
+def _is_merge(event: yaml.Event) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.value == "<<" and bool(event.implicit[0])
+
+
+def _resolve(text: str) -> Any:
+    """Read a plain scalar. What JSON has no number for (`.nan`, 1e999) stays text."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
+    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    return text

@@ -1,0 +1,88 @@
+"""Durations and sizes as people write them: `12h`, `8MiB`.
+
+Only the standard library is imported here: short commands load this module.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+DURATION_PATTERN = "^[0-9]{1,9}[smhdw]$"
+"""A whole number and one of s, m, h, d, w."""
+LONGEST = timedelta(days=36_500)
+"""The longest duration that is taken; anything above is a slip of the pen."""
+SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,6})? ?([kMGT]?B|[KMGT]iB)?$"
+"""A number, and a decimal (kB, MB, GB, TB) or binary (KiB, MiB, GiB, TiB) unit; without one, bytes."""
+
+_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_BYTES = {
+    "TiB": 2**40,
+    "TB": 10**12,
+    "GiB": 2**30,
+    "GB": 10**9,
+    "MiB": 2**20,
+    "MB": 10**6,
+    "KiB": 2**10,
+    "kB": 10**3,
+    "B": 1,
+}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a whole number of seconds (s), minutes (m), hours (h), days (d) or weeks (w).
+
+    Raises:
+        ValueError: The text is none, or is longer than 36500d.
+
+    >>> parse_duration("12h")
+    datetime.timedelta(seconds=43200)
+    """
+    if not re.match(DURATION_PATTERN, text) or text.endswith("\n"):
+        raise ValueError(f"{text!r} is not a duration: write a whole number and a unit of s, m, h, d or w, as in 12h")
+    seconds = int(text[:-1]) * _SECONDS[text[-1]]
+    if seconds > LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is longer than {format_duration(LONGEST)}")
+    return timedelta(seconds=seconds)
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write whole seconds with the largest unit that keeps them exact.
+
+    >>> format_duration(timedelta(hours=36)), format_duration(timedelta(hours=48)), format_duration(timedelta(0))
+    ('36h', '2d', '0s')
+    """
+    seconds = round(duration.total_seconds())
+    unit = next(unit for unit, length in _SECONDS.items() if unit == "s" or (seconds and seconds % length == 0))
+    return f"{seconds // _SECONDS[unit]}{unit}"
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes, with or without a unit.
+
+    Raises:
+        ValueError: The text is no size, or not a whole number of bytes.
+
+    >>> parse_size("8MiB"), parse_size("1.5 GB"), parse_size("512")
+    (8388608, 1500000000, 512)
+    """
+    match = re.match(SIZE_PATTERN, text)
+    if not match or text.endswith("\n"):
+        raise ValueError(f"{text!r} is not a size: write a number and a unit such as MiB or GB, as in 8MiB")
+    unit = match.group(2) or "B"
+    whole, _, fraction = text.removesuffix(unit).rstrip().partition(".")
+    scale = int("1" + "0" * len(fraction))
+    size, rest = divmod(int(whole + fraction) * _BYTES[unit], scale)
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return size
+
+
+def format_size(size: int) -> str:
+    """Write bytes with the largest unit that keeps them exact.
+
+    >>> format_size(8 * 2**20), format_size(1_500_000_000), format_size(513), format_size(0)
+    ('8MiB', '1500MB', '513B', '0B')
+    """
+    unit = next(unit for unit, length in _BYTES.items() if unit == "B" or (size and size % length == 0))
+    return f"{size // _BYTES[unit]}{unit}"
