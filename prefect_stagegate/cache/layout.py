@@ -61,7 +61,7 @@ class Layout:
         with explained("open the cache", layout.root):
             if not layout._check_format():
                 if not create:
-                    raise CacheError(f"there is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
+                    raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
         return layout
 
@@ -73,7 +73,7 @@ class Layout:
             return False
         if found != FORMAT:
             raise CacheError(
-                f"the cache at {self.root} has the format {found.strip()!r}, and this version reads {FORMAT.strip()!r}",
+                f"The cache at {self.root} has the format {found.strip()!r}, and this version reads {FORMAT.strip()!r}",
                 hint="Upgrade prefect-stagegate, or choose another folder with --cache or STAGEGATE_CACHE.",
             )
         return True
@@ -173,11 +173,11 @@ def cache_error(error: OSError, doing: str, path: Path) -> CacheError:
     """The typed error for `error`, which came up while `doing` something (`write the blob`) to `path`."""
     if error.errno in _NO_SPACE:
         return NoSpace(
-            f"could not {doing} at {path}: no space is left on the volume",
+            f"Could not {doing} at {path}: no space is left on the volume",
             hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
         )
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-    return CacheError(f"could not {doing} at {path}: {reason}", hint=hint)
+    return CacheError(f"Could not {doing} at {path}: {reason}", hint=hint)
 
 
 @contextmanager

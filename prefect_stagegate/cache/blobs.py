@@ -1,0 +1,181 @@
+"""The blobs: content by digest. A blob that can be seen is complete and was verified.
+
+The order that makes it so, whoever dies where:
+
+    claim → write and hash → check size and digest → read-only → (fsync) → link to blobs → remember → drop the claim
+
+A large blob is synced by itself before it is linked; small ones share one sync of the volume at the end of a transfer,
+before anything names them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from blake3 import blake3
+
+from prefect_stagegate.cache.durable import sync_volume
+from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
+from prefect_stagegate.errors import ChecksumMismatch, NoSpace
+
+READ = 1 << 20
+_SPACE_SECONDS = 0.5
+"""How long a look at the free space holds."""
+
+
+class Blobs:
+    """The content of one cache. Safe to use from many threads and processes."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._folders: set[str] = set()
+        self._space = _Space(layout.blobs)
+
+    def holds(self, digest: str, size: int) -> bool:
+        """Whether the bytes are here, by their digest and size; they are not hashed again."""
+        try:
+            return self._layout.blob(digest).lstat().st_size == size
+        except OSError:
+            return False
+
+    def claim(self, *identity: str) -> Claim | None:
+        """Claim the right to bring one object in; None while another thread or process has it.
+
+        Args:
+            identity: What names the object at its source: the same words mean the same bytes.
+
+        Raises:
+            CacheError: The cache can't be written.
+        """
+        name = hashlib.blake2b("\0".join(identity).encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
+        path = self._layout.ingest / name
+        with explained("begin to store an object", path):
+            return Claim.take(path)
+
+    def reserve(self, size: int, floor: int) -> None:
+        """Make sure that `size` more bytes leave `floor` bytes of the volume free.
+
+        Raises:
+            NoSpace: They don't; nothing was written.
+        """
+        self._space.reserve(size, floor)
+
+    def commit(self, claim: Claim, digest: str, size: int, *, sync: bool) -> None:
+        """Make the claimed file the blob `digest`, which its bytes were just found to have.
+
+        The claim stays taken until it is dropped, so that whoever waits for it finds the digest remembered.
+
+        Args:
+            claim: Its file holds exactly the blob's bytes.
+            digest: `blake3:<hex>`.
+            size: Bytes.
+            sync: Make it durable now; otherwise `sync()` must follow before anything names it.
+
+        Raises:
+            CacheError: The volume refuses; the blob does not appear.
+        """
+        target = self._layout.blob(digest)
+        with explained("store the blob", target):
+            if os.fstat(claim.file).st_size != size:
+                raise ChecksumMismatch("The file in the cache has not the size of its object")
+            os.fchmod(claim.file, READ_ONLY_FILE)
+            if sync:
+                os.fsync(claim.file)
+            self._make_folder(target.parent)
+            try:
+                os.link(claim.path, target)
+            except FileExistsError:
+                self._meet(claim, target, digest)
+            except OSError as error:
+                if not _refuses_links(error):
+                    raise
+                claim.path.rename(target)
+
+    def forget(self, digest: str) -> None:
+        """Take a blob that is not what its name says out of the way, so that it is fetched again."""
+        path = self._layout.blob(digest)
+        with explained("take out the blob", path):
+            if path.exists():
+                self._layout.discard(path)
+
+    def sync(self) -> None:
+        """Make every blob that was committed so far durable."""
+        with explained("sync the volume", self._layout.blobs):
+            sync_volume(self._layout.blobs)
+
+    def orphans(self, older_than: float) -> Iterator[Path]:
+        """What interrupted runs left in the ingest folder, and nobody claims, untouched for so many seconds."""
+        now = time.time()
+        for path in self._layout.ingest.iterdir():
+            try:
+                if now - path.lstat().st_mtime > older_than and not Claim.is_taken(path):
+                    yield path
+            except FileNotFoundError:
+                continue
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.name not in self._folders:
+            folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            self._folders.add(folder.name)
+
+    def _meet(self, claim: Claim, target: Path, digest: str) -> None:
+        """A blob of this name is there already. It is believed only when its bytes are read and found right."""
+        if not _is_sound(target, digest):
+            self._layout.discard(target)
+            os.link(claim.path, target)
+
+
+class _Space:
+    """The volume's free space, looked at now and then and counted down in between."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._seen = 0.0
+        self._free = 0
+
+    def reserve(self, size: int, floor: int) -> None:
+        with self._lock:
+            if time.monotonic() - self._seen > _SPACE_SECONDS or self._free - size < floor:
+                self._look()
+            if self._free - size < floor:
+                raise NoSpace(
+                    f"{self._folder} has {self._free:,} bytes free, {floor:,} of them are to stay free, and the next "
+                    f"object has {size:,}",
+                    hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or "
+                    "STAGEGATE_CACHE.",
+                )
+            self._free -= size
+
+    def _look(self) -> None:
+        try:
+            found = os.statvfs(self._folder)
+        except OSError as error:
+            raise cache_error(error, "ask for the free space", self._folder) from error
+        self._free = found.f_bavail * found.f_frsize
+        self._seen = time.monotonic()
+
+
+def _is_sound(path: Path, digest: str) -> bool:
+    """Whether the file at `path` is a blob of this digest, read-only and not a link to elsewhere."""
+    hasher = blake3()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222:
+            return False
+        while chunk := file.read(READ):
+            hasher.update(chunk)
+    return f"blake3:{hasher.hexdigest()}" == digest
+
+
+def _refuses_links(error: OSError) -> bool:
+    import errno  # noqa: PLC0415
+
+    return error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -1,0 +1,145 @@
+"""Bytes on their way into the cache: one file an object, claimed by flock, and a journal for objects of many parts.
+
+    ingest/<claim>          0600 while it is written, 0444 from its commit until the claim is dropped
+    ingest/<claim>.parts    `part-size size`, then one line `index blake3` for each part that is on the file
+
+A claim ends with its holder, whatever kills it, and whoever takes it next goes on where the file stands: recorded
+parts are read back and checked against their digest before they count. Where flock does nothing, two stagers may write
+one file at once; then their digests don't come out right and nothing is committed, or they write the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from prefect_stagegate.cache.layout import PRIVATE_FILE
+
+_OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Claim:
+    """A claimed file in the ingest folder. `take` one; `drop` or `keep` it at the end.
+
+    Attributes:
+        path: The file's path.
+        file: Its descriptor, open for reading and writing.
+    """
+
+    def __init__(self, path: Path, file: int) -> None:
+        self.path = path
+        self.file = file
+
+    @classmethod
+    def take(cls, path: Path) -> Claim | None:
+        """Claim `path`, making it when it is absent; None while somebody else has it.
+
+        Raises:
+            OSError: The volume refuses.
+        """
+        while True:
+            try:
+                file = os.open(path, _OPEN | os.O_RDWR, PRIVATE_FILE)
+            except PermissionError:
+                # A file that was committed, and whose claim was not dropped yet, can't be opened for writing.
+                if not path.exists() or cls.is_taken(path):
+                    return None
+                path.unlink(missing_ok=True)
+                continue
+            if not _lock(file):
+                os.close(file)
+                return None
+            if _is_fresh(path, file):
+                return cls(path, file)
+            os.close(file)
+
+    @staticmethod
+    def is_taken(path: Path) -> bool:
+        """Whether somebody who lives claims `path`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return not _lock(file)
+        finally:
+            os.close(file)
+
+    def drop(self) -> None:
+        """Remove the claim and its journal; a blob that was linked to it stays."""
+        self.journal.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        os.close(self.file)
+
+    def keep(self) -> None:
+        """Give the claim up and leave what was written for whoever takes it next."""
+        os.close(self.file)
+
+    @property
+    def journal(self) -> Path:
+        """Where verified parts are recorded."""
+        return self.path.with_name(self.path.name + ".parts")
+
+
+def _lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_fresh(path: Path, file: int) -> bool:
+    """Whether the locked file is still the one at `path`, and no blob: those are never written to again."""
+    found = os.fstat(file)
+    try:
+        current = path.lstat()
+    except FileNotFoundError:
+        return False
+    if (current.st_dev, current.st_ino) != (found.st_dev, found.st_ino):
+        return False
+    if stat.S_IMODE(found.st_mode) != PRIVATE_FILE or found.st_nlink > 1:
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+class Journal:
+    """The record of the parts of one claimed file that are written and were hashed.
+
+    Args:
+        claim: Whose file it is about.
+        size: Of the whole object, in bytes.
+        part: Of one part, in bytes.
+    """
+
+    def __init__(self, claim: Claim, size: int, part: int) -> None:
+        self._head = f"{part} {size}"
+        self._path = claim.journal
+        self.parts = self._read()
+        """The digest of each recorded part, by its index."""
+        self._file = os.open(self._path, _OPEN | os.O_WRONLY | os.O_APPEND, PRIVATE_FILE)
+        if not self.parts:
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{self._head}\n".encode())
+
+    def record(self, index: int, digest: str) -> None:
+        """Note that a part stands on the file. One write, so that a killed process leaves whole lines."""
+        os.write(self._file, f"{index} {digest}\n".encode())
+
+    def close(self) -> None:
+        """Close the journal's file."""
+        os.close(self._file)
+
+    def _read(self) -> dict[int, str]:
+        try:
+            head, *lines = self._path.read_text().split("\n")
+        except (FileNotFoundError, ValueError):
+            return {}
+        if head != self._head:
+            return {}
+        rows = (line.split(" ") for line in lines[:-1])  # behind the last line break stands nothing, or half a line
+        return {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}  # noqa: PLR2004

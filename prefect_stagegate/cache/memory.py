@@ -1,0 +1,190 @@
+"""The pin memory: which digest a pin is known to name, so that an unchanged object is never read again.
+
+It lives in `index.sqlite` and is disposable: when it is lost or damaged it starts empty, and the next staging reads the
+objects again. What it says is true for ever, because a pin names one content; but a row that was written without a
+sync before a power cut may speak of a blob that never reached the disk, so rows of an earlier boot are believed only
+when a sync followed them.
+
+The journal is a rollback journal: SQLite before 3.51.3 could lose a write-ahead log's reset.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect_stagegate.cache.layout import cache_error
+from prefect_stagegate.model import Pin, SourceObject
+
+log = logging.getLogger(__name__)
+
+COARSE_SECONDS = 2.0
+FINE_SECONDS = 0.05
+_BUSY_SECONDS = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sources (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS pins (
+    source INTEGER NOT NULL, key TEXT NOT NULL, pin TEXT NOT NULL, size INTEGER NOT NULL,
+    digest BLOB NOT NULL, boot TEXT NOT NULL, durable INTEGER NOT NULL,
+    PRIMARY KEY (source, key, pin, size)
+);
+CREATE INDEX IF NOT EXISTS unsynced ON pins (boot) WHERE durable = 0;
+PRAGMA user_version = 1;
+"""
+_INSERT = "INTO pins VALUES ((SELECT id FROM sources WHERE identity = ?), ?, ?, ?, ?, ?, ?)"
+_RECALL = """
+SELECT digest FROM pins WHERE source = (SELECT id FROM sources WHERE identity = ?)
+AND key = ? AND pin = ? AND size = ? AND (durable OR boot = ?)
+"""
+
+Row = tuple[str, str, Pin, int, str]
+"""Source identity, key, pin, size in bytes, `blake3:<hex>`."""
+
+
+def is_racy(listed: SourceObject, read_at: float) -> bool:
+    """Whether a weak pin is so young that a later write may leave it unchanged, as git asks of its index.
+
+    A file system that keeps whole seconds (two on FAT) can't tell two writes within them apart; one that keeps
+    fractions can. `read_at` is the time just before the object was read, in seconds since the epoch.
+    """
+    if listed.pin.strength == "strong":
+        return False
+    if listed.modified is None:
+        return True
+    window = COARSE_SECONDS if listed.modified.is_integer() else FINE_SECONDS
+    return listed.modified > read_at - window
+
+
+class PinMemory:
+    """What the node remembers about pins. Safe to use from many threads and processes.
+
+    Args:
+        path: The database's file; made when it is absent or damaged. When even that is impossible (a read-only
+            volume) the memory is kept in this process only, and that is logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._boot = _boot_id()
+        self._lock = threading.Lock()
+        self._database = self._open()
+
+    def recall_many(self, asked: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
+        """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
+        with self._guarded("BEGIN") as database:
+            return [self._recall(database, identity, listed) for identity, listed in asked]
+        return [None] * len(asked)
+
+    def remember(self, rows: Iterable[Row]) -> None:
+        """Note what pins name, in one transaction."""
+        self._write("INSERT OR REPLACE " + _INSERT, rows, durable=False)
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Note what a catalog knows about pins. Such rows promise no blob, so no sync needs to follow them."""
+        self._write("INSERT OR IGNORE " + _INSERT, rows, durable=True)
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Drop every row that names one of these digests."""
+        with self._guarded() as database:
+            database.executemany("DELETE FROM pins WHERE digest = ?", ((_packed(digest),) for digest in digests))
+
+    @contextmanager
+    def confirmed(self) -> Iterator[None]:
+        """Around a sync of the volume: the rows that were there before it are believed after a power cut too."""
+        last = 0
+        with self._guarded() as database:
+            (last,) = database.execute("SELECT coalesce(max(rowid), 0) FROM pins").fetchone()
+        yield
+        with self._guarded() as database:
+            update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
+            database.execute(update, (self._boot, last))
+
+    def close(self) -> None:
+        """Close the database; the memory can't be used afterwards."""
+        self._database.close()
+
+    def _recall(self, database: sqlite3.Connection, identity: str, listed: SourceObject) -> str | None:
+        found = database.execute(_RECALL, (identity, listed.key, str(listed.pin), listed.size, self._boot)).fetchone()
+        return f"blake3:{found[0].hex()}" if found else None
+
+    def _write(self, statement: str, rows: Iterable[Row], *, durable: bool) -> None:
+        known: set[str] = set()
+        with self._guarded() as database:
+            for identity, key, pin, size, digest in rows:
+                if identity not in known:
+                    database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
+                    known.add(identity)
+                database.execute(statement, (identity, key, str(pin), size, _packed(digest), self._boot, durable))
+
+    @contextmanager
+    def _guarded(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """One transaction. A damaged database is set aside, and the question counts as unanswered."""
+        with self._lock:
+            try:
+                with self._database:
+                    self._database.execute(begin)
+                    yield self._database
+            except sqlite3.OperationalError as error:
+                # Locked for too long, or read-only, or the volume is full: the memory only saves work.
+                log.warning("the pin memory %s is not used now: %s", self._path, error)
+            except sqlite3.DatabaseError as error:
+                log.warning("the pin memory %s is damaged and starts empty: %s", self._path, error)
+                self._database.close()
+                self._set_aside()
+                self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        for attempt in (1, 2):
+            try:
+                return self._connect(str(self._path))
+            except sqlite3.OperationalError as error:
+                log.warning("the pin memory %s is not used now: %s", self._path, error)
+                break
+            except sqlite3.DatabaseError as error:
+                log.warning("the pin memory %s is damaged and starts empty: %s", self._path, error)
+                if attempt == 1:
+                    self._set_aside()
+        return self._connect(":memory:")
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        database = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            # What a power cut may take is found by `durable`, so no write waits for the disk.
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute("PRAGMA journal_mode = TRUNCATE")
+            database.executescript(_SCHEMA)
+            self._doubt_earlier_boots(database)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+    def _doubt_earlier_boots(self, database: sqlite3.Connection) -> None:
+        unsynced = "durable = 0 AND boot <> ?"
+        if not database.execute(f"SELECT 1 FROM pins WHERE {unsynced} LIMIT 1", (self._boot,)).fetchone():  # noqa: S608
+            return
+        if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("the machine stopped while it was written")
+        database.execute(f"DELETE FROM pins WHERE {unsynced}", (self._boot,))  # noqa: S608
+
+    def _set_aside(self) -> None:
+        try:
+            self._path.unlink(missing_ok=True)
+            self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
+        except OSError as error:
+            raise cache_error(error, "remove the damaged pin memory", self._path) from error
+
+
+def _packed(digest: str) -> bytes:
+    return bytes.fromhex(digest.removeprefix("blake3:"))
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"  # without boots to tell apart, every restart looks like the same one

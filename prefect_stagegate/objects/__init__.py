@@ -1,0 +1,19 @@
+"""Object stores: the one package that imports obstore. S3 sources and object-store catalogs stand on it."""
+
+from __future__ import annotations
+
+from prefect_stagegate.objects.options import S3Settings, translate
+from prefect_stagegate.objects.records import ObjectRecords
+from prefect_stagegate.objects.store import Listed, ObjectStore, Place, memory_store, open_s3, s3_place
+
+__all__ = [
+    "Listed",
+    "ObjectRecords",
+    "ObjectStore",
+    "Place",
+    "S3Settings",
+    "memory_store",
+    "open_s3",
+    "s3_place",
+    "translate",
+]

@@ -1,0 +1,141 @@
+"""What an object store's error means, in this package's words.
+
+obstore tells the server's answer only as text: the S3 error code, else the HTTP status, else the words of the
+HTTP client, are looked up in the tables below.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    StagegateError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One row of the tables: the kind of error, its sentence (which may name the `{endpoint}`) and its hint."""
+
+    kind: type[StagegateError]
+    message: str
+    hint: str = ""
+
+
+_KEYS = "Check the access key and secret, and that they belong to this endpoint."
+_REGION = "Set `client_kwargs: {region_name: …}` to the region of the bucket."
+_LATER = "It is asked again a few times; if that fails, try later or with fewer parallel transfers."
+_ANSWER = "Check the endpoint's address and port, and that the server runs."
+
+_VANISHED = Meaning(ObjectVanished, "The object is gone", "It was deleted or renamed after it was listed.")
+_CHANGED = Meaning(ObjectChanged, "The object changed while it was read", "Stage again to read its new content.")
+_NO_BUCKET = Meaning(
+    SourceError, "The bucket doesn't exist at {endpoint}", "Check the bucket's name, the endpoint and the region."
+)
+_REFUSED = Meaning(
+    AccessDenied,
+    "Access is denied",
+    "These credentials may not list or read here. Ask the bucket's owner for s3:ListBucket and s3:GetObject.",
+)
+_BUSY = Meaning(SourceUnavailable, "{endpoint} is too busy", _LATER)
+_BROKEN = Meaning(SourceUnavailable, "{endpoint} failed", _LATER)
+
+CODES: dict[str, Meaning] = {
+    "NoSuchBucket": _NO_BUCKET,
+    "InvalidBucketName": Meaning(SourceError, "The bucket's name is not a valid one", "Check the source's URL."),
+    "NoSuchKey": _VANISHED,
+    "NoSuchVersion": _VANISHED,
+    "PreconditionFailed": _CHANGED,
+    "InvalidAccessKeyId": Meaning(AccessDenied, "{endpoint} doesn't know the access key", _KEYS),
+    "SignatureDoesNotMatch": Meaning(AccessDenied, "The secret doesn't fit the access key", _KEYS),
+    "InvalidToken": Meaning(AccessDenied, "The session token is not valid", "Log in again."),
+    "ExpiredToken": Meaning(AccessDenied, "The credentials have expired", "Log in again."),
+    "RequestTimeTooSkewed": Meaning(AccessDenied, "This machine's clock is wrong", "Set the clock (chronyc makestep)."),
+    "AccessDenied": _REFUSED,
+    "AllAccessDisabled": _REFUSED,
+    "InvalidObjectState": Meaning(SourceError, "The object is archived", "Restore it from its archive class first."),
+    "PermanentRedirect": Meaning(SourceError, "The bucket lies in another region", _REGION),
+    "AuthorizationHeaderMalformed": Meaning(SourceError, "The bucket lies in another region", _REGION),
+    "SlowDown": _BUSY,
+    "TooManyRequests": _BUSY,
+    "RequestTimeout": _BROKEN,
+    "InternalError": _BROKEN,
+    "ServiceUnavailable": _BUSY,
+}
+
+STATUSES: dict[int, Meaning] = {
+    301: CODES["PermanentRedirect"],
+    401: _REFUSED,
+    403: _REFUSED,
+    404: Meaning(SourceError, "{endpoint} finds nothing at this address", "Check the endpoint and the bucket's name."),
+    408: _BROKEN,
+    412: _CHANGED,
+    416: _CHANGED,
+    429: _BUSY,
+    503: _BUSY,
+}
+
+WORDS: tuple[tuple[str, Meaning], ...] = (
+    ("Connection refused", Meaning(SourceUnavailable, "Nobody answers at {endpoint}", _ANSWER)),
+    ("dns error", Meaning(SourceUnavailable, "The name of {endpoint} is not known", "Check its spelling and the DNS.")),
+    (
+        "failed to lookup address",
+        Meaning(SourceUnavailable, "The name of {endpoint} is not known", "Check its spelling."),
+    ),
+    (
+        "certificate",
+        Meaning(SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file."),
+    ),
+    (
+        "InvalidContentType",
+        Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in endpoint_url."),
+    ),
+    ("corrupt message", Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// instead.")),
+    ("builder error", Meaning(SourceError, "{endpoint} is no usable address", "It looks like https://host:port.")),
+    ("TimedOut", Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)),
+    ("timed out", Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)),
+    ("error decoding response body", Meaning(SourceUnavailable, "The connection broke in mid-body", _LATER)),
+    ("error sending request", Meaning(SourceUnavailable, "The connection to {endpoint} failed", _ANSWER)),
+)
+
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+_BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
+
+
+def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> StagegateError:
+    """The typed error for what obstore raised while it dealt with `key` of `source`."""
+    text = str(error)
+    meaning = _meaning(error, text)
+    if meaning is None:
+        first = text.partition("\n")[0]
+        return SourceError(f"{endpoint} failed: {first}", source=source, object=key)
+    return meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)
+
+
+def _meaning(error: Exception, text: str) -> Meaning | None:
+    if (code := _CODE.search(text)) and code[1] in CODES:
+        return CODES[code[1]]
+    if isinstance(error, FileNotFoundError):
+        return _VANISHED
+    if status := _STATUS.search(text):
+        number = int(status[1])
+        return STATUSES.get(number) or (_BROKEN if number >= 500 else None)  # noqa: PLR2004 - HTTP's own border
+    return next((meaning for word, meaning in WORDS if word in text), None)
+
+
+def bad_key(error: Exception, *, source: str) -> SourceError:
+    """The error for a listing that holds a key which can't be read by this client, with the key's name."""
+    name = _BAD_PATH.search(str(error))
+    return SourceError(
+        f"The source holds a key that can't stand in a dataset: {name[1] if name else error}",
+        hint="Rename the object, or let the source's url name a folder that doesn't hold it. Keys with `..`, `.` or "
+        "control characters can't be listed.",
+        source=source,
+    )

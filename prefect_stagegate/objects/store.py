@@ -1,0 +1,283 @@
+"""One bucket, and the few calls that this package makes to it. Every error that leaves here is one of errors.py.
+
+obstore's own retries are off unless asked for, because a transfer retries by a budget of its own. There is no limit on
+the whole time of a request, which would kill slow but progressing reads: a connection must be made, and each next byte
+must come, within its time.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
+from obstore.store import MemoryStore, S3Store
+
+from prefect_stagegate.errors import ObjectVanished, StagegateError, UsageError
+from prefect_stagegate.objects.credentials import Resolved, resolve
+from prefect_stagegate.objects.explain import bad_key, explain
+from prefect_stagegate.objects.options import S3Settings
+
+CONNECT_SECONDS = 5
+IDLE_SECONDS = 30.0
+"""How long a read may stand still before it is given up."""
+PAGE = 1000
+"""Objects that a store lists at once."""
+CHUNK = 1 << 20
+"""Bytes that a body is handed over in."""
+
+_FAILURES = (BaseError, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address in an object store."""
+
+    bucket: str
+    key: str
+    """The part behind the bucket, without the slash before it; empty for the whole bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object of a listing."""
+
+    key: str
+    size: int
+    etag: str
+    """Without quotes; empty when the store names none."""
+    modified: float
+    """Seconds since the epoch."""
+
+
+def s3_place(url: str) -> Place:
+    """Take `s3://bucket/key` apart; the key is taken as it stands, `%`, `?` and `#` included.
+
+    Raises:
+        UsageError: There is no bucket.
+    """
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not bucket:
+        raise UsageError(f"{url!r} names no bucket", hint="It looks like s3://bucket/folder/.")
+    return Place(bucket, key)
+
+
+class ObjectStore:
+    """The calls to one bucket.
+
+    Args:
+        store: obstore's own.
+        url: How people should see it, without credentials; errors name it.
+        endpoint: The server's address; tells two servers with a bucket of one name apart.
+    """
+
+    def __init__(self, store: Any, url: str, endpoint: str) -> None:
+        self._store = store
+        self.url = url
+        self.endpoint = endpoint
+
+    def listing(self, prefix: str) -> Iterator[Listed]:
+        """Every object below `prefix`, a page at a time. Trailing slashes of keys are lost.
+
+        Raises:
+            SourceError: The bucket can't be listed, or holds a key that can't be read.
+        """
+        try:
+            for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
+                for meta in page:
+                    yield _listed(meta)
+        except InvalidPathError as error:
+            raise bad_key(error, source=self.url) from error
+        except _FAILURES as error:
+            raise self._explained(error) from error
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names directly below `prefix` that hold objects, sorted."""
+        try:
+            found = obstore.list_with_delimiter(self._store, prefix or None)
+        except _FAILURES as error:
+            raise self._explained(error) from error
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
+
+    def find(self, key: str) -> Listed | None:
+        """One object as it is now; None when there is none."""
+        try:
+            return _listed(obstore.head(self._store, key))
+        except FileNotFoundError as error:
+            self._expect_absence(error, key)
+            return None
+        except _FAILURES as error:
+            raise self._explained(error, key) from error
+
+    def read(self, key: str, start: int, end: int, *, etag: str) -> Iterator[Any]:
+        """The bytes from `start` to `end` (exclusive) in chunks, if the object still has this etag.
+
+        Raises:
+            ObjectVanished, ObjectChanged, SourceUnavailable, AccessDenied: What the server answered.
+        """
+        options: dict[str, Any] = {"range": (start, end)}
+        if etag:
+            options["if_match"] = f'"{etag}"'
+        try:
+            result = obstore.get(self._store, key, options=options)  # type: ignore[arg-type]
+            if end - start <= CHUNK:
+                yield result.bytes()
+            else:
+                yield from result.stream(CHUNK)
+        except _FAILURES as error:
+            raise self._explained(error, key) from error
+
+    def get(self, key: str) -> bytes | None:
+        """A whole small object; None when there is none."""
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError as error:
+            self._expect_absence(error, key)
+            return None
+        except _FAILURES as error:
+            raise self._explained(error, key) from error
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object where none is; False, and nothing changed, when the key is taken."""
+        try:
+            obstore.put(self._store, key, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except _FAILURES as error:
+            raise self._explained(error, key) from error
+        return True
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Put an object, over the one that may be there."""
+        try:
+            obstore.put(self._store, key, data, use_multipart=False)
+        except _FAILURES as error:
+            raise self._explained(error, key) from error
+
+    def delete(self, key: str) -> None:
+        """Delete an object that may be absent."""
+        try:
+            obstore.delete(self._store, key)
+        except FileNotFoundError:
+            pass
+        except _FAILURES as error:
+            raise self._explained(error, key) from error
+
+    def headers(self, key: str) -> dict[str, str]:
+        """The response headers of a HEAD request, names in lower case; empty when the server refuses.
+
+        obstore doesn't pass headers on, so the request is made by the standard library with a signature of obstore's.
+        """
+        try:
+            url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
+            request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - obstore's own URL
+            with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:  # noqa: S310
+                return {name.lower(): value for name, value in answer.headers.items()}
+        except (*_FAILURES, urllib.error.URLError):
+            return {}
+
+    def _expect_absence(self, error: FileNotFoundError, key: str) -> None:
+        """Return when it is the object that is missing, and raise when it is more: obstore tells both alike."""
+        explained = self._explained(error, key)
+        if not isinstance(explained, ObjectVanished):
+            raise explained from error
+
+    def _explained(self, error: Exception, key: str = "") -> StagegateError:
+        return explain(error, source=self.url, endpoint=self.endpoint, key=key)
+
+
+def _listed(meta: Any) -> Listed:
+    etag = (meta["e_tag"] or "").strip('"')
+    return Listed(meta["path"], meta["size"], etag, meta["last_modified"].timestamp())
+
+
+def memory_store(url: str) -> ObjectStore:
+    """A store that lives in this process, for tests and trials."""
+    return ObjectStore(MemoryStore(), url, "memory")
+
+
+def open_s3(place: Place, settings: S3Settings, *, retries: int = 0, idle: float = IDLE_SECONDS) -> ObjectStore:
+    """Open a bucket. Nothing is asked of the server yet.
+
+    Args:
+        place: The bucket; the key is not used.
+        settings: What the options say; the environment and the AWS files fill in what they leave open.
+        retries: How often obstore itself repeats a failed request.
+        idle: Seconds without a byte after which a read is given up.
+
+    Raises:
+        AccessDenied: There are no credentials.
+        UsageError: The profile or the CA file can't be used.
+    """
+    url = f"s3://{place.bucket}/"
+    found = resolve(settings, url=url)
+    endpoint = _endpoint(found.settings)
+    store = S3Store(
+        place.bucket,
+        config=_config(found, endpoint, place.bucket),  # type: ignore[arg-type]
+        client_options=_client(found.settings, endpoint, idle),  # type: ignore[arg-type]
+        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
+        credential_provider=found.provider,  # type: ignore[arg-type]
+    )
+    return ObjectStore(store, url, endpoint or "AWS")
+
+
+def _endpoint(settings: S3Settings) -> str:
+    """The endpoint with its scheme; empty means AWS."""
+    endpoint = settings.endpoint.rstrip("/")
+    if not endpoint:
+        return ""
+    if "://" not in endpoint:
+        endpoint = f"{'https' if settings.tls else 'http'}://{endpoint}"
+    parts = urllib.parse.urlsplit(endpoint)
+    if parts.username or parts.password or not parts.hostname:
+        raise UsageError(
+            "The endpoint is no usable address" if not parts.hostname else "The endpoint holds credentials",
+            hint="It looks like https://host:port; credentials go into `key` and `secret` or a block.",
+        )
+    return endpoint
+
+
+def _config(found: Resolved, endpoint: str, bucket: str) -> dict[str, Any]:
+    """Every setting is given, so that obstore does not look it up in the environment by rules of its own."""
+    settings = found.settings
+    virtual = settings.virtual_host
+    if virtual is None:
+        virtual = not endpoint and "." not in bucket
+    config: dict[str, Any] = {
+        "region": settings.region or "us-east-1",
+        "skip_signature": found.provider is None,
+        "virtual_hosted_style_request": virtual,
+    }
+    if settings.requester_pays:
+        config["request_payer"] = True
+    if endpoint:
+        if virtual:
+            scheme, host = endpoint.split("://", 1)
+            endpoint = f"{scheme}://{bucket}.{host}"
+        config["endpoint"] = config["aws_endpoint_url_s3"] = endpoint
+    return config
+
+
+def _client(settings: S3Settings, endpoint: str, idle: float) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=idle),
+        "timeout": timedelta(days=3650),
+    }
+    if settings.ca_file:
+        try:
+            options["root_certificate"] = Path(settings.ca_file).expanduser().read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"The CA file {settings.ca_file} can't be read: {error.strerror}", hint="Check the `verify` option."
+            ) from error
+    return options

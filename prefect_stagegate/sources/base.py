@@ -1,0 +1,87 @@
+"""What a source promises.
+
+A source lists objects with what fixes them (their pins), and reads exactly the bytes that a pin names. Bytes that it
+yields belong to the object as it was listed, or an error is raised: they are never spliced from two states of it.
+
+Every error that leaves a source is one of errors.py, and its `retryable` is the source's judgement: whoever reads never
+looks at a library's exception. A source may be used by many threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from prefect_stagegate.model import SourceObject
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Wanted = Callable[[str], bool]
+"""Whether a key is taken; what isn't is neither listed nor refused."""
+
+
+def everything(_: str) -> bool:
+    """Take every key."""
+    return True
+
+
+class Source(Protocol):
+    """One place that objects are read from. `open_source` makes one for a URL."""
+
+    url: str
+    """As people should see it: without credentials."""
+    identity: str
+    """Server and URL, without credentials; what the node remembers about pins is kept by it."""
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object, a page at a time, in no promised order, without a request per object.
+
+        Args:
+            wanted: Asked with each key, before anything about the object is judged.
+
+        Raises:
+            SourceError: There is nothing at the URL, it can't be listed, or an object can't be read as a file.
+        """
+
+    def find(self, key: str) -> SourceObject:
+        """The object as it is now.
+
+        Raises:
+            ObjectVanished: There is none.
+        """
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes from `start` to `end` (exclusive), in chunks that are valid until the next one is asked for.
+
+        Raises:
+            ObjectChanged: The object no longer has its pin.
+            ObjectVanished: It is gone.
+            SourceUnavailable: The server failed or stopped answering.
+        """
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Called once after the last byte of an object: raise `ObjectChanged` when its pin no longer holds.
+
+        A source whose every read is pinned has nothing to do.
+        """
+
+    def disowns_checksums(self, listed: SourceObject) -> bool:
+        """Asked when the bytes don't match an offered checksum: True when, at a closer look, it isn't one of the bytes."""
+
+    def close(self) -> None:
+        """Free what the source holds; it can't be used afterwards."""
+
+
+class BaseSource:
+    """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Do nothing: every read is pinned."""
+
+    def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
+        """Stand by the offered checksums."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,185 @@
+"""Local directories: disks, NFS and other mounted volumes, read natively.
+
+Symbolic links are followed where they lead inside the source's directory, and refused by name where they lead out of
+it: a delivery must not pull in what lies elsewhere on the machine. Pipes, sockets and devices are refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CHUNK = 1 << 20
+"""Bytes that are read at a time."""
+
+
+def local_path(url: str) -> Path:
+    """The path of a `file://` URL, or of a plain path.
+
+    Raises:
+        UsageError: The URL names another host.
+    """
+    if "://" not in url:
+        return Path(url).expanduser().absolute()
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{url!r} names the host {parts.netloc!r}", hint="A local path looks like file:///mnt/nas/.")
+    return Path(unquote(url.split("://", 1)[1].removeprefix("localhost")))
+
+
+class FileSource(BaseSource):
+    """A directory, or one file.
+
+    The pin is the modification time in nanoseconds with the inode: weak, because a program may set times back. It is
+    compared before and after each read, so that a file that changes meanwhile is found.
+
+    Args:
+        url: `file:///mnt/nas/flights/` or a path.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        path = local_path(url)
+        self.identity = f"file://{path}"
+        self._single = path.name if path.is_file() else ""
+        self._root = path.parent if self._single else path
+        self._real_root = os.path.realpath(self._root)
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file below the directory, as it is walked."""
+        if self._single:
+            if wanted(self._single):
+                yield self.find(self._single)
+            return
+        if not self._root.is_dir():
+            raise SourceError("There is no such directory", hint="Check that it is mounted.", source=self.url)
+        yield from self._walk("", (self._real_root,), wanted)
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        try:
+            return _object(key, (self._root / key).stat())
+        except OSError as error:
+            raise self._explained(error, key) from error
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes, through one buffer that is used again for each chunk."""
+        try:
+            descriptor = os.open(self._root / listed.key, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._explained(error, listed.key) from error
+        try:
+            self._check(descriptor, listed)
+            yield from self._chunks(descriptor, listed, start, end)
+            self._check(descriptor, listed)
+        finally:
+            os.close(descriptor)
+
+    def _chunks(self, descriptor: int, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        buffer = memoryview(bytearray(min(CHUNK, end - start)))
+        while start < end:
+            try:
+                count = os.preadv(descriptor, [buffer[: end - start]], start)
+            except OSError as error:
+                raise self._explained(error, listed.key) from error
+            if not count:
+                raise self._changed(listed)
+            yield buffer[:count]
+            start += count
+
+    def _check(self, descriptor: int, listed: SourceObject) -> None:
+        if _pin(os.fstat(descriptor)) != listed.pin or os.fstat(descriptor).st_size != listed.size:
+            raise self._changed(listed)
+
+    def _walk(self, folder: str, above: tuple[str, ...], wanted: Wanted) -> Iterator[SourceObject]:
+        """Walk one directory. `above` are the real paths of those that lead to it: a link back to one ends there."""
+        try:
+            with os.scandir(self._root / folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise self._explained(error, folder) from error
+        for entry in found:
+            key = folder + entry.name
+            if entry.is_dir():
+                yield from self._enter(entry, key, above, wanted)
+            elif wanted(key):
+                yield self._file(entry, key)
+
+    def _enter(
+        self, entry: os.DirEntry[str], key: str, above: tuple[str, ...], wanted: Wanted
+    ) -> Iterator[SourceObject]:
+        if not entry.is_symlink():
+            yield from self._walk(key + "/", (*above, os.path.join(above[-1], entry.name)), wanted)  # noqa: PTH118
+            return
+        real = os.path.realpath(entry.path)
+        if real in above or not wanted(key + "/"):
+            return
+        self._keep_inside(real, key)
+        yield from self._walk(key + "/", (*above, real), wanted)
+
+    def _file(self, entry: os.DirEntry[str], key: str) -> SourceObject:
+        if entry.is_symlink():
+            self._keep_inside(os.path.realpath(entry.path), key)
+        try:
+            found = entry.stat()
+        except OSError as error:
+            raise self._explained(error, key) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceError(
+                f"{key!r} is no file but a {_kind(found.st_mode)}",
+                hint="Leave it out by `exclude:`, or remove it.",
+                source=self.url,
+                object=key,
+            )
+        return _object(key, found)
+
+    def _keep_inside(self, real: str, key: str) -> None:
+        if real != self._real_root and not real.startswith(self._real_root.rstrip("/") + "/"):
+            raise SourceError(
+                f"The symbolic link {key!r} leads out of the source, to {real}",
+                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
+                source=self.url,
+                object=key,
+            )
+
+    def _changed(self, listed: SourceObject) -> ObjectChanged:
+        return ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
+
+    def _explained(self, error: OSError, key: str) -> SourceError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return ObjectVanished("The file is gone", source=self.url, object=key)
+        if isinstance(error, PermissionError):
+            hint = "Give this user the right to read it."
+            return AccessDenied("Access is denied", hint=hint, source=self.url, object=key)
+        return SourceUnavailable(f"The file can't be read: {error.strerror}", source=self.url, object=key)
+
+
+def _pin(found: os.stat_result) -> Pin:
+    return Pin("mtime", f"{found.st_mtime_ns}:{found.st_ino}", "weak")
+
+
+def _object(key: str, found: os.stat_result) -> SourceObject:
+    return SourceObject(key, found.st_size, _pin(found), found.st_mtime)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")
