@@ -32,7 +32,7 @@ def _seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server with an empty database for the whole run; flows and blocks of this process reach it."""
-    from prefect.testing.utilities import prefect_test_harness  # noqa: PLC0415 - takes seconds, and few tests need it
+    from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=60):
         yield

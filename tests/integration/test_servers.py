@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from pydantic import SecretStr
 
 from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.testing import servers
@@ -54,7 +55,9 @@ def test_without_the_command_the_error_says_what_to_install(tmp_path: Path, monk
 
 
 def test_the_prefect_server_keeps_blocks(prefect_server: None) -> None:
-    from prefect.blocks.system import Secret  # noqa: PLC0415 - takes seconds
+    from prefect.blocks.system import Secret
 
-    Secret(value="word").save("servers-test")
-    assert Secret.load("servers-test").get() == "word"
+    Secret[str](value=SecretStr("word")).save("servers-test")
+    loaded = Secret.load("servers-test")
+    assert isinstance(loaded, Secret)
+    assert loaded.get() == "word"

@@ -1,0 +1,1 @@
+"""Files that put the flows on a Prefect server; nothing imports this package."""

@@ -1,0 +1,1 @@
+"""Prefect flows: tasks put together, and nothing else."""

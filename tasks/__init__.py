@@ -1,0 +1,1 @@
+"""Prefect tasks, one step of the way each; every one can be imported alone."""
