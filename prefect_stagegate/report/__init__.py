@@ -1,0 +1,22 @@
+"""What people read about a decision: one model, and a writer for each place where it is read."""
+
+from prefect_stagegate.report.html import to_html
+from prefect_stagegate.report.json import to_json
+from prefect_stagegate.report.junit import to_junit
+from prefect_stagegate.report.markdown import to_markdown
+from prefect_stagegate.report.model import Person, Report, Row, Standing, build_report
+from prefect_stagegate.report.text import to_rich, to_text
+
+__all__ = [
+    "Person",
+    "Report",
+    "Row",
+    "Standing",
+    "build_report",
+    "to_html",
+    "to_json",
+    "to_junit",
+    "to_markdown",
+    "to_rich",
+    "to_text",
+]

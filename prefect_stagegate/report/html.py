@@ -1,0 +1,42 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no image, no network."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from prefect_stagegate.report.legible import spans, time_text
+from prefect_stagegate.report.model import Report, is_command, legible
+
+_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
+
+
+def to_html(report: Report) -> str:
+    """A page that a phone can show and a printer can print, in the light and in the dark.
+
+    Everything in it is escaped: file names and error messages come from whoever wrote the data.
+    """
+    return _template().render(report=legible(report))
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("prefect_stagegate.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["command"] = is_command
+    environment.filters.update(href=_href, spans=spans, time=time_text)
+    return environment.get_template("report.html")
+
+
+def _href(text: str) -> str:
+    """Where a contact or runbook leads; empty for anything but a web or mail address."""
+    if text.lower().startswith(("https://", "http://")):
+        return text
+    return f"mailto:{text}" if _MAIL.fullmatch(text) else ""

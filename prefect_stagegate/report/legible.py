@@ -1,0 +1,58 @@
+"""Names of files, columns and errors come from data and servers; this makes them safe to look at."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_ACTING = {"Cc", "Cs", "Co", "Cn"}
+_TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
+
+
+def legible_text(text: str) -> str:
+    r"""Write characters that act instead of showing as escapes; lines and tabs stay.
+
+    Those are the control characters, which terminals obey and XML forbids, lone surrogates, which stand for bytes
+    that aren't UTF-8, and marks that turn the direction of writing.
+
+    >>> legible_text("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if _shows(character) else _escape(character) for character in text)
+
+
+def one_line(text: str) -> str:
+    """The text with its lines joined by spaces, for a place that has only one."""
+    return " ".join(text.split())
+
+
+def spans(text: str) -> list[tuple[str, bool]]:
+    """The parts of a sentence, each with whether it stood between backticks.
+
+    >>> spans("run `stagegate gc`, or"), spans("a ` alone")
+    ([('run ', False), ('stagegate gc', True), (', or', False)], [('a ` alone', False)])
+    """
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return [(text, False)]
+    return [(part, number % 2 == 1) for number, part in enumerate(parts) if part]
+
+
+def time_text(stamp: str) -> str:
+    """A recorded time for people, to the minute.
+
+    >>> time_text("2026-03-01T03:00:00.000000Z")
+    '2026-03-01 03:00 UTC'
+    """
+    return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp.endswith("Z") else stamp
+
+
+def _shows(character: str) -> bool:
+    if character in "\n\t":
+        return True
+    return character not in _TURNING and unicodedata.category(character) not in _ACTING
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,241 @@
+"""The one model of a decision that people read. The writers beside it only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.spec import Spec
+
+STEPS = 5
+"""The most fixes that the list of what to do next names; the rest stand at their defects."""
+COMMANDS = ("stagegate ", "pip ")
+
+T = TypeVar("T")
+
+
+class Standing(IntEnum):
+    """What a check does to the decision, in the order in which people want to read it."""
+
+    REFUSES = 0
+    """Blocking, and failed."""
+    UNDECIDED = 1
+    """Blocking, and inconclusive."""
+    WAITS = 2
+    """Only somebody's answer is missing."""
+    NOTED = 3
+    """A warning, or something that its severity keeps from blocking."""
+    FINE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who may have to act."""
+
+    role: str
+    """`data`, `ai`, `infra`, `governance`, or `anybody`."""
+    contact: str
+    """What the spec's `owners` say; empty when they name nobody."""
+
+    def __str__(self) -> str:
+        return f"{self.role} ({self.contact})" if self.contact else self.role
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check of the gate."""
+
+    check: str
+    outcome: Outcome
+    severity: Severity
+    standing: Standing
+    owner: Person
+    summary: str
+    findings: tuple[Finding, ...]
+    awaiting: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in one word, with the severity where that is not `blocking`."""
+        word = "waiting" if self.awaiting else self.outcome.value.replace("-", " ")
+        plain = self.severity is Severity.BLOCKING or self.standing is Standing.FINE
+        return word if plain else f"{word} ({self.severity.value})"
+
+    @property
+    def found(self) -> tuple[Finding, ...]:
+        """The findings, or the summary as the only one, for a list in which each check must stand."""
+        return self.findings or (Finding(self.check, self.summary, "", self.outcome),)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A gate's decision, with who has to do what."""
+
+    dataset: str
+    digest: str
+    target: str
+    outcome: DecisionOutcome
+    reason: str
+    """Why it ended so, in one line."""
+    turn: tuple[Person, ...]
+    """Who acts next; nobody when the gate accepted."""
+    steps: tuple[str, ...]
+    """What to do, in order; commands as they are typed."""
+    rows: tuple[Row, ...]
+    """All checks, what decided first."""
+    runbook: str
+    policy: str
+    environment: str
+    at: str
+    expires: str
+    """When the decision stops holding; empty when it holds until something changes."""
+    requester: str
+
+    @property
+    def headline(self) -> str:
+        """Dataset, target and decision in one sentence."""
+        words = {
+            DecisionOutcome.ACCEPTED: "is accepted for",
+            DecisionOutcome.REFUSED: "is refused for",
+            DecisionOutcome.INCONCLUSIVE: "can't be decided on for",
+            DecisionOutcome.WAITING: "waits for approval to go to",
+        }
+        return f"{self.dataset} {words[self.outcome]} {self.target}"
+
+    @property
+    def whose_turn(self) -> str:
+        """Who acts next, in one line."""
+        return ", ".join(map(str, self.turn)) or "nobody: it may be promoted"
+
+    @property
+    def defects(self) -> tuple[Row, ...]:
+        """The checks that somebody should look at."""
+        return tuple(row for row in self.rows if row.standing is not Standing.FINE)
+
+
+def build_report(decision: Decision, spec: Spec) -> Report:
+    """Lay a decision out for people.
+
+    Args:
+        decision: What the gate said.
+        spec: Whose `owners` say whom each finding goes to.
+    """
+    rows = tuple(sorted((_row(answer, spec) for answer in decision.checks), key=lambda row: row.standing))
+    return Report(
+        dataset=decision.dataset,
+        digest=decision.digest,
+        target=decision.target,
+        outcome=decision.outcome,
+        reason=_reason(decision, rows),
+        turn=_turn(decision, rows, spec),
+        steps=_steps(decision, rows),
+        rows=rows,
+        runbook=spec.runbook or "",
+        policy=decision.policy,
+        environment=decision.environment,
+        at=decision.at,
+        expires=decision.expires,
+        requester=decision.requester,
+    )
+
+
+def legible(report: Report) -> Report:
+    """The report without characters that act on a terminal, break XML or turn the direction of writing."""
+    cleaned: Report = _clean(report)
+    return cleaned
+
+
+def is_command(text: str) -> bool:
+    """Whether a step or fix is typed as it stands."""
+    return text.startswith(COMMANDS)
+
+
+def _row(answer: Evidence, spec: Spec) -> Row:
+    return Row(
+        check=answer.check,
+        outcome=answer.outcome,
+        severity=answer.severity,
+        standing=_standing(answer),
+        owner=_person(answer.owner, spec),
+        summary=answer.summary,
+        findings=answer.findings,
+        awaiting=answer.awaiting,
+    )
+
+
+def _standing(answer: Evidence) -> Standing:
+    if answer.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE, Outcome.WAIVED):
+        return Standing.FINE
+    if answer.severity is not Severity.BLOCKING or answer.outcome is Outcome.WARN:
+        return Standing.NOTED
+    if answer.outcome is Outcome.FAIL:
+        return Standing.REFUSES
+    return Standing.WAITS if answer.awaiting else Standing.UNDECIDED
+
+
+def _person(role: str, spec: Spec) -> Person:
+    return Person(role, next((text for known, text in spec.owners.items() if known == role), ""))
+
+
+def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
+    """The rows that kept the gate from accepting."""
+    standing = {
+        DecisionOutcome.REFUSED: Standing.REFUSES,
+        DecisionOutcome.INCONCLUSIVE: Standing.UNDECIDED,
+        DecisionOutcome.WAITING: Standing.WAITS,
+    }.get(decision.outcome)
+    return tuple(row for row in rows if row.standing is standing)
+
+
+def _reason(decision: Decision, rows: tuple[Row, ...]) -> str:
+    deciding = ", ".join(row.check for row in _deciding(decision, rows))
+    noted = ", ".join(row.check for row in rows if row.standing is Standing.NOTED)
+    match decision.outcome:
+        case DecisionOutcome.ACCEPTED:
+            return f"Nothing blocks it; to look at: {noted}." if noted else "No check found anything."
+        case DecisionOutcome.REFUSED:
+            return f"It fails {deciding}."
+        case DecisionOutcome.WAITING:
+            return "All that is missing is an approval."
+        case DecisionOutcome.INCONCLUSIVE:
+            return f"There is no answer to {deciding}." if deciding else "No check of the gate applied to it."
+
+
+def _turn(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Person, ...]:
+    deciding = _deciding(decision, rows)
+    if decision.outcome is DecisionOutcome.WAITING:
+        roles = [role for row in deciding for role in row.awaiting]
+    else:
+        roles = [row.owner.role for row in deciding]
+    return tuple(_person(role, spec) for role in dict.fromkeys(roles))
+
+
+def _steps(decision: Decision, rows: tuple[Row, ...]) -> tuple[str, ...]:
+    version = f"{decision.dataset}@{decision.digest}"
+    if decision.accepted:
+        return (f"stagegate promote {version} --to {decision.target}",)
+    deciding = _deciding(decision, rows)
+    fixes = dict.fromkeys(finding.fix for row in deciding for finding in row.findings if finding.fix)
+    steps = list(fixes)[:STEPS]
+    if len(fixes) > STEPS:
+        steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
+    if any(row.owner.role == "data" and row.standing is Standing.REFUSES for row in deciding):
+        # What is wrong with the data can't be mended in a version, only in the next one.
+        steps.append("Stage the mended data with `stagegate stage SPEC`.")
+        version = f"{decision.dataset}@latest"
+    return (*steps, f"stagegate check {version} --gate {decision.target}")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        # Enumerations are strings too, of our own making.
+        return value if type(value) is not str else legible_text(value)
+    if isinstance(value, tuple):
+        return tuple(map(_clean, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _clean(getattr(value, field.name)) for field in fields(value)})
+    return value

@@ -1,0 +1,101 @@
+"""The report for terminals: a table with colours, and plain lines for logs and pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from prefect_stagegate.model import DecisionOutcome, Finding
+from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
+
+FINDINGS = 20
+"""The most findings of one check that a terminal shows."""
+_COLOURS = {
+    Standing.REFUSES: "bold red",
+    Standing.UNDECIDED: "bold magenta",
+    Standing.WAITS: "bold cyan",
+    Standing.NOTED: "yellow",
+    Standing.FINE: "green",
+}
+_DECISIONS = {
+    DecisionOutcome.ACCEPTED: "bold green",
+    DecisionOutcome.REFUSED: "bold red",
+    DecisionOutcome.INCONCLUSIVE: "bold magenta",
+    DecisionOutcome.WAITING: "bold cyan",
+}
+
+
+def to_rich(report: Report) -> RenderableType:
+    """Something to print on a `rich.console.Console`: the decision, the checks, whose turn it is and what to do."""
+    report = legible(report)
+    # Text, never markup: a file may be called `[red]`.
+    headline = Text.assemble((report.headline, _DECISIONS[report.outcome]), ". ", report.reason)
+    turn = Text.assemble(("Whose turn: ", "bold"), report.whose_turn)
+    return Group(headline, _table(report), turn, Text("What to do:", "bold"), *map(_step, report.steps))
+
+
+def _step(step: str) -> Text:
+    if is_command(step):
+        # Left to the terminal to wrap, so that it is copied without the line's end in it.
+        return Text(f"  {step}", "cyan", no_wrap=True, overflow="ignore")
+    return Text(f"  {step}")
+
+
+def _table(report: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("check", no_wrap=True)
+    table.add_column("outcome", max_width=14)
+    table.add_column("owner", no_wrap=True)
+    table.add_column("what was found", overflow="fold")
+    for row in report.rows:
+        verdict = Text(row.verdict, _COLOURS[row.standing])
+        table.add_row(Text(row.check), verdict, Text(row.owner.role), _found(row))
+    return table
+
+
+def _found(row: Row) -> Text:
+    text = Text(row.summary)
+    if row.standing is Standing.FINE:
+        return text
+    for finding in row.findings[:FINDINGS]:
+        text.append(f"\n{finding.subject}", "bold")
+        text.append(f": {finding.problem}")
+        if finding.fix:
+            text.append(f"\n  → {finding.fix}", "cyan")
+    return text.append(_more(row))
+
+
+def to_text(report: Report) -> str:
+    """The same as plain lines, without colours and whatever the width."""
+    return "\n".join(_lines(legible(report))) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"{report.headline}. {report.reason}"
+    width = max((len(row.check) for row in report.rows), default=0)
+    wide = max((len(row.verdict) for row in report.rows), default=0)
+    for row in report.rows:
+        yield f"  {row.verdict:<{wide}}  {row.check:<{width}}  {row.summary}  [{row.owner}]"
+        if row.standing is not Standing.FINE:
+            for finding in row.findings[:FINDINGS]:
+                yield from _finding_lines(finding)
+            if more := _more(row):
+                yield f"      {more.strip()}"
+    yield f"Whose turn: {report.whose_turn}"
+    yield "What to do:"
+    yield from (f"  {step}" for step in report.steps)
+
+
+def _finding_lines(finding: Finding) -> Iterator[str]:
+    yield f"      {finding.subject}: {finding.problem}"
+    if finding.fix:
+        yield f"        → {finding.fix}"
+
+
+def _more(row: Row) -> str:
+    more = len(row.findings) - FINDINGS
+    return f"\n… and {more} more; --json and --html have all of them" if more > 0 else ""
