@@ -1,0 +1,82 @@
+# `make` lists the targets. Everything lives in .venv; nothing is installed outside the project.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first that is new enough; `make setup PYTHON=…` names another.
+PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
+	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
+SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
+# What `make test-all` needs beyond Python, as names of Debian packages.
+DEBIAN_PACKAGES :=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format coverage bench lock schema clean debian-packages
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## build .venv with the `stagegate` command
+
+demo: setup ## run the main job on real data, from servers to promotion
+	$(BIN)/stagegate demo
+
+test: setup ## run the tests that need nothing but Python
+	$(BIN)/pytest --durations=10
+
+test-all: setup ## run every test; some need root and Debian packages
+	@missing=; for package in $(DEBIAN_PACKAGES); do \
+		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then echo "Debian packages are missing:$$missing. Run: apt-get install$$missing" >&2; exit 1; fi
+	$(BIN)/pytest -m "system or not system" --durations=10
+
+check: setup ## check format, lint, types and layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+coverage: setup ## run the tests and show the lines that none of them runs
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(BIN)/pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: setup ## measure staging against rclone, s5cmd, s3fs and the floor
+	$(BIN)/python benchmarks/run.py
+
+lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
+
+schema: setup ## write the JSON Schema of the spec
+	$(BIN)/stagegate schema > docs/stagegate.schema.json
+
+clean: ## remove .venv and everything that tools left
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+debian-packages:
+	@echo $(DEBIAN_PACKAGES)
+
+# Three steps, each done again only when what it depends on has changed.
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found." \
+		"Install one, or name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m ensurepip >/dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+$(VENV)/.locked: requirements.lock | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.locked
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
