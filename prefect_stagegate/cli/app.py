@@ -27,38 +27,41 @@ app = App(
 
 _GROUPS = {
     "The way of the data": {
-        "demo": "demo:demo",
-        "stage": "stage:stage",
-        "validate": "gate:validate",
-        "check": "gate:check",
-        "promote": "gate:promote",
-        "approve": "gate:approve",
-        "rollback": "gate:rollback",
+        "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
+        "stage": ("stage:stage", "Make a version from a spec's sources, or bring an existing version to this node."),
+        "validate": ("gate:validate", "Run a version's contract."),
+        "check": ("gate:check", "Gather the evidence that a gate requires, decide, and record the decision."),
+        "promote": ("gate:promote", "Move a target's ref to a version that its gate accepted."),
+        "approve": ("gate:approve", "Answer the recorded request to promote a version."),
+        "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
     },
     "Look and read": {
-        "ls": "look:ls",
-        "show": "look:show",
-        "diff": "look:diff",
-        "history": "look:history",
-        "path": "read:path",
-        "exec": "read:execute",
+        "ls": ("look:ls", "List datasets, their versions and refs, and what of it lies on this node."),
+        "show": ("look:show", "Show one version: its digest, its size and its entries."),
+        "diff": ("look:diff", "Tell how the entries of two versions differ."),
+        "history": ("look:history", "Tell who moved which ref to which version, when and why."),
+        "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
+        "exec": ("read:execute", "Run a command while its version is held."),
     },
     "Keep the cache": {
-        "verify": "maintain:verify",
-        "gc": "maintain:gc",
-        "pin": "maintain:pin",
-        "unpin": "maintain:unpin",
+        "verify": ("maintain:verify", "Hash the files of this node's versions again and compare with their manifests."),
+        "gc": ("maintain:gc", "Remove from this node's cache what no ref, lease or pin needs."),
+        "pin": ("maintain:pin", "Keep a version on this node, whatever its refs do."),
+        "unpin": ("maintain:unpin", "Take a version's pins away."),
     },
     "Write specs": {
-        "schema": "describe:schema",
-        "checks": "describe:checks",
+        "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
+        "checks": ("describe:checks", "List the checks that a gate may require, or explain one."),
     },
 }
+"""Where each command lies, and its line in the overview, which must not import them all."""
+
 
 for _title, _commands in _GROUPS.items():
     _group = Group.create_ordered(_title)
-    for _name, _place in _commands.items():
-        app.command(f"prefect_stagegate.cli.{_place}", name=_name, group=_group)
+    for _order, (_name, (_place, _line)) in enumerate(_commands.items()):
+        _path = f"prefect_stagegate.cli.{_place}"
+        app.command(_path, name=_name, group=_group, help=_line, help_epilogue="", sort_key=_order)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -28,7 +28,8 @@ def path(address: str, /, *, places: Places | None = None) -> None:
     address
         DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
     """
-    say(str(locate(_open_cache(places), Address.parse(address)).path))
+    wanted = Address.parse(address)
+    say(str(locate(_open_cache(places), wanted).path))
 
 
 def execute(
@@ -50,7 +51,8 @@ def execute(
     """
     if not command:
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
-    with hold_dataset(_open_cache(places), Address.parse(address), what=command[0]) as held:
+    wanted = Address.parse(address)
+    with hold_dataset(_open_cache(places), wanted, what=command[0]) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
         told = {"STAGEGATE_DATASET_PATH": str(held.path), "STAGEGATE_DATASET_DIGEST": held.digest}
         try:

@@ -32,7 +32,9 @@ def check(where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecL
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
     question = ask_about(where, version, policy)
     decision = judge(question, _gather(where, question))
-    where.catalog.put_attestation(dataset, digest, gate, attest(decision, question.environment))
+    where.catalog.put_attestation(
+        dataset, digest, gate, attest(decision, question.environment, question.request, question.approvals)
+    )
     if decision.outcome is DecisionOutcome.WAITING and question.request is None:
         where.catalog.put_request(dataset, digest, gate, policy.policy, where.identity)
     return decision
