@@ -20,7 +20,7 @@ __all__ = ["open_dataset"]
 
 def __getattr__(name: str) -> Any:
     if name == "open_dataset":
-        from prefect_stagegate.operations.read import open_dataset  # noqa: PLC0415
+        from prefect_stagegate.operations.read import open_dataset
 
         return open_dataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,7 +44,7 @@ class Seal:
 
 
 def row(entry: Entry) -> bytes:
-    """The entry's line, as the digest and `stagegate show --rows` see it.
+    r"""The entry's line, as the digest and `stagegate show --rows` see it.
 
     >>> row(Entry("a.txt", 3, "blake3:ab"))
     b'a.txt\\x003\\x00blake3:ab\\n'
@@ -69,13 +69,16 @@ def path_problem(path: str) -> str:
         return "it has a control character"
     if len(encoded) > PATH_BYTES:
         return f"it is longer than {PATH_BYTES} bytes"
-    for segment in path.split("/"):
-        if not segment:
-            return "it has an empty segment" if path else "it is empty"
-        if segment in (".", ".."):
-            return f'it has a segment "{segment}"'
-        if len(segment.encode()) > SEGMENT_BYTES:
-            return f"a name in it is longer than {SEGMENT_BYTES} bytes"
+    return next(filter(None, map(_segment_problem, path.split("/"))), "")
+
+
+def _segment_problem(segment: str) -> str:
+    if not segment:
+        return "it is empty, or has an empty segment"
+    if segment in (".", ".."):
+        return f'it has a segment "{segment}"'
+    if len(segment.encode()) > SEGMENT_BYTES:
+        return f"a name in it is longer than {SEGMENT_BYTES} bytes"
     return ""
 
 

@@ -102,6 +102,8 @@ class SourceObject:
 
 
 class Action(StrEnum):
+    """What a plan says about one object."""
+
     REUSE = "reuse"
     """The bytes are in the cache under a digest that this pin is known to have."""
     FETCH = "fetch"
@@ -181,6 +183,7 @@ class Version:
 
     @property
     def address(self) -> str:
+        """What commands take: `nycflights@sha256:…`."""
         return f"{self.dataset}@{self.digest}"
 
 
@@ -190,7 +193,7 @@ class Version:
 class Outcome(StrEnum):
     """What came out of a check. Only `PASS`, `WARN`, `WAIVED` and `NOT_APPLICABLE` let a gate accept."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - an outcome
     WARN = "warn"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
@@ -253,6 +256,8 @@ class Evidence:
 
 
 class DecisionOutcome(StrEnum):
+    """What a gate decided."""
+
     ACCEPTED = "accepted"
     REFUSED = "refused"
     INCONCLUSIVE = "inconclusive"
@@ -281,6 +286,7 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
+        """Whether the version may go where the gate leads."""
         return self.outcome is DecisionOutcome.ACCEPTED
 
 

@@ -47,13 +47,13 @@ class Cache:
     @cached_property
     def blobs(self) -> Blobs:
         """The content by digest."""
-        from prefect_stagegate.cache.blobs import Blobs  # noqa: PLC0415
+        from prefect_stagegate.cache.blobs import Blobs
 
         return Blobs(self.layout)
 
     @cached_property
     def memory(self) -> PinMemory:
         """What pins are known to name."""
-        from prefect_stagegate.cache.memory import PinMemory  # noqa: PLC0415
+        from prefect_stagegate.cache.memory import PinMemory
 
         return PinMemory(self.layout.index)

@@ -7,6 +7,7 @@ of the leases, and unlinked after it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,11 @@ from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.views import Views, remove_tree
+
+SCRATCH = ("view-", "ref-", "format-")
+"""What the names in `ingest/` begin with that no later run can go on with."""
+RESUME_SECONDS = 24 * 3600
+"""How long a half-fetched object waits for a run that resumes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
             writers = [lease for lease in leases if lease.kind is LeaseKind.WRITER]
             blobs = [] if writers else [path for path in _blobs(layout) if path.stat().st_ino not in held]
             size = sum(path.stat().st_size for path in blobs)
-            strays = [] if writers else list(layout.ingest.iterdir())
+            strays = [] if writers else list(_strays(layout))
             if not dry_run:
                 for dataset, digest in doomed:
                     views.discard(dataset, digest)
@@ -74,6 +80,13 @@ def _named(refs: Refs) -> set[tuple[str, str]]:
 
 def _blobs(layout: Layout) -> Iterator[Path]:
     return (path for folder in layout.blobs.iterdir() for path in folder.iterdir())
+
+
+def _strays(layout: Layout) -> Iterator[Path]:
+    """What dead writers left: scratch files at once, half-fetched objects after a day in which nobody resumed them."""
+    for path in layout.ingest.iterdir():
+        if path.name.startswith(SCRATCH) or time.time() - path.lstat().st_mtime > RESUME_SECONDS:
+            yield path
 
 
 def _inodes(layout: Layout, views: list[tuple[str, str]]) -> set[int]:

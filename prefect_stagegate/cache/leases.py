@@ -1,4 +1,4 @@
-"""Leases: who uses this cache now. A lease is a file locked by its holder, so it ends with the holder, whatever ends it.
+"""Leases: who uses this cache now. A lease is a file that its holder has locked, so it ends with the holder.
 
     leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …}
 
@@ -86,7 +86,7 @@ class Leases:
 
     @contextmanager
     def frozen(self) -> Iterator[list[Lease]]:
-        """Keep anybody from making a lease during the block, and give the live ones. Files of dead holders are removed."""
+        """Let nobody make a lease during the block, and give the live ones. Files of dead holders are removed."""
         with self._locked(fcntl.LOCK_EX):
             live = self.live()
             keep = {lease.id for lease in live}

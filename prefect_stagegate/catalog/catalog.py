@@ -42,7 +42,7 @@ class Catalog:
         elif found != FORMAT:
             raise CatalogError(
                 f"The catalog {records.url} has the format {found[:60].decode(errors='replace').strip()!r}",
-                hint=f"This release reads {FORMAT.decode().strip()!r}: use the release that wrote it, or another catalog.",
+                hint="Use the release that wrote it, or another catalog.",
             )
         return cls(records)
 
@@ -147,7 +147,7 @@ class Catalog:
         """A ref's whole log, the oldest entry first, its chain of hashes checked."""
         return RefLog(self._records, dataset, ref).entries()
 
-    def move_ref(
+    def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
         dataset: str,
         ref: str,
@@ -195,7 +195,7 @@ class Catalog:
             known = ", ".join(self.refs(address.dataset)) or "none yet"
             raise UnknownRef(
                 f"{address.dataset} has no ref {ref!r}",
-                hint=f"Its refs: {known}. A target's ref appears with `stagegate promote {address.dataset} --to TARGET`.",
+                hint=f"Its refs: {known}. `stagegate promote {address.dataset} --to TARGET` makes a target's ref.",
                 dataset=address.dataset,
             )
         return entry.digest

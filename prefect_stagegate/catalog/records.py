@@ -44,6 +44,7 @@ class DirectoryRecords:
         self.url = str(root)
 
     def read(self, key: str) -> bytes | None:
+        """The file's bytes, or None when there is none."""
         try:
             return (self.root / key).read_bytes()
         except FileNotFoundError:
@@ -52,16 +53,20 @@ class DirectoryRecords:
             raise self._failed("read", error) from error
 
     def create(self, key: str, data: bytes) -> bool:
+        """Link a new file into its place; False when the name is taken."""
         return self._write(key, data, os.link)
 
     def replace(self, key: str, data: bytes) -> None:
+        """Rename a file over the one that may be there."""
         self._write(key, data, os.replace)
 
     def keys(self, prefix: str) -> Iterator[str]:
+        """The files below a folder, sorted; scratch files, whose names begin with a dot, are none."""
         names = sorted(path for path in (self.root / prefix).rglob("*") if path.is_file())
         return (str(path.relative_to(self.root)) for path in names if not path.name.startswith("."))
 
     def folders(self, prefix: str) -> list[str]:
+        """The folders directly in a folder, sorted."""
         folder = self.root / prefix
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
@@ -117,6 +122,6 @@ def open_records(url: str, options: Mapping[str, Any]) -> Records:
     if not separator or scheme == "file":
         return DirectoryRecords(Path(rest if separator else url).expanduser().absolute())
     # Object stores take a while to import, and a local catalog needs none.
-    from prefect_stagegate.objects import ObjectRecords  # noqa: PLC0415
+    from prefect_stagegate.objects import ObjectRecords
 
     return ObjectRecords(url, options)

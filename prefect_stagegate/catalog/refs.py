@@ -1,4 +1,4 @@
-"""The log of a ref: numbered entries, each holding the hash of the one before. Creating the next number moves the ref."""
+"""The log of a ref: numbered entries, each holding the hash of the one before. Creating the next moves the ref."""
 
 from __future__ import annotations
 

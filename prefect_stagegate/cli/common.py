@@ -27,20 +27,23 @@ class Places:
 
     def workspace(self) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name."""
-        from prefect_stagegate.cli.credentials import load_block  # noqa: PLC0415
-        from prefect_stagegate.model import Identity  # noqa: PLC0415
-        from prefect_stagegate.operations.workspace import open_workspace  # noqa: PLC0415
+        from prefect_stagegate.cli.credentials import load_block
+        from prefect_stagegate.model import Identity
+        from prefect_stagegate.operations.workspace import open_workspace
 
         who = Identity(self.identity, "declared") if self.identity else None
         return open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
 
+
+STEP = 1024
+"""From one binary unit to the next."""
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
 
 
 def print_json(value: Any) -> None:
     """Write a value of dataclasses, dictionaries and lists to standard output."""
-    import orjson  # noqa: PLC0415
+    import orjson
 
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
 
@@ -57,11 +60,11 @@ def size(count: int) -> str:
     ('999 B', '1.4 MiB', '0 B')
     """
     value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= STEP and len(units) > 1:
+        value /= STEP
+        units.pop(0)
+    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def short(digest: str) -> str:

@@ -8,6 +8,6 @@ from typing import Any
 
 def load_block(name: str) -> Mapping[str, Any]:
     """The storage options behind a block, for example `aws-credentials/onprem`."""
-    from prefect_stagegate.blocks import storage_options  # noqa: PLC0415
+    from prefect_stagegate.blocks import storage_options
 
     return storage_options(name)

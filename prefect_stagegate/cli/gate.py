@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say, short
-from prefect_stagegate.errors import ExitCode
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Outcome, Promotion, Validation
+from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.model import Address, DecisionOutcome, Outcome, Promotion, Validation
 from prefect_stagegate.operations import approve as approving
 from prefect_stagegate.operations import check as checking
-from prefect_stagegate.operations.address import read_spec, stored_spec
+from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.promote import promote as move_up
 from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import PlannedCheck
+from prefect_stagegate.report import build_report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 
 _CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
@@ -57,7 +60,8 @@ def _tell_validation(found: Validation) -> None:
     say(f"{found.dataset}@{short(found.digest)}: {'passed' if found.passed else 'not passed'}")
     for table in found.tables:
         say(
-            f"table {table.name}: {table.files} files, {table.rows} rows, {table.evaluated} expectations, {table.failed} failed"
+            f"table {table.name}: {table.files} files, {table.rows} rows, "
+            f"{table.evaluated} expectations, {table.failed} failed"
         )
     for evidence in found.evidence:
         say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
@@ -94,15 +98,37 @@ def check(  # noqa: PLR0913 - one parameter a flag
     """
     where = (places or Places()).workspace()
     if plan:
-        _tell_plan(where, what, gate, spec, json=json)
+        _tell_plan(checking.preview_check(where, what, gate, spec=spec), json=json)
         return
     decision = checking.check(where, what, gate, spec=spec)
-    report = _report(where, decision, spec)
-    for path, writer in ((html, "html"), (markdown, "markdown"), (junit, "junit")):
+    report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
+    for path, written in ((html, to_html), (markdown, to_markdown), (junit, to_junit)):
         if path:
-            report.write(path, writer)
-    report.print(json=json)
+            _write(path, written(report))
+    if json:
+        say(to_json(report).rstrip())
+    elif sys.stdout.isatty():
+        Console().print(to_rich(report))
+    else:
+        say(to_text(report).rstrip())
     sys.exit(_CODES[decision.outcome])
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise UsageError(f"The report can't be written to {path}: {error.strerror}") from error
+
+
+def _tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
+    if json:
+        lines = [(one.requirement.check, one.state, one.reason) for one in planned]
+        print_json([dict(zip(("check", "state", "reason"), line, strict=True)) for line in lines])
+        return
+    for one in planned:
+        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else f"to be asked: {one.reason}"
+        say(f"{one.requirement.check:<18} {one.state:<8} {held}")
 
 
 def promote(

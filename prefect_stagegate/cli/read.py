@@ -56,7 +56,7 @@ def execute(
         words = [word.replace("{}", str(held.path)) for word in command]
         told = {"STAGEGATE_DATASET_PATH": str(held.path), "STAGEGATE_DATASET_DIGEST": held.digest}
         try:
-            code = subprocess.run(words, env=os.environ | told, check=False).returncode  # noqa: S603
+            code = subprocess.run(words, env=os.environ | told, check=False).returncode
         except OSError as error:
             raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error
     sys.exit(code if code >= 0 else 128 - code)

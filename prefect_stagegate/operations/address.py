@@ -1,4 +1,4 @@
-"""What a user named: a version by dataset and ref, or a spec, which means the `latest` of its dataset under that spec."""
+"""What a user named: a version by dataset and ref, or a spec, which means the `latest` of its dataset under it."""
 
 from __future__ import annotations
 

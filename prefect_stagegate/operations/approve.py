@@ -20,7 +20,7 @@ def open_request(where: Workspace, address: Address, to: str) -> Request:
     if found is None:
         raise UsageError(
             f"Nobody asked to promote {address} to {to}",
-            hint=f"`stagegate check {address} --gate {to}` records the request when an approval is all that is missing.",
+            hint=f"`stagegate check {address} --gate {to}` records a request when only an approval is missing.",
             dataset=address.dataset,
         )
     return found

@@ -1,4 +1,4 @@
-"""Sorted records of a staging that may be longer than memory: private temporary SQLite tables, gone with the process."""
+"""Sorted records of a staging that may be longer than memory: private, temporary SQLite tables."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.errors import RefConflict, UnknownRef, UsageError
+from prefect_stagegate.errors import RefConflict, UsageError
 from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import LATEST, Action, Address, Origin, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.model import LATEST, Action, Address, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
 from prefect_stagegate.operations.ledger import Ledger, Paths
 from prefect_stagegate.operations.sources import Sources, open_sources

@@ -1,5 +1,4 @@
 import errno
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +102,7 @@ def test_a_lease_lives_as_long_as_its_process(cache: Cache) -> None:
         "    print('held', flush=True); sys.stdin.read()\n"
     )
     words = [sys.executable, "-c", script, str(cache.root), V1]
-    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout
     assert holder.stdout.readline() == b"held\n"
     assert [(lease.what, lease.pid) for lease in cache.leases.live()] == [("training", holder.pid)]
@@ -168,4 +167,4 @@ def test_a_view_that_was_killed_half_built_is_collected(cache: Cache) -> None:
     (stray / "sub").chmod(0o555)
     collect(cache.layout)
     assert not stray.exists()
-    assert os.listdir(cache.layout.trash) == []
+    assert list(cache.layout.trash.iterdir()) == []
