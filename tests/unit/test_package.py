@@ -1,0 +1,117 @@
+"""What is installed is what the repository holds, and importing it costs little."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+import prefect_stagegate
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LINKED = ("deployments", "flows", "tasks", "validations")
+# In two halves, so that this file doesn't hold what it looks for.
+REGISTRIES = [first + "." + last for first, last in [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")]]
+HEAVY = ("prefect", "great_expectations", "duckdb", "pyarrow", "pandas", "obstore", "pydantic")
+
+
+def package_files(package: Path) -> Iterator[str]:
+    """Every file of the package through its links, as a wheel names it."""
+    for folder in (package, *(package / name for name in LINKED)):
+        for path in folder.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(package.parent).as_posix()
+
+
+def build(tree: Path, kind: str) -> Path:
+    """Build a `wheel` or `sdist` of `tree` with what is installed here."""
+    dist = tree / "dist"
+    call = f"from setuptools import build_meta; build_meta.build_{kind}({str(dist)!r})"
+    done = subprocess.run([sys.executable, "-c", call], cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = dist.iterdir()
+    return built
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what a distribution is built from, links kept as links."""
+    tree = tmp_path / "tree"
+    for part in ("prefect_stagegate", *LINKED):
+        shutil.copytree(ROOT / part, tree / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, tree)
+    return tree
+
+
+def test_each_folder_with_an_init_is_listed() -> None:
+    package = ROOT / "prefect_stagegate"
+    inits = (Path(name) for name in package_files(package) if name.endswith("/__init__.py"))
+    assert PYPROJECT["tool"]["setuptools"]["packages"] == sorted(".".join(init.parent.parts) for init in inits)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = PYPROJECT["project"]["version"]
+    assert prefect_stagegate.__version__ == version
+    assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("group", ["console_scripts", "prefect.collections", "fsspec.specs"])
+def test_entry_points_load(group: str) -> None:
+    ours = [entry for entry in entry_points(group=group) if entry.value.startswith("prefect_stagegate.")]
+    assert ours
+    for entry in ours:
+        assert entry.load()
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    program = f"import prefect_stagegate, sys; print(*sorted(set(sys.modules) & {set(HEAVY)!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_a_wheel_holds_every_file_of_the_package(tree: Path) -> None:
+    with ZipFile(build(tree, "wheel")) as wheel:
+        packed = {name for name in wheel.namelist() if name.startswith("prefect_stagegate/")}
+    assert packed == set(package_files(ROOT / "prefect_stagegate"))
+
+
+def test_a_wheel_built_from_an_sdist_is_the_same(tree: Path) -> None:
+    with tarfile.open(build(tree, "sdist")) as sdist:
+        sdist.extractall(tree / "unpacked", filter="data")
+    (unpacked,) = (tree / "unpacked").iterdir()
+    with ZipFile(build(unpacked, "wheel")) as wheel:
+        packed = {name for name in wheel.namelist() if name.startswith("prefect_stagegate/")}
+    assert packed == set(package_files(ROOT / "prefect_stagegate"))
+
+
+def test_each_locked_package_has_hashes() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    locked = re.split(r"\n(?=[a-zA-Z0-9])", text)[1:]
+    assert len(locked) > 50
+    assert [entry.splitlines()[0] for entry in locked if "--hash=sha256:" not in entry] == []
+
+
+def test_each_direct_dependency_is_locked() -> None:
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    groups = PYPROJECT["dependency-groups"].values()
+    wanted = [*PYPROJECT["project"]["dependencies"], *(line for group in groups for line in group)]
+    names = {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in wanted if isinstance(line, str)}
+    assert names <= locked
+
+
+def test_no_file_names_a_package_index() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [ROOT / name for name in tracked.stdout.split("\0") if name]
+    hosts = re.compile("|".join(map(re.escape, REGISTRIES)).encode())
+    assert [file for file in files if file.is_file() and hosts.search(file.read_bytes())] == []
