@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ class SeaweedFS:
         return {"endpoint_url": self.endpoint_url, "key": keys.key, "secret": keys.secret}
 
     def client(self) -> Any:
-        """An s3fs file system of the owner's that remembers no listings: `pipe`, `cat`, `find`, `rm`, …"""
+        """An s3fs file system of the owner's, with `pipe`, `cat`, `find`, `rm` and more; it remembers no listings."""
         return fsspec.filesystem("s3", **self.storage_options, use_listings_cache=False)
 
     def bucket(self, name: str) -> str:
@@ -118,7 +118,7 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
     log = directory / "weed.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
+            tied_to_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -132,6 +132,11 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
     finally:
         process.kill()  # SIGTERM would take more than ten seconds, and nothing in memory is missed
         process.wait()
+
+
+def tied_to_parent(command: Sequence[str]) -> list[str]:
+    """A command line that runs `command` and whose process is killed when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
 def _weed() -> str:
@@ -195,7 +200,7 @@ def _wait_until_ready(server: SeaweedFS, process: subprocess.Popen[bytes], deadl
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=2):
+        with urlopen(url, timeout=2):  # noqa: S310 - our own address
             return True
     except HTTPError:
         return True  # a refusal is an answer
