@@ -14,6 +14,8 @@
     │   ├── ObjectVanished         an object that was listed is gone
     │   ├── ObjectChanged          an object changed while it was read     (retryable)
     │   └── ChecksumMismatch       bytes don't match a checksum or digest  (retryable)
+    ├── TransferFailed             exit 3: more objects failed than may; each is named  (retryable if one of them is)
+    ├── Cancelled                  exit 3: somebody stopped it; what was fetched stays for the next run
     ├── CacheError                 exit 3: the cache can't be used as asked
     │   └── NoSpace                the volume or quota is full
     ├── CatalogError               exit 3: the catalog can't be used as asked
@@ -67,7 +69,7 @@ class StagegateError(Exception):
         object: The object's key below the source, or its path in the dataset.
     """
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     exit_code: ClassVar[ExitCode] = ExitCode.ERROR
 
     def __init__(
@@ -169,6 +171,24 @@ class ObjectChanged(SourceError):
 
 class ChecksumMismatch(SourceError):
     retryable = True
+
+
+class TransferFailed(StagegateError):
+    """More objects failed than were allowed to; everything that succeeded stays in the cache.
+
+    Args:
+        failures: What each failed object met; its `object` is the path in the dataset.
+    """
+
+    def __init__(self, failures: Sequence[StagegateError]) -> None:
+        count = f"{len(failures)} object{'s' if len(failures) != 1 else ''}"
+        super().__init__(f"{count} could not be staged:\n" + "\n".join(f"  {failure}" for failure in failures))
+        self.failures = tuple(failures)
+        self.retryable = any(failure.retryable for failure in failures)
+
+
+class Cancelled(StagegateError):
+    pass
 
 
 class CacheError(StagegateError):

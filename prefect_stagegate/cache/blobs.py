@@ -10,6 +10,7 @@ before anything names them.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -176,6 +177,4 @@ def _is_sound(path: Path, digest: str) -> bool:
 
 
 def _refuses_links(error: OSError) -> bool:
-    import errno  # noqa: PLC0415
-
     return error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)

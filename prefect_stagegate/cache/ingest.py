@@ -75,8 +75,11 @@ class Claim:
         os.close(self.file)
 
     def keep(self) -> None:
-        """Give the claim up and leave what was written for whoever takes it next."""
-        os.close(self.file)
+        """Give the claim up and leave what was written for whoever takes it next; without a journal that is nothing."""
+        if self.journal.exists():
+            os.close(self.file)
+        else:
+            self.drop()
 
     @property
     def journal(self) -> Path:

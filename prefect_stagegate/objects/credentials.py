@@ -73,8 +73,8 @@ def _fixed(settings: S3Settings) -> Provider:
 
 def _from_botocore(given: S3Settings, settings: S3Settings, url: str) -> Resolved:
     # It takes 0.4 s, and most sources don't need it.
-    import botocore.session  # type: ignore[import-untyped]  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
 
     try:
         session = botocore.session.Session(profile=given.profile or None)

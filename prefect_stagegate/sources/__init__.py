@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def _files(url: str, options: Options, idle: float) -> Source:
-    from prefect_stagegate.sources.files import FileSource  # noqa: PLC0415
+    from prefect_stagegate.sources.files import FileSource
 
     del options, idle
     return FileSource(url)
 
 
 def _s3(url: str, options: Options, idle: float) -> Source:
-    from prefect_stagegate.objects import translate  # noqa: PLC0415
-    from prefect_stagegate.sources.s3 import S3Source  # noqa: PLC0415
+    from prefect_stagegate.objects import translate
+    from prefect_stagegate.sources.s3 import S3Source
 
     settings, left = translate(options)
     if left:
@@ -36,7 +36,7 @@ def _s3(url: str, options: Options, idle: float) -> Source:
 
 
 def _fsspec(url: str, options: Options, idle: float) -> Source:
-    from prefect_stagegate.sources.anyfs import FsspecSource  # noqa: PLC0415
+    from prefect_stagegate.sources.anyfs import FsspecSource
 
     return FsspecSource(url, options, idle=idle)
 

@@ -67,7 +67,7 @@ class Source(Protocol):
         """
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
-        """Asked when the bytes don't match an offered checksum: True when, at a closer look, it isn't one of the bytes."""
+        """Asked when the bytes don't match a checksum: True when, at a closer look, it isn't one of the bytes."""
 
     def close(self) -> None:
         """Free what the source holds; it can't be used afterwards."""

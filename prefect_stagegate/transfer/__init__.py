@@ -1,0 +1,148 @@
+"""Plan + sources + cache → receipts: every planned object's bytes in the cache, verified.
+
+    plan ──→ schedule ──→ threads: claim → read → hash and write → judge → commit ──→ remember ──→ receipts
+
+Retries have one owner, and it is here: per read, with a budget per source. What is in the cache stays there, whatever
+ends a transfer: the next run goes on from it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from prefect_stagegate.errors import Cancelled, TransferFailed
+from prefect_stagegate.model import PlannedObject, Receipt
+from prefect_stagegate.transfer.engine import Engine
+from prefect_stagegate.transfer.intake import Done, Intake, Store
+from prefect_stagegate.transfer.job import SourceGroup
+from prefect_stagegate.transfer.limits import Limits
+from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
+from prefect_stagegate.transfer.retry import Stop
+
+__all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "transfer"]
+
+BATCH = 128
+"""Objects that are remembered in one transaction."""
+BATCH_SECONDS = 0.05
+"""How long an object waits for others to be remembered with."""
+_TICK = 0.2
+
+
+class Transfer(Iterator[Receipt]):
+    """A transfer that runs while its receipts are taken. Close it, or take all of them.
+
+    Attributes:
+        stats: What was done so far, with the failures.
+    """
+
+    def __init__(self, receipts: Iterator[Receipt], stats: TransferStats) -> None:
+        self._receipts = receipts
+        self.stats = stats
+
+    def __next__(self) -> Receipt:
+        return next(self._receipts)
+
+    def close(self) -> None:
+        """Stop; what was fetched stays."""
+        if hasattr(self._receipts, "close"):
+            self._receipts.close()
+
+
+def transfer(
+    plan: Iterable[PlannedObject],
+    sources: Sequence[SourceGroup],
+    cache: Store,
+    *,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+    max_failed: int = 0,
+) -> Transfer:
+    """Bring every planned object's bytes into the cache.
+
+    The plan is read by another thread, lazily, while objects are brought in. Receipts come as objects are done. Memory
+    is bounded by `limits`, never by the size or the number of objects. When the last receipt was given and the iterator
+    has ended, everything is durable.
+
+    Args:
+        plan: What to do with each object.
+        sources: The sources, by the position that planned objects name.
+        cache: Where the bytes go.
+        limits: How much may be taken of machine and network.
+        progress: Told what happens, from several threads.
+        cancel: Set it to stop within two seconds.
+        max_failed: Objects that may fail; `stats.failures` has them.
+
+    Raises:
+        TransferFailed: More objects failed; each is named with its reason.
+        Cancelled: `cancel` was set.
+        CacheError, NoSpace: The cache can't take the bytes.
+        StagegateError: What reading the plan raised.
+    """
+    limits, progress, stats = limits or Limits(), progress or Silent(), TransferStats()
+    stop = Stop(cancel)
+    members = [source for group in sources for source in group.members()]
+    intake = Intake(cache, members, limits, progress, stop, stats)
+    return Transfer(_run(intake, Engine(intake, plan, sources, max_failed), max_failed), stats)
+
+
+def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
+    engine.start()
+    try:
+        for batch in _batches(engine, intake.stop):
+            _remember(intake, batch)
+            for done in batch:
+                intake.stats.count(done.receipt)
+                intake.progress.done(done.receipt)
+                yield done.receipt
+        if engine.fatal:
+            raise engine.fatal
+        if intake.stop.cancelled:
+            raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
+    finally:
+        engine.stop()
+        _remember(intake, list(_left_over(engine)))
+    with intake.store.memory.confirmed():
+        intake.store.blobs.sync()
+    if len(intake.stats.failures) > max_failed:
+        raise TransferFailed(intake.stats.failures)
+
+
+def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
+    """The results in batches, until all threads have ended or something ends the transfer."""
+    while not stop:
+        batch: list[Done] = []
+        until = time.monotonic() + _TICK
+        while len(batch) < BATCH and (left := until - time.monotonic()) > 0:
+            try:
+                done = engine.results.get(timeout=left)
+            except queue.Empty:
+                break
+            if done is None:
+                yield batch
+                return
+            if not batch:
+                until = time.monotonic() + BATCH_SECONDS
+            batch.append(done)
+        yield batch
+
+
+def _left_over(engine: Engine) -> Iterator[Done]:
+    while True:
+        try:
+            done = engine.results.get_nowait()
+        except queue.Empty:
+            return
+        if done:
+            yield done
+
+
+def _remember(intake: Intake, batch: list[Done]) -> None:
+    """Note what came in, then let go of the claims: who waits for one finds the digest."""
+    intake.store.memory.remember(row for done in batch if (row := done.row))
+    for done in batch:
+        if done.claim:
+            done.claim.drop()

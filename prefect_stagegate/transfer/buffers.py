@@ -1,0 +1,132 @@
+"""Page-aligned buffers, as many as memory allows, and files that are written from them past the page cache."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import threading
+
+from prefect_stagegate.transfer.limits import BLOCK
+
+
+class Buffers:
+    """A fixed number of buffers of one part each; they are made when they are first needed, and used again.
+
+    Args:
+        count: How many there may be.
+        size: Bytes of each; a multiple of 4096.
+    """
+
+    def __init__(self, count: int, size: int) -> None:
+        self._size = size
+        self._count = self._unmade = count
+        self._held = 0
+        self._free: list[mmap.mmap] = []
+        self._lock = threading.Lock()
+
+    @property
+    def available(self) -> int:
+        """How many can be taken now."""
+        return self._unmade + len(self._free)
+
+    def take(self) -> mmap.mmap | None:
+        """A buffer, or None when all are in use."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            if not self._unmade:
+                return None
+            self._unmade -= 1
+        return mmap.mmap(-1, self._size)
+
+    def put(self, buffer: mmap.mmap) -> None:
+        """Give a buffer back."""
+        with self._lock:
+            self._free.append(buffer)
+
+    def hold(self, *, urgent: bool) -> bool:
+        """Whether a full buffer may wait to be hashed: at most half of them do, and always one whose turn it is."""
+        with self._lock:
+            if not urgent and 2 * self._held >= self._count:
+                return False
+            self._held += 1
+            return True
+
+    def put_held(self, buffer: mmap.mmap) -> None:
+        """Give back a buffer that waited."""
+        with self._lock:
+            self._held -= 1
+            self._free.append(buffer)
+
+
+class DirectFile:
+    """A file that is written past the page cache where the file system allows it, and through it elsewhere.
+
+    Args:
+        descriptor: Open for reading and writing; stays the caller's.
+        size: Bytes that the file has at its end. They are reserved now, where the file system can.
+
+    Raises:
+        OSError: The volume has no room.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+        _reserve(descriptor, size)
+        self._direct = _go_direct(descriptor)
+
+    def write(self, buffer: mmap.mmap, length: int, offset: int) -> None:
+        """Write the first `length` bytes of `buffer` at `offset`, a multiple of 4096."""
+        if self._direct:
+            padded = -(-length // BLOCK) * BLOCK  # the end of the file is cut off by `finish`
+            try:
+                _write_all(self._descriptor, memoryview(buffer)[:padded], offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._leave_direct()
+            else:
+                return
+        _write_all(self._descriptor, memoryview(buffer)[:length], offset)
+
+    def read(self, buffer: mmap.mmap, length: int, offset: int) -> int:
+        """Read up to `length` bytes at `offset` into `buffer`; returns how many there were."""
+        padded = min(-(-length // BLOCK) * BLOCK, len(buffer))
+        return min(os.preadv(self._descriptor, [memoryview(buffer)[:padded]], offset), length)
+
+    def finish(self) -> None:
+        """Give the file its size and leave it in the ordinary mode."""
+        self._leave_direct()
+        os.ftruncate(self._descriptor, self._size)
+
+    def _leave_direct(self) -> None:
+        self._direct = False
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        os.ftruncate(descriptor, size)
+
+
+def _go_direct(descriptor: int) -> bool:
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+    except OSError:
+        return False
+    return True
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

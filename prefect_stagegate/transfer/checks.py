@@ -1,0 +1,80 @@
+"""Hashing an object's bytes in one pass, by BLAKE3 and by what its source offers to check them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from prefect_stagegate.errors import ChecksumMismatch, ObjectChanged
+from prefect_stagegate.transfer.job import Job
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CHECKSUMS = ("md5", "sha1", "sha256", "sha512")
+"""What can be checked; other offers are left alone, and the proof is then `computed`."""
+
+
+class Hasher:
+    """The digests of one object's bytes, given in order."""
+
+    def __init__(self, checksums: tuple[tuple[str, str], ...]) -> None:
+        self._blake3 = blake3()
+        self._offered: list[tuple[str, str, Any]] = [
+            (name, value, hashlib.new(name, usedforsecurity=False)) for name, value in checksums if name in CHECKSUMS
+        ]
+
+    def update(self, data: Buffer) -> None:
+        """Add the next bytes."""
+        self._blake3.update(data)
+        for _, _, hasher in self._offered:
+            hasher.update(data)
+
+    def copy(self) -> Hasher:
+        """The same state, to go on from separately."""
+        twin = Hasher(())
+        twin._blake3 = self._blake3.copy()
+        twin._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
+        return twin
+
+    def digest(self) -> str:
+        """`blake3:<hex>` of all bytes so far."""
+        return f"blake3:{self._blake3.hexdigest()}"
+
+    def mismatch(self) -> str:
+        """What is wrong by the source's own checksums; empty when nothing is."""
+        for name, value, hasher in self._offered:
+            if (found := hasher.hexdigest()) != value:
+                return f"the source says {name} {value}, and the bytes have {found}"
+        return ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the source offered something that could be checked."""
+        return bool(self._offered)
+
+
+def judge(job: Job, hasher: Hasher) -> bool:
+    """Whether the bytes are what was asked for; returns True when a checksum of the source's says so too.
+
+    Raises:
+        ChecksumMismatch: They fail a checksum of the source's, or have not the planned digest.
+        ObjectChanged: They have not the planned digest because the object was replaced.
+    """
+    where = {"source": job.source.url, "object": job.planned.path}
+    wrong, checked = hasher.mismatch(), hasher.checked
+    if wrong and job.listed and not job.source.disowns_checksums(job.listed):
+        hint = "The object is damaged where it lies or on its way. If this server's etags are no MD5, set "
+        raise ChecksumMismatch(f"The bytes are wrong: {wrong}", hint=hint + "`etag_is_md5: false`.", **where)
+    planned, found = job.planned.digest, hasher.digest()
+    if planned and planned != found:
+        if job.restarted or job.member:
+            raise ObjectChanged(
+                f"The object was replaced: it has not the digest {planned} any more",
+                hint="Look for a mirror that still has it.",
+                **where,
+            )
+        raise ChecksumMismatch(f"The bytes are wrong: they hash to {found}, and {planned} was expected", **where)
+    return checked and not wrong

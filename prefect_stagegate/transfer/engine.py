@@ -1,0 +1,199 @@
+"""The threads of a transfer: one reads the plan, the others bring objects in and decide what a failure leads to."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.errors import Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
+from prefect_stagegate.model import Action, PlannedObject, Receipt
+from prefect_stagegate.transfer.buffers import Buffers
+from prefect_stagegate.transfer.intake import Done, Intake
+from prefect_stagegate.transfer.job import Job, SourceGroup
+from prefect_stagegate.transfer.parts import Part, Parted
+from prefect_stagegate.transfer.schedule import Schedule
+from prefect_stagegate.transfer.whole import fetch_whole
+
+SMALL = 1 << 20
+"""Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
+BACKLOG = 512
+"""Results that wait at most; a consumer that is slower than the transfer slows it down."""
+GRACE = 1.5
+"""Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
+
+T = TypeVar("T")
+
+
+class Engine:
+    """The running threads of one transfer.
+
+    Args:
+        intake: The transfer's surroundings.
+        plan: What is to be done; read by a thread of the engine's, as far ahead as is useful.
+        groups: The sources, by their position in the spec.
+        max_failed: Objects that may fail before no further ones are started.
+    """
+
+    def __init__(
+        self, intake: Intake, plan: Iterable[PlannedObject], groups: Sequence[SourceGroup], max_failed: int
+    ) -> None:
+        self._intake, self._plan, self._max_failed = intake, plan, max_failed
+        self._members = [group.members() for group in groups]
+        limits = intake.limits
+        self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
+        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), intake.stop)
+        self._lock = threading.Lock()
+        self._running = limits.in_flight
+        self.results: queue.Queue[Done | None] = queue.Queue(BACKLOG)
+        """What came in; None when all threads have ended."""
+        self.fatal: BaseException | None = None
+        """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
+        self._threads = [self._thread(self._read_plan, "plan")]
+        self._threads += [self._thread(self._work, f"fetch-{number}") for number in range(limits.in_flight)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop the threads and wait for them, though not for ever."""
+        self._intake.stop.end()
+        until = time.monotonic() + GRACE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    @staticmethod
+    def _thread(target: Callable[[], None], name: str) -> threading.Thread:
+        # Loggers and progress of the caller (Prefect's run context among them) work in the threads too.
+        context = contextvars.copy_context()
+        return threading.Thread(target=context.run, args=(target,), name=f"stagegate-{name}", daemon=True)
+
+    def _read_plan(self) -> None:
+        try:
+            for planned in self._plan:
+                if self._intake.stop:
+                    return
+                job = Job(planned, self._members[planned.source])
+                if planned.action is Action.REUSE and self._reuse(job):
+                    continue
+                self._schedule.add(job)
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            self._end(error)
+        finally:
+            self._schedule.complete()
+
+    def _reuse(self, job: Job) -> bool:
+        planned = job.planned
+        if not self._intake.store.blobs.holds(planned.digest, planned.object.size):
+            return False
+        self._give(Done(Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)))
+        return True
+
+    def _work(self) -> None:
+        try:
+            while (work := self._schedule.next()) is not None:
+                try:
+                    self._do(work)
+                finally:
+                    self._schedule.rest()
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            self._end(error)
+        finally:
+            with self._lock:
+                self._running -= 1
+                last = not self._running
+            if last:
+                self._give(None)
+
+    def _do(self, work: Job | Part) -> None:
+        """Do one thing; an object's failure leads to the next try or to the list of failures."""
+        try:
+            if isinstance(work, Part):
+                done = self._advance(work.parted, lambda: work.parted.fetch(work))
+            else:
+                done = self._object(work)
+        except Cancelled:
+            return
+        except SourceError as error:
+            self._decide(work.parted.job if isinstance(work, Part) else work, error)
+        else:
+            if done:
+                self._give(done)
+
+    def _object(self, job: Job) -> Done | None:
+        """Bring a small object in, or open a large one for all threads."""
+        if not self._schedule.is_large(job):
+            return self._claimed(job, fetch_whole)
+        parted = None
+        try:
+            opened = self._claimed(job, self._open)
+            if not isinstance(opened, Parted):
+                return opened
+            parted = opened
+        finally:
+            self._schedule.opened(parted)
+        return self._advance(parted, parted.begin)
+
+    def _claimed(self, job: Job, bring: Callable[[Intake, Job, Claim], T]) -> Done | T | None:
+        """Look the object up, claim it, and bring it in unless somebody else does or did."""
+        job = job.looked_up()
+        claim = self._intake.store.blobs.claim(*job.claim_words())
+        if claim is None:
+            self._schedule.later(job)
+            return None
+        try:
+            if (held := self._intake.held(job)) is not None:
+                claim.drop()
+                return held
+            return bring(self._intake, job, claim)
+        except BaseException:
+            claim.keep()
+            raise
+
+    def _open(self, intake: Intake, job: Job, claim: Claim) -> Parted:
+        return Parted(intake, job, claim, self._buffers)
+
+    def _advance(self, parted: Parted, step: Callable[[], Done | None]) -> Done | None:
+        """Take a large object a step further. The first step that fails abandons it; those after it are mute."""
+        try:
+            done = step()
+        except BaseException as error:
+            first = parted.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged))
+            self._schedule.ended(parted)
+            if first:
+                raise
+            return None
+        if done:
+            self._schedule.ended(parted)
+        return done
+
+    def _decide(self, job: Job, error: StagegateError) -> None:
+        following = job.after(error)
+        if following is not None:
+            self._schedule.again(following)
+            return
+        error.object = job.planned.path
+        with self._lock:
+            self._intake.stats.failures.append(error)
+            enough = len(self._intake.stats.failures) > self._max_failed
+        if enough:
+            self._schedule.close()
+
+    def _give(self, done: Done | None) -> None:
+        while not self._intake.stop:
+            try:
+                self.results.put(done, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def _end(self, error: BaseException) -> None:
+        with self._lock:
+            self.fatal = self.fatal or error
+        self._intake.stop.end()

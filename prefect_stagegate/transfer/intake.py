@@ -1,0 +1,164 @@
+"""What fetching needs of its surroundings, and the steps that small and large objects share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prefect_stagegate.cache.blobs import Blobs
+from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.cache.layout import cache_error
+from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
+from prefect_stagegate.errors import SourceError, SourceUnavailable
+from prefect_stagegate.model import Receipt
+from prefect_stagegate.sources.base import Source
+from prefect_stagegate.transfer.checks import Hasher, judge
+from prefect_stagegate.transfer.job import Job
+from prefect_stagegate.transfer.limits import Limits
+from prefect_stagegate.transfer.progress import Laps, Progress, TransferStats
+from prefect_stagegate.transfer.retry import Retrier, Stop
+
+
+class Store(Protocol):
+    """The part of a cache that a transfer writes to."""
+
+    @property
+    def blobs(self) -> Blobs:
+        """The content by digest."""
+
+    @property
+    def memory(self) -> PinMemory:
+        """What pins are known to name."""
+
+    @property
+    def root(self) -> Path:
+        """The cache's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An object that is in the cache, before it is remembered."""
+
+    receipt: Receipt
+    claim: Claim | None = None
+    """Dropped when the digest is remembered, so that whoever waits for it finds it."""
+    row: Row | None = None
+
+
+class Intake:
+    """The cache, the limits and the retriers of one transfer."""
+
+    def __init__(
+        self, store: Store, sources: list[Source], limits: Limits, progress: Progress, stop: Stop, stats: TransferStats
+    ) -> None:
+        self.store = store
+        self.limits = limits
+        self.progress = progress
+        self.stop = stop
+        self.stats = stats
+        found = os.statvfs(store.root)
+        self._floor = int(found.f_blocks * found.f_frsize * limits.free_floor)
+        # Sources at one server are still granted retries each.
+        self._retriers = {id(source): Retrier(limits.retries, stop, stats) for source in sources}
+
+    def retrier(self, job: Job) -> Retrier:
+        """The retries of the job's source."""
+        return self._retriers[id(job.source)]
+
+    def held(self, job: Job) -> Done | None:
+        """The object when it came into the cache after it was planned: by another stager, or under another name."""
+        assert job.listed is not None  # noqa: S101
+        digest = job.planned.digest
+        if not digest:
+            (remembered,) = self.store.memory.recall_many([(job.source.identity, job.listed)])
+            digest = remembered or ""
+        if not digest or not self.store.blobs.holds(digest, job.listed.size):
+            return None
+        return Done(self._receipt(job, digest, fetched=0, by_server=False))
+
+    def read(self, job: Job, start: int, end: int) -> Iterator[memoryview]:
+        """The bytes from `start` to `end` (exclusive) of the job's object: all of them, or an error.
+
+        Raises:
+            SourceUnavailable: The read ended early.
+            SourceError: The source gave more than was asked for, so it may have given something else.
+            Cancelled: It is time to stop.
+        """
+        assert job.listed is not None  # noqa: S101
+        left = end - start
+        for chunk in job.source.read(job.listed, start, end):
+            self.stop.check()
+            view = memoryview(chunk)
+            left -= len(view)
+            if left < 0:
+                raise SourceError(
+                    f"The server sent more than the {end - start} bytes that were asked for; it may know no ranges",
+                    source=job.source.url,
+                    object=job.listed.key,
+                )
+            self.progress.moved(len(view))
+            yield view
+        if left:
+            raise SourceUnavailable(f"The read ended {left} bytes early", source=job.source.url, object=job.listed.key)
+
+    def resumed(self, size: int) -> None:
+        """Count bytes that an interrupted run had fetched."""
+        self.stats.resume(size)
+        self.progress.moved(size)
+
+    def reserve(self, size: int) -> None:
+        """Make sure that the volume has room for `size` bytes.
+
+        Raises:
+            NoSpace: It hasn't.
+        """
+        self.store.blobs.reserve(size, self._floor)
+
+    def finish(self, job: Job, claim: Claim, hasher: Hasher, *, fetched: int, started: float, sync: bool) -> Done:
+        """Judge the bytes of the claimed file and make them a blob.
+
+        Args:
+            job: Whose bytes they are.
+            claim: Its file holds them.
+            hasher: Was given them.
+            fetched: How many of them came over the wire in this run.
+            started: When the first was read, in seconds since the epoch.
+            sync: Whether the blob is to be durable at once.
+        """
+        assert job.listed is not None  # noqa: S101
+        by_server = judge(job, hasher)
+        job.source.confirm(job.listed)
+        digest = hasher.digest()
+        laps = Laps()
+        self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
+        laps.lap("disk")
+        self.stats.spend(laps)
+        return Done(
+            self._receipt(job, digest, fetched=fetched, by_server=by_server), claim, self._row(job, digest, started)
+        )
+
+    def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:
+        # A mirror's copy counts as the object that the source listed.
+        listed = job.planned.object if job.member or job.listed is None else job.listed
+        return Receipt(job.planned.path, listed, job.planned.source, digest, job.proof(by_server=by_server), fetched)
+
+    def _row(self, job: Job, digest: str, started: float) -> Row | None:
+        """What may be remembered: not what a mirror gave for a pin that nobody compared with it."""
+        listed = job.planned.object if job.member else job.listed
+        assert listed is not None  # noqa: S101
+        if is_racy(listed, started) or (job.member and not job.planned.digest):
+            return None
+        return (job.sources[0].identity, listed.key, listed.pin, listed.size, digest)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block, which writes to the ingest file `path`, into a `CacheError`."""
+    try:
+        yield
+    except OSError as error:
+        raise cache_error(error, "write an object", path) from error

@@ -1,0 +1,38 @@
+"""How much a transfer may take of the machine, the network and a source's patience."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect_stagegate.settings import Settings
+
+MIB = 1 << 20
+BLOCK = 4096
+"""What direct writes must be aligned to, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one transfer."""
+
+    in_flight: int = 32
+    """Objects and parts that are read at the same time."""
+    part: int = 8 * MIB
+    """Bytes of one ranged read; a multiple of 4096. Larger objects are read in parts of this size."""
+    memory: int = 128 * MIB
+    """Bytes that the parts in flight may hold together; at least one part."""
+    retries: int = 100
+    """Retries that one source is granted in a run, over all of its objects; every ten successes give one back."""
+    free_floor: float = 0.0
+    """Share of the cache's volume that stays free."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits that the STAGEGATE_* settings ask for."""
+        return cls(
+            in_flight=settings.objects_in_flight,
+            part=max(settings.part_size // BLOCK, 1) * BLOCK,
+            memory=settings.memory,
+            retries=settings.retries,
+            free_floor=settings.free_floor,
+        )

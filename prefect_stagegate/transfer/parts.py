@@ -1,0 +1,229 @@
+"""Large objects: read in parts by many threads, written where they belong, hashed in order.
+
+A part that comes before its turn waits in its buffer. When too many buffers wait, the part is left to the file and read
+back when its turn comes, as are the parts that an interrupted run left.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from prefect_stagegate.cache.ingest import Claim, Journal
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.transfer.buffers import Buffers, DirectFile
+from prefect_stagegate.transfer.checks import Hasher
+from prefect_stagegate.transfer.intake import Done, Intake, writing
+from prefect_stagegate.transfer.job import Job
+from prefect_stagegate.transfer.progress import Laps
+
+SCRATCH = 1 << 20
+"""Bytes that are read back at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part to be read now, with the buffer that was taken for it."""
+
+    parted: Parted
+    index: int
+    buffer: mmap.mmap
+
+
+class Parted:
+    """One large object on its way in. Many threads call it; each part is one `next_part` and one `fetch`.
+
+    Args:
+        intake: The transfer's surroundings.
+        job: Whose bytes they are.
+        claim: Where they go. It is kept when the object is abandoned, and belongs to the result when it is done.
+        buffers: One is taken for each part that is read, and given back when its bytes are written and hashed.
+
+    Raises:
+        CacheError, NoSpace: The volume can't take the object.
+    """
+
+    def __init__(self, intake: Intake, job: Job, claim: Claim, buffers: Buffers) -> None:
+        assert job.listed is not None  # noqa: S101 - looked up
+        self.job = job
+        self._intake, self._claim, self._buffers = intake, claim, buffers
+        self._size, self._length = job.listed.size, intake.limits.part
+        self._count = -(-self._size // self._length)
+        self._started = time.time()
+        intake.reserve(self._size)
+        with writing(claim.path):
+            self._file = DirectFile(claim.file, self._size)
+            self._journal = Journal(claim, self._size, self._length)
+        self._hasher = Hasher(job.listed.checksums)
+        self._next = 0
+        self._digests = dict(self._journal.parts)
+        self._resumed = frozenset(self._digests)
+        self._ready: dict[int, mmap.mmap | None] = dict.fromkeys(self._digests)
+        """Parts on the file that are not hashed yet; None where their bytes must be read back."""
+        self._todo = [index for index in reversed(range(self._count)) if index not in self._digests]
+        self._lock = threading.Lock()
+        self._users = 1
+        """Threads that are at work on the object; the one that opens it is the first."""
+        self._hashing = False
+        self._abandoned = False
+        self._discard = False
+        self._fetched = 0
+
+    def next_part(self) -> Part | None:
+        """The next part to read, when there is one and a buffer for it."""
+        with self._lock:
+            if not self._todo or (buffer := self._buffers.take()) is None:
+                return None
+            self._users += 1
+            return Part(self, self._todo.pop(), buffer)
+
+    def begin(self) -> Done | None:
+        """Hash what an interrupted run left; the object, when that was all of it. Called once, by who opened it."""
+        try:
+            return self._hash_ready()
+        finally:
+            self._leave()
+
+    def fetch(self, part: Part) -> Done | None:
+        """Read one part, write it, and hash what is next in order; the object, when that was the last of it.
+
+        Raises:
+            SourceError: What the source said, after the retries.
+            CacheError: The cache can't be written.
+        """
+        try:
+            self._store(part)
+            return self._hash_ready()
+        finally:
+            self._leave()
+
+    def abandon(self, *, discard: bool) -> bool:
+        """Start no more parts; True for the first who says so.
+
+        Args:
+            discard: Drop what was written, because it is wrong; otherwise the next run goes on with it.
+        """
+        with self._lock:
+            first, self._abandoned = not self._abandoned, True
+            self._discard |= discard
+            self._todo.clear()
+            self._users += 1
+        self._leave()
+        return first
+
+    def _leave(self) -> None:
+        """Called by each thread that is done here; the last one closes an abandoned object."""
+        with self._lock:
+            self._users -= 1
+            if self._users or not self._abandoned:
+                return
+            waiting, self._ready = self._ready, {}
+        for buffer in filter(None, waiting.values()):
+            self._buffers.put_held(buffer)
+        self._journal.close()
+        if self._discard:
+            self._claim.drop()
+        else:
+            self._claim.keep()
+
+    def _store(self, part: Part) -> None:
+        """Read one part and write it; its buffer waits for its turn to be hashed, or is given back."""
+        held = False
+        try:
+            start = part.index * self._length
+            length = min(self._length, self._size - start)
+            read = self._intake.retrier(self.job).run
+            digest = read(lambda: self._read(part.buffer, start, start + length), again=(SourceUnavailable,))
+            laps = Laps()
+            with writing(self._claim.path):
+                self._file.write(part.buffer, length, start)
+                if self._count > 1:
+                    self._journal.record(part.index, digest)
+            laps.lap("disk")
+            self._intake.stats.spend(laps)
+            with self._lock:
+                held = not self._abandoned and self._buffers.hold(urgent=part.index == self._next)
+                self._ready[part.index] = part.buffer if held else None
+                self._digests[part.index] = digest
+                self._fetched += length
+        finally:
+            if not held:
+                self._buffers.put(part.buffer)
+
+    def _read(self, buffer: mmap.mmap, start: int, end: int) -> str:
+        """Fill the buffer with one part; returns its digest."""
+        hasher, position = blake3(), 0
+        laps = Laps()
+        for chunk in self._intake.read(self.job, start, end):
+            laps.lap("network")
+            buffer[position : position + len(chunk)] = chunk
+            hasher.update(chunk)
+            position += len(chunk)
+            laps.lap("hashing")
+        self._intake.stats.spend(laps)
+        return str(hasher.hexdigest())
+
+    def _hash_ready(self) -> Done | None:
+        """Hash the parts whose turn it is, unless another thread does; the object, when all are hashed."""
+        while True:
+            with self._lock:
+                if self._hashing or self._abandoned or self._next not in self._ready:
+                    return None
+                self._hashing = True
+                buffer = self._ready.pop(self._next)
+            try:
+                self._hash(self._next, buffer)
+            finally:
+                self._hashing = False
+            if self._next == self._count:
+                return self._finish()
+
+    def _hash(self, index: int, buffer: mmap.mmap | None) -> None:
+        length = min(self._length, self._size - index * self._length)
+        laps = Laps()
+        if buffer is None:
+            if not self._read_back(index, length):
+                with self._lock:
+                    self._todo.append(index)
+                return
+        else:
+            try:
+                self._hasher.update(memoryview(buffer)[:length])
+            finally:
+                self._buffers.put_held(buffer)
+        laps.lap("hashing")
+        self._intake.stats.spend(laps)
+        self._next += 1
+
+    def _read_back(self, index: int, length: int) -> bool:
+        """Hash a part from the file; False, and nothing was hashed, when its bytes are not those that were recorded."""
+        hasher, check = self._hasher.copy(), blake3()
+        start, position = index * self._length, 0
+        scratch = mmap.mmap(-1, SCRATCH)
+        with writing(self._claim.path):
+            while position < length:
+                count = self._file.read(scratch, min(SCRATCH, length - position), start + position)
+                if not count:
+                    return False
+                self._intake.stop.check()
+                hasher.update(memoryview(scratch)[:count])
+                check.update(memoryview(scratch)[:count])
+                position += count
+        if check.hexdigest() != self._digests[index]:
+            return False
+        self._hasher = hasher
+        if index in self._resumed:
+            self._intake.resumed(length)
+        return True
+
+    def _finish(self) -> Done:
+        with writing(self._claim.path):
+            self._file.finish()
+        fetched, started = self._fetched, self._started
+        done = self._intake.finish(self.job, self._claim, self._hasher, fetched=fetched, started=started, sync=True)
+        self._journal.close()
+        return done

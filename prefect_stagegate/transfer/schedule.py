@@ -1,0 +1,130 @@
+"""Who does what next: the parts of open objects first, then the next planned object, then those that others claimed.
+
+The plan is read a little ahead, so that copying starts while listing goes on and a slow listing is not felt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from prefect_stagegate.transfer.buffers import Buffers
+from prefect_stagegate.transfer.job import Job
+from prefect_stagegate.transfer.parts import Part, Parted
+from prefect_stagegate.transfer.retry import Stop
+
+AHEAD = 2048
+"""Planned objects that wait at most."""
+CLAIMED_SECONDS = 0.1
+"""How long an object that somebody else brings in is left alone before it is looked at again."""
+_TICK = 0.2
+
+
+class Schedule:
+    """The work that is left, shared by all threads of one transfer.
+
+    Args:
+        buffers: For the parts of large objects.
+        small: Objects of up to so many bytes take no buffer.
+        stop: Ends all waiting.
+    """
+
+    def __init__(self, buffers: Buffers, small: int, stop: Stop) -> None:
+        self._buffers, self._small, self._stop = buffers, small, stop
+        self._changed = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._claimed: deque[tuple[float, Job]] = deque()
+        self._open: list[Parted] = []
+        self._opening = 0
+        self._busy = 0
+        self._complete = False
+        self._closed = False
+
+    def add(self, job: Job) -> None:
+        """Add a planned object; waits while enough are there. Called by the thread that reads the plan."""
+        with self._changed:
+            while len(self._jobs) >= AHEAD and not self._stop:
+                self._changed.wait(_TICK)
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def again(self, job: Job) -> None:
+        """Add an object that is to be tried in another way."""
+        with self._changed:
+            self._jobs.appendleft(job)
+            self._changed.notify()
+
+    def later(self, job: Job) -> None:
+        """Add an object that somebody else brings in now."""
+        with self._changed:
+            self._claimed.append((time.monotonic() + CLAIMED_SECONDS, job))
+
+    def complete(self) -> None:
+        """Nothing more is planned."""
+        with self._changed:
+            self._complete = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Start no further objects; those that are at work end."""
+        with self._changed:
+            self._closed = True
+            self._jobs.clear()
+            self._claimed.clear()
+            self._changed.notify_all()
+
+    def opened(self, parted: Parted | None) -> None:
+        """A large object was opened, or could not be."""
+        with self._changed:
+            self._opening -= 1
+            if parted:
+                self._open.append(parted)
+            self._changed.notify_all()
+
+    def ended(self, parted: Parted) -> None:
+        """A large object is done or abandoned."""
+        with self._changed:
+            if parted in self._open:
+                self._open.remove(parted)
+
+    def next(self) -> Job | Part | None:
+        """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done."""
+        with self._changed:
+            while not self._stop:
+                if (work := self._part() or self._job()) is not None:
+                    self._busy += 1
+                    return work
+                if self._complete and not (self._busy or self._jobs or self._claimed):
+                    break
+                self._changed.wait(_TICK)
+            self._changed.notify_all()
+            return None
+
+    def rest(self) -> None:
+        """The work that `next` gave is done."""
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify(2)
+
+    def is_large(self, job: Job) -> bool:
+        """Whether the object is read in parts."""
+        return job.planned.object.size > self._small
+
+    def _part(self) -> Part | None:
+        return next((part for parted in self._open if (part := parted.next_part())), None)
+
+    def _job(self) -> Job | None:
+        if self._jobs:
+            if not self.is_large(self._jobs[0]):
+                return self._taken()
+            if self._buffers.available > self._opening:
+                self._opening += 1
+                return self._taken()
+        elif self._claimed and self._claimed[0][0] <= time.monotonic():
+            return self._claimed.popleft()[1]
+        return None
+
+    def _taken(self) -> Job:
+        self._changed.notify()
+        return self._jobs.popleft()

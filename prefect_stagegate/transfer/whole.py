@@ -1,0 +1,52 @@
+"""Small objects: one read, hashed and written as it comes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.transfer.checks import Hasher
+from prefect_stagegate.transfer.intake import Done, Intake, writing
+from prefect_stagegate.transfer.job import Job
+from prefect_stagegate.transfer.progress import Laps
+
+
+def fetch_whole(intake: Intake, job: Job, claim: Claim) -> Done:
+    """Bring one small object in.
+
+    Raises:
+        SourceError: What the source said, after the retries.
+        CacheError: The cache can't be written.
+    """
+    assert job.listed is not None  # noqa: S101 - looked up
+    size = job.listed.size
+    intake.reserve(size)
+    started = time.time()
+    hasher = intake.retrier(job).run(lambda: _read(intake, job, claim, size), again=(SourceUnavailable,))
+    return intake.finish(job, claim, hasher, fetched=size, started=started, sync=False)
+
+
+def _read(intake: Intake, job: Job, claim: Claim, size: int) -> Hasher:
+    """Read the object from its beginning into the claimed file; returns the digests of what was written."""
+    assert job.listed is not None  # noqa: S101
+    hasher = Hasher(job.listed.checksums)
+    with writing(claim.path):
+        os.ftruncate(claim.file, 0)
+        os.lseek(claim.file, 0, os.SEEK_SET)
+    laps = Laps()
+    for chunk in intake.read(job, 0, size):
+        laps.lap("network")
+        hasher.update(chunk)
+        laps.lap("hashing")
+        with writing(claim.path):
+            _write(claim.file, chunk)
+        laps.lap("disk")
+    intake.stats.spend(laps)
+    return hasher
+
+
+def _write(file: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(file, data) :]
