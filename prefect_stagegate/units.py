@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-DURATION_PATTERN = "^[0-9]{1,9}[smhdw]$"
+DURATION_PATTERN = "^[0-9]{1,10}[smhdw]$"
 """A whole number and one of s, m, h, d, w."""
 LONGEST = timedelta(days=36_500)
 """The longest duration that is taken; anything above is a slip of the pen."""

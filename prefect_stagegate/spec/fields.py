@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -55,7 +55,7 @@ def _size(value: object) -> int:
 
 Duration = Annotated[
     timedelta,
-    PlainValidator(_duration),
+    BeforeValidator(_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["12h", "30d"]}),
 ]
@@ -63,7 +63,7 @@ Duration = Annotated[
 
 ByteSize = Annotated[
     int,
-    PlainValidator(_size),
+    BeforeValidator(_size),
     PlainSerializer(format_size, return_type=str, when_used="json"),
     WithJsonSchema(
         {

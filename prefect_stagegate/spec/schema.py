@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,6 +13,7 @@ from prefect_stagegate.spec.fields import TARGET_SCHEMA
 from prefect_stagegate.spec.models import Spec
 from prefect_stagegate.spec.requirements import KnownChecks
 from prefect_stagegate.spec.suites import SuiteSpec
+from prefect_stagegate.units import format_duration
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -30,11 +32,14 @@ _SEVERITY = {
 }
 
 
-class _Untitled(GenerateJsonSchema):
-    """Leaves out the titles that pydantic makes of keys, which say nothing that the key doesn't."""
+class _Plain(GenerateJsonSchema):
+    """Leaves out the titles that pydantic makes of keys, and writes durations as a spec does."""
 
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - pydantic's signature
         return False
+
+    def encode_default(self, dft: object) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
 def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
@@ -44,24 +49,20 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
         known_checks: The checks that gates may name, each with the model of its parameters.
     """
     models: list[type[BaseModel]] = [Spec, SuiteSpec, *dict.fromkeys(known_checks.values())]
-    refs, combined = models_json_schema([(model, "validation") for model in models], schema_generator=_Untitled)
+    refs, combined = models_json_schema([(model, "validation") for model in models], schema_generator=_Plain)
     definitions: dict[str, Any] = combined["$defs"]
-    spec = _definition(definitions, refs, Spec)
+    keys = {model: refs[(model, "validation")]["$ref"].rpartition("/")[2] for model in models}
+    spec = definitions[keys[Spec]]
     spec["properties"]["owners"] = _owners(spec["properties"]["owners"])
     spec["properties"]["gates"]["propertyNames"] = TARGET_SCHEMA
     suite = definitions["TableSpec"]["properties"]["suite"]
     suite["anyOf"] = [{"type": "string"}, refs[(SuiteSpec, "validation")], {"type": "null"}]
-    checks = {name: _parameters(_definition(definitions, refs, model), name) for name, model in known_checks.items()}
+    checks = {name: _parameters(definitions[keys[model]], name) for name, model in known_checks.items()}
     definitions["Severity"] = _SEVERITY
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
-    for name in ("Spec", "RequirementSpec", *(model.__name__ for model in known_checks.values())):
-        definitions.pop(name, None)
-    return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": definitions}
-
-
-def _definition(definitions: dict[str, Any], refs: Any, model: type[BaseModel]) -> dict[str, Any]:
-    found: dict[str, Any] = definitions[refs[(model, "validation")]["$ref"].rpartition("/")[2]]
-    return found
+    inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
+    kept = {key: value for key, value in definitions.items() if key not in inlined}
+    return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": kept}
 
 
 def _owners(owners: dict[str, Any]) -> dict[str, Any]:

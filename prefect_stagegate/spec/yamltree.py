@@ -172,7 +172,7 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent, loc: Loc) -> Any:
         text = str(event.value)
         self._count(event, len(text) // 64)
-        if event.implicit[0]:
+        if event.implicit[0] and event.tag != "!":
             return _resolve(text)
         kind = (event.tag or "!").removeprefix(_TAG)
         value = text if kind in ("!", "str") else _resolve(text)

@@ -1,0 +1,139 @@
+"""The STAGEGATE_* settings: defaults, units, bounds, and mistakes that don't go unnoticed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.settings import SETTINGS, Settings
+
+
+def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+
+    settings = Settings.from_environment({})
+
+    assert settings == Settings(
+        cache=Path("/home/me/.cache/stagegate"),
+        catalog="/home/me/.local/share/stagegate/catalog",
+        identity="",
+        objects_in_flight=64,
+        part_size=8 * 2**20,
+        memory=128 * 2**20,
+        free_floor=0.05,
+        retries=100,
+        idle_timeout=30.0,
+    )
+
+
+def test_the_user_s_folders_are_followed_when_they_are_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+
+    settings = Settings.from_environment({"XDG_CACHE_HOME": "/fast", "XDG_DATA_HOME": "relative"})
+
+    assert settings.cache == Path("/fast/stagegate")
+    assert settings.catalog == "/home/me/.local/share/stagegate/catalog"
+
+
+def test_every_setting_can_be_set() -> None:
+    settings = Settings.from_environment(
+        {
+            "STAGEGATE_CACHE": "/nvme/cache",
+            "STAGEGATE_CATALOG": "s3://lake/catalog",
+            "STAGEGATE_IDENTITY": "nightly",
+            "STAGEGATE_OBJECTS_IN_FLIGHT": "16",
+            "STAGEGATE_PART_SIZE": "16MiB",
+            "STAGEGATE_MEMORY": "1.5GB",
+            "STAGEGATE_FREE_FLOOR": "12.5%",
+            "STAGEGATE_RETRIES": "0",
+            "STAGEGATE_IDLE_TIMEOUT": "7.5",
+            "PATH": "/bin",
+        }
+    )
+
+    assert settings == Settings(
+        Path("/nvme/cache"), "s3://lake/catalog", "nightly", 16, 16 * 2**20, 1_500_000_000, 0.125, 0, 7.5
+    )
+
+
+def test_folders_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+
+    settings = Settings.from_environment({"STAGEGATE_CACHE": "here", "STAGEGATE_CATALOG": "~/catalog"})
+
+    assert (settings.cache, settings.catalog) == (tmp_path / "here", "/home/me/catalog")
+
+
+def test_an_empty_variable_means_the_default() -> None:
+    assert Settings.from_environment({"STAGEGATE_RETRIES": "", "STAGEGATE_IDENTITY": ""}).retries == 100
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "what"),
+    [
+        ("STAGEGATE_OBJECTS_IN_FLIGHT", "0", "'0' is not a whole number from 1 to 1024"),
+        ("STAGEGATE_OBJECTS_IN_FLIGHT", "1025", "from 1 to 1024"),
+        ("STAGEGATE_OBJECTS_IN_FLIGHT", "many", "from 1 to 1024"),
+        ("STAGEGATE_OBJECTS_IN_FLIGHT", "٣", "from 1 to 1024"),
+        ("STAGEGATE_PART_SIZE", "8 parts", "'8 parts' is not a size"),
+        ("STAGEGATE_PART_SIZE", "1kB", "'1kB' is not between 64KiB and 1GiB"),
+        ("STAGEGATE_PART_SIZE", "2GiB", "is not between 64KiB and 1GiB"),
+        ("STAGEGATE_MEMORY", "1024", "is not between 1MiB and 1TiB"),
+        ("STAGEGATE_MEMORY", "2MiB", "is less than STAGEGATE_PART_SIZE"),
+        ("STAGEGATE_FREE_FLOOR", "51%", "'51%' is not a percentage from 0% to 50%"),
+        ("STAGEGATE_FREE_FLOOR", "nan", "is not a percentage"),
+        ("STAGEGATE_FREE_FLOOR", "-1", "is not a percentage"),
+        ("STAGEGATE_RETRIES", "-1", "from 0 to 100000"),
+        ("STAGEGATE_RETRIES", "1.5", "from 0 to 100000"),
+        ("STAGEGATE_IDLE_TIMEOUT", "0", "'0' is not a number of seconds from 1 to 3600"),
+        ("STAGEGATE_IDLE_TIMEOUT", "inf", "from 1 to 3600"),
+        ("STAGEGATE_IDLE_TIMEOUT", "soon", "from 1 to 3600"),
+        ("STAGEGATE_CACHE", "~nobody-of-this-name/cache", "home"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, what: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings.from_environment({variable: value})
+
+    assert f"{variable}: " in str(caught.value)
+    assert what in str(caught.value)
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest() -> None:
+    with pytest.raises(
+        UsageError, match=r"STAGEGATE_CASHE: no setting has this name; did you mean 'STAGEGATE_CACHE'\?"
+    ):
+        Settings.from_environment({"STAGEGATE_CASHE": "/nvme"})
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings.from_environment({"STAGEGATE_RETRIES": "x", "STAGEGATE_MEMORY": "y", "STAGEGATE_X": "z"})
+
+    assert all(name in str(caught.value) for name in ("STAGEGATE_RETRIES: ", "STAGEGATE_MEMORY: ", "STAGEGATE_X: "))
+
+
+def test_the_table_documents_every_field() -> None:
+    assert [setting.field for setting in SETTINGS] == [field.name for field in fields(Settings)]
+    assert all(setting.values and setting.meaning.endswith(".") for setting in SETTINGS)
+
+
+def test_settings_load_nothing_beyond_the_standard_library() -> None:
+    code = (
+        "import sys, prefect_stagegate.settings;"
+        "foreign = {m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names);"
+        "print(*sorted(foreign))"
+    )
+    before = {"__main__", "sitecustomize", "usercustomize"}
+
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    foreign = {name for name in ran.stdout.split() if not name.startswith(("_", "distutils"))} - before
+    assert foreign == {"prefect_stagegate"}

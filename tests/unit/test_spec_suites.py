@@ -1,0 +1,183 @@
+"""Suites: read from their files, put into the spec, and refused at their own lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import SpecError
+from prefect_stagegate.spec import load_spec
+
+SPEC = """\
+stagegate: 1
+dataset: d
+sources: [{url: data/}]
+contract:
+  tables:
+    flights:
+      files: "*.parquet"
+      suite: suites/flights.yaml
+"""
+
+
+def suite_of(tmp_path: Path, suite: str) -> dict[str, Any] | None:
+    return load_spec(write(tmp_path, suite), known_checks={}).contract.tables["flights"].suite
+
+
+def write(tmp_path: Path, suite: str) -> Path:
+    (tmp_path / "suites").mkdir(exist_ok=True)
+    (tmp_path / "suites/flights.yaml").write_text(suite)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return tmp_path / "spec.yaml"
+
+
+def problems_of(file: Path) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        load_spec(file, known_checks={})
+    return [problem.removeprefix(f"{file.parent}/") for problem in caught.value.problems]
+
+
+def test_a_suite_as_great_expectations_exports_it_is_kept_without_its_ids(tmp_path: Path) -> None:
+    suite = suite_of(
+        tmp_path,
+        """
+        name: f
+        id: 06406765-3746-4599-9987-895983c39fb2
+        notes: null
+        meta: {great_expectations_version: 1.24.1}
+        expectations:
+          - type: expect_column_values_to_be_between
+            kwargs: {column: a, min_value: 1.0, max_value: null}
+            meta: {}
+            notes: agreed
+            description: words
+            id: a82e5976-47bc-49ff-aff7-f66f3be48bf8
+            severity: warning
+          - type: expect_table_row_count_to_be_between
+        """,
+    )
+
+    assert suite == {
+        "name": "f",
+        "meta": {"great_expectations_version": "1.24.1"},
+        "expectations": [
+            {
+                "type": "expect_column_values_to_be_between",
+                "kwargs": {"column": "a", "min_value": 1.0, "max_value": None},
+                "notes": "agreed",
+                "description": "words",
+                "severity": "warning",
+            },
+            {"type": "expect_table_row_count_to_be_between", "kwargs": {}},
+        ],
+    }
+
+
+def test_a_suite_without_a_name_is_called_as_its_table(tmp_path: Path) -> None:
+    assert suite_of(tmp_path, "expectations: []") == {"name": "flights", "expectations": []}
+
+
+def test_dates_and_words_of_a_suite_stay_text(tmp_path: Path) -> None:
+    suite = suite_of(
+        tmp_path,
+        """
+        expectations:
+          - type: t
+            kwargs: {value_set: [NO, on, 12:30, 2013-01-01, 1_000], strict: true, n: 010, x: 1e3}
+        """,
+    )
+
+    assert suite is not None
+    assert suite["expectations"][0]["kwargs"] == {
+        "value_set": ["NO", "on", "12:30", "2013-01-01", "1_000"],
+        "strict": True,
+        "n": 10,
+        "x": 1000.0,
+    }
+
+
+def test_a_suite_may_be_written_inline(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.replace("suites/flights.yaml", "{expectations: [{type: t}]}"))
+
+    suite = load_spec(spec, known_checks={}).contract.tables["flights"].suite
+
+    assert suite == {"name": "flights", "expectations": [{"type": "t", "kwargs": {}}]}
+
+
+def test_an_inline_suite_is_refused_at_the_spec_s_line(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.replace("suites/flights.yaml", "\n        expectations:\n          - kwargs: {}"))
+
+    assert problems_of(spec) == [
+        "spec.yaml:10: contract.tables.flights.suite.expectations[0].type: is required but missing"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suite", "problems"),
+    [
+        ("- a", ["suites/flights.yaml:1: is not a suite: a suite is a mapping with `name` and `expectations`"]),
+        ("just text", ["suites/flights.yaml:1: is not a suite: a suite is a mapping with `name` and `expectations`"]),
+        ("", ["suites/flights.yaml:1: is empty"]),
+        ("name: f", ["suites/flights.yaml:1: expectations: is required but missing"]),
+        (
+            "name: f\nexpectations: {type: t}",
+            ["suites/flights.yaml:2: expectations: must be a list, not a mapping"],
+        ),
+        (
+            "expectations:\n- t\n- kwargs: {}\n- {type: t, severity: crit}\n- {type: t, kwarg: {}}\n- {type: 7}",
+            [
+                "suites/flights.yaml:2: expectations[0]: must be a mapping of keys to values, not text",
+                "suites/flights.yaml:3: expectations[1].type: is required but missing",
+                "suites/flights.yaml:4: expectations[2].severity: 'crit' is not known; did you mean 'critical'?",
+                "suites/flights.yaml:5: expectations[3].kwarg: unknown key; did you mean 'kwargs'?",
+                "suites/flights.yaml:6: expectations[4].type: must be text, not a number; put it in quotes",
+            ],
+        ),
+        (
+            "expectations: [{type: t, type: u}]",
+            ["suites/flights.yaml:1: expectations[0].type: is given twice; it stands in line 1 already"],
+        ),
+        ("expectations: [", ["suites/flights.yaml:1: not valid YAML: "]),
+    ],
+)
+def test_what_is_wrong_with_a_suite_is_told_at_its_own_line(tmp_path: Path, suite: str, problems: list[str]) -> None:
+    told = problems_of(write(tmp_path, suite))
+
+    assert len(told) == len(problems)
+    assert all(problem.startswith(wanted) for problem, wanted in zip(told, problems, strict=True))
+
+
+def test_a_missing_suite_is_told_at_the_line_that_names_it_with_the_file_that_was_meant(tmp_path: Path) -> None:
+    file = write(tmp_path, "expectations: []")
+    (tmp_path / "suites/flights.yaml").rename(tmp_path / "suites/flight.yaml")
+
+    assert problems_of(file) == [
+        f"spec.yaml:8: contract.tables.flights.suite: {tmp_path}/suites/flights.yaml does not exist; "
+        "did you mean 'flight.yaml'?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suite", "what"), [("7", "a suite's file"), ("[a]", "a suite's file"), ("suites", "directory")]
+)
+def test_a_suite_that_is_no_file_is_told(tmp_path: Path, suite: str, what: str) -> None:
+    file = write(tmp_path, "expectations: []")
+    file.write_text(SPEC.replace("suites/flights.yaml", suite))
+
+    (problem,) = problems_of(file)
+    assert problem.startswith("spec.yaml:8: contract.tables.flights.suite: ")
+    assert what in problem
+
+
+def test_the_problems_of_the_spec_come_before_those_of_its_suites(tmp_path: Path) -> None:
+    file = write(tmp_path, "name: f")
+    file.write_text(SPEC + "      engin: pandas\n")
+
+    assert problems_of(file) == [
+        "spec.yaml:9: contract.tables.flights.engin: unknown key; did you mean 'engine'?",
+        "suites/flights.yaml:1: expectations: is required but missing",
+    ]
