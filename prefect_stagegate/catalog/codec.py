@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -30,15 +31,16 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
         CorruptRecord: The record isn't JSON or has other fields than `kind`.
     """
     try:
-        return _adapter(kind).validate_json(data)
+        value: T = _adapter(kind).validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise CorruptRecord(
             f"The catalog's record {key} can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint="Restore it from a backup, or use the release that wrote it.",
         ) from error
+    return value
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

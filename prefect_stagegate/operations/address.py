@@ -60,7 +60,7 @@ def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None =
     """
     what = parse(named)
     if isinstance(what, Spec):
-        what, spec = Address(what.dataset), what
+        return Named(what.dataset, where.catalog.resolve(Address(what.dataset), default), what)
     digest = where.catalog.resolve(what, default)
     chosen = read_spec(spec) if spec is not None else stored_spec(where, what.dataset, digest)
     if chosen.dataset != what.dataset:
@@ -68,7 +68,7 @@ def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None =
             f"The spec describes {chosen.dataset}, not {what.dataset}",
             hint=f"Give the spec of {what.dataset}, or leave it out to use the one that is stored beside the version.",
         )
-    return Named(what.dataset, digest, chosen, what.ref if not what.digest else "")
+    return Named(what.dataset, digest, chosen, "" if what.digest else what.ref)
 
 
 def stored_spec(where: Workspace, dataset: str, digest: str) -> Spec:

@@ -63,8 +63,8 @@ class Ledger:
     def add(self, receipt: Receipt) -> None:
         """Add a receipt."""
         listed, pin = receipt.object, receipt.object.pin
-        row = (receipt.path, listed.size, receipt.digest, receipt.source, listed.key)
-        row += (pin.kind, pin.value, pin.strength, listed.modified, receipt.proof)
+        pinned = (pin.kind, pin.value, pin.strength, listed.modified)
+        row = (receipt.path, listed.size, receipt.digest, receipt.source, listed.key, *pinned, receipt.proof)
         with self._lock:
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         self.fetched += receipt.fetched

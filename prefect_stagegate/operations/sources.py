@@ -45,7 +45,7 @@ def open_sources(where: Workspace, spec: Spec) -> Iterator[Sources]:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
             credentials = where.resolve_credentials(one.credentials) if one.credentials else {}
-            source = open_source(one.url, one.options, credentials=credentials)
+            source = open_source(one.url, one.options, credentials=credentials, idle=where.settings.idle_timeout)
             stack.callback(source.close)
             return source
 

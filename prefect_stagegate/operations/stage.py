@@ -26,7 +26,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import dataset_path, plan_object
 from prefect_stagegate.sources.select import selected
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transfer import Progress, transfer
+from prefect_stagegate.transfer import Limits, Progress, transfer
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
@@ -125,7 +125,7 @@ def transfer_objects(
         planned,
         sources.groups,
         where.cache,
-        limits=where.settings.limits,
+        limits=Limits.of(where.settings),
         progress=progress,
         cancel=cancel,
         max_failed=spec.max_failed_objects,

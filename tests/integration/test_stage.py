@@ -1,0 +1,219 @@
+"""Staging end to end: from real sources to a version on this node, and to other nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.inspect import compare, show
+from prefect_stagegate.operations.maintain import verify
+from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.testing.servers import SeaweedFS
+
+FILES = {"a.csv": b"a,b\n1,2\n", "deep/er/b.csv": b"x" * 70_000, "empty": b"", "copy of a.csv": b"a,b\n1,2\n"}
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    folder = tmp_path / "nas"
+    for name, data in FILES.items():
+        write(folder / name, data)
+    return folder
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def spec_of(*sources: dict[str, Any] | Path, **more: Any) -> Spec:
+    listed = [{"url": str(source)} if isinstance(source, Path) else source for source in sources]
+    return load_spec({"stagegate": 1, "dataset": "things", "sources": listed, **more}, known_checks={})
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def records(catalog: Path) -> list[str]:
+    return sorted(str(path.relative_to(catalog)) for path in catalog.rglob("*") if path.is_file())
+
+
+def test_a_version_holds_what_the_source_held(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of(nas))
+    assert content(version.path) == FILES
+    assert (version.files, version.bytes, version.new) == (4, 70_016, True)
+    assert where.cache.refs.get("things", "latest") == version.digest
+    assert where.catalog.resolve(Address("things")) == version.digest
+
+
+def test_the_same_files_from_a_directory_and_from_s3_are_the_same_version(
+    where: Workspace, nas: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    bucket = seaweedfs.bucket("same-version")
+    for name, data in FILES.items():
+        seaweedfs.client().pipe(f"{bucket}/set/{name}", data)
+    local = stage(where, spec_of(nas))
+    options = {"endpoint_url": seaweedfs.endpoint_url}
+    remote = stage(where, spec_of({"url": f"{bucket}/set/", "options": options}))
+    assert remote.digest == local.digest
+    assert not remote.new
+
+
+def test_the_rows_hash_to_the_digest(nas: Path, tmp_path: Path, run_stagegate: Callable[..., Any]) -> None:
+    spec = tmp_path / "things.yaml"
+    spec.write_text(yaml.safe_dump({"stagegate": 1, "dataset": "things", "sources": [{"url": "nas/"}]}))
+    staged = run_stagegate("stage", spec)
+    assert staged.returncode == 0, staged.stderr
+    rows = run_stagegate("show", "--rows", "things@latest").stdout
+    assert staged.stdout.startswith("things@sha256:" + hashlib.sha256(rows.encode()).hexdigest())
+
+
+def test_an_unchanged_source_transfers_nothing_and_writes_nothing(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    settle(nas)
+    first = stage(where, spec_of(nas))
+    before = records(tmp_path / "catalog")
+    second = stage(where, spec_of(nas))
+    assert (second.digest, second.bytes_fetched, second.bytes_reused) == (first.digest, 0, first.bytes)
+    assert records(tmp_path / "catalog") == before
+
+
+def test_only_what_changed_is_fetched(where: Workspace, nas: Path) -> None:
+    settle(nas)
+    first = stage(where, spec_of(nas))
+    write(nas / "a.csv", b"new")
+    (nas / "empty").unlink()
+    second = stage(where, spec_of(nas))
+    assert second.bytes_fetched == 3
+    changes = compare(where, Address("things", first.digest), Address("things"))
+    assert [(one.change, one.path) for one in changes] == [("changed", "a.csv"), ("removed", "empty")]
+
+
+def test_the_same_content_is_stored_once(where: Workspace, nas: Path) -> None:
+    stage(where, spec_of(nas))
+    assert len(list(where.cache.layout.blobs.glob("*/*"))) == 3
+
+
+def test_into_and_globs_shape_the_dataset(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of({"url": str(nas), "into": "x/", "include": ["*.csv"], "exclude": ["copy*"]}))
+    assert sorted(content(version.path)) == ["x/a.csv", "x/deep/er/b.csv"]
+
+
+def test_two_sources_that_want_one_path_are_refused_by_name(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other/a.csv", b"other")
+    with pytest.raises(UsageError, match=r"want the path 'a.csv'.*nas.*other"):
+        stage(where, spec_of(nas, tmp_path / "other"))
+    assert list(where.cache.views.all()) == []
+    assert where.catalog.datasets() == []
+
+
+def test_a_source_without_objects_makes_no_version(where: Workspace, nas: Path) -> None:
+    with pytest.raises(UsageError, match="hold no objects"):
+        stage(where, spec_of({"url": str(nas), "include": ["*.nothing"]}))
+
+
+def test_a_failed_staging_leaves_every_ref(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    write(nas / "deep/er/../bad\nname", b"?")
+    with pytest.raises(StagegateError):
+        stage(where, spec_of(nas))
+    assert where.catalog.resolve(Address("things")) == first.digest
+    assert where.cache.refs.get("things", "latest") == first.digest
+
+
+def test_a_preview_changes_nothing(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    before = records(tmp_path / "catalog")
+    assert [planned.action for planned in preview(where, spec_of(nas))] == ["fetch"] * 4
+    assert records(tmp_path / "catalog") == before
+    assert list(where.cache.layout.blobs.iterdir()) == []
+
+
+def test_another_node_is_filled_from_the_catalog(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    staged = stage(where, spec_of(nas))
+    other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
+    brought = stage(other, Address("things", "latest"))
+    assert (brought.digest, content(brought.path)) == (staged.digest, FILES)
+    assert brought.bytes_fetched == 70_008
+    assert other.cache.refs.get("things", "latest") == staged.digest
+    assert stage(other, Address("things", "latest")).bytes_fetched == 0
+
+
+def test_a_version_whose_pin_is_gone_everywhere_names_the_object(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    stage(where, spec_of(nas))
+    (nas / "deep/er/b.csv").unlink()
+    other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
+    with pytest.raises(StagegateError, match=r"deep/er/b\.csv") as caught:
+        stage(other, Address("things", "latest"))
+    assert caught.value.exit_code == 3
+    assert list(other.cache.views.all()) == []
+
+
+def test_a_mirror_stands_in_for_a_source_that_lost_an_object(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    for name, data in FILES.items():
+        write(tmp_path / "mirror" / name, data)
+    spec = spec_of({"url": str(nas), "mirrors": [{"url": str(tmp_path / "mirror")}]})
+    staged = stage(where, spec)
+    (nas / "a.csv").unlink()
+    other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
+    assert stage(other, Address("things", staged.digest)).digest == staged.digest
+
+
+def test_damage_is_found_and_repaired(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of(nas))
+    victim = version.path / "a.csv"
+    victim.chmod(0o644)
+    victim.write_bytes(b"a,b\n1,3\n")
+    victim.chmod(0o444)
+    found = verify(where)
+    assert sorted(damage.finding.subject for damage in found.damaged) == ["a.csv", "copy of a.csv"]
+    assert verify(where, repair=True).repaired
+    assert verify(where).damaged == ()
+    assert content(version.path) == FILES
+
+
+def test_the_catalog_works_on_s3(nas: Path, tmp_path: Path, seaweedfs: SeaweedFS) -> None:
+    url = f"{seaweedfs.bucket('catalog-on-s3')}/catalog"
+    one = open_workspace(tmp_path / "one", url, catalog_options=seaweedfs.storage_options)
+    two = open_workspace(tmp_path / "two", url, catalog_options=seaweedfs.storage_options)
+    staged = stage(one, spec_of(nas))
+    assert stage(two, Address("things", "latest")).digest == staged.digest
+    line, manifest = show(two, Address("things"))
+    assert (line.refs, line.here, manifest.files) == (("latest",), True, 4)
+
+
+def test_a_pipe_s_reader_may_leave_early(nas: Path, tmp_path: Path, run_stagegate: Callable[..., Any]) -> None:
+    for number in range(1200):
+        write(nas / f"many/{number}", b"")
+    spec = tmp_path / "things.yaml"
+    spec.write_text(yaml.safe_dump({"stagegate": 1, "dataset": "things", "sources": [{"url": "nas/"}]}))
+    assert run_stagegate("stage", spec).returncode == 0
+    places = f"--cache {tmp_path}/cache --catalog {tmp_path}/catalog"
+    command = f"{Path(sys.executable).with_name('stagegate')} show --rows things {places} | head -1"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (found.stdout[:5], found.stderr) == ("a.csv", "")
+
+
+def settle(folder: Path) -> None:
+    """Age the files, since a pin that is as young as the listing isn't believed."""
+    for path in folder.rglob("*"):
+        os.utime(path, (time.time() - 60,) * 2)
