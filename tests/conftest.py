@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from prefect_stagegate.testing.servers import SeaweedFS, seaweedfs
 
@@ -20,6 +21,10 @@ QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "f
 for name in [name for name in os.environ if name.startswith(FOREIGN)]:
     del os.environ[name]
 os.environ.update(QUIET)
+
+# A busy machine is no reason to fail: only what an example shows is.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", name="seaweedfs")
