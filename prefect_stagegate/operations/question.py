@@ -85,7 +85,8 @@ def _accepted(entry: RefEntry) -> Accepted:
 
 def _newest(where: Workspace, version: Named, table: str) -> datetime | None:
     view = where.cache.views.path(version.dataset, version.digest)
-    return newest_time(view, version.spec.contract.tables[table]) if view else None
+    entries = where.catalog.manifest(version.dataset, version.digest).entries()
+    return newest_time(view, entries, version.spec.contract.tables[table]) if view else None
 
 
 def _volume(where: Workspace, version: Named) -> Volume:

@@ -1,0 +1,13 @@
+"""Contracts: what a dataset promises about its files and tables, and whether a version keeps it.
+
+    validate ─┬ probes      every file that the contract names is opened, one by one
+              ├ schema      every file of a table has the declared columns
+              └ worker      Great Expectations judges each table over the files that passed, in one child process
+
+Great Expectations takes seconds to import, so only the worker loads it, and only when a table has a suite.
+"""
+
+from prefect_stagegate.validations.newest import newest_time
+from prefect_stagegate.validations.validate import validate
+
+__all__ = ["newest_time", "validate"]

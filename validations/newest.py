@@ -1,0 +1,48 @@
+"""How fresh a table is by its own account: the newest moment in its `time` column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from prefect_stagegate.errors import ValidationError
+from prefect_stagegate.model import Entry
+from prefect_stagegate.spec import TableSpec
+from prefect_stagegate.validations import sql
+from prefect_stagegate.validations.paths import matcher
+
+
+def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datetime | None:
+    """The newest value of the table's `time` column, aware; a value without a zone is taken as UTC.
+
+    Args:
+        view: The version's folder.
+        entries: The version's entries.
+        table: The table, which names a `time` column.
+
+    Returns:
+        None when the table has no rows, or none with a time.
+
+    Raises:
+        ValidationError: The column is absent or no time, or a file can't be read.
+    """
+    named = matcher(table.files)
+    paths = [view / entry.path for entry in entries if named(entry.path)]
+    if not paths or not table.time:
+        return None
+    column, rows = sql.identifier(table.time), sql.relation(paths)
+    try:
+        with duckdb.connect() as connection:
+            (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted
+            # Text has to be made a time; a time with a zone must not, since DuckDB would ask for its calendar extension.
+            moment = f"CAST({column} AS TIMESTAMP)" if kind == "VARCHAR" else column
+            found = connection.execute(f"SELECT epoch_ms(max({moment})) FROM ({rows})").fetchone()  # noqa: S608
+    except duckdb.Error as error:
+        raise ValidationError(
+            f"The time column {table.time!r} can't be read: {str(error).splitlines()[0]}",
+            hint="Check the table's `time:` and its files.",
+        ) from error
+    return datetime.fromtimestamp(found[0] / 1000, UTC) if found and found[0] is not None else None
