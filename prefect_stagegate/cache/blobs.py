@@ -36,6 +36,7 @@ class Blobs:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
         self._space = _Space(layout.blobs)
 
@@ -56,9 +57,10 @@ class Blobs:
             CacheError: The cache can't be written.
         """
         name = hashlib.blake2b("\0".join(identity).encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
-        path = self._layout.ingest / name
-        with explained("begin to store an object", path):
-            return Claim.take(path)
+        try:
+            return Claim.take(f"{self._ingest}/{name}")
+        except OSError as error:
+            raise cache_error(error, "begin to store an object", self._layout.ingest) from error
 
     def reserve(self, size: int, floor: int) -> None:
         """Make sure that `size` more bytes leave `floor` bytes of the volume free.
@@ -97,7 +99,7 @@ class Blobs:
             except OSError as error:
                 if not _refuses_links(error):
                     raise
-                claim.path.rename(target)
+                os.rename(claim.path, target)  # noqa: PTH104
 
     def forget(self, digest: str) -> None:
         """Take a blob that is not what its name says out of the way, so that it is fetched again."""
@@ -116,7 +118,7 @@ class Blobs:
         now = time.time()
         for path in self._layout.ingest.iterdir():
             try:
-                if now - path.lstat().st_mtime > older_than and not Claim.is_taken(path):
+                if now - path.lstat().st_mtime > older_than and not Claim.is_taken(str(path)):
                     yield path
             except FileNotFoundError:
                 continue

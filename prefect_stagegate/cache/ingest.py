@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE
@@ -23,17 +24,25 @@ _OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 class Claim:
     """A claimed file in the ingest folder. `take` one; `drop` or `keep` it at the end.
 
+    Paths are plain strings here: there is a claim for every object, and `Path` would cost as much as the system calls.
+
     Attributes:
         path: The file's path.
         file: Its descriptor, open for reading and writing.
+        size: What an interrupted run left, in bytes.
+        journaled: Whether a journal stands beside it.
     """
 
-    def __init__(self, path: Path, file: int) -> None:
+    __slots__ = ("file", "journaled", "path", "size")
+
+    def __init__(self, path: str, file: int, size: int) -> None:
         self.path = path
         self.file = file
+        self.size = size
+        self.journaled = size > 0
 
     @classmethod
-    def take(cls, path: Path) -> Claim | None:
+    def take(cls, path: str) -> Claim | None:
         """Claim `path`, making it when it is absent; None while somebody else has it.
 
         Raises:
@@ -44,19 +53,19 @@ class Claim:
                 file = os.open(path, _OPEN | os.O_RDWR, PRIVATE_FILE)
             except PermissionError:
                 # A file that was committed, and whose claim was not dropped yet, can't be opened for writing.
-                if not path.exists() or cls.is_taken(path):
+                if not os.path.exists(path) or cls.is_taken(path):  # noqa: PTH110
                     return None
-                path.unlink(missing_ok=True)
+                _unlink(path)
                 continue
             if not _lock(file):
                 os.close(file)
                 return None
-            if _is_fresh(path, file):
-                return cls(path, file)
+            if (size := _fresh_size(path, file)) is not None:
+                return cls(path, file, size)
             os.close(file)
 
     @staticmethod
-    def is_taken(path: Path) -> bool:
+    def is_taken(path: str) -> bool:
         """Whether somebody who lives claims `path`.
 
         Raises:
@@ -70,21 +79,27 @@ class Claim:
 
     def drop(self) -> None:
         """Remove the claim and its journal; a blob that was linked to it stays."""
-        self.journal.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        if self.journaled:
+            _unlink(self.journal)
+        _unlink(self.path)
         os.close(self.file)
 
     def keep(self) -> None:
         """Give the claim up and leave what was written for whoever takes it next; without a journal that is nothing."""
-        if self.journal.exists():
+        if self.journaled:
             os.close(self.file)
         else:
             self.drop()
 
     @property
-    def journal(self) -> Path:
+    def journal(self) -> str:
         """Where verified parts are recorded."""
-        return self.path.with_name(self.path.name + ".parts")
+        return self.path + ".parts"
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def _lock(file: int) -> bool:
@@ -95,19 +110,19 @@ def _lock(file: int) -> bool:
     return True
 
 
-def _is_fresh(path: Path, file: int) -> bool:
-    """Whether the locked file is still the one at `path`, and no blob: those are never written to again."""
+def _fresh_size(path: str, file: int) -> int | None:
+    """The size of the locked file, when it is still the one at `path` and no blob: those are never written to again."""
     found = os.fstat(file)
     try:
-        current = path.lstat()
+        current = os.lstat(path)
     except FileNotFoundError:
-        return False
+        return None
     if (current.st_dev, current.st_ino) != (found.st_dev, found.st_ino):
-        return False
+        return None
     if stat.S_IMODE(found.st_mode) != PRIVATE_FILE or found.st_nlink > 1:
-        path.unlink(missing_ok=True)
-        return False
-    return True
+        _unlink(path)
+        return None
+    return found.st_size
 
 
 class Journal:
@@ -122,6 +137,7 @@ class Journal:
     def __init__(self, claim: Claim, size: int, part: int) -> None:
         self._head = f"{part} {size}"
         self._path = claim.journal
+        claim.journaled = True
         self.parts = self._read()
         """The digest of each recorded part, by its index."""
         self._file = os.open(self._path, _OPEN | os.O_WRONLY | os.O_APPEND, PRIVATE_FILE)
@@ -139,7 +155,7 @@ class Journal:
 
     def _read(self) -> dict[int, str]:
         try:
-            head, *lines = self._path.read_text().split("\n")
+            head, *lines = Path(self._path).read_text().split("\n")
         except (FileNotFoundError, ValueError):
             return {}
         if head != self._head:

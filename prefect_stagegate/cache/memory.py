@@ -71,7 +71,10 @@ class PinMemory:
         self._path = path
         self._boot = _boot_id()
         self._lock = threading.Lock()
+        self._others = 0
         self._database = self._open()
+        self.shared = False
+        """Whether other processes were seen to write too; noticed when this one writes."""
 
     def recall_many(self, asked: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
         """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
@@ -107,6 +110,11 @@ class PinMemory:
         """Close the database; the memory can't be used afterwards."""
         self._database.close()
 
+    def _notice_others(self, database: sqlite3.Connection) -> None:
+        (version,) = database.execute("PRAGMA data_version").fetchone()
+        self.shared |= bool(self._others) and version != self._others
+        self._others = version
+
     def _recall(self, database: sqlite3.Connection, identity: str, listed: SourceObject) -> str | None:
         found = database.execute(_RECALL, (identity, listed.key, str(listed.pin), listed.size, self._boot)).fetchone()
         return f"blake3:{found[0].hex()}" if found else None
@@ -114,6 +122,7 @@ class PinMemory:
     def _write(self, statement: str, rows: Iterable[Row], *, durable: bool) -> None:
         known: set[str] = set()
         with self._guarded() as database:
+            self._notice_others(database)
             for identity, key, pin, size, digest in rows:
                 if identity not in known:
                     database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))

@@ -8,9 +8,7 @@ ends a transfer: the next run goes on from it.
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from prefect_stagegate.errors import Cancelled, TransferFailed
@@ -24,11 +22,10 @@ from prefect_stagegate.transfer.retry import Stop
 
 __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "transfer"]
 
-BATCH = 128
+BATCH = 512
 """Objects that are remembered in one transaction."""
 BATCH_SECONDS = 0.05
-"""How long an object waits for others to be remembered with."""
-_TICK = 0.2
+"""How often results are looked at."""
 
 
 class Transfer(Iterator[Receipt]):
@@ -104,7 +101,8 @@ def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
             raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
     finally:
         engine.stop()
-        _remember(intake, list(_left_over(engine)))
+        while batch := _taken(engine):
+            _remember(intake, batch)
     with intake.store.memory.confirmed():
         intake.store.blobs.sync()
     if len(intake.stats.failures) > max_failed:
@@ -113,31 +111,15 @@ def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
 
 def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
     """The results in batches, until all threads have ended or something ends the transfer."""
-    while not stop:
-        batch: list[Done] = []
-        until = time.monotonic() + _TICK
-        while len(batch) < BATCH and (left := until - time.monotonic()) > 0:
-            try:
-                done = engine.results.get(timeout=left)
-            except queue.Empty:
-                break
-            if done is None:
-                yield batch
-                return
-            if not batch:
-                until = time.monotonic() + BATCH_SECONDS
-            batch.append(done)
-        yield batch
+    ended = False
+    while not ended and not stop:
+        ended = engine.ended.wait(BATCH_SECONDS)
+        while batch := _taken(engine):
+            yield batch
 
 
-def _left_over(engine: Engine) -> Iterator[Done]:
-    while True:
-        try:
-            done = engine.results.get_nowait()
-        except queue.Empty:
-            return
-        if done:
-            yield done
+def _taken(engine: Engine) -> list[Done]:
+    return [engine.results.popleft() for _ in range(min(len(engine.results), BATCH))]
 
 
 def _remember(intake: Intake, batch: list[Done]) -> None:

@@ -83,14 +83,14 @@ class DirectFile:
         if self._direct:
             padded = -(-length // BLOCK) * BLOCK  # the end of the file is cut off by `finish`
             try:
-                _write_all(self._descriptor, memoryview(buffer)[:padded], offset)
+                write_all(self._descriptor, memoryview(buffer)[:padded], offset)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
                 self._leave_direct()
             else:
                 return
-        _write_all(self._descriptor, memoryview(buffer)[:length], offset)
+        write_all(self._descriptor, memoryview(buffer)[:length], offset)
 
     def read(self, buffer: mmap.mmap, length: int, offset: int) -> int:
         """Read up to `length` bytes at `offset` into `buffer`; returns how many there were."""
@@ -126,7 +126,8 @@ def _go_direct(descriptor: int) -> bool:
     return True
 
 
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from prefect_stagegate.cache.ingest import Claim
@@ -21,7 +22,7 @@ from prefect_stagegate.transfer.whole import fetch_whole
 
 SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
-BACKLOG = 512
+BACKLOG = 4096
 """Results that wait at most; a consumer that is slower than the transfer slows it down."""
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
@@ -49,8 +50,10 @@ class Engine:
         self._schedule = Schedule(self._buffers, min(SMALL, limits.part), intake.stop)
         self._lock = threading.Lock()
         self._running = limits.in_flight
-        self.results: queue.Queue[Done | None] = queue.Queue(BACKLOG)
-        """What came in; None when all threads have ended."""
+        self.results: deque[Done] = deque()
+        """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
+        self.ended = threading.Event()
+        """Set when all threads have ended, or something ends the transfer."""
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
         self._threads = [self._thread(self._read_plan, "plan")]
@@ -79,7 +82,7 @@ class Engine:
             for planned in self._plan:
                 if self._intake.stop:
                     return
-                job = Job(planned, self._members[planned.source])
+                job = Job(planned, self._members[planned.source], listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
                 self._schedule.add(job)
@@ -109,7 +112,7 @@ class Engine:
                 self._running -= 1
                 last = not self._running
             if last:
-                self._give(None)
+                self.ended.set()
 
     def _do(self, work: Job | Part) -> None:
         """Do one thing; an object's failure leads to the next try or to the list of failures."""
@@ -145,7 +148,7 @@ class Engine:
         job = job.looked_up()
         claim = self._intake.store.blobs.claim(*job.claim_words())
         if claim is None:
-            self._schedule.later(job)
+            self._schedule.later(replace(job, deferred=True))
             return None
         try:
             if (held := self._intake.held(job)) is not None:
@@ -185,15 +188,13 @@ class Engine:
         if enough:
             self._schedule.close()
 
-    def _give(self, done: Done | None) -> None:
-        while not self._intake.stop:
-            try:
-                self.results.put(done, timeout=0.2)
-            except queue.Full:
-                continue
-            return
+    def _give(self, done: Done) -> None:
+        while len(self.results) >= BACKLOG and not self._intake.stop:
+            time.sleep(0.01)  # the consumer is slower than the transfer
+        self.results.append(done)
 
     def _end(self, error: BaseException) -> None:
         with self._lock:
             self.fatal = self.fatal or error
         self._intake.stop.end()
+        self.ended.set()

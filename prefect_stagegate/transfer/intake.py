@@ -73,7 +73,7 @@ class Intake:
         """The object when it came into the cache after it was planned: by another stager, or under another name."""
         assert job.listed is not None  # noqa: S101
         digest = job.planned.digest
-        if not digest:
+        if not digest and (job.deferred or self.store.memory.shared):
             (remembered,) = self.store.memory.recall_many([(job.source.identity, job.listed)])
             digest = remembered or ""
         if not digest or not self.store.blobs.holds(digest, job.listed.size):
@@ -156,9 +156,9 @@ class Intake:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: str) -> Iterator[None]:
     """Turn an `OSError` of the block, which writes to the ingest file `path`, into a `CacheError`."""
     try:
         yield
     except OSError as error:
-        raise cache_error(error, "write an object", path) from error
+        raise cache_error(error, "write an object", Path(path)) from error

@@ -45,6 +45,8 @@ class Job:
     """The object as that source has it; None until it was asked."""
     restarted: bool = False
     """Whether the object changed once already and is read in its new state."""
+    deferred: bool = False
+    """Whether somebody else was bringing it in when it was looked at."""
     looks: int = 0
     """How often its bytes were wrong."""
 
@@ -62,8 +64,6 @@ class Job:
         """
         if self.listed:
             return self
-        if not self.member and not self.restarted:
-            return replace(self, listed=self.planned.object)
         found = self.source.find(self.planned.object.key)
         if self.member and found.size != self.planned.object.size:
             raise ObjectChanged(

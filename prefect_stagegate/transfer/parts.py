@@ -73,6 +73,11 @@ class Parted:
         self._discard = False
         self._fetched = 0
 
+    @property
+    def users(self) -> int:
+        """How many threads are at work on the object."""
+        return self._users
+
     def next_part(self) -> Part | None:
         """The next part to read, when there is one and a buffer for it."""
         with self._lock:
@@ -216,6 +221,9 @@ class Parted:
         if check.hexdigest() != self._digests[index]:
             return False
         self._hasher = hasher
+        import sys
+
+        print("RB", end=" ", file=sys.stderr)
         if index in self._resumed:
             self._intake.resumed(length)
         return True

@@ -18,6 +18,8 @@ AHEAD = 2048
 """Planned objects that wait at most."""
 CLAIMED_SECONDS = 0.1
 """How long an object that somebody else brings in is left alone before it is looked at again."""
+SPREAD = 8
+"""Large objects that are open at the same time while buffers are free."""
 _TICK = 0.2
 
 
@@ -92,7 +94,7 @@ class Schedule:
         """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done."""
         with self._changed:
             while not self._stop:
-                if (work := self._part() or self._job()) is not None:
+                if (work := self._first() or self._part() or self._job()) is not None:
                     self._busy += 1
                     return work
                 if self._complete and not (self._busy or self._jobs or self._claimed):
@@ -105,25 +107,37 @@ class Schedule:
         """The work that `next` gave is done."""
         with self._changed:
             self._busy -= 1
-            self._changed.notify(2)
+            if self._open or self._complete:
+                self._changed.notify()
 
     def is_large(self, job: Job) -> bool:
         """Whether the object is read in parts."""
         return job.planned.object.size > self._small
 
+    def _first(self) -> Job | None:
+        """A large object while few are open: parts of several come in turn more often than many of one."""
+        if self._jobs and self.is_large(self._jobs[0]) and len(self._open) + self._opening < SPREAD:
+            return self._large()
+        return None
+
     def _part(self) -> Part | None:
-        return next((part for parted in self._open if (part := parted.next_part())), None)
+        for parted in sorted(self._open, key=lambda parted: parted.users):
+            if (part := parted.next_part()) is not None:
+                return part
+        return None
 
     def _job(self) -> Job | None:
         if self._jobs:
-            if not self.is_large(self._jobs[0]):
-                return self._taken()
-            if self._buffers.available > self._opening:
-                self._opening += 1
-                return self._taken()
-        elif self._claimed and self._claimed[0][0] <= time.monotonic():
+            return self._large() if self.is_large(self._jobs[0]) else self._taken()
+        if self._claimed and self._claimed[0][0] <= time.monotonic():
             return self._claimed.popleft()[1]
         return None
+
+    def _large(self) -> Job | None:
+        if self._buffers.available <= self._opening:
+            return None
+        self._opening += 1
+        return self._taken()
 
     def _taken(self) -> Job:
         self._changed.notify()

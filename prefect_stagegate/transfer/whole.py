@@ -7,6 +7,7 @@ import time
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.transfer.buffers import write_all
 from prefect_stagegate.transfer.checks import Hasher
 from prefect_stagegate.transfer.intake import Done, Intake, writing
 from prefect_stagegate.transfer.job import Job
@@ -31,22 +32,18 @@ def fetch_whole(intake: Intake, job: Job, claim: Claim) -> Done:
 def _read(intake: Intake, job: Job, claim: Claim, size: int) -> Hasher:
     """Read the object from its beginning into the claimed file; returns the digests of what was written."""
     assert job.listed is not None  # noqa: S101
-    hasher = Hasher(job.listed.checksums)
-    with writing(claim.path):
-        os.ftruncate(claim.file, 0)
-        os.lseek(claim.file, 0, os.SEEK_SET)
+    hasher, position = Hasher(job.listed.checksums), 0
     laps = Laps()
     for chunk in intake.read(job, 0, size):
         laps.lap("network")
         hasher.update(chunk)
         laps.lap("hashing")
         with writing(claim.path):
-            _write(claim.file, chunk)
+            write_all(claim.file, chunk, position)
+        position += len(chunk)
         laps.lap("disk")
+    if claim.size > size:
+        with writing(claim.path):
+            os.ftruncate(claim.file, size)
     intake.stats.spend(laps)
     return hasher
-
-
-def _write(file: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(file, data) :]
