@@ -1,0 +1,241 @@
+"""From a staged version to production and back: decisions, approvals, refs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError, WaitingForApproval
+from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check, preview_check
+from prefect_stagegate.operations.inspect import history
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.spec import Spec, load_spec
+
+THINGS = Address("things")
+ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
+GATES = {
+    "pilot": {"require": ["license", "owner"]},
+    "production": {
+        "extends": "pilot",
+        "require": ["digest", "rollback", {"approval": {"count": 1, "from": ["infra"]}}],
+    },
+}
+
+
+class Place:
+    """One node with its catalog and a source that tests change."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (folder / "nas").mkdir()
+
+    def node(self, who: Identity = ADA, name: str = "cache") -> Workspace:
+        return open_workspace(self._folder / name, self._folder / "catalog", identity=who)
+
+    def spec(self, **changes: Any) -> Spec:
+        owners = dict.fromkeys(("data", "ai", "governance"), "team@example.org") | {"infra": INES.name}
+        whole = {
+            "stagegate": 1,
+            "dataset": "things",
+            "license": "CC0-1.0",
+            "owners": owners,
+            "sources": [{"url": str(self._folder / "nas")}],
+            "gates": GATES,
+        }
+        return load_spec(whole | changes, known_checks=known_checks())
+
+    def deliver(self, text: str, **changes: Any) -> Version:
+        (self._folder / "nas/data.csv").write_text(text)
+        return stage(self.node(), self.spec(**changes))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def to_pilot(place: Place) -> None:
+    assert check(place.node(), THINGS, "pilot").accepted
+    promote(place.node(), THINGS, "pilot")
+
+
+def to_production(place: Place) -> None:
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    assert check(place.node(), THINGS, "production").accepted
+    promote(place.node(), THINGS, "production")
+
+
+def test_nothing_is_promoted_that_its_gate_was_not_asked_about(place: Place) -> None:
+    place.deliver("one")
+    with pytest.raises(GateFailed, match="never asked"):
+        promote(place.node(), THINGS, "pilot")
+
+
+def test_an_accepted_version_moves_the_catalog_s_ref_and_the_node_s_copy(place: Place) -> None:
+    version = place.deliver("one")
+    to_pilot(place)
+    here = place.node()
+    assert here.catalog.resolve(Address("things", "pilot")) == version.digest == here.cache.refs.get("things", "pilot")
+    (entry,) = history(here, Address("things", "pilot"))
+    assert entry.attestation["subject"][0]["digest"]["sha256"] == version.digest.removeprefix("sha256:")
+
+
+def test_production_waits_for_somebody_else_of_the_right_group(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+    with pytest.raises(WaitingForApproval, match="approve"):
+        promote(place.node(), THINGS, "production")
+    with pytest.raises(UsageError, match="ada asked for it"):
+        approve(place.node(), THINGS, "production", reason="me")
+    approve(place.node(Identity("bob", "declared")), THINGS, "production", reason="not my group")
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    assert check(place.node(), THINGS, "production").accepted
+    assert promote(place.node(), THINGS, "production").previous == ""
+
+
+def test_a_refusal_by_the_approver_fails_the_gate_with_the_reason(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    with pytest.raises(UsageError, match="needs a reason"):
+        approve(place.node(INES), THINGS, "production", approved=False)
+    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
+    decision = check(place.node(), THINGS, "production")
+    assert decision.outcome is DecisionOutcome.REFUSED
+    approval = next(one for one in decision.checks if one.check == "approval")
+    assert "March looks wrong" in approval.summary + "".join(finding.problem for finding in approval.findings)
+
+
+def test_what_was_approved_is_what_is_promoted_though_a_newer_version_arrived(place: Place) -> None:
+    asked = place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    newer = place.deliver("two")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    assert check(place.node(), THINGS, "production").digest == asked.digest != newer.digest
+    assert promote(place.node(), THINGS, "production").digest == asked.digest
+
+
+def test_an_approval_lets_no_other_version_through(place: Place) -> None:
+    place.deliver("one")
+    to_production(place)
+    place.deliver("two")
+    to_pilot(place)
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_production_takes_only_what_pilot_accepted(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    newer = place.deliver("two")
+    decision = check(place.node(), Address("things", newer.digest), "production")
+    assert decision.outcome is DecisionOutcome.REFUSED
+    assert [one.check for one in decision.checks if one.outcome is Outcome.FAIL] == ["digest"]
+
+
+def test_a_changed_policy_ends_the_acceptance(place: Place) -> None:
+    place.deliver("one")
+    assert check(place.node(), THINGS, "pilot").accepted
+    place.deliver("one", gates={"pilot": {"require": ["license", "owner", "runbook"]}})
+    with pytest.raises(GateFailed, match="policy of pilot changed"):
+        promote(place.node(), THINGS, "pilot")
+
+
+def test_the_newest_decision_counts(place: Place) -> None:
+    place.deliver("one")
+    assert check(place.node(), THINGS, "pilot").accepted
+    stricter = place.spec(license="Proprietary", gates={"pilot": {"require": [{"license": {"deny": ["Proprietary"]}}]}})
+    assert not check(place.node(), THINGS, "pilot", spec=stricter).accepted
+    with pytest.raises(StagegateError):
+        promote(place.node(), THINGS, "pilot")
+
+
+def test_a_check_that_is_not_built_is_inconclusive_and_never_passes(place: Place) -> None:
+    place.deliver("one", gates={"pilot": {"require": ["license", "dcgm"]}})
+    decision = check(place.node(), THINGS, "pilot")
+    assert decision.outcome is DecisionOutcome.INCONCLUSIVE
+    with pytest.raises(StagegateError) as caught:
+        promote(place.node(), THINGS, "pilot")
+    assert caught.value.exit_code == 3
+
+
+def test_evidence_that_still_holds_is_used_again(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    planned = {one.requirement.check: one.state for one in preview_check(place.node(), THINGS, "production")}
+    assert planned["license"] == "current"
+    assert planned["approval"] == "missing"
+    first = check(place.node(), THINGS, "pilot")
+    assert check(place.node(), THINGS, "pilot").checks == first.checks
+
+
+def test_a_rollback_returns_to_the_last_good_version_and_withdraws_the_other(place: Place) -> None:
+    good = place.deliver("one")
+    to_production(place)
+    bad = place.deliver("two")
+    to_production(place)
+    moved = rollback(place.node(), Address("things", "production"), reason="loss went up")
+    assert (moved.digest, moved.previous) == (good.digest, bad.digest)
+    assert place.node().cache.refs.get("things", "production") == good.digest
+    with pytest.raises(GateFailed, match=r"withdrawn from production.*loss went up"):
+        promote(place.node(), Address("things", bad.digest), "production")
+    assert promote(place.node(), Address("things", bad.digest), "production", reinstate=True).digest == bad.digest
+
+
+def test_there_is_nothing_to_roll_back_to_at_first(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    with pytest.raises(UsageError, match="no earlier version"):
+        rollback(place.node(), Address("things", "pilot"), reason="why not")
+    with pytest.raises(UsageError, match="needs a reason"):
+        rollback(place.node(), Address("things", "pilot"), reason=" ")
+
+
+def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.deliver("one")
+    assert check(place.node(), THINGS, "pilot").accepted
+    one, two = place.node(Identity("one", "declared")), place.node(Identity("two", "declared"))
+    # Both read the head before either moves it.
+    heads = {id(where): where.catalog.ref("things", "pilot") for where in (one, two)}
+
+    def move(where: Workspace) -> bool:
+        version, decision = where.catalog.resolve(THINGS), where.catalog.attestation
+        statement = decision("things", version, "pilot")
+        try:
+            where.catalog.move_ref(
+                "things",
+                "pilot",
+                version,
+                head=heads[id(where)],
+                action="promote",  # type: ignore[arg-type]
+                who=where.identity,
+                attestation=statement,
+            )
+        except RefConflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(move, (one, two))) == [False, True]
+
+
+def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Place) -> None:
+    place.deliver("one")
+    to_production(place)
+    (entry,) = history(place.node(), Address("things", "production"))
+    told = entry.attestation["predicate"]["stagegate"]
+    assert told["request"]["requester"]["name"] == "ada"
+    assert [one["approver"]["name"] for one in told["approvals"]] == [INES.name]
