@@ -1,1 +1,13 @@
-"""Prefect flows: tasks put together, and nothing else."""
+"""Prefect flows: tasks put together, and nothing else.
+
+    stage → (stagegate.version.staged) → pilot_to_production        refresh, sweep: keep a node's cache warm and true
+
+Deployments name them by module: `prefect_stagegate.flows.stage:stage`.
+"""
+
+from prefect_stagegate.flows.pilot_to_production import pilot_to_production
+from prefect_stagegate.flows.refresh import refresh
+from prefect_stagegate.flows.stage import stage
+from prefect_stagegate.flows.sweep import sweep
+
+__all__ = ["pilot_to_production", "refresh", "stage", "sweep"]

@@ -1,0 +1,31 @@
+"""`collect_garbage`: remove from this node what nothing needs."""
+
+from __future__ import annotations
+
+from prefect_stagegate.cache.gc import Collection
+from prefect_stagegate.operations import maintain
+from prefect_stagegate.readiness.wording import bytes_text
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.running import engine_task
+from prefect_stagegate.tasks.telling import run_log
+
+
+@engine_task(lambda parameters: "look for garbage" if parameters["dry_run"] else "collect garbage")
+def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: CatalogLike = None) -> Collection:
+    """Remove from this node's cache what no ref, lease or pin needs. The catalog keeps everything.
+
+    Args:
+        dry_run: Tell what would go, and remove nothing.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        CacheError: The cache can't be changed safely.
+    """
+    found = maintain.collect_garbage(open_places(cache, catalog), dry_run=dry_run)
+    log = run_log()
+    for name in found.versions:
+        log.debug("%s", name)
+    verb = "would go" if dry_run else "gone"
+    log.info("%d versions and %d blobs %s, %s", len(found.versions), found.blobs, verb, bytes_text(found.bytes))
+    return found

@@ -1,0 +1,24 @@
+"""`held_refs`: which refs of a dataset this node keeps copies of."""
+
+from __future__ import annotations
+
+from prefect_stagegate.model import LATEST
+from prefect_stagegate.operations.address import SpecLike, parse
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.telling import run_log
+
+
+@engine_task(lambda parameters: f"find the refs of {spoken(parameters['dataset'])} on this node")
+def held_refs(dataset: SpecLike, *, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[str, ...]:
+    """The targets of a dataset that this node has a copy of, as addresses: `nycflights@production`.
+
+    Args:
+        dataset: Its name, or a spec.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+    """
+    name = parse(dataset).dataset
+    refs = open_places(cache, catalog).cache.refs.of(name)
+    run_log().info("%s on this node: %s", name, ", ".join(refs) or "no refs")
+    return tuple(f"{name}@{ref}" for ref in refs if ref != LATEST)

@@ -1,0 +1,36 @@
+"""`list_sources`, the first of four small steps: what a spec's sources hold.
+
+    list_sources → plan_transfer → transfer → publish_version
+
+`stage_dataset` is the four in a row, as a stream; single, they pass tuples, for flows that look at or change what
+goes on between them.
+"""
+
+from __future__ import annotations
+
+from prefect_stagegate.operations import stage
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.sources import open_sources
+from prefect_stagegate.operations.stage import Listed
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.telling import run_log
+
+
+@engine_task(lambda parameters: f"list the sources of {spoken(parameters['spec'])}")
+def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[Listed, ...]:
+    """Every object that a spec's sources hold and its globs let in.
+
+    Args:
+        spec: A path, URL, dictionary, or a loaded spec.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        SourceError: A source can't be listed.
+    """
+    loaded = read_spec(spec)
+    with open_sources(open_places(cache, catalog), loaded) as sources:
+        listed = tuple(stage.list_sources(sources))
+    run_log().info("%s: %d objects in %d sources", loaded.dataset, len(listed), len(loaded.sources))
+    return listed

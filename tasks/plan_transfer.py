@@ -1,0 +1,40 @@
+"""`plan_transfer`, the second small step: what is to happen to each listed object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prefect_stagegate.model import Action, PlannedObject
+from prefect_stagegate.operations import stage
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.sources import open_sources
+from prefect_stagegate.operations.stage import Listed
+from prefect_stagegate.readiness.wording import bytes_text
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.telling import run_log
+
+
+@engine_task(lambda parameters: f"plan the transfer of {spoken(parameters['spec'])}")
+def plan_transfer(
+    spec: SpecLike, listed: Iterable[Listed], *, cache: CacheLike = None, catalog: CatalogLike = None
+) -> tuple[PlannedObject, ...]:
+    """Decide about each listed object by what this node and the catalog remember. Nothing is fetched.
+
+    Args:
+        spec: A path, URL, dictionary, or a loaded spec.
+        listed: What `list_sources` gave for the same spec.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        UsageError: Two objects want one path, or a path can't stand in a manifest.
+    """
+    loaded, where = read_spec(spec), open_places(cache, catalog)
+    with open_sources(where, loaded) as sources:
+        planned = tuple(stage.plan_transfer(where, loaded, sources, listed))
+    fetch = [one.object.size for one in planned if one.action is Action.FETCH]
+    run_log().info(
+        "%s: %d of %d objects to fetch, %s", loaded.dataset, len(fetch), len(planned), bytes_text(sum(fetch))
+    )
+    return planned

@@ -1,0 +1,36 @@
+"""`publish_version`, the last small step: make a version of what was transferred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.model import Receipt, Version
+from prefect_stagegate.operations import stage
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.telling import announce_version
+
+
+@engine_task(lambda parameters: f"publish {spoken(parameters['spec'])}")
+def publish_version(
+    spec: SpecLike, receipts: Iterable[Receipt], *, cache: CacheLike = None, catalog: CatalogLike = None
+) -> Version:
+    """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
+
+    Args:
+        spec: A path, URL, dictionary, or a loaded spec.
+        receipts: What `transfer` gave for the same spec.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        UsageError: There are no objects, or their paths don't make a tree.
+        CacheError, CatalogError: The view or a record can't be written; every ref stays.
+    """
+    loaded, where = read_spec(spec), open_places(cache, catalog)
+    with where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"):
+        version = stage.publish_version(where, loaded, receipts)
+    announce_version(version)
+    return version

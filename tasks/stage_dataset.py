@@ -1,0 +1,34 @@
+"""`stage_dataset`: make a version from a spec's sources, or bring an existing version to this node."""
+
+from __future__ import annotations
+
+from prefect_stagegate.model import Address, Version
+from prefect_stagegate.operations.address import SpecLike, parse
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.progress import live_progress
+from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.telling import announce_version
+
+
+@engine_task(lambda parameters: f"stage {spoken(parameters['spec_or_ref'])}")
+def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
+    """Bring a dataset into this node's cache, verified and complete, or not at all.
+
+    What the cache holds already isn't fetched again, nor what an interrupted run fetched.
+
+    Args:
+        spec_or_ref: A spec (path, URL, dictionary or loaded), which is listed and becomes `latest`; or a version,
+            `nycflights@production` or `nycflights@sha256:…`, which is fetched as it was.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        StagegateError: Nothing was published, and every ref stays. Tried once more when it is `retryable`.
+    """
+    where = open_places(cache, catalog)
+    named = parse(spec_or_ref)
+    with live_progress(f"{named.dataset}-stage") as progress:
+        version = stage(where, named, progress=progress)
+    announce_version(version)
+    return version

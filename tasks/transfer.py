@@ -1,0 +1,46 @@
+"""`transfer`, the third small step: bring the bytes of every planned object into the cache, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.model import PlannedObject, Receipt
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.sources import open_sources
+from prefect_stagegate.operations.stage import transfer_objects
+from prefect_stagegate.readiness.wording import bytes_text
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.progress import live_progress
+from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.telling import run_log
+
+
+@engine_task(lambda parameters: f"transfer {spoken(parameters['spec'])}")
+def transfer(
+    spec: SpecLike, planned: Sequence[PlannedObject], *, cache: CacheLike = None, catalog: CatalogLike = None
+) -> tuple[Receipt, ...]:
+    """Bring the bytes of every planned object into the cache.
+
+    Between this step and `publish_version` nothing keeps them there: a collection that comes between takes them.
+
+    Args:
+        spec: A path, URL, dictionary, or a loaded spec.
+        planned: What `plan_transfer` gave for the same spec.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
+    """
+    loaded, where = read_spec(spec), open_places(cache, catalog)
+    with (
+        where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer"),
+        open_sources(where, loaded) as sources,
+        live_progress(f"{loaded.dataset}-stage") as progress,
+    ):
+        progress.listed(len(planned), sum(one.object.size for one in planned))
+        receipts = tuple(transfer_objects(where, loaded, sources, planned, progress=progress))
+    fetched = sum(receipt.fetched for receipt in receipts)
+    run_log().info("%s: %d objects are here; fetched %s", loaded.dataset, len(receipts), bytes_text(fetched))
+    return receipts

@@ -1,0 +1,77 @@
+"""A decision in the forms that Prefect shows: a table, an error, a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prefect import State
+from prefect.states import Completed
+
+from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
+from prefect_stagegate.report.legible import legible_text
+
+FINDINGS = 5
+"""The most findings of one check that an error's message names; the report has all of them."""
+FINE = (Outcome.PASS, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
+
+
+def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
+    """One row a check, for a table artifact."""
+    return [
+        {
+            "check": answer.check,
+            "outcome": answer.outcome.value,
+            "severity": answer.severity.value,
+            "owner": answer.owner,
+            "found": legible_text(answer.summary),
+            "defects": len(answer.findings),
+        }
+        for answer in checks
+    ]
+
+
+def require_acceptance(decision: Decision) -> Decision:
+    """Return a decision that accepts.
+
+    Raises:
+        GateFailed: It refuses; the message has a short table of why.
+        StagegateError: It doesn't know, or waits.
+    """
+    if decision.accepted:
+        return decision
+    about = f"{decision.dataset}@{decision.digest}"
+    words = {
+        DecisionOutcome.REFUSED: f"The gate {decision.target} refused {about}",
+        DecisionOutcome.INCONCLUSIVE: f"The gate {decision.target} can't decide about {about}",
+        DecisionOutcome.WAITING: f"{about} waits for an approval to go to {decision.target}",
+    }
+    kind = GateFailed if decision.outcome is DecisionOutcome.REFUSED else StagegateError
+    raise kind("\n".join([words[decision.outcome], *_lines(decision)]), dataset=decision.dataset)
+
+
+def waiting(decision: Decision) -> State[Decision]:
+    """The end of a run that did all it could: what it asked for is recorded, and somebody has to answer.
+
+    It is completed, since nothing failed and nothing of it goes on: the answer may take days, and holds whether or
+    not a process waits for it. The state's name and the decision that the flow returns tell it from a promotion.
+    """
+    asked = f"{decision.dataset}@{decision.digest}"
+    return Completed(
+        name="Waiting for approval",
+        message=f"`stagegate approve {asked} --to {decision.target}` answers; then run this flow again with "
+        f"version={asked}",
+        data=decision,
+    )
+
+
+def _lines(decision: Decision) -> Iterator[str]:
+    for answer in decision.checks:
+        if answer.outcome in FINE:
+            continue
+        yield f"  {answer.outcome.value:<12}  {answer.check:<14}  {legible_text(answer.summary)}  [{answer.owner}]"
+        for finding in answer.findings[:FINDINGS]:
+            yield f"      {legible_text(finding.subject)}: {legible_text(finding.problem)}"
+        if len(answer.findings) > FINDINGS:
+            yield f"      … and {len(answer.findings) - FINDINGS} more"
