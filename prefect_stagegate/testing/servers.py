@@ -112,7 +112,7 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
         MissingExtra: The `weed` command isn't installed.
         SourceUnavailable: The server ended or did not answer in time; the message has the end of its log.
     """
-    weed = _weed()
+    weed = require_weed()
     directory.mkdir(parents=True, exist_ok=True)
     port, command = _command(weed, directory)
     log = directory / "weed.log"
@@ -139,8 +139,12 @@ def tied_to_parent(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
-def _weed() -> str:
-    """The path of `weed`: beside this Python, or on the PATH."""
+def require_weed() -> str:
+    """Return the path of `weed`: beside this Python, or on the PATH.
+
+    Raises:
+        MissingExtra: It is in neither place.
+    """
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         raise MissingExtra(
