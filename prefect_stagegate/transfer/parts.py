@@ -221,9 +221,6 @@ class Parted:
         if check.hexdigest() != self._digests[index]:
             return False
         self._hasher = hasher
-        import sys
-
-        print("RB", end=" ", file=sys.stderr)
         if index in self._resumed:
             self._intake.resumed(length)
         return True
