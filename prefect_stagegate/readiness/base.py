@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
@@ -145,8 +145,7 @@ def known_checks() -> dict[str, type[BaseModel]]:
 
 
 def _parameter_model(function: Callable[..., Answer]) -> type[BaseModel]:
-    hints = get_type_hints(function)
-    model = hints.get("parameters")
-    if not (isinstance(model, type) and issubclass(model, BaseModel)) or get_args(model):
+    model = get_type_hints(function).get("parameters")
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"{function.__name__} must annotate `parameters` with a pydantic model")
     return model

@@ -8,15 +8,13 @@ from typing import Any
 
 
 def canonical(value: Any) -> bytes:
-    """Write JSON values with sorted keys, without spaces, in ASCII.
+    """Write JSON values in UTF-8, with sorted keys and without spaces.
 
     Raises:
         TypeError: Something in `value` is not a JSON value.
-        ValueError: A number is not finite.
+        ValueError: A number is not finite, or a text is not Unicode.
     """
-    # ASCII: file names that aren't valid Unicode arrive as lone surrogates, which UTF-8 refuses.
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.encode("ascii")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_of(value: Any) -> str:

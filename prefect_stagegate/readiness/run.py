@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from pydantic import BaseModel
@@ -21,11 +22,14 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
     return Evidence(
         check=definition.name,
         outcome=answer.outcome,
-        summary=answer.summary,
+        summary=_unicode(answer.summary),
         owner=definition.owner,
         severity=requirement.severity,
         scope=definition.scope,
-        findings=answer.findings,
+        findings=tuple(
+            replace(found, subject=_unicode(found.subject), problem=_unicode(found.problem), fix=_unicode(found.fix))
+            for found in answer.findings
+        ),
         measured=answer.measured,
         binding=binding(definition, requirement, question),
         at=clock.stamp(question.now),
@@ -73,11 +77,16 @@ def _ask(definition: CheckDefinition, requirement: Requirement, question: Questi
     except StagegateError as error:
         finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
         reason = f"{type(error).__name__}: {error}"
         finding = Finding(definition.name, reason, "Report it, with the output of --debug.", Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
     return answer
+
+
+def _unicode(text: str) -> str:
+    """The text with bytes that aren't UTF-8, as names of files may have, written out: no record could hold them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseModel:

@@ -1,0 +1,86 @@
+"""A question to try a check with: a version that nothing is wrong with, and whatever the test changes about it.
+
+answer = cache_fit(a_question(bytes=0), CacheFit())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.model import Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
+from prefect_stagegate.readiness import Environment, Probe, Question, Volume, known_checks
+from prefect_stagegate.spec import Spec, load_spec
+
+NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
+DIGEST = "sha256:" + "4f9c" * 16
+OTHER_DIGEST = "sha256:" + "e07a" * 16
+REQUESTER = Identity("ana@example.org", "declared")
+ENVIRONMENT = Environment("3.12.4", "CPython", "Linux", "x86_64", {"numpy": "2.1.0", "pandas": "3.0.1"})
+VOLUME = Volume(Path("/cache"), total=1000, free=500, floor=50, held=0)
+SPEC: Mapping[str, Any] = {
+    "stagegate": 1,
+    "dataset": "nycflights",
+    "owners": {
+        "data": "data-eng@example.org",
+        "ai": "ml@example.org",
+        "infra": "platform@example.org, oncall@example.org",
+        "governance": "legal@example.org",
+    },
+    "license": "CC0-1.0",
+    "runbook": "https://wiki.example.org/nycflights",
+    "sources": [{"url": "s3://lake/flights/", "into": "flights/"}, {"url": "file:///mnt/nas/", "into": "reference/"}],
+    "contract": {"tables": {"flights": {"files": "flights/*.parquet"}}},
+    "gates": {
+        "pilot": {"require": ["schema", "nonempty"]},
+        "production": {"extends": "pilot", "require": ["digest", {"approval": {"from": ["infra"]}}]},
+    },
+}
+
+
+def a_spec(**changes: Any) -> Spec:
+    """The spec above with some of its keys changed; None takes a key away."""
+    values = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
+    return load_spec(values, known_checks=known_checks())
+
+
+def a_question(*, spec: Spec | None = None, target: str = "production", **changes: Any) -> Question:
+    """A question about a version of two files on its way to `production`; `changes` are fields of `Question`."""
+    spec = spec or a_spec()
+    facts: dict[str, Any] = {
+        "dataset": spec.dataset,
+        "digest": DIGEST,
+        "files": 2,
+        "bytes": 300,
+        "spec": spec,
+        "gate": spec.gate(target),
+        "now": NOW,
+        "requester": REQUESTER,
+        "node": "node-1",
+        "environment": ENVIRONMENT,
+        "entries": lambda: iter(()),
+        "origins": lambda: iter([an_origin(NOW - timedelta(hours=1))]),
+        "validation": a_validation,
+        "table_time": lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
+        "probe_source": lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01),
+        "volume": lambda: VOLUME,
+        "resolvable": lambda digest: digest in (DIGEST, OTHER_DIGEST),
+    }
+    return Question(**{**facts, **changes})
+
+
+def a_validation(digest: str = DIGEST, outcome: Outcome = Outcome.PASS) -> Validation:
+    """What a contract found that has one table, with the same outcome for each of its checks."""
+    names = ("schema", "nonempty", "expectations", "coverage")
+    evidence = tuple(Evidence(name, outcome, f"{name} looked", "data", measured={"rows": 7}) for name in names)
+    table = TableResult("flights", files=2, rows=7, evaluated=3, failed=0, passed=outcome is Outcome.PASS)
+    return Validation("nycflights", digest, outcome is Outcome.PASS, (table,), evidence)
+
+
+def an_origin(modified: datetime | None) -> Origin:
+    """Where one entry came from, with the time that its source gave."""
+    pin = Pin("etag", '"1"', "strong")
+    seconds = modified.timestamp() if modified else None
+    return Origin("flights/a.parquet", "s3://lake/flights/", "a.parquet", 300, pin, "computed", "blake3:0", seconds)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.model import DecisionOutcome, Evidence, Outcome, Severity
+from prefect_stagegate.readiness import CHECKS, Question, State, decide, judge, plan_checks, run_check
+from prefect_stagegate.spec import Requirement
+from prefect_stagegate.testing.questions import NOW, OTHER_DIGEST, a_question, a_spec, a_validation
+
+ACCEPTED, REFUSED = DecisionOutcome.ACCEPTED, DecisionOutcome.REFUSED
+INCONCLUSIVE, WAITING = DecisionOutcome.INCONCLUSIVE, DecisionOutcome.WAITING
+
+
+def asked(*names: str, severity: Severity = Severity.BLOCKING) -> list[Requirement]:
+    return [Requirement(name, severity, {}) for name in names]
+
+
+def answer(name: str, outcome: Outcome, **more: object) -> Evidence:
+    return replace(Evidence(name, outcome, "", "data"), **more)  # type: ignore[arg-type]
+
+
+WAITS = answer("approval", Outcome.INCONCLUSIVE, awaiting=("infra",))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "decision"),
+    [
+        (Outcome.PASS, ACCEPTED),
+        (Outcome.WARN, ACCEPTED),
+        (Outcome.WAIVED, ACCEPTED),
+        (Outcome.FAIL, REFUSED),
+        (Outcome.INCONCLUSIVE, INCONCLUSIVE),
+        (Outcome.NOT_APPLICABLE, ACCEPTED),
+    ],
+)
+def test_blocking_check_decides_beside_one_that_passed(outcome: Outcome, decision: DecisionOutcome) -> None:
+    evidence = [answer("nonempty", Outcome.PASS), answer("schema", outcome)]
+    assert decide(asked("nonempty", "schema"), evidence, at=NOW) is decision
+
+
+@pytest.mark.parametrize("severity", [Severity.WARNING, Severity.INFO])
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN])
+def test_check_that_does_not_block_is_reported_and_decides_nothing(severity: Severity, outcome: Outcome) -> None:
+    gate = asked("nonempty") + asked("schema", severity=severity)
+    evidence = [answer("nonempty", Outcome.PASS), answer("schema", outcome)]
+    assert decide(gate, evidence, at=NOW) is ACCEPTED
+
+
+def test_empty_gate_accepts_nothing() -> None:
+    assert decide([], [answer("schema", Outcome.PASS)], at=NOW) is INCONCLUSIVE
+
+
+def test_gate_that_had_nothing_to_ask_accepts_nothing() -> None:
+    assert decide(asked("rollback"), [answer("rollback", Outcome.NOT_APPLICABLE)], at=NOW) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("severity", Severity)
+def test_check_without_evidence_is_inconclusive_whatever_its_severity(severity: Severity) -> None:
+    gate = asked("nonempty") + asked("schema", severity=severity)
+    assert decide(gate, [answer("nonempty", Outcome.PASS)], at=NOW) is INCONCLUSIVE
+
+
+def test_expired_evidence_counts_as_none() -> None:
+    for expires, decision in ((NOW, INCONCLUSIVE), (NOW + timedelta(microseconds=1), ACCEPTED)):
+        evidence = [answer("schema", Outcome.PASS, expires=stamp(expires))]
+        assert decide(asked("schema"), evidence, at=NOW) is decision
+
+
+def test_gate_waits_when_only_an_approval_is_missing() -> None:
+    gate = asked("schema", "approval")
+    assert decide(gate, [answer("schema", Outcome.PASS), WAITS], at=NOW) is WAITING
+    assert decide(gate, [answer("schema", Outcome.FAIL), WAITS], at=NOW) is REFUSED
+    assert decide(gate, [answer("schema", Outcome.INCONCLUSIVE), WAITS], at=NOW) is INCONCLUSIVE
+    assert decide(gate, [WAITS], at=NOW) is INCONCLUSIVE
+
+
+def test_worse_of_two_answers_counts() -> None:
+    both = [answer("schema", Outcome.PASS), answer("schema", Outcome.FAIL)]
+    assert decide(asked("schema"), both, at=NOW) is decide(asked("schema"), both[::-1], at=NOW) is REFUSED
+
+
+def pilot(**changes: object) -> Question:
+    gates = {"pilot": {"require": ["schema", {"space": {"severity": "warning"}}, "license"]}}
+    return a_question(target="pilot", **{"spec": a_spec(gates=gates), **changes})  # type: ignore[arg-type]
+
+
+def gathered(question: Question) -> list[Evidence]:
+    return [run_check(CHECKS[asked.check], asked, question) for asked in question.gate.requirements]
+
+
+def test_decision_binds_version_policy_environment_and_the_first_expiry() -> None:
+    question = pilot()
+    decision = judge(question, gathered(question))
+    assert decision.accepted
+    assert (decision.digest, decision.policy) == (question.digest, question.gate.policy)
+    assert decision.environment == question.environment.fingerprint
+    assert decision.expires == stamp(NOW + timedelta(minutes=5))  # that of the space on this node
+    assert [check.severity for check in decision.checks] == ["blocking", "warning", "blocking"]
+
+
+def test_decision_has_a_line_for_what_is_missing() -> None:
+    question = pilot()
+    decision = judge(question, gathered(question)[1:])
+    assert decision.outcome is INCONCLUSIVE
+    assert [(check.check, check.outcome) for check in decision.checks] == [
+        ("schema", Outcome.INCONCLUSIVE),
+        ("space", Outcome.PASS),
+        ("license", Outcome.PASS),
+    ]
+
+
+def test_failed_contract_refuses() -> None:
+    question = pilot(validation=lambda: a_validation(outcome=Outcome.FAIL))
+    assert judge(question, gathered(question)).outcome is REFUSED
+
+
+def states(question: Question, evidence: list[Evidence]) -> dict[str, State]:
+    return {planned.requirement.check: planned.state for planned in plan_checks(question, evidence)}
+
+
+def test_plan_asks_only_for_what_is_missing_or_stale() -> None:
+    evidence = gathered(pilot())
+    assert set(states(pilot(), []).values()) == {State.MISSING}
+    assert set(states(pilot(), evidence).values()) == {State.CURRENT}
+    later = states(pilot(now=NOW + timedelta(minutes=5)), evidence)
+    assert later == {"schema": State.CURRENT, "space": State.STALE, "license": State.CURRENT}
+    assert set(states(pilot(digest=OTHER_DIGEST), evidence).values()) == {State.STALE}
+
+
+def test_plan_says_why_evidence_does_not_do() -> None:
+    (_, space, _) = plan_checks(pilot(node="node-2"), gathered(pilot()))
+    assert (space.state, space.reason, space.evidence) == (State.STALE, "another node", None)
+
+
+def test_plan_finds_this_node_s_evidence_among_that_of_others() -> None:
+    here, there = gathered(pilot()), gathered(pilot(node="node-2"))
+    assert set(states(pilot(), here + there).values()) == {State.CURRENT}
+    assert set(states(pilot(node="node-2"), here + there).values()) == {State.CURRENT}
+
+
+def test_kept_evidence_takes_the_severity_of_the_gate_that_uses_it() -> None:
+    gates = {"pilot": {"require": ["schema", "space", "license"]}}
+    stricter = pilot(spec=a_spec(gates=gates))
+    (_, space, license_) = plan_checks(stricter, gathered(pilot()))
+    assert space.evidence is not None
+    assert space.evidence.severity is Severity.BLOCKING
+    assert license_.state is State.STALE  # it speaks of the spec, and this is another one

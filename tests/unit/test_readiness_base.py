@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.model import Finding, Outcome, Scope, Severity
+from prefect_stagegate.readiness import CHECKS, Answer, Question, check, known_checks, run_check
+from prefect_stagegate.readiness import capture as capture_environment
+from prefect_stagegate.readiness.base import NoParameters, Parameters, _checks
+from prefect_stagegate.readiness.planned import NOT_BUILT
+from prefect_stagegate.readiness.run import is_current, why_stale
+from prefect_stagegate.spec import Requirement
+from prefect_stagegate.testing.questions import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_question, a_spec
+
+CATALOGUE = {
+    *("schema", "nonempty", "expectations", "coverage", "duplicates", "freshness", "drift", "balance", "digest"),
+    *("read_probe", "credential_life", "space", "inodes", "cache_fit", "cache_integrity", "feed_rate", "utilisation"),
+    *("gpu_inventory", "gpu_devices", "gpu_memory", "gpu_idle", "gpu_locality", "dcgm"),
+    *("parity_image", "parity_python", "parity_cuda", "parity_env", "parity_host"),
+    *("worker", "work_pool", "queue", "schedule", "concurrency"),
+    *("owner", "runbook", "rollback", "alert", "license", "pii", "lineage", "approval"),
+}
+BUILT = [
+    *("schema", "nonempty", "expectations", "coverage", "digest", "freshness", "cache_fit", "space", "read_probe"),
+    *("parity_python", "owner", "license", "runbook", "rollback", "approval"),
+]
+
+
+class FewFiles(Parameters):
+    files: int = 1
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Whatever the test registers is forgotten again."""
+    before = dict(_checks)
+    yield
+    _checks.clear()
+    _checks.update(before)
+
+
+def required(name: str, **params: Any) -> Requirement:
+    return Requirement(name, Severity.BLOCKING, params)
+
+
+def test_every_name_of_the_catalogue_is_known() -> None:
+    assert CHECKS.keys() == CATALOGUE
+    assert sorted(name for name, definition in CHECKS.items() if definition.built) == sorted(BUILT)
+    assert known_checks().keys() == CHECKS.keys()
+
+
+@pytest.mark.parametrize("name", [name for names in NOT_BUILT.values() for name in names])
+def test_check_that_is_not_built_is_inconclusive_whatever_is_set_for_it(name: str) -> None:
+    evidence = run_check(CHECKS[name], required(name, anything=[1, {"a": None}]), a_question())
+    assert (evidence.outcome, evidence.summary) == (Outcome.INCONCLUSIVE, "not built in this release")
+
+
+def test_spec_may_set_anything_for_a_check_that_is_not_built() -> None:
+    gates = {"pilot": {"require": [{"drift": {"against": "pilot", "columns": ["a"]}}]}}
+    (requirement,) = a_spec(gates=gates).gate("pilot").requirements
+    assert requirement.params["columns"] == ["a"]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_check_says_what_it_measures_and_has_defaults_for_everything(name: str) -> None:
+    assert CHECKS[name].doc.strip().endswith((".", ")"))
+    known_checks()[name]()
+
+
+@pytest.mark.usefixtures("registry")
+def test_new_check_is_one_function() -> None:
+    @check("few_files", owner="data", scope=Scope.NODE, ttl=timedelta(minutes=5))
+    def few_files(question: Question, parameters: FewFiles) -> Answer:
+        return Answer(Outcome.PASS if question.files <= parameters.files else Outcome.FAIL, "counted")
+
+    evidence = run_check(CHECKS["few_files"], required("few_files", files=2), a_question())
+    assert (evidence.outcome, evidence.owner, evidence.scope) == (Outcome.PASS, "data", Scope.NODE)
+    assert evidence.at == stamp(NOW)
+    assert evidence.expires == stamp(NOW + timedelta(minutes=5))
+
+
+@pytest.mark.usefixtures("registry")
+def test_name_that_is_taken_is_refused() -> None:
+    def mine(question: Question, parameters: NoParameters) -> Answer:
+        return Answer(Outcome.PASS, "mine")
+
+    with pytest.raises(ValueError, match="already a check named 'schema'"):
+        check("schema", owner="data")(mine)
+    assert CHECKS["schema"].ask is not mine
+
+
+def test_check_without_a_parameter_model_is_refused() -> None:
+    def bare(question: Question, parameters: Any) -> Answer:
+        return Answer(Outcome.PASS, "bare")
+
+    with pytest.raises(TypeError, match="bare must annotate"):
+        check("bare", owner="data")(bare)
+    assert "bare" not in CHECKS
+
+
+def probe(error: BaseException) -> Question:
+    def fails() -> object:
+        raise error
+
+    return a_question(volume=fails)
+
+
+def test_probe_that_fails_is_inconclusive_with_its_reason_and_hint() -> None:
+    error = SourceUnavailable("nobody answers", hint="Start the server.")
+    evidence = run_check(CHECKS["space"], required("space"), probe(error))
+    assert evidence.outcome is Outcome.INCONCLUSIVE
+    assert "nobody answers" in evidence.summary
+    assert evidence.findings[0].fix == "Start the server."
+
+
+def test_bug_in_a_check_is_inconclusive_and_no_crash() -> None:
+    evidence = run_check(CHECKS["space"], required("space"), probe(ZeroDivisionError("oops")))
+    assert evidence.outcome is Outcome.INCONCLUSIVE
+    assert "ZeroDivisionError: oops" in evidence.summary
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_whoever_stops_the_process_is_obeyed(stop: type[BaseException]) -> None:
+    with pytest.raises(stop):
+        run_check(CHECKS["space"], required("space"), probe(stop()))
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("figure", [float("nan"), NOW, object(), "\udc80"])
+def test_figures_that_can_not_be_recorded_are_no_pass(figure: object) -> None:
+    @check("odd", owner="data")
+    def odd(question: Question, parameters: NoParameters) -> Answer:
+        return Answer(Outcome.PASS, "fine", measured={"figure": figure})
+
+    assert run_check(CHECKS["odd"], required("odd"), a_question()).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.usefixtures("registry")
+def test_name_that_is_not_unicode_is_written_out() -> None:
+    @check("odd", owner="data")
+    def odd(question: Question, parameters: NoParameters) -> Answer:
+        return Answer(Outcome.FAIL, "a\udc80", (Finding("b\udc80", "c\udc80", "d\udc80"),))
+
+    evidence = run_check(CHECKS["odd"], required("odd"), a_question())
+    assert evidence.summary == r"a\udc80"
+    assert evidence.findings == (Finding(r"b\udc80", r"c\udc80", r"d\udc80"),)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "version": {"digest": OTHER_DIGEST},
+    "node": {"node": "node-2"},
+    "environment": {"environment": replace(ENVIRONMENT, python="3.13.0")},
+    "contract": {"spec": a_spec(contract={"tables": {"flights": {"files": "flights/*.csv"}}})},
+    "sources": {"spec": a_spec(sources=[{"url": "s3://lake/other/"}])},
+    "license": {"spec": a_spec(license="MIT")},
+    "time": {"now": NOW + timedelta(minutes=5)},
+}
+ENDS = {
+    "schema": {"version", "contract"},
+    "space": {"version", "node", "time"},
+    "parity_python": {"version", "environment"},
+    "read_probe": {"version", "environment", "sources"},
+    "license": {"version", "contract", "sources", "license"},
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_ends_only_the_evidence_that_depends_on_it(name: str, change: str) -> None:
+    definition, requirement = CHECKS[name], required(name)
+    evidence = replace(run_check(definition, requirement, a_question()), outcome=Outcome.PASS)
+    assert is_current(evidence, definition, requirement, a_question(**CHANGES[change])) == (change not in ENDS[name])
+
+
+def test_evidence_ends_with_its_parameters_and_with_the_check_s_version() -> None:
+    definition = CHECKS["space"]
+    evidence = run_check(definition, required("space"), a_question())
+    assert is_current(evidence, definition, required("space", warn=0.8), a_question())  # the default, spelled out
+    assert why_stale(evidence, definition, required("space", warn=0.7), a_question()) == "another parameters"
+    newer = replace(definition, version=2)
+    assert why_stale(evidence, newer, required("space"), a_question()) == "another check version"
+
+
+def test_inconclusive_evidence_is_never_used_again() -> None:
+    definition = CHECKS["space"]
+    evidence = run_check(definition, required("space"), a_question(volume=lambda: replace(VOLUME, total=0)))
+    assert evidence.outcome is Outcome.INCONCLUSIVE
+    assert not is_current(evidence, definition, required("space"), a_question())
+
+
+def test_environment_has_what_is_installed_and_one_fingerprint() -> None:
+    environment = capture_environment()
+    assert {"pytest", "pydantic", "prefect-stagegate"} <= environment.distributions.keys()
+    assert environment.fingerprint == capture_environment().fingerprint
+    assert type(environment).from_json(environment.to_json()) == environment
+    assert replace(environment, python="3.0.0").fingerprint != environment.fingerprint

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.readiness import Accepted
+from prefect_stagegate.readiness.base import NoParameters
+from prefect_stagegate.readiness.data import Freshness, coverage, digest, expectations, freshness, nonempty, schema
+from prefect_stagegate.testing.questions import (
+    DIGEST,
+    NOW,
+    OTHER_DIGEST,
+    a_question,
+    a_spec,
+    a_validation,
+    an_origin,
+)
+
+NONE = NoParameters()
+CONTRACT_CHECKS = {"schema": schema, "nonempty": nonempty, "expectations": expectations, "coverage": coverage}
+
+
+@pytest.mark.parametrize("name", CONTRACT_CHECKS)
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.WARN, Outcome.FAIL, Outcome.INCONCLUSIVE])
+def test_contract_check_says_what_the_contract_found(name: str, outcome: Outcome) -> None:
+    question = a_question(validation=lambda: a_validation(outcome=outcome))
+    answer = CONTRACT_CHECKS[name](question, NONE)
+    assert (answer.outcome, answer.summary, answer.measured) == (outcome, f"{name} looked", {"rows": 7})
+
+
+@pytest.mark.parametrize("check", CONTRACT_CHECKS.values(), ids=CONTRACT_CHECKS)
+def test_validation_of_another_version_proves_nothing(check: object) -> None:
+    question = a_question(validation=lambda: a_validation(OTHER_DIGEST))
+    assert check(question, NONE).outcome is Outcome.INCONCLUSIVE  # type: ignore[operator]
+
+
+def test_contract_that_has_nothing_for_a_check_is_inconclusive() -> None:
+    validation = a_validation()
+    without = type(validation)(validation.dataset, DIGEST, True, (), ())
+    answer = expectations(a_question(validation=lambda: without), NONE)
+    assert answer.outcome is Outcome.INCONCLUSIVE
+    assert "contract" in answer.findings[0].fix
+
+
+@pytest.mark.parametrize(("files", "size"), [(0, 0), (2, 0)])
+def test_version_without_files_or_bytes_is_empty_whatever_the_contract_says(files: int, size: int) -> None:
+    assert nonempty(a_question(files=files, bytes=size), NONE).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("age", "outcome"),
+    [
+        (timedelta(0), Outcome.PASS),
+        (timedelta(hours=12) - timedelta(seconds=1), Outcome.PASS),
+        (timedelta(hours=12), Outcome.WARN),
+        (timedelta(hours=24) - timedelta(seconds=1), Outcome.WARN),
+        (timedelta(hours=24), Outcome.FAIL),
+        (timedelta(minutes=-4), Outcome.PASS),
+        (timedelta(minutes=-6), Outcome.INCONCLUSIVE),
+    ],
+)
+def test_freshness_goes_by_the_newest_object(age: timedelta, outcome: Outcome) -> None:
+    old, newest = an_origin(NOW - timedelta(days=90)), an_origin(NOW - age)
+    answer = freshness(a_question(origins=lambda: iter([old, newest, an_origin(None)])), Freshness())
+    assert answer.outcome is outcome
+
+
+def test_fresh_answer_ends_when_the_data_gets_old() -> None:
+    made = NOW - timedelta(hours=1)
+    answer = freshness(a_question(origins=lambda: iter([an_origin(made)])), Freshness())
+    assert answer.until == made + timedelta(hours=12)
+
+
+def test_freshness_goes_by_the_time_column_and_the_stalest_table() -> None:
+    tables = {
+        "flights": {"files": "flights/*.parquet", "time": "time_hour"},
+        "weather": {"files": "reference/*.parquet", "time": "time_hour"},
+        "planes": {"files": "reference/planes.parquet"},
+    }
+    times = {"flights": NOW - timedelta(hours=1), "weather": NOW - timedelta(hours=13)}
+    question = a_question(spec=a_spec(contract={"tables": tables}), table_time=times.__getitem__)
+    answer = freshness(question, Freshness())
+    assert answer.outcome is Outcome.WARN
+    assert answer.findings[0].subject == "table weather"
+
+
+def test_table_without_rows_has_no_age() -> None:
+    def none(table: str) -> datetime | None:
+        assert table == "flights"
+        return None
+
+    tables = {"flights": {"files": "flights/*.parquet", "time": "time_hour"}}
+    answer = freshness(a_question(spec=a_spec(contract={"tables": tables}), table_time=none), Freshness())
+    assert answer.outcome is Outcome.INCONCLUSIVE
+
+
+def test_source_that_tells_no_times_leaves_freshness_open() -> None:
+    answer = freshness(a_question(origins=lambda: iter([an_origin(None)])), Freshness())
+    assert answer.outcome is Outcome.INCONCLUSIVE
+
+
+def test_digest_passes_only_what_the_gate_below_accepted() -> None:
+    below = Accepted("pilot", DIGEST, "2026-02-28T00:00:00.000000Z")
+    assert digest(a_question(below=below), NONE).outcome is Outcome.PASS
+    answer = digest(a_question(below=Accepted("pilot", OTHER_DIGEST, below.at)), NONE)
+    assert answer.outcome is Outcome.FAIL
+    assert answer.findings[0].fix == f"stagegate promote nycflights@{DIGEST} --to pilot"
+
+
+def test_digest_fails_when_the_gate_below_accepted_nothing() -> None:
+    assert digest(a_question(below=None), NONE).outcome is Outcome.FAIL
+
+
+def test_digest_does_not_apply_to_the_lowest_gate() -> None:
+    answer = digest(a_question(target="pilot"), NONE)
+    assert answer.outcome is Outcome.NOT_APPLICABLE
+    assert answer.summary.startswith("first")

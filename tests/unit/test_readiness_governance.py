@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.readiness import governance
+from prefect_stagegate.readiness.governance import License, Owners, Runbook, owner, runbook
+from prefect_stagegate.testing.questions import a_question, a_spec
+
+
+@contextmanager
+def web_server(status: int) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            del args
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/runbook"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_owner_asks_for_each_role_that_owns_a_check_of_the_gate() -> None:
+    assert owner(a_question(), Owners()).outcome is Outcome.PASS
+    question = a_question(spec=a_spec(owners={"data": "data-eng@example.org"}))
+    answer = owner(question, Owners())  # data owns schema, nonempty and digest; governance owns approval
+    assert (answer.outcome, [finding.subject for finding in answer.findings]) == (Outcome.FAIL, ["owners.governance"])
+    assert owner(question, Owners(roles=("data",))).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("named", "outcome"),
+    [
+        ("CC0-1.0", Outcome.PASS),
+        ("cc-by-4.0", Outcome.PASS),
+        ("CC-BY-NC-4.0", Outcome.FAIL),
+        ("cc-by-nd-4.0", Outcome.FAIL),
+        ("LicenseRef-Contoso", Outcome.WARN),
+        (None, Outcome.WARN),
+    ],
+)
+def test_license_is_allowed_denied_or_unknown(named: str | None, outcome: Outcome) -> None:
+    assert governance.license(a_question(spec=a_spec(license=named)), License()).outcome is outcome
+
+
+def test_license_lists_can_be_set() -> None:
+    question = a_question(spec=a_spec(license="LicenseRef-Contoso"))
+    assert governance.license(question, License(allow=("LicenseRef-Contoso",))).outcome is Outcome.PASS
+    assert governance.license(question, License(deny=("LicenseRef-",))).outcome is Outcome.FAIL
+
+
+def test_runbook_need_only_be_named() -> None:
+    unreachable = a_spec(runbook="http://127.0.0.1:9/runbook")
+    assert runbook(a_question(spec=unreachable), Runbook()).outcome is Outcome.PASS
+    assert runbook(a_question(spec=a_spec(runbook=None)), Runbook()).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(200, Outcome.PASS), (401, Outcome.PASS), (404, Outcome.WARN), (503, Outcome.INCONCLUSIVE)],
+)
+def test_runbook_link_is_followed_when_asked(status: int, outcome: Outcome) -> None:
+    with web_server(status) as link:
+        answer = runbook(a_question(spec=a_spec(runbook=link)), Runbook(resolve=True))
+    assert answer.outcome is outcome
+    assert answer.measured == {"status": status}
+
+
+def test_runbook_that_nobody_answers_for_is_inconclusive() -> None:
+    answer = runbook(a_question(spec=a_spec(runbook="http://127.0.0.1:9/runbook")), Runbook(resolve=True))
+    assert answer.outcome is Outcome.INCONCLUSIVE
+
+
+def test_runbook_that_is_no_link_is_not_followed() -> None:
+    answer = runbook(a_question(spec=a_spec(runbook="the green folder")), Runbook(resolve=True))
+    assert answer.outcome is Outcome.PASS

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.model import Approval, Identity, Outcome, Request
+from prefect_stagegate.readiness import Accepted, Answer, Question
+from prefect_stagegate.readiness.base import NoParameters
+from prefect_stagegate.readiness.parity import parity_python
+from prefect_stagegate.readiness.promotion import Approval as Asked
+from prefect_stagegate.readiness.promotion import Rollback, approval, rollback
+from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, REQUESTER, a_question, a_spec
+
+INFRA = Asked(groups=("infra",))
+
+
+def test_way_back_passes_while_it_is_remembered_then_warns() -> None:
+    def answer(age: timedelta) -> Outcome:
+        accepted = Accepted("production", OTHER_DIGEST, stamp(NOW - age))
+        return rollback(a_question(accepted=accepted), Rollback()).outcome
+
+    assert answer(timedelta(days=30)) is Outcome.PASS
+    assert answer(timedelta(days=30, seconds=1)) is Outcome.WARN
+
+
+def test_way_back_that_the_catalog_lost_fails() -> None:
+    accepted = Accepted("production", OTHER_DIGEST, stamp(NOW))
+    answer = rollback(a_question(accepted=accepted, resolvable=lambda _: False), Rollback())
+    assert answer.outcome is Outcome.FAIL
+
+
+def test_first_promotion_needs_no_way_back() -> None:
+    answer = rollback(a_question(accepted=None), Rollback())
+    assert answer.outcome is Outcome.NOT_APPLICABLE
+    assert answer.summary.startswith("first")
+
+
+def asked(*answers: tuple[str, bool], **changes: Any) -> Question:
+    """A question with a recorded request and these answers to it."""
+    question = a_question(**changes)
+    request = Request("r1", "nycflights", DIGEST, "production", question.gate.policy, REQUESTER, stamp(NOW))
+    replies = tuple(Approval("r1", Identity(name, "declared"), agreed, "seen", stamp(NOW)) for name, agreed in answers)
+    return replace(question, request=request, approvals=replies)
+
+
+def test_approval_waits_until_somebody_of_the_group_answers() -> None:
+    for question in (a_question(), asked(), asked(("passer-by@example.org", True))):
+        answer = approval(question, INFRA)
+        assert (answer.outcome, answer.awaiting) == (Outcome.INCONCLUSIVE, ("infra",))
+        assert answer.findings[0].fix == "stagegate approve nycflights --to production"
+    assert approval(asked(("platform@example.org", True)), INFRA).outcome is Outcome.PASS
+
+
+def test_each_address_of_a_group_is_somebody() -> None:
+    two = Asked(groups=("infra",), count=2)
+    assert approval(asked(("platform@example.org", True)), two).awaiting == ("infra",)
+    both = asked(("platform@example.org", True), ("oncall@example.org", True))
+    assert approval(both, two).outcome is Outcome.PASS
+
+
+def test_one_person_who_answers_twice_is_one() -> None:
+    question = asked(("platform@example.org", True), ("PLATFORM@example.org ", True))
+    assert approval(question, Asked(groups=("infra",), count=2)).outcome is Outcome.INCONCLUSIVE
+
+
+def test_requester_never_counts_however_the_name_is_written() -> None:
+    owners = {"infra": "ana@example.org, oncall@example.org"}
+    for name in ("ana@example.org", "Ana@Example.org"):
+        assert approval(asked((name, True), spec=a_spec(owners=owners)), INFRA).awaiting == ("infra",)
+        assert approval(asked((name, True)), Asked()).awaiting == ("anybody",)
+
+
+def test_group_that_is_only_the_requester_could_wait_for_ever_and_fails() -> None:
+    answer = approval(asked(spec=a_spec(owners={"infra": "ana@example.org"})), INFRA)
+    assert (answer.outcome, answer.awaiting) == (Outcome.FAIL, ())
+
+
+def test_last_answer_of_a_person_counts() -> None:
+    changed = asked(("platform@example.org", True), ("platform@example.org", False))
+    assert approval(changed, INFRA).outcome is Outcome.FAIL
+    back = asked(("platform@example.org", False), ("platform@example.org", True))
+    assert approval(back, INFRA).outcome is Outcome.PASS
+
+
+def test_one_who_declines_is_enough_to_refuse() -> None:
+    answer = approval(asked(("platform@example.org", True), ("oncall@example.org", False)), INFRA)
+    assert answer.outcome is Outcome.FAIL
+    assert "oncall@example.org" in answer.summary
+    assert "seen" in answer.findings[0].problem
+
+
+def test_anybody_but_the_requester_may_answer_when_no_group_is_named() -> None:
+    assert approval(asked(("passer-by", True)), Asked()).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    "other", [{"digest": OTHER_DIGEST}, {"policy": "sha256:" + "0" * 64}, {"target": "pilot"}, {"id": "r2"}]
+)
+def test_answer_to_another_request_lets_nothing_through(other: dict[str, Any]) -> None:
+    question = asked(("platform@example.org", True))
+    assert question.request is not None
+    changed = replace(question, request=replace(question.request, **other))
+    assert approval(changed, INFRA).awaiting == ("infra",)
+
+
+def parity(here: dict[str, str], there: dict[str, str], **changes: str) -> Answer:
+    below = Accepted("pilot", DIGEST, stamp(NOW), environment=replace(ENVIRONMENT, distributions=there))
+    question = a_question(environment=replace(ENVIRONMENT, distributions=here, **changes), below=below)
+    return parity_python(question, NoParameters())
+
+
+def test_same_environment_passes() -> None:
+    assert parity({"numpy": "2.1.0"}, {"numpy": "2.1.0"}).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("here", ["2.1.1", "2.1.0.post1", "2.1"])
+def test_other_patch_release_warns(here: str) -> None:
+    assert parity({"numpy": here}, {"numpy": "2.1.0"}).outcome is Outcome.WARN
+
+
+@pytest.mark.parametrize("here", [{"numpy": "2.2.0"}, {"numpy": "3.1.0"}, {}, {"numpy": "2.1.0", "torch": "2.9.0"}])
+def test_other_release_missing_or_additional_distribution_fails_and_says_how_to_mend_it(here: dict[str, str]) -> None:
+    answer = parity(here, {"numpy": "2.1.0"})
+    assert answer.outcome is Outcome.FAIL
+    assert answer.findings[0].fix in ("pip install numpy==2.1.0", "pip uninstall torch")
+
+
+def test_other_python_is_a_difference() -> None:
+    assert parity({}, {}, python="3.12.5").outcome is Outcome.WARN
+    assert parity({}, {}, python="3.13.0").outcome is Outcome.FAIL
+    assert parity({}, {}, implementation="PyPy").outcome is Outcome.FAIL
+
+
+def test_parity_needs_something_to_compare_with() -> None:
+    assert parity_python(a_question(), NoParameters()).outcome is Outcome.NOT_APPLICABLE
+    below = Accepted("pilot", DIGEST, stamp(NOW))
+    assert parity_python(a_question(below=below), NoParameters()).outcome is Outcome.INCONCLUSIVE
