@@ -84,9 +84,9 @@ def check(  # noqa: PLR0913 - one parameter a flag
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
+    """Gather the evidence that a gate requires, decide, and record the decision.
 
-    Exits with 0 when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
+    Evidence that still holds is used again; `--plan` tells which. Exits with 0 when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
 
     Examples: stagegate check nycflights --gate pilot; stagegate check nycflights@pilot --gate production --html r.html
 
@@ -108,7 +108,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if json:
         say(to_json(report).rstrip())
     elif sys.stdout.isatty():
-        Console().print(to_rich(report))
+        Console().print(to_rich(report), crop=False)
     else:
         say(to_text(report).rstrip())
     sys.exit(_CODES[decision.outcome])

@@ -30,7 +30,11 @@ _DECISIONS = {
 
 
 def to_rich(report: Report) -> RenderableType:
-    """Something to print on a `rich.console.Console`: the decision, the checks, whose turn it is and what to do."""
+    """The decision, the checks, whose turn it is and what to do.
+
+    Print it with `console.print(…, crop=False)`: a long command runs on past the edge, where the terminal wraps it, so
+    that it is copied without a line's end in it.
+    """
     report = legible(report)
     # Text, never markup: a file may be called `[red]`.
     headline = Text.assemble((report.headline, _DECISIONS[report.outcome]), ". ", report.reason)
@@ -40,7 +44,6 @@ def to_rich(report: Report) -> RenderableType:
 
 def _step(step: str) -> Text:
     if is_command(step):
-        # Left to the terminal to wrap, so that it is copied without the line's end in it.
         return Text(f"  {step}", "cyan", no_wrap=True, overflow="ignore")
     return Text(f"  {step}")
 

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.report import (
+    Report,
+    Standing,
+    build_report,
+    to_html,
+    to_json,
+    to_junit,
+    to_markdown,
+    to_rich,
+    to_text,
+)
+from prefect_stagegate.report.model import STEPS
+from prefect_stagegate.report.text import FINDINGS
+from prefect_stagegate.testing.questions import DIGEST, a_spec
+
+HOSTILE = (
+    "a<script>alert(1)</script>.parquet",
+    '"><img src=http://evil.example/x onerror=alert(1)>',
+    "pipe|and\nnewline.parquet",
+    "![pixel](http://evil.example/p.png) `code` [x](javascript:alert(1))",
+    "\x1b[2Jcleared\x07.parquet",
+    "\u202egpj.exe",
+    "[red]rich[/red]",
+    "{{ 7 * 7 }}",
+)
+
+
+def answer(check: str, outcome: Outcome, *findings: Finding, severity: Severity = Severity.BLOCKING) -> Evidence:
+    return Evidence(check, outcome, f"{check} looked", "data", severity, findings=findings)
+
+
+MISSING = Finding("flights/03.parquet", "column dep_delay is missing", "Rename it back.")
+DENIED = Finding("s3://lake", "access denied", "pip install numpy==2.1.0")
+WAITS = Evidence("approval", Outcome.INCONCLUSIVE, "0 of 1 approval", "governance", awaiting=("infra",))
+ALL = (
+    answer("license", Outcome.PASS),
+    answer("freshness", Outcome.WARN),
+    answer("schema", Outcome.FAIL, MISSING),
+    Evidence("space", Outcome.INCONCLUSIVE, "no answer", "infra", findings=(DENIED,)),
+    answer("owner", Outcome.WAIVED),
+    answer("rollback", Outcome.NOT_APPLICABLE),
+    answer("parity_python", Outcome.FAIL, severity=Severity.WARNING),
+    WAITS,
+)
+WRITERS = {"html": to_html, "markdown": to_markdown, "text": to_text, "junit": to_junit, "json": to_json}
+
+
+def a_report(*checks: Evidence, outcome: DecisionOutcome = DecisionOutcome.REFUSED) -> Report:
+    decision = Decision(
+        dataset="nycflights",
+        digest=DIGEST,
+        target="production",
+        outcome=outcome,
+        checks=checks,
+        policy="sha256:" + "a" * 64,
+        environment="sha256:" + "b" * 64,
+        at="2026-03-01T03:00:00.000000Z",
+        requester="ana",
+    )
+    return build_report(decision, a_spec())
+
+
+def terminal(report: Report, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(to_rich(report), crop=False)
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    return written.getvalue()
+
+
+# ── the model ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_decided_comes_first() -> None:
+    rows = a_report(*ALL).rows
+    assert [row.standing for row in rows] == sorted(row.standing for row in rows)
+    assert [row.check for row in rows[:3]] == ["schema", "space", "approval"]
+    assert {row.check for row in rows if row.standing is Standing.NOTED} == {"freshness", "parity_python"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "turn", "last_step"),
+    [
+        (DecisionOutcome.ACCEPTED, "nobody: it may be promoted", f"promote nycflights@{DIGEST} --to production"),
+        (DecisionOutcome.REFUSED, "data (data-eng@example.org)", "check nycflights@latest --gate production"),
+        (
+            DecisionOutcome.INCONCLUSIVE,
+            "infra (platform@example.org, oncall@example.org)",
+            f"check nycflights@{DIGEST} --gate production",
+        ),
+        (
+            DecisionOutcome.WAITING,
+            "infra (platform@example.org, oncall@example.org)",
+            f"check nycflights@{DIGEST} --gate production",
+        ),
+    ],
+)
+def test_report_says_whose_turn_it_is_and_what_to_do(outcome: DecisionOutcome, turn: str, last_step: str) -> None:
+    report = a_report(*ALL, outcome=outcome)
+    assert report.whose_turn == turn
+    assert report.steps[-1] == f"stagegate {last_step}"
+
+
+def test_steps_begin_with_the_fixes_of_what_decided_and_stay_few() -> None:
+    assert a_report(*ALL).steps[0] == "Rename it back."
+    many = tuple(Finding(f"f{number}", "broken", f"Mend f{number}.") for number in range(STEPS + 3))
+    steps = a_report(answer("schema", Outcome.FAIL, *many, many[0])).steps
+    assert steps[STEPS - 1] == f"Mend f{STEPS - 1}."
+    assert steps[STEPS] == "3 more fixes stand at their defects."
+
+
+def test_severity_is_told_where_it_changes_what_an_outcome_means() -> None:
+    verdicts = {row.check: row.verdict for row in a_report(*ALL).rows}
+    assert verdicts["parity_python"] == "fail (warning)"
+    assert (verdicts["schema"], verdicts["approval"], verdicts["rollback"]) == ("fail", "waiting", "not applicable")
+
+
+# ── every writer ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("outcome", DecisionOutcome)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_writer_shows_every_check_and_decision(writer: str, outcome: DecisionOutcome) -> None:
+    written = WRITERS[writer](a_report(*ALL, outcome=outcome))
+    for row in a_report(*ALL).rows:
+        assert row.check in written
+    assert outcome.value in written.lower() or "can't be decided" in written
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_defect_is_shown_with_file_problem_owner_and_fix(writer: str) -> None:
+    written = WRITERS[writer](a_report(*ALL))
+    for part in (MISSING.subject, MISSING.problem, MISSING.fix, "data-eng@example.org"):
+        assert part in written
+
+
+def test_decision_without_any_check_is_shown() -> None:
+    for writer in WRITERS.values():
+        assert "nycflights" in writer(a_report(outcome=DecisionOutcome.INCONCLUSIVE))
+
+
+@pytest.mark.parametrize("writer", ["html", "markdown", "text", "junit"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_that_acts_on_a_terminal_or_turns_the_writing_is_let_through(writer: str, name: str) -> None:
+    written = WRITERS[writer](a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
+    assert not set("\x1b\x07\u202e").intersection(written)
+
+
+# ── HTML ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def hostile_page() -> Page:
+    findings = (Finding(name, name, name) for name in HOSTILE)
+    return Page(to_html(a_report(answer("schema", Outcome.FAIL, *findings), *ALL[3:])))
+
+
+def test_page_has_no_script_and_no_reference_to_anything_outside(hostile_page: Page) -> None:
+    names = {tag for tag, _ in hostile_page.tags}
+    assert not names.intersection({"script", "img", "link", "iframe", "object", "embed", "form", "base", "svg"})
+    for tag, attributes in hostile_page.tags:
+        assert not {"src", "srcset", "style", "background"}.intersection(attributes), tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+    links = {attributes["href"] for tag, attributes in hostile_page.tags if tag == "a"}
+    assert links == {
+        "mailto:data-eng@example.org",
+        "mailto:legal@example.org",
+        "https://wiki.example.org/nycflights",
+    }
+    assert not re.search(r"@import|url\(", to_html(a_report(*ALL)))
+
+
+def test_page_shows_hostile_names_as_they_are(hostile_page: Page) -> None:
+    assert "a<script>alert(1)</script>.parquet" in hostile_page.text
+    assert "{{ 7 * 7 }}" in hostile_page.text
+    assert r"\x1b[2Jcleared\x07.parquet" in hostile_page.text
+
+
+def test_page_forbids_the_browser_to_fetch_anything(hostile_page: Page) -> None:
+    policies = [a["content"] for tag, a in hostile_page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_runbook_is_a_link_only_when_it_is_on_the_web() -> None:
+    decision = Decision("nycflights", DIGEST, "pilot", DecisionOutcome.ACCEPTED, ALL[:1], "", "", "")
+    page = Page(to_html(build_report(decision, a_spec(runbook="javascript:alert(1)"))))
+    assert "javascript:alert(1)" in page.text
+    assert not [a for tag, a in page.tags if tag == "a" and "javascript" in str(a["href"])]
+
+
+# ── Markdown ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cells(line: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", line.strip().strip("|"))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_markdown_cells_stay_intact(name: str) -> None:
+    written = to_markdown(a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
+    tables = [line for line in written.splitlines() if line.startswith("|")]
+    assert [len(cells(line)) for line in tables] == [5] * 3 + [4] * 3
+
+
+def test_markdown_renders_no_tag_image_or_link_of_the_data() -> None:
+    findings = (Finding(name, name, name) for name in HOSTILE)
+    written = to_markdown(a_report(answer("schema", Outcome.FAIL, *findings)))
+    outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", written.replace("\\`", ""))  # code spans show what they hold
+    assert not re.search(r"(?<!\\)<\w|(?<!\\)!\[|(?<!\\)\[[^\]]*(?<!\\)\]\(", outside)
+
+
+def test_markdown_keeps_commands_and_code_copyable() -> None:
+    fix = Finding("space", "full", "Run `stagegate gc`, or give it more room.")
+    written = to_markdown(a_report(answer("space", Outcome.FAIL, fix)))
+    assert "Run `stagegate gc`, or give it more room." in written
+    assert "`stagegate check nycflights@latest --gate production`" in written
+
+
+# ── JUnit ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_junit_counts_what_blocks_and_nothing_else() -> None:
+    (suite,) = ET.fromstring(to_junit(a_report(*ALL)))
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "8", "failures": "1", "errors": "2", "skipped": "2"}
+    elements = {
+        name: [case.get("name") for case in suite.iter("testcase") if case.find(name) is not None]
+        for name in ("failure", "error", "skipped")
+    }
+    assert elements == {"failure": ["schema"], "error": ["space", "approval"], "skipped": ["owner", "rollback"]}
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "nul\x00", "half\ud800", "\ufffe"])
+def test_junit_is_well_formed_whatever_files_are_called(name: str) -> None:
+    written = to_junit(a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
+    (failure,) = ET.fromstring(written.encode()).iter("failure")
+    assert failure.text
+
+
+# ── JSON and terminals ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_json_keeps_names_exactly() -> None:
+    findings = tuple(Finding(name, "broken") for name in (*HOSTILE, "half\ud800"))
+    read = json.loads(to_json(a_report(answer("schema", Outcome.FAIL, *findings))))
+    assert [finding["subject"] for finding in read["rows"][0]["findings"]] == [*HOSTILE, "half\ud800"]
+    assert (read["accepted"], read["outcome"], read["rows"][0]["standing"]) == (False, "refused", "refuses")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_terminal_shows_every_finding_in_full_at_any_width(width: int) -> None:
+    shown = terminal(a_report(*ALL), width)
+    last_column = "".join(line[shown.splitlines()[1].index("what was found") :] for line in shown.splitlines())
+    for part in (MISSING.subject, MISSING.problem, MISSING.fix):
+        assert "".join(part.split()) in "".join(last_column.split())
+
+
+def test_terminal_does_not_obey_names() -> None:
+    findings = (Finding(name, name, name) for name in HOSTILE)
+    shown = terminal(a_report(answer("schema", Outcome.FAIL, *findings)), 200)
+    assert "[red]rich[/red]" in shown
+    assert r"\x1b[2Jcleared" in shown
+    assert not set("\x1b\x07\u202e").intersection(shown)
+
+
+def test_command_is_not_broken_into_lines() -> None:
+    assert f"stagegate promote nycflights@{DIGEST} --to production" in terminal(
+        a_report(*ALL[:1], outcome=DecisionOutcome.ACCEPTED)
+    )
+
+
+def test_terminal_shows_the_first_of_many_findings_and_counts_the_rest() -> None:
+    many = tuple(Finding(f"file-{number:03}", "broken") for number in range(FINDINGS + 7))
+    report = a_report(answer("schema", Outcome.FAIL, *many))
+    for shown in (terminal(report), to_text(report)):
+        assert f"file-{FINDINGS - 1:03}" in shown
+        assert f"file-{FINDINGS:03}" not in shown
+        assert "7 more" in shown
