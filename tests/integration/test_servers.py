@@ -9,7 +9,6 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from pydantic import SecretStr
 
 from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.testing import servers
@@ -54,10 +53,8 @@ def test_without_the_command_the_error_says_what_to_install(tmp_path: Path, monk
         pass
 
 
-def test_the_prefect_server_keeps_blocks(prefect_server: None) -> None:
-    from prefect.blocks.system import Secret
+def test_the_prefect_server_keeps_what_it_is_given(prefect_server: None) -> None:
+    from prefect.variables import Variable
 
-    Secret[str](value=SecretStr("word")).save("servers-test")
-    loaded = Secret.load("servers-test")
-    assert isinstance(loaded, Secret)
-    assert loaded.get() == "word"
+    Variable.set("servers_test", "word")
+    assert Variable.get("servers_test") == "word"
