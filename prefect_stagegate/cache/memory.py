@@ -78,9 +78,10 @@ class PinMemory:
 
     def recall_many(self, asked: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
         """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
+        answers: list[str | None] = []
         with self._guarded("BEGIN") as database:
-            return [self._recall(database, identity, listed) for identity, listed in asked]
-        return [None] * len(asked)
+            answers.extend(self._recall(database, identity, listed) for identity, listed in asked)
+        return answers or [None] * len(asked)
 
     def remember(self, rows: Iterable[Row]) -> None:
         """Note what pins name, in one transaction."""

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
+from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 
-__all__ = ["BaseSource", "Source", "Wanted", "everything", "open_source"]
+__all__ = ["BaseSource", "Source", "Wanted", "everything", "open_source", "public_url"]
 
 IDLE_SECONDS = 30.0
 """How long a read may stand still before it is given up, unless the caller says otherwise."""

@@ -26,6 +26,19 @@ def everything(_: str) -> bool:
     return True
 
 
+def public_url(url: str) -> str:
+    """The URL as people may see it: without user, password and query, where signatures stand.
+
+    >>> public_url("sftp://me:secret@nas.example.org/data/?sig=abc")
+    'sftp://nas.example.org/data/'
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
 class Source(Protocol):
     """One place that objects are read from. `open_source` makes one for a URL."""
 

@@ -1,0 +1,192 @@
+"""Whatever else fsspec reads: HTTP(S), SFTP, memory, and S3 with options that only s3fs knows.
+
+One adapter for all, so it trusts little: sizes are compared with what came, and an object's pin is asked again after
+its last byte, because fsspec pins no read.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, unquote
+
+import fsspec
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    MissingExtra,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
+    ("VersionId", "version", "strong"),
+    ("version_id", "version", "strong"),
+    ("generation", "generation", "strong"),
+    ("ETag", "etag", "strong"),
+    ("etag", "etag", "strong"),
+    ("mtime", "mtime", "weak"),
+    ("modified", "mtime", "weak"),
+    ("LastModified", "mtime", "weak"),
+    ("last_modified", "mtime", "weak"),
+    ("Last-Modified", "mtime", "weak"),
+    ("created", "mtime", "weak"),
+)
+"""The fields of fsspec's `info` that can pin an object, the best first: field, kind and strength."""
+
+_WEB = ("http", "https")
+_FORBIDDEN = (401, 403)
+_GONE = (404, 410)
+_SERVER_FAILED = 500
+
+
+class FsspecSource(BaseSource):
+    """A folder or one object that an fsspec file system reads.
+
+    Args:
+        url: Any URL that fsspec knows; `protocol::protocol` chains included.
+        options: The file system's own storage options.
+        idle: Seconds without a byte after which a read over HTTP is given up; others have timeouts of their own.
+
+    Raises:
+        UsageError: fsspec knows no such scheme, or the file system refuses an option.
+        MissingExtra: The package that reads it is absent.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+        self.url = public_url(url)
+        self._web = url.partition("://")[0] in _WEB
+        if self._web:
+            options = {**_patient(idle), **options}
+        try:
+            self._fs, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
+        except ImportError as error:
+            hint = f"Install it: {error}"
+            raise MissingExtra(f"What reads {self.url} is not installed", hint=hint) from error
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{self.url} can't be opened: {error}", hint="The options are fsspec's.") from error
+        except Exception as error:
+            raise self._explained(error, "") from error
+        where = options.get("endpoint_url") or options.get("host") or ""
+        self.identity = f"{where} {self.url}".strip()
+        self._folder = url.endswith("/")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object, folder by folder."""
+        try:
+            info = {} if self._folder else self._fs.info(self._root)
+            if info.get("type") == "file":
+                yield from self._single(info, wanted)
+                return
+            for folder, _, files in self._fs.walk(self._root, detail=True, on_error="raise"):
+                for name, found in files.items():
+                    key = self._key(f"{folder.rstrip('/')}/{name}")
+                    if name and wanted(key):
+                        yield self._object(key, found)
+        except SourceError:
+            raise
+        except FileNotFoundError as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        except Exception as error:
+            raise self._explained(error, "") from error
+
+    def find(self, key: str) -> SourceObject:
+        """The object as it is now."""
+        try:
+            return self._object(key, self._fs.info(self._name(key)))
+        except SourceError:
+            raise
+        except Exception as error:
+            raise self._explained(error, key) from error
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes in one piece. A range is asked for only where less than the object is wanted."""
+        whole = start == 0 and end == listed.size
+        bounds = {} if whole else {"start": start, "end": end}
+        try:
+            yield self._fs.cat_file(self._name(listed.key), **bounds)
+        except Exception as error:
+            raise self._explained(error, listed.key) from error
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Ask for the object's pin again."""
+        found = self.find(listed.key)
+        if (found.pin, found.size) != (listed.pin, listed.size):
+            raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
+
+    def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
+        self._root, _, name = self._root.rstrip("/").rpartition("/")
+        key = unquote(name) if self._web else name
+        if wanted(key):
+            yield self._object(key, info)
+
+    def _key(self, name: str) -> str:
+        key = name.removeprefix(self._root.rstrip("/")).lstrip("/")
+        return unquote(key) if self._web else key
+
+    def _name(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{quote(key) if self._web else key}"
+
+    def _object(self, key: str, info: dict[str, Any]) -> SourceObject:
+        if info.get("size") is None:  # an index page names its files and no more
+            info = self._fs.info(self._name(key))
+        if info.get("size") is None:
+            raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        return SourceObject(key, int(info["size"]), self._pin(info), _modified(info))
+
+    def _pin(self, info: Mapping[str, Any]) -> Pin:
+        for field, kind, strength in PINS:
+            if (value := info.get(field)) is not None:
+                text = value.isoformat() if isinstance(value, datetime) else str(value).strip('"')
+                # Many web servers make their etags of time and size, whatever HTTP says about strong ones.
+                return Pin(kind, text, "weak" if self._web or text.startswith("W/") else strength)
+        return Pin("size", str(info["size"]), "weak")
+
+    def _explained(self, error: Exception, key: str) -> SourceError:
+        """The typed error for what a file system raised: by its class, or the HTTP status that it carries."""
+        status = getattr(error, "status", 0) or 0
+        where = {"source": self.url, "object": key}
+        if isinstance(error, FileNotFoundError) or status in _GONE:
+            return ObjectVanished("The object is gone", **where)
+        if isinstance(error, PermissionError) or status in _FORBIDDEN:
+            return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
+        web = type(error).__module__.startswith("aiohttp") and status < 400  # noqa: PLR2004 - HTTP's border
+        if isinstance(error, OSError | TimeoutError) or web or status >= _SERVER_FAILED:
+            return SourceUnavailable(f"The source failed: {str(error) or type(error).__name__}", **where)
+        return SourceError(f"The source failed: {type(error).__name__}: {error}", **where)
+
+
+def _patient(idle: float) -> dict[str, Any]:
+    """Options that let a read over HTTP take as long as it likes while bytes come."""
+    import aiohttp
+
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)}}
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """When the object was changed, in seconds since the epoch, whatever form the file system tells it in."""
+    value = next((info[field] for field, kind, _ in PINS if kind == "mtime" and info.get(field) is not None), None)
+    if isinstance(value, str):
+        value = _parsed(value)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _parsed(text: str) -> datetime | None:
+    """A time as HTTP's headers or ISO 8601 write it."""
+    for parse in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError):
+            return parse(text)
+    return None
