@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import OpenDataset, hold_dataset
 from prefect_stagegate.settings import Settings
@@ -69,11 +70,9 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
             self._opened[name] = self._held.enter_context(
                 hold_dataset(self._cache, Address.parse(name), "stagegate://")
             )
-        root = self._opened[name].path
-        local = root / inside
-        if ".." in Path(inside).parts:
-            raise FileNotFoundError(path)
-        return name, local
+        if inside and path_problem(inside):
+            raise FileNotFoundError(path)  # no manifest holds such a path, and it might lead out of the version
+        return name, self._opened[name].path / inside
 
     def _info(self, name: str, root: Path, info: dict[str, Any]) -> dict[str, Any]:
         inside = os.path.relpath(info["name"], root)

@@ -14,6 +14,8 @@ from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.units import parse_size
 
 PREFIX = "STAGEGATE_"
+TOLD = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
+"""Not settings: what `stagegate exec` tells its command, which may well be a `stagegate` again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name}: no setting has this name; {did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in known
+        if name.startswith(PREFIX) and name not in (*known, *TOLD)
     ]
 
 

@@ -25,7 +25,7 @@ app = App(
     ),
 )
 
-_GROUPS = {
+COMMANDS = {
     "The way of the data": {
         "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
         "stage": ("stage:stage", "Make a version from a spec's sources, or bring an existing version to this node."),
@@ -57,7 +57,7 @@ _GROUPS = {
 """Where each command lies, and its line in the overview, which must not import them all."""
 
 
-for _title, _commands in _GROUPS.items():
+for _title, _commands in COMMANDS.items():
     _group = Group.create_ordered(_title)
     for _order, (_name, (_place, _line)) in enumerate(_commands.items()):
         _path = f"prefect_stagegate.cli.{_place}"

@@ -22,7 +22,7 @@ def verify(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Hash the files of this node's versions again and compare them with their manifests.
+    """Hash the files of this node's versions again and compare with their manifests.
 
     Exits with 3 when something is damaged and stays so.
 

@@ -15,7 +15,7 @@ from prefect_stagegate.cli.common import Places, say
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import hold_dataset, locate
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.settings import TOLD, Settings
 
 
 def path(address: str, /, *, places: Places | None = None) -> None:
@@ -54,7 +54,7 @@ def execute(
     wanted = Address.parse(address)
     with hold_dataset(_open_cache(places), wanted, what=command[0]) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
-        told = {"STAGEGATE_DATASET_PATH": str(held.path), "STAGEGATE_DATASET_DIGEST": held.digest}
+        told = dict(zip(TOLD, (str(held.path), held.digest), strict=True))
         try:
             code = subprocess.run(words, env=os.environ | told, check=False).returncode
         except OSError as error:

@@ -1,0 +1,156 @@
+"""What a newcomer meets: each is one readable line with what to do, the right exit code, and no traceback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import yaml
+
+from prefect_stagegate.testing.servers import STRANGER, SeaweedFS, free_port
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+def write_spec(folder: Path, **changes: Any) -> Path:
+    (folder / "nas").mkdir(exist_ok=True)
+    (folder / "nas/a.csv").write_text("a,b\n1,2\n")
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": "nas/"}]} | changes
+    path = folder / "things.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path
+
+
+def s3(endpoint: str, bucket: str = "s3://lake/") -> dict[str, Any]:
+    return {"sources": [{"url": bucket, "options": {"endpoint_url": endpoint}}]}
+
+
+def keys(key: str, secret: str) -> dict[str, str]:
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+
+
+def failed(result: CompletedProcess[str], code: int, *words: str) -> None:
+    assert result.returncode == code, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("stagegate: ")
+    assert all(len(line) < 400 for line in lines)
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_missing_bucket(tmp_path: Path, run_stagegate: Run, seaweedfs: SeaweedFS) -> None:
+    spec = write_spec(tmp_path, **s3(seaweedfs.endpoint_url, "s3://no-such-bucket/"))
+    result = run_stagegate("stage", spec, env=keys(seaweedfs.key, seaweedfs.secret))
+    failed(result, 3, "bucket", "no-such-bucket")
+
+
+@pytest.mark.parametrize("who", [(STRANGER.key, STRANGER.secret), ("nobody", "knows"), None])
+def test_a_wrong_key_and_none(
+    tmp_path: Path, run_stagegate: Run, seaweedfs: SeaweedFS, who: tuple[str, str] | None
+) -> None:
+    seaweedfs.client().pipe("lake/x", b"x")
+    spec = write_spec(tmp_path, **s3(seaweedfs.endpoint_url))
+    result = run_stagegate("stage", spec, env=keys(*who) if who else {})
+    failed(result, 3, "lake")
+    assert "knows" not in result.stderr
+
+
+def test_an_endpoint_that_is_down(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(tmp_path, **s3(f"http://127.0.0.1:{free_port()}"))
+    failed(run_stagegate("stage", spec, env=keys("a", "b")), 3, "127.0.0.1")
+
+
+def test_a_folder_that_is_missing(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(tmp_path, sources=[{"url": "nowhere/"}])
+    failed(run_stagegate("stage", spec), 3, "nowhere")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, run_stagegate: Run) -> None:
+    (tmp_path / "file").write_text("")
+    spec = write_spec(tmp_path)
+    failed(run_stagegate("stage", spec, "--cache", tmp_path / "file/cache"), 3, "--cache or STAGEGATE_CACHE")
+
+
+def test_a_cache_folder_that_holds_something_else(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(tmp_path)
+    failed(run_stagegate("stage", spec, "--cache", tmp_path / "nas"), 3, "not a cache")
+
+
+def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(tmp_path)
+    stat = os.statvfs(tmp_path)
+    taken = 1 - stat.f_bavail / stat.f_blocks
+    floor = f"{min(50, 100 - int(taken * 100) + 1)}%"
+    if stat.f_bavail / stat.f_blocks > 0.5:
+        # No floor is above what is free here; ask for more than there is instead.
+        with (tmp_path / "nas/huge").open("wb") as file:
+            file.truncate(stat.f_bavail * stat.f_frsize + (1 << 30))
+        floor = "5%"
+    failed(run_stagegate("stage", spec, env={"STAGEGATE_FREE_FLOOR": floor}), 3, "free", "stagegate gc")
+
+
+def test_an_unknown_dataset_ref_and_version(tmp_path: Path, run_stagegate: Run) -> None:
+    failed(run_stagegate("show", "things"), 2, "no dataset 'things'", "stagegate stage SPEC")
+    assert run_stagegate("stage", write_spec(tmp_path)).returncode == 0
+    failed(run_stagegate("show", "things@production"), 2, "no ref 'production'", "latest")
+    failed(run_stagegate("path", "things@production"), 2, "This node has no copy", "stagegate stage things@production")
+    failed(run_stagegate("show", "things@sha256:" + "0" * 64), 2, "no version")
+    failed(run_stagegate("show", "Things@latest"), 2, "lowercase")
+
+
+def test_a_wrong_spec_tells_all_its_problems_by_line(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(
+        tmp_path,
+        runbok="https://wiki.example.org",
+        contract={"tables": {"t": {"files": "*.csv", "suite": "missing.yaml"}}},
+        gates={"pilot": {"require": ["freshnes"]}},
+    )
+    result = run_stagegate("stage", spec)
+    failed(result, 2, "'runbook'", "'freshness'", "missing.yaml")
+    numbered = [line for line in result.stderr.splitlines() if f"{spec.name}:" in line and line.startswith("  ")]
+    assert len(numbered) == 3
+
+
+def test_an_unknown_gate_and_an_unknown_check(tmp_path: Path, run_stagegate: Run) -> None:
+    spec = write_spec(tmp_path, gates={"pilot": {"require": ["owner"]}})
+    assert run_stagegate("stage", spec).returncode == 0
+    failed(run_stagegate("check", "things", "--gate", "pilto"), 2, "'pilot'")
+    failed(run_stagegate("checks", "freshnes"), 2, "'freshness'")
+
+
+def test_a_command_and_a_flag_that_do_not_exist(run_stagegate: Run) -> None:
+    failed(run_stagegate("stgae"), 2, "stage")
+    failed(run_stagegate("ls", "--jsn"), 2, "--jsn")
+    failed(run_stagegate("check", "things"), 2, "--gate")
+
+
+def test_a_mistyped_setting(run_stagegate: Run) -> None:
+    failed(run_stagegate("ls", env={"STAGEGATE_CACHEE": "x"}), 2, "STAGEGATE_CACHE")
+
+
+def test_a_traceback_only_with_debug(run_stagegate: Run) -> None:
+    result = run_stagegate("show", "things", "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_a_suite_that_names_a_missing_column(tmp_path: Path, run_stagegate: Run) -> None:
+    expectation = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "c"}}
+    suite = {"name": "t", "expectations": [expectation]}
+    spec = write_spec(
+        tmp_path,
+        contract={"tables": {"t": {"files": "*.csv", "suite": suite}}},
+        gates={"pilot": {"require": ["expectations"]}},
+    )
+    assert run_stagegate("stage", spec).returncode == 0
+    result = run_stagegate("check", "things", "--gate", "pilot")
+    assert result.returncode == 3, result.stderr
+    assert "inconclusive" in result.stdout
+    assert "t.c" in result.stdout
+    assert "no column c" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr

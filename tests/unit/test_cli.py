@@ -1,0 +1,86 @@
+"""The command line's frame: the overview, what short commands load, how output behaves."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cli.app import COMMANDS, main
+
+Run = Callable[..., CompletedProcess[str]]
+DIGEST = "sha256:" + "1" * 64
+LINES = {name: (place, line) for commands in COMMANDS.values() for name, (place, line) in commands.items()}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_overview_says_what_each_command_s_own_help_begins_with(name: str) -> None:
+    place, line = LINES[name]
+    module, _, function = place.partition(":")
+    doc = inspect.getdoc(getattr(import_module(f"prefect_stagegate.cli.{module}"), function))
+    assert doc
+    assert doc.splitlines()[0].startswith(line.rstrip("."))
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([name, "--help"])
+    assert f"stagegate {name}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_package_s(run_stagegate: Run) -> None:
+    from prefect_stagegate import __version__
+
+    assert run_stagegate("--version").stdout.strip() == __version__
+
+
+def test_path_loads_nothing_heavy(tmp_path: Path) -> None:
+    Cache.open(tmp_path / "cache")
+    script = (
+        "import sys; from prefect_stagegate.cli import main\n"
+        "try: main(['path', 'things', '--cache', sys.argv[1]])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'prefect', 'great_expectations', 'duckdb', 'pyarrow', 'pydantic', 'obstore', 'fsspec', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "cache")]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_path_and_exec_hand_over_the_folder(tmp_path: Path, run_stagegate: Run) -> None:
+    cache = Cache.open(tmp_path / "cache")
+    view = cache.views.publish("things", DIGEST, [])
+    cache.refs.put("things", "production", DIGEST)
+    assert run_stagegate("path", "things@production").stdout == f"{view}\n"
+    shell = 'echo "$STAGEGATE_DATASET_PATH $STAGEGATE_DATASET_DIGEST $0"; exit 7'
+    result = run_stagegate("exec", "things@production", "--", "sh", "-c", shell, "{}/data")
+    assert (result.returncode, result.stdout) == (7, f"{view} {DIGEST} {view}/data\n")
+
+
+def test_exec_holds_the_version_while_the_command_runs(tmp_path: Path, run_stagegate: Run) -> None:
+    Cache.open(tmp_path / "cache").views.publish("things", DIGEST, [])
+    stagegate = Path(sys.executable).with_name("stagegate")
+    inner = f"{stagegate} gc --json"
+    result = run_stagegate("exec", f"things@{DIGEST}", "--", "sh", "-c", inner)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["versions"] == []
+    assert json.loads(run_stagegate("gc", "--json").stdout)["versions"] == [f"things@{DIGEST}"]
+
+
+def test_json_of_an_empty_place_is_json(run_stagegate: Run) -> None:
+    assert json.loads(run_stagegate("ls", "--json").stdout) == []
+    checks = json.loads(run_stagegate("checks", "--json").stdout)
+    assert {"freshness", "dcgm"} <= {check["name"] for check in checks}
+
+
+def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> None:
+    committed = Path(__file__).parents[2] / "docs/stagegate.schema.json"
+    assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
