@@ -37,7 +37,7 @@ def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datet
     try:
         with duckdb.connect() as connection:
             (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted
-            # Text has to be made a time; a time with a zone must not, since DuckDB would ask for its calendar extension.
+            # Text has to be made a time; a time with a zone must not: DuckDB would ask for its calendar extension.
             moment = f"CAST({column} AS TIMESTAMP)" if kind == "VARCHAR" else column
             found = connection.execute(f"SELECT epoch_ms(max({moment})) FROM ({rows})").fetchone()  # noqa: S608
     except duckdb.Error as error:

@@ -1,0 +1,167 @@
+"""What every engine promises: a new one needs its line in `ENGINES` and has to pass this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from prefect_stagegate.validations.engines import ENGINES
+from prefect_stagegate.validations.judge import judge_tables
+from prefect_stagegate.validations.records import Judgement, Place, TableJob, TableReport, Verdict
+
+Run = Callable[..., TableReport]
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """Judge the files of one table, given as frames by name, in this process."""
+
+    def judge(files: dict[str, pd.DataFrame | bytes], *expectations: dict[str, Any]) -> TableReport:
+        view, scratch = tmp_path / "view", tmp_path / "scratch"
+        scratch.mkdir()
+        for name, content in files.items():
+            write(view / name, content)
+        job = TableJob("trips", request.param, {"expectations": list(expectations)}, str(view), list(files))
+        (report,) = judge_tables([job], scratch, print)
+        return report
+
+    return judge
+
+
+def write(path: Path, content: pd.DataFrame | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif path.suffix == ".csv":
+        content.to_csv(path, index=False, na_rep="NA")
+    else:
+        content.to_parquet(path, index=False)
+
+
+def expect(kind: str, **kwargs: Any) -> dict[str, Any]:
+    return {"type": kind, "kwargs": kwargs}
+
+
+def only(report: TableReport) -> Judgement:
+    (judgement,) = report.judgements
+    return judgement
+
+
+MONTHS = {
+    "2013-01.parquet": pd.DataFrame({"distance": [100, 200], "tail": ["N1", "N2"]}),
+    "2013-02.parquet": pd.DataFrame({"distance": [-7, 300, -7], "tail": ["N3", None, "N1"]}),
+    "2013-03.parquet": pd.DataFrame({"distance": [400], "tail": ["N5"]}),
+}
+
+
+def test_all_files_are_judged_and_not_only_the_last(run: Run) -> None:
+    report = run(MONTHS, expect("expect_table_row_count_to_equal", value=6))
+    assert only(report).verdict is Verdict.PASSED
+
+
+def test_refused_rows_are_counted_by_file_with_an_example(run: Run) -> None:
+    judgement = only(run(MONTHS, expect("expect_column_values_to_be_between", column="distance", min_value=0)))
+    assert judgement.verdict is Verdict.FAILED
+    assert judgement.places == [Place("2013-02.parquet", 2, "-7")]
+    assert "2 of 6 rows" in judgement.problem
+
+
+def test_missing_values_are_counted_by_file(run: Run) -> None:
+    judgement = only(run(MONTHS, expect("expect_column_values_to_not_be_null", column="tail")))
+    assert judgement.places == [Place("2013-02.parquet", 1)]
+
+
+def test_what_is_twice_in_two_files_is_not_unique(run: Run) -> None:
+    judgement = only(run(MONTHS, expect("expect_column_values_to_be_unique", column="tail")))
+    assert judgement.verdict is Verdict.FAILED
+    assert {place.file for place in judgement.places} == {"2013-01.parquet", "2013-02.parquet"}
+
+
+def test_a_pair_of_columns_is_located_too(run: Run) -> None:
+    files = {"a.parquet": pd.DataFrame({"low": [1], "high": [2]}), "b.parquet": pd.DataFrame({"low": [3], "high": [2]})}
+    expectation = expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="high", column_B="low")
+    assert only(run(files, expectation)).places == [Place("b.parquet", 1, "2, 3")]
+
+
+def test_only_the_columns_of_the_data_are_there(run: Run) -> None:
+    report = run(MONTHS, expect("expect_table_columns_to_match_set", column_set=["distance", "tail"]))
+    assert only(report).verdict is Verdict.PASSED
+
+
+def test_an_aggregate_speaks_of_the_whole_table(run: Run) -> None:
+    judgement = only(run(MONTHS, expect("expect_column_max_to_be_between", column="distance", max_value=399)))
+    assert (judgement.verdict, judgement.places) == (Verdict.FAILED, [])
+    assert "400" in judgement.problem
+
+
+def test_quantiles_are_judged_though_numpy_answers(run: Run) -> None:
+    ranges = {"quantiles": [0.1, 0.9], "value_ranges": [[-1000, 1000], [0, 1]]}
+    judgement = only(
+        run(MONTHS, expect("expect_column_quantile_values_to_be_between", column="distance", quantile_ranges=ranges))
+    )
+    assert judgement.verdict is Verdict.FAILED
+
+
+def test_a_missing_column_is_an_error_and_no_failure(run: Run) -> None:
+    judgement = only(run(MONTHS, expect("expect_column_values_to_not_be_null", column="distanse")))
+    assert judgement.verdict is Verdict.ERRORED
+    assert "no column distanse" in judgement.problem
+
+
+def test_one_expectation_that_cannot_be_evaluated_costs_the_others_nothing(run: Run) -> None:
+    report = run(
+        MONTHS,
+        expect("expect_column_mean_to_be_between", column="tail", min_value=0),
+        expect("expect_column_min_to_be_between", column="distance", min_value=0),
+    )
+    verdicts = {judgement.column: judgement.verdict for judgement in report.judgements}
+    assert verdicts == {"tail": Verdict.ERRORED, "distance": Verdict.FAILED}
+    assert report.unreadable == []
+
+
+def test_files_are_matched_by_the_names_of_their_columns(run: Run) -> None:
+    files = {
+        "a.parquet": pd.DataFrame({"x": [1], "y": [-1]}),
+        "b.parquet": pd.DataFrame({"y": [-2], "x": [2], "z": [0]}),
+    }
+    assert (
+        only(run(files, expect("expect_column_values_to_be_between", column="x", min_value=0))).verdict
+        is Verdict.PASSED
+    )
+
+
+def test_csv_is_read_with_a_header_and_na_as_missing(run: Run) -> None:
+    files = {"a.csv": pd.DataFrame({"speed": [1.5, None]}), "b.csv": pd.DataFrame({"speed": [-2.5, 3.0]})}
+    report = run(
+        files,
+        expect("expect_column_values_to_be_between", column="speed", min_value=0),
+        expect("expect_column_values_to_not_be_null", column="speed"),
+    )
+    assert [judgement.places for judgement in report.judgements] == [[Place("b.csv", 1, "-2.5")], [Place("a.csv", 1)]]
+
+
+def test_files_with_hostile_names_are_read_and_named(run: Run) -> None:
+    files = {
+        "it's [1] *new*/50%_a;b.parquet": pd.DataFrame({"x": [-1]}),
+        "it's 1 xnewx/50%_a;b.parquet": pd.DataFrame({"x": [1]}),
+        "year=2013/x?.parquet": pd.DataFrame({"x": [-3]}),
+    }
+    judgement = only(run(files, expect("expect_column_values_to_be_between", column="x", min_value=0)))
+    assert {place.file for place in judgement.places} == {"it's [1] *new*/50%_a;b.parquet", "year=2013/x?.parquet"}
+
+
+def test_a_file_with_corrupt_pages_is_named_and_the_rest_are_judged(run: Run, tmp_path: Path) -> None:
+    good = pd.DataFrame({"x": range(20_000)})
+    write(tmp_path / "good.parquet", good)
+    corrupt = bytearray((tmp_path / "good.parquet").read_bytes())
+    corrupt[200:20_000] = b"\xff" * 19_800
+    report = run(
+        {"a.parquet": good, "b.parquet": bytes(corrupt)},
+        expect("expect_column_sum_to_be_between", column="x", max_value=0),
+    )
+    assert [file for file, _ in report.unreadable] == ["b.parquet"]
+    assert "199990000" in only(report).problem

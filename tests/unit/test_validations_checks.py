@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from prefect_stagegate.errors import SpecError
+from prefect_stagegate.model import Evidence, Finding, Outcome
+from prefect_stagegate.spec import ContractSpec, TableSpec
+from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.evidence import MOST_FINDINGS, gather
+from prefect_stagegate.validations.expectations import expectation_findings
+from prefect_stagegate.validations.files import ProbedFiles
+from prefect_stagegate.validations.found import Found, worst
+from prefect_stagegate.validations.probes import Facts
+from prefect_stagegate.validations.records import Judgement, Place, TableReport, Verdict
+from prefect_stagegate.validations.tables import Table, examine
+
+SCHEMA = pa.schema([("x", pa.int64())])
+SUITE = {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x"}}]}
+
+
+def table(files: int = 3, rows: int = 10) -> tuple[Table, ProbedFiles]:
+    spec = TableSpec.model_validate({"files": "*.parquet", "suite": SUITE, "columns": {"x": "int"}})
+    names = [f"{number:02}.parquet" for number in range(files)]
+    probed = ProbedFiles(files, files, {spec.files: names}, {name: Facts(SCHEMA, rows) for name in names}, {})
+    return examine("t", spec, probed), probed
+
+
+def judgement(severity: str, verdict: Verdict, places: Sequence[Place] = ()) -> Judgement:
+    return Judgement("expect_it", "x", severity, verdict, "3 of 30 rows break it", "Mend it.", places)
+
+
+def evidence(*judgements: Judgement, defects: int = 0) -> dict[str, Evidence]:
+    examined, probed = table()
+    for number in range(defects):
+        probed.defects[f"bad-{number}"] = Finding(f"bad-{number}", "truncated", "Write it again.")
+    found = Found(probed, [examined], {"t": TableReport("t", judgements)})
+    return {item.check: item for item in gather(found, digest="sha256:0", at="now")}
+
+
+@pytest.mark.parametrize(
+    ("severity", "verdict", "outcome"),
+    [
+        ("critical", Verdict.PASSED, Outcome.PASS),
+        ("critical", Verdict.FAILED, Outcome.FAIL),
+        ("warning", Verdict.FAILED, Outcome.WARN),
+        ("info", Verdict.FAILED, Outcome.PASS),
+        ("critical", Verdict.ERRORED, Outcome.INCONCLUSIVE),
+        ("warning", Verdict.ERRORED, Outcome.INCONCLUSIVE),
+        ("info", Verdict.ERRORED, Outcome.PASS),
+    ],
+)
+def test_severity_and_verdict_give_the_outcome(severity: str, verdict: Verdict, outcome: Outcome) -> None:
+    assert evidence(judgement(severity, verdict))["expectations"].outcome is outcome
+
+
+def test_the_worst_finding_decides() -> None:
+    assert worst([Outcome.PASS, Outcome.WARN, Outcome.INCONCLUSIVE, Outcome.FAIL]) is Outcome.FAIL
+    assert worst([Outcome.WARN, Outcome.INCONCLUSIVE]) is Outcome.INCONCLUSIVE
+    assert worst([]) is Outcome.PASS
+
+
+def test_an_info_that_fails_is_noted() -> None:
+    (finding,) = evidence(judgement("info", Verdict.FAILED))["expectations"].findings
+    assert (finding.outcome, finding.subject) == (Outcome.PASS, "t.x")
+    assert finding.problem.startswith("noted: ")
+
+
+def test_findings_are_bounded_and_the_rest_counted() -> None:
+    coverage = evidence(judgement("critical", Verdict.PASSED), defects=MOST_FINDINGS + 7)["coverage"]
+    assert len(coverage.findings) == MOST_FINDINGS + 1
+    assert coverage.findings[-1].problem == "7 more findings"
+    assert coverage.measured["findings"] == MOST_FINDINGS + 7
+
+
+def test_refused_rows_in_all_files_are_one_finding() -> None:
+    examined, _ = table()
+    places = [Place(f"{number:02}.parquet", 3 - number, "-1") for number in range(3)]
+    report = TableReport("t", [judgement("critical", Verdict.FAILED, places)])
+    (finding,) = expectation_findings(examined, report)
+    assert finding.subject == "t.x"
+    assert finding.problem == "6 rows break expect_it in 3 of 3 files, most of them in 00.parquet (3), for example -1"
+
+
+def test_a_table_without_rows_says_nothing_by_its_suite() -> None:
+    examined, _ = table(rows=0)
+    (finding,) = expectation_findings(examined, None)
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert "no rows" in finding.problem
+
+
+def test_an_empty_file_among_others_is_a_warning() -> None:
+    examined, probed = table()
+    probed.facts["00.parquet"] = Facts(SCHEMA, 0)
+    examined = examine("t", examined.spec, probed)
+    found = Found(probed, [examined], {"t": TableReport("t", [judgement("critical", Verdict.PASSED)])})
+    nonempty = next(item for item in gather(found, digest="sha256:0", at="now") if item.check == "nonempty")
+    assert (nonempty.outcome, nonempty.findings[0].subject) == (Outcome.WARN, "00.parquet")
+
+
+def test_all_mistakes_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
+    contract = ContractSpec.model_validate({"tables": {"t": {"files": "*", "columns": {"x": "doubel", "y": "intt"}}}})
+    with pytest.raises(SpecError) as caught:
+        validate(tmp_path, [], contract, dataset="d", digest="sha256:0")
+    assert [problem.partition("did you mean ")[2] for problem in caught.value.problems] == ["'double'?", "'int'?"]

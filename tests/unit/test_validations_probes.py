@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prefect_stagegate.model import Entry, Outcome
+from prefect_stagegate.spec import ContractSpec
+from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.probes import PROBES, Unreadable
+
+FRAME = pd.DataFrame({"x": range(10_000), "y": [str(number) for number in range(10_000)]})
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    path = tmp_path / "t.parquet"
+    FRAME.to_parquet(path, row_group_size=2_500, index=False)
+    return path
+
+
+def problem(name: str, path: Path) -> str:
+    with pytest.raises(Unreadable) as caught:
+        PROBES[name](path)
+    assert caught.value.fix
+    return caught.value.problem
+
+
+def test_a_good_file_tells_its_columns_and_rows(parquet: Path) -> None:
+    for name in ("parquet", "parquet-pages"):
+        facts = PROBES[name](parquet)
+        assert facts.schema is not None
+        assert (facts.schema.names, facts.rows) == (["x", "y"], 10_000)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda _: b"", "empty (0 bytes)"),
+        (lambda data: data[:1000], "truncated: the Parquet footer is missing after 1,000 bytes"),
+        (lambda data: data[:6], "truncated"),
+        (lambda data: data[:-1], "truncated"),
+        (lambda data: b"PK\x03\x04" + data[4:], "it is no Parquet file"),
+        (lambda data: data[:-8] + b"\xff\xff\xff\x7f" + b"PAR1", "truncated: the footer claims"),
+        (lambda data: data[:-300] + b"\xff" * 292 + data[-8:], "the Parquet footer can't be read"),
+        (lambda data: data[:4] + data[20_000:], "bytes are missing: column"),
+    ],
+)
+def test_a_spoilt_parquet_file_is_refused_with_the_reason(
+    parquet: Path, spoil: Callable[[bytes], bytes], reason: str
+) -> None:
+    parquet.write_bytes(spoil(parquet.read_bytes()))
+    assert reason in problem("parquet", parquet)
+
+
+def test_corrupt_pages_are_found_by_the_probe_that_reads_them(parquet: Path) -> None:
+    data = bytearray(parquet.read_bytes())
+    data[100:2_000] = b"\xff" * 1_900
+    parquet.write_bytes(data)
+    PROBES["parquet"](parquet)
+    assert "corrupt" in problem("parquet-pages", parquet)
+
+
+def test_a_file_of_nothing_but_columns_is_whole(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": pa.array([], pa.int64())}), tmp_path / "t.parquet")
+    assert PROBES["parquet"](tmp_path / "t.parquet").rows == 0
+
+
+def test_csv_tells_its_columns_and_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("name,speed\nJFK,NA\n'EWR',1.5\n")
+    facts = PROBES["csv"](path)
+    assert facts.schema is not None
+    assert [(field.name, str(field.type)) for field in facts.schema] == [("name", "string"), ("speed", "double")]
+    assert facts.rows == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [('3,"4', "unterminated quote"), ("3,4,5", "Columns: 2 Found: 3"), ("3", "Columns: 2 Found: 1")],
+)
+def test_csv_with_a_broken_row_is_refused_with_its_line(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 50_000 + f"{row}\n")
+    found = problem("csv", path)
+    assert "can't be read as CSV: CSV Error on Line: 50002" in found
+    assert reason in found
+
+
+# ── which files are probed, and what becomes of them ────────────────────────────────────────────────────────────
+
+
+def probed(view: Path, contract: dict[str, object]) -> ProbedFiles:
+    return probe_files(view, entries(view), ContractSpec.model_validate(contract))
+
+
+def entries(view: Path) -> list[Entry]:
+    return [Entry(path.name, path.stat().st_size, "blake3:00") for path in sorted(view.iterdir())]
+
+
+def test_a_tables_files_are_opened_without_being_asked_for(parquet: Path) -> None:
+    (parquet.parent / "other.bin").write_bytes(b"x")
+    files = probed(parquet.parent, {"tables": {"t": {"files": "*.parquet"}}})
+    assert (files.listed, files.named, list(files.facts)) == (2, 1, ["t.parquet"])
+
+
+def test_a_format_that_no_table_can_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text("{}")
+    finding = probed(tmp_path, {"tables": {"t": {"files": "*"}}}).defects["t.json"]
+    assert ".parquet" in finding.problem
+    assert finding.outcome is Outcome.FAIL
+
+
+def test_a_fault_of_this_nodes_copy_is_inconclusive(parquet: Path) -> None:
+    contract = ContractSpec.model_validate({"files": [{"match": "*", "probes": ["parquet"]}]})
+    listed = [Entry("t.parquet", 1, "blake3:00"), Entry("gone.parquet", 1, "blake3:00")]
+    files = probe_files(parquet.parent, listed, contract)
+    assert {finding.outcome for finding in files.defects.values()} == {Outcome.INCONCLUSIVE}
+    assert "the manifest says 1" in files.defects["t.parquet"].problem
+    assert "stagegate verify" in files.defects["gone.parquet"].fix
+
+
+def test_files_alone_can_be_a_contract(parquet: Path) -> None:
+    contract = ContractSpec.model_validate({"files": [{"match": "*", "probes": ["parquet"]}]})
+    validation = validate(parquet.parent, entries(parquet.parent), contract, dataset="d", digest="sha256:0")
+    assert {evidence.check: evidence.outcome.value for evidence in validation.evidence} == {
+        "schema": "inconclusive",
+        "nonempty": "pass",
+        "expectations": "inconclusive",
+        "coverage": "pass",
+    }
+
+
+def test_without_a_contract_nothing_is_known_but_the_files(parquet: Path) -> None:
+    validation = validate(parquet.parent, entries(parquet.parent), ContractSpec(), dataset="d", digest="sha256:0")
+    outcomes = {evidence.check: evidence.outcome for evidence in validation.evidence}
+    assert outcomes.pop("nonempty") is Outcome.PASS
+    assert set(outcomes.values()) == {Outcome.INCONCLUSIVE}
+    assert not validation.passed

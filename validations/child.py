@@ -1,0 +1,119 @@
+"""The parent's side of the worker: start it, read what it says, and leave nothing of it behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import IO, Any
+
+from prefect_stagegate.errors import SpecError, ValidationError
+from prefect_stagegate.validations.records import TableJob, TableReport
+
+COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker")
+"""`-P`: what lies in the current folder must not shadow a library."""
+LAST_SECONDS = 5.0
+"""How long a worker that has said everything may take to end by itself."""
+STDERR_LINES = 5
+"""Last lines of the worker's standard error that an error quotes."""
+
+
+def judge_in_child(
+    tables: Sequence[TableJob], *, dataset: str, timeout: float, progress: Callable[[str], None]
+) -> dict[str, TableReport]:
+    """Judge tables in one new process.
+
+    Args:
+        tables: What to judge; at least one.
+        dataset: For errors.
+        timeout: Seconds after which the process is killed.
+        progress: Called with lines for people.
+
+    Raises:
+        SpecError: A suite can't be used; it lists every problem of every suite.
+        ValidationError: The process died or ran out of time.
+    """
+    with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
+        job = {"scratch": scratch, "tables": [asdict(table) for table in tables]}
+        with _Child(job, stderr, timeout) as child:
+            reports = _read(child, dataset, progress)
+        if set(reports) != {table.name for table in tables}:
+            raise _died(child, stderr, dataset)
+    return reports
+
+
+class _Child:
+    """The running worker; leaving the block ends it, whatever happened."""
+
+    def __init__(self, job: dict[str, Any], stderr: IO[bytes], timeout: float) -> None:
+        # Great Expectations makes temporary folders and leaves them: here they go with the scratch folder.
+        environment = {**os.environ, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": job["scratch"]}
+        self.process = subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
+        )
+        self.job = json.dumps(job).encode() + b"\n"
+        self.seconds = timeout
+        self.timed_out = False
+        self._timer = threading.Timer(timeout, self._time_out)
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self.process.kill()
+
+    def __enter__(self) -> _Child:
+        self._timer.start()
+        assert self.process.stdin is not None  # noqa: S101 - asked for above
+        with suppress(BrokenPipeError):
+            # Kept open afterwards: its end tells the worker that we are gone.
+            self.process.stdin.write(self.job)
+            self.process.stdin.flush()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if error is None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(LAST_SECONDS)
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                pipe and pipe.close()
+        self.process.wait()
+
+
+def _read(child: _Child, dataset: str, progress: Callable[[str], None]) -> dict[str, TableReport]:
+    reports: dict[str, TableReport] = {}
+    assert child.process.stdout is not None  # noqa: S101 - asked for above
+    for line in child.process.stdout:
+        message = json.loads(line)
+        if "progress" in message:
+            progress(message["progress"])
+        elif "problems" in message:
+            raise SpecError(f"the contract of {dataset}", message["problems"])
+        else:
+            report = TableReport.from_json(message["table"])
+            reports[report.name] = report
+    return reports
+
+
+def _died(child: _Child, stderr: IO[bytes], dataset: str) -> ValidationError:
+    if child.timed_out:
+        return ValidationError(
+            f"The tables were not judged within {child.seconds:g} s",
+            hint="Give it more time, or judge fewer files at once.",
+            dataset=dataset,
+        )
+    stderr.seek(0)
+    lines = stderr.read().decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
+    said = ("; its last words:\n" + "\n".join(f"  {line}" for line in lines)) if lines else ""
+    return ValidationError(
+        f"The process that judges the tables ended with status {child.process.returncode}{said}\n",
+        hint="Status -9 is most often the system's out-of-memory killer.",
+        dataset=dataset,
+    )

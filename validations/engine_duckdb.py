@@ -1,0 +1,129 @@
+"""Judge tables with DuckDB: files are scanned where they lie, and memory is bounded.
+
+Every table of the contract is also a view under its own name, so that an `unexpected_rows_expectation` can join one
+table with another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from great_expectations.core.batch_definition import BatchDefinition
+from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
+from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.exceptions.exceptions import GreatExpectationsError
+from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
+from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
+
+from prefect_stagegate.validations.duckdb_dialect import register
+from prefect_stagegate.validations.records import Place, TableJob
+from prefect_stagegate.validations.results import columns_of, figure, metric_of
+from prefect_stagegate.validations.sql import PARQUET, identifier, relation
+
+MEMORY_LIMIT = "768MiB"
+"""What DuckDB may hold in memory; what needs more is spilled to the scratch folder."""
+BY_FILE = "{}_by_file"
+"""Name of the view with a column more than Great Expectations' own: the file that a row stands in."""
+FILE = "stagegate_file"
+
+
+class DuckDBEngine:
+    """An `Engine` on a database that holds nothing but views."""
+
+    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
+        url = sa.URL.create(
+            register(),
+            database=str(scratch / "views.duckdb"),
+            query={
+                "memory_limit": MEMORY_LIMIT,
+                "temp_directory": str(scratch / "spill"),
+                "threads": str(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "4",
+                "preserve_insertion_order": "false",
+            },
+        )
+        self._context = context
+        self._source = context.data_sources.add_sql(
+            "duckdb", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
+        )
+        self._database = sa.create_engine(url)
+        self._batches: dict[str, tuple[str, Sequence[str]]] = {}
+        for table in tables:
+            # A table that can't be read is found out again, and named, when it is its turn.
+            with suppress(sa.exc.SQLAlchemyError):
+                self._define(table)
+
+    def batch(self, table: TableJob) -> Batch:
+        """All rows of the table's files: Parquet is scanned anew by every query, text is read once."""
+        name = self._define(table)
+        asset = self._source.add_table_asset(name, table_name=name)
+        return asset.add_batch_definition_whole_table("all").get_batch()
+
+    def _define(self, table: TableJob) -> str:
+        """Make the table's views, unless they are there for just these files, and return their name.
+
+        Suites' queries name their batch without quotes, and results are remembered by name: so each list of files
+        gets a new and harmless one.
+        """
+        name, files = self._batches.get(table.name, ("", ()))
+        if name and files == table.files:
+            return name
+        name = f"stagegate_{len(self._batches)}_{len(table.files)}"
+        by_file = BY_FILE.format(name)
+        text = any(not path.lower().endswith(PARQUET) for path in table.files)
+        self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
+        self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
+        self._execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
+        self._batches[table.name] = name, table.files
+        return name
+
+    def locate(self, table: TableJob, expectation: Expectation) -> list[Place]:
+        """Group the rows that the expectation refuses by the file they stand in."""
+        try:
+            query, columns = self._refused_rows(table, expectation)
+            if not query:
+                return []
+            example = ", ".join(f"any_value({identifier(column)})" for column in columns) or "NULL"
+            rows = self._execute(f"SELECT {FILE}, count(*), {example} FROM ({query}) GROUP BY 1 ORDER BY 2 DESC, 1")  # noqa: S608
+        except (sa.exc.SQLAlchemyError, GreatExpectationsError):
+            # The verdict stands without it: a query of the user's may return no file, an exotic metric no query.
+            return []
+        root = Path(table.view)
+        return [Place(str(Path(file).relative_to(root)), count, figure(values)) for file, count, *values in rows]
+
+    def _refused_rows(self, table: TableJob, expectation: Expectation) -> tuple[str, list[str]]:
+        """The query for the refused rows with their file, and the columns worth showing; empty when there is none."""
+        name, _ = self._batches[table.name]
+        if isinstance(expectation, UnexpectedRowsExpectation):
+            return str(expectation.unexpected_rows_query).replace("{batch}", BY_FILE.format(name)), []
+        if not isinstance(expectation, ColumnMapExpectation | ColumnPairMapExpectation):
+            return "", []
+        validator = self._context.get_validator(batch_request=self._by_file(name).build_batch_request())
+        query = validator.get_metric(metric_of(expectation, "unexpected_index_query", {"result_format": _WITH_FILE}))
+        return str(query).rstrip().rstrip(";"), columns_of(expectation)
+
+    def _by_file(self, name: str) -> BatchDefinition[Any]:
+        """A batch's rows with their file, as Great Expectations knows it: made once."""
+        view = BY_FILE.format(name)
+        if view in self._source.get_asset_names():
+            definition: BatchDefinition[Any] = self._source.get_asset(view).get_batch_definition("all")
+            return definition
+        return self._source.add_table_asset(view, table_name=view).add_batch_definition_whole_table("all")
+
+    def _execute(self, statement: str) -> list[tuple[Any, ...]]:
+        with self._database.connect() as connection:
+            result = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+
+_WITH_FILE = {
+    "result_format": "COMPLETE",
+    "unexpected_index_column_names": [FILE],
+    "return_unexpected_index_query": True,
+    "partial_unexpected_count": 0,
+}
+"""Ask Great Expectations for the query that finds the refused rows, not for the rows."""

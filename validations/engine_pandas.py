@@ -1,0 +1,66 @@
+"""Judge tables with pandas: each table is read whole into memory, one table at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
+from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.exceptions.exceptions import GreatExpectationsError
+from great_expectations.expectations.expectation import Expectation
+
+from prefect_stagegate.validations.records import Place, TableJob
+from prefect_stagegate.validations.results import columns_of, figure, map_metric, metric_of
+from prefect_stagegate.validations.sql import CSV_NULLS, PARQUET, separator
+
+
+class PandasEngine:
+    """An `Engine` on one data frame a table."""
+
+    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
+        self._context = context
+        self._source = context.data_sources.add_pandas("pandas")
+        self._frame = pd.DataFrame()
+        self._ends: list[int] = []
+
+    def batch(self, table: TableJob) -> Batch:
+        """All rows of the table's files, numbered through in the order of the files."""
+        self._frame = pd.DataFrame()
+        frames = [_read(path) for path in table.paths()]
+        self._ends = list(accumulate(len(frame) for frame in frames))
+        self._frame = pd.concat(frames, ignore_index=True)
+        del frames
+        name = f"{table.name} {len(self._source.assets)}"
+        self._definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+        return self._definition.get_batch({"dataframe": self._frame})
+
+    def locate(self, table: TableJob, expectation: Expectation) -> list[Place]:
+        """Find the files of the refused rows by the rows' numbers."""
+        if not map_metric(expectation):
+            return []
+        request = self._definition.build_batch_request({"dataframe": self._frame})
+        validator = self._context.get_validator(batch_request=request)
+        try:
+            refused, *_ = validator.get_metric(metric_of(expectation, "condition"))
+        except GreatExpectationsError:
+            return []
+        numbers = refused.index[refused.to_numpy(dtype=bool)].to_numpy()
+        columns = columns_of(expectation)
+        files, first, counts = np.unique(
+            np.searchsorted(self._ends, numbers, side="right"), return_index=True, return_counts=True
+        )
+        places = [
+            Place(table.files[file], int(count), figure(self._frame.loc[numbers[at], columns].tolist()))
+            for file, at, count in zip(files, first, counts, strict=True)
+        ]
+        return sorted(places, key=lambda place: (-place.rows, place.file))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() in PARQUET:
+        return pd.read_parquet(path)
+    return pd.read_csv(path, sep=separator(path), keep_default_na=False, na_values=list(CSV_NULLS))

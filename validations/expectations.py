@@ -1,0 +1,71 @@
+"""What a suite's judgements mean for the gate, as findings. Pure.
+
+Severity decides, not Great Expectations' own `success`: a critical failure fails, a warning warns, and an info is
+noted. What could not be evaluated is inconclusive: nothing is known about the data. Only an info may go unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.validations.records import Judgement, TableReport, Verdict
+from prefect_stagegate.validations.tables import Table
+
+FAILURE = {"critical": Outcome.FAIL, "warning": Outcome.WARN, "info": Outcome.PASS}
+UNKNOWN = {"critical": Outcome.INCONCLUSIVE, "warning": Outcome.INCONCLUSIVE, "info": Outcome.PASS}
+MOST_FILES = 10
+"""Files that get a finding of their own for one expectation; when more break it, or all, one finding counts them."""
+
+
+def expectation_findings(table: Table, report: TableReport | None) -> list[Finding]:
+    """What a table's suite found, and why it found nothing where it could not be run."""
+    if reason := _unjudged(table, report):
+        subject = f"table {table.name}"
+        return [Finding(subject, f"{reason}, so its suite says nothing", "See the other checks.", Outcome.INCONCLUSIVE)]
+    assert report is not None  # noqa: S101 - else there is a reason
+    unread = {file for file, _ in report.unreadable}
+    rows = {file.path: file.rows for file in table.judged if file.path not in unread}
+    return [
+        finding
+        for judgement in report.judgements
+        if judgement.verdict is not Verdict.PASSED
+        for finding in _findings(table.name, judgement, rows)
+    ]
+
+
+def _unjudged(table: Table, report: TableReport | None) -> str:
+    if not table.expectations:
+        return "it has no expectations"
+    if not table.judged:
+        return "no file of it could be judged"
+    if not table.rows:
+        return "it has no rows"
+    if report is None or not report.judgements:
+        return "none of its files could be read to the end"
+    return ""
+
+
+def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iterator[Finding]:
+    outcome = (UNKNOWN if judgement.verdict is Verdict.ERRORED else FAILURE)[judgement.severity]
+    note = "noted: " if outcome is Outcome.PASS else ""
+    subject = f"{table}.{judgement.column}" if judgement.column else f"table {table}"
+    if not judgement.places:
+        yield Finding(subject, f"{note}{judgement.expectation}: {judgement.problem}", judgement.fix, outcome)
+    elif len(judgement.places) > MOST_FILES or len(judgement.places) == len(rows) > 1:
+        yield Finding(subject, note + _in_many_files(judgement, rows), judgement.fix, outcome)
+    else:
+        for place in judgement.places:
+            column = f"{judgement.column}: " if judgement.column else ""
+            count = f"{place.rows:,} of {rows[place.file]:,} rows"
+            example = f", for example {place.example}" if place.example else ""
+            problem = f"{note}{column}{count} break {judgement.expectation}{example}"
+            yield Finding(place.file, problem, judgement.fix, outcome)
+
+
+def _in_many_files(judgement: Judgement, rows: Mapping[str, int]) -> str:
+    first = judgement.places[0]
+    total = sum(place.rows for place in judgement.places)
+    files = f"{len(judgement.places)} of {len(rows)} files, most of them in {first.file} ({first.rows:,})"
+    example = f", for example {first.example}" if first.example else ""
+    return f"{total:,} rows break {judgement.expectation} in {files}{example}"

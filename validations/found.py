@@ -1,0 +1,49 @@
+"""Everything that was found about a version, before anybody draws conclusions from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.validations.files import ProbedFiles
+from prefect_stagegate.validations.probes import REWRITE
+from prefect_stagegate.validations.records import TableReport
+from prefect_stagegate.validations.tables import Table
+
+ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.PASS)
+"""Outcomes of findings, the one that decides first."""
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome that decides; pass when there is none."""
+    return min(outcomes, key=ORDER.index, default=Outcome.PASS)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Everything that was found about a version."""
+
+    files: ProbedFiles
+    tables: Sequence[Table]
+    reports: Mapping[str, TableReport]
+    """By table; a table without a suite, or without rows to judge, has none."""
+
+    def unreadable(self) -> dict[str, Finding]:
+        """The files that could not be opened, or not be read to their end."""
+        late = {
+            file: Finding(file, reason, REWRITE)
+            for report in self.reports.values()
+            for file, reason in report.unreadable
+        }
+        return {**self.files.defects, **late}
+
+    def breaking_schema(self) -> set[str]:
+        """The files whose columns break the contract."""
+        return {file.path for table in self.tables for file in table.opened if table.breaks_schema(file.path)}
+
+    def rows_read(self, table: Table) -> int:
+        """Rows of the files that the table's suite was run over to the end."""
+        report = self.reports.get(table.name)
+        unread = {file for file, _ in report.unreadable} if report else set()
+        return sum(file.rows for file in table.judged if file.path not in unread)

@@ -1,0 +1,174 @@
+"""Probes: each opens one file and says what is wrong with it.
+
+A probe is a function from a file to what it learned (`Facts`) that raises `Unreadable`. A new one is that function and
+a line in `PROBES`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefect_stagegate.validations.sql import read_csv
+
+MAGIC = b"PAR1"
+TAIL = 8
+"""Bytes at the end of a Parquet file: the footer's length and `PAR1`."""
+REWRITE = "Write it again at its source, whole, and stage again."
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What opening a file told; a probe that reads no table leaves both empty."""
+
+    schema: pa.Schema | None = None
+    rows: int = 0
+
+
+class Unreadable(Exception):
+    """A file's defect, as one clause without a full stop, and what mends it."""
+
+    def __init__(self, problem: str, fix: str = REWRITE) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+
+
+Probe = Callable[[Path], Facts]
+
+
+def exists(path: Path) -> Facts:
+    """The file can be opened and read. What all other probes begin with, for files that need no more."""
+    with path.open("rb") as file:
+        file.read(1)
+    return Facts()
+
+
+def nonempty(path: Path) -> Facts:
+    """The file has at least one byte."""
+    if path.stat().st_size == 0:
+        raise Unreadable("the file is empty (0 bytes)")
+    return Facts()
+
+
+def parquet(path: Path) -> Facts:
+    """The footer is whole and readable, and everything that it points to lies within the file.
+
+    Reads the footer only, whatever the file's size: pages are read by `parquet-pages`, or when a table is queried.
+    """
+    size, footer = _parquet_footer(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise Unreadable(f"the Parquet footer can't be read: {first_line(error)}") from error
+    _check_row_groups(metadata, data_end=size - TAIL - footer)
+    return Facts(schema, metadata.num_rows)
+
+
+def _parquet_footer(path: Path) -> tuple[int, int]:
+    """The file's size and its footer's, when the frame around them is whole."""
+    nonempty(path)
+    with path.open("rb") as file:
+        head = file.read(len(MAGIC))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL))
+        tail = file.read()
+    if head != MAGIC:
+        raise Unreadable("it is no Parquet file: it doesn't begin with PAR1")
+    if len(tail) < TAIL or tail[4:] != MAGIC:
+        raise Unreadable(f"truncated: the Parquet footer is missing after {size:,} bytes")
+    footer: int = struct.unpack("<I", tail[:4])[0]
+    if footer > size - TAIL - len(MAGIC):
+        raise Unreadable(f"truncated: the footer claims {footer:,} bytes, and the file has {size:,}")
+    return size, footer
+
+
+def _check_row_groups(metadata: pq.FileMetaData, *, data_end: int) -> None:
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise Unreadable("the footer contradicts itself: the rows of its row groups don't add up to the file's")
+    for number, group in enumerate(groups):
+        for index in range(group.num_columns):
+            chunk = group.column(index)
+            start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0)
+            end = start + chunk.total_compressed_size
+            if start < len(MAGIC) or end > data_end:
+                raise Unreadable(
+                    f"bytes are missing: column {chunk.path_in_schema} of row group {number} "
+                    f"should lie at {start:,}-{end:,}, and the data ends at {data_end:,}"
+                )
+
+
+def parquet_pages(path: Path) -> Facts:
+    """Every page decodes. Reads the whole file, a batch of rows at a time."""
+    facts = parquet(path)
+    read = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                read += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise Unreadable(f"corrupt: its pages can't be decoded after row {read:,}: {first_line(error)}") from error
+    return facts
+
+
+def csv(path: Path) -> Facts:
+    """There is a header, and every row has its columns. Reads the whole file."""
+    nonempty(path)
+    source = read_csv([path])
+    try:
+        with duckdb.connect() as connection:
+            relation = connection.sql(f"SELECT * FROM {source}")  # noqa: S608 - names are quoted
+            schema = relation.limit(0).to_arrow_table().schema
+            rows = relation.count("*").fetchall()[0][0]
+    except duckdb.Error as error:
+        raise Unreadable(f"it can't be read as CSV: {_csv_reason(error)}") from error
+    return Facts(schema, rows)
+
+
+def _csv_reason(error: duckdb.Error) -> str:
+    """DuckDB's reason, with the line that it stumbled over and without its advice on its own options."""
+    reason = str(error).partition("Possible fixes:")[0].removeprefix("Invalid Input Error: ")
+    return "; ".join(line.strip().rstrip(".") for line in reason.splitlines() if line.strip())
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line without its full stop, for one clause of ours."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+PROBES: dict[str, Probe] = {
+    "exists": exists,
+    "nonempty": nonempty,
+    "parquet": parquet,
+    "parquet-pages": parquet_pages,
+    "csv": csv,
+}
+
+TABLE_PROBES = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
+}
+"""The probe that opens a table's file, by the end of its name. What isn't here can't be a table's file."""
+
+
+def table_probe(path: str) -> str:
+    """The name of the probe that opens `path` as a table's file; empty when its format isn't known.
+
+    >>> table_probe("a/b.csv.gz"), table_probe("a/b.json")
+    ('csv', '')
+    """
+    return next((probe for suffix, probe in TABLE_PROBES.items() if path.lower().endswith(suffix)), "")

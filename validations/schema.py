@@ -1,0 +1,160 @@
+"""Compare the columns of a table's files with what the contract declares, and with each other. Pure.
+
+A declared column that is missing or of another type fails its file. A column that the contract doesn't declare, or
+that not all files have alike, is a warning: the contract promises nothing about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.validations.columntypes import accepts
+
+LISTED = 10
+"""Names that one finding lists before it only counts."""
+ALIKE = 0.7
+"""How alike two names must be, 0 to 1, for one to be taken for the other renamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """One file of a table, opened."""
+
+    path: str
+    schema: pa.Schema
+    rows: int
+    text: bool = False
+    """Its types were inferred from text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file's columns; equal in all files that share the defect."""
+
+    problem: str
+    fix: str
+    outcome: Outcome
+
+
+def compare(table: str, declared: Mapping[str, str], files: Sequence[TableFile]) -> dict[str, list[Problem]]:
+    """The problems of each file that has any.
+
+    Args:
+        table: The table's name, for the texts.
+        declared: The contract's type name of each column it promises; may be empty.
+        files: The table's files.
+    """
+    usual = _usual_columns(files)
+    beside = _beside(declared, files)
+    problems = {file.path: _file_problems(table, declared, file, usual, beside) for file in files}
+    return {path: found for path, found in problems.items() if found}
+
+
+def _usual_columns(files: Sequence[TableFile]) -> dict[str, pa.DataType]:
+    """The columns that most of the files have, each with its most common type."""
+    kinds: dict[str, Counter[pa.DataType]] = defaultdict(Counter)
+    for file in files:
+        for field in file.schema:
+            kinds[field.name][field.type] += 1
+    return {name: counts.most_common(1)[0][0] for name, counts in kinds.items() if 2 * counts.total() > len(files)}
+
+
+_Beside = Mapping[str, set[str]]
+"""Each declared column with all columns that stand beside it in some file."""
+
+
+def _beside(declared: Mapping[str, str], files: Sequence[TableFile]) -> _Beside:
+    return {
+        name: {column for file in files if name in file.schema.names for column in file.schema.names}
+        for name in declared
+    }
+
+
+def _file_problems(
+    table: str, declared: Mapping[str, str], file: TableFile, usual: Mapping[str, pa.DataType], beside: _Beside
+) -> list[Problem]:
+    kinds = {field.name: field.type for field in file.schema}
+    taken: set[str] = set()
+    problems = []
+    for name, wanted in declared.items():
+        if name not in kinds:
+            free = {column: kinds[column] for column in kinds if column not in taken and column not in declared}
+            renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, text=file.text)
+            taken.add(renamed)
+            problems.append(_missing(name, wanted, renamed))
+        elif not accepts(wanted, kinds[name], text=file.text):
+            problems.append(_retyped(name, wanted, kinds[name]))
+    rest = {column: kind for column, kind in kinds.items() if column not in declared and column not in taken}
+    expected = {column: kind for column, kind in usual.items() if column not in declared and column not in taken}
+    return problems + _differing(table, rest, expected)
+
+
+def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], *, text: bool) -> str:
+    """Which of the columns that never stand beside `name` may be it under another name; empty when none may be."""
+    fitting = [column for column, kind in new.items() if accepts(wanted, kind, text=text)]
+    near = difflib.get_close_matches(name, fitting, n=1, cutoff=ALIKE)
+    return near[0] if near else ""
+
+
+def _missing(name: str, wanted: str, renamed: str) -> Problem:
+    if renamed:
+        problem = f"column {name} ({wanted}) is missing; {renamed} is new: renamed?"
+        return Problem(problem, f"Rename {renamed} back to {name} at its source.", Outcome.FAIL)
+    return Problem(f"column {name} ({wanted}) is missing", f"Write the file again with {name}.", Outcome.FAIL)
+
+
+def _retyped(name: str, wanted: str, kind: pa.DataType) -> Problem:
+    fix = f"Write {name} as {wanted}, or declare its new type under `columns:`."
+    return Problem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL)
+
+
+def _differing(table: str, kinds: Mapping[str, pa.DataType], usual: Mapping[str, pa.DataType]) -> list[Problem]:
+    """How a file's undeclared columns differ from those that most of the table's files have."""
+    problems = []
+    if new := [name for name in kinds if name not in usual]:
+        fix = f"Drop it at its source, or write it in all files of {table}."
+        problems.append(Problem(f"has {_columns(new)}, which most files of {table} lack", fix, Outcome.WARN))
+    if absent := [name for name in usual if name not in kinds]:
+        fix = f"Write it in all files of {table}."
+        problems.append(Problem(f"lacks {_columns(absent)}, which most files of {table} have", fix, Outcome.WARN))
+    for name, kind in usual.items():
+        if kinds.get(name, kind) != kind:
+            problem = f"column {name} is {kinds[name]}; in most files of {table} it is {kind}"
+            problems.append(Problem(problem, f"Write {name} as {kind}.", Outcome.WARN))
+    return problems
+
+
+def undeclared(declared: Mapping[str, str], files: Sequence[TableFile]) -> list[str]:
+    """The columns that most of the files have and a contract that declares columns doesn't declare."""
+    return [name for name in _usual_columns(files) if name not in declared] if declared else []
+
+
+def _columns(names: Sequence[str]) -> str:
+    listed = ", ".join(sorted(names)[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return f"column {listed}" if len(names) == 1 else f"{len(names)} columns ({listed})"
+
+
+def findings(
+    table: str, declared: Mapping[str, str], files: Sequence[TableFile], problems: Mapping[str, Sequence[Problem]]
+) -> list[Finding]:
+    """One finding a file and problem, and one for the table where all of its files share the problem."""
+    by_problem: dict[Problem, list[str]] = defaultdict(list)
+    for path, found in problems.items():
+        for problem in found:
+            by_problem[problem].append(path)
+    result = []
+    for problem, paths in by_problem.items():
+        shared = len(paths) == len(files) > 1
+        subjects = [f"table {table}"] if shared else paths
+        clause = f"{problem.problem} (all {len(files)} files)" if shared else problem.problem
+        result += [Finding(subject, clause, problem.fix, problem.outcome) for subject in subjects]
+    if extra := undeclared(declared, files):
+        clause = f"has {_columns(extra)}, which the contract doesn't declare"
+        result.append(Finding(f"table {table}", clause, "Declare what is relied on under `columns:`.", Outcome.WARN))
+    return result

@@ -1,0 +1,71 @@
+"""A suite as the contract holds it, made into Great Expectations' objects, with every mistake found at once.
+
+`ExpectationSuite(expectations=[…])` logs an expectation that it can't make and goes on without it. That would pass
+data which nobody looked at, so each expectation is made here, and one that can't be is a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from great_expectations.compatibility import pydantic
+from great_expectations.exceptions.exceptions import GreatExpectationsError
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
+
+from prefect_stagegate.errors import did_you_mean
+
+KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
+
+
+def build(table: str, suite: Mapping[str, Any]) -> tuple[list[Expectation], list[str]]:
+    """Make a suite's expectations.
+
+    Returns:
+        The expectations, and a line for each one that is wrong, naming table and position (from 1).
+    """
+    expectations: list[Expectation] = []
+    problems: list[str] = []
+    for number, item in enumerate(suite.get("expectations") or [], start=1):
+        made = _build_one(item)
+        if isinstance(made, Expectation):
+            expectations.append(made)
+        else:
+            kind = item.get("type", "without a type") if isinstance(item, Mapping) else item
+            problems += [f"table {table}, expectation {number} ({kind}): {problem}" for problem in made]
+    return expectations, problems
+
+
+def _build_one(item: Any) -> Expectation | list[str]:
+    """The expectation, or what is wrong with it."""
+    if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
+        return ["an expectation is a mapping with `type` and `kwargs`"]
+    if unknown := [f"unknown key {key!r}: {did_you_mean(str(key), KEYS)}" for key in item if key not in (*KEYS, "id")]:
+        return unknown
+    known = list_registered_expectation_implementations()
+    if item["type"] not in known:
+        return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]
+    try:
+        return ExpectationConfiguration(
+            **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}
+        ).to_domain_obj()
+    except pydantic.ValidationError as error:
+        fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in _OURS]
+        return [_argument_problem(entry, fields) for entry in error.errors()]
+    except (GreatExpectationsError, TypeError, ValueError) as error:
+        return [str(error)]
+
+
+_OURS = {"id", "meta", "notes", "description", "severity", "rendered_content", "batch_id", "result_format", "windows"}
+"""Fields of an expectation that are no arguments of it."""
+
+
+def _argument_problem(error: Any, fields: list[str]) -> str:
+    name = str(error["loc"][0])
+    if name == "__root__":
+        return str(error["msg"])
+    if error["type"] == "value_error.extra":
+        return f"unknown argument {name!r}: {did_you_mean(name, fields)}"
+    return f"argument {name!r}: {error['msg']}"

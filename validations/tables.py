@@ -1,0 +1,76 @@
+"""One table of a contract before its suite is run: its files, their columns, and which of them can be judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.spec import TableSpec
+from prefect_stagegate.validations import schema
+from prefect_stagegate.validations.files import ProbedFiles
+from prefect_stagegate.validations.probes import table_probe
+from prefect_stagegate.validations.schema import Problem, TableFile
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with what its files showed when they were opened."""
+
+    name: str
+    spec: TableSpec
+    listed: Sequence[str]
+    """Every file that its glob names."""
+    opened: Sequence[TableFile]
+    """Those that passed their probes."""
+    problems: Mapping[str, Sequence[Problem]]
+    """Per file, what is wrong with its columns."""
+
+    @property
+    def judged(self) -> list[TableFile]:
+        """The opened files whose columns keep the contract: those that the suite is run over."""
+        return [file for file in self.opened if not self.breaks_schema(file.path)]
+
+    def breaks_schema(self, path: str) -> bool:
+        """Whether a file's columns break the contract."""
+        return any(problem.outcome is Outcome.FAIL for problem in self.problems.get(path, ()))
+
+    @property
+    def rows(self) -> int:
+        """Rows of the files that the suite is run over."""
+        return sum(file.rows for file in self.judged)
+
+    @property
+    def expectations(self) -> int:
+        """Expectations in the suite; 0 without one."""
+        return len((self.suite or {}).get("expectations") or ())
+
+    @property
+    def suite(self) -> Mapping[str, Any] | None:
+        """The suite as JSON values (YAML knows dates)."""
+        suite: Mapping[str, Any] | None = self.spec.model_dump(mode="json")["suite"]
+        return suite
+
+    @property
+    def suite_digest(self) -> str:
+        """`sha256:<hex>` of the suite; empty without one."""
+        return _digest(self.suite) if self.suite is not None else ""
+
+
+def examine(name: str, spec: TableSpec, files: ProbedFiles) -> Table:
+    """Compare the columns of the table's files with the contract and with each other."""
+    listed = files.matches[spec.files]
+    opened = []
+    for path in listed:
+        facts = files.facts.get(path)
+        if facts is not None and facts.schema is not None:
+            opened.append(TableFile(path, facts.schema, facts.rows, text=table_probe(path) == "csv"))
+    return Table(name, spec, listed, opened, schema.compare(name, spec.columns, opened))
+
+
+def _digest(suite: Mapping[str, Any]) -> str:
+    text = json.dumps(suite, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

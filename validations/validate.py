@@ -1,0 +1,93 @@
+"""Find out whether a version keeps its contract: probe files, compare schemas, judge tables, gather evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.model import Entry, Outcome, Validation
+from prefect_stagegate.spec import ContractSpec
+from prefect_stagegate.validations.child import judge_in_child
+from prefect_stagegate.validations.columntypes import type_problem
+from prefect_stagegate.validations.engines import ENGINES
+from prefect_stagegate.validations.evidence import gather, table_result
+from prefect_stagegate.validations.files import probe_files
+from prefect_stagegate.validations.found import Found
+from prefect_stagegate.validations.probes import PROBES
+from prefect_stagegate.validations.records import TableJob
+from prefect_stagegate.validations.tables import Table, examine
+
+TIMEOUT = 3600.0
+"""Seconds that the tables of one version may take."""
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def validate(
+    view: Path,
+    entries: Iterable[Entry],
+    contract: ContractSpec,
+    *,
+    dataset: str,
+    digest: str,
+    progress: Callable[[str], None] = _silent,
+    timeout: float = TIMEOUT,
+) -> Validation:
+    """Judge one version that lies complete below `view`.
+
+    A file that can't be opened, or whose columns break the contract, is named with the reason; the tables are judged
+    over the others. Great Expectations runs in a child process, and only when some table has a suite to run.
+
+    Args:
+        view: The version's folder.
+        entries: The version's entries; those that the contract names are opened.
+        contract: What the dataset promises.
+        dataset: The dataset's name.
+        digest: The version's digest; the evidence is bound to it.
+        progress: Called with lines for people while the work goes on.
+        timeout: Seconds that judging the tables may take.
+
+    Raises:
+        SpecError: The contract can't be used: an unknown type, probe, engine or expectation, or a wrong argument.
+            It lists every such problem.
+        ValidationError: The process that judges the tables died or ran out of time.
+    """
+    if problems := list(_problems(contract)):
+        raise SpecError(f"the contract of {dataset}", problems)
+    files = probe_files(view, entries, contract)
+    progress(f"opened {files.named} files")
+    tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
+    jobs = [_job(table, view) for table in tables if table.expectations and table.rows]
+    reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
+    found = Found(files, tables, reports)
+    evidence = gather(found, digest=digest, at=stamp(now()))
+    return Validation(
+        dataset=dataset,
+        digest=digest,
+        passed=all(item.outcome in (Outcome.PASS, Outcome.WARN) for item in evidence),
+        tables=tuple(table_result(table, found) for table in tables),
+        evidence=evidence,
+    )
+
+
+def _problems(contract: ContractSpec) -> Iterator[str]:
+    """What can be told to be wrong with the contract without Great Expectations."""
+    for name, table in contract.tables.items():
+        if table.engine not in ENGINES:
+            yield f"table {name}: unknown engine {table.engine!r}: {did_you_mean(table.engine, ENGINES)}"
+        for column, kind in table.columns.items():
+            if problem := type_problem(kind):
+                yield f"table {name}: column {column}: {problem}"
+    for item in contract.files:
+        for probe in item.probes:
+            if probe not in PROBES:
+                yield f"files {item.match}: unknown probe {probe!r}: {did_you_mean(probe, PROBES)}"
+
+
+def _job(table: Table, view: Path) -> TableJob:
+    files = [file.path for file in table.judged]
+    return TableJob(table.name, table.spec.engine, table.suite or {}, str(view.absolute()), files)
