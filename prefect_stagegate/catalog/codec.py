@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -31,7 +30,7 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
         CorruptRecord: The record isn't JSON or has other fields than `kind`.
     """
     try:
-        value: T = _adapter(kind).validate_json(data)
+        value: T = _adapter(cast("Any", kind)).validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise CorruptRecord(
@@ -42,5 +41,5 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

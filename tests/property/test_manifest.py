@@ -5,7 +5,7 @@ from prefect_stagegate.manifest import Change, diff, seal
 from prefect_stagegate.model import Entry
 
 names = st.text(
-    st.characters(min_codepoint=33, exclude_characters="/\x7f", exclude_categories=("Cs",)), min_size=1, max_size=8
+    st.characters(min_codepoint=33, exclude_characters="/\x7f", exclude_categories=["Cs"]), min_size=1, max_size=8
 )
 flat = st.dictionaries(names.filter(lambda name: name not in (".", "..")), st.integers(0, 9), max_size=12)
 

@@ -7,7 +7,6 @@ import pytest
 from blake3 import blake3
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.cache import views as views_module
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.verify import verify_view
@@ -77,7 +76,7 @@ def test_where_links_are_refused_files_are_copied_and_it_is_said(
     def refuse(*_: object) -> None:
         raise OSError(errno.EMLINK, "too many links")
 
-    monkeypatch.setattr(views_module.os, "link", refuse)
+    monkeypatch.setattr("os.link", refuse)
     entries = publish(cache, V1, {"a": b"one"})
     view = cache.views.path("flights", V1)
     assert view
