@@ -47,7 +47,7 @@ def row(entry: Entry) -> bytes:
     r"""The entry's line, as the digest and `stagegate show --rows` see it.
 
     >>> row(Entry("a.txt", 3, "blake3:ab"))
-    b'a.txt\\x003\\x00blake3:ab\\n'
+    b'a.txt\x003\x00blake3:ab\n'
     """
     return f"{entry.path}\0{entry.size}\0{entry.digest}\n".encode()
 
