@@ -148,7 +148,9 @@ class FsspecSource(BaseSource):
     def _pin(self, info: Mapping[str, Any]) -> Pin:
         for field, kind, strength in PINS:
             if (value := info.get(field)) is not None:
-                text = value.isoformat() if isinstance(value, datetime) else str(value).strip('"')
+                # One file system may tell a time in several forms.
+                seconds = _modified(info) if kind == "mtime" else None
+                text = str(value).strip('"') if seconds is None else repr(seconds)
                 # Many web servers make their etags of time and size, whatever HTTP says about strong ones.
                 return Pin(kind, text, "weak" if self._web or text.startswith("W/") else strength)
         return Pin("size", str(info["size"]), "weak")
@@ -161,10 +163,15 @@ class FsspecSource(BaseSource):
             return ObjectVanished("The object is gone", **where)
         if isinstance(error, PermissionError) or status in _FORBIDDEN:
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
-        web = type(error).__module__.startswith("aiohttp") and status < 400  # noqa: PLR2004 - HTTP's border
-        if isinstance(error, OSError | TimeoutError) or web or status >= _SERVER_FAILED:
+        if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
             return SourceUnavailable(f"The source failed: {str(error) or type(error).__name__}", **where)
         return SourceError(f"The source failed: {type(error).__name__}: {error}", **where)
+
+
+def _is_connection(error: Exception) -> bool:
+    """Whether a client library says that the connection failed, without importing any of them."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError"})
 
 
 def _patient(idle: float) -> dict[str, Any]:

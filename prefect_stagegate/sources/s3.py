@@ -60,9 +60,13 @@ class S3Source(BaseSource):
         if start == end:
             if self.find(listed.key).pin != listed.pin:
                 raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
-            return iter(())
+            return
         etag = listed.pin.value if listed.pin.kind == "etag" else ""
-        return self._store.read(self._folder + listed.key, start, end, etag=etag)
+        try:
+            yield from self._store.read(self._folder + listed.key, start, end, etag=etag)
+        except SourceError as error:
+            error.object = listed.key
+            raise
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """True for an object that is encrypted by KMS or a customer's key: its etag looks like an MD5 and is none."""

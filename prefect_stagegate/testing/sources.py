@@ -1,0 +1,198 @@
+# ruff: noqa: S101, D102 - these are tests, which assert and whose names say what they show
+"""What every source adapter must hold to: subclass `SourceContract` in a test module, and pytest runs all of it.
+
+    class TestMySource(SourceContract):
+        @pytest.fixture
+        def place(self) -> Iterator[Place]:
+            with my_server() as server:
+                yield Place("my://…/", options, put=server.write, remove=server.delete)
+
+Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+)
+from prefect_stagegate.model import SourceObject
+from prefect_stagegate.sources import Source, open_source
+
+BYTES = bytes(range(256)) * 40
+"""What most of the objects here hold."""
+KEYS = ("a.bin", "folder/b.bin", "folder/deep/er/c.bin", "sp ace é % + & = # @ ~ ( ) !.bin")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere that objects lie, empty at first, and how to change it."""
+
+    url: str
+    """Ends with a slash."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    put: Callable[[str, bytes], Any] = lambda key, data: None  # noqa: ARG005
+    """Write an object, over one that may be there."""
+    remove: Callable[[str], Any] = lambda key: None  # noqa: ARG005
+    denied: Mapping[str, Any] | None = None
+    """Options with credentials that the place refuses; None where it asks for none."""
+    unreachable: tuple[str, Mapping[str, Any]] | None = None
+    """URL and options of a server of this kind that does not answer; None where there is no server."""
+    folders_need_slash: bool = False
+    """Whether a URL without a slash at its end always names an object."""
+    ranges: bool = True
+    """Whether parts of objects can be read."""
+
+
+def listed(source: Source) -> dict[str, SourceObject]:
+    """Everything that a source lists, by key; a key that comes twice fails."""
+    found: dict[str, SourceObject] = {}
+    for one in source.list():
+        assert one.key not in found, f"{one.key} was listed twice"
+        found[one.key] = one
+    return found
+
+
+def read(source: Source, one: SourceObject, start: int = 0, end: int | None = None) -> bytes:
+    """Read as a transfer does: chunks are copied at once, and the object is confirmed at the end."""
+    data = b"".join(bytes(memoryview(chunk)) for chunk in source.read(one, start, one.size if end is None else end))
+    source.confirm(one)
+    return data
+
+
+class SourceContract:
+    """The promises of `Source`, as tests."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        """The place under test; every adapter's test brings its own."""
+        raise NotImplementedError
+
+    def test_every_object_is_listed_with_its_size(self, place: Place) -> None:
+        for number, key in enumerate(KEYS):
+            place.put(key, BYTES[:number])
+        found = listed(open_source(place.url, place.options))
+        assert {key: one.size for key, one in found.items()} == {key: number for number, key in enumerate(KEYS)}
+
+    def test_listed_objects_read_as_they_were_written(self, place: Place) -> None:
+        for key in KEYS:
+            place.put(key, key.encode() + BYTES)
+        source = open_source(place.url, place.options)
+        assert {key: read(source, one) for key, one in listed(source).items()} == {
+            key: key.encode() + BYTES for key in KEYS
+        }
+
+    def test_only_what_is_wanted_is_listed(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        place.put("b.txt", BYTES)
+        wanted = open_source(place.url, place.options).list(lambda key: key.endswith(".txt"))
+        assert [one.key for one in wanted] == ["b.txt"]
+
+    def test_a_url_may_name_one_object(self, place: Place) -> None:
+        place.put("folder/b.bin", BYTES)
+        place.put("folder/b.bin.more", b"")
+        source = open_source(place.url + "folder/b.bin", place.options)
+        (one,) = source.list()
+        assert (one.key, read(source, one)) == ("b.bin", BYTES)
+
+    def test_a_folder_may_be_named_without_its_slash(self, place: Place) -> None:
+        if place.folders_need_slash:
+            pytest.skip("a URL without a slash names an object here")
+        place.put("folder/b.bin", BYTES)
+        place.put("folder-2/c.bin", BYTES)
+        assert list(listed(open_source(place.url + "folder", place.options))) == ["b.bin"]
+
+    def test_a_folder_that_is_not_there_is_an_error(self, place: Place) -> None:
+        place.put("folder/b.bin", BYTES)
+        with pytest.raises(SourceError):
+            list(open_source(place.url + "fodler/", place.options).list())
+
+    def test_ranges_end_before_their_end(self, place: Place) -> None:
+        if not place.ranges:
+            pytest.skip("this place knows no ranges")
+        place.put("a.bin", BYTES)
+        source = open_source(place.url, place.options)
+        one = listed(source)["a.bin"]
+        for start, end in ((0, 1), (1, 7), (len(BYTES) - 3, len(BYTES)), (0, len(BYTES))):
+            assert read(source, one, start, end) == BYTES[start:end]
+
+    def test_an_empty_object_is_read(self, place: Place) -> None:
+        place.put("empty", b"")
+        source = open_source(place.url, place.options)
+        one = listed(source)["empty"]
+        assert (one.size, read(source, one)) == (0, b"")
+
+    def test_a_pin_stays_while_the_object_does(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        pins = {listed(open_source(place.url, place.options))["a.bin"].pin for _ in range(2)}
+        assert len(pins) == 1
+        assert open_source(place.url, place.options).find("a.bin").pin in pins
+
+    def test_an_object_that_changed_after_it_was_listed_is_not_read(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        source = open_source(place.url, place.options)
+        one = listed(source)["a.bin"]
+        # A weak pin may miss a change within its grain of time, but not one of the size.
+        place.put("a.bin", BYTES[::-1] if one.pin.strength == "strong" else BYTES * 2)
+        with pytest.raises(ObjectChanged):
+            read(source, one)
+        assert read(source, source.find("a.bin")) != BYTES
+
+    def test_an_object_that_is_gone_is_named(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        place.put("b.bin", BYTES)
+        source = open_source(place.url, place.options)
+        one = listed(source)["a.bin"]
+        place.remove("a.bin")
+        with pytest.raises(ObjectVanished) as caught:
+            read(source, one)
+        assert caught.value.object == "a.bin"
+        with pytest.raises(ObjectVanished):
+            source.find("a.bin")
+
+    def test_many_threads_read_at_once(self, place: Place) -> None:
+        for number in range(20):
+            place.put(f"{number}.bin", bytes([number]) * 1000)
+        source = open_source(place.url, place.options)
+        found = sorted(listed(source).values(), key=lambda one: int(one.key.removesuffix(".bin")))
+        with ThreadPoolExecutor(8) as pool:
+            contents = list(pool.map(lambda one: read(source, one), found * 3))
+        assert contents == [bytes([number]) * 1000 for number in range(20)] * 3
+
+    def test_refused_credentials_are_told_and_not_repeated(self, place: Place) -> None:
+        if place.denied is None:
+            pytest.skip("this place asks for no credentials")
+        place.put("a.bin", BYTES)
+        with pytest.raises(AccessDenied) as caught:
+            list(open_source(place.url, place.denied).list())
+        assert caught.value.hint
+        assert not any(str(secret) in str(caught.value) for name, secret in place.denied.items() if name == "secret")
+
+    def test_a_server_that_does_not_answer_may_be_asked_again(self, place: Place) -> None:
+        if place.unreachable is None:
+            pytest.skip("this place has no server")
+        url, options = place.unreachable
+        with pytest.raises(SourceUnavailable) as caught:
+            list(open_source(url, options).list())
+        assert caught.value.retryable
+
+    def test_what_people_see_holds_no_credentials(self, place: Place) -> None:
+        source = open_source(place.url, place.options)
+        secrets = [str(value) for name, value in place.options.items() if name in ("key", "secret", "token")]
+        assert not any(secret in source.url + source.identity for secret in secrets)
+
+    def test_identities_tell_places_apart(self, place: Place) -> None:
+        place.put("folder/a.bin", BYTES)
+        whole, part = (open_source(url, place.options).identity for url in (place.url, place.url + "folder/"))
+        assert whole != part
+        assert whole == open_source(place.url, place.options).identity

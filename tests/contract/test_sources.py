@@ -1,0 +1,90 @@
+"""Every adapter against the one contract, on real servers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.testing.sources import Place, SourceContract
+
+NOBODY = "127.0.0.1:1"
+"""A port that nobody listens on."""
+
+
+def _write(root: Path, key: str, data: bytes) -> None:
+    (root / key).parent.mkdir(parents=True, exist_ok=True)
+    (root / key).write_bytes(data)
+
+
+def _folder(root: Path, url: str, **facts: object) -> Place:
+    put, remove = partial(_write, root), lambda key: (root / key).unlink()
+    return Place(url, put=put, remove=remove, **facts)  # type: ignore[arg-type]
+
+
+class TestFiles(SourceContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return _folder(tmp_path, f"file://{tmp_path}/")
+
+
+class TestS3(SourceContract):
+    @pytest.fixture
+    def place(self, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Place:
+        return _s3_place(seaweedfs, f"contract-{abs(hash(request.node.nodeid)) % 10**9}", {})
+
+
+class TestS3ThroughS3fs(SourceContract):
+    """An option that only s3fs knows makes it the reader."""
+
+    @pytest.fixture
+    def place(self, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Place:
+        name = f"s3fs-{abs(hash(request.node.nodeid)) % 10**9}"
+        return _s3_place(seaweedfs, name, {"config_kwargs": {"retries": {"max_attempts": 0}}})
+
+
+def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object]) -> Place:
+    url, client = server.bucket(name), server.client()
+    options = {**server.storage_options, **extra}
+    return Place(
+        f"{url}/data/",
+        options,
+        put=lambda key, data: client.pipe_file(f"{url}/data/{key}", data),
+        remove=lambda key: client.rm_file(f"{url}/data/{key}"),
+        denied={**options, "secret": "this-is-wrong"},
+        unreachable=(f"{url}/", {**options, "endpoint_url": f"http://{NOBODY}"}),
+    )
+
+
+class TestMemory(SourceContract):
+    @pytest.fixture
+    def place(self, request: pytest.FixtureRequest) -> Place:
+        root, store = f"/{request.node.name}", fsspec.filesystem("memory")
+        return Place(
+            f"memory:/{root}/",
+            put=lambda key, data: store.pipe_file(f"{root}/{key}", data),
+            remove=lambda key: store.rm_file(f"{root}/{key}"),
+        )
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class TestHttp(SourceContract):
+    """Python's own web server: it knows neither ranges nor etags."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_port}/"
+            yield _folder(tmp_path, url, ranges=False, folders_need_slash=True, unreachable=(f"http://{NOBODY}/", {}))
+            server.shutdown()
