@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, UnknownBlockType
 from prefect.types import SecretDict
 from pydantic import Field, HttpUrl, SecretStr
 
-from prefect_stagegate.errors import SourceUnavailable, UsageError, did_you_mean
+from prefect_stagegate.errors import SourceUnavailable, UsageError
 
 # The project has no public address; example.org is reserved for such cases, and forms in Prefect's UI need some URL.
 _DOCUMENTATION = HttpUrl("https://prefect-stagegate.example.org/prefect")
@@ -125,6 +125,11 @@ def storage_options(name: str) -> dict[str, Any]:
             f"There is no block {name!r} on the Prefect server",
             hint="`prefect block ls` lists those that are there.",
         ) from error
+    except UnknownBlockType as error:
+        raise UsageError(
+            f"The package that has the type of the block {name!r} is not installed here",
+            hint="For example: `pip install prefect-aws`.",
+        ) from error
     except httpx.HTTPError as error:
         raise SourceUnavailable(
             f"Prefect's API did not answer when it was asked for the block {name!r}",
@@ -143,7 +148,7 @@ def options_of(block: Block) -> dict[str, Any]:
     if slug not in _OPTIONS:
         raise UsageError(
             f"Blocks of the type {slug!r} hold no storage options that are known here",
-            hint=f"{did_you_mean(slug, _OPTIONS).capitalize()}.",
+            hint=f"Those that do are of the types {', '.join(_OPTIONS)}.",
         )
     return _OPTIONS[slug](block)
 

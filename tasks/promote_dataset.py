@@ -32,5 +32,5 @@ def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: 
     run_log().info(
         "%s@%s now names %s (before: %s)", moved.dataset, moved.ref, moved.digest, moved.previous or "nothing"
     )
-    announce(REF_MOVED, moved.dataset, moved.digest, ref=moved.ref, previous=moved.previous)
+    announce(REF_MOVED, moved.dataset, moved.digest, target=moved.ref, previous=moved.previous)
     return moved

@@ -12,7 +12,6 @@ from prefect.client.schemas import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Address
 from prefect_stagegate.spec import Spec
 
 RETRY_SECONDS = 10
@@ -69,6 +68,7 @@ def spoken(named: Any) -> str:
     if isinstance(named, Mapping):
         return str(named.get("dataset", "a spec"))
     text = str(named)
-    if isinstance(named, Address) or "@" in text:
-        return text.partition("@")[0] + "@" + text.partition("@")[2][:SHORT_DIGEST]
-    return Path(text).stem
+    dataset, at, ref = text.partition("@")
+    if at and "/" not in text:
+        return f"{dataset}@{ref[:SHORT_DIGEST]}"
+    return Path(text.partition("?")[0]).stem

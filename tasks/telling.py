@@ -23,7 +23,8 @@ GATE_PASSED = "stagegate.gate.passed"
 GATE_FAILED = "stagegate.gate.failed"
 """A gate refused a version, or could not decide; `outcome` tells which. Payload: as for `stagegate.gate.passed`."""
 REF_MOVED = "stagegate.ref.moved"
-"""A target's ref was moved by a promotion. Payload: version, dataset, digest, ref, previous (empty for the first)."""
+"""A target's ref was moved by a promotion. Payload: version, dataset, digest, target, previous
+(empty for the first)."""
 
 
 def in_a_run() -> bool:
@@ -42,6 +43,8 @@ def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 def announce(event: str, dataset: str, digest: str, **payload: Any) -> None:
     """Emit one of the events above about a version, on the resource `stagegate.dataset.<dataset>`.
 
+    The resource's label `stagegate.target` lets automations match one target; it is absent from events without one.
+
     Args:
         event: Its name.
         dataset: The dataset.
@@ -50,6 +53,8 @@ def announce(event: str, dataset: str, digest: str, **payload: Any) -> None:
     """
     if in_a_run():
         resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
+        if "target" in payload:
+            resource["stagegate.target"] = payload["target"]
         said: Mapping[str, Any] = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
         emit_event(event, resource=resource, payload=dict(said))
 

@@ -1,0 +1,133 @@
+"""The blocks keep Prefect's standard, and give their options with secrets in clear only when asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
+from prefect.types import SecretDict
+from pydantic import BaseModel, SecretStr
+
+from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource, options_of, storage_options
+from prefect_stagegate.errors import UsageError
+
+
+@pytest.mark.parametrize("block", [StagegateCache, StagegateCatalog, StagegateSource])
+class TestBlocksKeepTheStandard(BlockStandardTestSuite):
+    @pytest.fixture
+    def block(self, block: type[Block]) -> type[Block]:
+        return block
+
+    def test_has_a_valid_image(self, block: type[Block]) -> None:
+        """The suite fetches the picture; a test run has no network."""
+        assert str(block._logo_url).endswith(".png")
+
+
+class AwsClientParameters(BaseModel):
+    """The fields of prefect-aws that matter here, with their defaults."""
+
+    endpoint_url: str | None = None
+    use_ssl: bool = True
+    verify: bool | Path | None = True
+    verify_cert_path: Path | None = None
+
+
+class AwsCredentials(Block):
+    """Has the shape of prefect-aws' block of this name."""
+
+    _block_type_name = "AWS Credentials"
+
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: str | None = None
+    profile_name: str | None = None
+    region_name: str | None = None
+    aws_client_parameters: AwsClientParameters = AwsClientParameters()
+
+
+class MinIOCredentials(Block):
+    """Has the shape of prefect-aws' block of this name."""
+
+    _block_type_name = "MinIO Credentials"
+
+    minio_root_user: str
+    minio_root_password: SecretStr
+    region_name: str | None = None
+    aws_client_parameters: AwsClientParameters = AwsClientParameters()
+
+
+def test_secret_options_join_the_plain_ones() -> None:
+    secret = SecretDict({"key": "me", "secret": "hush"})
+    block = StagegateSource(url="s3://lake/", options={"endpoint_url": "http://s3"}, credentials=secret)
+
+    assert options_of(block) == {"endpoint_url": "http://s3", "key": "me", "secret": "hush"}
+
+
+@pytest.mark.parametrize("kind", [StagegateSource, StagegateCatalog])
+def test_secrets_show_neither_in_the_block_s_text_nor_in_what_it_dumps(kind: Any) -> None:
+    block = kind(url="s3://lake/", credentials=SecretDict({"secret": "hush"}))
+
+    assert "hush" not in repr(block) + str(block.model_dump()) + block.model_dump_json()
+
+
+def test_aws_credentials_become_storage_options() -> None:
+    block = AwsCredentials(
+        aws_access_key_id="me",
+        aws_secret_access_key=SecretStr("hush"),
+        region_name="eu-central-1",
+        aws_client_parameters=AwsClientParameters(
+            endpoint_url="https://s3.example.org", verify_cert_path=Path("/ca.pem")
+        ),
+    )
+
+    assert options_of(block) == {
+        "key": "me",
+        "secret": "hush",
+        "region": "eu-central-1",
+        "endpoint_url": "https://s3.example.org",
+        "verify": "/ca.pem",
+    }
+
+
+def test_aws_credentials_that_name_nothing_leave_it_to_the_environment() -> None:
+    assert options_of(AwsCredentials()) == {}
+
+
+def test_aws_credentials_that_switch_tls_off_say_so() -> None:
+    block = AwsCredentials(aws_client_parameters=AwsClientParameters(use_ssl=False, verify=False))
+
+    assert options_of(block) == {"use_ssl": False, "verify": False}
+
+
+def test_minio_credentials_become_storage_options() -> None:
+    parameters = AwsClientParameters(endpoint_url="http://minio:9000")
+    block = MinIOCredentials(
+        minio_root_user="me", minio_root_password=SecretStr("hush"), aws_client_parameters=parameters
+    )
+
+    assert options_of(block) == {"key": "me", "secret": "hush", "endpoint_url": "http://minio:9000"}
+
+
+def test_a_block_without_storage_options_is_refused_with_those_that_have_them() -> None:
+    with pytest.raises(UsageError, match=r"type 'stagegate-cache'.*stagegate-catalog"):
+        options_of(StagegateCache(path=Path("/cache")))
+
+
+@pytest.mark.parametrize("name", ["onprem", "aws-credentials/", "/onprem"])
+def test_a_name_without_its_type_is_refused_before_anybody_is_asked(name: str) -> None:
+    with pytest.raises(UsageError, match="aws-credentials/onprem"):
+        storage_options(name)
+
+
+def test_the_collection_loads_neither_the_engine_s_libraries_nor_great_expectations() -> None:
+    heavy = "{'great_expectations', 'duckdb', 'pyarrow', 'pandas', 'obstore', 's3fs'}"
+    script = f"import sys, prefect_stagegate.blocks; print(sorted({heavy} & set(sys.modules)))"
+
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,271 @@
+"""The tasks outside of any run, and what they share: how they run, what they tell, and what guards a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from prefect import Flow, Task, flow
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed
+
+import prefect_stagegate.tasks as ours
+from prefect_stagegate.errors import GateFailed, SourceUnavailable, StagegateError, UnknownRef, UsageError
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
+from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
+from prefect_stagegate.tasks.progress import live_progress
+from prefect_stagegate.tasks.running import may_help, spoken
+from prefect_stagegate.tasks.verdict import FINDINGS, checks_table, require_acceptance, waiting
+
+TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
+DIGEST = "sha256:" + "4f9c" * 16
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "nas/b.csv").write_text("a,b\n3,4\n")
+    return {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "nas")}]}
+
+
+def decision(outcome: DecisionOutcome, *checks: Evidence) -> Decision:
+    return Decision("things", DIGEST, "pilot", outcome, checks, "sha256:p", "sha256:e", "2026-03-01T03:00:00Z")
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_every_task_is_uncached_and_retried_once_as_the_engine_says(task: Task[..., Any]) -> None:
+    assert task.name in ours.__all__
+    assert (task.cache_policy, task.retries, task.retry_condition_fn) == (NO_CACHE, 1, may_help)
+    assert task.tags == {"stagegate"}
+    assert not task.isasync
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_every_task_takes_a_cache_and_a_catalog_and_tells_what_it_raises(task: Task[..., Any]) -> None:
+    assert {"cache", "catalog", "return"} <= get_type_hints(task.fn).keys()
+    assert all(f"{name}: " in (task.fn.__doc__ or "") for name in get_type_hints(task.fn) if name != "return")
+
+
+def test_a_plain_call_of_a_task_s_function_needs_no_prefect_server(
+    places: dict[str, Any], spec: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    caplog.set_level(logging.DEBUG, "prefect_stagegate")
+
+    version = stage_dataset.fn(spec, **places)
+
+    told = [record for record in caplog.records if record.name == "prefect_stagegate"]
+    assert [one.getMessage() for one in told if one.levelno == logging.INFO] == [
+        f"{version.address}: 2 files, 16 B; fetched 16 B, reused 0 B"
+    ]
+    files = [one.getMessage() for one in told if one.levelno == logging.DEBUG]
+    assert [text.split()[0] for text in sorted(files)] == ["a.csv", "b.csv"]
+
+
+def test_a_spec_may_be_a_dictionary_a_path_or_loaded_and_a_version_an_address(
+    places: dict[str, Any], spec: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "things.json"
+    file.write_text(str(spec).replace("'", '"'))
+    staged = [stage_dataset.fn(one, **places) for one in (spec, file, str(file), read_spec(spec))]
+    brought = [stage_dataset.fn(f"things@{ref}", **places) for ref in ("latest", staged[0].digest)]
+
+    assert {version.digest for version in staged + brought} == {staged[0].digest}
+    assert [version.new for version in staged + brought] == [True] + [False] * 5
+
+
+def test_a_version_survives_pickling(places: dict[str, Any], spec: dict[str, Any]) -> None:
+    version = stage_dataset.fn(spec, **places)
+
+    assert pickle.loads(pickle.dumps(version)) == version
+
+
+def test_the_small_steps_in_a_row_are_the_whole_job(places: dict[str, Any], spec: dict[str, Any]) -> None:
+    listed = ours.list_sources.fn(spec, **places)
+    planned = pickle.loads(pickle.dumps(ours.plan_transfer.fn(spec, listed, **places)))
+    receipts = pickle.loads(pickle.dumps(ours.transfer.fn(spec, planned, **places)))
+    version = publish_version.fn(spec, receipts, **places)
+
+    assert (len(listed), len(planned), len(receipts)) == (2, 2, 2)
+    again = stage_dataset.fn(spec, **places)
+    assert (again.digest, again.bytes_fetched, again.new) == (version.digest, 0, False)
+    assert version.new
+
+
+@pytest.mark.parametrize(
+    ("error", "worth"),
+    [
+        (SourceUnavailable("nobody answers"), True),
+        (UsageError("no such ref"), False),
+        (OSError("something of Python's"), False),
+        (None, False),
+    ],
+)
+def test_a_task_is_tried_again_only_when_the_engine_says_that_it_may_help(error: Any, worth: bool) -> None:
+    assert may_help(stage_dataset, None, Failed(data=error)) is worth  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("/etc/stagegate/nycflights.yaml", "nycflights"),
+        (Path("nycflights.yaml"), "nycflights"),
+        ("https://example.org/specs/nycflights.yaml?x=@y", "nycflights"),
+        ("nycflights", "nycflights"),
+        ("nycflights@production", "nycflights@production"),
+        (f"nycflights@{DIGEST}", "nycflights@sha256:4f9c4f9c4f9c"),
+        (Address("nycflights", DIGEST), "nycflights@sha256:4f9c4f9c4f9c"),
+        ({"dataset": "nycflights"}, "nycflights"),
+        ({}, "a spec"),
+    ],
+)
+def test_what_a_run_works_on_is_named_in_few_words(named: Any, words: str) -> None:
+    assert spoken(named) == words
+
+
+# ── the guard ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_guarded_flow_stays_a_flow_and_nothing_is_asked_while_it_is_defined(tmp_path: Path) -> None:
+    @require_ready("things@production", cache=tmp_path / "none", catalog=tmp_path / "none")
+    @flow(name="training", retries=3)
+    def train(epochs: int = 7) -> int:
+        """Train."""
+        return epochs
+
+    assert isinstance(train, Flow)
+    assert (train.name, train.retries, train.__doc__) == ("training", 3, "Train.")
+    assert list(train.parameters.properties) == ["epochs"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_guarding_a_flow_leaves_the_unguarded_one_as_it_was(tmp_path: Path) -> None:
+    @flow
+    def train() -> str:
+        return "trained"
+
+    guarded = require_ready("things@production", catalog=tmp_path)(train)
+
+    assert train.fn() == "trained"
+    assert guarded is not train
+
+
+def test_what_is_not_ready_is_not_trained_on(places: dict[str, Any], spec: dict[str, Any]) -> None:
+    stage_dataset.fn(spec, **places)
+
+    with pytest.raises(GateFailed, match="No version of things was accepted for production"):
+        require_ready.fn("things@production", **places)
+
+
+@pytest.mark.parametrize("address", ["things", "things@latest", f"things@{DIGEST}"])
+def test_only_a_target_makes_a_version_ready(places: dict[str, Any], spec: dict[str, Any], address: str) -> None:
+    stage_dataset.fn(spec, **places)
+
+    with pytest.raises(UsageError, match="names no target"):
+        require_ready.fn(address, **places)
+
+
+def test_a_dataset_that_nobody_staged_is_told_from_one_that_is_not_ready(places: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no dataset 'things'"):
+        require_ready.fn("things@production", **places)
+
+
+def test_a_guard_that_guards_nothing_is_told() -> None:
+    with pytest.warns(RuntimeWarning, match=r"guards none.*require_ready\.fn"):
+        require_ready("things@production")
+
+
+def test_a_guard_that_is_used_is_silent() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        require_ready("things@production")(lambda: None)
+        gc.collect()
+
+
+# ── verdicts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_refusal_names_the_checks_and_their_first_defects() -> None:
+    findings = tuple(Finding(f"2013-{month:02}.parquet", "is cut off\x1b[2J") for month in range(1, 10))
+    bad = Evidence("schema", Outcome.FAIL, "9 of 12 files are broken", "data", findings=findings)
+    good = Evidence("license", Outcome.PASS, "CC0-1.0 is allowed", "governance")
+
+    with pytest.raises(GateFailed) as caught:
+        require_acceptance(decision(DecisionOutcome.REFUSED, bad, good))
+
+    text = str(caught.value)
+    assert f"pilot refused things@{DIGEST}" in text
+    assert "9 of 12 files are broken  [data]" in text
+    assert "2013-01.parquet: is cut off\\x1b[2J" in text
+    assert f"and {9 - FINDINGS} more" in text
+    assert "license" not in text
+    assert "\x1b" not in text
+
+
+def test_not_knowing_is_neither_a_pass_nor_a_refusal() -> None:
+    unknown = Evidence("read_probe", Outcome.INCONCLUSIVE, "nobody answers", "infra")
+
+    with pytest.raises(StagegateError, match="can't decide") as caught:
+        require_acceptance(decision(DecisionOutcome.INCONCLUSIVE, unknown))
+
+    assert not isinstance(caught.value, GateFailed)
+
+
+def test_an_accepting_decision_is_handed_on() -> None:
+    accepted = decision(DecisionOutcome.ACCEPTED)
+
+    assert require_acceptance(accepted) is accepted
+
+
+def test_waiting_is_a_completed_state_that_says_who_has_to_type_what() -> None:
+    state = waiting(decision(DecisionOutcome.WAITING))
+
+    assert state.is_completed()
+    assert state.name == "Waiting for approval"
+    assert f"stagegate approve things@{DIGEST} --to pilot" in (state.message or "")
+
+
+def test_the_table_has_a_row_for_each_check() -> None:
+    answer = Evidence("schema", Outcome.FAIL, "broken", "data", findings=(Finding("a", "b"),))
+
+    assert checks_table([answer]) == [
+        {"check": "schema", "outcome": "fail", "severity": "blocking", "owner": "data", "found": "broken", "defects": 1}
+    ]
+
+
+def test_progress_outside_of_a_run_asks_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+
+    with live_progress("things-stage") as progress:
+        progress.listed(1, 10)
+        progress.moved(10)
+
+
+def test_an_unknown_ref_is_told_as_one(places: dict[str, Any], spec: dict[str, Any]) -> None:
+    stage_dataset.fn(spec, **places)
+
+    with pytest.raises(UnknownRef, match="no ref 'produktion'"):
+        stage_dataset.fn("things@produktion", **places)
+
+
+def test_an_async_flow_may_be_guarded_too(places: dict[str, Any], spec: dict[str, Any]) -> None:
+    stage_dataset.fn(spec, **places)
+
+    @require_ready("things@production", **places)
+    async def train() -> None:
+        raise AssertionError("it must not run")
+
+    assert asyncio.iscoroutinefunction(train)
