@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from prefect_stagegate.operations.workspace import Workspace
 
 
+Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
+Debug = Annotated[bool, Parameter(negative="", help="Log everything, and show errors with their traceback.")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Places:
@@ -23,7 +27,7 @@ class Places:
     identity: Annotated[
         str | None, Parameter(help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY].")
     ] = None
-    debug: Annotated[bool, Parameter(negative="", help="Log everything, and show errors with their traceback.")] = False
+    debug: Debug = False
 
     def workspace(self) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name."""
@@ -37,8 +41,6 @@ class Places:
 
 STEP = 1024
 """From one binary unit to the next."""
-
-Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
 
 
 def print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -42,10 +43,10 @@ def to_rich(report: Report) -> RenderableType:
     return Group(headline, _table(report), turn, Text("What to do:", "bold"), *map(_step, report.steps))
 
 
-def _step(step: str) -> Text:
+def _step(step: str) -> RenderableType:
     if is_command(step):
         return Text(f"  {step}", "cyan", no_wrap=True, overflow="ignore")
-    return Text(f"  {step}")
+    return Padding(Text(step), (0, 0, 0, 2), expand=False)
 
 
 def _table(report: Report) -> Table:

