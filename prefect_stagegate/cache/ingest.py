@@ -18,6 +18,8 @@ from pathlib import Path
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE
 
+_TRIES = 3
+"""How often a claim that changes hands just now is tried."""
 _OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,14 +50,17 @@ class Claim:
         Raises:
             OSError: The volume refuses.
         """
-        while True:
+        denied: PermissionError | None = None
+        for _ in range(_TRIES):
             try:
                 file = os.open(path, _OPEN | os.O_RDWR, PRIVATE_FILE)
-            except PermissionError:
+            except PermissionError as error:
+                denied = error
                 # A file that was committed, and whose claim was not dropped yet, can't be opened for writing.
-                if not os.path.exists(path) or cls.is_taken(path):  # noqa: PTH110
-                    return None
-                _unlink(path)
+                if os.path.exists(path):  # noqa: PTH110
+                    if cls.is_taken(path):
+                        return None
+                    _unlink(path)
                 continue
             if not _lock(file):
                 os.close(file)
@@ -63,6 +68,10 @@ class Claim:
             if (size := _fresh_size(path, file)) is not None:
                 return cls(path, file, size)
             os.close(file)
+            denied = None
+        if denied:
+            raise denied
+        return None  # others take and drop it all the time
 
     @staticmethod
     def is_taken(path: str) -> bool:

@@ -85,7 +85,8 @@ class Engine:
                 job = Job(planned, self._members[planned.source], listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
-                self._schedule.add(job)
+                if not self._schedule.add(job):
+                    return
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
         finally:

@@ -71,6 +71,7 @@ class Parted:
         self._hashing = False
         self._abandoned = False
         self._discard = False
+        self._closed = False
         self._fetched = 0
 
     @property
@@ -124,8 +125,9 @@ class Parted:
         """Called by each thread that is done here; the last one closes an abandoned object."""
         with self._lock:
             self._users -= 1
-            if self._users or not self._abandoned:
+            if self._users or not self._abandoned or self._closed:
                 return
+            self._closed = True
             waiting, self._ready = self._ready, {}
         for buffer in filter(None, waiting.values()):
             self._buffers.put_held(buffer)

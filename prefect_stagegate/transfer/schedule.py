@@ -43,24 +43,29 @@ class Schedule:
         self._complete = False
         self._closed = False
 
-    def add(self, job: Job) -> None:
-        """Add a planned object; waits while enough are there. Called by the thread that reads the plan."""
+    def add(self, job: Job) -> bool:
+        """Add a planned object; waits while enough are there. False when no further ones are started."""
         with self._changed:
-            while len(self._jobs) >= AHEAD and not self._stop:
+            while len(self._jobs) >= AHEAD and not (self._stop or self._closed):
                 self._changed.wait(_TICK)
+            if self._closed:
+                return False
             self._jobs.append(job)
             self._changed.notify()
+            return True
 
     def again(self, job: Job) -> None:
         """Add an object that is to be tried in another way."""
         with self._changed:
-            self._jobs.appendleft(job)
-            self._changed.notify()
+            if not self._closed:
+                self._jobs.appendleft(job)
+                self._changed.notify()
 
     def later(self, job: Job) -> None:
         """Add an object that somebody else brings in now."""
         with self._changed:
-            self._claimed.append((time.monotonic() + CLAIMED_SECONDS, job))
+            if not self._closed:
+                self._claimed.append((time.monotonic() + CLAIMED_SECONDS, job))
 
     def complete(self) -> None:
         """Nothing more is planned."""

@@ -1,0 +1,320 @@
+"""What a transfer does when a source, a mirror or the volume misbehaves: nothing wrong becomes visible, ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.errors import (
+    AccessDenied,
+    Cancelled,
+    ChecksumMismatch,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    StagegateError,
+    TransferFailed,
+)
+from prefect_stagegate.model import Action, PlannedObject
+from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from prefect_stagegate.transfer import Limits, SourceGroup, transfer
+from prefect_stagegate.transfer import retry
+
+PART = 64 * 1024
+LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
+"""Objects above 64 KiB have parts."""
+SMALL, LARGE = os.urandom(1000), os.urandom(5 * PART + 77)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache.open(tmp_path / "cache")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)
+
+
+def digest(data: bytes) -> str:
+    return f"blake3:{blake3(data).hexdigest()}"
+
+
+def contents(cache: Cache) -> dict[str, bytes]:
+    """Everything that can be seen in the cache, checked: each blob is what its name says and read-only."""
+    found = {f"blake3:{path.name}": path for path in cache.layout.blobs.glob("*/*")}
+    for name, path in found.items():
+        assert digest(path.read_bytes()) == name
+        assert path.stat().st_mode & 0o777 == 0o444
+    return {name: path.read_bytes() for name, path in found.items()}
+
+
+def failures(source: ScriptedSource, cache: Cache, *mirrors: ScriptedSource) -> tuple[StagegateError, ...]:
+    with pytest.raises(TransferFailed) as caught:
+        list(fetch_all(source, cache, *mirrors, limits=LIMITS))
+    return caught.value.failures
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE, b""], ids=["small", "large", "empty"])
+def test_a_source_that_fails_now_and_then_is_asked_again(cache: Cache, data: bytes) -> None:
+    source = ScriptedSource({"a": data})
+    source.failures.extend([SourceUnavailable("busy")] * 3)
+    (receipt,) = fetch_all(source, cache, limits=LIMITS)
+    assert (receipt.digest, receipt.fetched, receipt.proof) == (digest(data), len(data), "server")
+    assert contents(cache) == {digest(data): data}
+
+
+def test_an_error_that_will_not_pass_is_told_at_once(cache: Cache) -> None:
+    source = ScriptedSource({"a": SMALL})
+    source.failures.append(AccessDenied("no"))
+    assert [type(failure) for failure in failures(source, cache)] == [AccessDenied]
+    assert len(source.reads) == 1
+
+
+def test_a_source_that_is_down_uses_up_its_budget_and_no_more(cache: Cache) -> None:
+    source = ScriptedSource({f"{number:03}": SMALL for number in range(200)})
+    source.failures.extend([SourceUnavailable("down")] * 10_000)
+    limits = Limits(in_flight=4, retries=10)
+    run = fetch_all(source, cache, limits=limits, max_failed=1000)
+    assert list(run) == []
+    assert len(run.stats.failures) == 200
+    assert TransferFailed(run.stats.failures).retryable
+    assert len(source.reads) == 200 + 10
+
+
+def test_every_object_that_failed_is_named_and_the_others_are_kept(cache: Cache) -> None:
+    source = ScriptedSource({name: name.encode() * 50 for name in "abcdefgh"})
+    planned = [PlannedObject(f"in/{one.key}", one, 0, Action.FETCH) for one in source.list()]
+    for gone in "bf":
+        del source.objects[gone]
+    run = transfer(planned, [SourceGroup(source)], cache, limits=LIMITS, max_failed=2)
+    assert sorted(receipt.path for receipt in run) == ["in/a", "in/c", "in/d", "in/e", "in/g", "in/h"]
+    assert sorted((failure.object, type(failure)) for failure in run.stats.failures) == [
+        ("in/b", ObjectVanished),
+        ("in/f", ObjectVanished),
+    ]
+    with pytest.raises(TransferFailed, match=r"(?s)2 objects could not be staged.*in/b.*"):
+        list(transfer(planned, [SourceGroup(source)], cache, limits=LIMITS, max_failed=1))
+
+
+def test_no_further_objects_are_started_when_too_many_failed(cache: Cache) -> None:
+    source = ScriptedSource({f"{number:03}": SMALL for number in range(300)})
+    source.failures.extend([AccessDenied("no")] * 300)
+    assert len(failures(source, cache)) <= LIMITS.in_flight
+    assert len(source.reads) <= 2 * LIMITS.in_flight
+
+
+def test_a_large_object_that_changes_between_parts_is_restarted_and_never_spliced(cache: Cache) -> None:
+    source, newer = ScriptedSource({"a": LARGE}), LARGE[::-1]
+
+    def replace(_key: str, start: int, _end: int) -> None:
+        if start >= 2 * PART:
+            source.objects["a"] = newer
+
+    source.on_read = replace
+    (receipt,) = fetch_all(source, cache, limits=LIMITS)
+    assert (receipt.digest, receipt.object.pin) == (digest(newer), source.find("a").pin)
+    assert contents(cache) == {digest(newer): newer}
+
+
+def test_an_object_that_never_stands_still_is_refused(cache: Cache) -> None:
+    source = ScriptedSource({"a": LARGE})
+    source.on_read = lambda key, _start, _end: source.objects.update({key: os.urandom(len(LARGE))})
+    assert [type(failure) for failure in failures(source, cache)] == [ObjectChanged]
+    assert contents(cache) == {}
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_a_byte_that_flips_on_the_way_is_found_and_fetched_again(cache: Cache, data: bytes) -> None:
+    source, spoilt = ScriptedSource({"a": data}), []
+
+    def flip(part: bytes) -> bytes:
+        if spoilt:
+            return part
+        spoilt.append(True)
+        return bytes([part[0] ^ 1]) + part[1:]
+
+    source.spoil = flip
+    (receipt,) = fetch_all(source, cache, limits=LIMITS)
+    assert receipt.digest == digest(data)
+    assert contents(cache) == {digest(data): data}
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_bytes_that_stay_wrong_are_refused(cache: Cache, data: bytes) -> None:
+    source = ScriptedSource({"a": data})
+    source.spoil = lambda part: bytes([part[0] ^ 1]) + part[1:]
+    (failure,) = failures(source, cache)
+    assert isinstance(failure, ChecksumMismatch)
+    assert "md5" in str(failure)
+    assert contents(cache) == {}
+    assert list(cache.layout.ingest.iterdir()) == []
+
+
+def test_an_etag_that_is_no_md5_fails_nothing_when_the_source_disowns_it(cache: Cache) -> None:
+    source = ScriptedSource({"a": SMALL})
+    source.spoil = lambda _: SMALL[::-1]
+    source.disowns_checksums = lambda _: True  # type: ignore[method-assign]
+    (receipt,) = fetch_all(source, cache, limits=LIMITS)
+    assert (receipt.digest, receipt.proof) == (digest(SMALL[::-1]), "computed")
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("change", [lambda part: part[:-1], lambda part: part + b"!"], ids=["short", "long"])
+def test_a_body_of_the_wrong_length_is_refused(cache: Cache, data: bytes, change: object) -> None:
+    source = ScriptedSource({"a": data})
+    source.spoil = change  # type: ignore[assignment]
+    (failure,) = failures(source, cache)
+    assert isinstance(failure, SourceError)
+    assert contents(cache) == {}
+
+
+def test_a_planned_digest_must_come_out(cache: Cache) -> None:
+    source = ScriptedSource({"a": SMALL})
+    planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH, digest(b"something else"))]
+    with pytest.raises(TransferFailed) as caught:
+        list(transfer(planned, [SourceGroup(source)], cache, limits=LIMITS))
+    assert isinstance(caught.value.failures[0], ChecksumMismatch)
+    assert contents(cache) == {}
+
+
+class TestMirrors:
+    """A mirror stands in for a source that can't give an object, and is believed by content."""
+
+    def test_a_mirror_gives_what_the_source_lost(self, cache: Cache) -> None:
+        source, mirror = ScriptedSource({"a": LARGE}), ScriptedSource({"a": LARGE}, url="scripted://two/")
+        planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH)]
+        source.objects.clear()
+        (receipt,) = transfer(planned, [SourceGroup(source, [mirror])], cache, limits=LIMITS)
+        assert (receipt.digest, receipt.proof, receipt.object) == (digest(LARGE), "server", planned[0].object)
+
+    def test_a_mirror_with_other_bytes_is_not_believed(self, cache: Cache) -> None:
+        source, mirror = ScriptedSource({"a": SMALL}), ScriptedSource({"a": SMALL[::-1]}, url="scripted://two/")
+        source.failures.extend([AccessDenied("gone")])
+        planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH, digest(SMALL))]
+        with pytest.raises(TransferFailed):
+            list(transfer(planned, [SourceGroup(source, [mirror])], cache, limits=LIMITS))
+        assert contents(cache) == {}
+
+    def test_mirrors_are_tried_in_order(self, cache: Cache) -> None:
+        source = ScriptedSource({"a": SMALL})
+        empty, full = ScriptedSource({}, url="scripted://two/"), ScriptedSource({"a": SMALL}, url="scripted://three/")
+        planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH, digest(SMALL))]
+        source.objects.clear()
+        (receipt,) = transfer(planned, [SourceGroup(source, [empty, full])], cache, limits=LIMITS)
+        assert (receipt.digest, receipt.proof) == (digest(SMALL), "manifest")
+
+    def test_an_object_that_was_replaced_comes_from_a_mirror_that_still_has_it(self, cache: Cache) -> None:
+        source, mirror = ScriptedSource({"a": LARGE}), ScriptedSource({"a": LARGE}, url="scripted://two/")
+        planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH, digest(LARGE))]
+        source.objects["a"] = LARGE[::-1]
+        (receipt,) = transfer(planned, [SourceGroup(source, [mirror])], cache, limits=LIMITS)
+        assert receipt.digest == digest(LARGE)
+        assert contents(cache) == {digest(LARGE): LARGE}
+
+
+class TestStopping:
+    """Whoever stops a transfer waits less than two seconds, and the next run goes on from there."""
+
+    def test_a_cancelled_transfer_stops_soon_and_goes_on_later(self, cache: Cache) -> None:
+        source, cancel = ScriptedSource({"a": LARGE}), threading.Event()
+        source.on_read = lambda _key, start, _end: cancel.set() if start >= 3 * PART else None
+        source_read, limits = source.read, Limits(in_flight=1, part=PART, memory=8 * PART)
+        with pytest.raises(Cancelled):
+            list(fetch_all(source, cache, limits=limits, cancel=cancel))
+        assert contents(cache) == {}
+        source.reads.clear()
+        source.on_read = lambda *_: None
+        run = fetch_all(source, cache, limits=limits)
+        (receipt,) = run
+        assert source_read
+        assert sorted(start for _, start, _ in source.reads) == [3 * PART, 4 * PART, 5 * PART]
+        assert (receipt.fetched, run.stats.resumed) == (2 * PART + 77, 3 * PART)
+        assert contents(cache) == {digest(LARGE): LARGE}
+
+    def test_a_source_that_hangs_holds_nobody_up(self, cache: Cache) -> None:
+        source, cancel, never = ScriptedSource({"a": SMALL}), threading.Event(), threading.Event()
+        source.on_read = lambda *_: (cancel.set(), never.wait(20))
+        begun = time.monotonic()
+        with pytest.raises(Cancelled):
+            list(fetch_all(source, cache, limits=LIMITS, cancel=cancel))
+        assert time.monotonic() - begun < 2.5
+        never.set()
+
+    def test_whoever_takes_no_more_receipts_stops_the_transfer(self, cache: Cache) -> None:
+        source = ScriptedSource({f"{number:05}": SMALL + bytes(number) for number in range(2000)})
+        run = fetch_all(source, cache, limits=LIMITS)
+        next(run)
+        run.close()
+        count = len(source.reads)
+        time.sleep(0.1)
+        assert len(source.reads) == count < 2000
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stagegate-")]
+
+    def test_what_the_plan_raises_reaches_the_caller(self, cache: Cache) -> None:
+        source = ScriptedSource({})
+        with pytest.raises(ObjectVanished):
+            list(transfer((source.find(key) for key in "x"), [], cache))  # type: ignore[misc]
+
+
+class TestVolume:
+    """A volume that can't take the bytes ends the transfer with one clear error."""
+
+    def run(self, cache: Path, size: int, prepare: str) -> subprocess.CompletedProcess[str]:
+        """Fetch one object of `size` bytes in a process of its own, after `prepare`."""
+        program = f"""
+import os, resource, sys, pathlib
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from prefect_stagegate.transfer import Limits
+cache = Cache.open(pathlib.Path(sys.argv[1]))
+{prepare}
+source = ScriptedSource({{"a": os.urandom({size})}})
+try:
+    list(fetch_all(source, cache, limits=Limits(in_flight=4, part={PART}, memory={8 * PART})))
+except StagegateError as error:
+    print(type(error).__name__, error)
+"""
+        command = [sys.executable, "-c", program, str(cache)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    @pytest.mark.parametrize("size", [len(SMALL), len(LARGE)], ids=["small", "large"])
+    def test_a_file_that_may_not_grow_ends_the_transfer(self, cache: Cache, size: int) -> None:
+        limit = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        limit += "cache.memory; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))"
+        done = self.run(cache.root, size, limit)
+        assert done.stdout.startswith("CacheError"), done
+        assert "ulimit -f" in done.stdout
+        assert contents(cache) == {}
+
+    def test_a_volume_without_room_is_refused_before_anything_is_fetched(self, cache: Cache) -> None:
+        source = ScriptedSource({"a": LARGE})
+        with pytest.raises(StagegateError) as caught:
+            list(fetch_all(source, cache, limits=Limits(in_flight=2, part=PART, memory=PART, free_floor=1.0)))
+        assert type(caught.value).__name__ == "NoSpace"
+        assert "stagegate gc" in caught.value.hint
+        assert source.reads == []
+
+    def test_a_cache_that_cannot_be_written_is_named(self, cache: Cache) -> None:
+        if os.getuid() == 0:
+            drop = "os.chmod(cache.root, 0o755); os.chmod(cache.layout.ingest, 0o555); os.setuid(65534)"
+            for parent in cache.root.parents:
+                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        else:
+            drop = "os.chmod(cache.layout.ingest, 0o555)"
+        done = self.run(cache.root, len(SMALL), drop)
+        cache.layout.ingest.chmod(0o700)
+        assert done.stdout.startswith("CacheError"), done
+        assert "permission is denied" in done.stdout
+        assert "--cache" in done.stdout
