@@ -25,7 +25,9 @@ from prefect_stagegate.validations.records import Place, TableJob
 from prefect_stagegate.validations.results import columns_of, figure, metric_of
 from prefect_stagegate.validations.sql import PARQUET, identifier, relation
 
-MEMORY_LIMIT = "768MiB"
+THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+"""Cores that DuckDB works with: of those that the process may use."""
+MEMORY_MIB = max(512, 128 * THREADS)
 """What DuckDB may hold in memory; what needs more is spilled to the scratch folder."""
 BY_FILE = "{}_by_file"
 """Name of the view with a column more than Great Expectations' own: the file that a row stands in."""
@@ -40,9 +42,9 @@ class DuckDBEngine:
             register(),
             database=str(scratch / "views.duckdb"),
             query={
-                "memory_limit": MEMORY_LIMIT,
+                "memory_limit": f"{MEMORY_MIB}MiB",
                 "temp_directory": str(scratch / "spill"),
-                "threads": str(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else "4",
+                "threads": str(THREADS),
                 "preserve_insertion_order": "false",
             },
         )

@@ -1,0 +1,152 @@
+"""Judge one large table with each engine, and write the figures into docs/performance.md.
+
+    python benchmarks/validation.py [--rows 20000000] [--rounds 3]
+
+Every round is a new worker process, as in production; the engines take turns. Peak memory is the process's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, astuple, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import duckdb
+
+from prefect_stagegate.validations.child import COMMAND
+from prefect_stagegate.validations.engines import ENGINES
+from prefect_stagegate.validations.records import TableJob, TableReport, Verdict
+
+FILES = 20
+PAGE = Path(__file__).parent.parent / "docs/performance.md"
+BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
+
+SUITE = {
+    "expectations": [
+        {"type": kind, "kwargs": kwargs}
+        for kind, kwargs in (
+            ("expect_column_values_to_be_unique", {"column": "id"}),
+            ("expect_column_values_to_not_be_null", {"column": "id"}),
+            ("expect_column_values_to_not_be_null", {"column": "carrier", "mostly": 0.9}),
+            ("expect_column_values_to_be_in_set", {"column": "carrier", "value_set": [f"C{n}" for n in range(16)]}),
+            ("expect_column_values_to_be_between", {"column": "distance", "min_value": 0, "max_value": 5000}),
+            ("expect_column_values_to_be_between", {"column": "delay", "min_value": -60, "max_value": 1440}),
+            ("expect_column_mean_to_be_between", {"column": "delay", "min_value": 0, "max_value": 1000}),
+            ("expect_table_row_count_to_be_between", {"min_value": 1}),
+        )
+    ]
+}
+ROWS = """
+COPY (
+    SELECT i AS id, 'C' || hash(i) % 16 AS carrier, (hash(i + 1) % 5000)::INTEGER AS distance,
+           (hash(i + 2) % 144000) / 100.0 AS delay, TIMESTAMP '2013-01-01' + to_seconds(i) AS time_hour
+    FROM range({start}, {stop}) rows(i)
+) TO '{file}'
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One worker's figures: seconds from start to end, seconds after the import, and its peak memory in MB."""
+
+    wall: float
+    judging: float
+    peak: float
+
+
+def build(view: Path, rows: int) -> list[str]:
+    """Write the table as Parquet files and return their names."""
+    names = [f"part-{number:02}.parquet" for number in range(FILES)]
+    each = rows // FILES
+    with duckdb.connect() as connection:
+        for number, name in enumerate(names):
+            connection.execute(ROWS.format(start=number * each, stop=(number + 1) * each, file=view / name))
+    return names
+
+
+def judge(engine: str, view: Path, files: list[str]) -> Run:
+    """Have a new worker judge the table."""
+    job = TableJob("trips", engine, SUITE, str(view), files)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as stderr:
+        started = time.monotonic()
+        worker = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+        assert worker.stdin is not None  # noqa: S101
+        assert worker.stdout is not None  # noqa: S101
+        worker.stdin.write(json.dumps({"scratch": scratch, "tables": [asdict(job)]}).encode() + b"\n")
+        worker.stdin.flush()
+        imported = started
+        report = None
+        for line in worker.stdout:
+            message = json.loads(line)
+            if "progress" in message:
+                imported = time.monotonic()
+            else:
+                report = TableReport.from_json(message["table"])
+        ended = time.monotonic()
+        _, _, usage = os.wait4(worker.pid, 0)
+        worker.returncode = 0
+        if report is None or any(judgement.verdict is not Verdict.PASSED for judgement in report.judgements):
+            stderr.seek(0)
+            sys.exit(f"{engine}: {report}\n{stderr.read().decode()}")
+    return Run(ended - started, ended - imported, usage.ru_maxrss * 1024 / 1e6)
+
+
+def table(runs: dict[str, list[Run]], rows: int, rounds: int, load: float) -> str:
+    """The figures as Markdown: medians over the rounds."""
+    expectations = len(SUITE["expectations"])
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("great-expectations", "duckdb", "pandas"))
+    lines = [
+        f"{expectations} expectations over {rows:,} rows in {FILES} Parquet files; medians of {rounds}, a new process"
+        f" each, on {os.cpu_count()} cores with a load average of {load:.1f} before"
+        f" ({platform.machine()}, Python {platform.python_version()}, {libraries}).",
+        "",
+        "| engine | whole process | after the import | peak memory |",
+        "|---|---|---|---|",
+    ]
+    for engine, its in runs.items():
+        wall, judging, peak = (statistics.median(figures) for figures in zip(*map(astuple, its), strict=True))
+        lines.append(f"| {engine} | {wall:.1f} s | {judging:.1f} s | {peak:,.0f} MB |")
+    lines += ["", "Again: `python benchmarks/validation.py`"]
+    return "\n".join(lines)
+
+
+def publish(text: str) -> None:
+    """Put the table between its markers, and leave the rest of the page alone."""
+    page = PAGE.read_text() if PAGE.exists() else "# Performance\n"
+    if BEGIN not in page:
+        page = f"{page.rstrip()}\n\n## Validation\n\n{BEGIN}\n{END}\n"
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dry-run", action="store_true", help="print the table and leave the page alone")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    runs: dict[str, list[Run]] = {engine: [] for engine in ENGINES}
+    with tempfile.TemporaryDirectory() as folder:
+        files = build(Path(folder), options.rows)
+        for number in range(options.rounds):
+            for engine, its in runs.items():
+                its.append(judge(engine, Path(folder), files))
+                print(f"round {number + 1}, {engine}: {its[-1]}", flush=True)
+    text = table(runs, options.rows // FILES * FILES, options.rounds, load)
+    print(text)
+    if not options.dry_run:
+        publish(text)
+
+
+if __name__ == "__main__":
+    main()
