@@ -83,6 +83,12 @@ def test_worse_of_two_answers_counts() -> None:
     assert decide(asked("schema"), both, at=NOW) is decide(asked("schema"), both[::-1], at=NOW) is REFUSED
 
 
+def test_answer_that_nobody_can_give_counts_above_one_that_waits() -> None:
+    both = [WAITS, answer("approval", Outcome.INCONCLUSIVE)]
+    gate = asked("approval")
+    assert decide(gate, both, at=NOW) is decide(gate, both[::-1], at=NOW) is INCONCLUSIVE
+
+
 def pilot(**changes: object) -> Question:
     gates = {"pilot": {"require": ["schema", {"space": {"severity": "warning"}}, "license"]}}
     return a_question(target="pilot", **{"spec": a_spec(gates=gates), **changes})  # type: ignore[arg-type]
