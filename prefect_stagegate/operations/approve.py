@@ -40,7 +40,7 @@ def approve(where: Workspace, address: Address, to: str, *, approved: bool = Tru
         UsageError: Nobody asked, the requester answers, or a refusal has no reason.
     """
     request = open_request(where, address, to)
-    if request.requester.name == where.identity.name:
+    if request.requester.name.casefold() == where.identity.name.casefold():
         raise UsageError(
             f"{where.identity.name} asked for it and can't answer",
             hint="Somebody else runs the same command; `--identity NAME` says who.",
