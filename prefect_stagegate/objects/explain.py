@@ -101,6 +101,7 @@ WORDS: tuple[tuple[str, Meaning], ...] = (
     ("TimedOut", Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)),
     ("timed out", Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)),
     ("error decoding response body", Meaning(SourceUnavailable, "The connection broke in mid-body", _LATER)),
+    ("response body error", Meaning(SourceUnavailable, "The connection broke in mid-body", _LATER)),
     ("error sending request", Meaning(SourceUnavailable, "The connection to {endpoint} failed", _ANSWER)),
 )
 

@@ -26,8 +26,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import Action, PlannedObject
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
-from prefect_stagegate.transfer import Limits, SourceGroup, transfer
-from prefect_stagegate.transfer import retry
+from prefect_stagegate.transfer import Limits, SourceGroup, retry, transfer
 
 PART = 64 * 1024
 LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
@@ -135,7 +134,7 @@ def test_an_object_that_never_stands_still_is_refused(cache: Cache) -> None:
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 def test_a_byte_that_flips_on_the_way_is_found_and_fetched_again(cache: Cache, data: bytes) -> None:
-    source, spoilt = ScriptedSource({"a": data}), []
+    source, spoilt = ScriptedSource({"a": data}), list[bool]()
 
     def flip(part: bytes) -> bytes:
         if spoilt:
@@ -163,7 +162,7 @@ def test_bytes_that_stay_wrong_are_refused(cache: Cache, data: bytes) -> None:
 def test_an_etag_that_is_no_md5_fails_nothing_when_the_source_disowns_it(cache: Cache) -> None:
     source = ScriptedSource({"a": SMALL})
     source.spoil = lambda _: SMALL[::-1]
-    source.disowns_checksums = lambda _: True  # type: ignore[method-assign]
+    source.disowns_checksums = lambda listed: True  # type: ignore[method-assign]  # noqa: ARG005
     (receipt,) = fetch_all(source, cache, limits=LIMITS)
     assert (receipt.digest, receipt.proof) == (digest(SMALL[::-1]), "computed")
 
@@ -228,7 +227,7 @@ class TestStopping:
     def test_a_cancelled_transfer_stops_soon_and_goes_on_later(self, cache: Cache) -> None:
         source, cancel = ScriptedSource({"a": LARGE}), threading.Event()
         source.on_read = lambda _key, start, _end: cancel.set() if start >= 3 * PART else None
-        source_read, limits = source.read, Limits(in_flight=1, part=PART, memory=8 * PART)
+        limits = Limits(in_flight=1, part=PART, memory=8 * PART)
         with pytest.raises(Cancelled):
             list(fetch_all(source, cache, limits=limits, cancel=cancel))
         assert contents(cache) == {}
@@ -236,14 +235,18 @@ class TestStopping:
         source.on_read = lambda *_: None
         run = fetch_all(source, cache, limits=limits)
         (receipt,) = run
-        assert source_read
         assert sorted(start for _, start, _ in source.reads) == [3 * PART, 4 * PART, 5 * PART]
         assert (receipt.fetched, run.stats.resumed) == (2 * PART + 77, 3 * PART)
         assert contents(cache) == {digest(LARGE): LARGE}
 
     def test_a_source_that_hangs_holds_nobody_up(self, cache: Cache) -> None:
         source, cancel, never = ScriptedSource({"a": SMALL}), threading.Event(), threading.Event()
-        source.on_read = lambda *_: (cancel.set(), never.wait(20))
+
+        def hang(*_: object) -> None:
+            cancel.set()
+            never.wait(20)
+
+        source.on_read = hang
         begun = time.monotonic()
         with pytest.raises(Cancelled):
             list(fetch_all(source, cache, limits=LIMITS, cancel=cancel))
