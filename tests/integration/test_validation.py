@@ -153,7 +153,7 @@ def test_truncated_file_is_named_and_the_rest_are_validated(refused: Validation)
     assert "truncated" in about(coverage, "flights/2013-04.parquet").problem
     assert "stage again" in about(coverage, "flights/2013-04.parquet").fix
     assert "corrupt" in about(coverage, "flights/2013-05.parquet").problem
-    assert coverage.measured["validated"], coverage.measured["named"] == (4, 7)
+    assert (coverage.measured["validated"], coverage.measured["named"]) == (4, 7)
     assert coverage.summary.startswith("4 of 7 files validated; 2 unreadable; 1 left out for the columns")
 
 
