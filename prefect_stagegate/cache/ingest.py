@@ -14,7 +14,6 @@ import fcntl
 import os
 import stat
 from contextlib import suppress
-from pathlib import Path
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE
 
@@ -144,15 +143,17 @@ class Journal:
     """
 
     def __init__(self, claim: Claim, size: int, part: int) -> None:
-        self._head = f"{part} {size}"
+        self._head = f"{part} {size}\n".encode()
         self._path = claim.journal
         claim.journaled = True
-        self.parts = self._read()
+        self._file = os.open(self._path, _OPEN | os.O_RDWR | os.O_APPEND, PRIVATE_FILE)
+        whole = self._whole_lines()
+        self.parts = _parts(whole) if whole.startswith(self._head) else {}
         """The digest of each recorded part, by its index."""
-        self._file = os.open(self._path, _OPEN | os.O_WRONLY | os.O_APPEND, PRIVATE_FILE)
+        # Half a line of a killed writer must not become one with the next.
+        os.ftruncate(self._file, len(whole) if self.parts else 0)
         if not self.parts:
-            os.ftruncate(self._file, 0)
-            os.write(self._file, f"{self._head}\n".encode())
+            os.write(self._file, self._head)
 
     def record(self, index: int, digest: str) -> None:
         """Note that a part stands on the file. One write, so that a killed process leaves whole lines."""
@@ -162,12 +163,11 @@ class Journal:
         """Close the journal's file."""
         os.close(self._file)
 
-    def _read(self) -> dict[int, str]:
-        try:
-            head, *lines = Path(self._path).read_text().split("\n")
-        except (FileNotFoundError, ValueError):
-            return {}
-        if head != self._head:
-            return {}
-        rows = (line.split(" ") for line in lines[:-1])  # behind the last line break stands nothing, or half a line
-        return {int(row[0]): row[1] for row in rows if len(row) == 2 and row[0].isdigit()}  # noqa: PLR2004
+    def _whole_lines(self) -> bytes:
+        text = os.pread(self._file, os.fstat(self._file).st_size, 0)
+        return text[: text.rfind(b"\n") + 1]
+
+
+def _parts(lines: bytes) -> dict[int, str]:
+    rows = (line.split(b" ") for line in lines.splitlines()[1:])
+    return {int(row[0]): row[1].decode("ascii", "replace") for row in rows if len(row) == 2 and row[0].isdigit()}  # noqa: PLR2004

@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from prefect_stagegate.cache.layout import cache_error
 from prefect_stagegate.model import Pin, SourceObject
@@ -41,6 +42,9 @@ SELECT digest FROM pins WHERE source = (SELECT id FROM sources WHERE identity = 
 AND key = ? AND pin = ? AND size = ? AND (durable OR boot = ?)
 """
 
+_WRITE = "BEGIN IMMEDIATE"
+
+T = TypeVar("T")
 Row = tuple[str, str, Pin, int, str]
 """Source identity, key, pin, size in bytes, `blake3:<hex>`."""
 
@@ -78,10 +82,11 @@ class PinMemory:
 
     def recall_many(self, asked: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
         """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
-        answers: list[str | None] = []
-        with self._guarded("BEGIN") as database:
-            answers.extend(self._recall(database, identity, listed) for identity, listed in asked)
-        return answers or [None] * len(asked)
+
+        def recall(database: sqlite3.Connection) -> list[str | None]:
+            return [self._recall(database, identity, listed) for identity, listed in asked]
+
+        return self._transact("BEGIN", recall) or [None] * len(asked)
 
     def remember(self, rows: Iterable[Row]) -> None:
         """Note what pins name, in one transaction."""
@@ -93,51 +98,50 @@ class PinMemory:
 
     def forget(self, digests: Iterable[str]) -> None:
         """Drop every row that names one of these digests."""
-        with self._guarded() as database:
-            database.executemany("DELETE FROM pins WHERE digest = ?", ((_packed(digest),) for digest in digests))
+        packed = [(_packed(digest),) for digest in digests]
+        self._transact(_WRITE, lambda database: database.executemany("DELETE FROM pins WHERE digest = ?", packed))
 
     @contextmanager
     def confirmed(self) -> Iterator[None]:
         """Around a sync of the volume: the rows that were there before it are believed after a power cut too."""
-        last = 0
-        with self._guarded() as database:
-            (last,) = database.execute("SELECT coalesce(max(rowid), 0) FROM pins").fetchone()
+        newest = "SELECT coalesce(max(rowid), 0) FROM pins"
+        last: int = self._transact("BEGIN", lambda database: database.execute(newest).fetchone()[0]) or 0
         yield
-        with self._guarded() as database:
-            update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
-            database.execute(update, (self._boot, last))
+        update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
+        self._transact(_WRITE, lambda database: database.execute(update, (self._boot, last)))
 
     def close(self) -> None:
         """Close the database; the memory can't be used afterwards."""
         self._database.close()
-
-    def _notice_others(self, database: sqlite3.Connection) -> None:
-        (version,) = database.execute("PRAGMA data_version").fetchone()
-        self.shared |= bool(self._others) and version != self._others
-        self._others = version
 
     def _recall(self, database: sqlite3.Connection, identity: str, listed: SourceObject) -> str | None:
         found = database.execute(_RECALL, (identity, listed.key, str(listed.pin), listed.size, self._boot)).fetchone()
         return f"blake3:{found[0].hex()}" if found else None
 
     def _write(self, statement: str, rows: Iterable[Row], *, durable: bool) -> None:
-        known: set[str] = set()
-        with self._guarded() as database:
+        def write(database: sqlite3.Connection) -> None:
             self._notice_others(database)
+            known: set[str] = set()
             for identity, key, pin, size, digest in rows:
                 if identity not in known:
                     database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
                     known.add(identity)
                 database.execute(statement, (identity, key, str(pin), size, _packed(digest), self._boot, durable))
 
-    @contextmanager
-    def _guarded(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """One transaction. A damaged database is set aside, and the question counts as unanswered."""
+        self._transact(_WRITE, write)
+
+    def _notice_others(self, database: sqlite3.Connection) -> None:
+        (version,) = database.execute("PRAGMA data_version").fetchone()
+        self.shared |= bool(self._others) and version != self._others
+        self._others = version
+
+    def _transact(self, begin: str, action: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Do something in one transaction. A damaged database is set aside; None when nothing could be done."""
         with self._lock:
             try:
                 with self._database:
                     self._database.execute(begin)
-                    yield self._database
+                    return action(self._database)
             except sqlite3.OperationalError as error:
                 # Locked for too long, or read-only, or the volume is full: the memory only saves work.
                 log.warning("the pin memory %s is not used now: %s", self._path, error)
@@ -146,6 +150,7 @@ class PinMemory:
                 self._database.close()
                 self._set_aside()
                 self._database = self._open()
+        return None
 
     def _open(self) -> sqlite3.Connection:
         for attempt in (1, 2):

@@ -1,0 +1,181 @@
+"""From a claim to a blob: what can be seen, and when."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from prefect_stagegate.cache.blobs import Blobs
+from prefect_stagegate.cache.ingest import Claim, Journal
+from prefect_stagegate.cache.layout import Layout
+from prefect_stagegate.errors import CacheError, ChecksumMismatch, NoSpace
+
+DATA = b"some bytes"
+DIGEST = f"blake3:{blake3(DATA).hexdigest()}"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.open(tmp_path / "cache")
+
+
+@pytest.fixture
+def blobs(layout: Layout) -> Blobs:
+    return Blobs(layout)
+
+
+def claimed(blobs: Blobs, name: str = "one", data: bytes = DATA) -> Claim:
+    claim = blobs.claim(name)
+    assert claim
+    os.pwrite(claim.file, data, 0)
+    return claim
+
+
+def stored(blobs: Blobs, name: str = "one") -> None:
+    claim = claimed(blobs, name)
+    blobs.commit(claim, DIGEST, len(DATA), sync=False)
+    claim.drop()
+
+
+def test_a_blob_appears_read_only_and_the_ingest_folder_is_clean(blobs: Blobs, layout: Layout) -> None:
+    claim = claimed(blobs)
+    assert not blobs.holds(DIGEST, len(DATA))
+    assert Path(claim.path).stat().st_mode & 0o777 == 0o600
+    blobs.commit(claim, DIGEST, len(DATA), sync=True)
+    claim.drop()
+    assert blobs.holds(DIGEST, len(DATA))
+    assert not blobs.holds(DIGEST, len(DATA) + 1)
+    assert layout.blob(DIGEST).stat().st_mode & 0o777 == 0o444
+    assert layout.blob(DIGEST).read_bytes() == DATA
+    assert list(layout.ingest.iterdir()) == []
+
+
+def test_a_claim_is_one_persons_until_it_is_dropped(blobs: Blobs) -> None:
+    claim = claimed(blobs)
+    assert blobs.claim("one") is None
+    blobs.commit(claim, DIGEST, len(DATA), sync=False)
+    assert blobs.claim("one") is None, "it is remembered only when the claim is dropped"
+    claim.drop()
+    again = blobs.claim("one")
+    assert again
+    assert again.size == 0
+    again.drop()
+
+
+def test_a_committed_file_that_a_dead_stager_left_is_never_written_again(blobs: Blobs, layout: Layout) -> None:
+    dead = claimed(blobs)
+    blobs.commit(dead, DIGEST, len(DATA), sync=False)
+    os.close(dead.file)  # as a kill does: the name stays in the ingest folder, and is a link to the blob
+    claim = claimed(blobs, data=b"other bytes")
+    assert layout.blob(DIGEST).read_bytes() == DATA
+    claim.drop()
+
+
+def test_a_file_of_the_wrong_size_does_not_become_a_blob(blobs: Blobs, layout: Layout) -> None:
+    claim = claimed(blobs)
+    with pytest.raises(ChecksumMismatch):
+        blobs.commit(claim, DIGEST, len(DATA) - 1, sync=False)
+    assert not layout.blob(DIGEST).exists()
+
+
+def test_the_same_content_is_one_file(blobs: Blobs, layout: Layout) -> None:
+    stored(blobs, "one")
+    inode = layout.blob(DIGEST).stat().st_ino
+    stored(blobs, "two")
+    assert layout.blob(DIGEST).stat().st_ino == inode
+
+
+@pytest.mark.parametrize("damage", [b"same length", b"short", b""])
+def test_a_blob_that_rotted_is_replaced_when_its_bytes_come_again(blobs: Blobs, layout: Layout, damage: bytes) -> None:
+    stored(blobs)
+    layout.blob(DIGEST).chmod(0o644)
+    layout.blob(DIGEST).write_bytes(damage[: len(DATA)])
+    layout.blob(DIGEST).chmod(0o444)
+    stored(blobs, "two")
+    assert layout.blob(DIGEST).read_bytes() == DATA
+
+
+def test_a_link_in_the_place_of_a_claim_is_not_followed(blobs: Blobs, layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    claim = claimed(blobs)
+    claim.drop()
+    Path(claim.path).symlink_to(tmp_path / "victim")
+    with pytest.raises(CacheError):
+        blobs.claim("one")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert layout.blobs.is_dir()
+
+
+def test_what_a_dead_stager_left_is_an_orphan_and_what_a_living_one_holds_is_not(blobs: Blobs) -> None:
+    left, held = claimed(blobs, "left"), claimed(blobs, "held")
+    os.close(left.file)
+    assert list(blobs.orphans(older_than=60)) == []
+    for claim in (left, held):
+        os.utime(claim.path, (1, 1))
+    assert [str(path) for path in blobs.orphans(older_than=60)] == [left.path]
+    held.drop()
+
+
+def test_reserving_more_than_is_free_is_refused(blobs: Blobs, layout: Layout) -> None:
+    found = os.statvfs(layout.root)
+    free = found.f_bavail * found.f_frsize
+    blobs.reserve(1, 0)
+    with pytest.raises(NoSpace, match="to stay free"):
+        blobs.reserve(1, free + (1 << 30))
+    with pytest.raises(NoSpace):
+        blobs.reserve(free + (1 << 30), 0)
+
+
+def test_forgetting_takes_a_blob_away(blobs: Blobs, layout: Layout) -> None:
+    stored(blobs)
+    blobs.forget(DIGEST)
+    blobs.forget(DIGEST)
+    assert not layout.blob(DIGEST).exists()
+
+
+class TestJournal:
+    """Which parts are recorded survives whatever ended the process that wrote them."""
+
+    def journal(self, blobs: Blobs, size: int = 100, part: int = 10) -> tuple[Claim, Journal]:
+        claim = blobs.claim("one")
+        assert claim
+        return claim, Journal(claim, size, part)
+
+    def test_recorded_parts_are_found_again(self, blobs: Blobs) -> None:
+        claim, journal = self.journal(blobs)
+        journal.record(0, "aa")
+        journal.record(7, "bb")
+        journal.close()
+        claim.keep()
+        assert self.journal(blobs)[1].parts == {0: "aa", 7: "bb"}
+
+    def test_half_a_line_does_not_count_nor_spoil_what_follows(self, blobs: Blobs) -> None:
+        claim, journal = self.journal(blobs)
+        journal.record(0, "aa")
+        journal.close()
+        with Path(claim.journal).open("a") as file:
+            file.write("1 b")
+        claim.keep()
+        claim, journal = self.journal(blobs)
+        assert journal.parts == {0: "aa"}
+        journal.record(2, "cc")
+        journal.close()
+        claim.keep()
+        assert self.journal(blobs)[1].parts == {0: "aa", 2: "cc"}
+
+    @pytest.mark.parametrize(("size", "part"), [(101, 10), (100, 20)])
+    def test_parts_of_another_division_do_not_count(self, blobs: Blobs, size: int, part: int) -> None:
+        claim, journal = self.journal(blobs)
+        journal.record(0, "aa")
+        journal.close()
+        claim.keep()
+        assert self.journal(blobs, size, part)[1].parts == {}
+
+    def test_a_journal_of_nonsense_is_an_empty_one(self, blobs: Blobs) -> None:
+        claim = blobs.claim("one")
+        assert claim
+        Path(claim.journal).write_bytes(bytes(range(256)))
+        assert Journal(claim, 100, 10).parts == {}
