@@ -231,7 +231,7 @@ def open_s3(place: Place, settings: S3Settings, *, retries: int = 0, idle: float
 
 def _endpoint(settings: S3Settings) -> str:
     """The endpoint with its scheme; empty means AWS."""
-    endpoint = settings.endpoint.rstrip("/")
+    endpoint = settings.endpoint
     if not endpoint:
         return ""
     if "://" not in endpoint:
@@ -239,10 +239,10 @@ def _endpoint(settings: S3Settings) -> str:
     parts = urllib.parse.urlsplit(endpoint)
     if parts.username or parts.password or not parts.hostname:
         raise UsageError(
-            "The endpoint is no usable address" if not parts.hostname else "The endpoint holds credentials",
+            "The endpoint holds credentials" if parts.hostname else "The endpoint is no usable address",
             hint="It looks like https://host:port; credentials go into `key` and `secret` or a block.",
         )
-    return endpoint
+    return endpoint.rstrip("/")
 
 
 def _config(found: Resolved, endpoint: str, bucket: str) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""Local directories as a source: links, special files, and files that change."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.files import local_path
+from prefect_stagegate.testing.sources import listed, read
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "nas"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "a.csv").write_bytes(b"1,2\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///mnt/nas/x", "/mnt/nas/x"),
+        ("file:///mnt/a%20b%23", "/mnt/a b#"),
+        ("file://localhost/mnt", "/mnt"),
+        ("/mnt/a%20b", "/mnt/a%20b"),
+    ],
+)
+def test_urls_and_plain_paths(url: str, path: str) -> None:
+    assert local_path(url) == Path(path)
+
+
+def test_another_host_is_refused() -> None:
+    with pytest.raises(UsageError, match="nas"):
+        local_path("file://nas/flights")
+
+
+def test_links_inside_are_followed(root: Path) -> None:
+    (root / "latest").symlink_to("data")
+    (root / "b.csv").symlink_to("data/a.csv")
+    source = open_source(str(root))
+    found = listed(source)
+    assert sorted(found) == ["b.csv", "data/a.csv", "latest/a.csv"]
+    assert {read(source, one) for one in found.values()} == {b"1,2\n"}
+
+
+def test_a_link_back_to_a_folder_above_ends_there(root: Path) -> None:
+    (root / "data" / "up").symlink_to("..")
+    (root / "self").symlink_to(".")
+    assert list(listed(open_source(str(root)))) == ["data/a.csv"]
+
+
+@pytest.mark.parametrize("target", ["/etc", "/etc/hostname", "../outside"])
+def test_a_link_that_leads_out_is_refused_by_name(root: Path, target: str) -> None:
+    (root.parent / "outside").mkdir()
+    (root / "escape").symlink_to(target)
+    with pytest.raises(SourceError, match="escape") as caught:
+        listed(open_source(str(root)))
+    assert "exclude" in caught.value.hint
+
+
+def test_what_is_not_wanted_is_not_refused(root: Path) -> None:
+    (root / "escape").symlink_to("/etc")
+    os.mkfifo(root / "pipe")
+    found = open_source(str(root)).list(lambda key: key.startswith("data"))
+    assert [one.key for one in found] == ["data/a.csv"]
+
+
+def test_a_broken_link_is_named(root: Path) -> None:
+    (root / "broken").symlink_to("nothing")
+    with pytest.raises(SourceError, match="broken"):
+        listed(open_source(str(root)))
+
+
+def test_pipes_and_sockets_are_refused_by_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(root / "pipe")
+    with pytest.raises(SourceError, match=r"'pipe' is no file but a pipe"):
+        listed(open_source(str(root)))
+    (root / "pipe").unlink()
+    monkeypatch.chdir(root)  # a socket's path has 107 bytes at most
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        with pytest.raises(SourceError, match="a socket"):
+            listed(open_source(str(root)))
+
+
+def test_an_empty_directory_holds_nothing_and_is_no_error(tmp_path: Path) -> None:
+    assert listed(open_source(str(tmp_path))) == {}
+
+
+def test_a_rewrite_of_the_same_size_is_seen(root: Path) -> None:
+    source = open_source(str(root))
+    one = listed(source)["data/a.csv"]
+    (root / "data" / "a.csv").write_bytes(b"3,4\n")
+    with pytest.raises(ObjectChanged):
+        read(source, one)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_seen(root: Path) -> None:
+    path = root / "data" / "a.csv"
+    path.write_bytes(bytes(3 << 20))
+    source = open_source(str(root))
+    one = listed(source)["data/a.csv"]
+    chunks = iter(source.read(one, 0, one.size))
+    next(chunks)
+    os.truncate(path, 1 << 20)
+    with pytest.raises(ObjectChanged):
+        list(chunks)
+
+
+def test_a_replaced_file_of_the_same_time_is_seen(root: Path) -> None:
+    path = root / "data" / "a.csv"
+    source = open_source(str(root))
+    one, times = listed(source)["data/a.csv"], path.stat()
+    (root / "new").write_bytes(b"3,4\n")
+    os.utime(root / "new", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (root / "new").replace(path)
+    with pytest.raises(ObjectChanged):
+        read(source, one)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(root: Path) -> None:
+    (root / "data" / "a.csv").chmod(0)
+    source = open_source(str(root))
+    with pytest.raises(AccessDenied):
+        read(source, listed(source)["data/a.csv"])

@@ -1,0 +1,211 @@
+"""S3 options, credentials, and what an object store's errors mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.objects import ObjectRecords, S3Settings, open_s3, s3_place, translate
+from prefect_stagegate.objects.credentials import resolve
+from prefect_stagegate.objects.explain import bad_key, explain
+from prefect_stagegate.objects.options import IRRELEVANT, S3FS_ONLY, TRANSLATIONS
+
+
+@pytest.fixture(autouse=True)
+def _no_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+class TestOptions:
+    """fsspec's names, translated by one table."""
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({"key": "k", "secret": "s", "token": "t"}, S3Settings(key="k", secret="s", token="t")),
+            ({"anon": True}, S3Settings(anonymous=True)),
+            ({"anon": "false"}, S3Settings()),
+            ({"endpoint_url": "http://x:1"}, S3Settings(endpoint="http://x:1")),
+            ({"client_kwargs": {"region_name": "eu-west-1", "endpoint_url": "http://x"}},
+             S3Settings(region="eu-west-1", endpoint="http://x")),
+            ({"config_kwargs": {"s3": {"addressing_style": "virtual"}}}, S3Settings(virtual_host=True)),
+            ({"addressing_style": "path"}, S3Settings(virtual_host=False)),
+            ({"client_kwargs": {"verify": "/etc/ca.pem"}}, S3Settings(ca_file="/etc/ca.pem")),
+            ({"verify": True}, S3Settings()),
+            ({"use_ssl": False}, S3Settings(tls=False)),
+            ({"requester_pays": True}, S3Settings(requester_pays=True)),
+            ({"profile": "onprem", "default_block_size": 5, "token": None}, S3Settings(profile="onprem")),
+            ({"etag_is_md5": False}, S3Settings(etag_is_md5=False)),
+        ],
+    )  # fmt: skip
+    def test_each_option_has_its_setting(self, options: dict[str, Any], expected: S3Settings) -> None:
+        assert translate(options) == (expected, ())
+
+    def test_what_only_s3fs_knows_is_told(self) -> None:
+        options = {"s3_additional_kwargs": {"RequestPayer": "x"}, "config_kwargs": {"proxies": {"http": "p"}}}
+        assert set(translate(options)[1]) == {"s3_additional_kwargs", "config_kwargs.proxies.http"}
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"endpoint": "x"}, "endpoint_url"),
+            ({"colour": "red"}, "names are those of s3fs"),
+            ({"verify": False}, "PEM file"),
+            ({"addressing_style": "odd"}, "path, virtual or auto"),
+            ({"key": "k"}, "both `key` and `secret`"),
+        ],
+    )
+    def test_what_nobody_knows_is_refused_with_a_hint(self, options: dict[str, Any], says: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            translate(options)
+        assert says in f"{caught.value}"
+
+    def test_no_option_stands_in_two_lists(self) -> None:
+        assert not set(TRANSLATIONS) & IRRELEVANT
+        assert not set(TRANSLATIONS) & set(S3FS_ONLY)
+
+
+class TestCredentials:
+    """What was given, else the environment, else the AWS files; and nothing is mixed."""
+
+    def credential(self, settings: S3Settings) -> tuple[str, str, str | None]:
+        provider = resolve(settings, url="s3://lake/").provider
+        assert provider
+        found = provider()
+        return found["access_key_id"], found["secret_access_key"], found["token"]
+
+    def test_what_was_given_wins_and_takes_no_token_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "env")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "env")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "env")
+        assert self.credential(S3Settings(key="k", secret="s")) == ("k", "s", None)
+        assert self.credential(S3Settings()) == ("env", "env", "env")
+
+    def test_a_profile_that_is_named_wins_over_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "env")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "env")
+        (tmp_path / "credentials").write_text(
+            "[default]\naws_access_key_id = d\naws_secret_access_key = d\n"
+            "[onprem]\naws_access_key_id = p\naws_secret_access_key = q\n"
+        )
+        (tmp_path / "config").write_text("[profile onprem]\nregion = eu-north-1\nendpoint_url = http://minio:9000\n")
+        assert self.credential(S3Settings(profile="onprem")) == ("p", "q", None)
+        found = resolve(S3Settings(profile="onprem"), url="s3://lake/").settings
+        assert (found.region, found.endpoint) == ("eu-north-1", "http://minio:9000")
+
+    def test_the_default_profile_is_the_last_resort(self, tmp_path: Path) -> None:
+        (tmp_path / "credentials").write_text("[default]\naws_access_key_id = d\naws_secret_access_key = e\n")
+        assert self.credential(S3Settings()) == ("d", "e", None)
+
+    def test_a_profile_that_is_not_there_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="nowhere"):
+            resolve(S3Settings(profile="nowhere"), url="s3://lake/")
+
+    def test_without_any_credentials_the_hint_says_what_to_set(self) -> None:
+        with pytest.raises(AccessDenied) as caught:
+            resolve(S3Settings(), url="s3://lake/")
+        assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+        assert "anon" in caught.value.hint
+
+    def test_anonymous_asks_nobody(self) -> None:
+        assert resolve(S3Settings(anonymous=True), url="s3://lake/").provider is None
+
+    @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+    def test_an_endpoint_that_is_given_wins_over_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+        settings = S3Settings(endpoint="http://127.0.0.1:2", key="k", secret="s")
+        with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:2"):
+            open_s3(s3_place("s3://lake/"), settings).get("a")
+        with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:1"):
+            open_s3(s3_place("s3://lake/"), S3Settings(key="k", secret="s")).get("a")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"), [("http://me:pw@x", "holds credentials"), ("http://", "no usable address")]
+)
+def test_an_endpoint_that_cannot_be_used_is_refused_and_not_repeated(endpoint: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        open_s3(s3_place("s3://lake/"), S3Settings(endpoint=endpoint, key="k", secret="s"))
+    assert "pw" not in str(caught.value)
+
+
+def test_a_ca_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match=r"/nowhere/ca\.pem"):
+        open_s3(s3_place("s3://lake/"), S3Settings(ca_file="/nowhere/ca.pem", key="k", secret="s"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (OSError("status code: 403 Forbidden: <Code>AccessDenied</Code>"), AccessDenied, False),
+        (OSError("status code: 400: <Code>ExpiredToken</Code>"), AccessDenied, False),
+        (FileNotFoundError("status code: 404: <Code>NoSuchKey</Code>"), ObjectVanished, False),
+        (FileNotFoundError("status code: 404: <Code>NoSuchBucket</Code>"), SourceError, False),
+        (FileNotFoundError("gone"), ObjectVanished, False),
+        (OSError("status code: 412 Precondition Failed"), ObjectChanged, True),
+        (OSError("status code: 503 Service Unavailable: <Code>SlowDown</Code>"), SourceUnavailable, True),
+        (OSError("status code: 502 Bad Gateway: <html>"), SourceUnavailable, True),
+        (OSError("status code: 429 Too Many Requests"), SourceUnavailable, True),
+        (OSError("status code: 301: <Code>PermanentRedirect</Code>"), SourceError, False),
+        (OSError("status code: 418 I'm a teapot"), SourceError, False),
+        (OSError("error sending request: invalid peer certificate: UnknownIssuer"), SourceError, False),
+        (OSError("error sending request: operation timed out"), SourceUnavailable, True),
+        (OSError("something nobody foresaw"), SourceError, False),
+    ],
+)
+def test_each_answer_has_its_meaning(error: Exception, kind: type[SourceError], *, retryable: bool) -> None:
+    found = explain(error, source="s3://lake/", endpoint="http://x:1", key="a")
+    assert (type(found), found.retryable, found.object) == (kind, retryable, "a")
+    assert "{endpoint}" not in str(found)
+
+
+def test_a_bad_key_is_named_with_its_line_break() -> None:
+    assert r'"a\nb"' in str(bad_key(ValueError('BadSegment {\n path: "a\\nb",\n }'), source="s3://lake/"))
+
+
+class TestRecords:
+    """A catalog's records: the second create is refused, and listings are sorted."""
+
+    @pytest.fixture
+    def records(self, request: pytest.FixtureRequest) -> ObjectRecords:
+        return ObjectRecords(f"memory://{request.node.name}/some/folder")
+
+    def test_what_was_stored_is_read(self, records: ObjectRecords) -> None:
+        assert records.read("a/1") is None
+        assert records.create("a/1", b"one")
+        assert not records.create("a/1", b"two")
+        assert records.read("a/1") == b"one"
+        records.replace("a/1", b"three")
+        assert records.read("a/1") == b"three"
+
+    def test_keys_and_folders(self, records: ObjectRecords) -> None:
+        for key in ("d/b/1", "d/a/2", "d/a/1", "e/1"):
+            records.create(key, b"")
+        assert list(records.keys("d/")) == ["d/a/1", "d/a/2", "d/b/1"]
+        assert records.folders("d/") == ["a", "b"]
+        assert list(records.keys("nothing/")) == []
+
+    def test_the_same_name_is_the_same_store(self, records: ObjectRecords) -> None:
+        records.create("a", b"1")
+        assert ObjectRecords(records.url).read("a") == b"1"
+
+    @pytest.mark.parametrize("url", ["http://x/", "gs://x/", "s3://"])
+    def test_other_places_are_refused(self, url: str) -> None:
+        with pytest.raises(UsageError):
+            ObjectRecords(url)
