@@ -44,13 +44,6 @@ class Unreadable(Exception):
 Probe = Callable[[Path], Facts]
 
 
-def exists(path: Path) -> Facts:
-    """The file can be opened and read. What all other probes begin with, for files that need no more."""
-    with path.open("rb") as file:
-        file.read(1)
-    return Facts()
-
-
 def nonempty(path: Path) -> Facts:
     """The file has at least one byte."""
     if path.stat().st_size == 0:
@@ -147,7 +140,6 @@ def first_line(error: BaseException) -> str:
 
 
 PROBES: dict[str, Probe] = {
-    "exists": exists,
     "nonempty": nonempty,
     "parquet": parquet,
     "parquet-pages": parquet_pages,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import schema
@@ -57,7 +56,7 @@ class Table:
     @property
     def suite_digest(self) -> str:
         """`sha256:<hex>` of the suite; empty without one."""
-        return _digest(self.suite) if self.suite is not None else ""
+        return digest_of(self.suite) if self.suite is not None else ""
 
 
 def examine(name: str, spec: TableSpec, files: ProbedFiles) -> Table:
@@ -69,8 +68,3 @@ def examine(name: str, spec: TableSpec, files: ProbedFiles) -> Table:
         if facts is not None and facts.schema is not None:
             opened.append(TableFile(path, facts.schema, facts.rows, text=table_probe(path) == "csv"))
     return Table(name, spec, listed, opened, schema.compare(name, spec.columns, opened))
-
-
-def _digest(suite: Mapping[str, Any]) -> str:
-    text = json.dumps(suite, sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        app(words, exit_on_error=False, print_error=False)
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _fail(f"{error}\nTry `stagegate {' '.join(words[:1])} --help`.", ExitCode.USAGE)
     except StagegateError as error:

@@ -25,9 +25,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Approval, Decision, Evidence, Outcome, Request
-from prefect_stagegate.readiness.canonical import digest_of
 from prefect_stagegate.readiness.environment import Environment
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, check
@@ -66,10 +66,10 @@ def _from_contract(question: Question, name: str) -> Answer:
 
 
 class Freshness(Parameters):
-    """`warn` and `fail`: from which age on. 12 and 24 hours suit data that is delivered daily."""
+    """12 and 24 hours suit data that is delivered daily."""
 
-    warn: Duration = timedelta(hours=12)
-    fail: Duration = timedelta(hours=24)
+    warn: Duration = Field(default=timedelta(hours=12), description="The age from which on it warns.", examples=["12h"])
+    fail: Duration = Field(default=timedelta(hours=24), description="The age from which on it fails.", examples=["24h"])
 
     @model_validator(mode="after")
     def _ordered(self) -> Freshness:

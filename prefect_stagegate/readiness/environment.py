@@ -11,7 +11,7 @@ from importlib.metadata import distributions
 
 from pydantic import TypeAdapter
 
-from prefect_stagegate.readiness.canonical import digest_of
+from prefect_stagegate.canonical import digest_of
 
 UNKNOWN = "unknown"
 """What stands for something that could not be determined."""

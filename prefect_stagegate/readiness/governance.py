@@ -7,6 +7,8 @@ import urllib.request
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
+from pydantic import Field
+
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import CHECKS, Answer, Parameters, check
 from prefect_stagegate.readiness.question import Question
@@ -29,9 +31,13 @@ BROKEN = (0, *range(500, 600))
 
 
 class Owners(Parameters):
-    """`roles`: who must have an address under `owners`; by default each role that owns a check of this gate."""
+    """Who must be reachable."""
 
-    roles: tuple[Owner, ...] = ()
+    roles: tuple[Owner, ...] = Field(
+        default=(),
+        description="Who must have an address under `owners`; by default each role that owns a check of the gate.",
+        examples=[["data", "infra"]],
+    )
 
 
 @check("owner", owner="governance", binds=("spec", "policy"))
@@ -49,13 +55,18 @@ def owner(question: Question, parameters: Owners) -> Answer:
 
 
 class License(Parameters):
-    """`allow` and `deny`: SPDX names, compared without regard to case; `deny` holds beginnings of names.
+    """The defaults allow public domain, permissive and attribution licences, and deny Creative Commons' NC and ND."""
 
-    The defaults allow public domain, permissive and attribution licences, and deny Creative Commons' NC and ND ones.
-    """
-
-    allow: tuple[str, ...] = tuple(ALLOWED.split())
-    deny: tuple[str, ...] = tuple(DENIED.split())
+    allow: tuple[str, ...] = Field(
+        default=tuple(ALLOWED.split()),
+        description="SPDX names that pass, compared without regard to case.",
+        examples=[["CC0-1.0", "MIT"]],
+    )
+    deny: tuple[str, ...] = Field(
+        default=tuple(DENIED.split()),
+        description="Beginnings of SPDX names that fail.",
+        examples=[["CC-BY-NC"]],
+    )
 
 
 @check("license", owner="governance", binds=("spec",))
@@ -77,9 +88,9 @@ def license(question: Question, parameters: License) -> Answer:  # noqa: A001 - 
 
 
 class Runbook(Parameters):
-    """`resolve`: whether to follow the link. Off by default, since the nodes of a cluster often can't reach a wiki."""
+    """Links aren't followed by default, since the nodes of a cluster often can't reach a wiki."""
 
-    resolve: bool = False
+    resolve: bool = Field(default=False, description="Whether to follow the link.", examples=[True])
 
 
 @check("runbook", owner="governance", binds=("spec",))

@@ -20,9 +20,13 @@ ANYBODY = "anybody"
 
 
 class Rollback(Parameters):
-    """`warn`: above which age of the version that one would return to. Beyond 30 days few remember that it works."""
+    """Beyond 30 days few remember that a version works."""
 
-    warn: Duration = timedelta(days=30)
+    warn: Duration = Field(
+        default=timedelta(days=30),
+        description="The age of the version that one would return to, above which it warns.",
+        examples=["30d"],
+    )
 
 
 @check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"))
@@ -51,13 +55,15 @@ def rollback(question: Question, parameters: Rollback) -> Answer:
 
 
 class Approval(Parameters):
-    """`count`: how many people must agree. `from`: groups of `owners` that they belong to; by default anybody may.
+    """One is GitHub's and Argo's habit; the requester never counts."""
 
-    One is GitHub's and Argo's habit; the requester never counts.
-    """
-
-    count: int = Field(default=1, ge=1, le=20)
-    groups: tuple[Owner, ...] = Field(default=(), alias="from")
+    count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
+    groups: tuple[Owner, ...] = Field(
+        default=(),
+        alias="from",
+        description="Groups of `owners` that they belong to; by default anybody may agree.",
+        examples=[["infra"]],
+    )
 
 
 @check("approval", owner="governance", binds=("target", "policy", "answers"))

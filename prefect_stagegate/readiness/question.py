@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation
-from prefect_stagegate.readiness.canonical import digest_of
 from prefect_stagegate.readiness.environment import Environment
 from prefect_stagegate.spec import Gate, Spec
 

@@ -8,10 +8,10 @@ from datetime import timedelta
 from pydantic import BaseModel
 
 from prefect_stagegate import clock
+from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
-from prefect_stagegate.readiness.canonical import canonical, digest_of
 from prefect_stagegate.readiness.question import BINDINGS, Question
 from prefect_stagegate.spec import Requirement
 

@@ -17,10 +17,10 @@ MORE_ROOM = "Run `stagegate gc`, or give the cache a larger volume with --cache 
 
 
 class CacheFit(Parameters):
-    """`warn` and `fail`: below which ratio. A fifth more than the data itself leaves room for the next delivery."""
+    """A fifth more than the data itself leaves room for the next delivery."""
 
-    warn: float = Field(default=1.2, gt=0)
-    fail: float = Field(default=1.0, gt=0)
+    warn: float = Field(default=1.2, gt=0, description="The ratio below which it warns.", examples=[1.5])
+    fail: float = Field(default=1.0, gt=0, description="The ratio below which it fails.", examples=[1.0])
 
     @model_validator(mode="after")
     def _ordered(self) -> CacheFit:
@@ -51,10 +51,10 @@ def cache_fit(question: Question, parameters: CacheFit) -> Answer:
 
 
 class Space(Parameters):
-    """`warn` and `fail`: above which used share, 0 to 1. Many file systems slow down above 80 to 85 %."""
+    """Many file systems slow down above 80 to 85 %."""
 
-    warn: float = Field(default=0.80, gt=0, le=1)
-    fail: float = Field(default=0.85, gt=0, le=1)
+    warn: float = Field(default=0.80, gt=0, le=1, description="The used share above which it warns.", examples=[0.8])
+    fail: float = Field(default=0.85, gt=0, le=1, description="The used share above which it fails.", examples=[0.9])
 
     @model_validator(mode="after")
     def _ordered(self) -> Space:

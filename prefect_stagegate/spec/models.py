@@ -5,14 +5,13 @@ The descriptions and examples here are those of the JSON Schema. `load_spec` mak
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_serializer
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.fields import (
@@ -31,6 +30,10 @@ from prefect_stagegate.spec.fields import (
 VERSION = 1
 """The version of the spec's format that this release reads."""
 Owner = Literal["data", "ai", "infra", "governance"]
+Engine = Literal["duckdb", "pandas"]
+"""What can evaluate a suite; validations has each."""
+Probe = Literal["nonempty", "parquet", "parquet-pages", "csv"]
+"""What a file can be asked; validations has each."""
 
 
 class Part(BaseModel):
@@ -106,9 +109,7 @@ class TableSpec(Part):
         description="Great Expectations suite of the table: a YAML file relative to the spec, or the suite itself.",
         examples=["suites/flights.yaml"],
     )
-    engine: Literal["duckdb", "pandas"] = Field(
-        default="duckdb", description="What evaluates the suite.", examples=["duckdb"]
-    )
+    engine: Engine = Field(default="duckdb", description="What evaluates the suite.", examples=["duckdb"])
     columns: dict[Text, Text] = Field(
         default={},
         description="The columns that the table promises, with their types.",
@@ -123,7 +124,7 @@ class FilesSpec(Part):
     """What the files of one glob promise, each by itself."""
 
     match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["flights/*.parquet"])
-    probes: tuple[Literal["parquet"], ...] = Field(
+    probes: tuple[Probe, ...] = Field(
         min_length=1, description="The probes that each of the files must pass.", examples=[["parquet"]]
     )
 
@@ -270,7 +271,7 @@ class Spec(Part):
             "requirements": {asked.check: [asked.severity.value, asked.params] for asked in requirements},
             "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
         }
-        return Gate(target, extends, requirements, _sha256(policy))
+        return Gate(target, extends, requirements, digest_of(policy))
 
     def canonical(self) -> dict[str, Any]:
         """The spec as JSON values, suites inlined, places absolute, defaults left out; it loads to an equal spec."""
@@ -279,9 +280,4 @@ class Spec(Part):
     @property
     def digest(self) -> str:
         """`sha256:<hex>` over the canonical spec."""
-        return _sha256(self.canonical())
-
-
-def _sha256(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(self.canonical())
