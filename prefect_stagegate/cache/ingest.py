@@ -1,10 +1,12 @@
 """Bytes on their way into the cache: one file an object, claimed by flock, and a journal for objects of many parts.
 
     ingest/<claim>          0600 while it is written, 0444 from its commit until the claim is dropped
-    ingest/<claim>.parts    `part-size size`, then one line `index blake3` for each part that is on the file
+    ingest/<claim>.parts    `part-size size`, then one line for each part that is on the file: `upto index blake3`, the
+                            digest of all bytes from the first to this part's last, or `part index blake3`, of it alone
 
 A claim ends with its holder, whatever kills it, and whoever takes it next goes on where the file stands: recorded
-parts are read back and checked against their digest before they count. Where flock does nothing, two stagers may write
+parts are read back and checked against their digest before they count. `upto` costs nothing, because a part that comes
+in its turn is hashed anyway; `part` is for those that came too early. Where flock does nothing, two stagers may write
 one file at once; then their digests don't come out right and nothing is committed, or they write the same bytes.
 """
 
@@ -14,6 +16,7 @@ import fcntl
 import os
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE
 
@@ -133,6 +136,19 @@ def _fresh_size(path: str, file: int) -> int | None:
     return found.st_size
 
 
+UPTO, PART = "upto", "part"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is recorded about one part."""
+
+    kind: str
+    """UPTO or PART: what the digest is about."""
+    digest: str
+    """BLAKE3, hex."""
+
+
 class Journal:
     """The record of the parts of one claimed file that are written and were hashed.
 
@@ -149,15 +165,15 @@ class Journal:
         self._file = os.open(self._path, _OPEN | os.O_RDWR | os.O_APPEND, PRIVATE_FILE)
         whole = self._whole_lines()
         self.parts = _parts(whole) if whole.startswith(self._head) else {}
-        """The digest of each recorded part, by its index."""
+        """What is recorded about each part, by its index."""
         # Half a line of a killed writer must not become one with the next.
         os.ftruncate(self._file, len(whole) if self.parts else 0)
         if not self.parts:
             os.write(self._file, self._head)
 
-    def record(self, index: int, digest: str) -> None:
+    def record(self, index: int, note: Note) -> None:
         """Note that a part stands on the file. One write, so that a killed process leaves whole lines."""
-        os.write(self._file, f"{index} {digest}\n".encode())
+        os.write(self._file, f"{note.kind} {index} {note.digest}\n".encode())
 
     def close(self) -> None:
         """Close the journal's file."""
@@ -168,6 +184,10 @@ class Journal:
         return text[: text.rfind(b"\n") + 1]
 
 
-def _parts(lines: bytes) -> dict[int, str]:
-    rows = (line.split(b" ") for line in lines.splitlines()[1:])
-    return {int(row[0]): row[1].decode("ascii", "replace") for row in rows if len(row) == 2 and row[0].isdigit()}  # noqa: PLR2004
+def _parts(lines: bytes) -> dict[int, Note]:
+    rows = (line.decode("ascii", "replace").split(" ") for line in lines.splitlines()[1:])
+    return {
+        int(row[1]): Note(row[0], row[2])
+        for row in rows
+        if len(row) == 3 and row[0] in (UPTO, PART) and row[1].isdigit()  # noqa: PLR2004
+    }

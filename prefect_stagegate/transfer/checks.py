@@ -39,9 +39,13 @@ class Hasher:
         twin._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
         return twin
 
+    def hexdigest(self) -> str:
+        """BLAKE3 of all bytes so far."""
+        return str(self._blake3.hexdigest())
+
     def digest(self) -> str:
-        """`blake3:<hex>` of all bytes so far."""
-        return f"blake3:{self._blake3.hexdigest()}"
+        """The same, as an entry's digest is written: `blake3:<hex>`."""
+        return f"blake3:{self.hexdigest()}"
 
     def mismatch(self) -> str:
         """What is wrong by the source's own checksums; empty when nothing is."""

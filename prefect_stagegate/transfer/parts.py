@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from prefect_stagegate.cache.ingest import Claim, Journal
+from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.transfer.buffers import Buffers, DirectFile
 from prefect_stagegate.transfer.checks import Hasher
@@ -60,11 +60,11 @@ class Parted:
             self._journal = Journal(claim, self._size, self._length)
         self._hasher = Hasher(job.listed.checksums)
         self._next = 0
-        self._digests = dict(self._journal.parts)
-        self._resumed = frozenset(self._digests)
-        self._ready: dict[int, mmap.mmap | None] = dict.fromkeys(self._digests)
+        self._notes = dict(self._journal.parts)
+        self._resumed = frozenset(self._notes)
+        self._ready: dict[int, mmap.mmap | None] = dict.fromkeys(self._notes)
         """Parts on the file that are not hashed yet; None where their bytes must be read back."""
-        self._todo = [index for index in reversed(range(self._count)) if index not in self._digests]
+        self._todo = [index for index in reversed(range(self._count)) if index not in self._notes]
         self._lock = threading.Lock()
         self._users = 1
         """Threads that are at work on the object; the one that opens it is the first."""
@@ -144,35 +144,38 @@ class Parted:
             start = part.index * self._length
             length = min(self._length, self._size - start)
             read = self._intake.retrier(self.job).run
-            digest = read(lambda: self._read(part.buffer, start, start + length), again=(SourceUnavailable,))
+            read(lambda: self._read(part.buffer, start, start + length), again=(SourceUnavailable,))
             laps = Laps()
             with writing(self._claim.path):
                 self._file.write(part.buffer, length, start)
-                if self._count > 1:
-                    self._journal.record(part.index, digest)
             laps.lap("disk")
             self._intake.stats.spend(laps)
             with self._lock:
                 held = not self._abandoned and self._buffers.hold(urgent=part.index == self._next)
-                self._ready[part.index] = part.buffer if held else None
-                self._digests[part.index] = digest
                 self._fetched += length
+            if not held:
+                self._note(part.index, Note(PART, blake3(memoryview(part.buffer)[:length]).hexdigest()))
+            with self._lock:
+                self._ready[part.index] = part.buffer if held else None
         finally:
             if not held:
                 self._buffers.put(part.buffer)
 
-    def _read(self, buffer: mmap.mmap, start: int, end: int) -> str:
-        """Fill the buffer with one part; returns its digest."""
-        hasher, position = blake3(), 0
+    def _note(self, index: int, note: Note) -> None:
+        self._notes[index] = note
+        if self._count > 1:
+            with writing(self._claim.path):
+                self._journal.record(index, note)
+
+    def _read(self, buffer: mmap.mmap, start: int, end: int) -> None:
+        """Fill the buffer with one part."""
+        position = 0
         laps = Laps()
         for chunk in self._intake.read(self.job, start, end):
-            laps.lap("network")
             buffer[position : position + len(chunk)] = chunk
-            hasher.update(chunk)
             position += len(chunk)
-            laps.lap("hashing")
+        laps.lap("network")
         self._intake.stats.spend(laps)
-        return str(hasher.hexdigest())
 
     def _hash_ready(self) -> Done | None:
         """Hash the parts whose turn it is, unless another thread does; the object, when all are hashed."""
@@ -202,13 +205,14 @@ class Parted:
                 self._hasher.update(memoryview(buffer)[:length])
             finally:
                 self._buffers.put_held(buffer)
+            self._note(index, Note(UPTO, self._hasher.hexdigest()))
         laps.lap("hashing")
         self._intake.stats.spend(laps)
         self._next += 1
 
     def _read_back(self, index: int, length: int) -> bool:
         """Hash a part from the file; False, and nothing was hashed, when its bytes are not those that were recorded."""
-        hasher, check = self._hasher.copy(), blake3()
+        hasher, alone = self._hasher.copy(), blake3()
         start, position = index * self._length, 0
         scratch = mmap.mmap(-1, SCRATCH)
         with writing(self._claim.path):
@@ -218,9 +222,10 @@ class Parted:
                     return False
                 self._intake.stop.check()
                 hasher.update(memoryview(scratch)[:count])
-                check.update(memoryview(scratch)[:count])
+                alone.update(memoryview(scratch)[:count])
                 position += count
-        if check.hexdigest() != self._digests[index]:
+        note = self._notes[index]
+        if note.digest != (hasher.hexdigest() if note.kind == UPTO else alone.hexdigest()):
             return False
         self._hasher = hasher
         if index in self._resumed:

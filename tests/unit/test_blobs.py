@@ -9,11 +9,12 @@ import pytest
 from blake3 import blake3
 
 from prefect_stagegate.cache.blobs import Blobs
-from prefect_stagegate.cache.ingest import Claim, Journal
+from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.cache.layout import Layout
 from prefect_stagegate.errors import CacheError, ChecksumMismatch, NoSpace
 
 DATA = b"some bytes"
+AA, BB = Note(UPTO, "aa"), Note(PART, "bb")
 DIGEST = f"blake3:{blake3(DATA).hexdigest()}"
 
 
@@ -146,30 +147,30 @@ class TestJournal:
 
     def test_recorded_parts_are_found_again(self, blobs: Blobs) -> None:
         claim, journal = self.journal(blobs)
-        journal.record(0, "aa")
-        journal.record(7, "bb")
+        journal.record(0, AA)
+        journal.record(7, BB)
         journal.close()
         claim.keep()
-        assert self.journal(blobs)[1].parts == {0: "aa", 7: "bb"}
+        assert self.journal(blobs)[1].parts == {0: AA, 7: BB}
 
     def test_half_a_line_does_not_count_nor_spoil_what_follows(self, blobs: Blobs) -> None:
         claim, journal = self.journal(blobs)
-        journal.record(0, "aa")
+        journal.record(0, AA)
         journal.close()
         with Path(claim.journal).open("a") as file:
-            file.write("1 b")
+            file.write("upto 1 b")
         claim.keep()
         claim, journal = self.journal(blobs)
-        assert journal.parts == {0: "aa"}
-        journal.record(2, "cc")
+        assert journal.parts == {0: AA}
+        journal.record(2, BB)
         journal.close()
         claim.keep()
-        assert self.journal(blobs)[1].parts == {0: "aa", 2: "cc"}
+        assert self.journal(blobs)[1].parts == {0: AA, 2: BB}
 
     @pytest.mark.parametrize(("size", "part"), [(101, 10), (100, 20)])
     def test_parts_of_another_division_do_not_count(self, blobs: Blobs, size: int, part: int) -> None:
         claim, journal = self.journal(blobs)
-        journal.record(0, "aa")
+        journal.record(0, AA)
         journal.close()
         claim.keep()
         assert self.journal(blobs, size, part)[1].parts == {}
