@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -14,10 +15,13 @@ from prefect_stagegate.errors import ExitCode, StagegateError
 
 INTERRUPTED = 130
 """What shells give a command that Ctrl-C ended."""
+TERMINATED = 143
+"""What shells give a command that SIGTERM ended."""
 
 app = App(
     name="stagegate",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
     help_epilogue=(
         "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
@@ -69,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # As Ctrl-C does, SIGTERM unwinds the stack, so that leases and claims are given up rather than found dead.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
