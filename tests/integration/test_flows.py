@@ -1,0 +1,552 @@
+"""The flows and tasks in real runs on a real Prefect server: what they decide, and what the server is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prefect import State, flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect.types import SecretDict
+
+from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource
+from prefect_stagegate.errors import CorruptRecord, GateFailed, SourceUnavailable, UsageError
+from prefect_stagegate.flows import pilot_to_production, refresh, stage, sweep
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.tasks import progress, require_ready, stage_dataset, validate_dataset
+from prefect_stagegate.tasks.running import may_help
+from prefect_stagegate.testing.servers import SeaweedFS
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+GATES = {
+    "pilot": {"require": ["runbook"]},
+    "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 1}}]},
+}
+
+
+class Place:
+    """One node with its catalog, and a source that tests change. Each has a dataset of its own name."""
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
+        self.nas = folder / "nas"
+        self.deliver("first")
+
+    def deliver(self, text: str) -> None:
+        self.nas.mkdir(exist_ok=True)
+        (self.nas / "data.csv").write_text(text)
+        (self.nas / "more.csv").write_text("more")
+
+    def spec(self, **changes: Any) -> dict[str, Any]:
+        owners = dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org")
+        sources = [{"url": str(self.nas)}]
+        named = {"dataset": self.dataset, "owners": owners, "runbook": "https://wiki.example.org/"}
+        return {"stagegate": 1, **named, "sources": sources, "gates": GATES, **changes}
+
+    def node(self, who: str = "ada", **elsewhere: Path) -> Workspace:
+        return open_workspace(**{**self.on, **elsewhere}, identity=Identity(who, "declared"))
+
+    def head(self, ref: str) -> str:
+        entry = self.node().catalog.ref(self.dataset, ref)
+        return entry.digest if entry else ""
+
+    def promote(self) -> str:
+        """Bring what is delivered to production, without Prefect; returns the digest."""
+        where = self.node()
+        address = Address(self.dataset, stage_dataset.fn(self.spec(), **self.on).digest)
+        for target in self.spec()["gates"]:
+            if check(where, address, target).outcome is DecisionOutcome.WAITING:
+                self.approve()
+                check(where, address, target)
+            promote(where, address, target)
+        return address.digest
+
+    def approve(self) -> None:
+        approve(self.node("ines"), Address(self.dataset), "production")
+
+
+@pytest.fixture
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name[5:]).strip("-")
+    return Place(tmp_path, name[-60:].strip("-"))
+
+
+def run(of: Any, *args: Any, **parameters: Any) -> Any:
+    return of(*args, **parameters)
+
+
+def events(place: Place, count: int) -> list[dict[str, Any]]:
+    """The dataset's events, the oldest first, once there are `count` of them."""
+    wanted = {"resource": {"id": [f"stagegate.dataset.{place.dataset}"]}, "order": "ASC"}
+    until = time.monotonic() + 15
+    while True:
+        answer = httpx.post(f"{PREFECT_API_URL.value()}/events/filter", json={"filter": wanted}, timeout=10)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["events"]
+        if len(found) >= count or time.monotonic() > until:
+            return found
+        time.sleep(0.1)
+
+
+def artifact(key: str) -> dict[str, Any]:
+    answer = httpx.get(f"{PREFECT_API_URL.value()}/artifacts/{key}/latest", timeout=10)
+    found: dict[str, Any] = answer.raise_for_status().json()
+    return found
+
+
+def task_runs(of: str) -> list[dict[str, Any]]:
+    """The task runs of a flow run, the oldest first; they reach the database a moment after the run."""
+    wanted = {"flow_runs": {"id": {"any_": [of]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    until = time.monotonic() + 15
+    while True:
+        answer = httpx.post(f"{PREFECT_API_URL.value()}/task_runs/filter", json=wanted, timeout=10)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        ended = [one for one in found if one["state_type"] in ("COMPLETED", "FAILED")]
+        if (found and len(ended) == len(found)) or time.monotonic() > until:
+            return found
+        time.sleep(0.1)
+
+
+# ── pilot_to_production ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_version_waits_for_its_approval_and_is_then_promoted_without_being_staged_again(place: Place) -> None:
+    state: State[Any] = run(pilot_to_production, place.spec(), **place.on, return_state=True)
+    asked: Decision = run(state.result)
+
+    assert (state.name, state.is_completed()) == ("Waiting for approval", True)
+    assert (asked.outcome, asked.target) == (DecisionOutcome.WAITING, "production")
+    assert (place.head("pilot"), place.head("production")) == (asked.digest, "")
+
+    place.approve()
+    place.deliver("a newer delivery that nobody was asked about")
+    stage_dataset.fn(place.spec(), **place.on)
+    answered: Decision = run(pilot_to_production, version=f"{place.dataset}@{asked.digest}", **place.on)
+
+    assert answered.accepted
+    assert place.head("production") == asked.digest != place.head("latest")
+
+
+def test_the_events_tell_each_step_once(place: Place) -> None:
+    asked: Decision = run(pilot_to_production, place.spec(), **place.on)
+    place.approve()
+    decided: Decision = run(pilot_to_production, place.spec(), **place.on)
+
+    told = events(place, 6)
+    assert [one["event"].removeprefix("stagegate.") for one in told] == [
+        *("version.staged", "gate.passed", "ref.moved"),  # and production's gate waits, which is neither
+        *("gate.passed", "gate.passed", "ref.moved"),
+    ]
+    assert asked.digest == decided.digest
+    staged, last = told[0]["payload"], told[-1]
+    assert staged["version"] == f"{place.dataset}@{decided.digest}"
+    assert (staged["files"], staged["bytes"], staged["bytes_fetched"]) == (2, 9, 9)
+    assert last["payload"] == {
+        "version": staged["version"],
+        "dataset": place.dataset,
+        "digest": decided.digest,
+        "target": "production",
+        "previous": "",
+    }
+    assert last["resource"]["stagegate.target"] == "production"
+
+
+def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place: Place) -> None:
+    good = place.promote()
+    place.deliver("second")
+
+    state: State[Any] = run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
+
+    assert state.is_failed()
+    assert f"The gate pilot refused {place.dataset}@sha256:" in (state.message or "")
+    assert "fail          runbook" in (state.message or "")
+    with pytest.raises(GateFailed):
+        run(state.result)
+    assert place.head("pilot") == place.head("production") == good
+    assert events(place, 2)[-1]["event"] == "stagegate.gate.failed"
+    assert events(place, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
+
+
+def test_the_run_shows_the_report_and_the_table_of_checks(place: Place) -> None:
+    run(pilot_to_production, place.spec(), **place.on)
+
+    report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("gate", "checks"))
+    assert "waits for approval to go to production" in report["data"]
+    assert '"check": "approval"' in checks["data"]
+    assert report["task_run_id"]
+
+
+def test_targets_that_the_spec_lacks_are_named_and_those_it_has_can_be_chosen(place: Place) -> None:
+    spec = place.spec(gates={"pilot": GATES["pilot"]})
+
+    with pytest.raises(UsageError, match=r"production.*pilot"):
+        pilot_to_production(spec, **place.on)
+
+    decided = pilot_to_production(spec, targets=["pilot"], **place.on)
+    assert isinstance(decided, Decision)
+    assert decided.accepted
+
+
+def test_neither_a_spec_nor_a_version_is_told_at_once(place: Place) -> None:
+    with pytest.raises(UsageError, match="nothing to promote"):
+        pilot_to_production(**place.on)
+
+
+# ── tasks in other people's flows ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_tasks_run_in_threads_and_return_what_can_be_pickled(place: Place) -> None:
+    @flow
+    def mine() -> tuple[str, Version, Any]:
+        version = stage_dataset.submit(place.spec(), **place.on).result()
+        found = validate_dataset.submit(place.dataset, **place.on)
+        return str(flow_run.get_id()), version, found.result()
+
+    of, version, found = mine()
+
+    assert pickle.loads(pickle.dumps((version, found))) == (version, found)
+    assert (version.path / "data.csv").read_text() == "first"
+    assert [one["name"] for one in task_runs(of)] == [f"stage {place.dataset}", f"validate {place.dataset}"]
+
+
+def test_each_job_says_one_line_to_the_run(place: Place) -> None:
+    @flow
+    def mine() -> str:
+        stage_dataset(place.spec(), **place.on)
+        return str(flow_run.get_id())
+
+    of = mine()
+
+    async def logs() -> list[str]:
+        async with get_client() as client:
+            lines = await client.read_logs(limit=200)
+            return [one.message for one in lines if str(one.flow_run_id) == of and one.task_run_id]
+
+    until = time.monotonic() + 15
+    while not (lines := [line for line in asyncio.run(logs()) if place.dataset in line]) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert len(lines) == 1
+    assert "2 files, 9 B; fetched 9 B, reused 0 B" in lines[0]
+
+
+def test_blocks_name_the_cache_and_the_catalog(place: Place) -> None:
+    cache, catalog = StagegateCache(path=place.on["cache"]), StagegateCatalog(url=str(place.on["catalog"]))
+    cache.save(f"{place.dataset}"[:40], _sync=True)  # type: ignore[call-arg]
+
+    loaded: Any = StagegateCache.load(f"{place.dataset}"[:40])
+
+    version = stage(place.spec(), cache=loaded, catalog=catalog)
+
+    assert version.path.is_relative_to(place.on["cache"])
+    assert place.head("latest") == version.digest
+
+
+def test_a_spec_names_the_block_that_opens_its_source(place: Place, seaweedfs: SeaweedFS) -> None:
+    bucket = seaweedfs.bucket("flows-credentials")
+    seaweedfs.client().pipe(f"{bucket}/data.csv", b"from a bucket")
+    secret = SecretDict({"key": seaweedfs.key, "secret": seaweedfs.secret})
+    block = StagegateSource(url=bucket, options={"endpoint_url": seaweedfs.endpoint_url}, credentials=secret)
+    block.save("flows-credentials", _sync=True)  # type: ignore[call-arg]
+
+    version = stage(
+        place.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-credentials"}]), **place.on
+    )
+
+    assert (version.path / "data.csv").read_bytes() == b"from a bucket"
+    with pytest.raises(UsageError, match="no block 'stagegate-source/flows-nothing'"):
+        stage(place.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-nothing"}]), **place.on)
+
+
+# ── require_ready ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_got_it(place: Place) -> None:
+    accepted = place.promote()
+    place.deliver("newer and not accepted")
+    stage_dataset.fn(place.spec(), **place.on)
+    place.deliver("first")
+    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
+
+    @flow
+    def train() -> tuple[Version, Version]:
+        here = require_ready(f"{place.dataset}@production", **place.on)
+        there = require_ready.submit(f"{place.dataset}@production", **elsewhere)
+        return here, there.result()
+
+    here, there = train()
+
+    assert here.digest == there.digest == accepted
+    assert (there.path / "data.csv").read_text() == "first"
+    held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
+    assert held == {"production": accepted}
+
+
+def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place) -> None:
+    guard = require_ready(f"{place.dataset}@production", **place.on)
+    ran = []
+
+    def train(epochs: int) -> int:
+        ran.append(epochs)
+        return epochs
+
+    stage_dataset.fn(place.spec(), **place.on)
+    for gated in (guard(flow(train)), flow(guard(train))):
+        with pytest.raises(GateFailed, match="accepted for production"):
+            gated(3)
+    assert not ran
+
+    place.promote()
+    assert guard(flow(train))(3) == 3
+
+
+def test_one_line_over_an_async_flow_gates_it(place: Place) -> None:
+    @require_ready(f"{place.dataset}@production", **place.on)
+    @flow
+    async def train(epochs: int) -> int:
+        return epochs
+
+    stage_dataset.fn(place.spec(), **place.on)
+    with pytest.raises(GateFailed):
+        asyncio.run(train(3))
+
+    place.promote()
+    assert asyncio.run(train(3)) == 3
+
+
+def test_an_attestation_of_another_version_makes_nothing_ready(place: Place) -> None:
+    accepted = place.promote()
+    (log,) = Path(place.on["catalog"]).glob(f"datasets/{place.dataset}/refs/production/*.json")
+    log.chmod(0o600)
+    log.write_text(log.read_text().replace(accepted, "sha256:" + "0" * 64, 1))
+
+    with pytest.raises(CorruptRecord):
+        flow(require_ready.fn)(f"{place.dataset}@production", **place.on)
+
+
+# ── refresh and sweep ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_refresh_brings_what_was_promoted_on_another_node_meanwhile(place: Place) -> None:
+    place.promote()
+    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
+    stage_dataset.fn(f"{place.dataset}@production", **elsewhere)
+    place.deliver("second")
+    second = place.promote()
+    versions = refresh([place.spec()], **elsewhere)
+
+    assert [version.digest for version in versions] == [second] * 2
+    held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
+    assert held == {"latest": second, "production": second}
+
+
+def test_a_sweep_removes_what_nothing_needs_and_mends_what_rotted(place: Place) -> None:
+    first = stage_dataset.fn(place.spec(), **place.on)
+    place.deliver("second")
+    second = stage_dataset.fn(place.spec(), **place.on)
+    rotten = second.path / "data.csv"
+    rotten.chmod(0o600)
+    rotten.write_text("rotten")
+
+    collected, verified = sweep(**place.on)
+
+    assert collected.versions == (f"{place.dataset}@{first.digest}",)
+    assert [damage.finding.subject for damage in verified.damaged] == ["data.csv"]
+    assert verified.repaired
+    assert (second.path / "data.csv").read_text() == "second"
+
+
+# ── sources that fail, and runs that are stopped ────────────────────────────────────────────────────────────────
+
+
+class Relay:
+    """A TCP relay in front of a server: shut it refuses everybody, and slow it lets few bytes through."""
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = (urlsplit(upstream).hostname, urlsplit(upstream).port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.shut = False
+        self.slow = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                if self.shut:
+                    client.close()
+                    continue
+                server = socket.create_connection(self._upstream)
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError), source, sink:
+            while data := source.recv(16384):
+                sink.sendall(data)
+                if self.slow:
+                    time.sleep(0.1)
+
+
+@pytest.fixture
+def relay(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    relay = Relay(seaweedfs.endpoint_url)
+    yield relay
+    relay.close()
+
+
+def bucket_spec(place: Place, bucket: str, relay: Relay) -> dict[str, Any]:
+    return place.spec(sources=[{"url": bucket, "options": {"endpoint_url": relay.url}}])
+
+
+def test_a_source_that_is_down_is_tried_once_more_and_one_that_is_not_there_never(
+    place: Place, seaweedfs: SeaweedFS, relay: Relay
+) -> None:
+    bucket = seaweedfs.bucket("flows-retried")
+    seaweedfs.client().pipe(f"{bucket}/data.csv", b"at last")
+    relay.shut = True
+    reasons = []
+
+    def opening(task: Any, task_run: Any, state: State[Any]) -> bool:
+        relay.shut = False
+        reasons.append(type(state.data))
+        return may_help(task, task_run, state)
+
+    patient = stage_dataset.with_options(retry_condition_fn=opening, retry_delay_seconds=0.1)
+
+    @flow
+    def mine(spec: dict[str, Any]) -> Version:
+        version: Version = patient(spec, **place.on)
+        return version
+
+    assert (mine(bucket_spec(place, bucket, relay)).path / "data.csv").read_bytes() == b"at last"
+    assert reasons == [SourceUnavailable]
+
+    state: State[Any] = run(mine, bucket_spec(place, "s3://flows-nothing", relay), return_state=True)
+    assert state.is_failed()
+    assert len(reasons) == 2
+    assert [one["run_count"] for one in task_runs(str(state.state_details.flow_run_id))] == [1]
+
+
+def test_progress_is_shown_while_bytes_move_and_not_when_none_do(
+    place: Place, seaweedfs: SeaweedFS, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = seaweedfs.bucket("flows-progress")
+    seaweedfs.client().pipe({f"{bucket}/{number}.bin": bytes(100_000 * number) for number in range(1, 6)})
+    monkeypatch.setattr(progress, "INTERVAL", 0.05)
+    seen = []
+    show = progress.LiveProgress._show
+
+    def watched(self: progress.LiveProgress) -> None:
+        show(self)
+        if self._shown and self._shown not in seen:
+            seen.append(self._shown)
+
+    monkeypatch.setattr(progress.LiveProgress, "_show", watched)
+    relay.slow = True
+
+    stage(bucket_spec(place, bucket, relay), **place.on)
+
+    last = artifact(f"{place.dataset}-stage")
+    assert (float(last["data"]), last["description"]) == (100.0, "1.5 MB of 1.5 MB, 5 of 5 objects")
+    assert len(seen) > 2
+    assert last["task_run_id"]
+    shown, relay.slow = len(seen), False
+    stage(bucket_spec(place, bucket, relay), **place.on)
+    assert len(seen) == shown
+
+
+def test_an_api_that_fails_fails_no_staging(place: Place, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def broken(*args: Any, **options: Any) -> None:
+        raise httpx.ConnectError("the API is gone")
+
+    monkeypatch.setattr("prefect.artifacts.Artifact.create", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks.progress.ProgressArtifact.create", broken)
+
+    decided = pilot_to_production(place.spec(), **place.on)
+
+    assert isinstance(decided, Decision)
+    assert place.head("pilot") == decided.digest
+    assert "Progress is no longer shown: the API is gone" in caplog.text
+
+
+@contextmanager
+def terminated_after(seconds: float) -> Iterator[None]:
+    """Get SIGTERM in a while, and treat it as Prefect does in the process of a flow run."""
+
+    def raise_termination(number: int, frame: Any) -> None:
+        raise TerminationSignal(signal=number)
+
+    before = signal.signal(signal.SIGTERM, raise_termination)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_terminated_staging_ends_within_seconds_and_the_next_goes_on_from_it(
+    place: Place, seaweedfs: SeaweedFS, relay: Relay
+) -> None:
+    bucket = seaweedfs.bucket("flows-terminated")
+    seaweedfs.client().pipe({f"{bucket}/small.bin": b"s" * 1000, f"{bucket}/large.bin": b"l" * 30_000_000})
+    spec = bucket_spec(place, bucket, relay)
+    relay.slow = True
+    begun = time.monotonic()
+
+    with terminated_after(1.5), pytest.raises(TerminationSignal):
+        stage_dataset.fn(spec, **place.on)
+
+    assert time.monotonic() - begun < 6
+    assert place.node().cache.leases.live() == []
+    assert place.node().cache.refs.of(place.dataset) == {}
+    relay.slow = False
+    version = stage_dataset.fn(spec, **place.on)
+    assert version.bytes_fetched < version.bytes == 30_001_000
+
+
+# ── evidence ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_evidence_that_is_missing_is_gathered_and_a_truncated_file_is_named_in_the_report(place: Place) -> None:
+    pq.write_table(pa.table({"day": [1, 2]}), place.nas / "good.parquet")
+    (place.nas / "cut.parquet").write_bytes((place.nas / "good.parquet").read_bytes()[:-3])
+    contract = {"tables": {"days": {"files": "*.parquet", "columns": {"day": "int"}}}}
+    gates = {"pilot": {"require": ["schema", "coverage"]}}
+
+    with pytest.raises(GateFailed, match=r"cut\.parquet"):
+        pilot_to_production(place.spec(contract=contract, gates=gates), targets=["pilot"], **place.on)
+
+    assert place.head("pilot") == ""
+    report = artifact(f"{place.dataset}-pilot-gate")["data"]
+    assert "cut.parquet" in report
+    assert "good.parquet" not in report
