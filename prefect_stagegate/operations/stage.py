@@ -173,6 +173,8 @@ def bring(
     view = where.cache.views.path(dataset, digest)
     fetched = 0
     if view is None:
+        if progress:
+            progress.listed(manifest.files, manifest.bytes)
         spec = stored_spec(where, dataset, digest)
         with open_sources(where, spec) as sources:
             planned = _plan_origins(where, sources, address.dataset, digest)

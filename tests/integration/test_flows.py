@@ -301,6 +301,7 @@ def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_g
     assert (there.path / "data.csv").read_text() == "first"
     held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
     assert held == {"production": accepted}
+    assert artifact(f"{place.dataset}-stage")["description"] == "9 B of 9 B, 2 of 2 objects"
 
 
 def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place) -> None:
@@ -459,7 +460,7 @@ def test_progress_is_shown_while_bytes_move_and_not_when_none_do(
     place: Place, seaweedfs: SeaweedFS, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = seaweedfs.bucket("flows-progress")
-    seaweedfs.client().pipe({f"{bucket}/{number}.bin": bytes(100_000 * number) for number in range(1, 6)})
+    seaweedfs.client().pipe({f"{bucket}/{number}.bin": bytes(50_000 * number) for number in range(1, 6)})
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
     seen = []
     show = progress.LiveProgress._show
@@ -475,7 +476,7 @@ def test_progress_is_shown_while_bytes_move_and_not_when_none_do(
     stage(bucket_spec(place, bucket, relay), **place.on)
 
     last = artifact(f"{place.dataset}-stage")
-    assert (float(last["data"]), last["description"]) == (100.0, "1.5 MB of 1.5 MB, 5 of 5 objects")
+    assert (float(last["data"]), last["description"]) == (100.0, "750.0 kB of 750.0 kB, 5 of 5 objects")
     assert len(seen) > 2
     assert last["task_run_id"]
     shown, relay.slow = len(seen), False
