@@ -84,22 +84,30 @@ class Blobs:
         Raises:
             CacheError: The volume refuses; the blob does not appear.
         """
-        target = self._layout.blob(digest)
-        with explained("store the blob", target):
+        target = str(self._layout.blob(digest))
+        try:
             if os.fstat(claim.file).st_size != size:
                 raise ChecksumMismatch("The file in the cache has not the size of its object")
             os.fchmod(claim.file, READ_ONLY_FILE)
             if sync:
                 os.fsync(claim.file)
-            self._make_folder(target.parent)
-            try:
+            self._make_folder(os.path.dirname(target))  # noqa: PTH120
+            self._place(claim, target, digest)
+        except OSError as error:
+            raise cache_error(error, "store the blob", Path(target)) from error
+
+    def _place(self, claim: Claim, target: str, digest: str) -> None:
+        try:
+            os.link(claim.path, target)
+        except FileExistsError:
+            # A blob of this name is there already. It is believed only when its bytes are read and found right.
+            if not _is_sound(target, digest):
+                self._layout.discard(Path(target))
                 os.link(claim.path, target)
-            except FileExistsError:
-                self._meet(claim, target, digest)
-            except OSError as error:
-                if not _refuses_links(error):
-                    raise
-                os.rename(claim.path, target)  # noqa: PTH104
+        except OSError as error:
+            if not _refuses_links(error):
+                raise
+            os.rename(claim.path, target)  # noqa: PTH104
 
     def forget(self, digest: str) -> None:
         """Take a blob that is not what its name says out of the way, so that it is fetched again."""
@@ -123,16 +131,10 @@ class Blobs:
             except FileNotFoundError:
                 continue
 
-    def _make_folder(self, folder: Path) -> None:
-        if folder.name not in self._folders:
-            folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
-            self._folders.add(folder.name)
-
-    def _meet(self, claim: Claim, target: Path, digest: str) -> None:
-        """A blob of this name is there already. It is believed only when its bytes are read and found right."""
-        if not _is_sound(target, digest):
-            self._layout.discard(target)
-            os.link(claim.path, target)
+    def _make_folder(self, folder: str) -> None:
+        if folder not in self._folders:
+            Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            self._folders.add(folder)
 
 
 class _Space:
@@ -166,7 +168,7 @@ class _Space:
         self._seen = time.monotonic()
 
 
-def _is_sound(path: Path, digest: str) -> bool:
+def _is_sound(path: str, digest: str) -> bool:
     """Whether the file at `path` is a blob of this digest, read-only and not a link to elsewhere."""
     hasher = blake3()
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

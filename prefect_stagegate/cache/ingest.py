@@ -22,7 +22,11 @@ from prefect_stagegate.cache.layout import PRIVATE_FILE
 
 _TRIES = 3
 """How often a claim that changes hands just now is tried."""
-_OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _MovedOn(Exception):
+    """The file at a claim's path is another one by now."""
 
 
 class Claim:
@@ -52,28 +56,52 @@ class Claim:
         Raises:
             OSError: The volume refuses.
         """
-        denied: PermissionError | None = None
         for _ in range(_TRIES):
             try:
-                file = os.open(path, _OPEN | os.O_RDWR, PRIVATE_FILE)
-            except PermissionError as error:
-                denied = error
-                # A file that was committed, and whose claim was not dropped yet, can't be opened for writing.
-                if os.path.exists(path):  # noqa: PTH110
-                    if cls.is_taken(path):
-                        return None
-                    _unlink(path)
+                return cls._locked(path, os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+            except FileExistsError:
+                pass
+            except _MovedOn:
                 continue
-            if not _lock(file):
-                os.close(file)
+            with suppress(_MovedOn):
+                return cls._taken_over(path)
+        return None
+
+    @classmethod
+    def _taken_over(cls, path: str) -> Claim | None:
+        """Claim a file that somebody made before; None when that one lives."""
+        file = cls._reopen(path)
+        claim = None if file is None else cls._locked(path, file)
+        if claim and not _is_current(path, claim.file):
+            os.close(claim.file)
+            raise _MovedOn
+        return claim
+
+    @classmethod
+    def _reopen(cls, path: str) -> int | None:
+        try:
+            return os.open(path, _OPEN)
+        except FileNotFoundError:
+            raise _MovedOn from None
+        except PermissionError:
+            # A blob can't be opened for writing: this is one whose claim was not dropped yet.
+            if cls.is_taken(path):
                 return None
-            if (size := _fresh_size(path, file)) is not None:
-                return cls(path, file, size)
+            _unlink(path)
+            raise _MovedOn from None
+
+    @classmethod
+    def _locked(cls, path: str, file: int) -> Claim | None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             os.close(file)
-            denied = None
-        if denied:
-            raise denied
-        return None  # others take and drop it all the time
+            return None
+        found = os.fstat(file)
+        if not found.st_nlink:
+            os.close(file)
+            raise _MovedOn
+        return cls(path, file, found.st_size)
 
     @staticmethod
     def is_taken(path: str) -> bool:
@@ -84,9 +112,12 @@ class Claim:
         """
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            return not _lock(file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
         finally:
             os.close(file)
+        return False
 
     def drop(self) -> None:
         """Remove the claim and its journal; a blob that was linked to it stays."""
@@ -113,27 +144,19 @@ def _unlink(path: str) -> None:
         os.unlink(path)  # noqa: PTH108
 
 
-def _lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _fresh_size(path: str, file: int) -> int | None:
-    """The size of the locked file, when it is still the one at `path` and no blob: those are never written to again."""
+def _is_current(path: str, file: int) -> bool:
+    """Whether the locked file is still the one at `path`, and no blob: those are never written to again."""
     found = os.fstat(file)
     try:
         current = os.lstat(path)
     except FileNotFoundError:
-        return None
+        return False
     if (current.st_dev, current.st_ino) != (found.st_dev, found.st_ino):
-        return None
+        return False
     if stat.S_IMODE(found.st_mode) != PRIVATE_FILE or found.st_nlink > 1:
         _unlink(path)
-        return None
-    return found.st_size
+        return False
+    return True
 
 
 UPTO, PART = "upto", "part"
@@ -162,7 +185,7 @@ class Journal:
         self._head = f"{part} {size}\n".encode()
         self._path = claim.journal
         claim.journaled = True
-        self._file = os.open(self._path, _OPEN | os.O_RDWR | os.O_APPEND, PRIVATE_FILE)
+        self._file = os.open(self._path, _OPEN | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
         whole = self._whole_lines()
         self.parts = _parts(whole) if whole.startswith(self._head) else {}
         """What is recorded about each part, by its index."""

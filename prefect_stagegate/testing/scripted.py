@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from prefect_stagegate.cache import Cache
@@ -72,10 +73,12 @@ class ScriptedSource(BaseSource):
 
 def plan_all(source: Source, cache: Cache) -> Iterator[PlannedObject]:
     """Plan everything that a source lists, each object at its key, by what the cache remembers and holds."""
-    for listed in source.list():
-        (digest,) = cache.memory.recall_many([(source.identity, listed)])
-        held = digest is not None and cache.blobs.holds(digest, listed.size)
-        yield PlannedObject(listed.key, listed, 0, Action.REUSE if held else Action.FETCH, digest or "")
+    stream = source.list()
+    while batch := list(islice(stream, 500)):
+        known = cache.memory.recall_many([(source.identity, listed) for listed in batch])
+        for listed, digest in zip(batch, known, strict=True):
+            held = digest is not None and cache.blobs.holds(digest, listed.size)
+            yield PlannedObject(listed.key, listed, 0, Action.REUSE if held else Action.FETCH, digest or "")
 
 
 def fetch_all(source: Source, cache: Cache, *mirrors: Source, **options: Any) -> Transfer:
