@@ -19,15 +19,15 @@ class Figure:
     flights: int
     delay: float
     """Mean delay of departures, in minutes."""
-    latest: str
+    worst: str
     """The airline whose flights depart latest on average."""
-    latest_delay: float
+    worst_delay: float
     """Its mean delay, in minutes."""
 
     def __str__(self) -> str:
         return (
             f"{self.flights:,} flights, {self.delay:.2f} minutes late on average; "
-            f"latest: {self.latest}, {self.latest_delay:.2f}"
+            f"worst: {self.worst}, {self.worst_delay:.2f}"
         )
 
 
@@ -40,6 +40,6 @@ def read_production() -> Figure:
         airlines = pyarrow.csv.read_csv(text)
     names = dict(zip(airlines["carrier"].to_pylist(), airlines["name"].to_pylist(), strict=True))
     delays = flights.group_by("carrier").aggregate([("dep_delay", "mean")])
-    latest = delays.sort_by([("dep_delay_mean", "descending")]).slice(0, 1).to_pylist()[0]
+    worst = delays.sort_by([("dep_delay_mean", "descending")]).slice(0, 1).to_pylist()[0]
     mean = pc.mean(flights["dep_delay"]).as_py()
-    return Figure(flights.num_rows, mean, names[latest["carrier"]], latest["dep_delay_mean"])
+    return Figure(flights.num_rows, mean, names[worst["carrier"]], worst["dep_delay_mean"])

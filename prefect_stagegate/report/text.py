@@ -61,16 +61,17 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _found(row: Row) -> Text:
-    text = Text(row.summary)
+def _found(row: Row) -> RenderableType:
+    lines: list[RenderableType] = [Text(row.summary)]
     if row.standing is Standing.FINE:
-        return text
+        return lines[0]
     for finding in row.findings[:FINDINGS]:
-        text.append(f"\n{finding.subject}", "bold")
-        text.append(f": {finding.problem}")
+        lines.append(Text.assemble((finding.subject, "bold"), ": ", finding.problem))
         if finding.fix:
-            text.append(f"\n  → {finding.fix}", "cyan")
-    return text.append(_more(row))
+            lines.append(Padding(Text(f"→ {finding.fix}", "cyan"), (0, 0, 0, 2), expand=False))
+    if more := _more(row):
+        lines.append(Text(more.strip()))
+    return Group(*lines)
 
 
 def to_text(report: Report) -> str:

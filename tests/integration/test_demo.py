@@ -1,0 +1,254 @@
+"""`stagegate demo`, run once as a newcomer would, and held to what it tells."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow.parquet as pq
+import pytest
+
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.demo.data import DEFECTS, MONTHS, Flights, file_name
+from prefect_stagegate.demo.folder import MARKER, SHIPPED, renewed
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.operations.address import read_spec
+
+COMMAND = Path(sys.executable).with_name("stagegate")
+MARK = "DEMO_TEST_MARK"
+"""A variable that all processes of one demo inherit, however they detach themselves."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A demo that is over."""
+
+    code: int
+    output: str
+    errors: str
+    seconds: float
+    folder: Path
+    home: Path
+    left_behind: list[str]
+
+    def step(self, number: int) -> str:
+        """What stands below one numbered heading; 6 is what follows the last step."""
+        return re.split(r"(?m)^(?:\d\. .*|What is left)$", self.output)[number]
+
+    def figures(self) -> list[str]:
+        """What the consumer printed, each time that it read."""
+        return re.findall(r"[\d,]+ flights, .*", self.output)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """The demo in a folder and with a home of its own, its output in a pipe."""
+    place = tmp_path_factory.mktemp("demo")
+    home = place / "home"
+    home.mkdir()
+    mark = uuid4().hex
+    begun = time.monotonic()
+    done = subprocess.run(
+        [COMMAND, "demo"],
+        cwd=place,
+        env=_environment(mark, HOME=str(home)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    seconds = time.monotonic() - begun
+    return Told(
+        done.returncode,
+        done.stdout,
+        done.stderr,
+        seconds,
+        place / ".stagegate-demo",
+        home,
+        list(_marked(mark).values()),
+    )
+
+
+def _environment(mark: str, **own: str) -> dict[str, str]:
+    return {**os.environ, MARK: mark, **own}
+
+
+def _marked(mark: str) -> Mapping[int, str]:
+    """The command lines of living processes whose environment has the mark."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes():
+                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it ended meanwhile, or is another user's
+    return found
+
+
+def test_it_ends_well_without_noise(told: Told) -> None:
+    assert (told.code, told.errors) == (0, ""), told.output
+    assert "INFO" not in told.output
+
+
+def test_it_takes_less_than_ninety_seconds(told: Told) -> None:
+    assert told.seconds < 90
+
+
+def test_no_process_is_left_behind(told: Told) -> None:
+    assert told.left_behind == []
+
+
+def test_the_home_of_the_user_stays_as_it_was(told: Told) -> None:
+    assert list(told.home.iterdir()) == []
+
+
+def test_production_moved_twice_and_each_time_by_an_approved_decision(told: Told) -> None:
+    catalog = Catalog.open(str(told.folder / "catalog"))
+    moves = catalog.history("nycflights", "production")
+    assert [str(move.who) for move in moves] == ["ada@example.org (declared)"] * 2
+    for move in moves:
+        assert move.attestation is not None
+        [answer] = move.attestation["predicate"]["stagegate"]["approvals"]
+        assert answer["approver"]["name"] == "grace@example.org"
+    assert [move.digest for move in catalog.history("nycflights", "pilot")] == [move.digest for move in moves]
+
+
+def test_the_refused_delivery_was_staged_and_never_named_by_a_target(told: Told) -> None:
+    catalog = Catalog.open(str(told.folder / "catalog"))
+    staged = [move.digest for move in catalog.history("nycflights", "latest")]
+    promoted = [move.digest for move in catalog.history("nycflights", "production")]
+    assert len(staged) == 3
+    assert promoted == [staged[0], staged[2]]
+
+
+@pytest.mark.parametrize(
+    ("month", "check", "problem"),
+    [
+        ("2013-03", "schema", "departure_delay is new"),
+        ("2013-07", "expectations", "distance"),
+        ("2013-11", "coverage", "truncated"),
+    ],
+)
+@pytest.mark.parametrize("where", ["terminal", "page"])
+def test_each_defect_is_named_with_its_file_check_owner_and_fix(
+    told: Told, where: str, month: str, check: str, problem: str
+) -> None:
+    text = told.step(4) if where == "terminal" else (told.folder / "report.html").read_text()
+    start = text.index(file_name(month))
+    assert problem in text[start : start + 200]
+    assert text.rindex(check, 0, start) > 0
+    assert "data-eng@example.org" in text
+    if where == "terminal":
+        assert "→ " in text[start:]
+
+
+def test_the_consumer_finds_the_same_after_the_refusal_and_more_after_the_promotion(told: Told) -> None:
+    first, after_refusal, after_promotion = told.figures()
+    assert first == after_refusal != after_promotion
+    assert after_promotion.startswith("336,776 flights")
+
+
+def test_the_mended_delivery_says_what_it_saved(told: Told) -> None:
+    assert re.search(r"staged .* 1\.5 MB fetched and verified, 7\.2 MB \(82%\) saved", told.step(5))
+
+
+def test_what_it_says_to_type_next_works(told: Told) -> None:
+    lines = [line.strip() for line in told.output.partition("What to type next")[2].splitlines() if line.strip()]
+    assert len(lines) >= 5
+    done = subprocess.run(
+        ["sh", "-e", "-c", "\n".join(lines)], cwd=told.folder.parent, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("promote by ada@example.org") == 4
+
+
+def test_everything_lies_where_it_says(told: Told) -> None:
+    for what in ("report.html", "cache", "catalog", "logs"):
+        assert f".stagegate-demo/{what}" in told.step(6)
+        assert (told.folder / what).exists()
+    assert "Finished in state" in (told.folder / "logs" / "flows.log").read_text()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda one: one.name)
+def test_servers_end_with_a_demo_that_is_stopped(told: Told, sent: signal.Signals) -> None:
+    """Each in the folder of the one before, which it empties."""
+    mark = uuid4().hex
+    command = subprocess.Popen(
+        [COMMAND, "demo", "--folder", told.folder.with_name("stopped")],
+        env=_environment(mark),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _until(lambda: command.poll() is not None or _run(mark, "uvicorn", "weed server"))
+    command.send_signal(sent)
+    _, errors = command.communicate(timeout=20)
+    _until(lambda: not _marked(mark))
+    assert command.returncode == (130 if sent is signal.SIGINT else -sent), errors
+    assert "Traceback" not in errors
+
+
+def _run(mark: str, *programs: str) -> bool:
+    lines = _marked(mark).values()
+    return all(any(program in line for line in lines) for program in programs)
+
+
+def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_folder_that_is_not_a_demos_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="is not a demo's folder"), renewed(tmp_path):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
+    with (
+        renewed(tmp_path / "demo") as first,
+        pytest.raises(UsageError, match="Another demo runs"),
+        renewed(first.root),
+    ):
+        pass
+
+
+def test_a_folder_of_an_earlier_demo_is_emptied_also_of_read_only_folders(tmp_path: Path) -> None:
+    with renewed(tmp_path / "demo") as first:
+        view = first.cache / "views"
+        view.mkdir(parents=True)
+        (view / "file").write_bytes(b"")
+        view.chmod(0o555)
+    with renewed(tmp_path / "demo") as second:
+        assert sorted(place.name for place in second.root.iterdir()) == [MARKER, "logs", "servers"]
+
+
+def test_the_shipped_spec_loads_and_has_both_gates() -> None:
+    spec = read_spec(SHIPPED / "nycflights.yaml")
+    assert set(spec.gates) == {"pilot", "production"}
+    suites = {name: table.suite for name, table in spec.contract.tables.items()}
+    assert all(suite and suite["expectations"] for suite in suites.values())
+
+
+def test_deliveries_differ_in_the_three_months_only(tmp_path: Path) -> None:
+    flights = Flights()
+    first, mended = flights.first(), flights.mended()
+    assert list(first) == [file_name(month) for month in MONTHS]
+    assert set(flights.with_defects()) == set(mended) == {file_name(month) for month in DEFECTS}
+    rows = 0
+    for name, content in (first | mended).items():
+        (tmp_path / name).write_bytes(content)
+        rows += pq.read_metadata(tmp_path / name).num_rows
+    assert rows == 336_776
