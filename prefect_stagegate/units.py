@@ -86,3 +86,16 @@ def format_size(size: int) -> str:
     """
     unit = next(unit for unit, length in _BYTES.items() if unit == "B" or (size and size % length == 0))
     return f"{size // _BYTES[unit]}{unit}"
+
+
+def bytes_text(count: float) -> str:
+    """Write bytes for people, rounded.
+
+    >>> bytes_text(0), bytes_text(1500), bytes_text(2_340_000_000)
+    ('0 B', '1.5 kB', '2.3 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000:  # noqa: PLR2004 - the step between SI units
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} PB"

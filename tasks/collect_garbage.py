@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect_stagegate.cache.gc import Collection
 from prefect_stagegate.operations import maintain
-from prefect_stagegate.readiness.wording import bytes_text
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task
 from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.units import bytes_text
 
 
 @engine_task(lambda parameters: "look for garbage" if parameters["dry_run"] else "collect garbage")

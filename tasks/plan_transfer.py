@@ -9,10 +9,10 @@ from prefect_stagegate.operations import stage
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import Listed
-from prefect_stagegate.readiness.wording import bytes_text
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.units import bytes_text
 
 
 @engine_task(lambda parameters: f"plan the transfer of {spoken(parameters['spec'])}")

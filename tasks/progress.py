@@ -12,8 +12,8 @@ from uuid import UUID
 from prefect.artifacts import ProgressArtifact, update_progress_artifact
 
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.readiness.wording import bytes_text
 from prefect_stagegate.tasks.telling import in_a_run, run_log
+from prefect_stagegate.units import bytes_text
 
 INTERVAL = 2.0
 """Seconds between two updates, so that a transfer costs the API a call every two seconds however many files it has."""

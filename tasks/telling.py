@@ -13,7 +13,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from prefect_stagegate.model import Version
-from prefect_stagegate.readiness.wording import bytes_text
+from prefect_stagegate.units import bytes_text
 
 VERSION_STAGED = "stagegate.version.staged"
 """A version that the catalog had not known was staged. Payload: version, dataset, digest, files, bytes,

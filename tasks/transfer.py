@@ -9,11 +9,11 @@ from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import transfer_objects
-from prefect_stagegate.readiness.wording import bytes_text
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.units import bytes_text
 
 
 @engine_task(lambda parameters: f"transfer {spoken(parameters['spec'])}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.maintain import Verification, verify
-from prefect_stagegate.readiness.wording import bytes_text
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task
 from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.units import bytes_text
 
 
 @engine_task(lambda parameters: f"verify {parameters['dataset'] or 'the cache'}")

@@ -65,11 +65,17 @@ def _schema(found: Found) -> Answer:
 
 
 def _schema_findings(table: Table) -> list[Finding]:
-    """What is wrong with the columns of one table."""
-    if table.spec.columns and not table.opened:
-        unknown = "no file of it could be opened, so its columns are unknown"
-        return [Finding(f"table {table.name}", unknown, "See `coverage`.", Outcome.INCONCLUSIVE)]
-    return schema.findings(table.name, table.spec.columns, table.opened, table.problems)
+    """What is wrong with the columns of one table, and whether they could be seen at all."""
+    findings = schema.findings(table.name, table.spec.columns, table.opened, table.problems) if table.opened else []
+    if table.spec.columns and (unopened := len(table.listed) - len(table.opened)):
+        findings.append(_unknown(table, unopened, "could not be opened, so their columns are unknown"))
+    return findings
+
+
+def _unknown(table: Table, count: int, what: str) -> Finding:
+    """What nobody could look at is not known to be right."""
+    problem = f"{count} of {_count(len(table.listed), 'file')} {what}"
+    return Finding(f"table {table.name}", problem, "See `coverage`.", Outcome.INCONCLUSIVE)
 
 
 def _nonempty(found: Found) -> Answer:
@@ -111,6 +117,8 @@ def _expectations(found: Found) -> Answer:
     findings = [
         finding for table in with_suite for finding in expectation_findings(table, found.reports.get(table.name))
     ]
+    left_out = [(table, len(table.listed) - len(found.read(table))) for table in with_suite]
+    findings += [_unknown(table, count, "could not be judged") for table, count in left_out if count]
     verdicts = [judgement.verdict for report in found.reports.values() for judgement in report.judgements]
     asked = sum(table.expectations for table in with_suite)
     kept = verdicts.count(Verdict.PASSED)
@@ -120,7 +128,7 @@ def _expectations(found: Found) -> Answer:
         "failed": verdicts.count(Verdict.FAILED),
         "errored": verdicts.count(Verdict.ERRORED),
     }
-    rows = sum(found.rows_read(table) for table in with_suite)
+    rows = sum(file.rows for table in with_suite for file in found.read(table))
     summary = f"{kept} of {_count(asked, 'expectation')} hold over {_count(rows, 'row')}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"

@@ -53,7 +53,7 @@ def table_result(table: Table, found: Found) -> TableResult:
     return TableResult(
         name=table.name,
         files=len(table.listed),
-        rows=found.rows_read(table),
+        rows=sum(file.rows for file in found.read(table)),
         evaluated=len(verdicts) - verdicts.count(Verdict.ERRORED),
         failed=verdicts.count(Verdict.FAILED),
         passed=outcome in (Outcome.PASS, Outcome.WARN),

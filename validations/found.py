@@ -9,6 +9,7 @@ from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.validations.files import ProbedFiles
 from prefect_stagegate.validations.probes import REWRITE
 from prefect_stagegate.validations.records import TableReport
+from prefect_stagegate.validations.schema import TableFile
 from prefect_stagegate.validations.tables import Table
 
 ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.PASS)
@@ -42,8 +43,8 @@ class Found:
         """The files whose columns break the contract."""
         return {file.path for table in self.tables for file in table.opened if table.breaks_schema(file.path)}
 
-    def rows_read(self, table: Table) -> int:
-        """Rows of the files that the table's suite was run over to the end."""
+    def read(self, table: Table) -> list[TableFile]:
+        """The files that the table's suite was run over to the end."""
         report = self.reports.get(table.name)
         unread = {file for file, _ in report.unreadable} if report else set()
-        return sum(file.rows for file in table.judged if file.path not in unread)
+        return [file for file in table.judged if file.path not in unread]

@@ -39,10 +39,6 @@ class Places:
         return open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
 
 
-STEP = 1024
-"""From one binary unit to the next."""
-
-
 def print_json(value: Any) -> None:
     """Write a value of dataclasses, dictionaries and lists to standard output."""
     import orjson
@@ -53,20 +49,6 @@ def print_json(value: Any) -> None:
 def say(text: str = "") -> None:
     """Print one line for people."""
     print(text)
-
-
-def size(count: int) -> str:
-    """Bytes for people, in binary units.
-
-    >>> size(999), size(1_500_000), size(0)
-    ('999 B', '1.4 MiB', '0 B')
-    """
-    value = float(count)
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= STEP and len(units) > 1:
-        value /= STEP
-        units.pop(0)
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def short(digest: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from prefect_stagegate.cli.app import INTERRUPTED
 from prefect_stagegate.cli.common import Debug
 from prefect_stagegate.demo import run
 
@@ -22,4 +24,8 @@ def demo(*, folder: Folder = Path(".stagegate-demo"), debug: Debug = False) -> N
 
     Example: stagegate demo --folder /tmp/stagegate-demo
     """
-    run(folder)
+    try:
+        run(folder)
+    except KeyboardInterrupt:
+        print("stagegate: interrupted; both servers are stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -86,8 +86,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Gather the evidence that a gate requires, decide, and record the decision.
 
-    Evidence that still holds is used again; `--plan` tells which. Exits with 0 when the gate accepts, 1 when it refuses,
-    3 when it can't tell, 4 when only an approval is missing.
+    Evidence that still holds is used again; `--plan` tells which. Exits with 0 when the gate accepts, 1 when it
+    refuses, 3 when it can't tell, 4 when only an approval is missing.
 
     Examples: stagegate check nycflights --gate pilot; stagegate check nycflights@pilot --gate production --html r.html
 

@@ -10,10 +10,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, short, size
+from prefect_stagegate.cli.common import Json, Places, print_json, say, short
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
+from prefect_stagegate.units import bytes_text
 
 
 def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | None = None) -> None:
@@ -40,7 +41,9 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
             f"{lease.what or lease.kind} (pid {lease.pid}) since {lease.since[:19]}" for lease in line.leases
         )
         refs = ", ".join(line.refs) or "-"
-        table.add_row(line.dataset, short(line.digest), refs, str(line.files), size(line.bytes), here, held or "-")
+        table.add_row(
+            line.dataset, short(line.digest), refs, str(line.files), bytes_text(line.bytes), here, held or "-"
+        )
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
 
 
@@ -72,9 +75,9 @@ def show(
         print_json(asdict(line) | {"entries": [asdict(entry) for entry in manifest.entries()]})
     else:
         say(f"{line.dataset}@{line.digest}")
-        say(f"{line.files} files, {size(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+        say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         for entry in manifest.entries():
-            say(f"{size(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
+            say(f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
 
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
@@ -98,7 +101,7 @@ def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = N
         return
     count = 0
     for count, change in enumerate(changes, start=1):  # noqa: B007 - counts what a stream held
-        sizes = " → ".join(size(entry.size) for entry in (change.old, change.new) if entry)
+        sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
         say(f"{_SIGNS[change.change]} {change.path}  {sizes}")
     say(f"{count} entries differ." if count else "The two are the same.")
 

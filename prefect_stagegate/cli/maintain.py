@@ -8,10 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, size
+from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import maintain
+from prefect_stagegate.units import bytes_text
 
 
 def verify(
@@ -42,7 +43,7 @@ def verify(
             say(f"{damage.dataset}@{damage.digest}  {damage.finding.subject}: {damage.finding.problem}")
         done = "repaired" if result.repaired else "damaged"
         found = f"{len(result.damaged)} files {done}" if result.damaged else "nothing is damaged"
-        say(f"{result.versions} versions, {result.files} files, {size(result.bytes)} hashed: {found}.")
+        say(f"{result.versions} versions, {result.files} files, {bytes_text(result.bytes)} hashed: {found}.")
         if result.damaged and not result.repaired:
             say("Run `stagegate verify --repair` to fetch them again.")
     if result.damaged and not result.repaired:
@@ -66,7 +67,7 @@ def gc(
     for version in found.versions:
         say(version)
     verb = "would go" if dry_run else "gone"
-    say(f"{len(found.versions)} versions and {found.blobs} blobs {verb}, {size(found.bytes)}.")
+    say(f"{len(found.versions)} versions and {found.blobs} blobs {verb}, {bytes_text(found.bytes)}.")
     for reason in found.kept:
         say(f"kept: {reason}")
 

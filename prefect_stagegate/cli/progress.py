@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from prefect_stagegate.cli.common import size as sized
 from prefect_stagegate.model import Receipt
+from prefect_stagegate.units import bytes_text
 
 LINE_SECONDS = 10.0
 """Between two plain lines."""
@@ -90,5 +90,6 @@ class _Lines:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LINE_SECONDS
-        moved = f"{sized(totals.bytes_moved)} fetched, {sized(totals.bytes_reused)} reused of {sized(totals.bytes)}"
-        print(f"{self._title}: {totals.objects_done}/{totals.objects} objects, {moved}", file=sys.stderr)
+        moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
+        objects = f"{totals.objects_done}/{totals.objects} objects"
+        print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, size
+from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Action, Address, Version
@@ -15,6 +15,7 @@ from prefect_stagegate.operations import address
 from prefect_stagegate.operations import stage as job
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import bytes_text
 
 
 def stage(
@@ -51,8 +52,8 @@ def stage(
 
 def _tell(version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
-    fetched, reused = size(version.bytes_fetched), size(version.bytes_reused)
-    say(f"{version.files} files, {size(version.bytes)}: fetched {fetched}, reused {reused}")
+    fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
+    say(f"{version.files} files, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
 
 
@@ -67,9 +68,9 @@ def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:
         if json:
             lines.append({"action": planned.action, "path": planned.path, "size": planned.object.size})
         else:
-            say(f"{planned.action:<6} {size(planned.object.size):>12}  {planned.path}")
+            say(f"{planned.action:<6} {bytes_text(planned.object.size):>12}  {planned.path}")
     if json:
         print_json({"dataset": named.dataset, "objects": lines, "bytes_to_fetch": totals[Action.FETCH][1]})
         return
     for action, (count, total) in totals.items():
-        say(f"{action}: {count} objects, {size(total)}")
+        say(f"{action}: {count} objects, {bytes_text(total)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect_stagegate.demo.passage import Passage
 from prefect_stagegate.demo.story import Story
 from prefect_stagegate.model import Decision, Outcome, Version
-from prefect_stagegate.readiness.wording import bytes_text, digest_text
+from prefect_stagegate.readiness.wording import digest_text
+from prefect_stagegate.units import bytes_text
 
 
 def tell(story: Story, passage: Passage) -> None:
@@ -37,4 +38,4 @@ def _accepted(decision: Decision, below: Decision | None) -> str:
     if below:
         return f"{text}, and what {below.target} requires"
     figures = next((answer.summary for answer in passed if answer.check == "expectations"), "")
-    return f"{text};\n{figures}"
+    return f"{text}\n{figures}"

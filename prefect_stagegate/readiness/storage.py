@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import Answer, Parameters, check
 from prefect_stagegate.readiness.question import Question, Volume
-from prefect_stagegate.readiness.wording import bytes_text
+from prefect_stagegate.units import bytes_text
 
 HOLDS = timedelta(minutes=5)
 """A volume that others write to too can fill up in minutes."""

@@ -9,19 +9,6 @@ SHOWN = 5
 """Names that a sentence lists before it says how many more there are."""
 
 
-def bytes_text(count: float) -> str:
-    """A number of bytes.
-
-    >>> bytes_text(0), bytes_text(1500), bytes_text(2_340_000_000)
-    ('0 B', '1.5 kB', '2.3 GB')
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000:  # noqa: PLR2004 - the step between SI units
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} PB"
-
-
 def age_text(age: timedelta) -> str:
     """A length of time, in the largest unit that leaves a figure of two digits or more.
 

@@ -106,3 +106,16 @@ def test_all_mistakes_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         validate(tmp_path, [], contract, dataset="d", digest="sha256:0")
     assert [problem.partition("did you mean ")[2] for problem in caught.value.problems] == ["'double'?", "'int'?"]
+
+
+@pytest.mark.parametrize("check", ["schema", "expectations"])
+def test_a_file_that_could_not_be_read_leaves_the_other_checks_undecided_too(check: str) -> None:
+    _, probed = table(files=3)
+    del probed.facts["01.parquet"]
+    probed.defects["01.parquet"] = Finding("01.parquet", "truncated", "Write it again.")
+    spec = TableSpec.model_validate({"files": "*.parquet", "suite": SUITE, "columns": {"x": "int"}})
+    judged = TableReport("t", (judgement("critical", Verdict.PASSED),))
+    found = Found(probed, [examine("t", spec, probed)], {"t": judged})
+    answer = {item.check: item for item in gather(found, digest="sha256:0", at="now")}[check]
+    assert answer.outcome is Outcome.INCONCLUSIVE
+    assert any("1 of 3 files" in finding.problem for finding in answer.findings)
