@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +37,8 @@ CREATE TABLE IF NOT EXISTS pins (
 CREATE INDEX IF NOT EXISTS unsynced ON pins (boot) WHERE durable = 0;
 PRAGMA user_version = 1;
 """
-_INSERT = "INTO pins VALUES ((SELECT id FROM sources WHERE identity = ?), ?, ?, ?, ?, ?, ?)"
+_BATCH = 500
+"""Rows of one statement."""
 _RECALL = """
 SELECT digest FROM pins WHERE source = (SELECT id FROM sources WHERE identity = ?)
 AND key = ? AND pin = ? AND size = ? AND (durable OR boot = ?)
@@ -90,11 +92,11 @@ class PinMemory:
 
     def remember(self, rows: Iterable[Row]) -> None:
         """Note what pins name, in one transaction."""
-        self._write("INSERT OR REPLACE " + _INSERT, rows, durable=False)
+        self._write("INSERT OR REPLACE", rows, durable=False)
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Note what a catalog knows about pins. Such rows promise no blob, so no sync needs to follow them."""
-        self._write("INSERT OR IGNORE " + _INSERT, rows, durable=True)
+        self._write("INSERT OR IGNORE", rows, durable=True)
 
     def forget(self, digests: Iterable[str]) -> None:
         """Drop every row that names one of these digests."""
@@ -118,15 +120,21 @@ class PinMemory:
         found = database.execute(_RECALL, (identity, listed.key, str(listed.pin), listed.size, self._boot)).fetchone()
         return f"blake3:{found[0].hex()}" if found else None
 
-    def _write(self, statement: str, rows: Iterable[Row], *, durable: bool) -> None:
+    def _write(self, verb: str, rows: Iterable[Row], *, durable: bool) -> None:
         def write(database: sqlite3.Connection) -> None:
             self._notice_others(database)
-            known: set[str] = set()
-            for identity, key, pin, size, digest in rows:
-                if identity not in known:
-                    database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
-                    known.add(identity)
-                database.execute(statement, (identity, key, str(pin), size, _packed(digest), self._boot, durable))
+            ids: dict[str, int] = {}
+            stream = iter(rows)
+            while batch := list(islice(stream, _BATCH)):
+                for identity in {row[0] for row in batch} - ids.keys():
+                    ids[identity] = _source_id(database, identity)
+                values = (
+                    (ids[identity], key, str(pin), size, _packed(digest), self._boot, durable)
+                    for identity, key, pin, size, digest in batch
+                )
+                # One statement: between two, a thread of a busy transfer would wait for the interpreter each time.
+                rows_of_marks = ",".join(["(?,?,?,?,?,?,?)"] * len(batch))
+                database.execute(f"{verb} INTO pins VALUES {rows_of_marks}", [*chain.from_iterable(values)])
 
         self._transact(_WRITE, write)
 
@@ -192,6 +200,12 @@ class PinMemory:
             self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
         except OSError as error:
             raise cache_error(error, "remove the damaged pin memory", self._path) from error
+
+
+def _source_id(database: sqlite3.Connection, identity: str) -> int:
+    database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
+    (found,) = database.execute("SELECT id FROM sources WHERE identity = ?", (identity,)).fetchone()
+    return int(found)
 
 
 def _packed(digest: str) -> bytes:
