@@ -8,13 +8,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say, short
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
 from prefect_stagegate.units import bytes_text
+
+UNBROKEN = 1000
+"""Columns of a line that goes to a program or a file, which needs no breaks."""
 
 
 def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | None = None) -> None:
@@ -34,7 +37,8 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
     if not lines:
         say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
         return
-    table = Table("dataset", "version", "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
+    version = Column("version", no_wrap=True)  # what one copies is never cut
+    table = Table("dataset", version, "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
         held = ", ".join(
@@ -44,7 +48,7 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
         table.add_row(
             line.dataset, short(line.digest), refs, str(line.files), bytes_text(line.bytes), here, held or "-"
         )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
 
 
 def show(

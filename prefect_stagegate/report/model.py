@@ -219,7 +219,9 @@ def _steps(decision: Decision, rows: tuple[Row, ...]) -> tuple[str, ...]:
     if decision.accepted:
         return (f"stagegate promote {version} --to {decision.target}",)
     deciding = _deciding(decision, rows)
-    fixes = dict.fromkeys(finding.fix for row in deciding for finding in row.findings if finding.fix)
+    # What is only a consequence, such as a column that is unknown because its file is cut short, has no fix of its own.
+    decided = [finding for row in deciding for finding in row.findings if finding.outcome is row.outcome]
+    fixes = dict.fromkeys(finding.fix for finding in decided if finding.fix)
     steps = list(fixes)[:STEPS]
     if len(fixes) > STEPS:
         steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
