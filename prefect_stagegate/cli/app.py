@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group
@@ -15,6 +17,8 @@ from prefect_stagegate.errors import ExitCode, StagegateError
 
 INTERRUPTED = 130
 """What shells give a command that Ctrl-C ended."""
+BROKEN_PIPE = 141
+"""What shells give a command whose reader left; no answer that scripts could take for a gate's."""
 TERMINATED = 143
 """What shells give a command that SIGTERM ended."""
 
@@ -75,20 +79,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # As Ctrl-C does, SIGTERM unwinds the stack, so that leases and claims are given up rather than found dead.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal can't write is no error
+    try:
+        _run(words, debug=debug)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does; point stdout elsewhere so that Python's exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
+def _run(words: list[str], *, debug: bool) -> None:
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _fail(f"{error}\nTry `stagegate {' '.join(words[:1])} --help`.", ExitCode.USAGE)
-    except StagegateError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted; what was fetched is kept, so the same command goes on from here", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output left, as `head` does; point stdout elsewhere so that Python's exit stays silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.PASS)
+        raise
+    except StagegateError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
+        if debug:
+            traceback.print_exc()
+        hint = "Run it again with --debug and report what that shows."
+        _fail(f"an error that nobody foresaw: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR)
+    finally:
+        sys.stdout.flush()  # here, where a reader that left is noticed, and not when Python ends
 
 
 def _fail(text: str, code: int) -> None:

@@ -103,21 +103,21 @@ def check(  # noqa: PLR0913 - one parameter a flag
         return
     decision = checking.check(where, what, gate, spec=spec)
     report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
-    for path, written in ((html, to_html), (markdown, to_markdown), (junit, to_junit)):
-        if path:
-            _write(path, written(report))
     if json:
         say(to_json(report).rstrip())
     elif sys.stdout.isatty():
         Console().print(to_rich(report), crop=False)
     else:
         say(to_text(report).rstrip())
+    for path, written in ((html, to_html), (markdown, to_markdown), (junit, to_junit)):
+        if path:
+            _write(path, written(report))
     sys.exit(_CODES[decision.outcome])
 
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"The report can't be written to {path}: {error.strerror}") from error
 

@@ -127,4 +127,4 @@ def history(address: str, /, *, json: Json = False, places: Places | None = None
     for move in moves:
         withdrawn = f", withdrew {short(move.withdrawn)}" if move.withdrawn else ""
         reason = f": {move.reason}" if move.reason else ""
-        say(f"{move.at[:19]}Z  {move.ref:<12} {short(move.digest)}  {move.action} by {move.who}{withdrawn}{reason}")
+        say(f"{move.at[:19]}Z  {move.ref:<12} {move.digest}  {move.action} by {move.who}{withdrawn}{reason}")

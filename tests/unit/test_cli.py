@@ -81,6 +81,40 @@ def test_json_of_an_empty_place_is_json(run_stagegate: Run) -> None:
     assert {"freshness", "dcgm"} <= {check["name"] for check in checks}
 
 
+def test_an_error_that_nobody_foresaw_is_no_gate_s_refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("prefect_stagegate.cli.describe.known_checks", broken)
+    with pytest.raises(SystemExit) as caught:
+        main(["schema"])
+    assert caught.value.code == 3
+    assert "RuntimeError: boom" in capsys.readouterr().err
+
+
+def test_the_exit_code_is_the_same_with_debug(run_stagegate: Run) -> None:
+    result = run_stagegate("show", "things", "--debug")
+    assert (result.returncode, result.stderr.count("Traceback")) == (2, 1)
+
+
+def test_a_reader_that_leaves_early_reads_no_acceptance_from_the_exit_code(run_stagegate: Run) -> None:
+    stagegate = Path(sys.executable).with_name("stagegate")
+    command = f"set -o pipefail; {stagegate} schema | true"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (141, "")
+
+
+def test_a_name_that_the_terminal_cannot_write_is_no_error(tmp_path: Path, run_stagegate: Run) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/ü.csv").write_text("")
+    (tmp_path / "s.json").write_text('{"stagegate": 1, "dataset": "things", "sources": [{"url": "nas/"}]}')
+    assert run_stagegate("stage", "s.json").returncode == 0
+    result = run_stagegate("show", "things", env={"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stdout.splitlines()[-1].split()[-1]) == (0, "\\xfc.csv")
+
+
 def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> None:
     committed = Path(__file__).parents[2] / "docs/stagegate.schema.json"
     assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
