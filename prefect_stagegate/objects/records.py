@@ -9,9 +9,6 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.objects.options import translate
 from prefect_stagegate.objects.store import ObjectStore, memory_store, open_s3, s3_place
 
-RETRIES = 3
-"""How often one request is repeated: a catalog's requests are few, and no transfer watches over them."""
-
 _in_memory: dict[str, ObjectStore] = {}
 
 
@@ -63,5 +60,5 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[ObjectStore, str]:
         settings, left = translate(options)
         if left:
             raise UsageError(f"The option {left[0]!r} can't be used for a catalog", hint="Leave it out.", source=url)
-        return open_s3(place, settings, retries=RETRIES), place.key
+        return open_s3(place, settings), place.key
     raise UsageError(f"A catalog can't be kept at {scheme}://", hint="Use a folder or an s3:// URL.")

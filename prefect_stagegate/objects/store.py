@@ -1,8 +1,8 @@
 """One bucket, and the few calls that this package makes to it. Every error that leaves here is one of errors.py.
 
-obstore's own retries are off unless asked for, because a transfer retries by a budget of its own. There is no limit on
-the whole time of a request, which would kill slow but progressing reads: a connection must be made, and each next byte
-must come, within its time.
+Reads are not repeated here, because a transfer does that by a budget of its own; listings and small requests are. There
+is no limit on the whole time of a request, which would kill slow but progressing reads: a connection must be made, and
+each next byte must come, within its time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from prefect_stagegate.objects.options import S3Settings
 CONNECT_SECONDS = 5
 IDLE_SECONDS = 30.0
 """How long a read may stand still before it is given up."""
+RETRIES = 3
+"""How often obstore repeats a request that is no read of an object's bytes."""
 PAGE = 1000
 """Objects that a store lists at once."""
 WHOLE = 1 << 20
@@ -75,13 +77,15 @@ class ObjectStore:
     """The calls to one bucket.
 
     Args:
-        store: obstore's own.
+        store: obstore's own, which repeats failed requests.
+        reader: The same bucket, without repeating.
         url: How people should see it, without credentials; errors name it.
         endpoint: The server's address; tells two servers with a bucket of one name apart.
     """
 
-    def __init__(self, store: Any, url: str, endpoint: str) -> None:
+    def __init__(self, store: Any, reader: Any, url: str, endpoint: str) -> None:
         self._store = store
+        self._reader = reader
         self.url = url
         self.endpoint = endpoint
 
@@ -128,7 +132,7 @@ class ObjectStore:
         if etag:
             options["if_match"] = f'"{etag}"'
         try:
-            result = obstore.get(self._store, key, options=options)  # type: ignore[arg-type]
+            result = obstore.get(self._reader, key, options=options)  # type: ignore[arg-type]
             if end - start <= WHOLE:
                 yield result.bytes()
             else:
@@ -202,16 +206,16 @@ def _listed(meta: Any) -> Listed:
 
 def memory_store(url: str) -> ObjectStore:
     """A store that lives in this process, for tests and trials."""
-    return ObjectStore(MemoryStore(), url, "memory")
+    store = MemoryStore()
+    return ObjectStore(store, store, url, "memory")
 
 
-def open_s3(place: Place, settings: S3Settings, *, retries: int = 0, idle: float = IDLE_SECONDS) -> ObjectStore:
+def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -> ObjectStore:
     """Open a bucket. Nothing is asked of the server yet.
 
     Args:
         place: The bucket; the key is not used.
         settings: What the options say; the environment and the AWS files fill in what they leave open.
-        retries: How often obstore itself repeats a failed request.
         idle: Seconds without a byte after which a read is given up.
 
     Raises:
@@ -221,14 +225,18 @@ def open_s3(place: Place, settings: S3Settings, *, retries: int = 0, idle: float
     url = f"s3://{place.bucket}/"
     found = resolve(settings, url=url)
     endpoint = _endpoint(found.settings)
-    store = S3Store(
-        place.bucket,
-        config=_config(found, endpoint, place.bucket),  # type: ignore[arg-type]
-        client_options=_client(found.settings, endpoint, idle),  # type: ignore[arg-type]
-        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
-        credential_provider=found.provider,  # type: ignore[arg-type]
-    )
-    return ObjectStore(store, url, endpoint or "AWS")
+    client = _client(found.settings, endpoint, idle)
+
+    def store(retries: int) -> S3Store:
+        return S3Store(
+            place.bucket,
+            config=_config(found, endpoint, place.bucket),  # type: ignore[arg-type]
+            client_options=client,  # type: ignore[arg-type]
+            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
+            credential_provider=found.provider,  # type: ignore[arg-type]
+        )
+
+    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS")
 
 
 def _endpoint(settings: S3Settings) -> str:

@@ -72,10 +72,14 @@ class FaultProxy:
 
     upstream: str
     delay: float = 0.0
+    adds: dict[str, str] = field(default_factory=dict)
+    """Headers that every answer gets."""
     fetches: list[Fetch] = field(default_factory=list)
     """Every GET of an object, whatever became of it."""
     bytes: int = 0
     """Bytes of objects that were sent whole or in part."""
+    listings: list[int] = field(default_factory=list)
+    """Statuses that the next listings are answered with instead of asking the server."""
     requests: int = 0
     """All requests, listings and HEADs included."""
     _script: Callable[[Fetch], Fault | None] = field(default=lambda _: None)
@@ -134,6 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         is_object = self.command == "GET" and url.path.count("/") > 1 and "list-type" not in url.query
         self.proxy.count(requests=1)
         fault = self.proxy.begin(url.path, self.headers.get("Range", "")) if is_object else None
+        if "list-type" in url.query and self.proxy.listings:
+            self._answer(self.proxy.listings.pop(0), {}, b"")
+            return
         if self.proxy.delay:
             time.sleep(self.proxy.delay)
         if isinstance(fault, Status):
@@ -170,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes, *, length: int = 0) -> None:
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, **self.proxy.adds}.items():
             self.send_header(name, value)
         if "content-length" not in (name.lower() for name in headers):
             self.send_header("Content-Length", str(length or len(body)))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.errors import Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
+from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.intake import Done, Intake
@@ -168,7 +168,8 @@ class Engine:
         try:
             done = step()
         except BaseException as error:
-            first = parted.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged))
+            # What a volume failed to write or sync may look whole and not be.
+            first = parted.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged | CacheError))
             self._schedule.ended(parted)
             if first:
                 raise

@@ -177,6 +177,18 @@ def test_a_body_of_the_wrong_length_is_refused(cache: Cache, data: bytes, change
     assert contents(cache) == {}
 
 
+def test_what_a_killed_stager_left_of_a_small_object_is_written_over(cache: Cache) -> None:
+    source = ScriptedSource({"a": SMALL})
+    listed = source.find("a")
+    claim = cache.blobs.claim(source.identity, listed.key, str(listed.pin), str(listed.size))
+    assert claim
+    os.pwrite(claim.file, os.urandom(3 * len(SMALL)), 0)
+    os.close(claim.file)  # as a kill does
+    list(fetch_all(source, cache, limits=LIMITS))
+    assert contents(cache) == {digest(SMALL): SMALL}
+    assert list(cache.layout.ingest.iterdir()) == []
+
+
 def test_a_planned_digest_must_come_out(cache: Cache) -> None:
     source = ScriptedSource({"a": SMALL})
     planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH, digest(b"something else"))]

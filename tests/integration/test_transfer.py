@@ -300,6 +300,23 @@ def test_a_simple_etag_is_the_md5_of_the_bytes(bucket: str, options: dict[str, s
     assert one.checksums == (("md5", hashlib.md5(SMALL["small/00.bin"], usedforsecurity=False).hexdigest()),)
 
 
+def test_a_listing_that_fails_now_and_then_is_asked_for_again(
+    bucket: str, options: dict[str, str], proxy: FaultProxy
+) -> None:
+    proxy.listings += [503, 500]
+    assert len(list(open_source(bucket, options).list())) == len(SMALL) + len(LARGE)
+
+
+def test_an_object_that_kms_encrypted_is_not_measured_by_its_etag(
+    bucket: str, options: dict[str, str], cache: Cache, proxy: FaultProxy
+) -> None:
+    # The flipped byte stands for an etag that is no MD5; the header is how S3 says why.
+    proxy.break_with(lambda _: Flip(7))
+    proxy.adds["x-amz-server-side-encryption"] = "aws:kms"
+    (receipt,) = fetch_all(open_source(f"{bucket}/small/00.bin", options), cache)
+    assert receipt.proof == "computed"
+
+
 def test_memory_is_bounded_whatever_the_size_of_objects(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     url, block = seaweedfs.bucket("transfer-memory"), os.urandom(8 << 20)
     for number in range(2):
