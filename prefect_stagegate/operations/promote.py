@@ -6,10 +6,18 @@ from prefect_stagegate.catalog import RefAction, withdrawn
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Promotion
+from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
+from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.attest import decision_of
+from prefect_stagegate.readiness.run import binding
 from prefect_stagegate.spec import Gate
+
+_MAY_DIFFER = {"environment", "node", "accepted"}
+"""Bindings that don't matter between decision and promotion: those who promote seldom sit where the checks ran, and
+a rollback meanwhile found its way back."""
 
 
 def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = False) -> Promotion:
@@ -22,15 +30,15 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
         reinstate: Let a version in again that a rollback withdrew.
 
     Raises:
-        GateFailed: The gate refused the version, judged another policy, or its acceptance expired.
+        GateFailed: The gate refused the version, judged another policy, or its acceptance holds no more.
         WaitingForApproval: Only an approval is missing.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
     version, policy = for_gate(where, address, to)
     dataset, digest = version.dataset, version.digest
     statement = where.catalog.attestation(dataset, digest, to)
-    decision = decision_of(statement) if statement else None
-    _require_acceptance(dataset, digest, policy, decision)
+    decision = _require_acceptance(dataset, digest, policy, decision_of(statement) if statement else None)
+    _require_same_facts(where, version, policy, decision)
     entries = where.catalog.history(dataset, to)
     taken = withdrawn(entries).get(digest)
     if taken and not reinstate:
@@ -49,8 +57,8 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     return Promotion(dataset, to, digest, head.digest if head else "")
 
 
-def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decision | None) -> None:
-    """Raise unless the decision lets this version through now."""
+def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decision | None) -> Decision:
+    """Give the decision when it lets this version through now, else raise."""
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
     if decision is None:
         raise GateFailed(f"The gate {policy.target} was never asked about {dataset}@{digest}", hint=again)
@@ -69,6 +77,26 @@ def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decis
         raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
     if decision.expires and decision.expires <= stamp(now()):
         raise GateFailed(f"The acceptance of {dataset}@{digest} expired at {decision.expires}", hint=again)
+    return decision
+
+
+def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision: Decision) -> None:
+    """Raise when something that the catalog holds, and that a check depended on, is another one by now.
+
+    A later answer to the request, for example, another version at the gate below, or another spec.
+    """
+    question = ask_about(where, version, policy)
+    required = {asked.check: asked for asked in policy.requirements}
+    for answer in decision.checks:
+        current = binding(CHECKS[answer.check], required[answer.check], question)
+        changed = {name for name in current if current[name] != answer.binding.get(name)} - _MAY_DIFFER
+        if changed:
+            raise GateFailed(
+                f"{version.dataset}@{version.digest} was accepted for {policy.target}, and what {answer.check} depends "
+                f"on changed since: {', '.join(sorted(changed))}",
+                hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
+                dataset=version.dataset,
+            )
 
 
 class _Undecided(StagegateError):

@@ -154,6 +154,39 @@ def test_a_changed_policy_ends_the_acceptance(place: Place) -> None:
         promote(place.node(), THINGS, "pilot")
 
 
+def test_an_answer_that_came_after_the_acceptance_ends_it(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    assert check(place.node(), THINGS, "production").accepted
+    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong after all")
+    with pytest.raises(GateFailed, match="approval depends on changed since: answers"):
+        promote(place.node(), THINGS, "production")
+
+
+def test_a_version_that_the_gate_below_gave_up_is_not_promoted_on_an_earlier_acceptance(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    bad = place.deliver("two")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    assert check(place.node(), THINGS, "production").accepted
+    rollback(place.node(), Address("things", "pilot"), reason="loss went up")
+    with pytest.raises(GateFailed, match="digest depends on changed since: below"):
+        promote(place.node(), Address("things", bad.digest), "production")
+
+
+def test_who_promotes_may_sit_at_another_node_than_the_checks_ran_at(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.deliver("one", gates={"pilot": {"require": ["license", {"space": {"warn": 1.0, "fail": 1.0}}]}})
+    assert check(place.node(), THINGS, "pilot").accepted
+    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    assert promote(place.node(name="other"), THINGS, "pilot").ref == "pilot"
+
+
 def test_the_newest_decision_counts(place: Place) -> None:
     place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
