@@ -17,8 +17,8 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.views import Views, remove_tree
 
-SCRATCH = ("view-", "ref-", "format-")
-"""What the names in `ingest/` begin with that no later run can go on with."""
+VIEW = "view-"
+"""What the names in `ingest/` begin with that only writers make, and that no later run can go on with."""
 RESUME_SECONDS = 24 * 3600
 """How long a half-fetched object waits for a run that resumes it."""
 
@@ -39,7 +39,8 @@ class Collection:
 def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
     """Remove what no ref, lease or pin needs.
 
-    While a writer lives, blobs stay: it may be about to link them.
+    While a writer lives, blobs stay, for it may be about to link them, and so do the views of its dataset: one of them
+    may be what it just made, and no ref names it yet.
 
     Raises:
         CacheError: The cache can't be changed.
@@ -48,9 +49,9 @@ def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
     with explained("collect garbage", layout.root):
         with Leases(layout).frozen() as leases:
             needed = _named(refs) | {(lease.dataset, lease.digest) for lease in leases}
-            doomed = [view for view in views.all() if view not in needed]
+            writers = {lease.dataset for lease in leases if lease.kind is LeaseKind.WRITER}
+            doomed = [view for view in views.all() if view not in needed and view[0] not in writers]
             held = _inodes(layout, [view for view in views.all() if view in needed])
-            writers = [lease for lease in leases if lease.kind is LeaseKind.WRITER]
             blobs = [] if writers else [path for path in _blobs(layout) if path.stat().st_ino not in held]
             size = sum(path.stat().st_size for path in blobs)
             strays = [] if writers else list(_strays(layout))
@@ -83,9 +84,9 @@ def _blobs(layout: Layout) -> Iterator[Path]:
 
 
 def _strays(layout: Layout) -> Iterator[Path]:
-    """What dead writers left: scratch files at once, half-fetched objects after a day in which nobody resumed them."""
+    """What dead writers left: half-built views at once, all else after a day in which nobody went on with it."""
     for path in layout.ingest.iterdir():
-        if path.name.startswith(SCRATCH) or time.time() - path.lstat().st_mtime > RESUME_SECONDS:
+        if path.name.startswith(VIEW) or time.time() - path.lstat().st_mtime > RESUME_SECONDS:
             yield path
 
 

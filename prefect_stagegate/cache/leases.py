@@ -62,7 +62,8 @@ class Leases:
         try:
             yield lease
         finally:
-            (self._layout.leases / lease.id).unlink(missing_ok=True)
+            if os.getpid() == lease.pid:  # a forked child that ends doesn't end its parent's reading
+                (self._layout.leases / lease.id).unlink(missing_ok=True)
             os.close(descriptor)
 
     def pin(self, dataset: str, digest: str, what: str = "") -> Lease:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import Address, Validation
 from prefect_stagegate.operations.address import Named, SpecLike, resolve
-from prefect_stagegate.operations.read import hold_dataset
 from prefect_stagegate.operations.stage import bring
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate as run_contract
@@ -30,12 +30,17 @@ def validate(where: Workspace, named: SpecLike | Address, *, spec: SpecLike | No
 def validate_version(where: Workspace, version: Named) -> Validation:
     """Run the contract on a version that is resolved already."""
     address = Address(version.dataset, version.digest)
-    if where.cache.views.path(version.dataset, version.digest) is None:
-        bring(where, address)
-    with hold_dataset(where.cache, address, "validate") as held:
-        found = _run(where, version, held.path)
+    # Held before it is looked for or brought, so that no collection comes between.
+    with where.cache.leases.hold(LeaseKind.READER, address.dataset, address.digest, "validate"):
+        view = where.cache.views.path(address.dataset, address.digest) or _bring(where, address)
+        found = _run(where, version, view)
     where.catalog.put_evidence(version.dataset, version.digest, found.evidence)
     return found
+
+
+def _bring(where: Workspace, address: Address) -> Path:
+    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="validate"):
+        return bring(where, address).path
 
 
 def _run(where: Workspace, version: Named, view: Path) -> Validation:

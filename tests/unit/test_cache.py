@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,37 @@ def test_blobs_stay_while_a_writer_lives(cache: Cache) -> None:
         assert collect(cache.layout).blobs == 0
     assert cache.layout.blob(digest).exists()
     assert collect(cache.layout).blobs == 1
+
+
+def test_what_a_live_writer_just_made_stays_though_no_ref_names_it_yet(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"one"})
+    with cache.leases.hold(LeaseKind.WRITER, "flights"):
+        assert collect(cache.layout).versions == ()
+    with cache.leases.hold(LeaseKind.WRITER, "others"):
+        assert collect(cache.layout).versions == (f"flights@{V1}",)
+
+
+def test_a_ref_that_is_being_written_is_not_taken_for_a_stray(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def collect_meanwhile(scratch: Path, target: Path) -> Path:
+        collect(cache.layout)
+        return replace(scratch, target)
+
+    monkeypatch.setattr(Path, "replace", collect_meanwhile)
+    cache.refs.put("flights", "pilot", V1)
+    assert cache.refs.get("flights", "pilot") == V1
+
+
+def test_a_forked_child_that_ends_does_not_end_its_parent_s_lease(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"one"})
+    with cache.leases.hold(LeaseKind.READER, "flights", V1):
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            assert collect(cache.layout).versions == ()
+    if not child:
+        os._exit(0)
 
 
 def test_verification_names_what_differs(cache: Cache) -> None:
