@@ -8,6 +8,7 @@ from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForAppro
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Promotion
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
+from prefect_stagegate.operations.node_refs import follow
 from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
@@ -52,9 +53,9 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
         where.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=where.identity, attestation=statement
         )
-    if where.cache.views.path(dataset, digest):
-        where.cache.refs.put(dataset, to, digest)
-    return Promotion(dataset, to, digest, head.digest if head else "")
+    moved = Promotion(dataset, to, digest, head.digest if head else "")
+    follow(where, moved)
+    return moved
 
 
 def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decision | None) -> Decision:

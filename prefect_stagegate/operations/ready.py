@@ -8,6 +8,7 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError
 from prefect_stagegate.model import LATEST, Address, Version
+from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.stage import bring
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.attest import decision_of
@@ -41,7 +42,7 @@ def require_ready(
     accepted = _accepted(where, address)
     with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready"):
         version = bring(where, Address(address.dataset, accepted.digest), progress=progress, cancel=cancel)
-        where.cache.refs.put(address.dataset, target, accepted.digest)
+        point(where, address.dataset, target, accepted.digest)
     return version
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.model import Address, Promotion
+from prefect_stagegate.model import LATEST, Address, Promotion
+from prefect_stagegate.operations.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -21,15 +22,16 @@ def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -
         UsageError: The address names no target, or there is no reason, or nothing to return to.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
-    if not address.ref or address.digest:
+    if address.ref in ("", LATEST) or address.digest:
         raise UsageError(
             f"{address} names no target", hint="Name one, as in `stagegate rollback nycflights@production`."
         )
     if not reason.strip():
         raise UsageError("A rollback needs a reason", hint="Give one with --reason.")
     dataset, ref = address.dataset, address.ref
-    leaving = where.catalog.resolve(address)
+    where.catalog.resolve(address)  # tells what is known when there is no such ref
     entries = where.catalog.history(dataset, ref)
+    leaving = entries[-1].digest
     chosen = _choose(entries, leaving, to, address)
     where.catalog.manifest(dataset, chosen.digest)  # it must still be there
     where.catalog.move_ref(
@@ -43,9 +45,9 @@ def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -
         withdrawn=leaving,
         attestation=chosen.attestation,
     )
-    if where.cache.views.path(dataset, chosen.digest):
-        where.cache.refs.put(dataset, ref, chosen.digest)
-    return Promotion(dataset, ref, chosen.digest, leaving)
+    moved = Promotion(dataset, ref, chosen.digest, leaving)
+    follow(where, moved)
+    return moved
 
 
 def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
@@ -54,7 +56,9 @@ def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) ->
     chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
     if chosen is None:
         raise UnknownRef(
-            f"{address} never named {to}" if to else f"{address} has no earlier version to return to",
+            f"{address} can't return to {to}: it never named it before, or withdrew it"
+            if to
+            else f"{address} has no earlier version to return to",
             hint=f"`stagegate history {address}` shows what it named.",
             dataset=address.dataset,
         )

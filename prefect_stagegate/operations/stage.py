@@ -21,6 +21,7 @@ from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import LATEST, Action, Address, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
 from prefect_stagegate.operations.ledger import Ledger, Paths
+from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.sources import Sources, open_sources
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import dataset_path, plan_object
@@ -153,7 +154,7 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt]) -
     dataset, digest = spec.dataset, sealed.digest
     view = where.cache.views.path(dataset, digest) or where.cache.views.publish(dataset, digest, ledger.entries())
     new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
-    where.cache.refs.put(dataset, LATEST, digest)
+    point(where, dataset, LATEST, digest)
     return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new)
 
 
@@ -182,7 +183,7 @@ def bring(
             fetched = sum(receipt.fetched for receipt in receipts)
         view = where.cache.views.publish(dataset, digest, manifest.entries())
     if not address.digest:
-        where.cache.refs.put(dataset, address.ref or LATEST, digest)
+        point(where, dataset, address.ref or LATEST, digest)
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, manifest.bytes - fetched)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError, WaitingForApproval
+from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.catalog import Catalog, RefEntry
+from prefect_stagegate.errors import CacheError, GateFailed, RefConflict, StagegateError, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check, preview_check
@@ -226,6 +228,65 @@ def test_a_rollback_returns_to_the_last_good_version_and_withdraws_the_other(pla
     with pytest.raises(GateFailed, match=r"withdrawn from production.*loss went up"):
         promote(place.node(), Address("things", bad.digest), "production")
     assert promote(place.node(), Address("things", bad.digest), "production", reinstate=True).digest == bad.digest
+
+
+def test_a_rollback_withdraws_what_the_ref_names_when_it_moves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = place.deliver("one")
+    to_pilot(place)
+    place.deliver("two")
+    to_pilot(place)
+    bad = place.deliver("three")
+    assert check(place.node(), THINGS, "pilot").accepted
+    here, history = place.node(), Catalog.history
+
+    def promoted_meanwhile(catalog: Catalog, dataset: str, ref: str) -> list[RefEntry]:
+        monkeypatch.undo()
+        promote(place.node(), THINGS, "pilot")
+        return history(catalog, dataset, ref)
+
+    monkeypatch.setattr(Catalog, "history", promoted_meanwhile)
+    moved = rollback(here, Address("things", "pilot"), to=good.digest, reason="loss went up")
+    assert moved.previous == bad.digest
+    with pytest.raises(GateFailed, match="withdrawn"):
+        promote(place.node(), Address("things", bad.digest), "pilot")
+
+
+def test_the_node_s_copy_ends_where_the_catalog_s_ref_does(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = place.deliver("one")
+    to_pilot(place)
+    place.deliver("two")
+    assert check(place.node(), THINGS, "pilot").accepted
+    put = Refs.put
+
+    def rolled_back_meanwhile(refs: Refs, dataset: str, ref: str, digest: str) -> None:
+        monkeypatch.undo()
+        rollback(place.node(), Address("things", "pilot"), reason="loss went up")
+        put(refs, dataset, ref, digest)
+
+    monkeypatch.setattr(Refs, "put", rolled_back_meanwhile)
+    promote(place.node(), THINGS, "pilot")
+    assert place.node().cache.refs.get("things", "pilot") == good.digest
+
+
+def test_a_move_stands_though_this_node_cannot_write_its_copy(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = place.deliver("one")
+    assert check(place.node(), THINGS, "pilot").accepted
+
+    def refuse(*_: object) -> None:
+        raise CacheError("the volume is read-only")
+
+    monkeypatch.setattr(Refs, "put", refuse)
+    assert promote(place.node(), THINGS, "pilot").digest == version.digest
+    assert "this node's copy did not" in caplog.text
+
+
+def test_latest_is_not_rolled_back(place: Place) -> None:
+    place.deliver("one")
+    place.deliver("two")
+    with pytest.raises(UsageError, match="names no target"):
+        rollback(place.node(), Address("things", "latest"), reason="loss went up")
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(place: Place) -> None:
