@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import Layout, explained
-from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases
+from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.views import Views, remove_tree
 
@@ -68,11 +68,12 @@ def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
 
 def empty_trash(layout: Layout) -> None:
     """Unlink what was taken out of sight, by this process or by one that was killed."""
-    for path in layout.trash.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            remove_tree(path)
-        else:
-            path.unlink(missing_ok=True)
+    with locked(layout.trash):
+        for path in layout.trash.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            else:
+                path.unlink()
 
 
 def _named(refs: Refs) -> set[tuple[str, str]]:

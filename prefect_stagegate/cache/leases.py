@@ -88,7 +88,7 @@ class Leases:
     @contextmanager
     def frozen(self) -> Iterator[list[Lease]]:
         """Let nobody make a lease during the block, and give the live ones. Files of dead holders are removed."""
-        with self._locked(fcntl.LOCK_EX):
+        with locked(self._layout.leases):
             live = self.live()
             keep = {lease.id for lease in live}
             for path in self._layout.leases.iterdir():
@@ -100,20 +100,22 @@ class Leases:
         lease = Lease(uuid.uuid4().hex, kind, dataset, digest, what, os.getpid(), stamp(now()))
         path = self._layout.leases / lease.id
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        with explained("write a lease", path), self._locked(fcntl.LOCK_SH):
+        with explained("write a lease", path), locked(self._layout.leases, fcntl.LOCK_SH):
             descriptor = os.open(path, flags, PRIVATE_FILE)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, json.dumps(asdict(lease)).encode())
         return lease, descriptor
 
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        descriptor = os.open(self._layout.leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, how)
-            yield
-        finally:
-            os.close(descriptor)
+
+@contextmanager
+def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock on a folder for the time of the block, waiting for those who have it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> Lease | None:

@@ -24,11 +24,12 @@ def verify_view(
         read: Called with the number of bytes that were read, for progress.
     """
     for entry in entries:
-        if problem := _problem(view / entry.path, entry, read):
+        if problem := file_problem(view / entry.path, entry, read):
             yield entry, Finding(entry.path, problem, "Run `stagegate verify --repair`: it fetches the file again.")
 
 
-def _problem(path: Path, entry: Entry, read: Callable[[int], None]) -> str:
+def file_problem(path: Path, entry: Entry, read: Callable[[int], None] = lambda _: None) -> str:
+    """Say how a file differs from what a manifest names; empty when it holds exactly the entry's bytes."""
     try:
         size = path.lstat().st_size
         if size != entry.size:

@@ -9,10 +9,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prefect_stagegate.cache.durable import sync_folder, sync_volume
 from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
+from prefect_stagegate.errors import CacheError
+from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,23 @@ class Views:
                     remove_tree(scratch)
         return target
 
+    def mend(self, dataset: str, digest: str, entries: Iterable[Entry]) -> None:
+        """Put sound blobs in the place of a view's damaged files. Who reads meets the file before or after, never none.
+
+        Raises:
+            CacheError: The volume refuses; the other files are mended or as they were.
+        """
+        view = self._layout.view(dataset, digest)
+        scratch = self._layout.ingest / f"view-{uuid.uuid4().hex}"
+        with explained("mend the view", view):
+            for entry in entries:
+                path = view / entry.path
+                _place(self._layout.blob(entry.digest), scratch)
+                with _writable(path.parent, view):
+                    scratch.replace(path)
+                scratch.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
+            sync_volume(view)
+
     def discard(self, dataset: str, digest: str) -> Path:
         """Take a view out of sight; the caller removes what this returns."""
         view = self._layout.view(dataset, digest)
@@ -74,6 +94,8 @@ class Views:
         folders = {root}
         copied = 0
         for entry in entries:
+            if problem := path_problem(entry.path):
+                raise CacheError(f"The path {entry.path!r} can't stand in a view: {problem}", object=entry.path)
             path = root / entry.path
             if path.parent not in folders:
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -83,6 +105,20 @@ class Views:
             folder.chmod(0o555)
         if copied:
             log.warning("the volume took no links for %d files of the view, so they were cloned or copied", copied)
+
+
+@contextmanager
+def _writable(folder: Path, view: Path) -> Iterator[None]:
+    """Make a folder of a view, with those above it, writable for the block; make it when it is gone."""
+    above = [one for one in (folder, *folder.parents) if one.is_relative_to(view)]
+    for one in reversed(above):
+        one.mkdir(mode=0o755, exist_ok=True)
+        one.chmod(0o755)
+    try:
+        yield
+    finally:
+        for one in above:
+            one.chmod(0o555)
 
 
 def _place(blob: Path, path: Path) -> bool:

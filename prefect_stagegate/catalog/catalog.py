@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
 from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, metadata
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
-from prefect_stagegate.manifest import Manifest
+from prefect_stagegate.manifest import Manifest, row
 from prefect_stagegate.model import LATEST, Address, Approval, Entry, Evidence, Identity, Origin, Request
 
 FORMAT_KEY = "format"
@@ -91,7 +92,7 @@ class Catalog:
         return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
 
     def manifest(self, dataset: str, digest: str) -> Manifest:
-        """The version's manifest; its entries are read as a stream.
+        """The version's manifest; its entries are read as a stream, which ends in an error when they aren't its own.
 
         Raises:
             UnknownRef: The catalog has no such version.
@@ -102,11 +103,16 @@ class Catalog:
         facts = metadata(data, key)
         if facts.get("digest") != digest:
             raise CorruptRecord(f"The catalog's record {key} is the manifest of {facts.get('digest')}", dataset=dataset)
-        return Manifest(dataset, digest, int(facts["files"]), int(facts["bytes"]), lambda: ENTRIES.read(data))
+
+        def entries() -> Iterator[Entry]:
+            return _proved(ENTRIES.read(data, key), digest, key)
+
+        return Manifest(dataset, digest, int(facts["files"]), int(facts["bytes"]), entries)
 
     def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
         """Where the version's entries came from, sorted by path."""
-        return ORIGINS.read(self._version_record(dataset, digest, self._key(dataset, "origins", digest)))
+        key = self._key(dataset, "origins", digest)
+        return ORIGINS.read(self._version_record(dataset, digest, key), key)
 
     def _version_record(self, dataset: str, digest: str, key: str) -> bytes:
         data = self._records.read(key)
@@ -129,8 +135,12 @@ class Catalog:
 
     def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
         """The spec that the version was staged or checked under last, in its canonical form."""
+        return next(self.specs(dataset, digest), None)
+
+    def specs(self, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
+        """All specs that the version was staged or checked under, the newest first."""
         keys = list(self._records.keys(self._key(dataset, "specs", digest, "/")))
-        return self._load(dict[str, Any], keys[-1]) if keys else None
+        return (self._load(dict[str, Any], key) for key in reversed(keys))
 
     # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -272,6 +282,18 @@ class Catalog:
         count = sum(1 for key in self._records.keys(prefix) if not key.endswith("/request.json"))
         while not self._records.create(f"{prefix}{count + 1:08d}.json", data):
             count += 1
+
+
+def _proved(entries: Iterable[Entry], digest: str, key: str) -> Iterator[Entry]:
+    """Pass a manifest's entries on, and raise `CorruptRecord` after the last one unless they hash to its digest."""
+    hasher = hashlib.sha256()
+    for entry in entries:
+        hasher.update(row(entry))
+        yield entry
+    if hasher.hexdigest() != digest.removeprefix("sha256:"):
+        raise CorruptRecord(
+            f"The catalog's record {key} holds other entries than its version's", hint="Restore it from a backup."
+        )
 
 
 def _unique() -> str:

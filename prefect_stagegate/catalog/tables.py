@@ -38,10 +38,17 @@ class Table(Generic[T]):
                 writer.write_batch(pa.RecordBatch.from_pylist(records, schema=self.schema))
         return sink.getvalue()
 
-    def read(self, data: bytes) -> Iterator[T]:
-        """The rows of a file, in their order."""
-        for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=BATCH):
-            yield from map(self.from_row, batch.to_pylist())
+    def read(self, data: bytes, key: str) -> Iterator[T]:
+        """The rows of the record `key`, in their order.
+
+        Raises:
+            CorruptRecord: The record is no Parquet file, or a page of it is damaged.
+        """
+        try:
+            for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=BATCH):
+                yield from map(self.from_row, batch.to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(key, error) from error
 
 
 def metadata(data: bytes, key: str) -> dict[str, str]:
@@ -53,10 +60,12 @@ def metadata(data: bytes, key: str) -> dict[str, str]:
     try:
         footer = pq.ParquetFile(pa.BufferReader(data)).schema_arrow.metadata or {}
     except pa.ArrowException as error:
-        raise CorruptRecord(
-            f"The catalog's record {key} can't be read: {error}", hint="Restore it from a backup."
-        ) from error
+        raise _unreadable(key, error) from error
     return {name.decode(): value.decode() for name, value in footer.items()}
+
+
+def _unreadable(key: str, error: Exception) -> CorruptRecord:
+    return CorruptRecord(f"The catalog's record {key} can't be read: {error}", hint="Restore it from a backup.")
 
 
 ENTRIES: Table[Entry] = Table(
@@ -78,6 +87,7 @@ ORIGINS: Table[Origin] = Table(
             ("proof", pa.dictionary(pa.int32(), pa.string())),
             ("digest", pa.string()),
             ("modified", pa.float64()),
+            ("position", pa.int32()),
         ]
     ),
     lambda origin: {
@@ -91,6 +101,7 @@ ORIGINS: Table[Origin] = Table(
         "proof": origin.proof,
         "digest": origin.digest,
         "modified": origin.modified,
+        "position": origin.position,
     },
     lambda row: Origin(
         pin=Pin(row.pop("pin_kind"), row.pop("pin_value"), row.pop("pin_strength")),

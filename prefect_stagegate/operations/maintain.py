@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from prefect_stagegate.cache.gc import Collection, collect, empty_trash
 from prefect_stagegate.cache.leases import Lease, LeaseKind
-from prefect_stagegate.cache.verify import verify_view
+from prefect_stagegate.cache.verify import file_problem, verify_view
 from prefect_stagegate.errors import UnknownRef
-from prefect_stagegate.model import Address, Finding
+from prefect_stagegate.model import Address, Entry, Finding
+from prefect_stagegate.operations.bring import fetch_again
 from prefect_stagegate.operations.read import hold_dataset, locate
-from prefect_stagegate.operations.stage import bring
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -41,7 +41,7 @@ def verify(where: Workspace, address: Address | None = None, *, repair: bool = F
     Args:
         where: Cache and catalog.
         address: The version; all on this node when None.
-        repair: Fetch what is damaged again through its origins.
+        repair: Fetch what is damaged again through its origins. What can't be had any more stays as it is.
 
     Raises:
         UsageError: The node hasn't that version.
@@ -61,17 +61,21 @@ def verify(where: Workspace, address: Address | None = None, *, repair: bool = F
             bad = list(verify_view(held.path, manifest.entries()))
         damaged.extend(Damage(dataset, digest, finding) for _, finding in bad)
         if bad and repair:
-            for entry, _ in bad:
-                where.cache.blobs.forget(entry.digest)
-            _bring_again(where, dataset, digest)
+            _mend(where, dataset, digest, [entry for entry, _ in bad])
     return Verification(len(views), files, size, tuple(damaged), repaired=repair and bool(damaged))
 
 
-def _bring_again(where: Workspace, dataset: str, digest: str) -> None:
-    where.cache.views.discard(dataset, digest)
-    with where.cache.leases.hold(LeaseKind.WRITER, dataset, what="repair"):
-        bring(where, Address(dataset, digest))
-    empty_trash(where.cache.layout)
+def _mend(where: Workspace, dataset: str, digest: str, entries: list[Entry]) -> None:
+    """Fetch the bytes of damaged files again and put them in place. When that fails the view stays as it is."""
+    cache = where.cache
+    with cache.leases.hold(LeaseKind.WRITER, dataset, what="repair"):
+        for entry in entries:
+            # Another view's repair may have brought the blob already.
+            if file_problem(cache.layout.blob(entry.digest), entry):
+                cache.blobs.forget(entry.digest)
+        fetch_again(where, dataset, digest, {entry.path for entry in entries})
+        cache.views.mend(dataset, digest, entries)
+    empty_trash(cache.layout)
 
 
 def collect_garbage(where: Workspace, *, dry_run: bool = False) -> Collection:

@@ -71,6 +71,13 @@ def test_a_missing_blob_leaves_nothing_visible(cache: Cache) -> None:
     assert list(cache.layout.ingest.iterdir()) == []
 
 
+def test_no_manifest_leads_out_of_its_view(cache: Cache, tmp_path: Path) -> None:
+    digest = put(cache, b"evil")
+    with pytest.raises(CacheError, match=r"segment"):
+        cache.views.publish("flights", V1, [Entry("../../../planted", 4, digest)])
+    assert not (tmp_path / "planted").exists()
+
+
 def test_where_links_are_refused_files_are_copied_and_it_is_said(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -146,6 +146,24 @@ def test_a_damaged_record_is_named(staged: Catalog, tmp_path: Path, cut: int) ->
         staged.manifest("flights", SEAL.digest)
 
 
+def test_a_manifest_with_other_rows_than_its_digest_s_is_an_error_at_its_end(catalog: Catalog) -> None:
+    others = [Entry("../a.csv", 3, ENTRIES[0].digest), ENTRIES[1]]
+    catalog.put_version("flights", SEAL.digest, 2, 8, others, ORIGINS)
+    entries = catalog.manifest("flights", SEAL.digest).entries()
+    assert [next(entries), next(entries)] == others
+    with pytest.raises(CorruptRecord, match="other entries"):
+        next(entries)
+
+
+def test_a_manifest_with_a_damaged_page_is_named(staged: Catalog, tmp_path: Path) -> None:
+    manifest = next((tmp_path / "catalog").rglob("manifests/*.parquet"))
+    data = bytearray(manifest.read_bytes())
+    data[8:60] = b"\xff" * 52
+    manifest.write_bytes(data)
+    with pytest.raises(CorruptRecord, match="manifests/"):
+        list(staged.manifest("flights", SEAL.digest).entries())
+
+
 def test_long_manifests_are_read_as_a_stream(catalog: Catalog) -> None:
     def many() -> Iterator[Entry]:
         return (Entry(f"{number:06d}", 1, "blake3:" + "c" * 64) for number in range(40_000))
