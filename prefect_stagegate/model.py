@@ -165,6 +165,8 @@ class Origin:
     proof: Proof
     digest: str
     modified: float | None = None
+    position: int = 0
+    """Where the source stood in the spec: two sources may have one URL, and differ by their options."""
 
 
 @dataclass(frozen=True, slots=True)

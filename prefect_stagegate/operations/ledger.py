@@ -78,4 +78,6 @@ class Ledger:
         """Where each entry came from."""
         for row in self._database.execute("SELECT * FROM receipts ORDER BY path"):
             path, size, digest, source, key, kind, value, strength, modified, proof = row
-            yield Origin(path, self._urls[source], key, size, Pin(kind, value, strength), proof, digest, modified)
+            yield Origin(
+                path, self._urls[source], key, size, Pin(kind, value, strength), proof, digest, modified, source
+            )

@@ -8,8 +8,8 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError
 from prefect_stagegate.model import LATEST, Address, Version
+from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.node_refs import point
-from prefect_stagegate.operations.stage import bring
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.attest import decision_of
 from prefect_stagegate.transfer import Progress

@@ -3,7 +3,7 @@
     list_sources → plan_transfer → transfer_objects → publish_version
 
 Each step is a stream of what the step before gives, so copying starts while listing goes on and memory does not grow
-with the number of objects. `stage` is the four in a row; `bring` begins with the origins of a version instead.
+with the number of objects. `stage` is the four in a row; `bring.py` begins with the origins of a version instead.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import RefConflict, UsageError
 from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import LATEST, Action, Address, PlannedObject, Receipt, SourceObject, Version
-from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
+from prefect_stagegate.model import LATEST, Address, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.operations.address import SpecLike, parse
+from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.ledger import Ledger, Paths
 from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.sources import Sources, open_sources
@@ -158,53 +159,12 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt]) -
     return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new)
 
 
-def bring(
-    where: Workspace, address: Address, *, progress: Progress | None = None, cancel: Event | None = None
-) -> Version:
-    """Bring a version to this node through the origins that the catalog remembers, and their mirrors.
-
-    The node's copy of the ref moves after the view is complete; the catalog's refs stay.
-
-    Raises:
-        UsageError: There is no such version.
-        TransferFailed: A pin is gone everywhere; the objects are named.
-    """
-    dataset, digest = address.dataset, where.catalog.resolve(address)
-    manifest = where.catalog.manifest(dataset, digest)
-    view = where.cache.views.path(dataset, digest)
-    fetched = 0
-    if view is None:
-        if progress:
-            progress.listed(manifest.files, manifest.bytes)
-        spec = stored_spec(where, dataset, digest)
-        with open_sources(where, spec) as sources:
-            planned = _plan_origins(where, sources, address.dataset, digest)
-            receipts = transfer_objects(where, spec, sources, planned, progress=progress, cancel=cancel)
-            fetched = sum(receipt.fetched for receipt in receipts)
-        view = where.cache.views.publish(dataset, digest, manifest.entries())
-    if not address.digest:
-        point(where, dataset, address.ref or LATEST, digest)
-    return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, manifest.bytes - fetched)
-
-
-def _plan_origins(where: Workspace, sources: Sources, dataset: str, digest: str) -> Iterator[PlannedObject]:
-    positions = {url: position for position, url in enumerate(sources.urls)}
-    for origin in where.catalog.origins(dataset, digest):
-        if origin.source not in positions:
-            raise UsageError(
-                f"{origin.path} came from {origin.source}, and the spec that is stored beside {dataset} lacks it",
-                hint="Stage the version again from a spec that has the source.",
-                dataset=dataset,
-                source=origin.source,
-            )
-        held = where.cache.blobs.holds(origin.digest, origin.size)
-        listed = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
-        action = Action.REUSE if held else Action.FETCH
-        yield PlannedObject(origin.path, listed, positions[origin.source], action, origin.digest)
-
-
 def _learn(where: Workspace, spec: Spec, sources: Sources) -> None:
-    """Teach this node what the catalog knows about the pins of the newest version, whoever staged it."""
+    """Teach this node what the catalog knows about the pins of the newest version, whoever staged it.
+
+    Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
+    within its clock's grain keeps its time.
+    """
     head = where.catalog.ref(spec.dataset, LATEST)
     if head is None:
         return
@@ -213,7 +173,7 @@ def _learn(where: Workspace, spec: Spec, sources: Sources) -> None:
     where.cache.memory.learn(
         (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
         for origin in origins
-        if origin.source in identities
+        if origin.source in identities and origin.pin.strength == "strong"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import Address, Validation
 from prefect_stagegate.operations.address import Named, SpecLike, resolve
-from prefect_stagegate.operations.stage import bring
+from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate as run_contract
 

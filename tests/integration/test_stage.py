@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.errors import StagegateError, TransferFailed, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.inspect import compare, show
 from prefect_stagegate.operations.maintain import verify
@@ -189,6 +190,78 @@ def test_damage_is_found_and_repaired(where: Workspace, nas: Path) -> None:
     assert verify(where, repair=True).repaired
     assert verify(where).damaged == ()
     assert content(version.path) == FILES
+
+
+def damage(path: Path, data: bytes) -> None:
+    """Change a file of a view, as a bad disk would."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)
+
+
+def test_a_repair_takes_no_folder_from_under_its_readers(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of(nas))
+    damage(version.path / "deep/er/b.csv", b"x" * 69_999 + b"y")
+    folder = os.open(version.path, os.O_RDONLY)
+    assert verify(where, repair=True).repaired
+    assert (os.fstat(folder).st_ino, os.fstat(folder).st_nlink > 0) == (version.path.stat().st_ino, True)
+    assert {path.stat().st_mode & 0o777 for path in (version.path, version.path / "deep/er")} == {0o555}
+    assert content(version.path) == FILES
+    assert list(where.cache.layout.trash.iterdir()) == []
+
+
+def test_a_repair_that_finds_nothing_at_the_source_leaves_the_rest_readable(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of(nas))
+    damage(version.path / "deep/er/b.csv", b"rotten")
+    (nas / "deep/er/b.csv").write_bytes(b"new")
+    with pytest.raises(StagegateError, match=r"deep/er/b\.csv"):
+        verify(where, repair=True)
+    assert (version.path / "a.csv").read_bytes() == FILES["a.csv"]
+    assert [one.finding.subject for one in verify(where).damaged] == ["deep/er/b.csv"]
+
+
+def test_a_repair_makes_folders_that_are_gone(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of(nas))
+    for folder in (version.path / "deep", version.path / "deep/er"):
+        folder.chmod(0o755)
+    version.path.chmod(0o755)
+    shutil.rmtree(version.path / "deep")
+    assert verify(where, repair=True).repaired
+    assert content(version.path) == FILES
+
+
+def test_what_a_spec_lets_fail_is_still_brought_whole(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    stage(where, spec_of(nas, max_failed_objects=2))
+    (nas / "deep/er/b.csv").unlink()
+    other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
+    with pytest.raises(TransferFailed, match=r"deep/er/b\.csv"):
+        stage(other, Address("things", "latest"))
+
+
+def test_a_version_is_brought_though_its_newest_spec_dropped_the_source(
+    where: Workspace, nas: Path, tmp_path: Path
+) -> None:
+    staged = stage(where, spec_of(nas))
+    where.catalog.put_spec("things", staged.digest, spec_of(tmp_path / "elsewhere").canonical())
+    other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
+    assert stage(other, Address("things", "latest")).digest == staged.digest
+
+
+def test_two_sources_of_one_url_are_told_apart(where: Workspace, nas: Path) -> None:
+    twice = [{"url": str(nas), "into": into, "include": ["*.csv"]} for into in ("one", "two")]
+    staged = stage(where, spec_of(*twice))
+    origins = list(where.catalog.origins("things", staged.digest))
+    assert [(origin.path.split("/")[0], origin.position) for origin in origins] == [("one", 0)] * 3 + [("two", 1)] * 3
+
+
+def test_a_file_that_changed_within_its_clock_s_grain_is_read_again(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    before = (nas / "a.csv").stat()
+    (nas / "a.csv").write_bytes(b"a,b\n9,9\n")
+    os.utime(nas / "a.csv", ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = stage(where, spec_of(nas))
+    assert (second.path / "a.csv").read_bytes() == b"a,b\n9,9\n"
+    assert second.digest != first.digest
 
 
 def test_the_catalog_works_on_s3(nas: Path, tmp_path: Path, seaweedfs: SeaweedFS) -> None:
