@@ -1,11 +1,12 @@
 """The catalog: manifests, origins, specs, evidence, approvals and refs, shared by all environments.
 
-    <catalog>/format                                          the layout's version; its creation proves the store
+    <catalog>/probe                                           was created twice to prove the store
+              format                                          the layout's version, once the store is proved
     datasets/<dataset>/manifests/<sha256>.parquet             the entries of one version
                        origins/<sha256>.parquet               where they came from when they were last staged
                        specs/<sha256>/<seq>.json              the specs that the version was staged or checked under
-                       evidence/<sha256>/<time>-<id>.json     what was found out about it
-                       decisions/<sha256>/<target>/<time>-<id>.json   attestations, accepting or not
+                       evidence/<sha256>/<seq>.json           what was found out about it
+                       decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
                        refs/<ref>/<seq>.json                  an append-only, hash-chained log
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from prefect_stagegate.catalog.codec import decode, encode
@@ -18,6 +18,8 @@ from prefect_stagegate.model import LATEST, Address, Approval, Entry, Evidence, 
 
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 1\n"
+PROBE_KEY = "probe"
+PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
 T = TypeVar("T")
 
@@ -215,7 +217,7 @@ class Catalog:
     def put_evidence(self, dataset: str, digest: str, evidence: Iterable[Evidence]) -> None:
         """Add what was found out about a version."""
         if records := list(evidence):
-            self._add(self._key(dataset, "evidence", digest, "/"), encode(records))
+            self._append(self._key(dataset, "evidence", digest, "/"), encode(records))
 
     def evidence(self, dataset: str, digest: str) -> list[Evidence]:
         """All that was ever found out about a version, the oldest first."""
@@ -227,7 +229,7 @@ class Catalog:
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""
-        self._add(self._key(dataset, "decisions", digest, f"/{target}/"), encode(dict(statement)))
+        self._append(self._key(dataset, "decisions", digest, f"/{target}/"), encode(dict(statement)))
 
     def attestation(self, dataset: str, digest: str, target: str) -> dict[str, Any] | None:
         """The newest decision of a target's gate about a version."""
@@ -273,12 +275,8 @@ class Catalog:
             raise CorruptRecord(f"The catalog's record {key} is gone", hint="Restore it from a backup.")
         return decode(kind, data, key)
 
-    def _add(self, prefix: str, data: bytes) -> None:
-        """Store a record whose place in the order is the time of its writing."""
-        self._records.create(f"{prefix}{_unique()}.json", data)
-
     def _append(self, prefix: str, data: bytes) -> None:
-        """Store a record under the next free number."""
+        """Store a record under the next free number, so that the last written is the newest whatever the clocks say."""
         count = sum(1 for key in self._records.keys(prefix) if not key.endswith("/request.json"))
         while not self._records.create(f"{prefix}{count + 1:08d}.json", data):
             count += 1
@@ -302,11 +300,11 @@ def _unique() -> str:
 
 
 def _begin(records: Records) -> None:
-    """Create the format record, and make sure that the store refuses to create it a second time."""
-    create: Callable[[], bool] = lambda: records.create(FORMAT_KEY, FORMAT)  # noqa: E731
-    create()
-    if create():
+    """Make sure that the store refuses to create a record a second time, and only then create the format record."""
+    records.create(PROBE_KEY, PROBE)
+    if records.create(PROBE_KEY, PROBE):
         raise CatalogError(
             f"{records.url} lets a record be created twice, so two promotions could both believe they won",
             hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
         )
+    records.create(FORMAT_KEY, FORMAT)

@@ -62,13 +62,14 @@ class DirectoryRecords:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The files below a folder, sorted; scratch files, whose names begin with a dot, are none."""
-        names = sorted(path for path in (self.root / prefix).rglob("*") if path.is_file())
-        return (str(path.relative_to(self.root)) for path in names if not path.name.startswith("."))
+        names = sorted(filter(_is_record, (self.root / prefix).rglob("*")))
+        return (str(path.relative_to(self.root)) for path in names)
 
     def folders(self, prefix: str) -> list[str]:
-        """The folders directly in a folder, sorted."""
+        """The folders directly in a folder, sorted, without those of writers that died before their record stood."""
         folder = self.root / prefix
-        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        return [name for name in found if any(map(_is_record, (folder / name).rglob("*")))]
 
     def _write(self, key: str, data: bytes, place: Any) -> bool:
         target = self.root / key
@@ -80,12 +81,13 @@ class DirectoryRecords:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                place(scratch, target)
+                try:
+                    place(scratch, target)
+                except FileExistsError:
+                    return False
             finally:
                 scratch.unlink(missing_ok=True)
             _sync_folder(target.parent)
-        except FileExistsError:
-            return False
         except OSError as error:
             raise self._failed("written to", error) from error
         return True
@@ -102,6 +104,10 @@ class DirectoryRecords:
             f"The catalog {self.url} can't be {verb}: {error.strerror}",
             hint="Check the folder's owner, mode and free space, or name another with --catalog or STAGEGATE_CATALOG.",
         )
+
+
+def _is_record(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,33 @@ def test_a_store_that_lets_a_record_be_created_twice_is_refused(
             return True
 
     monkeypatch.setattr(module, "open_records", lambda url, _: Careless(Path(url)))
-    with pytest.raises(CatalogError, match="created twice"):
-        Catalog.open(str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(CatalogError, match="created twice"):
+            Catalog.open(str(tmp_path))
+
+
+def test_a_request_that_a_dead_writer_did_not_finish_is_none(staged: Catalog, tmp_path: Path) -> None:
+    folder = tmp_path / "catalog/datasets/flights/approvals/production/20260301T030000.000000Z-dead"
+    folder.mkdir(parents=True)
+    (folder / ".request.json.half").write_bytes(b'{"id": ')
+    (tmp_path / "catalog/datasets/planes").mkdir()
+    assert staged.requests("flights", "production") == []
+    assert staged.datasets() == ["flights"]
+
+
+def test_the_newest_decision_is_the_last_written_though_its_writer_s_clock_is_late(
+    staged: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged.put_attestation("flights", SEAL.digest, "pilot", {"result": "PASSED"})
+    monkeypatch.setattr(module, "now", lambda: datetime(2001, 1, 1, tzinfo=UTC))
+    staged.put_attestation("flights", SEAL.digest, "pilot", {"result": "FAILED"})
+    assert staged.attestation("flights", SEAL.digest, "pilot") == {"result": "FAILED"}
+
+
+def test_a_file_in_a_folder_s_place_is_one_clear_error(staged: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "catalog/datasets/flights/specs").write_text("")
+    with pytest.raises(CatalogError, match="can't be written"):
+        staged.put_spec("flights", SEAL.digest, {"a": 1})
 
 
 def test_a_catalog_of_another_format_is_refused(tmp_path: Path) -> None:
