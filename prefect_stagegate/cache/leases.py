@@ -52,13 +52,23 @@ class Leases:
         self._layout = layout
 
     @contextmanager
-    def hold(self, kind: LeaseKind, dataset: str, digest: str = "", what: str = "") -> Iterator[Lease]:
+    def hold(
+        self, kind: LeaseKind, dataset: str, digest: str = "", what: str = "", *, inherited: bool = False
+    ) -> Iterator[Lease]:
         """Hold a lease for as long as the block, or this process, lives.
+
+        Args:
+            kind: What the holder does.
+            dataset: The dataset concerned.
+            digest: The version that is read; empty for a writer.
+            what: What the holder is, for people.
+            inherited: Let the program that this process becomes by `exec`, and its children, hold it too.
 
         Raises:
             CacheError: The lease can't be written.
         """
         lease, descriptor = self._make(kind, dataset, digest, what)
+        os.set_inheritable(descriptor, inherited)
         try:
             yield lease
         finally:

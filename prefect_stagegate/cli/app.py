@@ -22,17 +22,10 @@ BROKEN_PIPE = 141
 TERMINATED = 143
 """What shells give a command that SIGTERM ended."""
 
-app = App(
-    name="stagegate",
-    version=__version__,
-    suppress_keyboard_interrupt=False,
-    help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
-    help_epilogue=(
-        "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
-        "4 waiting for approval.\n\nTry it on real data, with nothing to set up: `stagegate demo`."
-    ),
+EPILOGUE = (
+    "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
+    "4 waiting for approval.\n\nTry it on real data, with nothing to set up: `stagegate demo`."
 )
-
 COMMANDS = {
     "The way of the data": {
         "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
@@ -65,11 +58,27 @@ COMMANDS = {
 """Where each command lies, and its line in the overview, which must not import them all."""
 
 
-for _title, _commands in COMMANDS.items():
-    _group = Group.create_ordered(_title)
-    for _order, (_name, (_place, _line)) in enumerate(_commands.items()):
-        _path = f"prefect_stagegate.cli.{_place}"
-        app.command(_path, name=_name, group=_group, help=_line, help_epilogue="", sort_key=_order)
+def command_line(words: Sequence[str]) -> App:
+    """The `stagegate` command, for the words that were typed.
+
+    Given a line for the overview, a command would show only that as its own help too; so the lines are given only when
+    it is the overview that is asked for.
+    """
+    overview = not words or words[0].startswith("-")
+    app = App(
+        name="stagegate",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+        help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
+        help_epilogue=EPILOGUE,
+    )
+    for title, commands in COMMANDS.items():
+        group = Group.create_ordered(title)
+        for order, (name, (place, line)) in enumerate(commands.items()):
+            told = {"help": line} if overview else {}
+            path = f"prefect_stagegate.cli.{place}"
+            app.command(path, name=name, group=group, help_epilogue="", sort_key=order, **told)
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,9 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str], *, debug: bool) -> None:
     try:
-        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        _fail(f"{error}\nTry `stagegate {' '.join(words[:1])} --help`.", ExitCode.USAGE)
+        known = [name for commands in COMMANDS.values() for name in commands]
+        named = "".join(f" {word}" for word in words[:1] if word in known)
+        _fail(f"{error}\nTry `stagegate{named} --help`.", ExitCode.USAGE)
     except KeyboardInterrupt:
         _fail("interrupted; what was fetched is kept, so the same command goes on from here", INTERRUPTED)
     except BrokenPipeError:

@@ -89,6 +89,8 @@ def pin(address: str, /, *, places: Places | None = None) -> None:
 def unpin(address: str, /, *, places: Places | None = None) -> None:
     """Take a version's pins away.
 
+    Example: stagegate unpin nycflights@sha256:…
+
     Parameters
     ----------
     address

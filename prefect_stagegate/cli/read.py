@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -52,14 +51,16 @@ def execute(
     if not command:
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
     wanted = Address.parse(address)
-    with hold_dataset(_open_cache(places), wanted, what=command[0]) as held:
+    with hold_dataset(_open_cache(places), wanted, what=command[0], inherited=True) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
         told = dict(zip(TOLD, (str(held.path), held.digest), strict=True))
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores them, and the command would too
         try:
-            code = subprocess.run(words, env=os.environ | told, check=False).returncode
+            # This process becomes the command: signals reach it, and the lease ends with it, however it ends.
+            os.execvpe(words[0], words, os.environ | told)  # noqa: S606
         except OSError as error:
             raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error
-    sys.exit(code if code >= 0 else 128 - code)
 
 
 def _open_cache(places: Places | None) -> Cache:

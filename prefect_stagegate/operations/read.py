@@ -51,14 +51,14 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
 
 
 @contextmanager
-def hold_dataset(cache: Cache, address: Address, what: str = "") -> Iterator[OpenDataset]:
-    """Find a version and keep it from being collected during the block.
+def hold_dataset(cache: Cache, address: Address, what: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
+    """Find a version and keep it from being collected during the block; see `Leases.hold`.
 
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
     found = locate(cache, address)
-    with cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what):
+    with cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what, inherited=inherited):
         # It may have been collected between the finding and the lease; from here on it can't be.
         yield locate(cache, Address(found.dataset, found.digest))
 

@@ -33,7 +33,9 @@ def test_the_overview_says_what_each_command_s_own_help_begins_with(name: str) -
 @pytest.mark.parametrize("name", LINES)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([name, "--help"])
-    assert f"stagegate {name}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"Usage: stagegate {name}" in told
+    assert "Example" in told
 
 
 def test_the_version_is_the_package_s(run_stagegate: Run) -> None:
@@ -73,6 +75,20 @@ def test_exec_holds_the_version_while_the_command_runs(tmp_path: Path, run_stage
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["versions"] == []
     assert json.loads(run_stagegate("gc", "--json").stdout)["versions"] == [f"things@{DIGEST}"]
+
+
+def test_a_signal_reaches_the_command_that_exec_runs(tmp_path: Path) -> None:
+    cache = Cache.open(tmp_path / "cache")
+    cache.views.publish("things", DIGEST, [])
+    shell = "trap 'echo saved; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+    words = ["exec", f"things@{DIGEST}", "--cache", str(cache.root), "--", "sh", "-c", shell]
+    command = subprocess.Popen([Path(sys.executable).with_name("stagegate"), *words], stdout=subprocess.PIPE, text=True)
+    assert command.stdout
+    assert command.stdout.readline() == "ready\n"
+    assert [lease.pid for lease in cache.leases.live()] == [command.pid]
+    command.terminate()
+    assert (command.stdout.read(), command.wait(timeout=10)) == ("saved\n", 5)
+    assert cache.leases.live() == []
 
 
 def test_json_of_an_empty_place_is_json(run_stagegate: Run) -> None:
