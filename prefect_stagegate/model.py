@@ -328,6 +328,15 @@ class Promotion:
     """The digest that the ref named before; empty when it is new."""
 
 
+def person_key(name: str) -> str:
+    """What makes two spellings of a name one person: nobody becomes a second one by writing theirs in capitals.
+
+    >>> person_key(" Ines@Example.org") == person_key("ines@example.org")
+    True
+    """
+    return name.strip().casefold()
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who did something, and how we know: only a signature proves it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Approval, Request
+from prefect_stagegate.model import Address, Approval, Request, person_key
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -40,7 +40,7 @@ def approve(where: Workspace, address: Address, to: str, *, approved: bool = Tru
         UsageError: Nobody asked, the requester answers, or a refusal has no reason.
     """
     request = open_request(where, address, to)
-    if request.requester.name.casefold() == where.identity.name.casefold():
+    if person_key(request.requester.name) == person_key(where.identity.name):
         raise UsageError(
             f"{where.identity.name} asked for it and can't answer",
             hint="Somebody else runs the same command; `--identity NAME` says who.",

@@ -74,7 +74,7 @@ def judge(question: Question, evidence: Iterable[Evidence]) -> Decision:
         environment=question.environment.fingerprint,
         at=at,
         expires=min((answer.expires for answer in checks if answer.expires), default=""),
-        requester=question.requester.name,
+        requester=(question.request.requester if question.request else question.requester).name,
     )
 
 

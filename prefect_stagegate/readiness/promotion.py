@@ -9,7 +9,7 @@ from pydantic import Field
 
 from prefect_stagegate.clock import moment
 from prefect_stagegate.model import Approval as Reply
-from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.model import Finding, Outcome, person_key
 from prefect_stagegate.readiness.base import Answer, Parameters, check
 from prefect_stagegate.readiness.question import Question
 from prefect_stagegate.readiness.wording import age_text, count_text, digest_text, listed
@@ -95,7 +95,7 @@ def _who_may(question: Question, parameters: Approval) -> frozenset[str] | None:
     """The names that may answer; None when anybody but the requester may."""
     if not parameters.groups:
         return None
-    named = {_key(address) for group in parameters.groups for address in question.addresses(group)}
+    named = {person_key(address) for group in parameters.groups for address in question.addresses(group)}
     return frozenset(named - {_requester(question)})
 
 
@@ -108,18 +108,13 @@ def _last_replies(question: Question) -> dict[str, Reply]:
         question.gate.policy,
     ):
         return {}
-    replies = {_key(reply.approver.name): reply for reply in question.approvals if reply.request == request.id}
+    replies = {person_key(reply.approver.name): reply for reply in question.approvals if reply.request == request.id}
     replies.pop(_requester(question), None)
     return replies
 
 
 def _requester(question: Question) -> str:
-    return _key((question.request.requester if question.request else question.requester).name)
-
-
-def _key(name: str) -> str:
-    # Nobody becomes a second person by writing their address in capitals.
-    return name.strip().casefold()
+    return person_key((question.request.requester if question.request else question.requester).name)
 
 
 def _answer(reply: Reply) -> Mapping[str, object]:

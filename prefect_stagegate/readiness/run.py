@@ -54,6 +54,8 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
     """Why the evidence doesn't answer this question any more; empty when it does."""
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
+    if evidence.outcome is Outcome.FAIL and evidence.expires:
+        return "it failed, and may have been mended"  # nobody waits for an end of what they just put right
     wanted = binding(definition, requirement, question)
     changed = sorted(
         name for name in wanted.keys() | evidence.binding if wanted.get(name) != evidence.binding.get(name)

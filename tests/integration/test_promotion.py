@@ -101,8 +101,13 @@ def test_production_waits_for_somebody_else_of_the_right_group(place: Place) -> 
         promote(place.node(), THINGS, "production")
     with pytest.raises(UsageError, match="ada asked for it"):
         approve(place.node(), THINGS, "production", reason="me")
-    approve(place.node(Identity("bob", "declared")), THINGS, "production", reason="not my group")
-    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+    with pytest.raises(UsageError, match="asked for it"):
+        approve(place.node(Identity(" Ada", "declared")), THINGS, "production", reason="me again")
+    bob = place.node(Identity("bob", "declared"))
+    approve(bob, THINGS, "production", reason="not my group")
+    assert check(bob, THINGS, "production").outcome is DecisionOutcome.WAITING
+    with pytest.raises(WaitingForApproval, match="Somebody else than ada answers"):
+        promote(bob, THINGS, "production")
     approve(place.node(INES), THINGS, "production", reason="seen")
     assert check(place.node(), THINGS, "production").accepted
     assert promote(place.node(), THINGS, "production").previous == ""

@@ -195,6 +195,13 @@ def test_inconclusive_evidence_is_never_used_again() -> None:
     assert not is_current(evidence, definition, required("space"), a_question())
 
 
+def test_a_failure_that_would_end_by_itself_is_asked_again_at_once() -> None:
+    definition = CHECKS["space"]
+    evidence = run_check(definition, required("space"), a_question(volume=lambda: replace(VOLUME, free=1)))
+    assert evidence.outcome is Outcome.FAIL
+    assert "may have been mended" in why_stale(evidence, definition, required("space"), a_question())
+
+
 def test_environment_has_what_is_installed_and_one_fingerprint() -> None:
     environment = capture_environment()
     assert {"pytest", "pydantic", "prefect-stagegate"} <= environment.distributions.keys()
