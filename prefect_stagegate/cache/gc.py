@@ -16,6 +16,7 @@ from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.views import Views, remove_tree
+from prefect_stagegate.cache.volume import require_locks
 
 VIEW = "view-"
 """What the names in `ingest/` begin with that only writers make, and that no later run can go on with."""
@@ -43,10 +44,11 @@ def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
     may be what it just made, and no ref names it yet.
 
     Raises:
-        CacheError: The cache can't be changed.
+        CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
     """
     views, refs = Views(layout), Refs(layout)
     with explained("collect garbage", layout.root):
+        require_locks(layout.root, layout.trash)
         with Leases(layout).frozen() as leases:
             needed = _named(refs) | {(lease.dataset, lease.digest) for lease in leases}
             writers = {lease.dataset for lease in leases if lease.kind is LeaseKind.WRITER}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from prefect_stagegate.cache import Cache
     from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -37,6 +39,13 @@ class Places:
 
         who = Identity(self.identity, "declared") if self.identity else None
         return open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
+
+    def open_cache(self) -> Cache:
+        """Open the cache alone, which must be there: no catalog is asked, and little is loaded."""
+        from prefect_stagegate.cache import Cache
+        from prefect_stagegate.settings import Settings
+
+        return Cache.open(self.cache or Settings.from_environment(os.environ).cache, create=False)
 
 
 def print_json(value: Any) -> None:

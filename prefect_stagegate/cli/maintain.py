@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
@@ -60,7 +61,7 @@ def gc(
 
     Example: stagegate gc --dry-run
     """
-    found = maintain.collect_garbage((places or Places()).workspace(), dry_run=dry_run)
+    found = collect((places or Places()).open_cache().layout, dry_run=dry_run)
     if json:
         print_json(asdict(found))
         return

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cache import Cache
-from prefect_stagegate.cli.common import Places, say
+from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import hold_dataset, locate
-from prefect_stagegate.settings import TOLD, Settings
+from prefect_stagegate.settings import TOLD
 
 
-def path(address: str, /, *, places: Places | None = None) -> None:
+def path(address: str, /, *, json: Json = False, places: Places | None = None) -> None:
     """Print the folder of a version that lies in this node's cache.
 
     Example: ls $(stagegate path nycflights@production)
@@ -28,7 +26,11 @@ def path(address: str, /, *, places: Places | None = None) -> None:
         DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
     """
     wanted = Address.parse(address)
-    say(str(locate(_open_cache(places), wanted).path))
+    found = locate((places or Places()).open_cache(), wanted)
+    if json:
+        print_json({"dataset": found.dataset, "digest": found.digest, "path": str(found.path)})
+    else:
+        say(str(found.path))
 
 
 def execute(
@@ -51,7 +53,7 @@ def execute(
     if not command:
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
     wanted = Address.parse(address)
-    with hold_dataset(_open_cache(places), wanted, what=command[0], inherited=True) as held:
+    with hold_dataset((places or Places()).open_cache(), wanted, what=command[0], inherited=True) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
         told = dict(zip(TOLD, (str(held.path), held.digest), strict=True))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -61,8 +63,3 @@ def execute(
             os.execvpe(words[0], words, os.environ | told)  # noqa: S606
         except OSError as error:
             raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error
-
-
-def _open_cache(places: Places | None) -> Cache:
-    chosen = places.cache if places else None
-    return Cache.open(Path(chosen or Settings.from_environment(os.environ).cache), create=False)

@@ -184,6 +184,27 @@ def test_a_forked_child_that_ends_does_not_end_its_parent_s_lease(cache: Cache) 
         os._exit(0)
 
 
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs"])
+def test_nothing_is_collected_where_other_machines_locks_are_not_seen(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    publish(cache, V1, {"a": b"one"})
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nnas:/x {tmp_path.resolve()} {kind} rw 0 0\n")
+    monkeypatch.setattr("prefect_stagegate.cache.volume.MOUNTS", mounts)
+    with pytest.raises(CacheError, match=kind):
+        collect(cache.layout)
+    assert list(cache.views.all()) == [("flights", V1)]
+
+
+def test_nothing_is_collected_where_locks_do_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(cache, V1, {"a": b"one"})
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    with pytest.raises(CacheError, match="Locks do nothing"):
+        collect(cache.layout)
+    assert list(cache.views.all()) == [("flights", V1)]
+
+
 def test_verification_names_what_differs(cache: Cache) -> None:
     entries = publish(cache, V1, {"cut": b"whole", "flip": b"right", "fine": b"fine", "gone": b"gone"})
     view = cache.views.path("flights", V1)

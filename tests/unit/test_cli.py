@@ -62,6 +62,8 @@ def test_path_and_exec_hand_over_the_folder(tmp_path: Path, run_stagegate: Run) 
     view = cache.views.publish("things", DIGEST, [])
     cache.refs.put("things", "production", DIGEST)
     assert run_stagegate("path", "things@production").stdout == f"{view}\n"
+    told = json.loads(run_stagegate("path", "things@production", "--json").stdout)
+    assert told == {"dataset": "things", "digest": DIGEST, "path": str(view)}
     shell = 'echo "$STAGEGATE_DATASET_PATH $STAGEGATE_DATASET_DIGEST $0"; exit 7'
     result = run_stagegate("exec", "things@production", "--", "sh", "-c", shell, "{}/data")
     assert (result.returncode, result.stdout) == (7, f"{view} {DIGEST} {view}/data\n")
@@ -89,6 +91,12 @@ def test_a_signal_reaches_the_command_that_exec_runs(tmp_path: Path) -> None:
     command.terminate()
     assert (command.stdout.read(), command.wait(timeout=10)) == ("saved\n", 5)
     assert cache.leases.live() == []
+
+
+def test_garbage_is_collected_while_the_catalog_is_down(tmp_path: Path, run_stagegate: Run) -> None:
+    Cache.open(tmp_path / "cache").views.publish("things", DIGEST, [])
+    result = run_stagegate("gc", env={"STAGEGATE_CATALOG": str(tmp_path / "cache/format")})
+    assert (result.returncode, result.stdout.splitlines()[0]) == (0, f"things@{DIGEST}")
 
 
 def test_json_of_an_empty_place_is_json(run_stagegate: Run) -> None:
