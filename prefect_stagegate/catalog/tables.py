@@ -6,14 +6,18 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from math import isnan, nan
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefect_stagegate.catalog.columns import to_column, to_values
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Entry, Origin, Pin
 
+UNKNOWN = nan
+"""Stands for a time of change that a source doesn't tell."""
 BATCH = 16_384
 """Rows that are in memory as Python objects at a time."""
 
@@ -25,8 +29,10 @@ class Table(Generic[T]):
     """How one kind of row is laid out."""
 
     schema: pa.Schema
-    to_row: Callable[[T], dict[str, Any]]
-    from_row: Callable[[dict[str, Any]], T]
+    to_row: Callable[[T], tuple[Any, ...]]
+    """One value for each field of the schema."""
+    from_row: Callable[..., T]
+    """Takes the values in the same order."""
 
     def write(self, rows: Iterable[T], metadata: dict[str, str]) -> bytes:
         """The rows as one Parquet file, with `metadata` in its footer."""
@@ -34,8 +40,9 @@ class Table(Generic[T]):
         source = iter(rows)
         with pq.ParquetWriter(sink, self.schema.with_metadata(metadata), compression="zstd") as writer:
             while batch := list(islice(source, BATCH)):
-                records = [self.to_row(row) for row in batch]
-                writer.write_batch(pa.RecordBatch.from_pylist(records, schema=self.schema))
+                values = zip(*map(self.to_row, batch), strict=True)
+                columns = [to_column(kind, column) for kind, column in zip(self.schema.types, values, strict=True)]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
         return sink.getvalue()
 
     def read(self, data: bytes, key: str) -> Iterator[T]:
@@ -46,7 +53,7 @@ class Table(Generic[T]):
         """
         try:
             for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=BATCH):
-                yield from map(self.from_row, batch.to_pylist())
+                yield from map(self.from_row, *map(to_values, batch.columns))
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(key, error) from error
 
@@ -70,41 +77,33 @@ def _unreadable(key: str, error: Exception) -> CorruptRecord:
 
 ENTRIES: Table[Entry] = Table(
     pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())]),
-    lambda entry: {"path": entry.path, "size": entry.size, "digest": entry.digest},
-    lambda row: Entry(**row),
+    lambda entry: (entry.path, entry.size, entry.digest),
+    Entry,
 )
 
 ORIGINS: Table[Origin] = Table(
     pa.schema(
         [
             ("path", pa.string()),
-            ("source", pa.dictionary(pa.int32(), pa.string())),
+            ("source", pa.string()),
             ("key", pa.string()),
             ("size", pa.int64()),
-            ("pin_kind", pa.dictionary(pa.int32(), pa.string())),
+            ("pin_kind", pa.string()),
             ("pin_value", pa.string()),
-            ("pin_strength", pa.dictionary(pa.int32(), pa.string())),
-            ("proof", pa.dictionary(pa.int32(), pa.string())),
+            ("pin_strength", pa.string()),
+            ("proof", pa.string()),
             ("digest", pa.string()),
             ("modified", pa.float64()),
-            ("position", pa.int32()),
+            ("position", pa.int64()),
         ]
     ),
-    lambda origin: {
-        "path": origin.path,
-        "source": origin.source,
-        "key": origin.key,
-        "size": origin.size,
-        "pin_kind": origin.pin.kind,
-        "pin_value": origin.pin.value,
-        "pin_strength": origin.pin.strength,
-        "proof": origin.proof,
-        "digest": origin.digest,
-        "modified": origin.modified,
-        "position": origin.position,
-    },
-    lambda row: Origin(
-        pin=Pin(row.pop("pin_kind"), row.pop("pin_value"), row.pop("pin_strength")),
-        **row,
+    lambda origin: (
+        *(origin.path, origin.source, origin.key, origin.size),
+        *(origin.pin.kind, origin.pin.value, origin.pin.strength),
+        *(origin.proof, origin.digest, UNKNOWN if origin.modified is None else origin.modified, origin.position),
+    ),
+    lambda path, source, key, size, kind, value, strength, proof, digest, modified, position: Origin(
+        *(path, source, key, size, Pin(kind, value, strength), proof, digest),
+        *(None if isnan(modified) else modified, position),
     ),
 )
