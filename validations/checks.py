@@ -22,6 +22,7 @@ from prefect_stagegate.validations.records import Verdict
 from prefect_stagegate.validations.tables import Table
 
 NO_CONTRACT = "the spec has no contract"
+WRITE_ONE = "Write a `contract:` into the spec, or leave the checks that need one out of the gate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ def _answer(findings: Sequence[Finding], good: str, measured: Mapping[str, Any],
     return Answer(outcome, good if outcome is Outcome.PASS or not bad else bad, findings, measured)
 
 
-def _inconclusive(summary: str, measured: Mapping[str, Any] | None = None) -> Answer:
-    return Answer(Outcome.INCONCLUSIVE, summary, (), measured or {})
+def _inconclusive(summary: str, measured: Mapping[str, Any] | None = None, *, fix: str = "") -> Answer:
+    findings = (Finding("contract", summary, fix, Outcome.INCONCLUSIVE),) if fix else ()
+    return Answer(Outcome.INCONCLUSIVE, summary, findings, measured or {})
 
 
 # ── the four checks ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -50,9 +52,10 @@ def _inconclusive(summary: str, measured: Mapping[str, Any] | None = None) -> An
 def _schema(found: Found) -> Answer:
     declared = sum(len(table.spec.columns) for table in found.tables)
     if not found.files.matches:
-        return _inconclusive(NO_CONTRACT)
+        return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
     if not declared:
-        return _inconclusive("the contract declares no columns")
+        fix = "Declare the tables' `columns:` in the spec's contract, or require no `schema`."
+        return _inconclusive("the contract declares no columns", fix=fix)
     findings = [finding for table in found.tables for finding in _schema_findings(table)]
     opened = sum(len(table.opened) for table in found.tables)
     wrong = len(found.breaking_schema())
@@ -109,7 +112,7 @@ def _emptiness_findings(table: Table) -> list[Finding]:
 
 def _expectations(found: Found) -> Answer:
     if not found.files.matches:
-        return _inconclusive(NO_CONTRACT)
+        return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
     with_suite = [table for table in found.tables if table.spec.suite is not None]
     suites = {table.name: table.suite_digest for table in with_suite}
     if not any(table.expectations for table in with_suite):
@@ -138,7 +141,7 @@ def _expectations(found: Found) -> Answer:
 def _coverage(found: Found) -> Answer:
     files = found.files
     if not files.matches:
-        return _inconclusive(NO_CONTRACT)
+        return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
     unmatched = [
         Finding(glob, "names no file of the dataset", "Deliver the files, or mend the contract's glob.")
         for glob, paths in files.matches.items()

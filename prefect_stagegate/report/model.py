@@ -225,11 +225,16 @@ def _steps(decision: Decision, rows: tuple[Row, ...]) -> tuple[str, ...]:
     steps = list(fixes)[:STEPS]
     if len(fixes) > STEPS:
         steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
-    if any(row.owner.role == "data" and row.standing is Standing.REFUSES for row in deciding):
+    if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
         # What is wrong with the data can't be mended in a version, only in the next one.
         steps.append("Stage the mended data with `stagegate stage SPEC`.")
         version = f"{decision.dataset}@latest"
     return (*steps, f"stagegate check {version} --gate {decision.target}")
+
+
+def _by_command(row: Row) -> bool:
+    """Whether a command mends what the row found, as a promotion to the gate below does."""
+    return any(is_command(finding.fix) for finding in row.findings)
 
 
 def _clean(value: Any) -> Any:

@@ -113,6 +113,13 @@ def test_report_says_whose_turn_it_is_and_what_to_do(outcome: DecisionOutcome, t
     assert report.steps[-1] == f"stagegate {last_step}"
 
 
+def test_data_that_a_command_puts_right_is_not_to_be_staged_again() -> None:
+    promote = Finding("version", "pilot has accepted no version yet", "stagegate promote things --to pilot")
+    steps = a_report(answer("digest", Outcome.FAIL, promote)).steps
+    assert [step for step in steps if "stage SPEC" in step] == []
+    assert "@sha256:" in steps[-1]
+
+
 def test_steps_begin_with_the_fixes_of_what_decided_and_stay_few() -> None:
     assert a_report(*ALL).steps[0] == "Rename it back."
     many = tuple(Finding(f"f{number}", "broken", f"Mend f{number}.") for number in range(STEPS + 3))

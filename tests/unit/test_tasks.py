@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -36,8 +37,9 @@ def places(tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "nas").mkdir()
-    (tmp_path / "nas/a.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "nas/b.csv").write_text("a,b\n3,4\n")
+    for name, text in (("a.csv", "a,b\n1,2\n"), ("b.csv", "a,b\n3,4\n")):
+        (tmp_path / "nas" / name).write_text(text)
+        os.utime(tmp_path / "nas" / name, (0, 0))  # what was written just now is read again, to be sure
     return {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "nas")}]}
 
 
