@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.cli.progress import shown_progress
-from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Action, Address, Version
 from prefect_stagegate.operations import address
 from prefect_stagegate.operations import stage as job
@@ -58,8 +57,6 @@ def _tell(version: Version) -> None:
 
 
 def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:
-    if not isinstance(named, Spec):
-        raise UsageError("A dry run plans a spec", hint="Give the spec's file.")
     totals = {action: [0, 0] for action in Action}
     lines = []
     for planned in job.preview(where, named):

@@ -72,6 +72,15 @@ def _fetch(
         return sum(receipt.fetched for receipt in receipts)
 
 
+def plan_origins(where: Workspace, dataset: str, digest: str) -> Iterator[PlannedObject]:
+    """What bringing a version would do with each object.
+
+    Raises:
+        UsageError: No stored spec has the version's sources.
+    """
+    return _plan(where, _spec_with_sources(where, dataset, digest), dataset, digest, None)
+
+
 def _plan(
     where: Workspace, spec: Spec, dataset: str, digest: str, paths: Collection[str] | None
 ) -> Iterator[PlannedObject]:

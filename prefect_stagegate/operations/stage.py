@@ -20,7 +20,7 @@ from prefect_stagegate.errors import RefConflict, UsageError
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import LATEST, Address, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.operations.bring import bring
+from prefect_stagegate.operations.bring import bring, plan_origins
 from prefect_stagegate.operations.ledger import Ledger, Paths
 from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.sources import Sources, open_sources
@@ -69,10 +69,13 @@ def stage(
             return publish_version(where, named, receipts)
 
 
-def preview(where: Workspace, spec: Spec) -> Iterator[PlannedObject]:
-    """List and plan only: what `stage` would do with each object. Changes nothing but what the node remembers."""
-    with open_sources(where, spec) as sources:
-        yield from plan_transfer(where, spec, sources, list_sources(sources))
+def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
+    """Plan only: what `stage` would do with each object. Changes nothing but what the node remembers."""
+    if isinstance(named, Address):
+        yield from plan_origins(where, named.dataset, where.catalog.resolve(named))
+        return
+    with open_sources(where, named) as sources:
+        yield from plan_transfer(where, named, sources, list_sources(sources))
 
 
 def list_sources(sources: Sources, progress: Progress | None = None) -> Iterator[Listed]:

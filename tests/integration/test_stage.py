@@ -149,6 +149,14 @@ def test_a_preview_changes_nothing(where: Workspace, nas: Path, tmp_path: Path) 
     assert list(where.cache.layout.blobs.iterdir()) == []
 
 
+def test_bringing_a_version_can_be_previewed_too(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    stage(where, spec_of(nas))
+    other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
+    assert {planned.action for planned in preview(other, Address("things", "latest"))} == {"fetch"}
+    assert {planned.action for planned in preview(where, Address("things", "latest"))} == {"reuse"}
+    assert list(other.cache.views.all()) == []
+
+
 def test_another_node_is_filled_from_the_catalog(where: Workspace, nas: Path, tmp_path: Path) -> None:
     staged = stage(where, spec_of(nas))
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
