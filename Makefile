@@ -6,11 +6,9 @@ BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
-# What `make test-all` needs beyond Python, as names of Debian packages.
-DEBIAN_PACKAGES :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format coverage bench lock schema clean debian-packages
+.PHONY: help setup demo test check format coverage bench lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,12 +21,6 @@ demo: setup ## run the main job on real data, from servers to promotion
 
 test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest --durations=10
-
-test-all: setup ## run every test; some need root and Debian packages
-	@missing=; for package in $(DEBIAN_PACKAGES); do \
-		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
-	if [ -n "$$missing" ]; then echo "Debian packages are missing:$$missing. Run: apt-get install$$missing" >&2; exit 1; fi
-	$(BIN)/pytest -m "system or not system" --durations=10
 
 check: setup ## check format, lint, types and layers
 	$(BIN)/ruff format --check
@@ -59,9 +51,6 @@ schema: setup ## write the JSON Schema of the spec
 clean: ## remove .venv and everything that tools left
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
-
-debian-packages:
-	@echo $(DEBIAN_PACKAGES)
 
 # Three steps, each done again only when what it depends on has changed.
 
