@@ -194,8 +194,8 @@ def work_seed(which: str, _out: Path, options: dict[str, str]) -> float:
     source = random.Random(7)  # noqa: S311 - the same bytes each time
     if which == "large":
         for number in range(8):
-            body = (source.randbytes(1 << 20) for _ in range(256))
-            obstore.put(store, f"{number}.bin", body, chunk_size=PART, max_concurrency=4)
+            chunks = (source.randbytes(1 << 20) for _ in range(256))
+            obstore.put(store, f"{number}.bin", chunks, chunk_size=PART, max_concurrency=4)
     else:
         for number in range(10_000):
             body = source.randbytes(source.randint(2_000, 60_000))
