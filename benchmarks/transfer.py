@@ -123,15 +123,11 @@ FLAGS = (
 # ── workers: what `by_python` runs ──────────────────────────────────────────────────────────────────────────────────
 
 
-def work_floor(which: str, _out: Path, options: dict[str, str]) -> float:
-    """Read every range by obstore in threads and drop the bytes."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import obstore
+def _bucket(which: str, options: dict[str, str]) -> Any:
+    """The set's bucket, by obstore itself."""
     from obstore.store import S3Store
 
-    begun = time.monotonic()
-    store = S3Store(
+    return S3Store(
         which,
         endpoint=options["endpoint_url"],
         access_key_id=options["key"],
@@ -139,6 +135,16 @@ def work_floor(which: str, _out: Path, options: dict[str, str]) -> float:
         region="us-east-1",
         client_options={"allow_http": True, "timeout": "1d"},
     )
+
+
+def work_floor(which: str, _out: Path, options: dict[str, str]) -> float:
+    """Read every range by obstore in threads and drop the bytes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import obstore
+
+    begun = time.monotonic()
+    store = _bucket(which, options)
 
     def read(part: tuple[str, str, int, int]) -> None:
         key, etag, start, end = part
@@ -180,17 +186,9 @@ def work_s3fs(which: str, out: Path, options: dict[str, str]) -> float:
 def work_seed(which: str, _out: Path, options: dict[str, str]) -> float:
     """Fill a bucket; the same bytes each time."""
     import obstore
-    from obstore.store import S3Store
 
     begun = time.monotonic()
-    store = S3Store(
-        which,
-        endpoint=options["endpoint_url"],
-        access_key_id=options["key"],
-        secret_access_key=options["secret"],
-        region="us-east-1",
-        client_options={"allow_http": True, "timeout": "1d"},
-    )
+    store = _bucket(which, options)
     source = random.Random(7)  # noqa: S311 - the same bytes each time
     if which == "large":
         for number in range(8):

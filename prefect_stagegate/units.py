@@ -99,3 +99,13 @@ def bytes_text(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} PB"
+
+
+def digest_text(digest: str) -> str:
+    """Write a digest short enough to read aloud: its algorithm and twelve digits.
+
+    >>> digest_text("sha256:0123456789abcdef")
+    'sha256:0123456789ab'
+    """
+    algorithm, _, digits = digest.partition(":")
+    return f"{algorithm}:{digits[:12]}"

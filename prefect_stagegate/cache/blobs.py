@@ -21,9 +21,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from prefect_stagegate.cache.durable import sync_volume
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
+from prefect_stagegate.durable import sync_volume
 from prefect_stagegate.errors import ChecksumMismatch, NoSpace
 
 READ = 1 << 20

@@ -7,11 +7,11 @@ of the leases, and unlinked after it.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.refs import Refs
@@ -88,9 +88,8 @@ def _blobs(layout: Layout) -> Iterator[Path]:
 
 def _strays(layout: Layout) -> Iterator[Path]:
     """What dead writers left: half-built views at once, all else after a day in which nobody went on with it."""
-    for path in layout.ingest.iterdir():
-        if path.name.startswith(VIEW) or time.time() - path.lstat().st_mtime > RESUME_SECONDS:
-            yield path
+    yield from layout.ingest.glob(f"{VIEW}*")
+    yield from (path for path in Blobs(layout).orphans(RESUME_SECONDS) if not path.name.startswith(VIEW))
 
 
 def _inodes(layout: Layout, views: list[tuple[str, str]]) -> set[int]:

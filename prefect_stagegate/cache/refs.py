@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import uuid
 
-from prefect_stagegate.cache.durable import sync_folder
 from prefect_stagegate.cache.layout import Layout, explained
+from prefect_stagegate.durable import sync_folder
 
 
 class Refs:

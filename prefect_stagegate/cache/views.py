@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect_stagegate.cache.durable import sync_folder, sync_volume
 from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
+from prefect_stagegate.durable import sync_folder, sync_volume
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry

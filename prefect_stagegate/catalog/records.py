@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from prefect_stagegate.durable import sync_folder
 from prefect_stagegate.errors import CatalogError
 
 
@@ -87,7 +88,7 @@ class DirectoryRecords:
                     return False
             finally:
                 scratch.unlink(missing_ok=True)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             raise self._failed("written to", error) from error
         return True
@@ -97,7 +98,7 @@ class DirectoryRecords:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         for parent in reversed(missing):
             parent.mkdir(exist_ok=True)
-            _sync_folder(parent.parent)
+            sync_folder(parent.parent)
 
     def _failed(self, verb: str, error: OSError) -> CatalogError:
         return CatalogError(
@@ -108,14 +109,6 @@ class DirectoryRecords:
 
 def _is_record(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_records(url: str, options: Mapping[str, Any]) -> Records:

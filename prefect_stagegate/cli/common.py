@@ -58,12 +58,3 @@ def print_json(value: Any) -> None:
 def say(text: str = "") -> None:
     """Print one line for people."""
     print(text)
-
-
-def short(digest: str) -> str:
-    """A digest as short as people need it to tell two apart.
-
-    >>> short("sha256:0123456789abcdef")
-    'sha256:0123456789ab'
-    """
-    return digest[:19]

@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, short
+from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Outcome, Promotion, Validation
 from prefect_stagegate.operations import approve as approving
@@ -22,6 +22,7 @@ from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness import PlannedCheck
 from prefect_stagegate.report import build_report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
+from prefect_stagegate.units import digest_text
 
 _CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
@@ -57,7 +58,7 @@ def validate(what: str, /, *, spec: SpecFile = None, json: Json = False, places:
 
 
 def _tell_validation(found: Validation) -> None:
-    say(f"{found.dataset}@{short(found.digest)}: {'passed' if found.passed else 'not passed'}")
+    say(f"{found.dataset}@{digest_text(found.digest)}: {'passed' if found.passed else 'not passed'}")
     for table in found.tables:
         say(
             f"table {table.name}: {table.files} files, {table.rows} rows, "
@@ -214,5 +215,5 @@ def _tell_move(moved: Promotion, *, json: bool) -> None:
     elif moved.previous == moved.digest:
         say(f"{moved.dataset}@{moved.ref} names {moved.digest} already")
     else:
-        before = f" (before: {short(moved.previous)})" if moved.previous else ""
+        before = f" (before: {digest_text(moved.previous)})" if moved.previous else ""
         say(f"{moved.dataset}@{moved.ref} → {moved.digest}{before}")

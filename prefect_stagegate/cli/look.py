@@ -10,11 +10,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Column, Table
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, short
+from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, digest_text
 
 UNBROKEN = 1000
 """Columns of a line that goes to a program or a file, which needs no breaks."""
@@ -46,7 +46,7 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
         )
         refs = ", ".join(line.refs) or "-"
         table.add_row(
-            line.dataset, short(line.digest), refs, str(line.files), bytes_text(line.bytes), here, held or "-"
+            line.dataset, digest_text(line.digest), refs, str(line.files), bytes_text(line.bytes), here, held or "-"
         )
     Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
 
@@ -125,6 +125,6 @@ def history(address: str, /, *, json: Json = False, places: Places | None = None
         print_json([asdict(move) for move in moves])
         return
     for move in moves:
-        withdrawn = f", withdrew {short(move.withdrawn)}" if move.withdrawn else ""
+        withdrawn = f", withdrew {digest_text(move.withdrawn)}" if move.withdrawn else ""
         reason = f": {move.reason}" if move.reason else ""
         say(f"{move.at[:19]}Z  {move.ref:<12} {move.digest}  {move.action} by {move.who}{withdrawn}{reason}")

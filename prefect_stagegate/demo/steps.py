@@ -17,10 +17,9 @@ from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity
 from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.readiness.wording import digest_text
 from prefect_stagegate.report import build_report, to_html
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, digest_text
 
 APPROVER = "grace@example.org"
 """An address of the spec's group `infra`, which production's gate wants an approval from."""

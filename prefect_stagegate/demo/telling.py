@@ -5,8 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.demo.passage import Passage
 from prefect_stagegate.demo.story import Story
 from prefect_stagegate.model import Decision, Outcome, Version
-from prefect_stagegate.readiness.wording import digest_text
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, digest_text
 
 
 def tell(story: Story, passage: Passage) -> None:

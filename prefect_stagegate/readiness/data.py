@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text, digest_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import digest_text
 
 SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""

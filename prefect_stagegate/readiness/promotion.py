@@ -12,9 +12,10 @@ from prefect_stagegate.model import Approval as Reply
 from prefect_stagegate.model import Finding, Outcome, person_key
 from prefect_stagegate.readiness.base import Answer, Parameters, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text, count_text, digest_text, listed
+from prefect_stagegate.readiness.wording import age_text, count_text, listed
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.spec.models import Owner
+from prefect_stagegate.units import digest_text
 
 ANYBODY = "anybody"
 

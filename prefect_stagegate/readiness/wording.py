@@ -22,12 +22,6 @@ def age_text(age: timedelta) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def digest_text(digest: str) -> str:
-    """A digest short enough to read aloud: its algorithm and twelve digits."""
-    algorithm, _, digits = digest.partition(":")
-    return f"{algorithm}:{digits[:12]}"
-
-
 def count_text(number: int, word: str) -> str:
     """A number and its noun.
 
