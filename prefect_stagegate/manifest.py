@@ -9,6 +9,7 @@ Pure: no I/O and no clock. Everything works on streams, so that memory does not 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ SEGMENT_BYTES = 255
 """The longest file name that Linux file systems take, in bytes."""
 PATH_BYTES = 3072
 """The longest path that an entry may have, in bytes; leaves the cache's own folders room below Linux's 4096."""
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +67,17 @@ def path_problem(path: str) -> str:
         encoded = path.encode()
     except UnicodeEncodeError:
         return "it is not valid Unicode"
-    if any(character < " " or character == "\x7f" for character in path):
+    if _CONTROL.search(encoded):
         return "it has a control character"
     if len(encoded) > PATH_BYTES:
         return f"it is longer than {PATH_BYTES} bytes"
-    return next(filter(None, map(_segment_problem, path.split("/"))), "")
-
-
-def _segment_problem(segment: str) -> str:
-    if not segment:
+    segments = encoded.split(b"/")
+    if b"" in segments:
         return "it is empty, or has an empty segment"
-    if segment in (".", ".."):
-        return f'it has a segment "{segment}"'
-    if len(segment.encode()) > SEGMENT_BYTES:
+    for dots in (b"..", b"."):
+        if dots in segments:
+            return f'it has a segment "{dots.decode()}"'
+    if max(map(len, segments)) > SEGMENT_BYTES:
         return f"a name in it is longer than {SEGMENT_BYTES} bytes"
     return ""
 

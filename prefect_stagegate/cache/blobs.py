@@ -43,7 +43,7 @@ class Blobs:
     def holds(self, digest: str, size: int) -> bool:
         """Whether the bytes are here, by their digest and size; they are not hashed again."""
         try:
-            return self._layout.blob(digest).lstat().st_size == size
+            return os.lstat(self._layout.blob_path(digest)).st_size == size
         except OSError:
             return False
 
@@ -84,7 +84,7 @@ class Blobs:
         Raises:
             CacheError: The volume refuses; the blob does not appear.
         """
-        target = str(self._layout.blob(digest))
+        target = self._layout.blob_path(digest)
         try:
             if os.fstat(claim.file).st_size != size:
                 raise ChecksumMismatch("The file in the cache has not the size of its object")

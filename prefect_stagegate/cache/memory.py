@@ -40,9 +40,13 @@ PRAGMA user_version = 1;
 _BATCH = 500
 """Rows of one statement."""
 _RECALL = """
-SELECT digest FROM pins WHERE source = (SELECT id FROM sources WHERE identity = ?)
-AND key = ? AND pin = ? AND size = ? AND (durable OR boot = ?)
+WITH asked (number, identity, key, pin, size) AS (VALUES {marks})
+SELECT number, digest FROM asked CROSS JOIN sources USING (identity)
+CROSS JOIN pins ON source = id AND pins.key = asked.key AND pins.pin = asked.pin AND pins.size = asked.size
+WHERE durable OR boot = ?
 """
+"""One statement for many: between two, a thread of a busy transfer would wait for the interpreter each time. CROSS
+keeps SQLite from reading all pins and looking each up among the asked ones."""
 
 _WRITE = "BEGIN IMMEDIATE"
 
@@ -86,7 +90,11 @@ class PinMemory:
         """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
 
         def recall(database: sqlite3.Connection) -> list[str | None]:
-            return [self._recall(database, identity, listed) for identity, listed in asked]
+            found: list[str | None] = [None] * len(asked)
+            for start in range(0, len(asked), _BATCH):
+                for number, digest in self._recall(database, asked[start : start + _BATCH]):
+                    found[start + number] = f"blake3:{digest.hex()}"
+            return found
 
         return self._transact("BEGIN", recall) or [None] * len(asked)
 
@@ -116,9 +124,16 @@ class PinMemory:
         """Close the database; the memory can't be used afterwards."""
         self._database.close()
 
-    def _recall(self, database: sqlite3.Connection, identity: str, listed: SourceObject) -> str | None:
-        found = database.execute(_RECALL, (identity, listed.key, str(listed.pin), listed.size, self._boot)).fetchone()
-        return f"blake3:{found[0].hex()}" if found else None
+    def _recall(
+        self, database: sqlite3.Connection, asked: Sequence[tuple[str, SourceObject]]
+    ) -> Iterable[tuple[int, bytes]]:
+        """The known digests of a batch, by their position in it."""
+        words = (
+            (number, identity, listed.key, str(listed.pin), listed.size)
+            for number, (identity, listed) in enumerate(asked)
+        )
+        statement = _RECALL.format(marks=",".join(["(?,?,?,?,?)"] * len(asked)))
+        return database.execute(statement, [*chain.from_iterable(words), self._boot])
 
     def _write(self, verb: str, rows: Iterable[Row], *, durable: bool) -> None:
         def write(database: sqlite3.Connection) -> None:
@@ -132,7 +147,6 @@ class PinMemory:
                     (ids[identity], key, str(pin), size, _packed(digest), self._boot, durable)
                     for identity, key, pin, size, digest in batch
                 )
-                # One statement: between two, a thread of a busy transfer would wait for the interpreter each time.
                 rows_of_marks = ",".join(["(?,?,?,?,?,?,?)"] * len(batch))
                 database.execute(f"{verb} INTO pins VALUES {rows_of_marks}", [*chain.from_iterable(values)])
 

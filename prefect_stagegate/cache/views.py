@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
 from prefect_stagegate.durable import sync_folder, sync_volume
@@ -77,7 +77,7 @@ class Views:
         with explained("mend the view", view):
             for entry in entries:
                 path = view / entry.path
-                _place(self._layout.blob(entry.digest), scratch)
+                _place(self._layout.blob_path(entry.digest), str(scratch))
                 with _writable(path.parent, view):
                     scratch.replace(path)
                 scratch.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
@@ -91,18 +91,18 @@ class Views:
 
     def _fill(self, root: Path, entries: Iterable[Entry]) -> None:
         root.mkdir(mode=0o755)
-        folders = {root}
+        folders = {""}
         copied = 0
         for entry in entries:
             if problem := path_problem(entry.path):
                 raise CacheError(f"The path {entry.path!r} can't stand in a view: {problem}", object=entry.path)
-            path = root / entry.path
-            if path.parent not in folders:
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-                folders.update(path.parents[: len(path.relative_to(root).parts) - 1])
-            copied += _place(self._layout.blob(entry.digest), path)
-        for folder in folders - {root}:
-            folder.chmod(0o555)
+            folder = entry.path.rpartition("/")[0]
+            if folder not in folders:
+                (root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+                folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
+            copied += _place(self._layout.blob_path(entry.digest), f"{root}/{entry.path}")
+        for folder in folders - {""}:
+            (root / folder).chmod(0o555)
         if copied:
             log.warning("the volume took no links for %d files of the view, so they were cloned or copied", copied)
 
@@ -121,14 +121,14 @@ def _writable(folder: Path, view: Path) -> Iterator[None]:
             one.chmod(0o555)
 
 
-def _place(blob: Path, path: Path) -> bool:
+def _place(blob: str, path: str) -> bool:
     """Link `path` to a blob; where links are refused, clone it, else copy it. True when it is no link."""
     try:
         os.link(blob, path)
     except OSError as error:
         if error.errno not in _CANT_LINK:
             raise
-        _clone_or_copy(blob, path)
+        _clone_or_copy(Path(blob), Path(path))
         return True
     return False
 

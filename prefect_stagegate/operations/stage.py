@@ -103,13 +103,16 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
         known = _recall(where, sources, batch)
-        for one, digest in zip(batch, known, strict=True):
-            url, into = sources.urls[one.source], sources.specs[one.source].into
-            path = dataset_path(into, one.object.key)
-            held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
-            planned = plan_object(one.object, path=path, source=one.source, url=url, remembered=digest, held=held)
-            paths.take(planned)
-            yield planned
+        planned = [_decide(where, sources, one, digest) for one, digest in zip(batch, known, strict=True)]
+        paths.take(planned)
+        yield from planned
+
+
+def _decide(where: Workspace, sources: Sources, one: Listed, digest: str | None) -> PlannedObject:
+    url, into = sources.urls[one.source], sources.specs[one.source].into
+    path = dataset_path(into, one.object.key)
+    held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
+    return plan_object(one.object, path=path, source=one.source, url=url, remembered=digest, held=held)
 
 
 def transfer_objects(

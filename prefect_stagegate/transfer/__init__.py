@@ -24,6 +24,8 @@ __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "tr
 
 BATCH = 512
 """Objects that are remembered in one transaction."""
+UNSYNCED = 64 << 20
+"""Bytes of small objects between two syncs: a power cut costs no more, and at the end little is left to wait for."""
 BATCH_SECONDS = 0.05
 """How often results are looked at."""
 
@@ -88,9 +90,14 @@ def transfer(
 
 def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
     engine.start()
+    unsynced = 0
     try:
         for batch in _batches(engine, intake.stop):
             _remember(intake, batch)
+            unsynced += sum(done.unsynced for done in batch)
+            if unsynced > UNSYNCED:
+                _sync(intake)
+                unsynced = 0
             for done in batch:
                 intake.stats.count(done.receipt)
                 intake.progress.done(done.receipt)
@@ -103,8 +110,7 @@ def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
         engine.stop()
         while batch := _taken(engine):
             _remember(intake, batch)
-    with intake.store.memory.confirmed():
-        intake.store.blobs.sync()
+    _sync(intake)
     if len(intake.stats.failures) > max_failed:
         raise TransferFailed(intake.stats.failures)
 
@@ -116,6 +122,12 @@ def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
         ended = engine.ended.wait(BATCH_SECONDS)
         while batch := _taken(engine):
             yield batch
+
+
+def _sync(intake: Intake) -> None:
+    """Make durable what came in so far, and let the memory know."""
+    with intake.store.memory.confirmed():
+        intake.store.blobs.sync()
 
 
 def _taken(engine: Engine) -> list[Done]:

@@ -47,7 +47,7 @@ class Engine:
         self._members = [group.members() for group in groups]
         limits = intake.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
-        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), intake.stop)
+        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), limits.in_flight, intake.stop)
         self._lock = threading.Lock()
         self._running = limits.in_flight
         self.results: deque[Done] = deque()
@@ -103,7 +103,10 @@ class Engine:
         try:
             while (work := self._schedule.next()) is not None:
                 try:
-                    self._do(work)
+                    if isinstance(work, Part):
+                        self._do(work)
+                    else:
+                        self._do_each(work)
                 finally:
                     self._schedule.rest()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
@@ -114,6 +117,12 @@ class Engine:
                 last = not self._running
             if last:
                 self.ended.set()
+
+    def _do_each(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if self._schedule.closed or self._intake.stop:
+                return
+            self._do(job)
 
     def _do(self, work: Job | Part) -> None:
         """Do one thing; an object's failure leads to the next try or to the list of failures."""

@@ -47,6 +47,8 @@ class Done:
     claim: Claim | None = None
     """Dropped when the digest is remembered, so that whoever waits for it finds it."""
     row: Row | None = None
+    unsynced: int = 0
+    """Bytes of the blob when it was not made durable by itself."""
 
 
 class Intake:
@@ -137,9 +139,9 @@ class Intake:
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
         laps.lap("disk")
         self.stats.spend(laps)
-        return Done(
-            self._receipt(job, digest, fetched=fetched, by_server=by_server), claim, self._row(job, digest, started)
-        )
+        receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
+        unsynced = 0 if sync else job.listed.size
+        return Done(receipt, claim, self._row(job, digest, started), unsynced)
 
     def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:
         # A mirror's copy counts as the object that the source listed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
@@ -20,7 +21,12 @@ CLAIMED_SECONDS = 0.1
 """How long an object that somebody else brings in is left alone before it is looked at again."""
 SPREAD = 8
 """Large objects that are open at the same time while buffers are free."""
+RUN = 8
+"""Small objects that a thread takes at once, while plenty wait: each handing over costs as much as a system call."""
 _TICK = 0.2
+
+Work = Part | Sequence[Job]
+"""What a thread does next: a part of an open object, a large object to open, or some small ones in turn."""
 
 
 class Schedule:
@@ -29,26 +35,30 @@ class Schedule:
     Args:
         buffers: For the parts of large objects.
         small: Objects of up to so many bytes take no buffer.
+        threads: How many share the work.
         stop: Ends all waiting.
     """
 
-    def __init__(self, buffers: Buffers, small: int, stop: Stop) -> None:
-        self._buffers, self._small, self._stop = buffers, small, stop
-        self._changed = threading.Condition()
+    def __init__(self, buffers: Buffers, small: int, threads: int, stop: Stop) -> None:
+        self._buffers, self._small, self._threads, self._stop = buffers, small, threads, stop
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._room = threading.Condition(lock)
         self._jobs: deque[Job] = deque()
         self._claimed: deque[tuple[float, Job]] = deque()
         self._open: list[Parted] = []
         self._opening = 0
         self._busy = 0
         self._complete = False
-        self._closed = False
+        self.closed = False
+        """Whether no further objects are started."""
 
     def add(self, job: Job) -> bool:
         """Add a planned object; waits while enough are there. False when no further ones are started."""
         with self._changed:
-            while len(self._jobs) >= AHEAD and not (self._stop or self._closed):
-                self._changed.wait(_TICK)
-            if self._closed:
+            while len(self._jobs) >= AHEAD and not (self._stop or self.closed):
+                self._room.wait(_TICK)
+            if self.closed:
                 return False
             self._jobs.append(job)
             self._changed.notify()
@@ -57,14 +67,14 @@ class Schedule:
     def again(self, job: Job) -> None:
         """Add an object that is to be tried in another way."""
         with self._changed:
-            if not self._closed:
+            if not self.closed:
                 self._jobs.appendleft(job)
                 self._changed.notify()
 
     def later(self, job: Job) -> None:
         """Add an object that somebody else brings in now."""
         with self._changed:
-            if not self._closed:
+            if not self.closed:
                 self._claimed.append((time.monotonic() + CLAIMED_SECONDS, job))
 
     def complete(self) -> None:
@@ -76,7 +86,7 @@ class Schedule:
     def close(self) -> None:
         """Start no further objects; those that are at work end."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._jobs.clear()
             self._claimed.clear()
             self._changed.notify_all()
@@ -95,11 +105,11 @@ class Schedule:
             if parted in self._open:
                 self._open.remove(parted)
 
-    def next(self) -> Job | Part | None:
+    def next(self) -> Work | None:
         """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done."""
         with self._changed:
             while not self._stop:
-                if (work := self._first() or self._part() or self._job()) is not None:
+                if (work := self._first() or self._part() or self._some()) is not None:
                     self._busy += 1
                     return work
                 if self._complete and not (self._busy or self._jobs or self._claimed):
@@ -119,7 +129,7 @@ class Schedule:
         """Whether the object is read in parts."""
         return job.planned.object.size > self._small
 
-    def _first(self) -> Job | None:
+    def _first(self) -> Sequence[Job] | None:
         """A large object while few are open: parts of several come in turn more often than many of one."""
         if self._jobs and self.is_large(self._jobs[0]) and len(self._open) + self._opening < SPREAD:
             return self._large()
@@ -131,19 +141,28 @@ class Schedule:
                 return part
         return None
 
-    def _job(self) -> Job | None:
+    def _some(self) -> Sequence[Job] | None:
         if self._jobs:
-            return self._large() if self.is_large(self._jobs[0]) else self._taken()
+            return self._large() if self.is_large(self._jobs[0]) else self._run()
         if self._claimed and self._claimed[0][0] <= time.monotonic():
-            return self._claimed.popleft()[1]
+            return [self._claimed.popleft()[1]]
         return None
 
-    def _large(self) -> Job | None:
+    def _large(self) -> Sequence[Job] | None:
         if self._buffers.available <= self._opening:
             return None
         self._opening += 1
-        return self._taken()
+        return [self._taken()]
+
+    def _run(self) -> Sequence[Job]:
+        """Some small objects: fewer when few wait, so that the last ones are spread over all threads."""
+        run = [self._taken()]
+        most = min(RUN, len(self._jobs) // self._threads)
+        while len(run) < most and not self.is_large(self._jobs[0]):
+            run.append(self._taken())
+        return run
 
     def _taken(self) -> Job:
-        self._changed.notify()
+        if len(self._jobs) == AHEAD // 2:
+            self._room.notify()
         return self._jobs.popleft()
