@@ -25,6 +25,8 @@ GATE_FAILED = "stagegate.gate.failed"
 REF_MOVED = "stagegate.ref.moved"
 """A target's ref was moved by a promotion. Payload: version, dataset, digest, target, previous
 (empty for the first)."""
+CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
+"""A cache's volume has little room left. Payload: cache, used, free, size, share (bytes; of the volume that is used)."""
 
 
 def in_a_run() -> bool:
