@@ -1,0 +1,75 @@
+"""What the threads of a transfer are given to do, and what is durable while they do it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import prefect_stagegate.transfer as under_test
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
+from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from prefect_stagegate.transfer.buffers import Buffers
+from prefect_stagegate.transfer.job import Job
+from prefect_stagegate.transfer.retry import Stop
+from prefect_stagegate.transfer.schedule import RUN, Schedule
+
+SMALL, THREADS = 10, 4
+
+
+def job(number: int, size: int = 1) -> Job:
+    listed = SourceObject(str(number), size, Pin("etag", str(number), "strong"))
+    return Job(PlannedObject(str(number), listed, 0, Action.FETCH), (), listed=listed)
+
+
+def schedule(*sizes: int) -> Schedule:
+    made = Schedule(Buffers(4, 4096), SMALL, THREADS, Stop(None))
+    for number, size in enumerate(sizes):
+        made.add(job(number, size))
+    made.complete()
+    return made
+
+
+def names(work: object) -> list[str]:
+    assert isinstance(work, list)
+    return [one.planned.path for one in work]
+
+
+def test_small_objects_come_in_runs_that_grow_shorter_towards_the_end() -> None:
+    made = schedule(*[1] * (RUN * THREADS * 2))
+    lengths = []
+    while (work := made.next()) is not None:
+        lengths.append(len(names(work)))
+        made.rest()
+
+    assert sum(lengths) == RUN * THREADS * 2
+    assert lengths[0] == RUN
+    assert lengths[-THREADS:] == [1] * THREADS
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_run_ends_before_a_large_object() -> None:
+    made = schedule(*[1, 1, SMALL + 1], *[1] * 100)
+
+    assert names(made.next()) == ["0", "1"]
+    assert names(made.next()) == ["2"]
+
+
+def test_what_came_in_is_durable_long_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut costs what came in since the last sync; the pin memory knows what that is."""
+    monkeypatch.setattr(under_test, "UNSYNCED", 5_000)
+    monkeypatch.setattr(under_test, "BATCH", 10)
+    objects = {f"{number:03}": bytes(1000) + str(number).encode() for number in range(100)}
+    cache = Cache.open(tmp_path / "cache")
+
+    run = fetch_all(ScriptedSource(objects), cache)
+    received = [next(run) for _ in range(60)]
+
+    database = sqlite3.connect(cache.layout.index)
+    (durable,) = database.execute("SELECT count(*) FROM pins WHERE durable").fetchone()
+    database.close()
+    run.close()
+    assert len(received) == 60
+    assert 40 <= durable < 100
