@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format coverage bench lock schema clean
+.PHONY: help setup demo test test-all check format coverage bench lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -22,11 +22,16 @@ demo: setup ## run the main job on real data, from servers to promotion
 test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest --durations=10
 
+test-all: setup ## run all tests, also those that take Debian packages or minutes
+	@command -v systemd-analyze >/dev/null || { echo "systemd-analyze is missing: apt-get install systemd" >&2; exit 1; }
+	$(BIN)/pytest --durations=10 -m ""
+
 check: setup ## check format, lint, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint deployments/Dockerfile deployments/Dockerfile.cuda
 
 format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix
@@ -41,9 +46,12 @@ coverage: setup ## run the tests and show the lines that none of them runs
 bench: setup ## measure staging against rclone, s5cmd, s3fs and the floor
 	$(BIN)/python benchmarks/run.py
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
 lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
+	$(COMPILE) --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
+	$(COMPILE) --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 schema: setup ## write the JSON Schema of the spec
 	$(BIN)/stagegate schema > docs/stagegate.schema.json

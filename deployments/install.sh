@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs prefect-stagegate, with exactly what the lock names and hashes, into a folder of its own:
+#
+#   deployments/install.sh dependencies /opt/stagegate
+#   deployments/install.sh package /opt/stagegate
+#
+# Run it at the root of the repository. It is two steps, so that images keep the long one while only the package changes.
+set -eu
+
+step=$1
+venv=$2
+
+case $step in
+dependencies)
+    "${PYTHON:-python3}" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: \
+        --require-hashes --requirement requirements-runtime.lock
+    ;;
+package)
+    # The lock has setuptools for this step; nothing needs it later.
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation .
+    "$venv/bin/pip" uninstall --quiet --yes setuptools
+    ;;
+*)
+    echo "usage: $0 dependencies|package FOLDER" >&2
+    exit 2
+    ;;
+esac
