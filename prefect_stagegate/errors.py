@@ -17,7 +17,8 @@
     ├── TransferFailed             exit 3: more objects failed than may; each is named  (retryable if one of them is)
     ├── Cancelled                  exit 3: somebody stopped it; what was fetched stays for the next run
     ├── CacheError                 exit 3: the cache can't be used as asked
-    │   └── NoSpace                the volume or quota is full
+    │   ├── NoSpace                the volume or quota is full
+    │   └── BlobVanished           a collection took what was about to be used  (retryable)
     ├── CatalogError               exit 3: the catalog can't be used as asked
     │   ├── RefConflict            somebody else moved the ref first
     │   └── CorruptRecord          a stored record fails its own digest
@@ -197,6 +198,10 @@ class CacheError(StagegateError):
 
 class NoSpace(CacheError):
     pass
+
+
+class BlobVanished(CacheError):
+    retryable = True
 
 
 class CatalogError(StagegateError):

@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +23,11 @@ from blake3 import blake3
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
 from prefect_stagegate.durable import sync_volume
-from prefect_stagegate.errors import ChecksumMismatch, NoSpace
+from prefect_stagegate.errors import ChecksumMismatch
 
 READ = 1 << 20
-_SPACE_SECONDS = 0.5
-"""How long a look at the free space holds."""
+BLOCK = 512
+"""Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
 
 
 class Blobs:
@@ -38,7 +37,6 @@ class Blobs:
         self._layout = layout
         self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
-        self._space = _Space(layout.blobs)
 
     def holds(self, digest: str, size: int) -> bool:
         """Whether the bytes are here, by their digest and size; they are not hashed again."""
@@ -56,19 +54,21 @@ class Blobs:
         Raises:
             CacheError: The cache can't be written.
         """
-        name = hashlib.blake2b("\0".join(identity).encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
         try:
-            return Claim.take(f"{self._ingest}/{name}")
+            return Claim.take(self._claimed(identity))
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error
 
-    def reserve(self, size: int, floor: int) -> None:
-        """Make sure that `size` more bytes leave `floor` bytes of the volume free.
+    def begun(self, *identity: str) -> int:
+        """How many bytes of the volume an interrupted run's file of this object takes already."""
+        try:
+            return os.lstat(self._claimed(identity)).st_blocks * BLOCK
+        except FileNotFoundError:
+            return 0
 
-        Raises:
-            NoSpace: They don't; nothing was written.
-        """
-        self._space.reserve(size, floor)
+    def _claimed(self, identity: tuple[str, ...]) -> str:
+        words = "\0".join(identity).encode("utf-8", "surrogateescape")
+        return f"{self._ingest}/{hashlib.blake2b(words, digest_size=20).hexdigest()}"
 
     def commit(self, claim: Claim, digest: str, size: int, *, sync: bool) -> None:
         """Make the claimed file the blob `digest`, which its bytes were just found to have.
@@ -135,37 +135,6 @@ class Blobs:
         if folder not in self._folders:
             Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
             self._folders.add(folder)
-
-
-class _Space:
-    """The volume's free space, looked at now and then and counted down in between."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._seen = 0.0
-        self._free = 0
-
-    def reserve(self, size: int, floor: int) -> None:
-        with self._lock:
-            if time.monotonic() - self._seen > _SPACE_SECONDS or self._free - size < floor:
-                self._look()
-            if self._free - size < floor:
-                raise NoSpace(
-                    f"{self._folder} has {self._free:,} bytes free, {floor:,} of them are to stay free, and the next "
-                    f"object has {size:,}",
-                    hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or "
-                    "STAGEGATE_CACHE.",
-                )
-            self._free -= size
-
-    def _look(self) -> None:
-        try:
-            found = os.statvfs(self._folder)
-        except OSError as error:
-            raise cache_error(error, "ask for the free space", self._folder) from error
-        self._free = found.f_bavail * found.f_frsize
-        self._seen = time.monotonic()
 
 
 def _is_sound(path: str, digest: str) -> bool:

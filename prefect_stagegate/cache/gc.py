@@ -1,13 +1,18 @@
-"""Collecting garbage: views that nothing needs, then blobs that no view holds.
+"""Collecting garbage: views that nothing needs, then blobs that nothing holds.
 
-What a ref of this node names, what is leased and what is pinned stays. Things are taken out of sight under the lock
-of the leases, and unlinked after it.
+What a ref of this node names, what is leased and what is pinned stays. A view is taken out of sight under the lock of
+the leases, and unlinked after it. A blob is held by its second link: a view's, a draft's, or its claim's; one that has
+none is garbage, whoever lives, for a writer that counted on it finds out when it links it, and fetches it again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +20,19 @@ from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.refs import Refs
-from prefect_stagegate.cache.views import Views, remove_tree
-from prefect_stagegate.cache.volume import require_locks
+from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
+from prefect_stagegate.cache.volume import require_locks, takes_links
 
-VIEW = "view-"
-"""What the names in `ingest/` begin with that only writers make, and that no later run can go on with."""
 RESUME_SECONDS = 24 * 3600
 """How long a half-fetched object waits for a run that resumes it."""
+DRAFT_SECONDS = 60
+"""How long a draft may be without its lock: it is made before it is locked."""
+
+BLOB_AND_VIEW = 2
+"""Links of a blob that one view holds."""
+
+View = tuple[str, str]
+"""Dataset and digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +48,44 @@ class Collection:
     """Why things stay that no ref names, one line each."""
 
 
-def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
-    """Remove what no ref, lease or pin needs.
+def collect(
+    layout: Layout,
+    *,
+    dry_run: bool = False,
+    enough: int | None = None,
+    may_go: Callable[[str, str], bool] = lambda dataset, digest: True,  # noqa: ARG005
+) -> Collection:
+    """Remove what no ref, lease or pin needs, those versions first that were used least recently.
 
-    While a writer lives, blobs stay, for it may be about to link them, and so do the views of its dataset: one of them
-    may be what it just made, and no ref names it yet.
+    The views of a dataset that is being written stay: one of them may be what its writer just made, and no ref names
+    it yet.
+
+    Args:
+        layout: The cache.
+        dry_run: Tell what would go, and remove nothing.
+        enough: Stop taking versions when so many bytes are freed; None takes all.
+        may_go: Asked about each version before it goes, by dataset and digest; it may take long.
 
     Raises:
         CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
     """
-    views, refs = Views(layout), Refs(layout)
     with explained("collect garbage", layout.root):
         require_locks(layout.root, layout.trash)
-        with Leases(layout).frozen() as leases:
-            needed = _named(refs) | {(lease.dataset, lease.digest) for lease in leases}
-            writers = {lease.dataset for lease in leases if lease.kind is LeaseKind.WRITER}
-            doomed = [view for view in views.all() if view not in needed and view[0] not in writers]
-            held = _inodes(layout, [view for view in views.all() if view in needed])
-            blobs = [] if writers else [path for path in _blobs(layout) if path.stat().st_ino not in held]
-            size = sum(path.stat().st_size for path in blobs)
-            strays = [] if writers else list(_strays(layout))
-            if not dry_run:
-                for dataset, digest in doomed:
-                    views.discard(dataset, digest)
-                for path in (*blobs, *strays):
-                    layout.discard(path)
-        if not dry_run:
-            empty_trash(layout)
-    names = tuple(f"{dataset}@{digest}" for dataset, digest in doomed)
-    return Collection(names, len(blobs), size, tuple(map(_reason, leases)))
+        if dry_run:
+            return _foretell(layout, may_go)
+        empty_trash(layout)
+        blobs, size = _sweep(layout)
+        gone, freed = [], size
+        for view in _oldest_first(layout):
+            if enough is not None and freed >= enough:
+                break
+            if may_go(*view) and (held := _discard(layout, view)) is not None:
+                gone.append("@".join(view))
+                freed += held
+        empty_trash(layout)
+        more, rest = _sweep(layout)
+        _remove_strays(layout)
+        return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout))
 
 
 def empty_trash(layout: Layout) -> None:
@@ -78,29 +98,115 @@ def empty_trash(layout: Layout) -> None:
                 path.unlink()
 
 
-def _named(refs: Refs) -> set[tuple[str, str]]:
-    return {(dataset, digest) for dataset in refs.datasets() for digest in refs.of(dataset).values()}
+def _oldest_first(layout: Layout) -> list[View]:
+    """The views that nothing needs now, the least recently used first."""
+    views, leases = Views(layout), Leases(layout).live()
+    unneeded = [view for view in views.all() if not _needed(layout, view, leases)]
+    return sorted(unneeded, key=lambda view: _used(views, view))
 
 
-def _blobs(layout: Layout) -> Iterator[Path]:
-    return (path for folder in layout.blobs.iterdir() for path in folder.iterdir())
+def _used(views: Views, view: View) -> float:
+    try:
+        return views.used(*view)
+    except FileNotFoundError:
+        return 0.0  # another collection has it
 
 
-def _strays(layout: Layout) -> Iterator[Path]:
-    """What dead writers left: half-built views at once, all else after a day in which nobody went on with it."""
-    yield from layout.ingest.glob(f"{VIEW}*")
-    yield from (path for path in Blobs(layout).orphans(RESUME_SECONDS) if not path.name.startswith(VIEW))
+def _needed(layout: Layout, view: View, leases: list[Lease]) -> bool:
+    dataset, digest = view
+    if digest in Refs(layout).of(dataset).values():
+        return True
+    return any(
+        lease.dataset == dataset and (lease.kind is LeaseKind.WRITER or lease.digest == digest) for lease in leases
+    )
 
 
-def _inodes(layout: Layout, views: list[tuple[str, str]]) -> set[int]:
-    """The inodes that the views' files share with blobs."""
-    return {
-        entry.inode()
-        for dataset, digest in views
-        for folder, _, _ in os.walk(layout.view(dataset, digest))
-        for entry in os.scandir(folder)
-        if entry.is_file(follow_symlinks=False)
-    }
+def _discard(layout: Layout, view: View) -> int | None:
+    """Take a view out of sight; returns the bytes of the blobs that it alone held. None when somebody needs it by now."""
+    with Leases(layout).frozen() as leases:
+        if _needed(layout, view, leases):
+            return None
+        try:
+            hidden = Views(layout).discard(*view)
+        except FileNotFoundError:
+            return None  # another collection has it
+    return sum(found.st_size for _, found in _files(hidden) if found.st_nlink == BLOB_AND_VIEW)
+
+
+def _sweep(layout: Layout) -> tuple[int, int]:
+    """Unlink the blobs that nothing holds; returns how many there were, and their bytes."""
+    blobs = size = 0
+    if _counted_on(layout):
+        return 0, 0
+    for path, found in _files(layout.blobs):
+        if found.st_nlink == 1:
+            with suppress(FileNotFoundError):
+                path.unlink()
+                blobs, size = blobs + 1, size + found.st_size
+    return blobs, size
+
+
+def _counted_on(layout: Layout) -> bool:
+    """Whether blobs without a second link may be needed: a writer lives, and this volume takes no links."""
+    writing = any(lease.kind is LeaseKind.WRITER for lease in Leases(layout).live())
+    return writing and not takes_links(layout.trash)
+
+
+def _foretell(layout: Layout, may_go: Callable[[str, str], bool]) -> Collection:
+    """What a collection would take, by the links that would go."""
+    gone = [view for view in _oldest_first(layout) if may_go(*view)]
+    counted_on = _counted_on(layout)
+    shared: Counter[int] = Counter()
+    blobs = size = 0
+    for root, links in [(layout.blobs, 0), *((layout.view(*view), 1) for view in gone)]:
+        for _, found in _files(root):
+            gone_links = links
+            if links and found.st_nlink > BLOB_AND_VIEW:
+                shared[found.st_ino] += 1
+                gone_links = shared[found.st_ino]
+            if found.st_nlink == gone_links + 1 and not counted_on:
+                blobs, size = blobs + 1, size + found.st_size
+    return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout))
+
+
+def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):
+                yield path, path.lstat()
+
+
+def _remove_strays(layout: Layout) -> None:
+    """What dead writers left: their drafts, and objects that nobody went on with for a day."""
+    for path in layout.ingest.glob(f"{DRAFT}*"):
+        if _abandoned(path):
+            layout.discard(path)
+    for path in Blobs(layout).orphans(RESUME_SECONDS):
+        if not path.name.startswith(DRAFT):
+            layout.discard(path)
+    empty_trash(layout)
+
+
+def _abandoned(draft: Path) -> bool:
+    """Whether a draft's maker is gone, by its lock; a young one may not be locked yet."""
+    try:
+        if draft.is_file() or time.time() - draft.stat().st_mtime < DRAFT_SECONDS:
+            return False
+        descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _reasons(layout: Layout) -> tuple[str, ...]:
+    return tuple(map(_reason, Leases(layout).live()))
 
 
 def _reason(lease: Lease) -> str:

@@ -1,6 +1,6 @@
 """Leases: who uses this cache now. A lease is a file that its holder has locked, so it ends with the holder.
 
-    leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …}
+    leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …, "reserved": …}
 
 A pin is a lease without a holder: it stays until it is taken away. Making leases and collecting garbage exclude each
 other by a lock on the folder itself, so that the collector never meets a lease that is half made.
@@ -14,12 +14,15 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
+
+_DIGITS = 20
+"""Of a reservation, as it is written."""
 
 
 class LeaseKind(StrEnum):
@@ -43,6 +46,8 @@ class Lease:
     """What the holder is, for people."""
     pid: int
     since: str
+    reserved: int = 0
+    """Bytes that a writer is yet to write, and that nobody else may count on."""
 
 
 class Leases:
@@ -75,6 +80,16 @@ class Leases:
             if os.getpid() == lease.pid:  # a forked child that ends doesn't end its parent's reading
                 (self._layout.leases / lease.id).unlink(missing_ok=True)
             os.close(descriptor)
+
+    def reserve(self, lease: Lease, size: int) -> None:
+        """Say how many bytes a live writer is yet to write.
+
+        Raises:
+            CacheError: The lease can't be written.
+        """
+        path = self._layout.leases / lease.id
+        with explained("reserve space", path), locked(self._layout.leases, fcntl.LOCK_SH):
+            write_reserved(path, lease, size)
 
     def pin(self, dataset: str, digest: str, what: str = "") -> Lease:
         """Keep a version until it is unpinned."""
@@ -113,7 +128,7 @@ class Leases:
         with explained("write a lease", path), locked(self._layout.leases, fcntl.LOCK_SH):
             descriptor = os.open(path, flags, PRIVATE_FILE)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, json.dumps(asdict(lease)).encode())
+            os.write(descriptor, _text(lease))
         return lease, descriptor
 
 
@@ -128,10 +143,24 @@ def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
         os.close(descriptor)
 
 
+def write_reserved(path: Path, lease: Lease, size: int) -> None:
+    """Write a lease again with another reservation, in place, since the lock is on the file. The folder is locked."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, _text(replace(lease, reserved=size)), 0)
+    finally:
+        os.close(descriptor)
+
+
+def _text(lease: Lease) -> bytes:
+    """A lease as JSON. Its length is the same whatever is reserved, so that it can be written again in place."""
+    return json.dumps(asdict(lease) | {"reserved": f"{lease.reserved:0{_DIGITS}}"}).encode()
+
+
 def _read(path: Path) -> Lease | None:
     try:
         fields = json.loads(path.read_bytes())
-        return Lease(**fields | {"kind": LeaseKind(fields["kind"])})
+        return Lease(**fields | {"kind": LeaseKind(fields["kind"]), "reserved": int(fields["reserved"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None  # released meanwhile, or cut off in the moment of its making: no claim
 

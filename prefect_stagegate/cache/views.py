@@ -9,20 +9,112 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
 from prefect_stagegate.durable import sync_folder, sync_volume
-from prefect_stagegate.errors import CacheError
+from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry
 
 log = logging.getLogger(__name__)
 
+DRAFT = "view-"
+"""What the names of drafts in `ingest/` begin with."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _CANT_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
+
+
+class Draft:
+    """A view on its way. Its links hold blobs: what has a second link is never collected.
+
+    The folder is locked for as long as its maker lives, so that one that was left behind can be told.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._root = layout.ingest / f"{DRAFT}{uuid.uuid4().hex}"
+        self._lock = -1
+        self._folders = {""}
+        self._files = self._copied = 0
+
+    def hold(self, entry: Entry) -> None:
+        """Link one entry's blob, so that it stays until the draft is published or closed.
+
+        Raises:
+            BlobVanished: It isn't in the cache.
+            CacheError: The volume refuses.
+        """
+        with explained("build a view", self._root):
+            self._begin()
+            # One entry's file where another needs a folder: whoever seals the manifest refuses it, and names both.
+            with suppress(NotADirectoryError, FileExistsError):
+                self._link(entry)
+
+    def publish(self, dataset: str, digest: str, entries: Iterable[Entry]) -> Path:
+        """Link what is not held yet, sync all of it, and let the view appear, complete, by one rename.
+
+        Returns:
+            The view's folder. When another process published it first, that one.
+
+        Raises:
+            BlobVanished: A collection took one of the blobs; nothing is visible.
+            CacheError: The volume refuses; nothing is visible.
+        """
+        target = self._layout.view(dataset, digest)
+        with explained("build the view", target):
+            self._begin()
+            count = 0
+            for count, entry in enumerate(entries, 1):
+                self._link(entry)
+            if count != self._files:
+                raise CacheError(f"The {count} entries of {dataset}@{digest} make {self._files} files", dataset=dataset)
+            for folder in self._folders - {""}:
+                (self._root / folder).chmod(0o555)
+            # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
+            sync_volume(self._root)
+            target.parent.mkdir(mode=0o755, exist_ok=True)
+            _appear(self._root, target)
+            sync_folder(target.parent)
+        if self._copied:
+            log.warning("the volume took no links for %d files of the view, so they were cloned or copied", self._copied)
+        return target
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        if self._lock < 0:
+            return
+        os.close(self._lock)
+        self._lock = -1
+        if self._root.exists():
+            remove_tree(self._root)
+
+    def _begin(self) -> None:
+        if self._lock < 0:
+            self._root.mkdir(mode=0o755)
+            self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def _link(self, entry: Entry) -> None:
+        if problem := path_problem(entry.path):
+            raise CacheError(f"The path {entry.path!r} can't stand in a view: {problem}", object=entry.path)
+        folder = entry.path.rpartition("/")[0]
+        if folder not in self._folders:
+            (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
+        try:
+            self._copied += _place(self._layout.blob_path(entry.digest), f"{self._root}/{entry.path}")
+            self._files += 1
+        except FileExistsError:
+            pass  # it is held already
+        except FileNotFoundError as error:
+            raise BlobVanished(
+                f"The bytes of {entry.path} were in the cache {self._layout.root}, and are gone",
+                hint="A collection took them. Run it again: they are fetched anew.",
+                object=entry.path,
+            ) from error
 
 
 class Views:
@@ -42,29 +134,28 @@ class Views:
             for view in sorted(dataset.iterdir()):
                 yield dataset.name, f"sha256:{view.name}"
 
+    @contextmanager
+    def draft(self) -> Iterator[Draft]:
+        """A view that is built during the block, and removed at its end unless it was published."""
+        draft = Draft(self._layout)
+        try:
+            yield draft
+        finally:
+            draft.close()
+
     def publish(self, dataset: str, digest: str, entries: Iterable[Entry]) -> Path:
-        """Build the view of a version whose blobs are all here, sync all of it, and let it appear.
+        """Build and publish the view of a version whose blobs are all here; see `Draft.publish`."""
+        with self.draft() as draft:
+            return draft.publish(dataset, digest, entries)
 
-        Returns:
-            The view's folder. When another process published it first, that one.
+    def used(self, dataset: str, digest: str) -> float:
+        """When a version was read or brought last, in seconds since the epoch."""
+        return self._layout.view(dataset, digest).stat().st_mtime
 
-        Raises:
-            CacheError: The volume refuses; nothing of the view is left visible.
-        """
-        target = self._layout.view(dataset, digest)
-        scratch = self._layout.ingest / f"view-{uuid.uuid4().hex}"
-        with explained("build the view", target):
-            try:
-                self._fill(scratch, entries)
-                # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
-                sync_volume(scratch)
-                target.parent.mkdir(mode=0o755, exist_ok=True)
-                _appear(scratch, target)
-                sync_folder(target.parent)
-            finally:
-                if scratch.exists():
-                    remove_tree(scratch)
-        return target
+    def touch(self, dataset: str, digest: str) -> None:
+        """Note that a version is in use, so that it is among the last to go when room is needed."""
+        with suppress(OSError):  # a cache that can only be read is of use too
+            os.utime(self._layout.view(dataset, digest))
 
     def mend(self, dataset: str, digest: str, entries: Iterable[Entry]) -> None:
         """Put sound blobs in the place of a view's damaged files. Who reads meets the file before or after, never none.
@@ -88,23 +179,6 @@ class Views:
         view = self._layout.view(dataset, digest)
         view.chmod(0o755)  # a folder that can't be written can't change its parent either
         return self._layout.discard(view)
-
-    def _fill(self, root: Path, entries: Iterable[Entry]) -> None:
-        root.mkdir(mode=0o755)
-        folders = {""}
-        copied = 0
-        for entry in entries:
-            if problem := path_problem(entry.path):
-                raise CacheError(f"The path {entry.path!r} can't stand in a view: {problem}", object=entry.path)
-            folder = entry.path.rpartition("/")[0]
-            if folder not in folders:
-                (root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-                folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
-            copied += _place(self._layout.blob_path(entry.digest), f"{root}/{entry.path}")
-        for folder in folders - {""}:
-            (root / folder).chmod(0o555)
-        if copied:
-            log.warning("the volume took no links for %d files of the view, so they were cloned or copied", copied)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from pathlib import Path
 
 from prefect_stagegate.cache.leases import locked
@@ -40,6 +41,20 @@ def require_locks(root: Path, folder: Path) -> None:
         finally:
             os.close(descriptor)
     raise CacheError(f"Locks do nothing on the volume of {root}, so nobody can tell who reads there", hint=NEEDS_LOCAL)
+
+
+def takes_links(folder: Path) -> bool:
+    """Whether files on a folder's volume can have a second name."""
+    one, other = (folder / f"link-{uuid.uuid4().hex}" for _ in range(2))
+    try:
+        one.touch()
+        other.hardlink_to(one)
+    except OSError:
+        return False
+    finally:
+        one.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+    return True
 
 
 def _kind(path: Path) -> str:

@@ -9,8 +9,10 @@ ends a transfer: the next run goes on from it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import Cancelled, TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transfer.engine import Engine
@@ -22,8 +24,8 @@ from prefect_stagegate.transfer.retry import Stop
 
 __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "transfer"]
 
-BATCH = 512
-"""Objects that are remembered in one transaction."""
+BATCH = 256
+"""Objects that are remembered in one transaction. The claim of each is an open file until then."""
 UNSYNCED = 64 << 20
 """Bytes of small objects between two syncs: a power cut costs no more, and at the end little is left to wait for."""
 BATCH_SECONDS = 0.05
@@ -55,6 +57,7 @@ def transfer(
     sources: Sequence[SourceGroup],
     cache: Store,
     *,
+    space: Space | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
@@ -70,6 +73,7 @@ def transfer(
         plan: What to do with each object.
         sources: The sources, by the position that planned objects name.
         cache: Where the bytes go.
+        space: What the transfer may fill; by default all that the volume has free.
         limits: How much may be taken of machine and network.
         progress: Told what happens, from several threads.
         cancel: Set it to stop within two seconds.
@@ -84,7 +88,8 @@ def transfer(
     limits, progress, stats = limits or Limits(), progress or Silent(), TransferStats()
     stop = Stop(cancel)
     members = [source for group in sources for source in group.members()]
-    intake = Intake(cache, members, limits, progress, stop, stats)
+    space = space or Space(cache.layout, SpaceRules())
+    intake = Intake(cache, space, members, limits, progress, stop, stats)
     return Transfer(_run(intake, Engine(intake, plan, sources, max_failed), max_failed), stats)
 
 
@@ -93,15 +98,12 @@ def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
     unsynced = 0
     try:
         for batch in _batches(engine, intake.stop):
-            _remember(intake, batch)
+            intake.store.memory.remember(row for done in batch if (row := done.row))
+            yield from _given(intake, batch)
             unsynced += sum(done.unsynced for done in batch)
             if unsynced > UNSYNCED:
                 _sync(intake)
                 unsynced = 0
-            for done in batch:
-                intake.stats.count(done.receipt)
-                intake.progress.done(done.receipt)
-                yield done.receipt
         if engine.fatal:
             raise engine.fatal
         if intake.stop.cancelled:
@@ -109,7 +111,8 @@ def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
     finally:
         engine.stop()
         while batch := _taken(engine):
-            _remember(intake, batch)
+            intake.store.memory.remember(row for done in batch if (row := done.row))
+            _drop_claims(batch)
     _sync(intake)
     if len(intake.stats.failures) > max_failed:
         raise TransferFailed(intake.stats.failures)
@@ -134,9 +137,25 @@ def _taken(engine: Engine) -> list[Done]:
     return [engine.results.popleft() for _ in range(min(len(engine.results), BATCH))]
 
 
-def _remember(intake: Intake, batch: list[Done]) -> None:
-    """Note what came in, then let go of the claims: who waits for one finds the digest."""
-    intake.store.memory.remember(row for done in batch if (row := done.row))
+def _given(intake: Intake, batch: list[Done]) -> Iterator[Receipt]:
+    """Give each receipt, and let go of its claim when the next one is asked for.
+
+    The claim's file is what holds the blob until the caller does, and who waits for the claim finds the digest
+    remembered.
+    """
+    left = deque(batch)
+    try:
+        while left:
+            receipt = left[0].receipt
+            intake.stats.count(receipt)
+            intake.progress.done(receipt)
+            yield receipt
+            _drop_claims([left.popleft()])
+    finally:
+        _drop_claims(left)
+
+
+def _drop_claims(batch: Iterable[Done]) -> None:
     for done in batch:
         if done.claim:
             done.claim.drop()

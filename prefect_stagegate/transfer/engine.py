@@ -22,8 +22,8 @@ from prefect_stagegate.transfer.whole import fetch_whole
 
 SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
-BACKLOG = 4096
-"""Results that wait at most; a consumer that is slower than the transfer slows it down."""
+BACKLOG = 256
+"""Results that wait at most, each with an open file; a consumer that is slower than the transfer slows it down."""
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
 

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.cache.layout import cache_error
+from prefect_stagegate.cache.layout import Layout, cache_error
 from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
+from prefect_stagegate.cache.space import Space
 from prefect_stagegate.errors import SourceError, SourceUnavailable
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.sources.base import Source
@@ -35,8 +36,8 @@ class Store(Protocol):
         """What pins are known to name."""
 
     @property
-    def root(self) -> Path:
-        """The cache's folder."""
+    def layout(self) -> Layout:
+        """What lies where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,21 @@ class Intake:
     """The cache, the limits and the retriers of one transfer."""
 
     def __init__(
-        self, store: Store, sources: list[Source], limits: Limits, progress: Progress, stop: Stop, stats: TransferStats
+        self,
+        store: Store,
+        space: Space,
+        sources: list[Source],
+        limits: Limits,
+        progress: Progress,
+        stop: Stop,
+        stats: TransferStats,
     ) -> None:
         self.store = store
+        self.space = space
         self.limits = limits
         self.progress = progress
         self.stop = stop
         self.stats = stats
-        found = os.statvfs(store.root)
-        self._floor = int(found.f_blocks * found.f_frsize * limits.free_floor)
         # Sources at one server are still granted retries each.
         self._retriers = {id(source): Retrier(limits.retries, stop, stats) for source in sources}
 
@@ -111,14 +118,6 @@ class Intake:
         """Count bytes that an interrupted run had fetched."""
         self.stats.resume(size)
         self.progress.moved(size)
-
-    def reserve(self, size: int) -> None:
-        """Make sure that the volume has room for `size` bytes.
-
-        Raises:
-            NoSpace: It hasn't.
-        """
-        self.store.blobs.reserve(size, self._floor)
 
     def finish(self, job: Job, claim: Claim, hasher: Hasher, *, fetched: int, started: float, sync: bool) -> Done:
         """Judge the bytes of the claimed file and make them a blob.

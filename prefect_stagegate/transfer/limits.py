@@ -23,8 +23,6 @@ class Limits:
     """Bytes that the parts in flight may hold together; at least one part."""
     retries: int = 100
     """Retries that one source is granted in a run, over all of its objects; every ten successes give one back."""
-    free_floor: float = 0.0
-    """Share of the cache's volume that stays free."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -34,5 +32,4 @@ class Limits:
             part=max(settings.part_size // BLOCK, 1) * BLOCK,
             memory=settings.memory,
             retries=settings.retries,
-            free_floor=settings.free_floor,
         )

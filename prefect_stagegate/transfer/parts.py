@@ -7,12 +7,14 @@ back when its turn comes, as are the parts that an interrupted run left.
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 import time
 from dataclasses import dataclass
 
 from blake3 import blake3
 
+from prefect_stagegate.cache.blobs import BLOCK
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.transfer.buffers import Buffers, DirectFile
@@ -54,7 +56,8 @@ class Parted:
         self._size, self._length = job.listed.size, intake.limits.part
         self._count = -(-self._size // self._length)
         self._started = time.time()
-        intake.reserve(self._size)
+        # What an interrupted run left takes its room already.
+        intake.space.take(max(0, self._size - os.fstat(claim.file).st_blocks * BLOCK))
         with writing(claim.path):
             self._file = DirectFile(claim.file, self._size)
             self._journal = Journal(claim, self._size, self._length)

@@ -23,7 +23,7 @@ def fetch_whole(intake: Intake, job: Job, claim: Claim) -> Done:
     """
     assert job.listed is not None  # noqa: S101 - looked up
     size = job.listed.size
-    intake.reserve(size)
+    intake.space.take(size)
     started = time.time()
     hasher = intake.retrier(job).run(lambda: _read(intake, job, claim, size), again=(SourceUnavailable,))
     return intake.finish(job, claim, hasher, fetched=size, started=started, sync=False)

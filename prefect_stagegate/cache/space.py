@@ -1,0 +1,177 @@
+"""The space that writers may fill, so that two of them never believe in the same bytes.
+
+A writer says in its lease how many bytes it is yet to write. What is free to it is what the volume has above its floor,
+or what the cache's limit leaves when that is less, without what all other live writers said. A writer that dies gives
+its bytes back with its lease.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prefect_stagegate.cache.layout import Layout, explained
+from prefect_stagegate.cache.leases import Lease, Leases, locked, write_reserved
+from prefect_stagegate.errors import NoSpace
+from prefect_stagegate.units import bytes_text
+
+STEP = 64 << 20
+"""Bytes between two updates of what a lease says, and the least that is claimed at once while there is plenty."""
+BLOCK = 512
+"""Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
+_TRIES = 3
+"""How often room is made before a writer gives up: others may take what was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceRules:
+    """How much of a volume a cache may take."""
+
+    floor: float = 0.0
+    """Share of the volume that stays free."""
+    limit: int | None = None
+    """Bytes that the cache may hold; None for no limit but the volume's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """What a writer may still write, and why not more. Bytes."""
+
+    free: int
+    """What the volume has free."""
+    floor: int
+    """What must stay free."""
+    used: int | None
+    """What the cache holds, when it has a limit."""
+    limit: int | None
+    reserved: int
+    """What other live writers are yet to write."""
+
+    @property
+    def bytes(self) -> int:
+        """What is left; negative when others took more than there was."""
+        left = self.free - self.floor
+        if self.limit is not None and self.used is not None:
+            left = min(left, self.limit - self.used)
+        return left - self.reserved
+
+    def __str__(self) -> str:
+        parts = [f"{bytes_text(max(0, self.free - self.floor))} are free"]
+        if self.floor:
+            parts[0] += f" above the floor of {bytes_text(self.floor)}"
+        if self.limit is not None and self.used is not None:
+            parts.append(f"the cache holds {bytes_text(self.used)} of its limit of {bytes_text(self.limit)}")
+        if self.reserved:
+            parts.append(f"other writers have reserved {bytes_text(self.reserved)}")
+        return ", ".join(parts)
+
+
+MakeRoom = Callable[[int, Available], None]
+"""Asked to free so many bytes; raises `NoSpace` when that can't be done."""
+
+
+class Space:
+    """What one writer may fill. Safe to use from many threads.
+
+    Args:
+        layout: The cache.
+        rules: How much of the volume it may take.
+        lease: The writer's; without one nobody else is told.
+        make_room: Frees bytes when there are too few.
+    """
+
+    def __init__(
+        self, layout: Layout, rules: SpaceRules, lease: Lease | None = None, make_room: MakeRoom | None = None
+    ) -> None:
+        self._layout, self._rules, self._lease = layout, rules, lease
+        self._make_room = make_room or _refuse
+        self._lock = threading.Lock()
+        self._left = 0
+        self._told = 0
+
+    def claim(self, size: int) -> None:
+        """Reserve `size` bytes that will be written later.
+
+        Raises:
+            NoSpace: They can't be had; nothing was reserved.
+        """
+        with self._lock:
+            self._claim(size)
+
+    def take(self, size: int) -> None:
+        """Write `size` bytes now, from what was claimed; what is missing is claimed.
+
+        Raises:
+            NoSpace: They can't be had; nothing may be written.
+        """
+        with self._lock:
+            if self._left < size:
+                self._claim(size - self._left, ahead=STEP)
+            self._left -= size
+            if self._told - self._left >= STEP:
+                self._tell(self._left)
+
+    def available(self) -> Available:
+        """What this writer could claim now."""
+        with explained("ask for the free space", self._layout.root), locked(self._layout.leases):
+            return self._look()
+
+    def _claim(self, size: int, ahead: int = 0) -> None:
+        for tries_left in reversed(range(_TRIES)):
+            with explained("reserve space", self._layout.root), locked(self._layout.leases):
+                found = self._look()
+                free = found.bytes - self._left
+                if size <= free:
+                    self._left += max(size, min(ahead, free))
+                    self._tell(self._left, locked_already=True)
+                    return
+            if not tries_left:
+                _refuse(size, found)
+            self._make_room(size - free, found)
+
+    def _look(self) -> Available:
+        """The figures of one moment: the leases are locked, so nobody else claims or makes a lease."""
+        volume = os.statvfs(self._layout.root)
+        others = [lease for lease in Leases(self._layout).live() if not self._lease or lease.id != self._lease.id]
+        return Available(
+            volume.f_bavail * volume.f_frsize,
+            int(volume.f_blocks * volume.f_frsize * self._rules.floor),
+            used_bytes(self._layout) if self._rules.limit is not None else None,
+            self._rules.limit,
+            sum(lease.reserved for lease in others),
+        )
+
+    def _tell(self, size: int, *, locked_already: bool = False) -> None:
+        self._told = size
+        if self._lease is None:
+            return
+        if locked_already:
+            write_reserved(self._layout.leases / self._lease.id, self._lease, size)
+        else:
+            Leases(self._layout).reserve(self._lease, size)
+
+
+def used_bytes(layout: Layout) -> int:
+    """Bytes of the volume that blobs, and objects on their way in, take. One look at each file."""
+    size = 0
+    for folder in (*layout.blobs.iterdir(), layout.ingest):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    # A file that is a blob already still has its claim's name for a moment.
+                    if folder != layout.ingest or found.st_nlink == 1:
+                        size += found.st_blocks * BLOCK
+    return size
+
+
+def _refuse(size: int, found: Available) -> None:
+    raise NoSpace(
+        f"{bytes_text(size)} more are needed, and {found}",
+        hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
+    )
