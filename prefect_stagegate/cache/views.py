@@ -22,6 +22,14 @@ log = logging.getLogger(__name__)
 
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
+_BAD_NAME = {
+    errno.EINVAL: "the volume takes no such name",
+    errno.EILSEQ: "the volume takes no such name",
+    errno.ENAMETOOLONG: "the volume takes no name that is so long",
+    errno.EEXIST: "the volume takes it for the name of another entry",
+    errno.ENOTDIR: "the volume takes a folder of it for the name of another entry",
+}
+"""What a volume says to a name that it can't represent."""
 _CANT_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
 
 
@@ -78,7 +86,7 @@ class Views:
             for entry in entries:
                 path = view / entry.path
                 _place(self._layout.blob_path(entry.digest), str(scratch))
-                with _writable(path.parent, view):
+                with _naming(entry.path), _writable(path.parent, view):
                     scratch.replace(path)
                 scratch.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
             sync_volume(view)
@@ -94,17 +102,39 @@ class Views:
         folders = {""}
         copied = 0
         for entry in entries:
-            if problem := path_problem(entry.path):
-                raise CacheError(f"The path {entry.path!r} can't stand in a view: {problem}", object=entry.path)
-            folder = entry.path.rpartition("/")[0]
-            if folder not in folders:
-                (root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-                folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
-            copied += _place(self._layout.blob_path(entry.digest), f"{root}/{entry.path}")
+            with _naming(entry.path):
+                folder = entry.path.rpartition("/")[0]
+                if folder not in folders:
+                    (root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+                    folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
+                copied += _place(self._layout.blob_path(entry.digest), f"{root}/{entry.path}")
         for folder in folders - {""}:
             (root / folder).chmod(0o555)
         if copied:
             log.warning("the volume took no links for %d files of the view, so they were cloned or copied", copied)
+
+
+class _naming:  # noqa: N801 - used as a statement; a generator would cost as much as the link, for each file
+    """Refuse, by its name, a path that must not or can't stand in a view on this volume."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        if problem := path_problem(self._path):
+            raise _refused(self._path, problem)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and error.errno in _BAD_NAME:
+            raise _refused(self._path, _BAD_NAME[error.errno]) from error
+
+
+def _refused(path: str, problem: str) -> CacheError:
+    return CacheError(
+        f"The path {path!r} can't stand in a view: {problem}",
+        hint="Rename the object at its source, leave it out by `exclude:`, or choose another volume with --cache.",
+        object=path,
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What kind of volume a cache lies on: collecting garbage is safe only where every user's locks are seen."""
+"""What kind of volume a cache lies on: whose locks are seen there, and which names it takes for one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.errors import CacheError
 
@@ -40,6 +41,14 @@ def require_locks(root: Path, folder: Path) -> None:
         finally:
             os.close(descriptor)
     raise CacheError(f"Locks do nothing on the volume of {root}, so nobody can tell who reads there", hint=NEEDS_LOCAL)
+
+
+def folds_case(root: Path) -> bool:
+    """Whether the volume of the cache at `root` takes names that differ only in case for one (ext4's casefold, SMB)."""
+    try:
+        return (root / TAG).samefile(root / TAG.lower())
+    except OSError:
+        return False
 
 
 def _kind(path: Path) -> str:
