@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,7 +72,10 @@ def path_problem(path: str) -> str:
         return "it has a control character"
     if len(encoded) > PATH_BYTES:
         return f"it is longer than {PATH_BYTES} bytes"
-    segments = encoded.split(b"/")
+    return _segments_problem(encoded.split(b"/"))
+
+
+def _segments_problem(segments: list[bytes]) -> str:
     if b"" in segments:
         return "it is empty, or has an empty segment"
     for dots in (b"..", b"."):
@@ -80,6 +84,25 @@ def path_problem(path: str) -> str:
     if max(map(len, segments)) > SEGMENT_BYTES:
         return f"a name in it is longer than {SEGMENT_BYTES} bytes"
     return ""
+
+
+def one_name(path: str, *, folds_case: bool = False) -> str:
+    r"""What a path is called where names that people take for one are one: two paths that give the same are twins.
+
+    Letters with accents may be written in two ways (NFC and NFD). Linux keeps the two apart, macOS and people don't.
+
+    Args:
+        path: A path of the dataset, or a folder of one.
+        folds_case: Whether upper and lower case are one too, as on volumes that fold it.
+
+    >>> one_name("cafe\u0301") == one_name("caf\u00e9"), one_name("A") == one_name("a")
+    (True, False)
+    >>> one_name("Stra\u00dfe", folds_case=True) == one_name("STRASSE", folds_case=True)
+    True
+    """
+    if folds_case:
+        path = unicodedata.normalize("NFD", path).casefold()
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def seal(entries: Iterable[Entry]) -> Seal:

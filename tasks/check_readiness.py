@@ -9,7 +9,7 @@ from prefect_stagegate.operations.address import SpecLike, stored_spec
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.report import Report, build_report, to_markdown
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log
 from prefect_stagegate.tasks.verdict import checks_table
 
@@ -49,6 +49,9 @@ def check_readiness(
         about = {"target": gate, "outcome": decision.outcome.value, "checks": outcomes}
         announce(event, decision.dataset, decision.digest, **about)
     return decision
+
+
+acheck_readiness = async_twin(check_readiness)
 
 
 def _show(decision: Decision, report: Report) -> None:

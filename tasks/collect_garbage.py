@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.cache.gc import Collection
 from prefect_stagegate.operations import maintain
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task
+from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
 from prefect_stagegate.units import bytes_text
 
@@ -29,3 +29,6 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     verb = "would go" if dry_run else "gone"
     log.info("%d versions and %d blobs %s, %s", len(found.versions), found.blobs, verb, bytes_text(found.bytes))
     return found
+
+
+acollect_garbage = async_twin(collect_garbage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import REF_MOVED, announce, run_log
 
 
@@ -34,3 +34,6 @@ def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: 
     )
     announce(REF_MOVED, moved.dataset, moved.digest, target=moved.ref, previous=moved.previous)
     return moved
+
+
+apromote_dataset = async_twin(promote_dataset)

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from prefect import Flow, Task
+from prefect import Flow
 
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations import ready
+from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.running import run_options
+from prefect_stagegate.tasks.running import EngineTask, async_twin, run_options
 from prefect_stagegate.tasks.telling import in_a_run, run_log
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
         """What type checkers see: the version in a run, and the decorator outside of one."""
 
 
-class RequireReady(Task[..., Version]):
+class RequireReady(EngineTask[..., Version]):
     """The task, which outside of a run is a decorator's factory; `.submit`, `.map`, `.fn` and the rest are a task's."""
 
     def __call__(  # type: ignore[override]
@@ -117,7 +118,10 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
         UsageError: The address names no target, or there is no such dataset.
     """
     address = Address.parse(dataset)
-    with live_progress(f"{address.dataset}-stage") as progress:
-        version = ready.require_ready(open_places(cache, catalog), address, progress=progress)
+    with live_progress(f"{address.dataset}-stage") as progress, ending() as cancel:
+        version = ready.require_ready(open_places(cache, catalog), address, progress=progress, cancel=cancel)
     run_log().info("%s is %s, at %s", dataset, version.digest, version.path)
     return version
+
+
+arequire_ready = async_twin(require_ready)

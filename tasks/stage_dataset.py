@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import announce_version
 
 
@@ -28,7 +29,10 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
     """
     where = open_places(cache, catalog)
     named = parse(spec_or_ref)
-    with live_progress(f"{named.dataset}-stage") as progress:
-        version = stage(where, named, progress=progress)
+    with live_progress(f"{named.dataset}-stage") as progress, ending() as cancel:
+        version = stage(where, named, progress=progress, cancel=cancel)
     announce_version(version)
     return version
+
+
+astage_dataset = async_twin(stage_dataset)

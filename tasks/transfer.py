@@ -9,6 +9,7 @@ from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import transfer_objects
+from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.running import engine_task, spoken
@@ -38,9 +39,10 @@ def transfer(
         where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer"),
         open_sources(where, loaded) as sources,
         live_progress(f"{loaded.dataset}-stage") as progress,
+        ending() as cancel,
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
-        receipts = tuple(transfer_objects(where, loaded, sources, planned, progress=progress))
+        receipts = tuple(transfer_objects(where, loaded, sources, planned, progress=progress, cancel=cancel))
     fetched = sum(receipt.fetched for receipt in receipts)
     run_log().info("%s: %d objects are here; fetched %s", loaded.dataset, len(receipts), bytes_text(fetched))
     return receipts

@@ -8,7 +8,7 @@ from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task, spoken
+from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import attach, run_log
 from prefect_stagegate.tasks.verdict import checks_table
 
@@ -43,3 +43,6 @@ def validate_dataset(
     )
     attach(TableArtifact(key=f"{found.dataset}-contract", table=checks_table(found.evidence)))
     return found
+
+
+avalidate_dataset = async_twin(validate_dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.maintain import Verification, verify
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task
+from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
 from prefect_stagegate.units import bytes_text
 
@@ -37,3 +37,6 @@ def verify_cache(
     size = bytes_text(found.bytes)
     log.info("%d versions, %d files, %s hashed; %d %s", found.versions, found.files, size, len(found.damaged), state)
     return found
+
+
+averify_cache = async_twin(verify_cache)

@@ -35,8 +35,9 @@ PRIVATE_FILE = 0o600
 READ_ONLY_FILE = 0o444
 
 _FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
-_FILES = ("CACHEDIR.TAG", "format", "index.sqlite", "index.sqlite-journal", "lost+found")
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of prefect-stagegate; see https://bford.info/cachedir/\n"
+TAG = "CACHEDIR.TAG"
+_FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found")
+_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of prefect-stagegate; see https://bford.info/cachedir/\n"
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 CHOOSE_ANOTHER = "Choose another folder with --cache or STAGEGATE_CACHE."
@@ -88,7 +89,7 @@ class Layout:
             )
         for folder in _FOLDERS:
             (self.root / folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
-        (self.root / "CACHEDIR.TAG").write_text(_TAG)
+        (self.root / TAG).write_text(_TAG_TEXT)
         # Two processes may make one cache at once: each writes the same, and the rename makes it whole for both.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"
         draft.write_text(FORMAT)

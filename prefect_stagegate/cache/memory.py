@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -198,6 +199,7 @@ class PinMemory:
         except sqlite3.Error:
             database.close()
             raise
+        weakref.finalize(self, database.close)  # caches have no end of their own
         return database
 
     def _doubt_earlier_boots(self, database: sqlite3.Connection) -> None:

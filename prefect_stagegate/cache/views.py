@@ -24,6 +24,14 @@ DRAFT = "view-"
 """What the names of drafts in `ingest/` begin with."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
+_BAD_NAME = {
+    errno.EINVAL: "the volume takes no such name",
+    errno.EILSEQ: "the volume takes no such name",
+    errno.ENAMETOOLONG: "the volume takes no name that is so long",
+    errno.EEXIST: "the volume takes it for the name of another entry",
+    errno.ENOTDIR: "the volume takes a folder of it for the name of another entry",
+}
+"""What a volume says to a name that it can't represent."""
 _CANT_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
 
 
@@ -38,7 +46,7 @@ class Draft:
         self._root = layout.ingest / f"{DRAFT}{uuid.uuid4().hex}"
         self._lock = -1
         self._folders = {""}
-        self._files = self._copied = 0
+        self._copied = 0
 
     def hold(self, entry: Entry) -> None:
         """Link one entry's blob, so that it stays until the draft is published or closed.
@@ -49,9 +57,7 @@ class Draft:
         """
         with explained("build a view", self._root):
             self._begin()
-            # One entry's file where another needs a folder: whoever seals the manifest refuses it, and names both.
-            with suppress(NotADirectoryError, FileExistsError):
-                self._link(entry)
+            self._link(entry)
 
     def publish(self, dataset: str, digest: str, entries: Iterable[Entry]) -> Path:
         """Link what is not held yet, sync all of it, and let the view appear, complete, by one rename.
@@ -66,11 +72,8 @@ class Draft:
         target = self._layout.view(dataset, digest)
         with explained("build the view", target):
             self._begin()
-            count = 0
-            for count, entry in enumerate(entries, 1):
+            for entry in entries:
                 self._link(entry)
-            if count != self._files:
-                raise CacheError(f"The {count} entries of {dataset}@{digest} make {self._files} files", dataset=dataset)
             for folder in self._folders - {""}:
                 (self._root / folder).chmod(0o555)
             # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
@@ -98,23 +101,24 @@ class Draft:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _link(self, entry: Entry) -> None:
-        if problem := path_problem(entry.path):
-            raise CacheError(f"The path {entry.path!r} can't stand in a view: {problem}", object=entry.path)
-        folder = entry.path.rpartition("/")[0]
-        if folder not in self._folders:
-            (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
-        try:
-            self._copied += _place(self._layout.blob_path(entry.digest), f"{self._root}/{entry.path}")
-            self._files += 1
-        except FileExistsError:
-            pass  # it is held already
-        except FileNotFoundError as error:
-            raise BlobVanished(
-                f"The bytes of {entry.path} were in the cache {self._layout.root}, and are gone",
-                hint="A collection took them. Run it again: they are fetched anew.",
-                object=entry.path,
-            ) from error
+        path = f"{self._root}/{entry.path}"
+        with _naming(entry.path):
+            folder = entry.path.rpartition("/")[0]
+            if folder not in self._folders:
+                (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+                self._folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
+            blob = self._layout.blob_path(entry.digest)
+            try:
+                self._copied += _place(blob, path)
+            except FileNotFoundError as error:
+                raise BlobVanished(
+                    f"The bytes of {entry.path} were in the cache {self._layout.root}, and are gone",
+                    hint="A collection took them. Run it again: they are fetched anew.",
+                    object=entry.path,
+                ) from error
+            except FileExistsError:
+                if not _holds(path, blob):
+                    raise
 
 
 class Views:
@@ -169,7 +173,7 @@ class Views:
             for entry in entries:
                 path = view / entry.path
                 _place(self._layout.blob_path(entry.digest), str(scratch))
-                with _writable(path.parent, view):
+                with _naming(entry.path), _writable(path.parent, view):
                     scratch.replace(path)
                 scratch.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
             sync_volume(view)
@@ -179,6 +183,29 @@ class Views:
         view = self._layout.view(dataset, digest)
         view.chmod(0o755)  # a folder that can't be written can't change its parent either
         return self._layout.discard(view)
+
+
+class _naming:  # noqa: N801 - used as a statement; a generator would cost as much as the link, for each file
+    """Refuse, by its name, a path that must not or can't stand in a view on this volume."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        if problem := path_problem(self._path):
+            raise _refused(self._path, problem)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and error.errno in _BAD_NAME:
+            raise _refused(self._path, _BAD_NAME[error.errno]) from error
+
+
+def _refused(path: str, problem: str) -> CacheError:
+    return CacheError(
+        f"The path {path!r} can't stand in a view: {problem}",
+        hint="Rename the object at its source, leave it out by `exclude:`, or choose another volume with --cache.",
+        object=path,
+    )
 
 
 @contextmanager
@@ -205,6 +232,12 @@ def _place(blob: str, path: str) -> bool:
         _clone_or_copy(Path(blob), Path(path))
         return True
     return False
+
+
+def _holds(path: str, blob: str) -> bool:
+    """Whether a draft's file is that of the blob, by a link, or by a copy where links are refused."""
+    held, wanted = os.lstat(path), os.lstat(blob)
+    return held.st_ino == wanted.st_ino or (held.st_nlink == 1 and held.st_size == wanted.st_size)
 
 
 def _clone_or_copy(blob: Path, path: Path) -> None:

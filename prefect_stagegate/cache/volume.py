@@ -1,4 +1,4 @@
-"""What kind of volume a cache lies on: collecting garbage is safe only where every user's locks are seen."""
+"""What kind of volume a cache lies on: whose locks are seen there, and which names it takes for one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import uuid
 from pathlib import Path
 
+from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.errors import CacheError
 
@@ -55,6 +56,14 @@ def takes_links(folder: Path) -> bool:
         one.unlink(missing_ok=True)
         other.unlink(missing_ok=True)
     return True
+
+
+def folds_case(root: Path) -> bool:
+    """Whether the volume of the cache at `root` takes names that differ only in case for one (ext4's casefold, SMB)."""
+    try:
+        return (root / TAG).samefile(root / TAG.lower())
+    except OSError:
+        return False
 
 
 def _kind(path: Path) -> str:

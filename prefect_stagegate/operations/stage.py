@@ -15,14 +15,16 @@ from itertools import islice
 from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import RefConflict, UsageError
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import LATEST, Address, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring, plan_origins
-from prefect_stagegate.operations.ledger import Ledger, Paths
+from prefect_stagegate.operations.ledger import Ledger
 from prefect_stagegate.operations.node_refs import point
+from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources, open_sources
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import dataset_path, plan_object
@@ -96,10 +98,10 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
     """Decide about each listed object by what this node and the catalog remember.
 
     Raises:
-        UsageError: Two objects want one path, or a path can't stand in a manifest.
+        UsageError: Two objects want one path or twins of one, or a path can't stand in a manifest.
     """
     _learn(where, spec, sources)
-    paths = Paths(sources.urls)
+    paths = Paths(sources.urls, folds_case=folds_case(where.cache.root))
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
         known = _recall(where, sources, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
 import os
 import pickle
@@ -26,6 +27,7 @@ from prefect_stagegate.tasks.running import may_help, spoken
 from prefect_stagegate.tasks.verdict import FINDINGS, checks_table, require_acceptance, waiting
 
 TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
+WHOLE_JOBS = [name for name in ours.__all__ if f"a{name}" in ours.__all__]
 DIGEST = "sha256:" + "4f9c" * 16
 
 
@@ -52,7 +54,17 @@ def test_every_task_is_uncached_and_retried_once_as_the_engine_says(task: Task[.
     assert task.name in ours.__all__
     assert (task.cache_policy, task.retries, task.retry_condition_fn) == (NO_CACHE, 1, may_help)
     assert task.tags == {"stagegate"}
-    assert not task.isasync
+
+
+@pytest.mark.parametrize("name", WHOLE_JOBS)
+def test_every_whole_job_has_a_twin_for_async_flows_that_differs_in_nothing_else(name: str) -> None:
+    task, twin = getattr(ours, name), getattr(ours, f"a{name}")
+    run_name = dict.fromkeys(inspect.signature(task.fn).parameters, "things")
+
+    assert (task.isasync, twin.isasync, twin.name) == (False, True, f"a{name}")
+    assert inspect.signature(twin.fn) == inspect.signature(task.fn)
+    assert twin.fn.__doc__ == task.fn.__doc__
+    assert twin.task_run_name(run_name) == task.task_run_name(run_name)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

@@ -1,0 +1,26 @@
+"""Private, temporary SQLite tables, for lists that may be longer than memory."""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Sequence
+from itertools import chain
+
+
+def temporary(table: str, owner: object) -> sqlite3.Connection:
+    """Make a table that goes with its owner."""
+    # An empty name is a database that SQLite keeps in its page cache and spills to an unlinked file.
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = OFF")
+    connection.execute(table)
+    weakref.finalize(owner, connection.close)
+    return connection
+
+
+def insert(database: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> int:
+    """Insert all rows by one statement: between two, this thread would wait for the interpreter. Returns how many."""
+    if not rows:
+        return 0
+    marks = ",".join(["(" + ",".join("?" * len(rows[0])) + ")"] * len(rows))
+    return database.execute(f"{into} VALUES {marks}", [*chain.from_iterable(rows)]).rowcount
