@@ -80,6 +80,10 @@ def _share(text: str) -> float:
     return percent / 100
 
 
+def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
+    return lambda text: _size(low, high)(text) if text else None
+
+
 def _folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
@@ -120,6 +124,13 @@ SETTINGS = (
         _size("1MiB", "1TiB"),
     ),
     Setting(
+        "max_size",
+        "",
+        "64MiB to 1000TiB",
+        "Bytes that the cache may hold; without it, as many as the volume has.",
+        _size_or_none("64MiB", "1000TiB"),
+    ),
+    Setting(
         "free_floor",
         "5%",
         "0% to 50%",
@@ -158,6 +169,8 @@ class Settings:
     """Bytes."""
     memory: int
     """Bytes; at least `part_size`."""
+    max_size: int | None
+    """Bytes; None for no limit but the volume's."""
     free_floor: float
     """A share from 0.0 to 0.5."""
     retries: int

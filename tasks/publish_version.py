@@ -30,7 +30,7 @@ def publish_version(
         CacheError, CatalogError: The view or a record can't be written; every ref stays.
     """
     loaded, where = read_spec(spec), open_places(cache, catalog)
-    with where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"):
-        version = stage.publish_version(where, loaded, receipts)
+    with where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"), where.cache.views.draft() as draft:
+        version = stage.publish_version(where, loaded, receipts, draft)
     announce_version(version)
     return version

@@ -36,13 +36,13 @@ def transfer(
     """
     loaded, where = read_spec(spec), open_places(cache, catalog)
     with (
-        where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer"),
+        where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
         open_sources(where, loaded) as sources,
         live_progress(f"{loaded.dataset}-stage") as progress,
         ending() as cancel,
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
-        receipts = tuple(transfer_objects(where, loaded, sources, planned, progress=progress, cancel=cancel))
+        receipts = tuple(transfer_objects(where, loaded, sources, planned, writer, progress=progress, cancel=cancel))
     fetched = sum(receipt.fetched for receipt in receipts)
     run_log().info("%s: %d objects are here; fetched %s", loaded.dataset, len(receipts), bytes_text(fetched))
     return receipts

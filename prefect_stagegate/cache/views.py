@@ -82,7 +82,9 @@ class Draft:
             _appear(self._root, target)
             sync_folder(target.parent)
         if self._copied:
-            log.warning("the volume took no links for %d files of the view, so they were cloned or copied", self._copied)
+            log.warning(
+                "the volume took no links for %d files of the view, so they were cloned or copied", self._copied
+            )
         return target
 
     def close(self) -> None:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 from threading import Event
 
-from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import LATEST, Action, Address, Origin, PlannedObject, SourceObject, Version
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.model import LATEST, Address, Entry, Version
+from prefect_stagegate.operations.eviction import claimed, space_for
 from prefect_stagegate.operations.node_refs import point
+from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.spec import Spec
 from prefect_stagegate.transfer import Limits, Progress, transfer
 
 
 def bring(
-    where: Workspace, address: Address, *, progress: Progress | None = None, cancel: Event | None = None
+    where: Workspace,
+    address: Address,
+    writer: Lease,
+    *,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
 ) -> Version:
-    """Bring a version to this node. The caller holds a writer's lease on the dataset.
+    """Bring a version to this node.
 
     The node's copy of the ref moves after the view is complete; the catalog's refs stay.
+
+    Args:
+        where: Cache and catalog.
+        address: The version.
+        writer: The caller's lease on the dataset.
+        progress: Told what happens, from several threads.
+        cancel: Set it to stop in time.
 
     Raises:
         UsageError: There is no such version, or no stored spec has its sources.
@@ -34,86 +47,55 @@ def bring(
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
-        fetched = _fetch(where, dataset, digest, progress=progress, cancel=cancel)
-        view = where.cache.views.publish(dataset, digest, manifest.entries())
+        with where.cache.views.draft() as draft:
+            fetched = _fetch(where, writer, dataset, digest, draft, progress=progress, cancel=cancel)
+            view = draft.publish(dataset, digest, manifest.entries())
+    where.cache.views.touch(dataset, digest)
     if not address.digest:
         point(where, dataset, address.ref or LATEST, digest)
     reused = max(0, manifest.bytes - fetched)
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused)
 
 
-def fetch_again(where: Workspace, dataset: str, digest: str, paths: Collection[str]) -> None:
-    """Bring the blobs of some of a version's entries into the cache again, where it holds them no more.
+def mend(where: Workspace, writer: Lease, dataset: str, digest: str, entries: Sequence[Entry]) -> None:
+    """Fetch the bytes of some of a version's entries again, where the cache holds them no more, and put them in place.
 
     Raises:
         UsageError: No stored spec has the version's sources.
-        TransferFailed: A pin is gone everywhere; the objects are named.
+        TransferFailed: A pin is gone everywhere; the objects are named. The view stays as it was.
     """
-    _fetch(where, dataset, digest, paths)
+    with where.cache.views.draft() as draft:
+        _fetch(where, writer, dataset, digest, draft, paths={entry.path for entry in entries})
+        where.cache.views.mend(dataset, digest, entries)
 
 
 def _fetch(
     where: Workspace,
+    writer: Lease,
     dataset: str,
     digest: str,
+    draft: Draft,
+    *,
     paths: Collection[str] | None = None,
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> int:
     """Bring the blobs of a version, or of some of its paths, and tell how many bytes came over the wire."""
-    spec = _spec_with_sources(where, dataset, digest)
+    spec = spec_with_sources(where, dataset, digest)
+    space = space_for(where, writer)
+    fetched = 0
     with open_sources(where, spec) as sources:
-        planned = _plan(where, spec, dataset, digest, paths)
-        # A version that exists is brought whole: what its spec lets fail is a matter of making one.
-        limits = Limits.of(where.settings)
         receipts = transfer(
-            planned, sources.groups, where.cache, limits=limits, progress=progress, cancel=cancel, max_failed=0
+            claimed(space, plan_origins(where, spec, dataset, digest, paths)),
+            sources.groups,
+            where.cache,
+            space=space,
+            limits=Limits.of(where.settings),
+            progress=progress,
+            cancel=cancel,
+            max_failed=0,  # a version that exists is brought whole: what its spec lets fail is a matter of making one
         )
-        return sum(receipt.fetched for receipt in receipts)
-
-
-def plan_origins(where: Workspace, dataset: str, digest: str) -> Iterator[PlannedObject]:
-    """What bringing a version would do with each object.
-
-    Raises:
-        UsageError: No stored spec has the version's sources.
-    """
-    return _plan(where, _spec_with_sources(where, dataset, digest), dataset, digest, None)
-
-
-def _plan(
-    where: Workspace, spec: Spec, dataset: str, digest: str, paths: Collection[str] | None
-) -> Iterator[PlannedObject]:
-    for origin in where.catalog.origins(dataset, digest):
-        if paths is not None and origin.path not in paths:
-            continue
-        position = _position(spec, origin)
-        assert position is not None  # noqa: S101 - the spec was chosen for it
-        held = where.cache.blobs.holds(origin.digest, origin.size)
-        listed = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
-        yield PlannedObject(origin.path, listed, position, Action.REUSE if held else Action.FETCH, origin.digest)
-
-
-def _spec_with_sources(where: Workspace, dataset: str, digest: str) -> Spec:
-    """The newest stored spec that has all sources of a version: it may have been checked under one that has not.
-
-    Raises:
-        UsageError: There is none.
-    """
-    origins = {(one.source, one.position): one for one in where.catalog.origins(dataset, digest)}.values()
-    for canonical in where.catalog.specs(dataset, digest):
-        spec = read_spec(canonical)
-        if all(_position(spec, origin) is not None for origin in origins):
-            return spec
-    urls = ", ".join(sorted({origin.source for origin in origins}))
-    raise UsageError(
-        f"No spec that is stored beside {dataset}@{digest} has the sources that it came from: {urls}",
-        hint="Stage the version again from a spec that has them.",
-        dataset=dataset,
-    )
-
-
-def _position(spec: Spec, origin: Origin) -> int | None:
-    """Where the origin's source stands in a spec. Two sources may have one URL, and differ by their options."""
-    alike = [position for position, source in enumerate(spec.sources) if source.url == origin.source]
-    return origin.position if origin.position in alike else next(iter(alike), None)
+        for receipt in receipts:
+            draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
+            fetched += receipt.fetched
+    return fetched

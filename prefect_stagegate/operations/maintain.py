@@ -9,7 +9,7 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.verify import file_problem, verify_view
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.model import Address, Entry, Finding
-from prefect_stagegate.operations.bring import fetch_again
+from prefect_stagegate.operations import bring
 from prefect_stagegate.operations.read import hold_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
 
@@ -68,13 +68,12 @@ def verify(where: Workspace, address: Address | None = None, *, repair: bool = F
 def _mend(where: Workspace, dataset: str, digest: str, entries: list[Entry]) -> None:
     """Fetch the bytes of damaged files again and put them in place. When that fails the view stays as it is."""
     cache = where.cache
-    with cache.leases.hold(LeaseKind.WRITER, dataset, what="repair"):
+    with cache.leases.hold(LeaseKind.WRITER, dataset, what="repair") as writer:
         for entry in entries:
             # Another view's repair may have brought the blob already.
             if file_problem(cache.layout.blob(entry.digest), entry):
                 cache.blobs.forget(entry.digest)
-        fetch_again(where, dataset, digest, {entry.path for entry in entries})
-        cache.views.mend(dataset, digest, entries)
+        bring.mend(where, writer, dataset, digest, entries)
     empty_trash(cache.layout)
 
 

@@ -60,7 +60,9 @@ def hold_dataset(cache: Cache, address: Address, what: str = "", *, inherited: b
     found = locate(cache, address)
     with cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what, inherited=inherited):
         # It may have been collected between the finding and the lease; from here on it can't be.
-        yield locate(cache, Address(found.dataset, found.digest))
+        held = locate(cache, Address(found.dataset, found.digest))
+        cache.views.touch(found.dataset, found.digest)
+        yield held
 
 
 @contextmanager

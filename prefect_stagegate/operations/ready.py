@@ -40,8 +40,8 @@ def require_ready(
             dataset=address.dataset,
         )
     accepted = _accepted(where, address)
-    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready"):
-        version = bring(where, Address(address.dataset, accepted.digest), progress=progress, cancel=cancel)
+    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready") as writer:
+        version = bring(where, Address(address.dataset, accepted.digest), writer, progress=progress, cancel=cancel)
         point(where, address.dataset, target, accepted.digest)
     return version
 

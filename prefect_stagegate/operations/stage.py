@@ -9,21 +9,25 @@ with the number of objects. `stage` is the four in a row; `bring.py` begins with
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from threading import Event
 
-from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.errors import RefConflict, UsageError
+from prefect_stagegate.errors import BlobVanished, RefConflict, UsageError
 from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import LATEST, Address, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.model import LATEST, Address, Entry, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.operations.bring import bring, plan_origins
+from prefect_stagegate.operations.bring import bring
+from prefect_stagegate.operations.eviction import claimed, space_for
 from prefect_stagegate.operations.ledger import Ledger
 from prefect_stagegate.operations.node_refs import point
+from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources, open_sources
 from prefect_stagegate.operations.workspace import Workspace
@@ -34,6 +38,8 @@ from prefect_stagegate.transfer import Limits, Progress, transfer
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
+TRIES = 3
+"""How often a staging begins again because a collection took a blob that it counted on."""
 REF_TRIES = 5
 """How often staging tries to move `latest` while others move it too."""
 
@@ -62,19 +68,36 @@ def stage(
         StagegateError: Nothing was published, and every ref stays.
     """
     named = parse(what)
-    with where.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage"):
+    with where.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage") as writer:
         if isinstance(named, Address):
-            return bring(where, named, progress=progress, cancel=cancel)
-        with open_sources(where, named) as sources:
-            planned = plan_transfer(where, named, sources, list_sources(sources, progress))
-            receipts = transfer_objects(where, named, sources, planned, progress=progress, cancel=cancel)
-            return publish_version(where, named, receipts)
+            return bring(where, named, writer, progress=progress, cancel=cancel)
+        # Each try's draft stays open until the end, and holds what was fetched for it.
+        with ExitStack() as drafts:
+            for tries_left in reversed(range(TRIES)):
+                draft = drafts.enter_context(where.cache.views.draft())
+                try:
+                    return _stage(where, named, writer, draft, progress, cancel)
+                except BlobVanished:
+                    if not tries_left:
+                        raise
+    raise AssertionError("unreachable")
+
+
+def _stage(
+    where: Workspace, spec: Spec, writer: Lease, draft: Draft, progress: Progress | None, cancel: Event | None
+) -> Version:
+    with open_sources(where, spec) as sources:
+        planned = plan_transfer(where, spec, sources, list_sources(sources, progress))
+        receipts = transfer_objects(where, spec, sources, planned, writer, progress=progress, cancel=cancel)
+        return publish_version(where, spec, receipts, draft)
 
 
 def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
     """Plan only: what `stage` would do with each object. Changes nothing but what the node remembers."""
     if isinstance(named, Address):
-        yield from plan_origins(where, named.dataset, where.catalog.resolve(named))
+        digest = where.catalog.resolve(named)
+        spec = spec_with_sources(where, named.dataset, digest)
+        yield from plan_origins(where, spec, named.dataset, digest)
         return
     with open_sources(where, named) as sources:
         yield from plan_transfer(where, named, sources, list_sources(sources))
@@ -122,6 +145,7 @@ def transfer_objects(
     spec: Spec,
     sources: Sources,
     planned: Iterable[PlannedObject],
+    writer: Lease,
     *,
     progress: Progress | None = None,
     cancel: Event | None = None,
@@ -129,12 +153,15 @@ def transfer_objects(
     """Bring the bytes of every planned object into the cache, verified.
 
     Raises:
+        NoSpace: They don't fit, and what may go is not enough; told before the first byte, unless the plan takes long.
         TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
     """
+    space = space_for(where, writer)
     return transfer(
-        planned,
+        claimed(space, iter(planned)),
         sources.groups,
         where.cache,
+        space=space,
         limits=Limits.of(where.settings),
         progress=progress,
         cancel=cancel,
@@ -142,10 +169,17 @@ def transfer_objects(
     )
 
 
-def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt]) -> Version:
+def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], draft: Draft) -> Version:
     """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
 
+    Args:
+        where: Cache and catalog.
+        spec: What the objects were listed by.
+        receipts: The objects, as they come in.
+        draft: Becomes the view; what was fetched is held by it at once.
+
     Raises:
+        BlobVanished: A collection took a blob that the cache had when the objects were planned.
         UsageError: There are no objects, or their paths don't make a tree.
         CacheError, CatalogError: The view or a record can't be written; every ref stays.
     """
@@ -153,6 +187,8 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt]) -
     ledger = Ledger(urls)
     for receipt in receipts:
         ledger.add(receipt)
+        if receipt.fetched:  # what the cache had is held by some view
+            draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     sealed = seal(ledger.entries())
     if not sealed.files:
         raise UsageError(
@@ -160,8 +196,9 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt]) -
             hint="Check each `url:`, `include:` and `exclude:`; `stagegate stage SPEC --dry-run` lists what is let in.",
             dataset=spec.dataset,
         )
-    dataset, digest = spec.dataset, sealed.digest
-    view = where.cache.views.path(dataset, digest) or where.cache.views.publish(dataset, digest, ledger.entries())
+    dataset, digest, views = spec.dataset, sealed.digest, where.cache.views
+    view = views.path(dataset, digest) or draft.publish(dataset, digest, ledger.entries())
+    views.touch(dataset, digest)
     new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
     point(where, dataset, LATEST, digest)
     return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new)

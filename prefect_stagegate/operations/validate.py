@@ -39,8 +39,8 @@ def validate_version(where: Workspace, version: Named) -> Validation:
 
 
 def _bring(where: Workspace, address: Address) -> Path:
-    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="validate"):
-        return bring(where, address).path
+    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="validate") as writer:
+        return bring(where, address, writer).path
 
 
 def _run(where: Workspace, version: Named, view: Path) -> Validation:

@@ -13,6 +13,7 @@ import pytest
 from blake3 import blake3
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import (
     AccessDenied,
     Cancelled,
@@ -289,6 +290,7 @@ class TestVolume:
         program = f"""
 import os, resource, sys, pathlib
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits
@@ -314,8 +316,9 @@ except StagegateError as error:
 
     def test_a_volume_without_room_is_refused_before_anything_is_fetched(self, cache: Cache) -> None:
         source = ScriptedSource({"a": LARGE})
+        limits, space = Limits(in_flight=2, part=PART, memory=PART), Space(cache.layout, SpaceRules(floor=1.0))
         with pytest.raises(StagegateError) as caught:
-            list(fetch_all(source, cache, limits=Limits(in_flight=2, part=PART, memory=PART, free_floor=1.0)))
+            list(fetch_all(source, cache, space=space, limits=limits))
         assert type(caught.value).__name__ == "NoSpace"
         assert "stagegate gc" in caught.value.hint
         assert source.reads == []

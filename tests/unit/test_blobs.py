@@ -11,7 +11,7 @@ from blake3 import blake3
 from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.cache.layout import Layout
-from prefect_stagegate.errors import CacheError, ChecksumMismatch, NoSpace
+from prefect_stagegate.errors import CacheError, ChecksumMismatch
 
 DATA = b"some bytes"
 AA, BB = Note(UPTO, "aa"), Note(PART, "bb")
@@ -118,16 +118,6 @@ def test_what_a_dead_stager_left_is_an_orphan_and_what_a_living_one_holds_is_not
         os.utime(claim.path, (1, 1))
     assert [str(path) for path in blobs.orphans(older_than=60)] == [left.path]
     held.drop()
-
-
-def test_reserving_more_than_is_free_is_refused(blobs: Blobs, layout: Layout) -> None:
-    found = os.statvfs(layout.root)
-    free = found.f_bavail * found.f_frsize
-    blobs.reserve(1, 0)
-    with pytest.raises(NoSpace, match="to stay free"):
-        blobs.reserve(1, free + (1 << 30))
-    with pytest.raises(NoSpace):
-        blobs.reserve(free + (1 << 30), 0)
 
 
 def test_forgetting_takes_a_blob_away(blobs: Blobs, layout: Layout) -> None:

@@ -11,10 +11,10 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.verify import verify_view
-from prefect_stagegate.errors import CacheError
+from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.model import Entry
 
-V1, V2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+V1, V2, V3 = ("sha256:" + digit * 64 for digit in "123")
 
 
 @pytest.fixture
@@ -145,12 +145,62 @@ def test_leased_and_pinned_versions_stay(cache: Cache) -> None:
     assert collect(cache.layout).versions == (f"flights@{V2}",)
 
 
-def test_blobs_stay_while_a_writer_lives(cache: Cache) -> None:
-    digest = put(cache, b"just fetched")
-    with cache.leases.hold(LeaseKind.WRITER, "flights"):
-        assert collect(cache.layout).blobs == 0
-    assert cache.layout.blob(digest).exists()
+def test_what_a_writer_fetched_is_held_by_its_draft(cache: Cache) -> None:
+    fetched, counted_on = put(cache, b"just fetched"), put(cache, b"found here")
+    with cache.views.draft() as draft:
+        draft.hold(Entry("a", 12, fetched))
+        assert (collect(cache.layout, dry_run=True).blobs, collect(cache.layout).blobs) == (1, 1)
+        assert cache.layout.blob(fetched).exists()
+        with pytest.raises(BlobVanished, match="collection took them"):
+            draft.publish("flights", V1, [Entry("a", 12, fetched), Entry("b", 10, counted_on)])
+    assert list(cache.views.all()) == []
+    assert list(cache.layout.ingest.iterdir()) == []
     assert collect(cache.layout).blobs == 1
+
+
+def test_where_links_are_refused_blobs_stay_while_a_writer_lives(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(cache, b"just fetched")
+    monkeypatch.setattr("prefect_stagegate.cache.gc.takes_links", lambda _: False)
+    with cache.leases.hold(LeaseKind.WRITER, "flights"):
+        assert (collect(cache.layout, dry_run=True).blobs, collect(cache.layout).blobs) == (0, 0)
+    assert collect(cache.layout).blobs == 1
+
+
+def test_a_draft_stays_for_as_long_as_its_maker_lives(cache: Cache) -> None:
+    with cache.views.draft() as draft:
+        draft.hold(Entry("a", 3, put(cache, b"one")))
+        (folder,) = cache.layout.ingest.iterdir()
+        os.utime(folder, (0, 0))
+        collect(cache.layout)
+        assert folder.exists()
+    left = cache.layout.ingest / "view-left-by-a-killed-one"
+    left.mkdir()
+    collect(cache.layout)
+    assert left.exists()  # it may have been made just now, and not be locked yet
+    os.utime(left, (0, 0))
+    collect(cache.layout)
+    assert not left.exists()
+
+
+def test_the_least_recently_used_versions_go_first_and_no_more_than_needed(cache: Cache) -> None:
+    publish(cache, V1, {"a": b"1" * 100, "shared": b"s" * 50})
+    publish(cache, V2, {"a": b"2" * 100, "shared": b"s" * 50})
+    publish(cache, V3, {"a": b"3" * 100})
+    for age, version in enumerate((V2, V1, V3)):
+        os.utime(cache.layout.view("flights", version), (age, age))
+    asked = []
+
+    def may_go(dataset: str, digest: str) -> bool:
+        asked.append(digest)
+        return digest != V2
+
+    assert collect(cache.layout, dry_run=True, may_go=may_go).bytes == 200
+    asked.clear()
+    found = collect(cache.layout, enough=1, may_go=may_go)
+    assert (found.versions, found.bytes, asked) == ((f"flights@{V1}",), 100, [V2, V1])
+    cache.views.touch("flights", V2)
+    assert collect(cache.layout, enough=120).versions == (f"flights@{V3}", f"flights@{V2}")
+    assert list(cache.layout.blobs.glob("*/*")) == []
 
 
 def test_what_a_live_writer_just_made_stays_though_no_ref_names_it_yet(cache: Cache) -> None:
@@ -224,6 +274,7 @@ def test_a_view_that_was_killed_half_built_is_collected(cache: Cache) -> None:
     stray = cache.layout.ingest / "view-dead"
     (stray / "sub").mkdir(parents=True)
     (stray / "sub").chmod(0o555)
+    os.utime(stray, (0, 0))
     collect(cache.layout)
     assert not stray.exists()
     assert list(cache.layout.trash.iterdir()) == []

@@ -25,6 +25,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         objects_in_flight=64,
         part_size=8 * 2**20,
         memory=128 * 2**20,
+        max_size=None,
         free_floor=0.05,
         retries=100,
         idle_timeout=30.0,
@@ -49,6 +50,7 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_OBJECTS_IN_FLIGHT": "16",
             "STAGEGATE_PART_SIZE": "16MiB",
             "STAGEGATE_MEMORY": "1.5GB",
+            "STAGEGATE_MAX_SIZE": "2TiB",
             "STAGEGATE_FREE_FLOOR": "12.5%",
             "STAGEGATE_RETRIES": "0",
             "STAGEGATE_IDLE_TIMEOUT": "7.5",
@@ -57,7 +59,7 @@ def test_every_setting_can_be_set() -> None:
     )
 
     assert settings == Settings(
-        Path("/nvme/cache"), "s3://lake/catalog", "nightly", 16, 16 * 2**20, 1_500_000_000, 0.125, 0, 7.5
+        Path("/nvme/cache"), "s3://lake/catalog", "nightly", 16, 16 * 2**20, 1_500_000_000, 2 * 2**40, 0.125, 0, 7.5
     )
 
 

@@ -1,0 +1,90 @@
+"""Making room: which versions go when a writer needs space, and what is said when that is not enough."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from functools import cache, partial
+from itertools import islice
+
+from prefect_stagegate.cache.gc import Collection, collect
+from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.cache.space import Available, Space, SpaceRules
+from prefect_stagegate.errors import CacheError, NoSpace
+from prefect_stagegate.model import Action, PlannedObject
+from prefect_stagegate.operations.origins import can_be_fetched
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.units import bytes_text
+
+PATIENCE = 0.5
+"""Seconds that a transfer waits for the end of its plan, so that what can't fit is told before the first byte."""
+BATCH = 512
+"""Objects whose space is claimed at once after that."""
+
+
+def space_for(where: Workspace, writer: Lease) -> Space:
+    """The space that a writer may fill. Versions that nothing needs go when there is too little of it.
+
+    The least recently used go first; never one whose origin can't be read any more, since it could not come back.
+    `stagegate gc` takes those too.
+    """
+    rules = SpaceRules(where.settings.free_floor, where.settings.max_size)
+    return Space(where.cache.layout, rules, writer, partial(_make_room, where))
+
+
+def claimed(space: Space, planned: Iterator[PlannedObject]) -> Iterator[PlannedObject]:
+    """Pass a plan on when the space for what is fetched is claimed: all of it at once, unless the plan takes long.
+
+    Raises:
+        NoSpace: It can't be had.
+    """
+    until = time.monotonic() + PATIENCE
+    ahead: deque[PlannedObject] = deque()
+    for one in planned:
+        ahead.append(one)
+        if time.monotonic() > until:
+            break
+    space.claim(_size(ahead))
+    while ahead:
+        yield ahead.popleft()
+    while batch := list(islice(planned, BATCH)):
+        space.claim(_size(batch))
+        yield from batch
+
+
+def _size(planned: deque[PlannedObject] | list[PlannedObject]) -> int:
+    return sum(one.object.size for one in planned if one.action is Action.FETCH)
+
+
+def _make_room(where: Workspace, missing: int, found: Available) -> None:
+    """Collect `missing` bytes, or refuse without having taken anything."""
+    may_go = cache(partial(can_be_fetched, where))
+    try:
+        could = collect(where.cache.layout, dry_run=True, may_go=may_go)
+        if could.bytes >= missing:
+            collect(where.cache.layout, enough=missing, may_go=may_go)
+            return
+        rest = collect(where.cache.layout, dry_run=True)
+    except CacheError as error:
+        raise _refusal(missing, found, f"; nothing can be collected: {error.message}", error.hint) from error
+    raise _refusal(missing, found, _told(could, rest), _advice(could, rest))
+
+
+def _refusal(missing: int, found: Available, more: str, hint: str) -> NoSpace:
+    return NoSpace(f"{bytes_text(missing)} too few: {found}{more}", hint=hint)
+
+
+def _told(could: Collection, rest: Collection) -> str:
+    said = f". Collecting could free {bytes_text(could.bytes)}"
+    if rest.bytes > could.bytes:
+        said += f", and {bytes_text(rest.bytes - could.bytes)} more that could not be fetched again"
+    held = "; ".join(could.kept)
+    return said + (f". In use: {held}" if held else "")
+
+
+def _advice(could: Collection, rest: Collection) -> str:
+    choose = "choose a larger volume with --cache or STAGEGATE_CACHE, or unpin what is not needed"
+    if rest.bytes > could.bytes:
+        return f"`stagegate gc` also takes what its source has no more; else {choose}."
+    return f"Free some space, {choose}."

@@ -1,0 +1,155 @@
+"""Caches that are too small for all: what goes, what stays, and what a job is told that can't fit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.cache.gc import collect, empty_trash
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.space import used_bytes
+from prefect_stagegate.errors import NoSpace
+from prefect_stagegate.model import Address, Receipt, Version
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.transfer.progress import Silent
+
+BLOCK = 4096
+"""Of the file system that the tests run on: every file here is a multiple of it."""
+SIZE = 100 * BLOCK
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    folder = tmp_path / "nas"
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_bytes(name.encode() * SIZE)
+        os.utime(folder / name, (1_000_000, 1_000_000))
+    return folder
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    found = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    return replace(found, settings=replace(found.settings, max_size=5 * SIZE // 2, free_floor=0.0))
+
+
+def bring(where: Workspace, nas: Path, dataset: str, *names: str, **options: Any) -> Version:
+    source = {"url": str(nas), "include": list(names)}
+    return stage(where, {"stagegate": 1, "dataset": dataset, "sources": [source]}, **options)
+
+
+def on_node(where: Workspace) -> set[str]:
+    return {"@".join(view) for view in where.cache.views.all()}
+
+
+def test_a_version_that_nothing_needs_makes_room(where: Workspace, nas: Path) -> None:
+    bring(where, nas, "things", "a")
+    newest = bring(where, nas, "things", "b")
+    other = bring(where, nas, "others", "c")
+
+    assert on_node(where) == {newest.address, other.address}
+    assert used_bytes(where.cache.layout) == 2 * SIZE
+
+
+def test_what_the_source_has_no_more_stays_and_the_job_is_told_before_it_moves_a_byte(
+    where: Workspace, nas: Path
+) -> None:
+    oldest = bring(where, nas, "things", "a")
+    bring(where, nas, "things", "b")
+    (nas / "a").write_bytes(b"another" * BLOCK)
+    before = used_bytes(where.cache.layout)
+    seen: list[int] = []
+
+    class Moved(Silent):
+        def moved(self, size: int) -> None:
+            seen.append(size)
+
+    with pytest.raises(NoSpace, match="could not be fetched again") as caught:
+        bring(where, nas, "others", "c", progress=Moved())
+
+    assert "Collecting could free 0 B, and 409.6 kB more" in caught.value.message
+    assert "`stagegate gc` also takes what its source has no more" in caught.value.hint
+    assert (seen, used_bytes(where.cache.layout)) == ([], before)
+    assert oldest.path.is_dir()
+    assert [lease for lease in where.cache.leases.live() if lease.kind is LeaseKind.WRITER] == []
+
+    collect(where.cache.layout)
+    assert bring(where, nas, "others", "c").path.is_dir()
+
+
+def test_who_holds_the_rest_is_named(where: Workspace, nas: Path) -> None:
+    held = bring(where, nas, "things", "a")
+    bring(where, nas, "things", "b")
+
+    with where.cache.leases.hold(LeaseKind.READER, held.dataset, held.digest, "training"):
+        with pytest.raises(NoSpace, match=rf"In use: {held.address}: reader training \(pid {os.getpid()}\)"):
+            bring(where, nas, "others", "c")
+        assert held.path.is_dir()
+    assert bring(where, nas, "others", "c").path.is_dir()
+
+
+def test_a_version_comes_back_after_it_went(where: Workspace, nas: Path) -> None:
+    oldest = bring(where, nas, "things", "a")
+    bring(where, nas, "things", "b")
+    bring(where, nas, "others", "c")
+    assert not oldest.path.exists()
+    collect(where.cache.layout)
+    where.cache.leases.pin("things", "sha256:" + "0" * 64)
+
+    with pytest.raises(NoSpace):
+        stage(where, Address("things", oldest.digest))
+    roomy = replace(where, settings=replace(where.settings, max_size=None))
+    again = stage(roomy, Address("things", oldest.digest))
+    assert (again.path / "a").read_bytes() == b"a" * SIZE
+
+
+def test_a_blob_that_a_collection_took_meanwhile_is_fetched_again(where: Workspace, nas: Path) -> None:
+    roomy = replace(where, settings=replace(where.settings, max_size=None))
+    first = bring(roomy, nas, "things", "a")
+    bring(roomy, nas, "things", "b")
+    where.cache.views.discard("things", first.digest)
+    empty_trash(where.cache.layout)  # as a collection that was killed before it came to the blobs
+
+    class Collecting(Silent):
+        def done(self, _: Receipt) -> None:
+            collect(where.cache.layout)
+
+    version = bring(roomy, nas, "things", "a", "c", progress=Collecting())
+
+    assert {path.name: path.read_bytes()[:1] for path in version.path.iterdir()} == {"a": b"a", "c": b"c"}
+
+
+def test_collections_and_writers_work_side_by_side(where: Workspace, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(400):
+        (many / f"{number:03}").write_bytes(f"{number}".encode() * 3000)
+    roomy = replace(where, settings=replace(where.settings, max_size=None))
+    stop = threading.Event()
+    rounds = []
+
+    def keep_collecting() -> None:
+        while not stop.is_set():
+            rounds.append(collect(where.cache.layout))
+
+    collector = threading.Thread(target=keep_collecting)
+    collector.start()
+    try:
+        for number in range(3):
+            os.utime(many / f"{number:03}")
+            version = bring(roomy, many, f"things-{number}")
+    finally:
+        stop.set()
+        collector.join()
+
+    assert {path.name: path.read_bytes() for path in version.path.iterdir()} == {
+        f"{number:03}": f"{number}".encode() * 3000 for number in range(400)
+    }
+    assert len(rounds) > 3

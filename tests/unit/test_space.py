@@ -1,0 +1,130 @@
+"""Space that writers reserve: nobody counts on what another one was promised."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.space import STEP, Available, Space, SpaceRules, used_bytes
+from prefect_stagegate.errors import NoSpace
+
+LIMIT = 4 * STEP
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache.open(tmp_path / "cache")
+
+
+@pytest.fixture
+def writer(cache: Cache) -> Iterator[Lease]:
+    with cache.leases.hold(LeaseKind.WRITER, "flights") as lease:
+        yield lease
+
+
+def reserved(cache: Cache) -> dict[str, int]:
+    return {lease.dataset: lease.reserved for lease in cache.leases.live()}
+
+
+def test_two_writers_never_count_on_the_same_bytes(cache: Cache, writer: Lease) -> None:
+    mine = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
+    mine.claim(3 * STEP)
+    assert reserved(cache) == {"flights": 3 * STEP}
+
+    with cache.leases.hold(LeaseKind.WRITER, "planes") as other:
+        theirs = Space(cache.layout, SpaceRules(limit=LIMIT), other)
+        assert theirs.available().bytes == STEP
+        theirs.claim(STEP)
+        with pytest.raises(NoSpace, match=r"1 B more are needed.*holds 0 B of its limit.*have reserved 201.3 MB"):
+            theirs.claim(1)
+        assert reserved(cache) == {"flights": 3 * STEP, "planes": STEP}
+    mine.claim(STEP)
+
+
+def test_what_a_killed_writer_reserved_is_free_again(cache: Cache, writer: Lease) -> None:
+    script = (
+        "import sys; from pathlib import Path; from prefect_stagegate.cache import Cache\n"
+        "from prefect_stagegate.cache.leases import LeaseKind\n"
+        "from prefect_stagegate.cache.space import Space, SpaceRules\n"
+        "cache = Cache.open(Path(sys.argv[1]))\n"
+        "with cache.leases.hold(LeaseKind.WRITER, 'planes') as lease:\n"
+        "    Space(cache.layout, SpaceRules(limit=int(sys.argv[2])), lease).claim(int(sys.argv[2]))\n"
+        "    print('claimed', flush=True); sys.stdin.read()\n"
+    )
+    words = [sys.executable, "-c", script, str(cache.root), str(LIMIT)]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout
+    assert holder.stdout.readline() == b"claimed\n"
+    mine = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
+    with pytest.raises(NoSpace):
+        mine.claim(1)
+    holder.kill()
+    holder.communicate()
+    mine.claim(LIMIT)
+
+
+def test_what_is_written_is_no_longer_reserved(cache: Cache, writer: Lease) -> None:
+    space = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
+    space.claim(2 * STEP)
+    for _ in range(100):
+        space.take(STEP // 50)
+    assert 0 < reserved(cache)["flights"] <= STEP
+
+
+def test_what_was_not_planned_is_claimed_when_it_comes(cache: Cache, writer: Lease) -> None:
+    space = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
+    space.take(3)
+    assert reserved(cache) == {"flights": STEP}
+    space.take(LIMIT - 3)
+    with pytest.raises(NoSpace):
+        space.take(LIMIT + 1)
+
+
+def test_room_is_made_and_only_what_is_missing(cache: Cache, writer: Lease) -> None:
+    filler = cache.layout.blobs / "aa"
+    filler.mkdir()
+    (filler / "old").write_bytes(bytes(8192))
+    held = used_bytes(cache.layout)
+    asked: list[tuple[int, int | None]] = []
+
+    def make_room(missing: int, found: Available) -> None:
+        asked.append((missing, found.used))
+        (filler / "old").unlink()
+
+    space = Space(cache.layout, SpaceRules(limit=held + 100), writer, make_room)
+    space.claim(100)
+    assert asked == []
+    space.claim(50)
+    assert asked == [(50, held)]
+
+
+def test_the_floor_of_the_volume_stays_free(cache: Cache, writer: Lease) -> None:
+    space = Space(cache.layout, SpaceRules(floor=1.0), writer)
+    with pytest.raises(NoSpace, match="above the floor of") as caught:
+        space.claim(1)
+    assert "stagegate gc" in caught.value.hint
+
+
+def test_a_reservation_never_breaks_a_lease(cache: Cache) -> None:
+    with cache.leases.hold(LeaseKind.WRITER, "flights", what="a" * 700) as lease:
+        for size in (0, 10**19, 7):
+            cache.leases.reserve(lease, size)
+            assert [(one.what, one.reserved) for one in cache.leases.live()] == [(lease.what, size)]
+
+
+def test_a_blob_counts_once_while_its_claim_still_names_it(cache: Cache) -> None:
+    claim = cache.blobs.claim("one")
+    assert claim
+    os.write(claim.file, bytes(4096))
+    before = used_bytes(cache.layout)
+    cache.blobs.commit(claim, "blake3:" + "0" * 64, 4096, sync=False)
+    assert used_bytes(cache.layout) == before >= 4096
+    claim.drop()
+    assert used_bytes(cache.layout) == before
