@@ -5,6 +5,7 @@ Only the standard library is imported here: short commands load this module.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,10 @@ def _folder_or_url(text: str) -> str:
     return text if "://" in text else str(_folder(text))
 
 
+def _node(text: str) -> str:
+    return text or platform.node()
+
+
 SETTINGS = (
     Setting("cache", "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder),
     Setting(
@@ -98,6 +103,13 @@ SETTINGS = (
         _folder_or_url,
     ),
     Setting("identity", "", "text", "A name to act under in place of the system's user; it proves nothing.", str),
+    Setting(
+        "node",
+        "",
+        "text",
+        "This node's name in evidence and concurrency limits, where the host's name isn't it, as in a container.",
+        _node,
+    ),
     Setting(
         "objects_in_flight",
         "64",
@@ -140,6 +152,13 @@ SETTINGS = (
         "Seconds without a byte after which a read is given up and retried.",
         _seconds(1, 3600),
     ),
+    Setting(
+        "slot_wait",
+        "3600",
+        "1 to 604800 seconds",
+        "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
+        _seconds(1, 604_800),
+    ),
 )
 
 
@@ -153,6 +172,7 @@ class Settings:
     """An absolute path or a URL."""
     identity: str
     """Empty when none is declared."""
+    node: str
     objects_in_flight: int
     part_size: int
     """Bytes."""
@@ -162,6 +182,8 @@ class Settings:
     """A share from 0.0 to 0.5."""
     retries: int
     idle_timeout: float
+    """Seconds."""
+    slot_wait: float
     """Seconds."""
 
     @classmethod

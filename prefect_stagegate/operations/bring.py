@@ -62,7 +62,7 @@ def _fetch(
 ) -> int:
     """Bring the blobs of a version, or of some of its paths, and tell how many bytes came over the wire."""
     spec = _spec_with_sources(where, dataset, digest)
-    with open_sources(where, spec) as sources:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources:
         planned = _plan(where, spec, dataset, digest, paths)
         # A version that exists is brought whole: what its spec lets fail is a matter of making one.
         limits = Limits.of(where.settings)

@@ -65,7 +65,7 @@ def stage(
     with where.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage"):
         if isinstance(named, Address):
             return bring(where, named, progress=progress, cancel=cancel)
-        with open_sources(where, named) as sources:
+        with where.admit(named, cancel), open_sources(where, named) as sources:
             planned = plan_transfer(where, named, sources, list_sources(sources, progress))
             receipts = transfer_objects(where, named, sources, planned, progress=progress, cancel=cancel)
             return publish_version(where, named, receipts)

@@ -61,6 +61,28 @@ class MinIOCredentials(Block):
     aws_client_parameters: AwsClientParameters = AwsClientParameters()
 
 
+class GcpCredentials(Block):
+    """Has the shape of prefect-gcp's block of this name."""
+
+    _block_type_name = "GCP Credentials"
+
+    service_account_file: Path | None = None
+    service_account_info: SecretDict | None = None
+    project: str | None = None
+
+
+class AzureBlobStorageCredentials(Block):
+    """Has the shape of prefect-azure's block of this name."""
+
+    _block_type_name = "Azure Blob Storage Credentials"
+
+    connection_string: SecretStr | None = None
+    account_url: str | None = None
+    client_id: str | None = None
+    tenant_id: str | None = None
+    client_secret: SecretStr | None = None
+
+
 def test_secret_options_join_the_plain_ones() -> None:
     secret = SecretDict({"key": "me", "secret": "hush"})
     block = StagegateSource(url="s3://lake/", options={"endpoint_url": "http://s3"}, credentials=secret)
@@ -111,6 +133,46 @@ def test_minio_credentials_become_storage_options() -> None:
     )
 
     assert options_of(block) == {"key": "me", "secret": "hush", "endpoint_url": "http://minio:9000"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "token"),
+    [
+        ({"service_account_info": SecretDict({"type": "service_account"})}, {"type": "service_account"}),
+        ({"service_account_file": Path("/keys/me.json")}, "/keys/me.json"),
+        ({}, "google_default"),
+    ],
+)
+def test_gcp_credentials_become_storage_options(fields: Any, token: Any) -> None:
+    assert options_of(GcpCredentials(**fields, project="ours")) == {"token": token, "project": "ours"}
+
+
+def test_an_azure_connection_string_becomes_a_storage_option() -> None:
+    block = AzureBlobStorageCredentials(connection_string=SecretStr("AccountName=ours;AccountKey=hush"))
+
+    assert options_of(block) == {"connection_string": "AccountName=ours;AccountKey=hush"}
+
+
+@pytest.mark.parametrize("url", ["https://ours.blob.core.windows.net/", "ours.blob.core.windows.net"])
+def test_an_azure_account_s_url_means_azure_s_default_credentials_and_not_nobody(url: str) -> None:
+    found = options_of(AzureBlobStorageCredentials(account_url=url))
+
+    assert found == {"account_name": "ours", "account_host": "ours.blob.core.windows.net", "anon": False}
+
+
+def test_an_azure_service_principal_becomes_storage_options() -> None:
+    principal: Any = {"client_id": "me", "tenant_id": "us", "client_secret": SecretStr("hush")}
+
+    found = options_of(AzureBlobStorageCredentials(account_url="https://ours.blob.core.windows.net", **principal))
+
+    assert {name: found[name] for name in principal} == {"client_id": "me", "tenant_id": "us", "client_secret": "hush"}
+
+
+def test_a_block_of_ours_names_no_block_of_ours_for_its_credentials() -> None:
+    block = StagegateSource(url="s3://lake/", credentials_block="stagegate-source/itself")
+
+    with pytest.raises(UsageError, match="not for credentials only"):
+        options_of(block)
 
 
 def test_a_block_without_storage_options_is_refused_with_those_that_have_them() -> None:

@@ -15,6 +15,7 @@ from prefect_stagegate.settings import SETTINGS, Settings
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr("platform.node", lambda: "gpu-1")
 
     settings = Settings.from_environment({})
 
@@ -22,12 +23,14 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         cache=Path("/home/me/.cache/stagegate"),
         catalog="/home/me/.local/share/stagegate/catalog",
         identity="",
+        node="gpu-1",
         objects_in_flight=64,
         part_size=8 * 2**20,
         memory=128 * 2**20,
         free_floor=0.05,
         retries=100,
         idle_timeout=30.0,
+        slot_wait=3600.0,
     )
 
 
@@ -46,18 +49,20 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_CACHE": "/nvme/cache",
             "STAGEGATE_CATALOG": "s3://lake/catalog",
             "STAGEGATE_IDENTITY": "nightly",
+            "STAGEGATE_NODE": "gpu-2",
             "STAGEGATE_OBJECTS_IN_FLIGHT": "16",
             "STAGEGATE_PART_SIZE": "16MiB",
             "STAGEGATE_MEMORY": "1.5GB",
             "STAGEGATE_FREE_FLOOR": "12.5%",
             "STAGEGATE_RETRIES": "0",
             "STAGEGATE_IDLE_TIMEOUT": "7.5",
+            "STAGEGATE_SLOT_WAIT": "60",
             "PATH": "/bin",
         }
     )
 
     assert settings == Settings(
-        Path("/nvme/cache"), "s3://lake/catalog", "nightly", 16, 16 * 2**20, 1_500_000_000, 0.125, 0, 7.5
+        Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000, 0.125, 0, 7.5, 60.0
     )
 
 
