@@ -71,14 +71,17 @@ def _size(low: str, high: str) -> Callable[[str], int]:
     return read
 
 
-def _share(text: str) -> float:
-    try:
-        percent = float(text.removesuffix("%"))
-    except ValueError:
-        percent = float("nan")
-    if not 0 <= percent <= 50:  # noqa: PLR2004 - the bound that the table states
-        raise ValueError(f"{text!r} is not a percentage from 0% to 50%")
-    return percent / 100
+def _share(high: int) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            percent = float(text.removesuffix("%"))
+        except ValueError:
+            percent = float("nan")
+        if not 0 <= percent <= high:
+            raise ValueError(f"{text!r} is not a percentage from 0% to {high}%")
+        return percent / 100
+
+    return read
 
 
 def _folder(text: str) -> Path:
@@ -91,6 +94,10 @@ def _folder_or_url(text: str) -> str:
 
 def _node(text: str) -> str:
     return text or platform.node()
+
+
+def _folder_or_none(text: str) -> Path | None:
+    return _folder(text) if text else None
 
 
 SETTINGS = (
@@ -136,7 +143,14 @@ SETTINGS = (
         "5%",
         "0% to 50%",
         "Share of the cache's volume that staging leaves free.",
-        _share,
+        _share(50),
+    ),
+    Setting(
+        "free_warning",
+        "15%",
+        "0% to 100%",
+        "Free share of the cache's volume, the floor at least, below which tasks emit `stagegate.cache.nearly_full`.",
+        _share(100),
     ),
     Setting(
         "retries",
@@ -159,6 +173,20 @@ SETTINGS = (
         "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
         _seconds(1, 604_800),
     ),
+    Setting(
+        "reports",
+        "",
+        "a folder",
+        "Where `check_readiness` keeps its HTML reports; none are kept without it.",
+        _folder_or_none,
+    ),
+    Setting(
+        "reports_url",
+        "",
+        "a URL",
+        "Where a web server shows that folder; without it, links are the files' own.",
+        str,
+    ),
 )
 
 
@@ -180,11 +208,17 @@ class Settings:
     """Bytes; at least `part_size`."""
     free_floor: float
     """A share from 0.0 to 0.5."""
+    free_warning: float
+    """A share from 0.0 to 1.0."""
     retries: int
     idle_timeout: float
     """Seconds."""
     slot_wait: float
     """Seconds."""
+    reports: Path | None
+    """Absolute."""
+    reports_url: str
+    """Empty when nothing serves the folder."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:

@@ -28,9 +28,12 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         part_size=8 * 2**20,
         memory=128 * 2**20,
         free_floor=0.05,
+        free_warning=0.15,
         retries=100,
         idle_timeout=30.0,
         slot_wait=3600.0,
+        reports=None,
+        reports_url="",
     )
 
 
@@ -54,15 +57,19 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_PART_SIZE": "16MiB",
             "STAGEGATE_MEMORY": "1.5GB",
             "STAGEGATE_FREE_FLOOR": "12.5%",
+            "STAGEGATE_FREE_WARNING": "100%",
             "STAGEGATE_RETRIES": "0",
             "STAGEGATE_IDLE_TIMEOUT": "7.5",
             "STAGEGATE_SLOT_WAIT": "60",
+            "STAGEGATE_REPORTS": "/srv/reports",
+            "STAGEGATE_REPORTS_URL": "https://ci.example.org/reports",
             "PATH": "/bin",
         }
     )
 
     assert settings == Settings(
-        Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000, 0.125, 0, 7.5, 60.0
+        *(Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000, 0.125, 1.0),
+        *(0, 7.5, 60.0, Path("/srv/reports"), "https://ci.example.org/reports"),
     )
 
 
@@ -92,6 +99,7 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_MEMORY", "1024", "is not between 1MiB and 1TiB"),
         ("STAGEGATE_MEMORY", "2MiB", "is less than STAGEGATE_PART_SIZE"),
         ("STAGEGATE_FREE_FLOOR", "51%", "'51%' is not a percentage from 0% to 50%"),
+        ("STAGEGATE_FREE_WARNING", "101%", "'101%' is not a percentage from 0% to 100%"),
         ("STAGEGATE_FREE_FLOOR", "nan", "is not a percentage"),
         ("STAGEGATE_FREE_FLOOR", "-1", "is not a percentage"),
         ("STAGEGATE_RETRIES", "-1", "from 0 to 100000"),
