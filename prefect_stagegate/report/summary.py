@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prefect_stagegate.model import DecisionOutcome
-from prefect_stagegate.report.legible import one_line, time_text
+from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Standing, is_command, legible
 
@@ -54,7 +54,7 @@ def _steps(report: Report) -> Iterator[str]:
 
 def _facts(report: Report, page: str) -> str:
     until = f", holds until {time_text(report.expires)}" if report.expires else ""
-    links = [link(words, to) for words, to in (("Whole report", page), ("Runbook", report.runbook)) if to]
+    links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
     return "  \n".join(
         (
             f"Decided {time_text(report.at)}{until}.",
