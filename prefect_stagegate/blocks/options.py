@@ -101,14 +101,15 @@ def _minio(block: Any) -> dict[str, Any]:
 
 def _client(block: Any) -> dict[str, Any]:
     asked = block.aws_client_parameters
-    plain = {} if asked.use_ssl else {"use_ssl": False}
-    certificate = asked.verify_cert_path or (asked.verify if not isinstance(asked.verify, bool) else None)
-    unchecked = {} if asked.verify else {"verify": False}
+    named = asked.verify_cert_path or (None if isinstance(asked.verify, bool) else asked.verify)
+    config = dict(asked.config or {})
+    unsigned = config.get("signature_version") == "unsigned" and config.pop("signature_version")
     return {
         "endpoint_url": asked.endpoint_url,
-        "verify": str(certificate) if certificate else None,
-        **plain,
-        **unchecked,
+        "use_ssl": None if asked.use_ssl else False,
+        "verify": str(named) if named else (None if asked.verify is None or asked.verify else False),
+        "anon": True if unsigned else None,
+        "config_kwargs": config or None,
     }
 
 

@@ -11,7 +11,9 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 from prefect.types import SecretDict
-from pydantic import BaseModel, SecretStr
+from prefect_aws import AwsCredentials, MinIOCredentials
+from prefect_aws.client_parameters import AwsClientParameters
+from pydantic import SecretStr
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource, options_of, storage_options
 from prefect_stagegate.errors import UsageError
@@ -26,39 +28,6 @@ class TestBlocksKeepTheStandard(BlockStandardTestSuite):
     def test_has_a_valid_image(self, block: type[Block]) -> None:
         """The suite fetches the picture; a test run has no network."""
         assert str(block._logo_url).endswith(".png")
-
-
-class AwsClientParameters(BaseModel):
-    """The fields of prefect-aws that matter here, with their defaults."""
-
-    endpoint_url: str | None = None
-    use_ssl: bool = True
-    verify: bool | Path | None = True
-    verify_cert_path: Path | None = None
-
-
-class AwsCredentials(Block):
-    """Has the shape of prefect-aws' block of this name."""
-
-    _block_type_name = "AWS Credentials"
-
-    aws_access_key_id: str | None = None
-    aws_secret_access_key: SecretStr | None = None
-    aws_session_token: str | None = None
-    profile_name: str | None = None
-    region_name: str | None = None
-    aws_client_parameters: AwsClientParameters = AwsClientParameters()
-
-
-class MinIOCredentials(Block):
-    """Has the shape of prefect-aws' block of this name."""
-
-    _block_type_name = "MinIO Credentials"
-
-    minio_root_user: str
-    minio_root_password: SecretStr
-    region_name: str | None = None
-    aws_client_parameters: AwsClientParameters = AwsClientParameters()
 
 
 class GcpCredentials(Block):
@@ -101,18 +70,17 @@ def test_aws_credentials_become_storage_options() -> None:
     block = AwsCredentials(
         aws_access_key_id="me",
         aws_secret_access_key=SecretStr("hush"),
+        aws_session_token="today",
         region_name="eu-central-1",
-        aws_client_parameters=AwsClientParameters(
-            endpoint_url="https://s3.example.org", verify_cert_path=Path("/ca.pem")
-        ),
+        aws_client_parameters=AwsClientParameters(endpoint_url="https://s3.example.org"),
     )
 
     assert options_of(block) == {
         "key": "me",
         "secret": "hush",
+        "token": "today",
         "region": "eu-central-1",
         "endpoint_url": "https://s3.example.org",
-        "verify": "/ca.pem",
     }
 
 
@@ -120,10 +88,19 @@ def test_aws_credentials_that_name_nothing_leave_it_to_the_environment() -> None
     assert options_of(AwsCredentials()) == {}
 
 
-def test_aws_credentials_that_switch_tls_off_say_so() -> None:
-    block = AwsCredentials(aws_client_parameters=AwsClientParameters(use_ssl=False, verify=False))
-
-    assert options_of(block) == {"use_ssl": False, "verify": False}
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"use_ssl": False}, {"use_ssl": False}),
+        ({"verify": False}, {"verify": False}),
+        ({"verify": True}, {}),
+        ({"verify_cert_path": __file__}, {"verify": __file__}),
+        ({"config": {"signature_version": "unsigned"}}, {"anon": True}),
+        ({"config": {"s3": {"addressing_style": "path"}}}, {"config_kwargs": {"s3": {"addressing_style": "path"}}}),
+    ],
+)
+def test_the_parameters_of_an_aws_client_become_storage_options(asked: dict[str, Any], option: dict[str, Any]) -> None:
+    assert options_of(AwsCredentials(aws_client_parameters=AwsClientParameters(**asked))) == option
 
 
 def test_minio_credentials_become_storage_options() -> None:
