@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.marks import code, link, plain, step
-from prefect_stagegate.report.model import Report, Standing, is_command, legible
+from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
 
-STEPS = 6
+DEFECTS = 3
+"""The most checks that are named with what they found."""
+STEPS = 5
 """The most lines of what to do; those that are left out stand in the whole report."""
 LENGTH = 160
 """The most characters of a sentence; a command is never cut."""
@@ -32,7 +34,7 @@ def to_summary(report: Report, *, page: str = "") -> str:
     steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))
     parts = [
         f"## {_MARKS[report.outcome]} {plain(report.headline)}",
-        f"{plain(_short(report.reason))} {_count(report)}",
+        "\n".join([f"{plain(_short(report.reason))} {_count(report)}", "", *map(_defect, report.defects[:DEFECTS])]),
         f"**Whose turn:** {plain(_short(report.whose_turn))}",
         f"**What to do:**\n\n{steps}",
         _facts(report, page),
@@ -45,6 +47,15 @@ def _count(report: Report) -> str:
     return f"{fine} of {len(report.rows)} checks are fine."
 
 
+def _defect(row: Row) -> str:
+    """What a check found, and where: in data, somebody has to know which file."""
+    text = f"- **{plain(row.check)}**: {plain(_short(row.summary))}"
+    if row.owner.role != "data" or not row.findings:
+        return text
+    more = f" and {len(row.findings) - 1} more" if len(row.findings) > 1 else ""
+    return f"{text} ({code(_short(row.findings[0].subject))}{more})"
+
+
 def _steps(report: Report) -> Iterator[str]:
     """The first fixes, and the last two steps: staging what was mended, and asking the gate again."""
     many = len(report.steps) > STEPS
@@ -53,7 +64,8 @@ def _steps(report: Report) -> Iterator[str]:
 
 
 def _facts(report: Report, page: str) -> str:
-    until = f", holds until {time_text(report.expires)}" if report.expires else ""
+    accepted = report.outcome is DecisionOutcome.ACCEPTED
+    until = f", holds until {time_text(report.expires)}" if accepted and report.expires else ""
     links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
     return "  \n".join(
         (

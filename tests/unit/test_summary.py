@@ -38,6 +38,7 @@ def test_it_says_the_decision_whose_turn_it_is_and_what_to_do_in_that_order() ->
     parts = (
         "## ⏳ nycflights waits for approval to go to production",
         "All that is missing is an approval. 0 of 1 checks are fine.",
+        "- **approval**: 0 of 1 approval",
         "**Whose turn:** infra (platform@example.org, oncall@example.org)",
         "1. `stagegate approve nycflights --to production`",
         f"2. `stagegate check nycflights@{DIGEST} --gate production`",
@@ -58,9 +59,15 @@ def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionO
     assert all(len(line) < 250 for line in lines)
     if outcome is DecisionOutcome.REFUSED:
         assert lines[-5:-3] == [
-            "5. Stage the mended data with `stagegate stage SPEC`.",
-            "6. `stagegate check nycflights@latest --gate production`",
+            "4. Stage the mended data with `stagegate stage SPEC`.",
+            "5. `stagegate check nycflights@latest --gate production`",
         ]
+
+
+def test_the_first_file_is_named_with_how_many_more_there_are() -> None:
+    written = to_summary(a_report(DecisionOutcome.REFUSED, failing(1)))
+
+    assert re.search(r"- \*\*check_01_with_a_long_name\*\*: broken .* \(`file-0` and 8 more\)", written)
 
 
 def test_a_command_is_never_cut() -> None:
@@ -82,6 +89,7 @@ def test_nothing_that_data_name_acts_on_it(name: str) -> None:
         a_report(DecisionOutcome.REFUSED, hostile, runbook=name if name.isprintable() else "x"), page=name
     )
 
-    assert not re.search(r"(?<!\\)<\w|(?<!\\)!\[|(?<!\\)\]\(|\x1b", written)
+    outside = re.sub(r"`[^`]*`", "", written)  # code spans show what they hold
+    assert not re.search(r"(?<!\\)<\w|(?<!\\)!\[|(?<!\\)\]\(|\x1b", outside)
     expected = to_summary(a_report(DecisionOutcome.REFUSED, plain, runbook="x"), page="x")
     assert written.count("\n") == expected.count("\n")
