@@ -15,6 +15,10 @@ dependencies)
     "${PYTHON:-python3}" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: \
         --require-hashes --requirement requirements-runtime.lock
+    # A tenth of the whole: the libraries' own tests.
+    for library in numpy pandas pyarrow scipy; do
+        find "$venv"/lib/python*/site-packages/$library -type d -name tests -prune -exec rm -rf {} +
+    done
     ;;
 package)
     # The lock has setuptools for this step; nothing needs it later.

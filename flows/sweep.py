@@ -15,6 +15,8 @@ from prefect_stagegate.tasks.verify_cache import verify_cache
 def sweep(repair: bool = True, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[Collection, Verification]:
     """Remove what no ref, lease or pin needs, then hash all that is left again and mend it.
 
+    When the volume is nearly full after the removal, `stagegate.cache.nearly_full` is emitted.
+
     Args:
         repair: Fetch what is damaged again from where it came.
         cache: The node's cache; by default the settings'.

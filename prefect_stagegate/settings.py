@@ -5,6 +5,7 @@ Only the standard library is imported here: short commands load this module.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +71,17 @@ def _size(low: str, high: str) -> Callable[[str], int]:
     return read
 
 
-def _share(text: str) -> float:
-    try:
-        percent = float(text.removesuffix("%"))
-    except ValueError:
-        percent = float("nan")
-    if not 0 <= percent <= 50:  # noqa: PLR2004 - the bound that the table states
-        raise ValueError(f"{text!r} is not a percentage from 0% to 50%")
-    return percent / 100
+def _share(high: int) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            percent = float(text.removesuffix("%"))
+        except ValueError:
+            percent = float("nan")
+        if not 0 <= percent <= high:
+            raise ValueError(f"{text!r} is not a percentage from 0% to {high}%")
+        return percent / 100
+
+    return read
 
 
 def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
@@ -92,6 +96,14 @@ def _folder_or_url(text: str) -> str:
     return text if "://" in text else str(_folder(text))
 
 
+def _node(text: str) -> str:
+    return text or platform.node()
+
+
+def _folder_or_none(text: str) -> Path | None:
+    return _folder(text) if text else None
+
+
 SETTINGS = (
     Setting("cache", "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder),
     Setting(
@@ -102,6 +114,13 @@ SETTINGS = (
         _folder_or_url,
     ),
     Setting("identity", "", "text", "A name to act under in place of the system's user; it proves nothing.", str),
+    Setting(
+        "node",
+        "",
+        "text",
+        "This node's name in evidence and concurrency limits, where the host's name isn't it, as in a container.",
+        _node,
+    ),
     Setting(
         "objects_in_flight",
         "64",
@@ -135,7 +154,14 @@ SETTINGS = (
         "5%",
         "0% to 50%",
         "Share of the cache's volume that staging leaves free.",
-        _share,
+        _share(50),
+    ),
+    Setting(
+        "free_warning",
+        "15%",
+        "0% to 100%",
+        "Free share of the cache's volume, the floor at least, below which tasks emit `stagegate.cache.nearly_full`.",
+        _share(100),
     ),
     Setting(
         "retries",
@@ -151,6 +177,27 @@ SETTINGS = (
         "Seconds without a byte after which a read is given up and retried.",
         _seconds(1, 3600),
     ),
+    Setting(
+        "slot_wait",
+        "3600",
+        "1 to 604800 seconds",
+        "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
+        _seconds(1, 604_800),
+    ),
+    Setting(
+        "reports",
+        "",
+        "a folder",
+        "Where `check_readiness` keeps its HTML reports; none are kept without it.",
+        _folder_or_none,
+    ),
+    Setting(
+        "reports_url",
+        "",
+        "a URL",
+        "Where a web server shows that folder; without it, links are the files' own.",
+        str,
+    ),
 )
 
 
@@ -164,6 +211,7 @@ class Settings:
     """An absolute path or a URL."""
     identity: str
     """Empty when none is declared."""
+    node: str
     objects_in_flight: int
     part_size: int
     """Bytes."""
@@ -173,9 +221,17 @@ class Settings:
     """Bytes; None for no limit but the volume's."""
     free_floor: float
     """A share from 0.0 to 0.5."""
+    free_warning: float
+    """A share from 0.0 to 1.0."""
     retries: int
     idle_timeout: float
     """Seconds."""
+    slot_wait: float
+    """Seconds."""
+    reports: Path | None
+    """Absolute."""
+    reports_url: str
+    """Empty when nothing serves the folder."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:

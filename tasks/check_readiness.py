@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import MarkdownArtifact, TableArtifact
+from itertools import islice
+from typing import Any
+
+from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import SpecLike, stored_spec
 from prefect_stagegate.operations.check import check
-from prefect_stagegate.report import Report, build_report, to_markdown
+from prefect_stagegate.operations.reports import keep_report
+from prefect_stagegate.report import Report, build_report, to_markdown, to_summary
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log
+from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log, unfailing
 from prefect_stagegate.tasks.verdict import checks_table
+
+EVENT_CHECKS = 50
+"""The most checks that an event names: what decided first."""
+EVENT_TEXT = 300
+"""The most characters of a sentence in an event."""
 
 _EVENTS = {
     DecisionOutcome.ACCEPTED: GATE_PASSED,
@@ -27,7 +36,8 @@ def check_readiness(
 ) -> Decision:
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
-    A refusal is an answer and raises nothing: see `.accepted`. The run shows the report and the table of checks.
+    A refusal is an answer and raises nothing: see `.accepted`. The run shows a summary, the report and the table of
+    checks; with STAGEGATE_REPORTS it links to the report's HTML page too.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its
@@ -42,20 +52,35 @@ def check_readiness(
     """
     where = open_places(cache, catalog)
     decision = check(where, dataset, gate, spec=spec)
-    _show(decision, build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
+    report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
+    page = ""
+    with unfailing("keep the HTML report"):
+        page = keep_report(where, report)
+    _show(decision, report, page)
     if decision.outcome in _EVENTS:
-        outcomes = {answer.check: answer.outcome.value for answer in decision.checks}
-        event = _EVENTS[decision.outcome]
-        about = {"target": gate, "outcome": decision.outcome.value, "checks": outcomes}
-        announce(event, decision.dataset, decision.digest, **about)
+        announce(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
     return decision
 
 
 acheck_readiness = async_twin(check_readiness)
 
 
-def _show(decision: Decision, report: Report) -> None:
+def _show(decision: Decision, report: Report, page: str) -> None:
     run_log().info("%s: %s", report.headline, report.reason)
-    key = f"{decision.dataset}-{decision.target}"
-    attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=report.headline))
-    attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=report.headline))
+    key, about = f"{report.dataset}-{report.target}", report.headline
+    attach(MarkdownArtifact(key=f"{key}-summary", markdown=to_summary(report, page=page), description=about))
+    attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=about))
+    attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=about))
+    if page:
+        attach(LinkArtifact(key=f"{key}-report", link=page, link_text=f"{about}: the whole report", description=about))
+
+
+def _payload(report: Report) -> dict[str, Any]:
+    """What the event says beyond the version, in no more than some kilobytes."""
+    return {
+        "target": report.target,
+        "outcome": report.outcome.value,
+        "reason": report.reason[:EVENT_TEXT],
+        "turn": report.whose_turn[:EVENT_TEXT],
+        "checks": {row.check: row.outcome.value for row in islice(report.rows, EVENT_CHECKS)},
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.cache.gc import Collection
 from prefect_stagegate.operations import maintain
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.room import watched_room
 from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
 from prefect_stagegate.units import bytes_text
@@ -14,6 +15,8 @@ from prefect_stagegate.units import bytes_text
 def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: CatalogLike = None) -> Collection:
     """Remove from this node's cache what no ref, lease or pin needs. The catalog keeps everything.
 
+    When the volume is nearly full all the same, `stagegate.cache.nearly_full` is emitted.
+
     Args:
         dry_run: Tell what would go, and remove nothing.
         cache: The node's cache; by default the settings'.
@@ -22,7 +25,9 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     Raises:
         CacheError: The cache can't be changed safely.
     """
-    found = maintain.collect_garbage(open_places(cache, catalog), dry_run=dry_run)
+    where = open_places(cache, catalog)
+    with watched_room(where):
+        found = maintain.collect_garbage(where, dry_run=dry_run)
     log = run_log()
     for name in found.versions:
         log.debug("%s", name)

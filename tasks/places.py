@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, options_of, storage_options
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.tasks.slots import admit
 
 CacheLike = StagegateCache | Path | str | None
 """A cache as a block or a folder; None for the settings'."""
@@ -17,7 +18,7 @@ SpecParameter = str | Path | dict[str, Any]
 
 
 def open_places(cache: CacheLike, catalog: CatalogLike) -> Workspace:
-    """Open the cache and the catalog; specs may name credentials blocks.
+    """Open the cache and the catalog; specs may name credentials blocks, and transfers mind concurrency limits.
 
     Raises:
         CacheError, CatalogError: One of them can't be opened.
@@ -28,4 +29,5 @@ def open_places(cache: CacheLike, catalog: CatalogLike) -> Workspace:
         catalog.url if isinstance(catalog, StagegateCatalog) else catalog,
         catalog_options=options_of(block) if block else None,
         resolve_credentials=storage_options,
+        admit=admit,
     )

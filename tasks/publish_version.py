@@ -32,5 +32,5 @@ def publish_version(
     loaded, where = read_spec(spec), open_places(cache, catalog)
     with where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"), where.cache.views.draft() as draft:
         version = stage.publish_version(where, loaded, receipts, draft)
-    announce_version(version)
+    announce_version(version, loaded)
     return version

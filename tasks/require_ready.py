@@ -1,30 +1,36 @@
 """`require_ready`: refuse to go on unless a version is ready, as a task in a flow or as a decorator over one.
 
-@flow                                          @require_ready("nycflights@production")
-def train():                                   @flow
-    data = require_ready("nycflights@production")      def train():
-    fit(data.path)                                     ...
+@flow                                              @require_ready("nycflights@production")
+def train():                                       @flow
+    data = require_ready("nycflights@production")  def train():
+    fit(data.path)                                     with open_dataset("nycflights@production") as data:
+                                                           fit(data.path)
+
+Either way the version stays on this node until the run ends, and in this process its address means exactly it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import warnings
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect import Flow
+from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations import ready
+from prefect_stagegate.operations.ready import find_ready, hold_ready
+from prefect_stagegate.report import Readiness, ready_page
 from prefect_stagegate.tasks.cancelling import ending
+from prefect_stagegate.tasks.leases import lasting, leased
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.running import EngineTask, async_twin, run_options
-from prefect_stagegate.tasks.telling import in_a_run, run_log
+from prefect_stagegate.tasks.running import EngineTask, async_twin, in_thread, run_options
+from prefect_stagegate.tasks.telling import attach, in_a_run, run_log
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,30 +47,59 @@ class Guard:
         self._used = False
 
     def __call__(self, guarded: F) -> F:
-        """Let a flow, or the function under `@flow`, ask first."""
+        """Let a flow, or the function under `@flow`, ask first, and hold what was found until it ends."""
         self._used = True
         if isinstance(guarded, Flow):
             flow = copy.copy(guarded)
-            flow.fn = self._before(guarded.fn)
+            flow.fn = self._over(guarded.fn)
             return cast("F", flow)
-        return cast("F", self._before(guarded))
+        return cast("F", self._over(guarded))
 
-    def _before(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.iscoroutinefunction(function):
+    def _over(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function behind the gate, of the same kind: Prefect runs each kind in another way."""
+        kinds: list[tuple[Callable[[Any], bool], Callable[..., Any]]] = [
+            (inspect.isasyncgenfunction, self._async_generator),
+            (inspect.iscoroutinefunction, self._coroutine),
+            (inspect.isgeneratorfunction, self._generator),
+        ]
+        over = next((over for is_kind, over in kinds if is_kind(function)), self._plain)
+        return cast("Callable[..., Any]", wraps(function)(over(function)))
 
-            @wraps(function)
-            async def asking(*args: Any, **kwargs: Any) -> Any:
-                await asyncio.to_thread(self._ask)  # bringing a version may take long, and the loop has others to serve
+    def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(*args: Any, **kwargs: Any) -> Any:
+            with leased(self._ask):
+                return function(*args, **kwargs)
+
+        return gated
+
+    def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            with leased(self._ask):
+                return (yield from function(*args, **kwargs))
+
+        return gated
+
+    def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def gated(*args: Any, **kwargs: Any) -> Any:
+            async with self._asked():
                 return await function(*args, **kwargs)
 
-            return asking
+        return gated
 
-        @wraps(function)
-        def asks(*args: Any, **kwargs: Any) -> Any:
-            self._ask()
-            return function(*args, **kwargs)
+    def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def gated(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            async with self._asked():
+                async for one in function(*args, **kwargs):
+                    yield one
 
-        return asks
+        return gated
+
+    @asynccontextmanager
+    async def _asked(self) -> AsyncIterator[None]:
+        with ExitStack() as held:
+            # Bringing a version may take long, and the loop has others to serve.
+            await in_thread(partial(held.enter_context, leased(self._ask)))
+            yield
 
     def __del__(self) -> None:
         if not self._used:
@@ -103,9 +138,15 @@ def _task(function: Callable[..., Version]) -> RequireReady:
 
 @_task
 def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
-    """The version that a target accepted, complete on this node, or an error: nothing else can be trained on.
+    """The version that a target accepted, if that still holds, complete on this node; nothing else can be trained on.
 
-    The catalog is asked whether the target accepts it now; the version is brought to this node when it isn't here.
+    The catalog is asked what the target names. What is cheap to ask of its gate and holds no more is asked again, on
+    this node; nothing of it is recorded. A version that does not pass any more is refused, or the run falls back to
+    the last accepted version before it that does, as the gate's `on_withdrawal` says. What only this node lacks
+    refuses this run and says nothing against the version. Why is shown at the run.
+
+    The version stays on this node until the flow run ends. Until then `open_dataset` and `stagegate://` read it, and
+    no other, under this address in this process.
 
     Args:
         dataset: Dataset and target: `nycflights@production`.
@@ -113,15 +154,25 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        GateFailed: The target accepted no version.
+        GateFailed: The target accepted no version, or none that still holds; the message says why, whose turn it is
+            and what to do.
         CorruptRecord: What the catalog says about it can't be believed.
         UsageError: The address names no target, or there is no such dataset.
     """
-    address = Address.parse(dataset)
-    with live_progress(f"{address.dataset}-stage") as progress, ending() as cancel:
-        version = ready.require_ready(open_places(cache, catalog), address, progress=progress, cancel=cancel)
-    run_log().info("%s is %s, at %s", dataset, version.digest, version.path)
-    return version
+    where = open_places(cache, catalog)
+    readiness = find_ready(where, Address.parse(dataset))
+    _show(readiness)
+    with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
+        return lasting().enter_context(hold_ready(where, readiness, progress=progress, cancel=cancel))
+
+
+def _show(readiness: Readiness) -> None:
+    """Write why into the run: a page, and a line in the log where a refusal would not tell it."""
+    key = f"{readiness.address.dataset}-{readiness.address.ref}-ready"
+    attach(MarkdownArtifact(key=key, markdown=ready_page(readiness), description=readiness.headline))
+    if readiness.found:
+        say = run_log().warning if readiness.fell_back else run_log().info
+        say("%s; the run uses %s", readiness.headline, readiness.found)
 
 
 arequire_ready = async_twin(require_ready)

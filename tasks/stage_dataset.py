@@ -8,6 +8,7 @@ from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
+from prefect_stagegate.tasks.room import watched_room
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import announce_version
 
@@ -29,9 +30,9 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
     """
     where = open_places(cache, catalog)
     named = parse(spec_or_ref)
-    with live_progress(f"{named.dataset}-stage") as progress, ending() as cancel:
+    with watched_room(where), live_progress(f"{named.dataset}-stage") as progress, ending() as cancel:
         version = stage(where, named, progress=progress, cancel=cancel)
-    announce_version(version)
+    announce_version(version, named)
     return version
 
 

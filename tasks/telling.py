@@ -1,10 +1,15 @@
-"""What a task tells: its log, its events and its artifacts. None of it ever fails the work that it tells of."""
+"""What a task tells: its log, its events and its artifacts. None of it ever fails the work that it tells of.
+
+docs/events.md has an example of each event.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 from prefect.artifacts import Artifact
 from prefect.context import FlowRunContext, TaskRunContext
@@ -12,21 +17,25 @@ from prefect.events import emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
-from prefect_stagegate.model import Version
+from prefect_stagegate.model import Address, Version
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.tasks.lineage import trace, version_key
 from prefect_stagegate.units import bytes_text
 
 VERSION_STAGED = "stagegate.version.staged"
 """A version that the catalog had not known was staged. Payload: version, dataset, digest, files, bytes,
 bytes_fetched."""
 GATE_PASSED = "stagegate.gate.passed"
-"""A gate accepted a version. Payload: version, dataset, digest, target, outcome, checks (name → outcome)."""
+"""A gate accepted a version. Payload: version, dataset, digest, target, outcome, reason, turn, checks (name → outcome,
+what decided first)."""
 GATE_FAILED = "stagegate.gate.failed"
 """A gate refused a version, or could not decide; `outcome` tells which. Payload: as for `stagegate.gate.passed`."""
 REF_MOVED = "stagegate.ref.moved"
 """A target's ref was moved by a promotion. Payload: version, dataset, digest, target, previous
 (empty for the first)."""
 CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
-"""A cache's volume has little room left. Payload: cache, used, free, size, share (bytes; of the volume that is used)."""
+"""A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
+used)."""
 
 
 def in_a_run() -> bool:
@@ -42,10 +51,24 @@ def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return logging.getLogger("prefect_stagegate")
 
 
+@contextmanager
+def unfailing(doing: str) -> Iterator[None]:
+    """Log whatever goes wrong in the block, and go on: the work that is told of is done.
+
+    Args:
+        doing: What could not be done then: `store the artifact nycflights-stage`.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever ails the API
+        run_log().warning("Could not %s: %s", doing, error)
+
+
 def announce(event: str, dataset: str, digest: str, **payload: Any) -> None:
     """Emit one of the events above about a version, on the resource `stagegate.dataset.<dataset>`.
 
     The resource's label `stagegate.target` lets automations match one target; it is absent from events without one.
+    The version is related as the asset that it is, and one that it takes the place of as `stagegate-previous`.
 
     Args:
         event: Its name.
@@ -53,28 +76,59 @@ def announce(event: str, dataset: str, digest: str, **payload: Any) -> None:
         digest: The version.
         payload: What the event says beyond `version`, `dataset` and `digest`; small JSON values.
     """
-    if in_a_run():
-        resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
-        if "target" in payload:
-            resource["stagegate.target"] = payload["target"]
-        said: Mapping[str, Any] = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
-        emit_event(event, resource=resource, payload=dict(said))
+    resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
+    if "target" in payload:
+        resource["stagegate.target"] = payload["target"]
+    named = {"asset": digest, "stagegate-previous": payload.get("previous", "")}
+    related = [
+        {"prefect.resource.id": version_key(dataset, one), "prefect.resource.role": role}
+        for role, one in named.items()
+        if one
+    ]
+    said = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
+    emit(event, resource, said, related)
 
 
-def announce_version(version: Version) -> None:
-    """Say in one line what was staged, and emit the event when the catalog had not known the version."""
+def announce_version(version: Version, what: Spec | Address) -> None:
+    """Say in one line what was staged, and show it as an asset; emit the event when the catalog had not known it.
+
+    Args:
+        version: What was staged.
+        what: The spec that it was made from, or the address by which it was brought.
+    """
     sizes = map(bytes_text, (version.bytes, version.bytes_fetched, version.bytes_reused))
     run_log().info("%s: %d files, %s; fetched %s, reused %s", version.address, version.files, *sizes)
     if version.new:
         figures = {"files": version.files, "bytes": version.bytes, "bytes_fetched": version.bytes_fetched}
         announce(VERSION_STAGED, version.dataset, version.digest, **figures)
+    with unfailing(f"show {version.address} as an asset"):
+        trace(version, what)
+
+
+def emit(
+    event: str,
+    resource: dict[str, str],
+    payload: dict[str, Any],
+    related: list[dict[str, str]] | None = None,
+    *,
+    identity: UUID | None = None,
+) -> None:
+    """Emit an event when this is a run; Prefect relates the flow run, the task run and the deployment.
+
+    Args:
+        event: Its name.
+        resource: What it happened to.
+        payload: Small JSON values.
+        related: What else it concerns.
+        identity: The event's own id. The server keeps one event of an id, and drops those that come after it.
+    """
+    if in_a_run():
+        with unfailing(f"emit {event}"):
+            emit_event(event, resource=resource, payload=payload, related=related or [], id=identity)
 
 
 def attach(artifact: Artifact) -> None:
     """Show an artifact at the run."""
-    if not in_a_run():
-        return
-    try:
-        artifact.create(_sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine
-    except Exception as error:  # noqa: BLE001 - whatever ails the API, the work is done
-        run_log().warning("The artifact %s could not be stored: %s", artifact.key, error)
+    if in_a_run():
+        with unfailing(f"store the artifact {artifact.key}"):
+            artifact.create(_sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine

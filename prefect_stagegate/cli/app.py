@@ -49,6 +49,7 @@ COMMANDS = {
         "gc": ("maintain:gc", "Remove from this node's cache what no ref, lease or pin needs."),
         "pin": ("maintain:pin", "Keep a version on this node, whatever its refs do."),
         "unpin": ("maintain:unpin", "Take a version's pins away."),
+        "limits": ("limits:limits", "Set how many transfers at a time a node or a source bears."),
     },
     "Write specs": {
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),

@@ -105,7 +105,7 @@ WORDS: tuple[tuple[str, Meaning], ...] = (
     ("error sending request", Meaning(SourceUnavailable, "The connection to {endpoint} failed", _ANSWER)),
 )
 
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+_CODE = re.compile(r"(?:<Code>|An error occurred \()(\w+)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
@@ -132,11 +132,10 @@ def _meaning(error: Exception, text: str) -> Meaning | None:
 
 
 def bad_key(error: Exception, *, source: str) -> SourceError:
-    """The error for a listing that holds a key which can't be read by this client, with the key's name."""
+    """The error for a listing that ends at a key which this client refuses, with the key's name."""
     name = _BAD_PATH.search(str(error))
     return SourceError(
         f"The source holds a key that can't stand in a dataset: {name[1] if name else error}",
-        hint="Rename the object, or let the source's url name a folder that doesn't hold it. Keys with `..`, `.` or "
-        "control characters can't be listed.",
+        hint="Rename the object, or let the source's url name a folder that doesn't hold it.",
         source=source,
     )

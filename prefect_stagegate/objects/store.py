@@ -21,6 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import MemoryStore, S3Store
 
 from prefect_stagegate.errors import ObjectVanished, StagegateError, UsageError
+from prefect_stagegate.objects.anykey import AnyKey, Listed
 from prefect_stagegate.objects.credentials import Resolved, resolve
 from prefect_stagegate.objects.explain import bad_key, explain
 from prefect_stagegate.objects.options import S3Settings
@@ -49,18 +50,6 @@ class Place:
     """The part behind the bucket, without the slash before it; empty for the whole bucket."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object of a listing."""
-
-    key: str
-    size: int
-    etag: str
-    """Without quotes; empty when the store names none."""
-    modified: float
-    """Seconds since the epoch."""
-
-
 def s3_place(url: str) -> Place:
     """Take `s3://bucket/key` apart; the key is taken as it stands, `%`, `?` and `#` included.
 
@@ -81,10 +70,12 @@ class ObjectStore:
         reader: The same bucket, without repeating.
         url: How people should see it, without credentials; errors name it.
         endpoint: The server's address; tells two servers with a bucket of one name apart.
+        any_key: Lists the bucket when it holds keys that obstore refuses.
     """
 
-    def __init__(self, store: Any, reader: Any, url: str, endpoint: str) -> None:
+    def __init__(self, store: Any, reader: Any, url: str, endpoint: str, any_key: AnyKey | None = None) -> None:
         self._store = store
+        self._any_key = any_key
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
@@ -92,16 +83,28 @@ class ObjectStore:
     def listing(self, prefix: str) -> Iterator[Listed]:
         """Every object below `prefix`, a page at a time. Trailing slashes of keys are lost.
 
+        Keys that can't stand in a dataset are listed too: who excludes them by name can use the others.
+
         Raises:
-            SourceError: The bucket can't be listed, or holds a key that can't be read.
+            SourceError: The bucket can't be listed.
         """
+        last = ""
         try:
             for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
                 for meta in page:
                     yield _listed(meta)
+                last = page[-1]["path"]
         except InvalidPathError as error:
-            raise bad_key(error, source=self.url) from error
+            if self._any_key is None:
+                raise bad_key(error, source=self.url) from error
+            yield from self._listing_of_any_key(self._any_key, prefix, last)
         except _FAILURES as error:
+            raise self._explained(error) from error
+
+    def _listing_of_any_key(self, any_key: AnyKey, prefix: str, after: str) -> Iterator[Listed]:
+        try:
+            yield from any_key.listing(prefix, after)
+        except OSError as error:
             raise self._explained(error) from error
 
     def folders(self, prefix: str) -> list[str]:
@@ -225,18 +228,22 @@ def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -
     url = f"s3://{place.bucket}/"
     found = resolve(settings, url=url)
     endpoint = _endpoint(found.settings)
+    virtual = found.settings.virtual_host
+    if virtual is None:
+        virtual = not endpoint and "." not in place.bucket
     client = _client(found.settings, endpoint, idle)
 
     def store(retries: int) -> S3Store:
         return S3Store(
             place.bucket,
-            config=_config(found, endpoint, place.bucket),  # type: ignore[arg-type]
+            config=_config(found, _host(endpoint, place.bucket, virtual=virtual), virtual=virtual),  # type: ignore[arg-type]
             client_options=client,  # type: ignore[arg-type]
             retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
             credential_provider=found.provider,  # type: ignore[arg-type]
         )
 
-    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS")
+    any_key = AnyKey(place.bucket, found.settings, found.provider, endpoint, virtual, idle)
+    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key)
 
 
 def _endpoint(settings: S3Settings) -> str:
@@ -255,12 +262,17 @@ def _endpoint(settings: S3Settings) -> str:
     return endpoint.rstrip("/")
 
 
-def _config(found: Resolved, endpoint: str, bucket: str) -> dict[str, Any]:
+def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
+    """The endpoint as obstore wants it: with the bucket in its name when that is virtual; empty means AWS."""
+    if not (endpoint and virtual):
+        return endpoint
+    scheme, host = endpoint.split("://", 1)
+    return f"{scheme}://{bucket}.{host}"
+
+
+def _config(found: Resolved, host: str, *, virtual: bool) -> dict[str, Any]:
     """Every setting is given, so that obstore does not look it up in the environment by rules of its own."""
     settings = found.settings
-    virtual = settings.virtual_host
-    if virtual is None:
-        virtual = not endpoint and "." not in bucket
     config: dict[str, Any] = {
         "region": settings.region or "us-east-1",
         "skip_signature": found.provider is None,
@@ -268,11 +280,8 @@ def _config(found: Resolved, endpoint: str, bucket: str) -> dict[str, Any]:
     }
     if settings.requester_pays:
         config["request_payer"] = True
-    if endpoint:
-        if virtual:
-            scheme, host = endpoint.split("://", 1)
-            endpoint = f"{scheme}://{bucket}.{host}"
-        config["endpoint"] = config["aws_endpoint_url_s3"] = endpoint
+    if host:
+        config["endpoint"] = config["aws_endpoint_url_s3"] = host
     return config
 
 

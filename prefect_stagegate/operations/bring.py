@@ -84,7 +84,7 @@ def _fetch(
     spec = spec_with_sources(where, dataset, digest)
     space = space_for(where, writer)
     fetched = 0
-    with open_sources(where, spec) as sources:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources:
         receipts = transfer(
             claimed(space, plan_origins(where, spec, dataset, digest, paths)),
             sources.groups,

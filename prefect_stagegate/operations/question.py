@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -41,7 +40,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate) -> Question:
         gate=gate,
         now=now(),
         requester=where.identity,
-        node=platform.node(),
+        node=where.settings.node,
         environment=capture(),
         entries=manifest.entries,
         origins=lambda: where.catalog.origins(dataset, digest),

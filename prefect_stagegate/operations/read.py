@@ -25,14 +25,33 @@ class OpenDataset:
     """The folder that holds the version's files, read-only."""
 
 
+_meant: list[tuple[Path, Address, str]] = []
+"""What `meaning` set: cache, dataset and ref, digest; the newest last."""
+
+
+@contextmanager
+def meaning(cache: Cache, address: Address, digest: str) -> Iterator[None]:
+    """Let a ref mean one version to everybody who reads by name in this process during the block.
+
+    A run that was given a version must not read another one under the same name: the ref may move on meanwhile, or
+    name what the run was refused.
+    """
+    meant = (cache.root, address, digest)
+    _meant.append(meant)
+    try:
+        yield
+    finally:
+        _meant.remove(meant)
+
+
 def locate(cache: Cache, address: Address) -> OpenDataset:
-    """Find a version on this node, by the node's own copies of the refs.
+    """Find a version on this node: by what `meaning` says, else by the node's own copies of the refs.
 
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
     dataset, ref = address.dataset, address.ref or LATEST
-    digest = address.digest or cache.refs.get(dataset, ref)
+    digest = address.digest or _given(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
         known = ", ".join(cache.refs.of(dataset)) or "none"
         raise UnknownRef(
@@ -48,6 +67,10 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
             dataset=dataset,
         )
     return OpenDataset(dataset, digest, path)
+
+
+def _given(cache: Cache, address: Address) -> str | None:
+    return next((meant[2] for meant in reversed(_meant) if meant[:2] == (cache.root, address)), None)
 
 
 @contextmanager

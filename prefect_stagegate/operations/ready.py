@@ -1,62 +1,122 @@
-"""Requiring readiness: give a version out only when the catalog says that its target accepted it."""
+"""Requiring readiness: give a version out only when the catalog says that its target accepted it, and that still holds.
+
+    find_ready: ask the catalog, and again what is cheap to ask → Readiness
+    hold_ready: lease what was found, bring it to this node, and keep it there while it is used
+
+Nothing is written to the catalog: the catalog's ref says what was accepted, and a run's own findings are the run's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError
-from prefect_stagegate.model import LATEST, Address, Version
+from prefect_stagegate.model import LATEST, Address, Decision, Version
+from prefect_stagegate.operations.address import Named, stored_spec
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.node_refs import point
+from prefect_stagegate.operations.question import ask_about
+from prefect_stagegate.operations.read import meaning
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.attest import decision_of
+from prefect_stagegate.readiness import decision_of, recorded_times, renew
+from prefect_stagegate.report import Candidate, Readiness, build_report, ready_text
+from prefect_stagegate.spec import HOLD, Gate
 from prefect_stagegate.transfer import Progress
 
 
-def require_ready(
-    where: Workspace, address: Address, *, progress: Progress | None = None, cancel: Event | None = None
-) -> Version:
-    """The version that a target accepted, complete on this node; it is brought here when it isn't.
+def find_ready(where: Workspace, address: Address) -> Readiness:
+    """Find the version that a run may use now: what the target names, or what it named before if its gate says so.
 
     Args:
         where: Cache and catalog. The catalog is asked, so that a rollback holds at once, on every node.
         address: The dataset and the target: `nycflights@production`.
-        progress: Told what happens while the version is brought.
-        cancel: Set it to stop in time.
 
     Raises:
         UsageError: The address names no target, or there is no such dataset.
-        GateFailed: The target accepted no version.
         CorruptRecord: The ref's log or its attestation can't be believed.
-        StagegateError: The version could not be brought here.
     """
-    target = address.ref
-    if not target or address.digest or target == LATEST:
+    if not address.ref or address.digest or address.ref == LATEST:
         raise UsageError(
             f"{address} names no target, and only a target's gate makes a version ready",
             hint=f"Name one, as in {address.dataset}@production.",
             dataset=address.dataset,
         )
-    accepted = _accepted(where, address)
-    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready") as writer:
-        version = bring(where, Address(address.dataset, accepted.digest), writer, progress=progress, cancel=cancel)
-        point(where, address.dataset, target, accepted.digest)
-    return version
-
-
-def _accepted(where: Workspace, address: Address) -> RefEntry:
-    """The newest entry of the target's log, when its attestation lets exactly this version through this gate."""
     log = where.catalog.history(address.dataset, address.ref)
     if not log:
         where.catalog.require_dataset(address.dataset)
-        raise GateFailed(
-            f"No version of {address.dataset} was accepted for {address.ref}",
-            hint=f"`stagegate check {address.dataset} --gate {address.ref}` tells what is missing.",
-            dataset=address.dataset,
-        )
-    entry = log[-1]
+    tried: list[Candidate] = []
+    falls_back = False
+    for entry in _accepted(log):
+        decision = _believed(entry, address)
+        version = Named(address.dataset, entry.digest, stored_spec(where, address.dataset, entry.digest))
+        gate = version.spec.gate(address.ref)
+        falls_back = falls_back or (not tried and gate.on_withdrawal != HOLD)
+        tried.append(_look(where, version, gate, entry, decision))
+        if not tried[-1].against_version or not falls_back:
+            break
+    return Readiness(address, tuple(tried), falls_back)
+
+
+@contextmanager
+def hold_ready(
+    where: Workspace, readiness: Readiness, *, progress: Progress | None = None, cancel: Event | None = None
+) -> Iterator[Version]:
+    """Have the version that was found on this node, complete, and keep it there during the block.
+
+    In this process the address means exactly this version for as long, whatever its ref names meanwhile.
+
+    Args:
+        where: Cache and catalog.
+        readiness: What `find_ready` gave.
+        progress: Told what happens while the version is brought.
+        cancel: Set it to stop in time.
+
+    Raises:
+        GateFailed: None was found; the message says why, whose turn it is and what to do.
+        StagegateError: The version could not be brought here.
+    """
+    address, found = readiness.address, readiness.found
+    if found is None:
+        raise GateFailed(ready_text(readiness), dataset=address.dataset)
+    with where.cache.leases.hold(LeaseKind.READER, address.dataset, found.digest, f"require_ready {address}"):
+        with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready") as writer:
+            version = bring(where, Address(address.dataset, found.digest), writer, progress=progress, cancel=cancel)
+            if not readiness.fell_back:
+                point(where, address.dataset, address.ref, found.digest)
+        with meaning(where.cache, address, found.digest):
+            yield version
+
+
+def _accepted(log: Sequence[RefEntry]) -> Iterator[RefEntry]:
+    """The versions that a log let in and did not take back, the newest first, each once."""
+    taken = withdrawn(log)
+    newest = {entry.digest: entry for entry in log if entry.digest not in taken}
+    return iter(sorted(newest.values(), key=lambda entry: entry.seq, reverse=True))
+
+
+def _look(where: Workspace, version: Named, gate: Gate, entry: RefEntry, decision: Decision) -> Candidate:
+    stored = where.catalog.evidence(version.dataset, version.digest)
+    question = ask_about(where, version, gate)
+    times = recorded_times(stored, question)
+    cheap = replace(question, table_time=lambda table: times.get(table) or question.table_time(table))
+    renewed = renew(cheap, stored, decision)
+    return Candidate(
+        report=build_report(renewed.decision, version.spec),
+        since=entry.at,
+        by=str(entry.who),
+        asked=renewed.asked,
+        against_version=renewed.against_version,
+        against_node=renewed.against_node,
+    )
+
+
+def _believed(entry: RefEntry, address: Address) -> Decision:
+    """The decision that let a version in, when it speaks about exactly this version and this gate."""
     decision = decision_of(entry.attestation)
     about = (decision.dataset, decision.digest, decision.target)
     if about != (address.dataset, entry.digest, address.ref) or not decision.accepted:
@@ -65,4 +125,4 @@ def _accepted(where: Workspace, address: Address) -> RefEntry:
             hint=f"Look with `stagegate history {address}`, then check and promote the version again.",
             dataset=address.dataset,
         )
-    return entry
+    return decision

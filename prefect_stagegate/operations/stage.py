@@ -86,7 +86,7 @@ def stage(
 def _stage(
     where: Workspace, spec: Spec, writer: Lease, draft: Draft, progress: Progress | None, cancel: Event | None
 ) -> Version:
-    with open_sources(where, spec) as sources:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources:
         planned = plan_transfer(where, spec, sources, list_sources(sources, progress))
         receipts = transfer_objects(where, spec, sources, planned, writer, progress=progress, cancel=cancel)
         return publish_version(where, spec, receipts, draft)

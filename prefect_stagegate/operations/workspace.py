@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from prefect_stagegate.cache import Cache
@@ -14,9 +16,12 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Identity
 from prefect_stagegate.settings import Settings
+from prefect_stagegate.spec import Spec
 
 ResolveCredentials = Callable[[str], Mapping[str, Any]]
 """Turns the name that a spec gives under `credentials:` into storage options."""
+Admit = Callable[[Spec, Event | None], AbstractContextManager[None]]
+"""Lets a transfer from a spec's sources begin, and learns its end. It may wait, and gives up when the event is set."""
 
 
 def no_credentials(name: str) -> Mapping[str, Any]:
@@ -25,6 +30,12 @@ def no_credentials(name: str) -> Mapping[str, Any]:
         f"The credentials {name!r} are a Prefect block, and nothing here loads blocks",
         hint="Run it by the tasks, the flows or the `stagegate` command, or take credentials from the environment.",
     )
+
+
+def admit_at_once(spec: Spec, cancel: Event | None = None) -> AbstractContextManager[None]:
+    """Let a transfer begin: the engine alone doesn't know what else runs."""
+    del spec, cancel
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Workspace:
     identity: Identity
     settings: Settings
     resolve_credentials: ResolveCredentials = field(default=no_credentials)
+    admit: Admit = field(default=admit_at_once)
 
 
 def open_workspace(
@@ -45,6 +57,7 @@ def open_workspace(
     catalog_options: Mapping[str, Any] | None = None,
     identity: Identity | None = None,
     resolve_credentials: ResolveCredentials = no_credentials,
+    admit: Admit = admit_at_once,
 ) -> Workspace:
     """Open the cache and the catalog; what isn't given comes from the STAGEGATE_* settings.
 
@@ -54,6 +67,7 @@ def open_workspace(
         catalog_options: Storage options of the catalog's URL, by fsspec's names.
         identity: Who is asking; by default the declared identity of the settings, else the operating system's user.
         resolve_credentials: Finds the storage options behind a spec's `credentials:`.
+        admit: Asked before each transfer from sources begins.
 
     Raises:
         UsageError: A setting is wrong.
@@ -67,6 +81,7 @@ def open_workspace(
         identity or whoami(settings),
         settings,
         resolve_credentials,
+        admit,
     )
 
 

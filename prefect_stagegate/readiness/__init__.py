@@ -5,10 +5,12 @@ A check is one decorated function in a module that is imported here.
 
 from prefect_stagegate.readiness import data, governance, parity, planned, promotion, source, storage
 from prefect_stagegate.readiness.attest import attest, decision_of, environment_of, statement_digest, verify
-from prefect_stagegate.readiness.base import CHECKS, Answer, CheckDefinition, Parameters, check, known_checks
+from prefect_stagegate.readiness.base import CHECKS, Answer, CheckDefinition, Parameters, Renewal, check, known_checks
+from prefect_stagegate.readiness.data import recorded_times
 from prefect_stagegate.readiness.environment import Environment, capture
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
 from prefect_stagegate.readiness.question import Accepted, Probe, Question, Volume
+from prefect_stagegate.readiness.renewal import Renewed, renew
 from prefect_stagegate.readiness.run import is_current, run_check
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "PlannedCheck",
     "Probe",
     "Question",
+    "Renewal",
+    "Renewed",
     "State",
     "Volume",
     "attest",
@@ -38,6 +42,8 @@ __all__ = [
     "plan_checks",
     "planned",
     "promotion",
+    "recorded_times",
+    "renew",
     "run_check",
     "source",
     "statement_digest",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
@@ -60,6 +61,17 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
 }
 
 
+class Renewal(StrEnum):
+    """What becomes of a check, whose evidence holds no more, when a run starts on a version that was accepted."""
+
+    CHEAP = "cheap"
+    """It is asked again, on the spot: it reads no data to speak of and runs no engine."""
+    COSTLY = "costly"
+    """It stays unanswered; only `stagegate check` asks it."""
+    SETTLED = "settled"
+    """The answer that the version was accepted with stands, and nobody is asked a second time."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckDefinition:
     """One check of the catalogue."""
@@ -80,6 +92,8 @@ class CheckDefinition:
     """The function's docstring: what is measured, the thresholds and where they come from."""
     built: bool = True
     """False for checks that specs may name though they can't be answered yet."""
+    renewal: Renewal = Renewal.COSTLY
+    """What the start of a run does about it."""
 
 
 _checks: dict[str, CheckDefinition] = {}
@@ -108,6 +122,7 @@ def check(
     ttl: timedelta | None = None,
     version: int = 1,
     binds: tuple[str, ...] = (),
+    renewal: Renewal = Renewal.COSTLY,
 ) -> Callable[[AskedBy[P]], AskedBy[P]]:
     """Make a check of a function, whose second parameter's annotation is its parameter model.
 
@@ -118,6 +133,7 @@ def check(
         ttl: How long its evidence holds; None when nothing but a change ends it.
         version: Raise it when the check asks something else than before.
         binds: What the answer depends on beyond its scope: keys of `BINDINGS`.
+        renewal: Whether the start of a run asks it again. Cheap means seconds at most, and no engine over the data.
     """
 
     def decorate(function: AskedBy[P]) -> AskedBy[P]:
@@ -132,6 +148,7 @@ def check(
                 parameters=_parameter_model(function),
                 ask=function,
                 doc=function.__doc__ or "",
+                renewal=renewal,
             )
         )
         return function

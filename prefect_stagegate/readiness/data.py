@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field, model_validator
 
-from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, check
-from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.model import Evidence, Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
+from prefect_stagegate.readiness.question import BINDINGS, Question
 from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import digest_text
 
+TABLE = "table "
+"""What the name of a table begins with in what `freshness` measured."""
 SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
@@ -85,7 +88,7 @@ class _Newest:
     at: datetime | None
 
 
-@check("freshness", owner="data", binds=("contract",))
+@check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
 def freshness(question: Question, parameters: Freshness) -> Answer:
     """How old the newest data is.
 
@@ -107,9 +110,26 @@ def freshness(question: Question, parameters: Freshness) -> Answer:
 def _newest(question: Question) -> list[_Newest]:
     timed = [name for name, table in question.spec.contract.tables.items() if table.time]
     if timed:
-        return [_Newest(f"table {name}", question.table_time(name)) for name in timed]
+        return [_Newest(f"{TABLE}{name}", question.table_time(name)) for name in timed]
     times = [origin.modified for origin in question.origins() if origin.modified is not None]
     return [_Newest("newest object", datetime.fromtimestamp(max(times), UTC) if times else None)]
+
+
+def recorded_times(stored: Iterable[Evidence], question: Question) -> dict[str, datetime]:
+    """The newest time in each table, as `freshness` noted it before: a version grows old, and its data stay the same.
+
+    Args:
+        stored: All that is stored about the version, the oldest first.
+        question: The version and the contract that are meant.
+    """
+    bound = {name: BINDINGS[name](question) for name in ("version", "contract")}
+    return {
+        name.removeprefix(TABLE): datetime.fromisoformat(at)
+        for answer in stored
+        if answer.check == "freshness" and bound.items() <= answer.binding.items()
+        for name, at in answer.measured.items()
+        if name.startswith(TABLE)
+    }
 
 
 def _undated(subjects: list[str]) -> Answer:
@@ -132,7 +152,7 @@ def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datet
     return Answer(outcome, summary, (finding,), measured, until)
 
 
-@check("digest", owner="data", binds=("target", "below"))
+@check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP)
 def digest(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether this is exactly the version that the gate below accepted; anything else fails.
 

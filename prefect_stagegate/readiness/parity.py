@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, NoParameters, check
+from prefect_stagegate.readiness.base import Answer, NoParameters, Renewal, check
 from prefect_stagegate.readiness.environment import Environment
 from prefect_stagegate.readiness.question import Question
 from prefect_stagegate.readiness.wording import count_text, listed
@@ -13,7 +13,7 @@ from prefect_stagegate.readiness.wording import count_text, listed
 ABSENT = "absent"
 
 
-@check("parity_python", owner="ai", scope=Scope.ENVIRONMENT, binds=("below",))
+@check("parity_python", owner="ai", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
 def parity_python(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether Python and the installed distributions are those that the gate below accepted this version in.
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from prefect_stagegate.clock import moment
 from prefect_stagegate.model import Approval as Reply
 from prefect_stagegate.model import Finding, Outcome, person_key
-from prefect_stagegate.readiness.base import Answer, Parameters, check
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
 from prefect_stagegate.readiness.wording import age_text, count_text, listed
 from prefect_stagegate.spec import Duration
@@ -30,7 +30,7 @@ class Rollback(Parameters):
     )
 
 
-@check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"))
+@check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"), renewal=Renewal.CHEAP)
 def rollback(question: Question, parameters: Rollback) -> Answer:
     """Whether there is a way back: the catalog still has the version that the target would return to.
 
@@ -67,7 +67,7 @@ class Approval(Parameters):
     )
 
 
-@check("approval", owner="governance", binds=("target", "policy", "answers"))
+@check("approval", owner="governance", binds=("target", "policy", "answers"), renewal=Renewal.SETTLED)
 def approval(question: Question, parameters: Approval) -> Answer:
     """Whether enough people agreed to promote exactly this version under exactly this policy.
 

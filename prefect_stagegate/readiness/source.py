@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, NoParameters, check
+from prefect_stagegate.readiness.base import Answer, NoParameters, Renewal, check
 from prefect_stagegate.readiness.question import Probe, Question
 from prefect_stagegate.readiness.wording import count_text, listed
 
@@ -13,7 +13,14 @@ HOLDS = timedelta(minutes=15)
 """About the shortest life of temporary credentials."""
 
 
-@check("read_probe", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, binds=("sources",))
+@check(
+    "read_probe",
+    owner="infra",
+    scope=Scope.NODE,
+    ttl=HOLDS,
+    binds=("environment", "sources"),
+    renewal=Renewal.CHEAP,
+)
 def read_probe(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether this process, with the credentials that it has, can list every source and read from it.
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, Parameters, check
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question, Volume
 from prefect_stagegate.units import bytes_text
 
@@ -29,7 +29,7 @@ class CacheFit(Parameters):
         return self
 
 
-@check("cache_fit", owner="infra", scope=Scope.NODE, ttl=HOLDS)
+@check("cache_fit", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def cache_fit(question: Question, parameters: CacheFit) -> Answer:
     """Whether the version fits into the cache: (free above the floor + bytes already held) ÷ bytes of the version.
 
@@ -63,7 +63,7 @@ class Space(Parameters):
         return self
 
 
-@check("space", owner="infra", scope=Scope.NODE, ttl=HOLDS)
+@check("space", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def space(question: Question, parameters: Space) -> Answer:
     """How full the cache's volume is: up to `warn` (0.80) used passes, up to `fail` (0.85) warns, more fails."""
     volume = question.volume()

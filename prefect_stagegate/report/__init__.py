@@ -5,18 +5,25 @@ from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
 from prefect_stagegate.report.model import Person, Report, Row, Standing, build_report
+from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
+from prefect_stagegate.report.summary import to_summary
 from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
+    "Candidate",
     "Person",
+    "Readiness",
     "Report",
     "Row",
     "Standing",
     "build_report",
+    "ready_page",
+    "ready_text",
     "to_html",
     "to_json",
     "to_junit",
     "to_markdown",
     "to_rich",
+    "to_summary",
     "to_text",
 ]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.objects import Listed, S3Settings, open_s3, s3_place
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
@@ -111,4 +112,4 @@ class S3Source(BaseSource):
 
         obstore takes the slash away, so only asking again by the shorter key tells a marker from an empty file.
         """
-        return listed.size == 0 and self._store.find(listed.key) is None
+        return listed.size == 0 and not path_problem(listed.key) and self._store.find(listed.key) is None

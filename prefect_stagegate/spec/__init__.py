@@ -3,11 +3,13 @@
 from prefect_stagegate.spec.fields import ByteSize, Duration
 from prefect_stagegate.spec.load import load_spec
 from prefect_stagegate.spec.models import (
+    HOLD,
     ContractSpec,
     FilesSpec,
     Gate,
     GateSpec,
     MirrorSpec,
+    OnWithdrawal,
     Requirement,
     RequirementSpec,
     SourceSpec,
@@ -19,6 +21,7 @@ from prefect_stagegate.spec.schema import json_schema
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 
 __all__ = [
+    "HOLD",
     "ByteSize",
     "ContractSpec",
     "Duration",
@@ -28,6 +31,7 @@ __all__ = [
     "GateSpec",
     "KnownChecks",
     "MirrorSpec",
+    "OnWithdrawal",
     "Requirement",
     "RequirementSpec",
     "SourceSpec",

@@ -34,6 +34,9 @@ Engine = Literal["duckdb", "pandas"]
 """What can evaluate a suite; validations has each."""
 Probe = Literal["nonempty", "parquet", "parquet-pages", "csv"]
 """What a file can be asked; validations has each."""
+OnWithdrawal = Literal["hold", "fall_back"]
+"""What a run does that finds the accepted version no longer acceptable."""
+HOLD: OnWithdrawal = "hold"
 
 
 class Part(BaseModel):
@@ -172,6 +175,13 @@ class GateSpec(Part):
         description="The checks that a version must pass: names, or a name with parameters and a severity.",
         examples=[["schema", {"freshness": {"warn": "12h", "fail": "24h", "severity": "blocking"}}]],
     )
+    on_withdrawal: OnWithdrawal | None = Field(
+        default=None,
+        description="What `require_ready` does when the accepted version no longer holds at the start of a run: "
+        "hold refuses the run, fall_back takes the last accepted version before it that still holds. "
+        "Where none is written, the gate below decides, and in the end it is hold.",
+        examples=["fall_back"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +202,8 @@ class Gate:
     extends: str | None
     requirements: tuple[Requirement, ...]
     policy: str
-    """`sha256:<hex>` over target, gate below, requirements and contract; not over who owns them."""
+    """`sha256:<hex>` over target, gate below, requirements, contract and `on_withdrawal`; not over who owns them."""
+    on_withdrawal: OnWithdrawal = HOLD
 
 
 def _this_version(value: int) -> int:
@@ -264,14 +275,24 @@ class Spec(Part):
             hint = did_you_mean(target, self.gates)
             raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=self.dataset)
         extends, requirements = self.gates[target].extends, self._requirements[target]
+        on_withdrawal = self._on_withdrawal(target)
         policy = {
             "target": target,
             "extends": extends,
             # A mapping, for the order of checks decides nothing.
             "requirements": {asked.check: [asked.severity.value, asked.params] for asked in requirements},
             "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
+            # What was accepted before the key existed was accepted under a policy that holds.
+            **({} if on_withdrawal == HOLD else {"on_withdrawal": on_withdrawal}),
         }
-        return Gate(target, extends, requirements, digest_of(policy))
+        return Gate(target, extends, requirements, digest_of(policy), on_withdrawal)
+
+    def _on_withdrawal(self, target: str) -> OnWithdrawal:
+        """What the gate says, or the nearest one below it that says something."""
+        gate = self.gates[target]
+        while gate.on_withdrawal is None and gate.extends is not None:
+            gate = self.gates[gate.extends]
+        return gate.on_withdrawal or HOLD
 
     def canonical(self) -> dict[str, Any]:
         """The spec as JSON values, suites inlined, places absolute, defaults left out; it loads to an equal spec."""

@@ -1,4 +1,4 @@
-"""The flows and tasks in real runs on a real Prefect server: what they decide, and what the server is told."""
+"""The flows and tasks in real runs on a real Prefect server: what they decide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,20 +22,20 @@ from prefect import State, flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource
-from prefect_stagegate.errors import CorruptRecord, GateFailed, SourceUnavailable, UsageError
+from prefect_stagegate.errors import GateFailed, SourceUnavailable, UsageError
 from prefect_stagegate.flows import pilot_to_production, refresh, stage, sweep
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.tasks import progress, require_ready, stage_dataset, validate_dataset
+from prefect_stagegate.tasks import stage_dataset, validate_dataset
 from prefect_stagegate.tasks.running import may_help
 from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.testing.told import artifact, events_about, task_runs_of
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -100,33 +99,7 @@ def run(of: Any, *args: Any, **parameters: Any) -> Any:
 
 def events(place: Place, count: int) -> list[dict[str, Any]]:
     """The dataset's events, the oldest first, once there are `count` of them."""
-    wanted = {"resource": {"id": [f"stagegate.dataset.{place.dataset}"]}, "order": "ASC"}
-    until = time.monotonic() + 15
-    while True:
-        answer = httpx.post(f"{PREFECT_API_URL.value()}/events/filter", json={"filter": wanted}, timeout=10)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()["events"]
-        if len(found) >= count or time.monotonic() > until:
-            return found
-        time.sleep(0.1)
-
-
-def artifact(key: str) -> dict[str, Any]:
-    answer = httpx.get(f"{PREFECT_API_URL.value()}/artifacts/{key}/latest", timeout=10)
-    found: dict[str, Any] = answer.raise_for_status().json()
-    return found
-
-
-def task_runs(of: str) -> list[dict[str, Any]]:
-    """The task runs of a flow run, the oldest first; they reach the database a moment after the run."""
-    wanted = {"flow_runs": {"id": {"any_": [of]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    until = time.monotonic() + 15
-    while True:
-        answer = httpx.post(f"{PREFECT_API_URL.value()}/task_runs/filter", json=wanted, timeout=10)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-        ended = [one for one in found if one["state_type"] in ("COMPLETED", "FAILED")]
-        if (found and len(ended) == len(found)) or time.monotonic() > until:
-            return found
-        time.sleep(0.1)
+    return events_about(f"stagegate.dataset.{place.dataset}", count)
 
 
 # ── pilot_to_production ─────────────────────────────────────────────────────────────────────────────────────────
@@ -149,30 +122,6 @@ def test_a_version_waits_for_its_approval_and_is_then_promoted_without_being_sta
     assert place.head("production") == asked.digest != place.head("latest")
 
 
-def test_the_events_tell_each_step_once(place: Place) -> None:
-    asked: Decision = run(pilot_to_production, place.spec(), **place.on)
-    place.approve()
-    decided: Decision = run(pilot_to_production, place.spec(), **place.on)
-
-    told = events(place, 6)
-    assert [one["event"].removeprefix("stagegate.") for one in told] == [
-        *("version.staged", "gate.passed", "ref.moved"),  # and production's gate waits, which is neither
-        *("gate.passed", "gate.passed", "ref.moved"),
-    ]
-    assert asked.digest == decided.digest
-    staged, last = told[0]["payload"], told[-1]
-    assert staged["version"] == f"{place.dataset}@{decided.digest}"
-    assert (staged["files"], staged["bytes"], staged["bytes_fetched"]) == (2, 9, 9)
-    assert last["payload"] == {
-        "version": staged["version"],
-        "dataset": place.dataset,
-        "digest": decided.digest,
-        "target": "production",
-        "previous": "",
-    }
-    assert last["resource"]["stagegate.target"] == "production"
-
-
 def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place: Place) -> None:
     good = place.promote()
     place.deliver("second")
@@ -187,15 +136,6 @@ def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place
     assert place.head("pilot") == place.head("production") == good
     assert events(place, 2)[-1]["event"] == "stagegate.gate.failed"
     assert events(place, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
-
-
-def test_the_run_shows_the_report_and_the_table_of_checks(place: Place) -> None:
-    run(pilot_to_production, place.spec(), **place.on)
-
-    report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("gate", "checks"))
-    assert "waits for approval to go to production" in report["data"]
-    assert '"check": "approval"' in checks["data"]
-    assert report["task_run_id"]
 
 
 def test_targets_that_the_spec_lacks_are_named_and_those_it_has_can_be_chosen(place: Place) -> None:
@@ -228,7 +168,7 @@ def test_tasks_run_in_threads_and_return_what_can_be_pickled(place: Place) -> No
 
     assert pickle.loads(pickle.dumps((version, found))) == (version, found)
     assert (version.path / "data.csv").read_text() == "first"
-    assert [one["name"] for one in task_runs(of)] == [f"stage {place.dataset}", f"validate {place.dataset}"]
+    assert [one["name"] for one in task_runs_of(of)] == [f"stage {place.dataset}", f"validate {place.dataset}"]
 
 
 def test_each_job_says_one_line_to_the_run(place: Place) -> None:
@@ -277,73 +217,6 @@ def test_a_spec_names_the_block_that_opens_its_source(place: Place, seaweedfs: S
     assert (version.path / "data.csv").read_bytes() == b"from a bucket"
     with pytest.raises(UsageError, match="no block 'stagegate-source/flows-nothing'"):
         stage(place.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-nothing"}]), **place.on)
-
-
-# ── require_ready ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_got_it(place: Place) -> None:
-    accepted = place.promote()
-    place.deliver("newer and not accepted")
-    stage_dataset.fn(place.spec(), **place.on)
-    place.deliver("first")
-    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
-
-    @flow
-    def train() -> tuple[Version, Version]:
-        here = require_ready(f"{place.dataset}@production", **place.on)
-        there = require_ready.submit(f"{place.dataset}@production", **elsewhere)
-        return here, there.result()
-
-    here, there = train()
-
-    assert here.digest == there.digest == accepted
-    assert (there.path / "data.csv").read_text() == "first"
-    held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
-    assert held == {"production": accepted}
-    assert artifact(f"{place.dataset}-stage")["description"] == "9 B of 9 B, 2 of 2 objects"
-
-
-def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place) -> None:
-    guard = require_ready(f"{place.dataset}@production", **place.on)
-    ran = []
-
-    def train(epochs: int) -> int:
-        ran.append(epochs)
-        return epochs
-
-    stage_dataset.fn(place.spec(), **place.on)
-    for gated in (guard(flow(train)), flow(guard(train))):
-        with pytest.raises(GateFailed, match="accepted for production"):
-            gated(3)
-    assert not ran
-
-    place.promote()
-    assert guard(flow(train))(3) == 3
-
-
-def test_one_line_over_an_async_flow_gates_it(place: Place) -> None:
-    @require_ready(f"{place.dataset}@production", **place.on)
-    @flow
-    async def train(epochs: int) -> int:
-        return epochs
-
-    stage_dataset.fn(place.spec(), **place.on)
-    with pytest.raises(GateFailed):
-        asyncio.run(train(3))
-
-    place.promote()
-    assert asyncio.run(train(3)) == 3
-
-
-def test_an_attestation_of_another_version_makes_nothing_ready(place: Place) -> None:
-    accepted = place.promote()
-    (log,) = Path(place.on["catalog"]).glob(f"datasets/{place.dataset}/refs/production/*.json")
-    log.chmod(0o600)
-    log.write_text(log.read_text().replace(accepted, "sha256:" + "0" * 64, 1))
-
-    with pytest.raises(CorruptRecord):
-        flow(require_ready.fn)(f"{place.dataset}@production", **place.on)
 
 
 # ── refresh and sweep ───────────────────────────────────────────────────────────────────────────────────────────
@@ -453,49 +326,7 @@ def test_a_source_that_is_down_is_tried_once_more_and_one_that_is_not_there_neve
     state: State[Any] = run(mine, bucket_spec(place, "s3://flows-nothing", relay), return_state=True)
     assert state.is_failed()
     assert len(reasons) == 2
-    assert [one["run_count"] for one in task_runs(str(state.state_details.flow_run_id))] == [1]
-
-
-def test_progress_is_shown_while_bytes_move_and_not_when_none_do(
-    place: Place, seaweedfs: SeaweedFS, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket = seaweedfs.bucket("flows-progress")
-    seaweedfs.client().pipe({f"{bucket}/{number}.bin": bytes(50_000 * number) for number in range(1, 6)})
-    monkeypatch.setattr(progress, "INTERVAL", 0.05)
-    seen = []
-    show = progress.LiveProgress._show
-
-    def watched(self: progress.LiveProgress) -> None:
-        show(self)
-        if self._shown and self._shown not in seen:
-            seen.append(self._shown)
-
-    monkeypatch.setattr(progress.LiveProgress, "_show", watched)
-    relay.slow = True
-
-    stage(bucket_spec(place, bucket, relay), **place.on)
-
-    last = artifact(f"{place.dataset}-stage")
-    assert (float(last["data"]), last["description"]) == (100.0, "750.0 kB of 750.0 kB, 5 of 5 objects")
-    assert len(seen) > 2
-    assert last["task_run_id"]
-    shown, relay.slow = len(seen), False
-    stage(bucket_spec(place, bucket, relay), **place.on)
-    assert len(seen) == shown
-
-
-def test_an_api_that_fails_fails_no_staging(place: Place, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    def broken(*args: Any, **options: Any) -> None:
-        raise httpx.ConnectError("the API is gone")
-
-    monkeypatch.setattr("prefect.artifacts.Artifact.create", broken)
-    monkeypatch.setattr("prefect_stagegate.tasks.progress.ProgressArtifact.create", broken)
-
-    decided = pilot_to_production(place.spec(), **place.on)
-
-    assert isinstance(decided, Decision)
-    assert place.head("pilot") == decided.digest
-    assert "Progress is no longer shown: the API is gone" in caplog.text
+    assert [one["run_count"] for one in task_runs_of(str(state.state_details.flow_run_id))] == [1]
 
 
 @contextmanager

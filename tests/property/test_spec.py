@@ -109,6 +109,7 @@ def gates(draw: st.DrawFn) -> dict[str, Any]:
     for target in targets:
         below = draw(st.none() | st.sampled_from(list(made))) if made else None
         made[target] = {"require": draw(st.lists(requirements, min_size=1, max_size=4)), "extends": below}
+        made[target]["on_withdrawal"] = draw(st.sampled_from([None, "hold", "fall_back"]))
     return made
 
 

@@ -11,7 +11,9 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 from prefect.types import SecretDict
-from pydantic import BaseModel, SecretStr
+from prefect_aws import AwsCredentials, MinIOCredentials
+from prefect_aws.client_parameters import AwsClientParameters
+from pydantic import SecretStr
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource, options_of, storage_options
 from prefect_stagegate.errors import UsageError
@@ -28,37 +30,26 @@ class TestBlocksKeepTheStandard(BlockStandardTestSuite):
         assert str(block._logo_url).endswith(".png")
 
 
-class AwsClientParameters(BaseModel):
-    """The fields of prefect-aws that matter here, with their defaults."""
+class GcpCredentials(Block):
+    """Has the shape of prefect-gcp's block of this name."""
 
-    endpoint_url: str | None = None
-    use_ssl: bool = True
-    verify: bool | Path | None = True
-    verify_cert_path: Path | None = None
+    _block_type_name = "GCP Credentials"
 
-
-class AwsCredentials(Block):
-    """Has the shape of prefect-aws' block of this name."""
-
-    _block_type_name = "AWS Credentials"
-
-    aws_access_key_id: str | None = None
-    aws_secret_access_key: SecretStr | None = None
-    aws_session_token: str | None = None
-    profile_name: str | None = None
-    region_name: str | None = None
-    aws_client_parameters: AwsClientParameters = AwsClientParameters()
+    service_account_file: Path | None = None
+    service_account_info: SecretDict | None = None
+    project: str | None = None
 
 
-class MinIOCredentials(Block):
-    """Has the shape of prefect-aws' block of this name."""
+class AzureBlobStorageCredentials(Block):
+    """Has the shape of prefect-azure's block of this name."""
 
-    _block_type_name = "MinIO Credentials"
+    _block_type_name = "Azure Blob Storage Credentials"
 
-    minio_root_user: str
-    minio_root_password: SecretStr
-    region_name: str | None = None
-    aws_client_parameters: AwsClientParameters = AwsClientParameters()
+    connection_string: SecretStr | None = None
+    account_url: str | None = None
+    client_id: str | None = None
+    tenant_id: str | None = None
+    client_secret: SecretStr | None = None
 
 
 def test_secret_options_join_the_plain_ones() -> None:
@@ -79,18 +70,17 @@ def test_aws_credentials_become_storage_options() -> None:
     block = AwsCredentials(
         aws_access_key_id="me",
         aws_secret_access_key=SecretStr("hush"),
+        aws_session_token="today",
         region_name="eu-central-1",
-        aws_client_parameters=AwsClientParameters(
-            endpoint_url="https://s3.example.org", verify_cert_path=Path("/ca.pem")
-        ),
+        aws_client_parameters=AwsClientParameters(endpoint_url="https://s3.example.org"),
     )
 
     assert options_of(block) == {
         "key": "me",
         "secret": "hush",
+        "token": "today",
         "region": "eu-central-1",
         "endpoint_url": "https://s3.example.org",
-        "verify": "/ca.pem",
     }
 
 
@@ -98,10 +88,19 @@ def test_aws_credentials_that_name_nothing_leave_it_to_the_environment() -> None
     assert options_of(AwsCredentials()) == {}
 
 
-def test_aws_credentials_that_switch_tls_off_say_so() -> None:
-    block = AwsCredentials(aws_client_parameters=AwsClientParameters(use_ssl=False, verify=False))
-
-    assert options_of(block) == {"use_ssl": False, "verify": False}
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"use_ssl": False}, {"use_ssl": False}),
+        ({"verify": False}, {"verify": False}),
+        ({"verify": True}, {}),
+        ({"verify_cert_path": __file__}, {"verify": __file__}),
+        ({"config": {"signature_version": "unsigned"}}, {"anon": True}),
+        ({"config": {"s3": {"addressing_style": "path"}}}, {"config_kwargs": {"s3": {"addressing_style": "path"}}}),
+    ],
+)
+def test_the_parameters_of_an_aws_client_become_storage_options(asked: dict[str, Any], option: dict[str, Any]) -> None:
+    assert options_of(AwsCredentials(aws_client_parameters=AwsClientParameters(**asked))) == option
 
 
 def test_minio_credentials_become_storage_options() -> None:
@@ -111,6 +110,46 @@ def test_minio_credentials_become_storage_options() -> None:
     )
 
     assert options_of(block) == {"key": "me", "secret": "hush", "endpoint_url": "http://minio:9000"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "token"),
+    [
+        ({"service_account_info": SecretDict({"type": "service_account"})}, {"type": "service_account"}),
+        ({"service_account_file": Path("/keys/me.json")}, "/keys/me.json"),
+        ({}, "google_default"),
+    ],
+)
+def test_gcp_credentials_become_storage_options(fields: Any, token: Any) -> None:
+    assert options_of(GcpCredentials(**fields, project="ours")) == {"token": token, "project": "ours"}
+
+
+def test_an_azure_connection_string_becomes_a_storage_option() -> None:
+    block = AzureBlobStorageCredentials(connection_string=SecretStr("AccountName=ours;AccountKey=hush"))
+
+    assert options_of(block) == {"connection_string": "AccountName=ours;AccountKey=hush"}
+
+
+@pytest.mark.parametrize("url", ["https://ours.blob.core.windows.net/", "ours.blob.core.windows.net"])
+def test_an_azure_account_s_url_means_azure_s_default_credentials_and_not_nobody(url: str) -> None:
+    found = options_of(AzureBlobStorageCredentials(account_url=url))
+
+    assert found == {"account_name": "ours", "account_host": "ours.blob.core.windows.net", "anon": False}
+
+
+def test_an_azure_service_principal_becomes_storage_options() -> None:
+    principal: Any = {"client_id": "me", "tenant_id": "us", "client_secret": SecretStr("hush")}
+
+    found = options_of(AzureBlobStorageCredentials(account_url="https://ours.blob.core.windows.net", **principal))
+
+    assert {name: found[name] for name in principal} == {"client_id": "me", "tenant_id": "us", "client_secret": "hush"}
+
+
+def test_a_block_of_ours_names_no_block_of_ours_for_its_credentials() -> None:
+    block = StagegateSource(url="s3://lake/", credentials_block="stagegate-source/itself")
+
+    with pytest.raises(UsageError, match="not for credentials only"):
+        options_of(block)
 
 
 def test_a_block_without_storage_options_is_refused_with_those_that_have_them() -> None:

@@ -166,7 +166,7 @@ ENDS = {
     "schema": {"version", "contract"},
     "space": {"version", "node", "time"},
     "parity_python": {"version", "environment"},
-    "read_probe": {"version", "environment", "sources"},
+    "read_probe": {"version", "node", "environment", "sources"},
     "license": {"version", "contract", "sources", "license"},
 }
 

@@ -15,6 +15,7 @@ from prefect_stagegate.settings import SETTINGS, Settings
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr("platform.node", lambda: "gpu-1")
 
     settings = Settings.from_environment({})
 
@@ -22,13 +23,18 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         cache=Path("/home/me/.cache/stagegate"),
         catalog="/home/me/.local/share/stagegate/catalog",
         identity="",
+        node="gpu-1",
         objects_in_flight=64,
         part_size=8 * 2**20,
         memory=128 * 2**20,
         max_size=None,
         free_floor=0.05,
+        free_warning=0.15,
         retries=100,
         idle_timeout=30.0,
+        slot_wait=3600.0,
+        reports=None,
+        reports_url="",
     )
 
 
@@ -47,19 +53,25 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_CACHE": "/nvme/cache",
             "STAGEGATE_CATALOG": "s3://lake/catalog",
             "STAGEGATE_IDENTITY": "nightly",
+            "STAGEGATE_NODE": "gpu-2",
             "STAGEGATE_OBJECTS_IN_FLIGHT": "16",
             "STAGEGATE_PART_SIZE": "16MiB",
             "STAGEGATE_MEMORY": "1.5GB",
             "STAGEGATE_MAX_SIZE": "2TiB",
             "STAGEGATE_FREE_FLOOR": "12.5%",
+            "STAGEGATE_FREE_WARNING": "100%",
             "STAGEGATE_RETRIES": "0",
             "STAGEGATE_IDLE_TIMEOUT": "7.5",
+            "STAGEGATE_SLOT_WAIT": "60",
+            "STAGEGATE_REPORTS": "/srv/reports",
+            "STAGEGATE_REPORTS_URL": "https://ci.example.org/reports",
             "PATH": "/bin",
         }
     )
 
     assert settings == Settings(
-        Path("/nvme/cache"), "s3://lake/catalog", "nightly", 16, 16 * 2**20, 1_500_000_000, 2 * 2**40, 0.125, 0, 7.5
+        *(Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000),,
+        *(2 * 2**40, 0.125, 1.0, 0, 7.5, 60.0, Path("/srv/reports"), "https://ci.example.org/reports"),
     )
 
 
@@ -89,6 +101,7 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_MEMORY", "1024", "is not between 1MiB and 1TiB"),
         ("STAGEGATE_MEMORY", "2MiB", "is less than STAGEGATE_PART_SIZE"),
         ("STAGEGATE_FREE_FLOOR", "51%", "'51%' is not a percentage from 0% to 50%"),
+        ("STAGEGATE_FREE_WARNING", "101%", "'101%' is not a percentage from 0% to 100%"),
         ("STAGEGATE_FREE_FLOOR", "nan", "is not a percentage"),
         ("STAGEGATE_FREE_FLOOR", "-1", "is not a percentage"),
         ("STAGEGATE_RETRIES", "-1", "from 0 to 100000"),

@@ -266,3 +266,34 @@ def test_the_item_that_wrote_the_wrong_parameter_is_named_when_a_gate_names_the_
     gates = {"pilot": {"require": [{"freshness": {"fail": "soon"}}, {"freshness": {"warn": "1h"}}]}}
 
     assert [problem.partition(":")[0] for problem in problems_of(gates)] == ["pilot.require[0].freshness.fail"]
+
+
+def test_what_a_withdrawal_does_is_inherited_and_the_later_setting_wins() -> None:
+    def on_withdrawal(**written: str) -> list[str]:
+        gates: dict[str, Any] = {
+            "pilot": {"require": ["schema"]},
+            "staging": {"extends": "pilot"},
+            "production": {"extends": "staging"},
+        }
+        for target, setting in written.items():
+            gates[target]["on_withdrawal"] = setting
+        return [gate_of(gates, target).on_withdrawal for target in gates]
+
+    assert on_withdrawal() == ["hold", "hold", "hold"]
+    assert on_withdrawal(pilot="fall_back") == ["fall_back"] * 3
+    assert on_withdrawal(pilot="fall_back", production="hold") == ["fall_back", "fall_back", "hold"]
+
+
+def test_what_a_withdrawal_does_is_policy_and_the_default_changes_no_policy() -> None:
+    plain, held, falling = (
+        gate_of({"pilot": {"require": ["schema"], **more}}, "pilot").policy
+        for more in ({}, {"on_withdrawal": "hold"}, {"on_withdrawal": "fall_back"})
+    )
+
+    assert plain == held != falling
+
+
+def test_what_a_withdrawal_does_is_one_of_two_words() -> None:
+    (problem,) = problems_of({"pilot": {"require": ["schema"], "on_withdrawal": "fallback"}})
+
+    assert problem == "pilot.on_withdrawal: 'fallback' is not known; did you mean 'fall_back'?"

@@ -1,0 +1,239 @@
+"""Stage few and many small files, by the engine alone and as a flow, and write what Prefect adds.
+
+    python benchmarks/prefect_share.py [--rounds 7] [--folder DIR] [--dry-run]
+
+Both take turns, each in a new process and into new folders, against one Prefect server that runs already. `job` is the
+call alone: of `operations.stage.stage`, and of the flow `stage` with its run, its task, events, asset and progress.
+`process` has the interpreter's start, the imports, and what Prefect still sends when the process ends.
+
+API calls are counted by a relay in front of the server, as they pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from prefect_stagegate.testing.calls import CallCounter
+from prefect_stagegate.testing.servers import free_port, tied_to_parent
+
+PAGE = Path(__file__).parent.parent / "docs/performance.md"
+BEGIN, END = "<!-- prefect share: begin -->", "<!-- prefect share: end -->"
+SETS = (10, 10_000)
+SIZE = 1000
+"""Bytes of a file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process's figures: seconds, and what the server saw of it."""
+
+    job: float
+    process: float
+    task_runs: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+
+
+# ── workers: what runs in a new process ─────────────────────────────────────────────────────────────────────────────
+
+
+def work_engine(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
+    """Stage by the engine alone."""
+    from prefect_stagegate.operations.stage import stage
+    from prefect_stagegate.operations.workspace import open_workspace
+
+    begun = time.monotonic()
+    stage(open_workspace(cache, catalog), spec)
+    return {"job": time.monotonic() - begun}
+
+
+def work_flow(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
+    """Stage as a flow."""
+    from prefect_stagegate.flows import stage
+
+    begun = time.monotonic()
+    state: Any = stage(spec, cache=cache, catalog=catalog, return_state=True)
+    job = time.monotonic() - begun
+    assert state.is_completed(), state  # noqa: S101
+    return {"job": job, "flow_run": str(state.state_details.flow_run_id)}
+
+
+WORKERS = {"engine": work_engine, "flow": work_flow}
+
+
+# ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """A Prefect server with an empty database; gives its API's address."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("prefect")), "server", "start", "--port", str(port), "--no-ui"]
+    environment = {**os.environ, **_quiet(folder)}
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(tied_to_parent(command), env=environment, stdout=log, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        for _ in range(600):
+            try:
+                httpx.get(f"{url}/health", timeout=1).raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _quiet(folder: Path) -> dict[str, str]:
+    return {"PREFECT_HOME": str(folder / "home"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+
+
+@dataclass
+class Bench:
+    """The rounds of one number of files."""
+
+    files: int
+    folder: Path
+    counter: CallCounter
+    runs: dict[str, list[Run]] = field(default_factory=lambda: {name: [] for name in WORKERS})
+
+    def __post_init__(self) -> None:
+        (self.folder / "source").mkdir(parents=True)
+        for number in range(self.files):
+            (self.folder / f"source/{number:05}.bin").write_bytes(number.to_bytes(4) * (SIZE // 4))
+
+    def round(self, number: int) -> None:
+        """Let each run once, beginning with the other one each time."""
+        for name in sorted(WORKERS, reverse=bool(number % 2)):
+            self.runs[name].append(self._run(name, self.folder / f"{name}-{number}"))
+            print(f"{self.files} files, round {number + 1}, {name}: {self.runs[name][-1]}", flush=True)
+
+    def _run(self, name: str, out: Path) -> Run:
+        spec = {"stagegate": 1, "dataset": f"share-{out.name}", "sources": [{"url": str(self.folder / "source")}]}
+        job = json.dumps([spec, str(out / "cache"), str(out / "catalog")])
+        environment = {"PATH": os.environ["PATH"], "PREFECT_API_URL": self.counter.url, **_quiet(self.folder)}
+        os.sync()  # what an earlier run left to the kernel is not this one's burden
+        before, begun = len(self.counter.calls), time.monotonic()
+        command = [sys.executable, __file__, "--worker", name, job]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        process = time.monotonic() - begun
+        if done.returncode:
+            sys.exit(f"{name} failed: {done.stderr}")
+        said = json.loads(done.stdout.splitlines()[-1])
+        calls = Counter(map(str, self.counter.calls[before:]))
+        return Run(said["job"], process, self._task_runs(said.get("flow_run")), calls)
+
+    def _task_runs(self, flow_run: str | None) -> int:
+        """How many task runs the server has of a flow run; they reach its database a moment after the run."""
+        if flow_run is None:
+            return 0
+        time.sleep(3)
+        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}}
+        return int(httpx.post(f"{self.counter.upstream}/task_runs/count", json=wanted, timeout=10).json())
+
+    def rows(self) -> list[str]:
+        """The medians as lines of the table."""
+        engine, flow = self._median("engine"), self._median("flow")
+        added = [b - a for a, b in zip(engine, flow, strict=True)]
+        last = self.runs["flow"][-1]
+        calls = statistics.median(sum(run.calls.values()) for run in self.runs["flow"])
+        return [
+            f"| {self.files:,} files, engine | {engine[0]:.2f} | {engine[1]:.2f} | – | – |",
+            f"| {self.files:,} files, flow | {flow[0]:.2f} | {flow[1]:.2f} | {last.task_runs} | {calls:.0f} |",
+            f"| *Prefect's share* | **{added[0]:.2f}** | **{added[1]:.2f}** | | |",
+        ]
+
+    def _median(self, name: str) -> tuple[float, float]:
+        runs = self.runs[name]
+        return statistics.median(run.job for run in runs), statistics.median(run.process for run in runs)
+
+
+def page(benches: list[Bench], rounds: int, load: float) -> str:
+    """What goes between the markers of docs/performance.md."""
+    lines = [
+        f"Local files of {SIZE:,} B, staged by the engine alone and by the flow `stage` on a Prefect server that runs"
+        f" already; medians of {rounds} rounds in turn, a new process and folder each, on {os.cpu_count()} cores that"
+        f" the server uses too ({platform.machine()}, Python {platform.python_version()}, Prefect"
+        f" {version('prefect')}), load average {load:.1f} before, {time.strftime('%Y-%m-%d')}.",
+        "",
+        "| | job s | process s | task runs | API calls |",
+        "|---|---|---|---|---|",
+        *(row for bench in benches for row in bench.rows()),
+        "",
+        "`job` is the call of the stage or the flow; `process` has the interpreter's start, the imports and what is"
+        " still sent at the end.",
+        "",
+        "The calls of one flow: "
+        + "; ".join(
+            f"{bench.files:,} files: " + ", ".join(f"{n} × `{call}`" for call, n in sorted(_calls(bench).items()))
+            for bench in benches
+        )
+        + ".",
+        "",
+        "Again: `python benchmarks/prefect_share.py`",
+    ]
+    return "\n".join(lines)
+
+
+def _calls(bench: Bench) -> Counter[str]:
+    """Of the run whose number of calls is the median."""
+    runs = sorted(bench.runs["flow"], key=lambda run: sum(run.calls.values()))
+    return runs[len(runs) // 2].calls
+
+
+def publish(text: str) -> None:
+    """Put the text between its markers, and leave the rest of the page alone."""
+    found = PAGE.read_text()
+    if BEGIN not in found:
+        found = f"{found.rstrip()}\n\n## What Prefect adds\n\n{BEGIN}\n{END}\n"
+    before, _, rest = found.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="a folder on the volume to measure")
+    parser.add_argument("--dry-run", action="store_true", help="print the table and leave the page alone")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        name, job = options.worker
+        print(json.dumps(WORKERS[name](*json.loads(job))))
+        return
+    load = os.getloadavg()[0]
+    with (
+        tempfile.TemporaryDirectory(prefix="stagegate-share-", dir=options.folder) as made,
+        prefect_server(Path(made)) as url,
+        CallCounter(url) as counter,
+    ):
+        benches = [Bench(files, Path(made) / str(files), counter) for files in SETS]
+        for number in range(options.rounds):
+            for bench in benches:
+                bench.round(number)
+    text = page(benches, options.rounds, load)
+    print(text)
+    if not options.dry_run:
+        publish(text)
+
+
+if __name__ == "__main__":
+    main()

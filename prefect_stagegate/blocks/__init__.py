@@ -1,0 +1,9 @@
+"""Prefect blocks that name a cache, a catalog and sources, and the storage options behind any credentials block.
+
+This is the `prefect.collections` entry point: the server and workers import it at their start, so it stays light.
+"""
+
+from prefect_stagegate.blocks.options import options_of, storage_options
+from prefect_stagegate.blocks.places import StagegateCache, StagegateCatalog, StagegateSource
+
+__all__ = ["StagegateCache", "StagegateCatalog", "StagegateSource", "options_of", "storage_options"]

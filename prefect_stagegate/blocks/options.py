@@ -1,0 +1,153 @@
+"""The fsspec storage options behind any credentials block, its secrets in clear.
+
+Blocks of other packages are read by their fields, and nothing of those packages is imported. A spec or a catalog names
+a block as `aws-credentials/onprem`: the type's slug, and the block's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from prefect.blocks.core import Block, UnknownBlockType
+from pydantic import SecretStr, ValidationError
+
+from prefect_stagegate.errors import SourceUnavailable, UsageError
+
+
+def storage_options(name: str) -> dict[str, Any]:
+    """The options behind a block that is stored on the Prefect server.
+
+    Args:
+        name: The block as specs name it, `block-type-slug/name`: `aws-credentials/onprem`.
+
+    Raises:
+        UsageError: There is no such block, it can't be loaded here, or nobody here knows the options of its type.
+        SourceUnavailable: Prefect's API did not answer.
+    """
+    slug, slash, document = name.partition("/")
+    if not (slug and slash and document):
+        raise UsageError(f"{name!r} names no block", hint="Write its type and its name: aws-credentials/onprem.")
+    try:
+        block: Any = Block.load(name, _sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine
+    except ValidationError as error:
+        raise UsageError(
+            f"The block {name!r} can't be loaded here: {error.errors()[0]['msg']}",
+            hint="A file that it names must lie on this node too.",
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"There is no block {name!r} on the Prefect server",
+            hint="`prefect block ls` lists those that are there.",
+        ) from error
+    except UnknownBlockType as error:
+        raise UsageError(
+            f"The package that has the type of the block {name!r} is not installed here",
+            hint=f"`pip install {PACKAGES[slug]}`." if slug in PACKAGES else "Install it.",
+        ) from error
+    except httpx.HTTPError as error:
+        raise SourceUnavailable(
+            f"Prefect's API did not answer when it was asked for the block {name!r}",
+            hint="Check PREFECT_API_URL with `prefect version`.",
+        ) from error
+    return options_of(block)
+
+
+def options_of(block: Block) -> dict[str, Any]:
+    """The options in a block that is loaded.
+
+    Raises:
+        UsageError: Nobody here knows the options of its type.
+    """
+    slug = block.get_block_type_slug()
+    if slug not in _OPTIONS:
+        raise UsageError(
+            f"Blocks of the type {slug!r} hold no storage options that are known here",
+            hint=f"Those that do are of the types {', '.join(_OPTIONS)}.",
+        )
+    return _OPTIONS[slug](block)
+
+
+def _own(block: Any) -> dict[str, Any]:
+    other = block.credentials_block or ""
+    if other.startswith("stagegate-"):
+        raise UsageError(
+            f"A block's `credentials_block` is {other!r}, which is not for credentials only",
+            hint="Name a credentials block of another package, or write the options into `credentials`.",
+        )
+    foreign = storage_options(other) if other else {}
+    secret = block.credentials.get_secret_value() if block.credentials else {}
+    return {**foreign, **block.options, **secret}
+
+
+def _aws(block: Any) -> dict[str, Any]:
+    return _filled(
+        key=block.aws_access_key_id,
+        secret=block.aws_secret_access_key,
+        token=block.aws_session_token,
+        profile=block.profile_name,
+        region=block.region_name,
+        **_client(block),
+    )
+
+
+def _minio(block: Any) -> dict[str, Any]:
+    return _filled(
+        key=block.minio_root_user, secret=block.minio_root_password, region=block.region_name, **_client(block)
+    )
+
+
+def _client(block: Any) -> dict[str, Any]:
+    asked = block.aws_client_parameters
+    named = asked.verify_cert_path or (None if isinstance(asked.verify, bool) else asked.verify)
+    config = dict(asked.config or {})
+    unsigned = config.get("signature_version") == "unsigned" and config.pop("signature_version")
+    return {
+        "endpoint_url": asked.endpoint_url,
+        "use_ssl": None if asked.use_ssl else False,
+        "verify": str(named) if named else (None if asked.verify is None or asked.verify else False),
+        "anon": True if unsigned else None,
+        "config_kwargs": config or None,
+    }
+
+
+def _gcp(block: Any) -> dict[str, Any]:
+    """A block means what it says, or Google's default; left to itself, gcsfs would end up at anonymity."""
+    if block.service_account_info:
+        return _filled(token=block.service_account_info.get_secret_value(), project=block.project)
+    return _filled(token=str(block.service_account_file or "google_default"), project=block.project)
+
+
+def _azure(block: Any) -> dict[str, Any]:
+    """An account's URL alone means Azure's default credentials to the block, and nobody's to adlfs."""
+    if block.connection_string:
+        return _filled(connection_string=block.connection_string)
+    host = urlsplit(block.account_url if "://" in block.account_url else f"https://{block.account_url}").netloc
+    principal = {name: getattr(block, name, None) for name in ("client_id", "client_secret", "tenant_id")}
+    return _filled(account_name=host.partition(".")[0], account_host=host, anon=False, **principal)
+
+
+def _filled(**options: Any) -> dict[str, Any]:
+    """What is set, with secrets unwrapped."""
+    plain = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in options.items()}
+    return {name: value for name, value in plain.items() if value not in (None, "")}
+
+
+_OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "stagegate-source": _own,
+    "stagegate-catalog": _own,
+    "aws-credentials": _aws,
+    "minio-credentials": _minio,
+    "gcp-credentials": _gcp,
+    "azure-blob-storage-credentials": _azure,
+}
+"""How the options are read from each type of block, by its slug."""
+PACKAGES = {
+    "aws-credentials": "prefect-aws",
+    "minio-credentials": "prefect-aws",
+    "gcp-credentials": "prefect-gcp",
+    "azure-blob-storage-credentials": "prefect-azure",
+}
+"""Which package has a type of block."""

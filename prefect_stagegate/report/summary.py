@@ -1,0 +1,81 @@
+"""The decision on one screen, as Markdown: for a tired person, who reads it in ten seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prefect_stagegate.model import DecisionOutcome
+from prefect_stagegate.report.legible import legible_text, one_line, time_text
+from prefect_stagegate.report.marks import code, link, plain, step
+from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
+
+DEFECTS = 3
+"""The most checks that are named with what they found."""
+STEPS = 5
+"""The most lines of what to do; those that are left out stand in the whole report."""
+LENGTH = 160
+"""The most characters of a sentence; a command is never cut."""
+_MARKS = {
+    DecisionOutcome.ACCEPTED: "✅",
+    DecisionOutcome.REFUSED: "❌",
+    DecisionOutcome.INCONCLUSIVE: "❔",
+    DecisionOutcome.WAITING: "⏳",
+}
+
+
+def to_summary(report: Report, *, page: str = "") -> str:
+    """What was decided, whose turn it is, and what to do: at most fifteen lines, however many checks there are.
+
+    Args:
+        report: The decision.
+        page: Where a browser finds the whole report, when it is kept somewhere.
+    """
+    report = legible(report)
+    steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))
+    parts = [
+        f"## {_MARKS[report.outcome]} {plain(report.headline)}",
+        "\n".join([f"{plain(_short(report.reason))} {_count(report)}", "", *map(_defect, report.defects[:DEFECTS])]),
+        f"**Whose turn:** {plain(_short(report.whose_turn))}",
+        f"**What to do:**\n\n{steps}",
+        _facts(report, page),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _count(report: Report) -> str:
+    fine = sum(row.standing is Standing.FINE for row in report.rows)
+    return f"{fine} of {len(report.rows)} checks are fine."
+
+
+def _defect(row: Row) -> str:
+    """What a check found, and where: in data, somebody has to know which file."""
+    text = f"- **{plain(row.check)}**: {plain(_short(row.summary))}"
+    if row.owner.role != "data" or not row.findings:
+        return text
+    more = f" and {len(row.findings) - 1} more" if len(row.findings) > 1 else ""
+    return f"{text} ({code(_short(row.findings[0].subject))}{more})"
+
+
+def _steps(report: Report) -> Iterator[str]:
+    """The first fixes, and the last two steps: staging what was mended, and asking the gate again."""
+    many = len(report.steps) > STEPS
+    shown = (*report.steps[: STEPS - 3], "The whole report has more.", *report.steps[-2:]) if many else report.steps
+    return (step(text if is_command(text) else _short(text)) for text in shown)
+
+
+def _facts(report: Report, page: str) -> str:
+    accepted = report.outcome is DecisionOutcome.ACCEPTED
+    until = f", holds until {time_text(report.expires)}" if accepted and report.expires else ""
+    links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
+    return "  \n".join(
+        (
+            f"Decided {time_text(report.at)}{until}.",
+            f"Version {code(report.digest)}",
+            *filter(None, [" · ".join(links)]),
+        )
+    )
+
+
+def _short(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= LENGTH else f"{text[: LENGTH - 1].rstrip()}…"

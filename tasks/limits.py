@@ -1,0 +1,120 @@
+"""Concurrency limits: how many transfers at a time a node or a source bears, over all runs of a Prefect server.
+
+    stagegate-node-<node>                 the node's name: STAGEGATE_NODE, else the host's
+    stagegate-source-<scheme>-<where>     the bucket or host of the source's URL, or the folder of a local one
+
+These are global concurrency limits of Prefect. `stagegate limits` sets them, and `slots` minds them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.exceptions import PrefectException
+
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.sources import public_url
+from prefect_stagegate.spec.location import local_path
+
+LONGEST = 80
+"""Characters of a name behind `stagegate-`; of a longer one, the end gives way to a digest of all of it."""
+PAGE = 100
+"""Limits that the API is asked for at a time."""
+
+
+def node_limit(node: str) -> str:
+    """The name of a node's limit.
+
+    >>> node_limit("GPU-1.example.org")
+    'stagegate-node-gpu-1.example.org'
+    """
+    return _name("node", node)
+
+
+def source_limit(url: str) -> str:
+    """The name of a source's limit. It is made of the URL alone, so it can be told without asking for credentials.
+
+    >>> source_limit("s3://lake/flights/"), source_limit("https://me:secret@data.example.org:8443/flights/?sig=1")
+    ('stagegate-source-s3-lake', 'stagegate-source-https-data.example.org-8443')
+    >>> source_limit("/mnt/nas/flights/"), source_limit("simplecache::gs://lake/flights/")
+    ('stagegate-source-file-mnt-nas-flights', 'stagegate-source-gs-lake')
+    """
+    origin = url.rpartition("::")[2]
+    path = local_path(origin)
+    if path is not None:
+        return _name("source", "file", path)
+    scheme, _, rest = public_url(origin).partition("://")
+    return _name("source", scheme, rest.partition("/")[0] or rest)
+
+
+def _name(*words: str) -> str:
+    said = "-".join(words)
+    name = re.sub(r"[^a-z0-9._]+", "-", said.lower()).strip("-")
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}-{sha256(said.encode()).hexdigest()[:8]}"
+    return f"stagegate-{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """What setting one limit comes to."""
+
+    name: str
+    limit: int
+    """Slots; 0 closes the node or source."""
+    before: int | None
+    """Slots that it had; None when there was no such limit."""
+    active: bool
+    """Whether it is in force: it can be disabled in Prefect, and setting it leaves that as it is."""
+
+
+def set_limits(wanted: Mapping[str, int], *, dry_run: bool = False) -> tuple[LimitChange, ...]:
+    """Create the limits that the Prefect server hasn't, and change those that have another number of slots.
+
+    Args:
+        wanted: The number of slots by the limit's name, as `node_limit` and `source_limit` give it.
+        dry_run: Only tell what would be done.
+
+    Raises:
+        StagegateError: Prefect's API does not answer, or refuses.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            there = read_limits(client, wanted.keys())
+            changes = tuple(_change(name, limit, there.get(name)) for name, limit in wanted.items())
+            for change in changes:
+                if change.before != change.limit and not dry_run:
+                    client.upsert_global_concurrency_limit_by_name(change.name, change.limit)
+            return changes
+    except (httpx.HTTPError, PrefectException, ValueError) as error:
+        raise StagegateError(
+            f"Prefect's API can't be asked for concurrency limits: {reason_of(error)}",
+            hint="`prefect version` shows which API is asked; PREFECT_API_URL names another.",
+        ) from error
+
+
+def _change(name: str, limit: int, there: GlobalConcurrencyLimitResponse | None) -> LimitChange:
+    return LimitChange(name, limit, there.limit, there.active) if there else LimitChange(name, limit, None, active=True)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what went wrong; Prefect's clients add where HTTP's codes are explained."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def read_limits(client: SyncPrefectClient, names: Collection[str]) -> dict[str, GlobalConcurrencyLimitResponse]:
+    """Those of the named limits that exist: one call for each hundred limits on the server."""
+    found: dict[str, GlobalConcurrencyLimitResponse] = {}
+    read = 0
+    while True:
+        page = client.read_global_concurrency_limits(limit=PAGE, offset=read)
+        found |= {one.name: one for one in page if one.name in names}
+        read += len(page)
+        if len(page) < PAGE or len(found) == len(names):
+            return found

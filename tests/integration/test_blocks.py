@@ -1,0 +1,214 @@
+"""Blocks on a real Prefect server: registered, loaded by name, and handed to flows as parameters of deployments."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from prefect import State
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentCreate
+from prefect.deployments.runner import EntrypointType
+from prefect.flow_engine import load_flow_and_flow_run, run_flow
+from prefect.settings import PREFECT_API_URL
+from prefect.types import SecretDict
+from prefect_aws import AwsCredentials, MinIOCredentials
+from prefect_aws.client_parameters import AwsClientParameters
+from pydantic import SecretStr
+
+from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
+from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.flows import stage
+from prefect_stagegate.model import Version
+from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+def save(block: Block, name: str) -> str:
+    """Store a block on the server; returns its id."""
+    return str(block.save(name, overwrite=True, _sync=True))  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def on(tmp_path: Path) -> dict[str, Any]:
+    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
+
+
+# ── registration ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_prefect_s_command_registers_the_blocks_and_nothing_else() -> None:
+    def prefect(*words: str) -> str:
+        command = [Path(sys.executable).with_name("prefect"), *words]
+        env = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "COLUMNS": "200"}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=100).stdout
+
+    said = prefect("block", "register", "-m", "prefect_stagegate.blocks")
+    assert "registered 3 blocks" in said
+    assert all(kind in said for kind in ("Stagegate Cache", "Stagegate Catalog", "Stagegate Source"))
+    listed = prefect("block", "type", "ls")
+    assert all(slug in listed for slug in ("stagegate-cache", "stagegate-catalog", "stagegate-source"))
+
+
+# ── credentials blocks of prefect-aws ───────────────────────────────────────────────────────────────────────────
+
+
+def aws(server: SeaweedFS, secret: str = "") -> AwsCredentials:
+    return AwsCredentials(
+        aws_access_key_id=server.key,
+        aws_secret_access_key=SecretStr(secret or server.secret),
+        aws_client_parameters=AwsClientParameters(endpoint_url=server.endpoint_url),
+    )
+
+
+def minio(server: SeaweedFS) -> MinIOCredentials:
+    return MinIOCredentials(
+        minio_root_user=server.key,
+        minio_root_password=SecretStr(server.secret),
+        aws_client_parameters=AwsClientParameters(endpoint_url=server.endpoint_url),
+    )
+
+
+@pytest.mark.parametrize(("slug", "block"), [("aws-credentials", aws), ("minio-credentials", minio)])
+def test_a_spec_names_a_block_of_prefect_aws_for_flows_and_for_the_command(
+    seaweedfs: SeaweedFS, run_stagegate: Run, on: dict[str, Any], tmp_path: Path, slug: str, block: Any
+) -> None:
+    bucket = seaweedfs.bucket(f"blocks-{slug}")
+    seaweedfs.client().pipe(f"{bucket}/data.csv", b"from a bucket")
+    save(block(seaweedfs), "onprem")
+    source = {"url": f"{bucket}/", "credentials": f"{slug}/onprem"}
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"stagegate": 1, "dataset": slug, "sources": [source]}))
+
+    version = stage(str(spec), **on)
+    command = run_stagegate("stage", spec, "--json", env={"PREFECT_API_URL": str(PREFECT_API_URL.value())})
+
+    assert (version.path / "data.csv").read_bytes() == b"from a bucket"
+    assert json.loads(command.stdout)["digest"] == version.digest
+    stored = "".join(file.read_text(errors="replace") for file in Path(on["catalog"]).rglob("*.json"))
+    assert f"{slug}/onprem" in stored
+    assert seaweedfs.secret not in stored + command.stdout + command.stderr
+
+
+def test_credentials_that_a_server_refuses_are_told_without_the_secret(
+    seaweedfs: SeaweedFS, on: dict[str, Any]
+) -> None:
+    bucket = seaweedfs.bucket("blocks-refused")
+    save(aws(seaweedfs, secret="a wrong secret"), "wrong")
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": bucket, "credentials": "aws-credentials/wrong"}]}
+
+    with pytest.raises(AccessDenied) as caught:
+        stage(spec, **on)
+
+    assert "a wrong secret" not in str(caught.value)
+
+
+def test_a_block_of_a_package_that_is_not_installed_names_the_package(on: dict[str, Any]) -> None:
+    with get_client(sync_client=True) as client:  # as Prefect's UI makes one, where the types of all packages are known
+        kind = client.read_block_type_by_slug("gcp-credentials")
+        schema = client.get_most_recent_block_schema_for_block_type(kind.id)
+        assert schema
+        ours = {"name": "ours", "data": {"project": "ours"}}
+        client.create_block_document(BlockDocumentCreate(**ours, block_schema_id=schema.id, block_type_id=kind.id))
+    source = {"url": "gs://lake/", "credentials": "gcp-credentials/ours"}
+
+    with pytest.raises(UsageError, match=r"not installed here. `pip install prefect-gcp`"):
+        stage({"stagegate": 1, "dataset": "things", "sources": [source]}, **on)
+
+
+def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: SeaweedFS, on: dict[str, Any]) -> None:
+    (on["cache"].parent / "nas").mkdir()
+    (on["cache"].parent / "nas/data.csv").write_text("data")
+    save(aws(seaweedfs), "catalog")
+    catalog = StagegateCatalog(
+        url=f"{seaweedfs.bucket('blocks-catalog')}/catalog", credentials_block="aws-credentials/catalog"
+    )
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(on["cache"].parent / "nas")}]}
+
+    version = stage(spec, cache=on["cache"], catalog=catalog)
+
+    assert version.new
+    assert seaweedfs.client().find("blocks-catalog/catalog/datasets/things/manifests")
+    stranger = SecretDict({"key": STRANGER.key, "secret": STRANGER.secret})
+    nearer = StagegateCatalog(url=catalog.url, credentials_block="aws-credentials/catalog", credentials=stranger)
+    with pytest.raises(AccessDenied):
+        stage(spec, cache=on["cache"], catalog=nearer)
+
+
+# ── parameters of deployments ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server over a folder of the test's; yields its URL."""
+    (tmp_path / "www").mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def run_deployed(parameters: dict[str, Any]) -> State[Any]:
+    """Create a run of a deployment of `stage` through the API, and do what a worker's process does with it."""
+    deployment: Any = stage.to_deployment("blocks", entrypoint_type=EntrypointType.MODULE_PATH)
+    with get_client(sync_client=True) as client:
+        created = client.create_flow_run_from_deployment(
+            deployment.apply(), parameters=json.loads(json.dumps(parameters))
+        )
+    flow_run, flow = load_flow_and_flow_run(created.id)
+    state: Any = run_flow(flow, flow_run=flow_run, return_type="state")
+    return state
+
+
+@pytest.mark.parametrize("form", ["path", "http", "s3", "dictionary"])
+def test_a_spec_comes_through_the_api_in_every_form_and_places_as_blocks(
+    form: str,
+    tmp_path: Path,
+    served: str,
+    seaweedfs: SeaweedFS,
+    on: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/data.csv").write_text("data")
+    spec = {"stagegate": 1, "dataset": f"by-{form}", "sources": [{"url": str(tmp_path / "nas")}]}
+    place = tmp_path / "www/spec.json"
+    place.write_text(json.dumps(spec))
+    forms: dict[str, Any] = {"path": str(place), "http": f"{served}/spec.json", "dictionary": spec}
+    if form == "s3":
+        forms["s3"] = f"{seaweedfs.bucket('blocks-specs')}/spec.json"
+        seaweedfs.client().pipe(forms["s3"], place.read_bytes())
+        monkeypatch.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint_url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    cache = save(StagegateCache(path=on["cache"]), f"by-{form}")
+    catalog = save(StagegateCatalog(url=str(on["catalog"])), f"by-{form}")
+
+    state = run_deployed(
+        {
+            "spec_or_ref": forms[form],
+            "cache": {"$ref": {"block_document_id": cache}},
+            "catalog": {"$ref": {"block_document_id": catalog}},
+        }
+    )
+
+    assert state.is_completed(), state.message
+    result: Any = state.result
+    version: Version = result(_sync=True)
+    assert (version.dataset, version.path.is_relative_to(on["cache"])) == (f"by-{form}", True)
+    assert (on["catalog"] / f"datasets/by-{form}").is_dir()

@@ -1,0 +1,292 @@
+"""Concurrency limits on a real Prefect server: who waits, who doesn't, and the command that sets them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+from zlib import crc32
+
+import httpx
+import pytest
+from prefect import State
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.settings import PREFECT_API_URL
+
+from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.flows import stage
+from prefect_stagegate.model import Version
+from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.tasks import slots
+from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
+from prefect_stagegate.testing.proxy import FaultProxy
+from prefect_stagegate.testing.servers import SeaweedFS
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+Run = Callable[..., CompletedProcess[str]]
+PATIENCE = 3.0
+"""Seconds that the fetches of one dataset wait for those of another, to meet them if they can."""
+
+
+class Place:
+    """A node of a name of its own, and datasets that come from one bucket."""
+
+    def __init__(self, folder: Path, bucket: str, server: SeaweedFS, proxy: FaultProxy) -> None:
+        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
+        self.node = node_limit(bucket)
+        self.source = source_limit(f"s3://{bucket}/one/")
+        self.url = server.bucket(bucket)
+        self.server, self.proxy = server, proxy
+        self.met = threading.Event()
+
+    def spec(self, dataset: str, files: int = 2) -> dict[str, Any]:
+        self.server.client().pipe({f"{self.url}/{dataset}/{number}": b"data" for number in range(files)})
+        options = {"endpoint_url": self.proxy.url}
+        return {"stagegate": 1, "dataset": dataset, "sources": [{"url": f"{self.url}/{dataset}/", "options": options}]}
+
+    def let_meet(self) -> None:
+        """Hold each fetch until two datasets are fetched at the same time, which `met` tells, or patience ends."""
+        fetching: Counter[str] = Counter()
+
+        def fetched(fetch: Any) -> None:
+            dataset = fetch.path.split("/")[2]
+            fetching[dataset] += 1
+            if len(+fetching) > 1:
+                self.met.set()
+            self.met.wait(PATIENCE)
+            fetching[dataset] -= 1
+
+        self.proxy.break_with(fetched)
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Place]:
+    bucket = f"limits-{crc32(request.node.name.encode())}"
+    monkeypatch.setenv("STAGEGATE_NODE", bucket)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    with FaultProxy(seaweedfs.endpoint_url) as proxy:
+        yield Place(tmp_path, bucket, seaweedfs, proxy)
+
+
+def at_once(*jobs: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [done.result() for done in [pool.submit(copy_context().run, job) for job in jobs]]
+
+
+def run(*args: Any, **parameters: Any) -> State[Any]:
+    of: Any = stage
+    state: State[Any] = of(*args, **parameters, return_state=True)
+    return state
+
+
+def lines(state: State[Any], count: int) -> list[str]:
+    """The lines that a run and its tasks logged about bytes, slots and limits, once there are `count` of them."""
+    until = time.monotonic() + 15
+    while True:
+        wanted = {"flow_run_id": {"any_": [str(state.state_details.flow_run_id)]}}
+        answer = httpx.post(f"{PREFECT_API_URL.value()}/logs/filter", json={"logs": wanted}, timeout=10)
+        found: list[str] = [line["message"] for line in answer.raise_for_status().json()]
+        ours = [line for line in found if any(word in line.lower() for word in ("fetched", "slot", "limit"))]
+        if len(ours) >= count or time.monotonic() > until:
+            return ours
+        time.sleep(0.1)
+
+
+def active_slots(name: str) -> int:
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name(name).active_slots
+
+
+# ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_stagings_overlap_without_a_limit_and_follow_one_another_with_a_limit_of_one(place: Place) -> None:
+    specs = [place.spec(dataset) for dataset in ("one", "two")]
+    place.let_meet()
+    at_once(*(lambda spec=spec: stage(spec, **place.on) for spec in specs))
+    assert place.met.is_set()
+
+    set_limits({place.source: 1})
+    place.met.clear()
+    elsewhere = {**place.on, "cache": place.on["cache"].parent / "elsewhere"}
+    states = at_once(*(lambda spec=spec: run(spec, **elsewhere) for spec in specs))
+
+    assert [state.is_completed() for state in states] == [True, True]
+    assert not place.met.is_set()
+    assert active_slots(place.source) == 0
+    told = [line for state in states for line in lines(state, 1) if "slot" in line]
+    assert [line.split(" after ")[0].partition(",")[0] for line in told] == [
+        f"Waits for a free slot of {place.source}",
+        "Goes on",
+    ]
+
+
+def test_a_wait_ends_with_an_error_that_names_the_limit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
+    spec = place.spec("one")
+    set_limits({place.node: 0})
+    begun = time.monotonic()
+
+    with pytest.raises(StagegateError, match=rf"No slot of {place.node} became free in 2 s.*stagegate limits"):
+        stage(spec, **place.on)
+
+    assert 2.5 <= time.monotonic() - begun < 10
+    assert not place.proxy.requests
+    set_limits({place.node: 1})
+    assert stage(spec, **place.on).files == 2
+
+
+def test_a_wait_can_be_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "in_a_run", lambda: True)
+    set_limits({place.node: 0})
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    begun = time.monotonic()
+
+    with pytest.raises(Cancelled), slots.admit(read_spec(place.spec("one")), cancel):
+        pass
+
+    assert time.monotonic() - begun < 2
+
+
+# ── not waiting ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_limits_that_nobody_created_cost_one_call_whatever_is_staged_and_are_not_spoken_of(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    ask = SyncPrefectClient.request
+
+    def counted(self: SyncPrefectClient, method: Any, path: Any, *args: Any, **options: Any) -> Any:
+        calls.append(path)
+        return ask(self, method, path, *args, **options)
+
+    monkeypatch.setattr(SyncPrefectClient, "request", counted)
+    for dataset, files in (("one", 2), ("two", 300)):
+        calls.clear()
+        state = run(place.spec(dataset, files), **place.on)
+
+        assert state.is_completed()
+        assert [path for path in calls if "concurrency" in path] == ["/v2/concurrency_limits/filter"]
+        assert ["fetched" in line for line in lines(state, 1)] == [True]
+
+
+def test_a_version_that_is_here_waits_for_nobody_and_one_that_is_brought_does(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version: Version = stage(place.spec("one"), **place.on)
+    monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "1")
+    set_limits({place.source: 0})
+
+    assert stage(version.address, **place.on).digest == version.digest
+    with pytest.raises(StagegateError, match="No slot"):
+        stage(version.address, **{**place.on, "cache": place.on["cache"].parent / "elsewhere"})
+
+
+def test_a_limit_that_is_disabled_holds_nothing_up(place: Place) -> None:
+    set_limits({place.node: 0})
+    with get_client(sync_client=True) as client:
+        client.update_global_concurrency_limit(place.node, GlobalConcurrencyLimitUpdate(active=False))
+
+    assert stage(place.spec("one"), **place.on).files == 2
+    assert set_limits({place.node: 3})[0].active is False
+
+
+def test_the_command_is_no_run_and_waits_for_nobody(place: Place, run_stagegate: Run, tmp_path: Path) -> None:
+    set_limits({place.node: 0})
+    spec = tmp_path / "one.json"
+    spec.write_text(json.dumps(place.spec("one")))
+
+    assert run_stagegate("stage", spec, env={"PREFECT_API_URL": str(PREFECT_API_URL.value())}).returncode == 0
+
+
+def test_an_api_that_fails_holds_no_transfer_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limits({place.node: 1})
+    gone = httpx.ConnectError("the API is gone")
+
+    def broken(*args: Any, **options: Any) -> Any:
+        raise gone
+
+    monkeypatch.setattr("prefect.concurrency._sync.release_concurrency_slots_with_lease", broken)
+    released_late = run(place.spec("one"), **place.on)
+    monkeypatch.setattr(SyncPrefectClient, "read_global_concurrency_limits", broken)
+    not_asked = run(place.spec("two"), **place.on)
+
+    for state, said in ((released_late, "given back some minutes late"), (not_asked, "left out of account")):
+        assert state.is_completed()
+        assert [line for line in lines(state, 2) if said in line and "the API is gone" in line]
+
+
+# ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_names_are_short_safe_and_apart() -> None:
+    deep = [source_limit(f"/mnt/{'deep/' * 30}{leaf}/") for leaf in ("a", "b")]
+    assert deep[0] != deep[1]
+    assert max(map(len, deep)) <= 90
+    assert source_limit("sftp://me:secret@nas.example.org/data/") == "stagegate-source-sftp-nas.example.org"
+    assert source_limit("/mnt/nas/Größe & Maß/") == "stagegate-source-file-mnt-nas-gr-e-ma"
+
+
+# ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_command_creates_changes_and_repeats_itself_without_effect(
+    place: Place, run_stagegate: Run, tmp_path: Path
+) -> None:
+    spec = tmp_path / "one.json"
+    spec.write_text(json.dumps(place.spec("one")))
+    gpu = node_limit(f"{place.node}-gpu")
+    env = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+
+    def limits(*words: str | Path) -> list[tuple[str, int, int | None]]:
+        result = run_stagegate("limits", *words, "--json", env=env)
+        assert result.returncode == 0, result.stderr
+        return [(one["name"], one["limit"], one["before"]) for one in json.loads(result.stdout)]
+
+    both = (spec, "--per-source", "4", "--per-node", "1", "--node", f"{place.node}-gpu")
+    for words in ((*both, "--dry-run"), both):
+        assert limits(*words) == [(gpu, 1, None), (place.source, 4, None)]
+    assert limits(*both) == [(gpu, 1, 1), (place.source, 4, 4)]
+    assert limits("--per-node", "2") == [(place.node, 2, None)]
+    told = run_stagegate("limits", spec, "--per-source", "2", env=env).stdout
+    assert told == f"   2  {place.source}  (was 4)\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no limit to set"),
+        (("--per-source", "1"), "belong together"),
+        (("s.yaml", "--per-node", "1"), "belong together"),
+        (("s.yaml", "--per-source", "1", "--node", "gpu-1"), "--node needs --per-node"),
+        (("--per-node", "-1"), "Must be >= 0"),
+        (("absent.yaml", "--per-source", "1"), "does not exist"),
+    ],
+)
+def test_a_command_that_would_set_less_than_was_meant_is_refused(
+    run_stagegate: Run, words: tuple[str, ...], said: str
+) -> None:
+    result = run_stagegate("limits", *words)
+    assert (result.returncode, said in result.stderr) == (2, True), result.stderr
+
+
+def test_an_api_that_does_not_answer_is_an_error_that_says_so(run_stagegate: Run) -> None:
+    result = run_stagegate("limits", "--per-node", "1", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert result.returncode == 3
+    assert "stagegate: Prefect's API can't be asked" in result.stderr
+    assert "PREFECT_API_URL" in result.stderr
+    assert "Traceback" not in result.stderr

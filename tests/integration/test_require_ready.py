@@ -1,0 +1,542 @@
+"""`require_ready` in real runs on a real Prefect server: what it lets through, what it holds, and what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prefect import State, flow
+from prefect.task_runners import ProcessPoolTaskRunner
+
+from prefect_stagegate import open_dataset
+from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import CorruptRecord, GateFailed
+from prefect_stagegate.filesystem import StagegateFileSystem
+from prefect_stagegate.model import Address, DecisionOutcome, Identity, Version
+from prefect_stagegate.operations import question
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.maintain import collect_garbage
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.tasks import arequire_ready, require_ready, stage_dataset
+from prefect_stagegate.testing.told import artifact
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import tests
+
+DAY = {"freshness": {"warn": "12h", "fail": "24h"}}
+
+
+class Place:
+    """One node with its catalog, and a source that tests change. Each has a dataset of its own name."""
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
+        self.nas = folder / "nas"
+        self.nas.mkdir()
+        self.production: list[Any] = ["digest", {"approval": {"count": 1}}]
+        self.gate: dict[str, Any] = {}
+
+    @property
+    def address(self) -> str:
+        return f"{self.dataset}@production"
+
+    def spec(self, **changes: Any) -> dict[str, Any]:
+        owners = dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org")
+        gates = {
+            "pilot": {"require": ["runbook"]},
+            "production": {"extends": "pilot", "require": self.production, **self.gate},
+        }
+        named = {"dataset": self.dataset, "owners": owners, "runbook": "https://wiki.example.org/"}
+        return {"stagegate": 1, **named, "sources": [{"url": str(self.nas)}], "gates": gates, **changes}
+
+    def node(self, who: str = "ada", **elsewhere: Path) -> Workspace:
+        return open_workspace(**{**self.on, **elsewhere}, identity=Identity(who, "declared"))
+
+    def stage(self, text: str | None = None, **changes: Any) -> Version:
+        if text is not None:
+            (self.nas / "data.csv").write_text(text)
+        return stage_dataset.fn(self.spec(**changes), **self.on)
+
+    def promote(self, text: str, **changes: Any) -> str:
+        """Deliver and bring to production, without Prefect; returns the digest."""
+        where, address = self.node(), Address(self.dataset, self.stage(text, **changes).digest)
+        for target in ("pilot", "production"):
+            if check(where, address, target).outcome is DecisionOutcome.WAITING:
+                approve(self.node("ines"), address, target)
+                check(where, address, target)
+            promote(where, address, target)
+        return address.digest
+
+    def page(self) -> str:
+        found: str = artifact(f"{self.dataset}-production-ready")["data"]
+        return found
+
+    def read(self) -> str:
+        with open_dataset(self.address, cache=self.on["cache"]) as opened:
+            return (opened.path / "data.csv").read_text()
+
+    def leases(self) -> list[str]:
+        return [lease.digest for lease in self.node().cache.leases.live()]
+
+    def records(self) -> set[Path]:
+        return {path for path in Path(self.on["catalog"]).rglob("*") if path.is_file()}
+
+    def train(self) -> State[Any]:
+        """The end of a flow with the task; its result is the version."""
+
+        @flow
+        def train() -> Version:
+            return require_ready(self.address, **self.on)
+
+        state: State[Any] = run(train, return_state=True)
+        return state
+
+
+@pytest.fixture
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name[5:]).strip("-")
+    return Place(tmp_path, name[-50:].strip("-"))
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Let checks be asked so much later."""
+    return lambda age: monkeypatch.setattr(question, "now", lambda: now() + age)
+
+
+def run(of: Any, *args: Any, **parameters: Any) -> Any:
+    return of(*args, **parameters)
+
+
+def failed(state: State[Any]) -> str:
+    """Why a run failed: what the error says, which is also in the run's message."""
+    with pytest.raises(GateFailed) as caught:
+        run(state.result)
+    assert state.is_failed()
+    assert caught.value.message.splitlines()[0] in (state.message or "")
+    return str(caught.value)
+
+
+def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.05)
+    return true()
+
+
+# ── what is given out ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_got_it(place: Place) -> None:
+    accepted = place.promote("first")
+    place.stage("newer and not accepted")
+    (place.nas / "data.csv").write_text("first")
+    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
+
+    @flow
+    def train() -> tuple[Version, Version]:
+        here = require_ready(place.address, **place.on)
+        there = require_ready.submit(place.address, **elsewhere)
+        return here, there.result()
+
+    here, there = train()
+
+    assert here.digest == there.digest == accepted
+    assert (there.path / "data.csv").read_text() == "first"
+    held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
+    assert held == {"production": accepted}
+    assert artifact(f"{place.dataset}-stage")["description"] == "5 B of 5 B, 1 of 1 objects"
+
+
+def test_an_attestation_of_another_version_makes_nothing_ready(place: Place) -> None:
+    accepted = place.promote("first")
+    (log,) = Path(place.on["catalog"]).glob(f"datasets/{place.dataset}/refs/production/*.json")
+    log.chmod(0o600)
+    log.write_text(log.read_text().replace(accepted, "sha256:" + "0" * 64, 1))
+
+    with pytest.raises(CorruptRecord):
+        run(place.train().result)
+
+
+def test_what_was_never_accepted_is_told_with_the_command_that_helps(place: Place) -> None:
+    place.stage("first")
+
+    assert f"stagegate check {place.dataset} --gate production" in failed(place.train())
+    assert f"No version of {place.dataset} was accepted for production" in place.page()
+
+
+# ── what is asked again ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_acceptance_that_expired_is_renewed_by_asking_what_is_cheap(
+    place: Place, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    place.production += [DAY, "rollback", "space"]
+    accepted = place.promote("first")
+    before = place.records()
+    later(timedelta(hours=13))
+
+    version: Version = run(place.train().result)
+
+    assert version.digest == accepted
+    page = place.page()
+    assert page.startswith("## ✅")
+    assert f"This run uses `{accepted}`, accepted 20" in page
+    assert "by ada (declared)" in page
+    assert "Asked again: `freshness`, `rollback`, `space`." in page
+    assert f"{place.address} is ready; the run uses {accepted}" in caplog.text
+    assert place.records() == before
+
+
+def test_what_was_approved_is_not_asked_for_again_under_a_newer_policy(place: Place) -> None:
+    accepted = place.promote("first")
+    place.production += [{"space": {"severity": "warning", "warn": 0.001, "fail": 0.001}}]
+    place.stage()
+    before = place.records()
+
+    assert run(place.train().result).digest == accepted
+    assert "`space`" in place.page()
+    assert place.records() == before
+
+
+def test_data_that_grew_old_is_refused_and_the_run_says_whose_turn_it_is(
+    place: Place, later: Callable[[timedelta], None]
+) -> None:
+    place.production.append(DAY)
+    place.promote("first")
+    later(timedelta(hours=30))
+
+    why = failed(place.train())
+
+    assert f"{place.address} is not ready" in why
+    assert "newest object is 30 h old  [data (team@example.org)]" in why
+    assert "Whose turn: data (team@example.org)" in why
+    assert "Ask for a new delivery" in why
+    page = place.page()
+    assert page.startswith("## ❌")
+    assert "- `freshness`: fail, newest object is 30 h old" in page
+    assert "**Whose turn:** data (team@example.org)" in page
+    assert place.leases() == []
+
+
+def test_the_age_of_a_table_needs_no_data_on_this_node(place: Place, later: Callable[[timedelta], None]) -> None:
+    pq.write_table(pa.table({"at": [now() - timedelta(hours=1)]}), place.nas / "days.parquet")
+    place.production.append(DAY)
+    contract = {"tables": {"days": {"files": "*.parquet", "time": "at"}}}
+    place.promote("first", contract=contract)
+    later(timedelta(hours=15))
+    place.on["cache"] = place.folder / "elsewhere"
+
+    run(place.train().result)
+
+    assert "- `freshness`: warn, table days is 16 h old" in place.page()
+
+
+def test_another_environment_is_compared_here_and_now(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.production.append("parity_python")
+    place.promote("first")
+    run(place.train().result)
+    other = tmp_path / "site" / "intruder-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: intruder\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(other.parent))
+
+    assert "intruder: 1.0 here, absent in pilot" in failed(place.train())
+
+
+def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: Place) -> None:
+    pq.write_table(pa.table({"day": [1, 2]}), place.nas / "days.parquet")
+    place.production.append("schema")
+    tables = {"days": {"files": "*.parquet", "columns": {"day": "int"}}}
+    accepted = place.promote("first", contract={"tables": tables})
+    run(place.train().result)
+    place.stage(contract={"tables": tables, "files": [{"match": "*.parquet", "probes": ["parquet"]}]})
+
+    why = failed(place.train())
+    assert "schema          no answer that holds: another contract" in why
+    assert f"What to do: stagegate check {place.dataset}@{accepted} --gate production" in why
+
+    check(place.node(), Address(place.dataset, accepted), "production")
+    assert run(place.train().result).digest == accepted
+
+
+def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(place: Place) -> None:
+    place.gate = {"on_withdrawal": "fall_back"}
+    place.promote("first")
+    accepted = place.promote("second")
+    place.production += [{"space": {"warn": 0.00001, "fail": 0.00001}}]
+    place.stage()
+
+    why = failed(place.train())
+
+    assert f"{place.address} can't be used on this node" in why
+    assert "Run it again, here or on another node." in why
+    assert "stagegate gc" in why
+    assert why.count("sha256:") == 1
+    assert accepted in why
+
+
+# ── what happens to a version that does not hold any more ───────────────────────────────────────────────────────
+
+
+def test_a_run_falls_back_where_the_gate_says_so_and_reads_what_it_was_given(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.gate = {"on_withdrawal": "fall_back"}
+    older = place.promote("first")
+    newer = place.promote("second")
+    place.stage(runbook=None)
+    before = place.records()
+
+    @require_ready(place.address, **place.on)
+    @flow
+    def train() -> tuple[str, str]:
+        files = StagegateFileSystem(cache=place.on["cache"])
+        return place.read(), files.cat_file(f"stagegate://{place.address}/data.csv").decode()
+
+    assert train() == ("first", "first")
+    assert run(place.train().result).digest == older
+    page = place.page()
+    assert page.startswith("## ⚠️")
+    assert f"This run uses `{older}`" in page
+    assert f"Not used: `{newer}`" in page
+    assert "- `runbook`: fail, no runbook is named" in page
+    assert "**Whose turn:** governance (team@example.org)" in page
+    (line,) = {one.getMessage() for one in caplog.records if "fell back" in one.getMessage()}
+    assert "does not pass runbook" in line
+    assert place.records() == before
+    assert place.node().cache.refs.get(place.dataset, "production") == newer
+    assert soon(lambda: place.read() == "second")
+
+
+def test_a_run_is_held_where_the_gate_says_nothing(place: Place) -> None:
+    older = place.promote("first")
+    place.promote("second")
+    place.stage(runbook=None)
+
+    why = failed(place.train())
+
+    assert "fail          runbook" in why
+    assert older not in why
+
+
+def test_no_run_falls_back_to_what_a_rollback_took_back(place: Place) -> None:
+    place.gate = {"on_withdrawal": "fall_back"}
+    first = place.promote("first")
+    place.promote("second")
+    rollback(place.node(), Address(place.dataset, "production"), reason="March looks wrong")
+    place.promote("third")
+    place.stage(runbook=None)
+
+    assert run(place.train().result).digest == first
+
+
+def test_nothing_left_to_fall_back_to_names_all_that_was_looked_at(place: Place) -> None:
+    place.gate = {"on_withdrawal": "fall_back"}
+    older = place.promote("first")
+    place.stage("first", runbook=None)
+    newer = place.promote("second")
+    place.stage("second", runbook=None)
+
+    why = failed(place.train())
+
+    assert f"{place.address} is not ready, and nothing is left to fall back to" in why
+    assert older in why
+    assert newer in why
+
+
+def test_a_version_that_the_gate_below_took_back_is_not_ready(place: Place) -> None:
+    place.promote("first")
+    place.promote("second")
+    rollback(place.node(), Address(place.dataset, "pilot"), reason="March looks wrong")
+
+    assert "fail          digest" in failed(place.train())
+
+
+# ── how long it stays ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def another_takes_its_place(place: Place, digest: str) -> None:
+    """Let every ref leave a version, and collect what nothing needs."""
+    assert place.promote("second") != digest
+    collect_garbage(place.node())
+
+
+def ask(place: Place) -> Version:
+    return require_ready(place.address, **place.on)
+
+
+def submit(place: Place) -> Version:
+    version: Version = require_ready.submit(place.address, **place.on).result()
+    return version
+
+
+@pytest.mark.parametrize("way", [ask, submit])
+def test_a_collection_takes_nothing_from_a_run_and_everything_after_it(
+    place: Place, way: Callable[[Place], Version]
+) -> None:
+    digest = place.promote("first")
+
+    @flow
+    def train() -> str:
+        data = way(place)
+        way(place)
+        another_takes_its_place(place, digest)
+        assert place.read() == "first"
+        return (data.path / "data.csv").read_text()
+
+    assert train() == "first"
+    assert soon(lambda: place.leases() == [])
+    assert place.read() == "second"
+    assert collect_garbage(place.node()).versions == (f"{place.dataset}@{digest}",)
+
+
+def test_a_run_that_fails_and_is_repeated_leaves_no_lease(place: Place) -> None:
+    digest = place.promote("first")
+    held = []
+
+    @flow(retries=1)
+    def train() -> None:
+        require_ready(place.address, **place.on)
+        held.append(place.leases())
+        raise ValueError("the training diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        train()
+    assert held == [[digest]] * 2
+    assert soon(lambda: place.leases() == [])
+
+
+def test_a_guarded_function_keeps_its_version_exactly_as_long_as_it_runs(place: Place) -> None:
+    digest = place.promote("first")
+
+    @flow
+    @require_ready(place.address, **place.on)
+    def train() -> str:
+        another_takes_its_place(place, digest)
+        return place.read()
+
+    assert train() == "first"
+    assert place.leases() == []
+
+
+def test_a_worker_of_a_run_keeps_the_version_until_the_run_ends(place: Place) -> None:
+    digest = place.promote("first")
+
+    workers: Any = ProcessPoolTaskRunner(max_workers=1)
+
+    @flow(task_runner=workers)
+    def train() -> list[str]:
+        require_ready.submit(place.address, **place.on).result()
+        return place.leases()
+
+    assert train() == [digest]
+    assert soon(lambda: place.leases() == [])
+
+
+# ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place) -> None:
+    guard = require_ready(place.address, **place.on)
+    ran = []
+
+    def train(epochs: int) -> int:
+        ran.append(epochs)
+        return epochs
+
+    place.stage("first")
+    for gated in (guard(flow(train)), flow(guard(train))):
+        with pytest.raises(GateFailed, match="accepted for production"):
+            gated(3)
+    assert not ran
+
+    place.promote("first")
+    assert guard(flow(train))(3) == 3
+
+
+def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: Place) -> None:
+    ticks = []
+
+    @require_ready(place.address, **place.on)
+    @flow
+    async def train(epochs: int) -> tuple[int, str]:
+        ticks.append("train")
+        return epochs, place.read()
+
+    async def both() -> Any:
+        async def tick() -> None:
+            while "train" not in ticks:
+                ticks.append("tick")
+                await asyncio.sleep(0.01)
+
+        return (await asyncio.gather(train(3), tick()))[0]
+
+    place.stage("first")
+    with pytest.raises(GateFailed):
+        asyncio.run(train(3))
+
+    place.promote("first")
+    assert asyncio.run(both()) == (3, "first")
+    assert ticks.count("tick") > 3
+    assert place.leases() == []
+
+
+def test_one_line_over_flows_that_yield_gates_them(place: Place) -> None:
+    @require_ready(place.address, **place.on)
+    @flow
+    def epochs() -> Iterator[list[str]]:
+        yield place.leases()
+
+    @flow
+    @require_ready(place.address, **place.on)
+    async def asynchronous() -> AsyncIterator[list[str]]:
+        yield place.leases()
+
+    async def collected() -> list[Any]:
+        return [one async for one in asynchronous()]
+
+    place.stage("first")
+    with pytest.raises(GateFailed):
+        list(epochs())
+    with pytest.raises(GateFailed):
+        asyncio.run(collected())
+
+    digest = place.promote("first")
+    assert list(epochs()) == [[digest]]
+    assert asyncio.run(collected()) == [[digest]]
+    assert place.leases() == []
+
+
+def test_blocks_name_where_the_guard_and_the_twin_look(place: Place) -> None:
+    digest = place.promote("first")
+    on: dict[str, Any] = {
+        "cache": StagegateCache(path=place.on["cache"]),
+        "catalog": StagegateCatalog(url=str(place.on["catalog"])),
+    }
+
+    @require_ready(place.address, **on)
+    @flow
+    async def train() -> tuple[str, str]:
+        data: Any = await arequire_ready(place.address, **on)
+        return data.digest, place.read()
+
+    assert asyncio.run(train()) == (digest, "first")
+    assert soon(lambda: place.leases() == [])

@@ -1,0 +1,412 @@
+"""What runs tell a real Prefect server: events, assets, artifacts, and how many calls that takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect import flow
+from prefect.assets import materialize
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_stagegate.flows import pilot_to_production, stage, sweep
+from prefect_stagegate.model import Address, Decision, Identity, Version
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.tasks import check_readiness, progress, stage_dataset, telling
+from prefect_stagegate.testing.calls import Call, CallCounter
+from prefect_stagegate.testing.proxy import FaultProxy
+from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.testing.told import artifact, artifacts_of, events_about, task_runs_of
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+EVENTS = (Path(__file__).parents[2] / "docs/events.md").read_text()
+GATES = {
+    "pilot": {"require": ["runbook"]},
+    "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 1}}]},
+}
+
+
+class Place:
+    """One node with its catalog, and a folder as the source. Each test has a dataset of its own name."""
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        self.dataset = dataset
+        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
+        self.nas = folder / "nas"
+        self.nas.mkdir()
+        self.deliver("first")
+
+    def deliver(self, text: str) -> None:
+        (self.nas / "data.csv").write_text(text)
+        (self.nas / "more.csv").write_text("more")
+
+    def spec(self, **changes: Any) -> dict[str, Any]:
+        owners = dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org")
+        sources = [{"url": str(self.nas)}]
+        named = {"dataset": self.dataset, "owners": owners, "runbook": "https://wiki.example.org/"}
+        return {"stagegate": 1, **named, "sources": sources, "gates": GATES, **changes}
+
+    def approve(self) -> None:
+        where = open_workspace(**self.on, identity=Identity("ines", "declared"))
+        approve(where, Address(self.dataset), "production")
+
+    def events(self, count: int) -> list[dict[str, Any]]:
+        return events_about(f"stagegate.dataset.{self.dataset}", count)
+
+
+@pytest.fixture
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name[5:].lower()).strip("-")
+    return Place(tmp_path, name[-60:].strip("-"))
+
+
+def run(of: Any, *args: Any, **parameters: Any) -> Any:
+    return of(*args, **parameters)
+
+
+def related(event: dict[str, Any]) -> dict[str, str]:
+    """Role → id of what an event relates; roles that Prefect gives more than once are tags."""
+    return {one["prefect.resource.role"]: one["prefect.resource.id"] for one in event["related"]}
+
+
+# ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_events_tell_each_step_once_and_lead_to_their_run_and_version(place: Place) -> None:
+    asked: Decision = run(pilot_to_production, place.spec(), **place.on)
+    place.approve()
+    decided: Decision = run(pilot_to_production, place.spec(), **place.on)
+
+    told = place.events(6)
+    assert [one["event"].removeprefix("stagegate.") for one in told] == [
+        *("version.staged", "gate.passed", "ref.moved"),  # and production's gate waits, which is neither
+        *("gate.passed", "gate.passed", "ref.moved"),
+    ]
+    assert asked.digest == decided.digest
+    staged, last = told[0]["payload"], told[-1]
+    assert staged["version"] == f"{place.dataset}@{decided.digest}"
+    assert (staged["files"], staged["bytes"], staged["bytes_fetched"]) == (2, 9, 9)
+    assert last["payload"] == {
+        "version": staged["version"],
+        "dataset": place.dataset,
+        "digest": decided.digest,
+        "target": "production",
+        "previous": "",
+    }
+    assert last["resource"]["stagegate.target"] == "production"
+    for one in told:
+        assert {"flow-run", "task-run", "flow", "tag"} <= related(one).keys()
+        assert related(one)["asset"] == f"stagegate://{place.dataset}@{decided.digest.replace(':', '-')}"
+
+
+def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: Place) -> None:
+    spec = place.spec(gates={"pilot": GATES["pilot"]})
+    first: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
+    place.deliver("second")
+    run(pilot_to_production, spec, targets=["pilot"], **place.on)
+
+    moved = [one for one in place.events(6) if one["event"] == telling.REF_MOVED][-1]
+
+    assert moved["payload"]["previous"] == first.digest
+    assert related(moved)["stagegate-previous"].endswith(first.digest.replace(":", "-"))
+
+
+def test_the_event_of_a_gate_of_all_checks_is_small_and_begins_with_what_decided(place: Place) -> None:
+    gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": sorted(CHECKS)}}
+    owners = {"data": "x" * 2000, "governance": "y" * 2000}
+    version = stage(place.spec(gates=gates, license="CC-BY-NC-4.0", owners=owners), **place.on)
+
+    run(flow(check_readiness.fn), version.address, "production", **place.on)
+
+    event = place.events(2)[-1]
+    payload = event["payload"]
+    assert event["event"] == telling.GATE_FAILED
+    assert (payload["outcome"], len(payload["checks"])) == ("refused", len(CHECKS))
+    assert len(CHECKS) >= 40
+    assert "license" in payload["reason"]
+    assert next(iter(payload["checks"].values())) == "fail"
+    assert len(json.dumps(payload)) < 4000
+
+
+def examples() -> dict[str, set[str]]:
+    """The keys of each event's example in the docs."""
+    found = {}
+    for names, text in re.findall(r"^(`stagegate\.[^\n]*)\n```json\n(.*?)```", EVENTS, re.MULTILINE | re.DOTALL):
+        found |= {name: set(json.loads(text)) for name in re.findall(r"stagegate[\w.]+", names)}
+    return found
+
+
+def test_payloads_have_the_keys_that_the_docs_show(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
+    run(pilot_to_production, place.spec(), **place.on)
+    with pytest.raises(Exception, match="refused"):
+        pilot_to_production(place.spec(runbook=None), **place.on)
+
+    full = events_about(f"stagegate.cache.{os.uname().nodename}{place.on['cache']}", 1)
+    shown = {one["event"]: set(one["payload"]) for one in [*place.events(4), *full]}
+
+    assert shown == examples()
+    assert shown.keys() == {getattr(telling, name) for name in dir(telling) if name.isupper()}
+
+
+def test_a_cache_that_is_nearly_full_is_told_once_a_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
+
+    @flow
+    def twice_and_sweep() -> None:
+        stage_dataset(place.spec(), **place.on)
+        stage_dataset.submit(place.spec(), **place.on).wait()
+        sweep.fn(**place.on)
+
+    twice_and_sweep()
+    resource = f"stagegate.cache.{os.uname().nodename}{place.on['cache']}"
+    (event,) = events_about(resource)
+    payload = event["payload"]
+    assert payload["cache"] == str(place.on["cache"])
+    assert payload["used"] + payload["free"] == payload["size"]
+    assert payload["share"] == pytest.approx(payload["used"] / payload["size"], abs=1e-4)
+    assert event["resource"]["stagegate.node"] == payload["node"] == os.uname().nodename
+
+    sweep(**place.on)
+    assert len(events_about(resource)) == 2
+
+    monkeypatch.setenv("STAGEGATE_FREE_WARNING", "0%")
+    monkeypatch.setenv("STAGEGATE_FREE_FLOOR", "0%")
+    sweep(**place.on)
+    assert len(events_about(resource)) == 2
+
+
+def test_a_cache_is_told_to_be_nearly_full_when_that_is_why_staging_failed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
+
+    with pytest.raises(Exception, match="no objects"):
+        stage(place.spec(sources=[{"url": str(place.nas), "include": ["*.none"]}]), **place.on)
+
+    assert len(events_about(f"stagegate.cache.{os.uname().nodename}{place.on['cache']}", 1)) == 1
+
+
+# ── assets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def key_of(version: Version) -> str:
+    return f"stagegate://{version.dataset}@{version.digest.replace(':', '-')}"
+
+
+def test_a_new_version_is_an_asset_with_its_sources_upstream(place: Place) -> None:
+    other = place.nas.parent / "other files"
+    other.mkdir()
+    (other / "last.csv").write_text("last")
+    sources = [{"url": str(place.nas)}, {"url": f"{other.as_uri()}/", "into": "other/"}]
+
+    version = stage(place.spec(sources=sources), **place.on)
+
+    (made,) = events_about(key_of(version), 1)
+    upstream = {f"file://{place.nas}", f"file://{place.nas.parent}/other-files/"}
+    assert made["event"] == "prefect.asset.materialization.succeeded"
+    assert {
+        one["prefect.resource.id"] for one in made["related"] if one["prefect.resource.role"] == "asset"
+    } == upstream
+    assert {"flow-run", "task-run"} <= related(made).keys()
+    assert related(made)["asset-materialized-by"] == "prefect-stagegate"
+    assert made["payload"] == {
+        "digest": version.digest,
+        "files": 3,
+        "bytes": 13,
+        "fetched": 13,
+        "path": str(version.path),
+    }
+    assert made["resource"]["prefect.resource.name"] == f"{place.dataset} {version.digest[:19]}"
+    assert "team@example.org" in made["resource"]["prefect.asset.owners"]
+    for source in upstream:
+        assert [one["event"] for one in events_about(source, 1)] == ["prefect.asset.referenced"]
+
+
+def test_a_staging_that_finds_nothing_new_materializes_nothing(place: Place) -> None:
+    version = stage(place.spec(), **place.on)
+    again = stage(place.spec(), **place.on)
+    brought = stage(version.address, **place.on)
+
+    assert (again.digest, brought.digest) == (version.digest, version.digest)
+    assert len(events_about(key_of(version))) == 1
+    assert len(events_about(f"file://{place.nas}")) == 1
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_is_made_of_a_version_has_it_upstream(place: Place, new: bool) -> None:
+    if not new:
+        stage_dataset.fn(place.spec(), **place.on)
+    model = f"s3://models/{place.dataset}"
+
+    @materialize(model)
+    def train(version: Version) -> str:
+        return version.digest
+
+    @flow
+    def nightly() -> None:
+        train(stage_dataset(place.spec(), **place.on))
+
+    nightly()
+
+    (made,) = events_about(model, 1)
+    head = stage_dataset.fn(place.spec(), **place.on)
+    assert made["event"] == "prefect.asset.materialization.succeeded"
+    assert related(made)["asset"] == key_of(head)
+
+
+# ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_run_shows_a_summary_the_report_and_the_table_of_checks(place: Place) -> None:
+    run(pilot_to_production, place.spec(), **place.on)
+
+    summary, report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("summary", "gate", "checks"))
+    assert "waits for approval to go to production" in summary["data"].splitlines()[0]
+    assert f"`stagegate approve {place.dataset} --to production`" in summary["data"]
+    assert "waits for approval to go to production" in report["data"]
+    assert '"check": "approval"' in checks["data"]
+    assert summary["task_run_id"]
+    assert {one["key"].rpartition("-")[2] for one in artifacts_of(summary["flow_run_id"])} == {
+        *("stage", "summary", "gate", "checks")
+    }
+
+
+def test_the_run_links_to_the_html_report_when_there_is_a_place_for_it(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
+    run(pilot_to_production, place.spec(), **place.on)
+
+    (page,) = (tmp_path / "reports").glob(f"{place.dataset}/production/*.html")
+    assert "waits for approval" in page.read_text()
+    link, summary = (artifact(f"{place.dataset}-production-{what}")["data"] for what in ("report", "summary"))
+    assert f"({page.as_uri()})" in link
+    assert f"({page.as_uri()})" in summary
+
+    monkeypatch.setenv("STAGEGATE_REPORTS_URL", "https://ci.example.org/reports/")
+    run(pilot_to_production, version=f"{place.dataset}@sha256:{page.stem}", **place.on)
+    address = f"https://ci.example.org/reports/{place.dataset}/production/{page.name}"
+    assert f"({address})" in artifact(f"{place.dataset}-production-report")["data"]
+
+
+def test_a_report_that_can_not_be_kept_fails_no_check(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "reports").write_text("not a folder")
+    monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
+
+    decided: Decision = run(pilot_to_production, place.spec(), **place.on)
+
+    assert decided.target == "production"
+    assert "Could not keep the HTML report" in caplog.text
+    assert "Whole report" not in artifact(f"{place.dataset}-production-summary")["data"]
+
+
+def test_an_api_that_fails_fails_no_staging(place: Place, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def broken(*args: Any, **options: Any) -> None:
+        raise httpx.ConnectError("the API is gone")
+
+    monkeypatch.setattr("prefect.artifacts.Artifact.create", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks.progress.ProgressArtifact.create", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks.telling.emit_event", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks.lineage.Asset", broken)
+
+    decided = pilot_to_production(place.spec(), **place.on)
+
+    assert isinstance(decided, Decision)
+    assert open_workspace(**place.on).cache.refs.of(place.dataset)["pilot"] == decided.digest
+    for what in ("Progress is no longer shown", "store the artifact", "emit stagegate", "as an asset"):
+        assert re.search(f"{what}.*the API is gone", caplog.text)
+
+
+# ── progress, and how much the API is asked ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def slow(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A server that takes a while for each answer, asked by two threads."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    monkeypatch.setenv("STAGEGATE_OBJECTS_IN_FLIGHT", "2")
+    with FaultProxy(seaweedfs.endpoint_url, delay=0.5) as proxy:
+        yield proxy
+
+
+def test_progress_costs_one_call_every_two_seconds_and_none_when_nothing_moves(
+    place: Place, seaweedfs: SeaweedFS, slow: FaultProxy
+) -> None:
+    bucket = seaweedfs.bucket("telling-progress")
+    seaweedfs.client().pipe({f"{bucket}/{number:02}.bin": bytes(50_000) for number in range(18)})
+    spec = place.spec(sources=[{"url": bucket, "options": {"endpoint_url": slow.url}}])
+
+    with CallCounter(PREFECT_API_URL.value()) as counter:
+        with temporary_settings({PREFECT_API_URL: counter.url}):
+            begun = time.monotonic()
+            stage(spec, **place.on)
+            lasted = time.monotonic() - begun
+            shown = [call for call in counter.calls if "/artifacts/" in call.path]
+            last = artifact(f"{place.dataset}-stage")
+            counter.calls.clear()
+            stage(spec, **place.on)
+        again = [call for call in counter.calls if "/artifacts/" in call.path]
+
+    assert progress.INTERVAL == 2.0
+    assert lasted > 4.5
+    assert 3 <= len(shown) <= 1 + lasted / 2
+    gaps = [later.at - earlier.at for earlier, later in pairwise(shown)]
+    assert min(gaps[:-1]) > 1.9  # the last one comes with the end
+    assert (float(last["data"]), last["description"]) == (100.0, "900.0 kB of 900.0 kB, 18 of 18 objects")
+    assert last["task_run_id"]
+    assert not again
+
+
+STAGE = """
+import sys
+from prefect_stagegate.flows import stage
+state = stage({"stagegate": 1, "dataset": sys.argv[1], "sources": [{"url": sys.argv[2]}]}, return_state=True)
+assert state.is_completed(), state
+print(state.state_details.flow_run_id)
+"""
+
+
+def counted(files: int, folder: Path) -> tuple[str, list[Call]]:
+    """Stage so many files in a process of its own; returns the flow run, and the calls of the whole process."""
+    source = folder / f"source-{files}"
+    source.mkdir()
+    for number in range(files):
+        (source / f"{number:04}.bin").write_bytes(number.to_bytes(2))
+    places = {f"STAGEGATE_{name.upper()}": str(folder / f"{name}-{files}") for name in ("cache", "catalog")}
+    command = [sys.executable, "-c", STAGE, f"counted-{files}", str(source)]
+    with CallCounter(PREFECT_API_URL.value()) as counter:
+        environment = {**os.environ, **places, "PREFECT_API_URL": counter.url}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stderr
+        # What was refused for a moment, for the server was busy, is asked again by Prefect.
+        return done.stdout.split()[-1], [call for call in counter.calls if call.status < 400]
+
+
+def test_calls_and_task_runs_do_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        few, many = pool.map(lambda files: counted(files, tmp_path), (10, 2000))
+
+    assert len(task_runs_of(few[0])) == len(task_runs_of(many[0])) == 1
+    timed = ("/artifacts/", "/logs/")  # what is sent at intervals, and so more often in a longer run
+    steady = [Counter(str(call) for call in calls if not call.path.endswith(timed)) for _, calls in (few, many)]
+    assert steady[0] == steady[1]
+    assert len(many[1]) <= len(few[1]) + 4

@@ -1,0 +1,185 @@
+"""The files of `deployments/` that need no server: the Kubernetes template and the systemd unit."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from prefect.workers.base import BaseJobConfiguration
+
+from prefect_stagegate.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = ROOT / "deployments"
+TEMPLATE: dict[str, Any] = json.loads((DEPLOYMENTS / "kubernetes/base-job-template.json").read_text())
+GPU_NODE = {
+    "gpus": 2,
+    "runtime_class_name": "nvidia",
+    "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+    "tolerations": [{"key": "gpu-only", "operator": "Exists", "effect": "NoSchedule"}],
+    "cache_volume": {"name": "cache", "hostPath": {"path": "/mnt/cache", "type": "Directory"}},
+    "cache_path": "/mnt/cache",
+    "user": 2000,
+    "env": {"STAGEGATE_CATALOG": "s3://lake/stagegate"},
+    "env_from": [{"secretRef": {"name": "stagegate"}}],
+    "command": "prefect flow-run execute",
+    "cpu_limit": "4",
+}
+
+
+# ── Kubernetes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Job(BaseJobConfiguration):
+    """What Prefect's Kubernetes worker fills in, without its cluster."""
+
+    job_manifest: dict[str, Any]
+
+
+def rendered(**variables: Any) -> dict[str, Any]:
+    """The job that a worker would create, without what only a run adds."""
+    job = asyncio.run(Job.from_template_and_values(TEMPLATE, variables, client=object()))  # type: ignore[arg-type]
+    manifest = copy.deepcopy(job.job_manifest)
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": name, "value": value} for name, value in job.env.items()] + container["env"]
+    if "args" in container:
+        container["args"] = container["args"].split()
+    # Prefect's worker refuses a template without these two in the pod, where Kubernetes knows no such fields.
+    pod = manifest["spec"]["template"]["spec"]
+    assert (pod.pop("parallelism"), pod.pop("completions")) == (1, 1)
+    return manifest
+
+
+def pod_of(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    pod = manifest["spec"]["template"]["spec"]
+    return pod, pod["containers"][0]
+
+
+def validate(manifest: dict[str, Any]) -> None:
+    """Ask the schemas of Kubernetes' API, which know every field."""
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("variables", [{}, GPU_NODE], ids=["defaults", "gpu-node"])
+def test_the_rendered_job_keeps_the_schemas_of_kubernetes(variables: dict[str, Any]) -> None:
+    validate(rendered(**variables))
+
+
+def test_a_misspelled_field_is_refused() -> None:
+    manifest = rendered()
+    pod_of(manifest)[0]["nodeSelektor"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="nodeSelektor"):
+        validate(manifest)
+
+
+def test_a_gpu_node_gets_what_it_was_given() -> None:
+    pod, container = pod_of(rendered(**GPU_NODE))
+
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert pod["nodeSelector"] == GPU_NODE["node_selector"]
+    assert pod["tolerations"] == GPU_NODE["tolerations"]
+    assert GPU_NODE["cache_volume"] in pod["volumes"]
+    assert {"name": "cache", "mountPath": "/mnt/cache"} in container["volumeMounts"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert (env["STAGEGATE_CACHE"], env["STAGEGATE_CATALOG"]) == ("/mnt/cache", "s3://lake/stagegate")
+    assert env["PREFECT_HOME"] == "/tmp/prefect"
+
+
+def test_without_values_no_gpu_is_asked_for_and_the_cache_is_a_claim() -> None:
+    pod, container = pod_of(rendered())
+
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    assert pod["volumes"][0] == {"name": "cache", "persistentVolumeClaim": {"claimName": "stagegate-cache"}}
+
+
+def test_a_pod_says_which_node_it_is_on() -> None:
+    _, container = pod_of(rendered())
+    field = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert {"name": "STAGEGATE_NODE", "valueFrom": field} in container["env"]
+
+
+def test_pods_keep_the_restricted_security_standard() -> None:
+    pod, container = pod_of(rendered())
+
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
+
+
+def test_each_variable_is_used_and_each_placeholder_is_a_variable() -> None:
+    used = set(re.findall(r"{{ (\w+) }}", json.dumps(TEMPLATE["job_configuration"])))
+    assert used == set(TEMPLATE["variables"]["properties"])
+
+
+def test_the_cache_of_a_node_keeps_the_schemas_and_is_what_jobs_claim() -> None:
+    objects = list(yaml.safe_load_all((DEPLOYMENTS / "kubernetes/cache.yaml").read_text()))
+    for one in objects:
+        validate(one)
+    by_kind = {one["kind"]: one for one in objects}
+
+    claim = pod_of(rendered())[0]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert by_kind["PersistentVolumeClaim"]["metadata"]["name"] == claim
+    assert by_kind["PersistentVolumeClaim"]["spec"]["volumeName"] == by_kind["PersistentVolume"]["metadata"]["name"]
+
+
+# ── systemd ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit with the commands of this environment, which systemd looks for."""
+    text = (DEPLOYMENTS / "systemd/stagegate-worker@.service").read_text()
+    unit = tmp_path / "stagegate-worker@.service"
+    unit.write_text(text.replace("/opt/stagegate/bin", str(Path(sys.executable).parent)))
+    return unit
+
+
+def systemd_analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.system
+def test_systemd_finds_no_fault_with_the_unit_and_finds_a_planted_one(unit: Path) -> None:
+    verified = systemd_analyze("verify", unit)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+    unit.write_text(unit.read_text().replace("KillMode=mixed", "KillMode=gently"))
+    assert "Failed to parse" in systemd_analyze("verify", unit).stderr
+
+
+@pytest.mark.system
+def test_the_unit_exposes_little(unit: Path) -> None:
+    judged = systemd_analyze("security", "--offline=true", "--threshold=25", "--no-pager", unit)
+    assert judged.returncode == 0, judged.stdout[-200:]
+
+
+def test_the_environment_of_workers_has_only_settings_that_exist() -> None:
+    lines = (DEPLOYMENTS / "systemd/worker.env").read_text().splitlines()
+    given = dict(line.lstrip("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
+    assert Settings.from_environment(given).catalog == "s3://lake/stagegate"

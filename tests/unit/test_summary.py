@@ -1,0 +1,95 @@
+"""The decision on one screen."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome
+from prefect_stagegate.report import Report, build_report, to_summary
+from prefect_stagegate.testing.questions import DIGEST, a_spec
+
+WAITS = Evidence(
+    "approval",
+    Outcome.INCONCLUSIVE,
+    "0 of 1 approval",
+    "governance",
+    findings=(Finding("approval", "waits", "stagegate approve nycflights --to production", Outcome.INCONCLUSIVE),),
+    awaiting=("infra",),
+)
+
+
+def a_report(outcome: DecisionOutcome, *checks: Evidence, runbook: str = "https://wiki.example.org/nyc") -> Report:
+    decision = Decision(
+        "nycflights", DIGEST, "production", outcome, checks, "sha256:p", "sha256:e", "2026-03-01T03:00:00.000000Z"
+    )
+    return build_report(decision, a_spec(runbook=runbook))
+
+
+def failing(number: int, fix: str = "Mend it.") -> Evidence:
+    findings = tuple(Finding(f"file-{each}", "is broken " * 40, f"{fix} {number} {each}") for each in range(9))
+    return Evidence(f"check_{number:02}_with_a_long_name", Outcome.FAIL, "broken " * 60, "data", findings=findings)
+
+
+def test_it_says_the_decision_whose_turn_it_is_and_what_to_do_in_that_order() -> None:
+    written = to_summary(a_report(DecisionOutcome.WAITING, WAITS))
+
+    parts = (
+        "## ⏳ nycflights waits for approval to go to production",
+        "All that is missing is an approval. 0 of 1 checks are fine.",
+        "- **approval**: 0 of 1 approval",
+        "**Whose turn:** infra (platform@example.org, oncall@example.org)",
+        "1. `stagegate approve nycflights --to production`",
+        f"2. `stagegate check nycflights@{DIGEST} --gate production`",
+        "[Runbook](https://wiki.example.org/nyc)",
+    )
+    assert [written.count(part) for part in parts] == [1] * len(parts)
+    assert sorted(parts, key=written.index) == list(parts)
+
+
+@pytest.mark.parametrize("outcome", DecisionOutcome)
+@pytest.mark.parametrize("checks", [1, 40])
+def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionOutcome, checks: int) -> None:
+    report = a_report(outcome, *map(failing, range(checks)))
+
+    lines = [line for line in to_summary(report, page="https://ci.example.org/r.html").splitlines() if line]
+
+    assert len(lines) <= 15
+    assert all(len(line) < 250 for line in lines)
+    if outcome is DecisionOutcome.REFUSED:
+        assert lines[-5:-3] == [
+            "4. Stage the mended data with `stagegate stage SPEC`.",
+            "5. `stagegate check nycflights@latest --gate production`",
+        ]
+
+
+def test_the_first_file_is_named_with_how_many_more_there_are() -> None:
+    written = to_summary(a_report(DecisionOutcome.REFUSED, failing(1)))
+
+    assert re.search(r"- \*\*check_01_with_a_long_name\*\*: broken .* \(`file-0` and 8 more\)", written)
+
+
+def test_a_command_is_never_cut() -> None:
+    fix = f"stagegate promote {'x' * 300} --to pilot"
+    digest = Evidence("digest", Outcome.FAIL, "not accepted", "data", findings=(Finding("version", "no", fix),))
+
+    assert f"`{fix}`" in to_summary(a_report(DecisionOutcome.REFUSED, digest))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<img src=x>", "[x](javascript:alert(1))", "![p](http://evil.example/p.png)", "two\nlines\n# three", "\x1b[2J"],
+)
+def test_nothing_that_data_name_acts_on_it(name: str) -> None:
+    hostile = Evidence("schema", Outcome.FAIL, name, "data", findings=(Finding(name, name, name),))
+    plain = Evidence("schema", Outcome.FAIL, "x", "data", findings=(Finding("x", "x", "x"),))
+
+    written = to_summary(
+        a_report(DecisionOutcome.REFUSED, hostile, runbook=name if name.isprintable() else "x"), page=name
+    )
+
+    outside = re.sub(r"`[^`]*`", "", written)  # code spans show what they hold
+    assert not re.search(r"(?<!\\)<\w|(?<!\\)!\[|(?<!\\)\]\(|\x1b", outside)
+    expected = to_summary(a_report(DecisionOutcome.REFUSED, plain, runbook="x"), page="x")
+    assert written.count("\n") == expected.count("\n")
