@@ -6,7 +6,20 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
+
+
+class Durability(StrEnum):
+    """When what a cache holds survives a power cut."""
+
+    FULL = "full"
+    """Each blob before it can be seen, and each version before it appears."""
+    BATCH = "batch"
+    """Each version before it appears; blobs of a staging that did not end may be fetched again."""
+    NONE = "none"
+    """Never: for volumes that don't outlive the machine anyway. After a power cut, the cache is to be thrown away."""
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

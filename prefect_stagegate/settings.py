@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.units import parse_size
 
@@ -88,6 +89,13 @@ def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
     return lambda text: _size(low, high)(text) if text else None
 
 
+def _durability(text: str) -> Durability:
+    try:
+        return Durability(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of {', '.join(Durability)}") from None
+
+
 def _folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
@@ -141,6 +149,13 @@ SETTINGS = (
         "1MiB to 1TiB, at least one part",
         "Bytes that all parts in flight may hold together.",
         _size("1MiB", "1TiB"),
+    ),
+    Setting(
+        "durability",
+        "batch",
+        "full, batch or none",
+        "When what is staged survives a power cut: each blob, each version, or never.",
+        _durability,
     ),
     Setting(
         "max_size",
@@ -217,6 +232,7 @@ class Settings:
     """Bytes."""
     memory: int
     """Bytes; at least `part_size`."""
+    durability: Durability
     max_size: int | None
     """Bytes; None for no limit but the volume's."""
     free_floor: float

@@ -10,6 +10,7 @@ from prefect_stagegate.cache.layout import Layout
 from prefect_stagegate.cache.leases import Leases
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.views import Views
+from prefect_stagegate.durable import Durability
 
 if TYPE_CHECKING:
     from prefect_stagegate.cache.blobs import Blobs
@@ -24,20 +25,26 @@ class Cache:
     Reading a ref or a view loads no hashing and no database: `stagegate path` starts in the time of a shell command.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, durability: Durability = Durability.BATCH) -> None:
         self.layout = layout
-        self.views = Views(layout)
+        self.durability = durability
+        self.views = Views(layout, durability)
         self.refs = Refs(layout)
         self.leases = Leases(layout)
 
     @classmethod
-    def open(cls, root: Path, *, create: bool = True) -> Cache:
+    def open(cls, root: Path, *, create: bool = True, durability: Durability = Durability.BATCH) -> Cache:
         """Open the cache at `root`, making it when there is none and `create` is set.
+
+        Args:
+            root: The cache's folder.
+            create: Whether to make it.
+            durability: When what is written survives a power cut.
 
         Raises:
             CacheError: It can't be read or made, or something else lies there.
         """
-        return cls(Layout.open(root, create=create))
+        return cls(Layout.open(root, create=create), durability)
 
     @property
     def root(self) -> Path:
@@ -49,7 +56,7 @@ class Cache:
         """The content by digest."""
         from prefect_stagegate.cache.blobs import Blobs
 
-        return Blobs(self.layout)
+        return Blobs(self.layout, self.durability)
 
     @cached_property
     def memory(self) -> PinMemory:

@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
-from prefect_stagegate.durable import sync_volume
+from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import ChecksumMismatch
 
 READ = 1 << 20
@@ -33,8 +33,9 @@ BLOCK = 512
 class Blobs:
     """The content of one cache. Safe to use from many threads and processes."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, durability: Durability = Durability.BATCH) -> None:
         self._layout = layout
+        self._durability = durability
         self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
 
@@ -79,7 +80,8 @@ class Blobs:
             claim: Its file holds exactly the blob's bytes.
             digest: `blake3:<hex>`.
             size: Bytes.
-            sync: Make it durable now; otherwise `sync()` must follow before anything names it.
+            sync: Make its bytes durable now, unless nothing is to be; otherwise `sync()` must follow before anything
+                names it.
 
         Raises:
             CacheError: The volume refuses; the blob does not appear.
@@ -89,10 +91,13 @@ class Blobs:
             if os.fstat(claim.file).st_size != size:
                 raise ChecksumMismatch("The file in the cache has not the size of its object")
             os.fchmod(claim.file, READ_ONLY_FILE)
-            if sync:
+            if self.syncs(asked=sync):
                 os.fsync(claim.file)
-            self._make_folder(os.path.dirname(target))  # noqa: PTH120
+            folder = os.path.dirname(target)  # noqa: PTH120
+            self._make_folder(folder)
             self._place(claim, target, digest)
+            if self._durability is Durability.FULL:
+                sync_folder(Path(folder))
         except OSError as error:
             raise cache_error(error, "store the blob", Path(target)) from error
 
@@ -116,10 +121,17 @@ class Blobs:
             if path.exists():
                 self._layout.discard(path)
 
-    def sync(self) -> None:
-        """Make every blob that was committed so far durable."""
+    def syncs(self, *, asked: bool) -> bool:
+        """Whether a blob is made durable by itself, given that it is asked for."""
+        return self._durability is Durability.FULL or (asked and self._durability is Durability.BATCH)
+
+    def sync(self) -> bool:
+        """Make every blob that was committed so far durable; False when nothing is to be."""
+        if self._durability is Durability.NONE:
+            return False
         with explained("sync the volume", self._layout.blobs):
             sync_volume(self._layout.blobs)
+        return True
 
     def orphans(self, older_than: float) -> Iterator[Path]:
         """What interrupted runs left in the ingest folder, and nobody claims, untouched for so many seconds."""

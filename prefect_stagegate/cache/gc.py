@@ -122,7 +122,7 @@ def _needed(layout: Layout, view: View, leases: list[Lease]) -> bool:
 
 
 def _discard(layout: Layout, view: View) -> int | None:
-    """Take a view out of sight; returns the bytes of blobs that it alone held, or None when somebody needs it by now."""
+    """Take a view out of sight; returns the bytes of blobs that only it held, None when somebody needs it."""
     with Leases(layout).frozen() as leases:
         if _needed(layout, view, leases):
             return None

@@ -14,8 +14,7 @@ import logging
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -112,14 +111,17 @@ class PinMemory:
         packed = [(_packed(digest),) for digest in digests]
         self._transact(_WRITE, lambda database: database.executemany("DELETE FROM pins WHERE digest = ?", packed))
 
-    @contextmanager
-    def confirmed(self) -> Iterator[None]:
-        """Around a sync of the volume: the rows that were there before it are believed after a power cut too."""
+    def confirm(self, sync: Callable[[], bool]) -> None:
+        """Sync the volume, and believe the rows that were there before it after a power cut too.
+
+        Args:
+            sync: Makes all that was written durable; False when it did not.
+        """
         newest = "SELECT coalesce(max(rowid), 0) FROM pins"
         last: int = self._transact("BEGIN", lambda database: database.execute(newest).fetchone()[0]) or 0
-        yield
-        update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
-        self._transact(_WRITE, lambda database: database.execute(update, (self._boot, last)))
+        if sync():
+            update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
+            self._transact(_WRITE, lambda database: database.execute(update, (self._boot, last)))
 
     def close(self) -> None:
         """Close the database; the memory can't be used afterwards."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
-from prefect_stagegate.durable import sync_folder, sync_volume
+from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry
@@ -41,8 +41,9 @@ class Draft:
     The folder is locked for as long as its maker lives, so that one that was left behind can be told.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, durability: Durability) -> None:
         self._layout = layout
+        self._durability = durability
         self._root = layout.ingest / f"{DRAFT}{uuid.uuid4().hex}"
         self._lock = -1
         self._folders = {""}
@@ -77,7 +78,8 @@ class Draft:
             for folder in self._folders - {""}:
                 (self._root / folder).chmod(0o555)
             # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
-            sync_volume(self._root)
+            if self._durability is not Durability.NONE:
+                sync_volume(self._root)
             target.parent.mkdir(mode=0o755, exist_ok=True)
             _appear(self._root, target)
             sync_folder(target.parent)
@@ -126,8 +128,9 @@ class Draft:
 class Views:
     """The versions that lie complete in this cache."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, durability: Durability = Durability.BATCH) -> None:
         self._layout = layout
+        self._durability = durability
 
     def path(self, dataset: str, digest: str) -> Path | None:
         """Where the version can be read, or None when it isn't here."""
@@ -143,7 +146,7 @@ class Views:
     @contextmanager
     def draft(self) -> Iterator[Draft]:
         """A view that is built during the block, and removed at its end unless it was published."""
-        draft = Draft(self._layout)
+        draft = Draft(self._layout, self._durability)
         try:
             yield draft
         finally:

@@ -76,7 +76,7 @@ def open_workspace(
     """
     settings = Settings.from_environment(os.environ)
     return Workspace(
-        Cache.open(Path(cache or settings.cache)),
+        Cache.open(Path(cache or settings.cache), durability=settings.durability),
         Catalog.open(os.fspath(catalog or settings.catalog), catalog_options),
         identity or whoami(settings),
         settings,

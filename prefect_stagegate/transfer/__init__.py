@@ -129,8 +129,7 @@ def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
 
 def _sync(intake: Intake) -> None:
     """Make durable what came in so far, and let the memory know."""
-    with intake.store.memory.confirmed():
-        intake.store.blobs.sync()
+    intake.store.memory.confirm(intake.store.blobs.sync)
 
 
 def _taken(engine: Engine) -> list[Done]:

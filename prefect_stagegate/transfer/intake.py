@@ -138,7 +138,7 @@ class Intake:
         laps.lap("disk")
         self.stats.spend(laps)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
-        unsynced = 0 if sync else job.listed.size
+        unsynced = 0 if self.store.blobs.syncs(asked=sync) else job.listed.size
         return Done(receipt, claim, self._row(job, digest, started), unsynced)
 
     def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:

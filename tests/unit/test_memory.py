@@ -70,8 +70,12 @@ def test_both_contents_of_an_object_that_went_back_are_known(path: Path) -> None
 
 def test_what_no_sync_followed_is_not_believed_after_a_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = PinMemory(path)
-    with memory.confirmed():
+
+    def sync() -> bool:
         memory.remember([ROW])  # written while the sync ran: nobody knows whether it was included
+        return True
+
+    memory.confirm(sync)
     assert recalled(PinMemory(path)) == DIGEST
     reboot(monkeypatch)
     assert recalled(PinMemory(path)) is None
@@ -80,10 +84,19 @@ def test_what_no_sync_followed_is_not_believed_after_a_reboot(path: Path, monkey
 def test_what_a_sync_followed_is_believed_after_a_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = PinMemory(path)
     memory.remember([ROW])
-    with memory.confirmed():
-        pass
+    memory.confirm(lambda: True)
     reboot(monkeypatch)
     assert recalled(PinMemory(path)) == DIGEST
+
+
+def test_what_was_not_synced_on_purpose_is_not_believed_after_a_reboot(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = PinMemory(path)
+    memory.remember([ROW])
+    memory.confirm(lambda: False)
+    reboot(monkeypatch)
+    assert recalled(PinMemory(path)) is None
 
 
 def test_what_a_catalog_taught_is_believed_always(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

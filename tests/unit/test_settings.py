@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.settings import SETTINGS, Settings
 
@@ -27,6 +28,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         objects_in_flight=64,
         part_size=8 * 2**20,
         memory=128 * 2**20,
+        durability=Durability.BATCH,
         max_size=None,
         free_floor=0.05,
         free_warning=0.15,
@@ -57,6 +59,7 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_OBJECTS_IN_FLIGHT": "16",
             "STAGEGATE_PART_SIZE": "16MiB",
             "STAGEGATE_MEMORY": "1.5GB",
+            "STAGEGATE_DURABILITY": "full",
             "STAGEGATE_MAX_SIZE": "2TiB",
             "STAGEGATE_FREE_FLOOR": "12.5%",
             "STAGEGATE_FREE_WARNING": "100%",
@@ -70,8 +73,8 @@ def test_every_setting_can_be_set() -> None:
     )
 
     assert settings == Settings(
-        *(Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000),,
-        *(2 * 2**40, 0.125, 1.0, 0, 7.5, 60.0, Path("/srv/reports"), "https://ci.example.org/reports"),
+        *(Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000),
+        *(Durability.FULL, 2 * 2**40, 0.125, 1.0, 0, 7.5, 60.0, Path("/srv/reports"), "https://ci.example.org/reports"),
     )
 
 
