@@ -69,8 +69,12 @@ def collect(layout: Layout, *, dry_run: bool = False) -> Collection:
 
 
 def empty_trash(layout: Layout) -> None:
-    """Unlink what was taken out of sight, by this process or by one that was killed."""
-    with locked(layout.trash):
+    """Unlink what was taken out of sight, by this process or by one that was killed.
+
+    Raises:
+        CacheError: It can't be unlinked.
+    """
+    with explained("empty the trash", layout.trash), locked(layout.trash):
         for path in layout.trash.iterdir():
             if path.is_dir() and not path.is_symlink():
                 remove_tree(path)

@@ -64,9 +64,9 @@ class Views:
         with explained("build the view", target):
             try:
                 self._fill(scratch, entries)
+                target.parent.mkdir(mode=0o755, exist_ok=True)
                 # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
                 sync_volume(scratch)
-                target.parent.mkdir(mode=0o755, exist_ok=True)
                 _appear(scratch, target)
                 sync_folder(target.parent)
             finally:
