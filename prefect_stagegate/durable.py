@@ -1,4 +1,4 @@
-"""Making what was written survive a power cut: one folder's names, or everything on a volume at once."""
+"""Making what was written survive a power cut: one file, one folder's names, or everything on a volume at once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ class Durability(StrEnum):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file, and make its bytes durable; its name is not yet."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those above it that are missing, and make their names durable, the outermost first."""
+    missing = [above for above in (folder, *folder.parents) if not above.exists()]
+    for above in reversed(missing):
+        above.mkdir(mode=mode, exist_ok=True)
+        sync_folder(above.parent)
 
 
 def sync_folder(folder: Path) -> None:

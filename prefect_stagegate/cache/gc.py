@@ -76,7 +76,9 @@ def collect(
         empty_trash(layout)
         blobs, size = _sweep(layout)
         gone, freed = [], size
-        for view in _oldest_first(layout):
+        with Leases(layout).frozen() as leases:  # which also removes those of the dead
+            unneeded = _oldest_first(layout, leases)
+        for view in unneeded:
             if enough is not None and freed >= enough:
                 break
             if may_go(*view) and (held := _discard(layout, view)) is not None:
@@ -89,8 +91,12 @@ def collect(
 
 
 def empty_trash(layout: Layout) -> None:
-    """Unlink what was taken out of sight, by this process or by one that was killed."""
-    with locked(layout.trash):
+    """Unlink what was taken out of sight, by this process or by one that was killed.
+
+    Raises:
+        CacheError: It can't be unlinked.
+    """
+    with explained("empty the trash", layout.trash), locked(layout.trash):
         for path in layout.trash.iterdir():
             if path.is_dir() and not path.is_symlink():
                 remove_tree(path)
@@ -98,9 +104,9 @@ def empty_trash(layout: Layout) -> None:
                 path.unlink()
 
 
-def _oldest_first(layout: Layout) -> list[View]:
+def _oldest_first(layout: Layout, leases: list[Lease]) -> list[View]:
     """The views that nothing needs now, the least recently used first."""
-    views, leases = Views(layout), Leases(layout).live()
+    views = Views(layout)
     unneeded = [view for view in views.all() if not _needed(layout, view, leases)]
     return sorted(unneeded, key=lambda view: _used(views, view))
 
@@ -154,7 +160,7 @@ def _counted_on(layout: Layout) -> bool:
 
 def _foretell(layout: Layout, may_go: Callable[[str, str], bool]) -> Collection:
     """What a collection would take, by the links that would go."""
-    gone = [view for view in _oldest_first(layout) if may_go(*view)]
+    gone = [view for view in _oldest_first(layout, Leases(layout).live()) if may_go(*view)]
     counted_on = _counted_on(layout)
     shared: Counter[int] = Counter()
     blobs = size = 0

@@ -17,8 +17,9 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from prefect_stagegate.cache.layout import PRIVATE_FILE
+from prefect_stagegate.cache.layout import PRIVATE_FILE, cache_error
 
 _TRIES = 3
 """How often a claim that changes hands just now is tried."""
@@ -120,11 +121,19 @@ class Claim:
         return False
 
     def drop(self) -> None:
-        """Remove the claim and its journal; a blob that was linked to it stays."""
-        if self.journaled:
-            _unlink(self.journal)
-        _unlink(self.path)
-        os.close(self.file)
+        """Remove the claim and its journal; a blob that was linked to it stays.
+
+        Raises:
+            CacheError: They can't be removed; the claim has ended all the same.
+        """
+        try:
+            if self.journaled:
+                _unlink(self.journal)
+            _unlink(self.path)
+        except OSError as error:
+            raise cache_error(error, "remove a claim", Path(self.path)) from error
+        finally:
+            os.close(self.file)
 
     def keep(self) -> None:
         """Give the claim up and leave what was written for whoever takes it next; without a journal that is nothing."""

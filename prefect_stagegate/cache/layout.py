@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect_stagegate.durable import make_folder, sync_folder, write_file
 from prefect_stagegate.errors import CacheError, NoSpace
 
 FORMAT = "stagegate-cache 1\n"
@@ -80,7 +81,7 @@ class Layout:
         return True
 
     def _make(self) -> None:
-        self.root.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
+        make_folder(self.root, PRIVATE_DIR)
         strangers = sorted({entry.name for entry in self.root.iterdir()} - {*_FOLDERS, *_FILES})
         if strangers:
             raise CacheError(
@@ -92,8 +93,9 @@ class Layout:
         (self.root / TAG).write_text(_TAG_TEXT)
         # Two processes may make one cache at once: each writes the same, and the rename makes it whole for both.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"
-        draft.write_text(FORMAT)
+        write_file(draft, FORMAT.encode())
         draft.rename(self.root / "format")
+        sync_folder(self.root)
 
     @property
     def blobs(self) -> Path:

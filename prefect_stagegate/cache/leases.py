@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -78,7 +78,8 @@ class Leases:
             yield lease
         finally:
             if os.getpid() == lease.pid:  # a forked child that ends doesn't end its parent's reading
-                (self._layout.leases / lease.id).unlink(missing_ok=True)
+                with suppress(OSError):  # without its lock the file is no lease, and a collection removes it
+                    (self._layout.leases / lease.id).unlink()
             os.close(descriptor)
 
     def reserve(self, lease: Lease, size: int) -> None:

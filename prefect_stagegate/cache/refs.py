@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 
 from prefect_stagegate.cache.layout import Layout, explained
-from prefect_stagegate.durable import sync_folder
+from prefect_stagegate.durable import make_folder, sync_folder, write_file
 
 
 class Refs:
@@ -16,31 +15,36 @@ class Refs:
         self._layout = layout
 
     def get(self, dataset: str, ref: str) -> str | None:
-        """The digest, or None when this node has no copy of the ref."""
-        try:
-            return self._layout.ref(dataset, ref).read_text().strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        """The digest, or None when this node has no copy of the ref.
+
+        Raises:
+            CacheError: It can't be read.
+        """
+        path = self._layout.ref(dataset, ref)
+        with explained("read the ref", path):
+            try:
+                return path.read_text().strip()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def put(self, dataset: str, ref: str, digest: str) -> None:
         """Make the node's copy name `digest`, durably."""
         target = self._layout.ref(dataset, ref)
         scratch = self._layout.ingest / f"ref-{uuid.uuid4().hex}"
         with explained("move the ref", target):
-            target.parent.mkdir(mode=0o755, exist_ok=True)
-            with scratch.open("x") as file:
-                file.write(digest + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            make_folder(target.parent, 0o755)
+            write_file(scratch, f"{digest}\n".encode())
             scratch.replace(target)
             sync_folder(target.parent)
 
     def of(self, dataset: str) -> dict[str, str]:
         """All copies of one dataset's refs: name → digest, sorted."""
         folder = self._layout.refs / dataset
-        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        with explained("read the refs", folder):
+            names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         return {name: digest for name in names if (digest := self.get(dataset, name))}
 
     def datasets(self) -> list[str]:
         """The datasets of which this node has a ref, sorted."""
-        return sorted(path.name for path in self._layout.refs.iterdir())
+        with explained("read the refs", self._layout.refs):
+            return sorted(path.name for path in self._layout.refs.iterdir())

@@ -77,10 +77,10 @@ class Draft:
                 self._link(entry)
             for folder in self._folders - {""}:
                 (self._root / folder).chmod(0o555)
+            target.parent.mkdir(mode=0o755, exist_ok=True)
             # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
             if self._durability is not Durability.NONE:
                 sync_volume(self._root)
-            target.parent.mkdir(mode=0o755, exist_ok=True)
             _appear(self._root, target)
             sync_folder(target.parent)
         if self._copied:
@@ -95,8 +95,9 @@ class Draft:
             return
         os.close(self._lock)
         self._lock = -1
-        if self._root.exists():
-            remove_tree(self._root)
+        with suppress(OSError):  # what can't be removed, a collection removes: it is locked no more
+            if self._root.exists():
+                remove_tree(self._root)
 
     def _begin(self) -> None:
         if self._lock < 0:

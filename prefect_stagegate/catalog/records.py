@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from prefect_stagegate.durable import sync_folder
+from prefect_stagegate.durable import make_folder, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError
 
 
@@ -76,12 +76,9 @@ class DirectoryRecords:
         target = self.root / key
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
-            self._make_folder(target.parent)
+            make_folder(target.parent)
             try:
-                with scratch.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write_file(scratch, data)
                 try:
                     place(scratch, target)
                 except FileExistsError:
@@ -92,13 +89,6 @@ class DirectoryRecords:
         except OSError as error:
             raise self._failed("written to", error) from error
         return True
-
-    def _make_folder(self, folder: Path) -> None:
-        """Create missing folders and make their names durable, the outermost first."""
-        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-        for parent in reversed(missing):
-            parent.mkdir(exist_ok=True)
-            sync_folder(parent.parent)
 
     def _failed(self, verb: str, error: OSError) -> CatalogError:
         return CatalogError(

@@ -8,6 +8,7 @@ from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
+from prefect_stagegate.units import digest_text
 
 DEFECTS = 3
 """The most checks that are named with what they found."""
@@ -67,13 +68,8 @@ def _facts(report: Report, page: str) -> str:
     accepted = report.outcome is DecisionOutcome.ACCEPTED
     until = f", holds until {time_text(report.expires)}" if accepted and report.expires else ""
     links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
-    return "  \n".join(
-        (
-            f"Decided {time_text(report.at)}{until}.",
-            f"Version {code(report.digest)}",
-            *filter(None, [" · ".join(links)]),
-        )
-    )
+    first = f"Version {code(digest_text(report.digest))}, decided {time_text(report.at)}{until}."
+    return "  \n".join(filter(None, (first, " · ".join(links))))
 
 
 def _short(text: str) -> str:

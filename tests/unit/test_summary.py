@@ -58,7 +58,7 @@ def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionO
     assert len(lines) <= 15
     assert all(len(line) < 250 for line in lines)
     if outcome is DecisionOutcome.REFUSED:
-        assert lines[-5:-3] == [
+        assert lines[-4:-2] == [
             "4. Stage the mended data with `stagegate stage SPEC`.",
             "5. `stagegate check nycflights@latest --gate production`",
         ]

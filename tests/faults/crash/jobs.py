@@ -1,0 +1,225 @@
+"""What is crashed, and the worlds that it starts from. Each job says what it is about: a digest, or what it removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.maintain import collect_garbage, verify
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.spec import Spec, load_spec
+
+DATASET = "things"
+THINGS, PILOT = Address(DATASET), Address(DATASET, "pilot")
+PART = 64 * 1024
+SETTINGS = {
+    "STAGEGATE_PART_SIZE": "64KiB",
+    "STAGEGATE_MEMORY": "1MiB",
+    "STAGEGATE_OBJECTS_IN_FLIGHT": "1",
+    "STAGEGATE_FREE_FLOOR": "0%",
+}
+"""One object at a time, in tiny parts: so that the n-th call is the same one in the next run."""
+
+FIRST = {
+    "a.txt": b"the same in both",
+    "changed.txt": b"before",
+    "removed.txt": b"only in the first",
+    "empty": b"",
+    "sub/twin.txt": b"the same in both",
+    "sub/big.bin": bytes(range(256)) * (3 * PART // 256) + b"a tail",
+}
+"""The first delivery: small files, an empty one, two of the same bytes, and one of four parts."""
+SECOND = {name: data for name, data in FIRST.items() if name != "removed.txt"} | {
+    "changed.txt": b"after, and longer",
+    "sub/added.bin": bytes(range(255, -1, -1)) * (PART // 256) + b"more than one part",
+}
+"""The second: one file changed, one removed, one added."""
+ROTTEN = SECOND["changed.txt"]
+"""What rots, where something does."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One node with its catalog, in a folder, and the source, in another."""
+
+    folder: Path
+    nas: Path
+
+    @property
+    def roots(self) -> tuple[Path, Path]:
+        """The folders whose calls are counted."""
+        return self.folder / "cache", self.folder / "catalog"
+
+    def open(self) -> Workspace:
+        """Open the node's cache and the catalog."""
+        cache, catalog = self.roots
+        return open_workspace(cache, catalog, identity=Identity("ada", "declared"))
+
+    def spec(self) -> Spec:
+        """What is staged."""
+        return load_spec(
+            {
+                "stagegate": 1,
+                "dataset": DATASET,
+                "license": "CC0-1.0",
+                "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
+                "sources": [{"url": str(self.nas)}],
+                "gates": {"pilot": {"require": ["license", "owner"]}},
+            },
+            known_checks=known_checks(),
+        )
+
+    def deliver(self, files: dict[str, bytes]) -> None:
+        """Make the source hold exactly these files; those that are the same stay untouched."""
+        for path in [path for path in self.nas.rglob("*") if path.is_file()]:
+            if str(path.relative_to(self.nas)) not in files:
+                path.unlink()
+        for name, data in files.items():
+            path = self.nas / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_bytes() != data:
+                path.write_bytes(data)
+                os.utime(path, (time.time() - 3600,) * 2)  # old enough to be believed by its time
+
+    def rot(self) -> None:
+        """Turn the bytes of a blob around, where they lie on the disk."""
+        (path,) = (path for path in self.roots[0].glob("blobs/*/*") if path.read_bytes() == ROTTEN)
+        path.chmod(0o644)
+        path.write_bytes(ROTTEN[::-1])
+        path.chmod(0o444)
+
+
+# ── worlds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def staged(place: Place) -> None:
+    """The first delivery is staged and at the pilot; the second one lies at the source."""
+    place.deliver(FIRST)
+    stage(place.open(), place.spec())
+    to_pilot(place)
+    place.deliver(SECOND)
+
+
+def accepted(place: Place) -> None:
+    """The second delivery is staged and accepted, and the first one still at the pilot."""
+    staged(place)
+    stage(place.open(), place.spec())
+    assert check(place.open(), THINGS, "pilot").accepted
+
+
+def promoted(place: Place) -> None:
+    """The second delivery is at the pilot, the first one was before."""
+    accepted(place)
+    promote(place.open(), THINGS, "pilot")
+
+
+def unreferenced(place: Place) -> None:
+    """Nothing names the first delivery any more."""
+    place.deliver(FIRST)
+    stage(place.open(), place.spec())
+    place.deliver(SECOND)
+    stage(place.open(), place.spec())
+
+
+def rotten(place: Place) -> None:
+    """A blob of the second delivery is rotten."""
+    place.deliver(SECOND)
+    stage(place.open(), place.spec())
+    place.rot()
+
+
+def elsewhere(place: Place) -> None:
+    """The catalog knows the second delivery; this node's cache is another one, and empty."""
+    place.deliver(SECOND)
+    stage(place.open(), place.spec())
+    (place.folder / "cache").rename(place.folder / "first-cache")
+
+
+def nothing(place: Place) -> None:
+    """Neither cache nor catalog is there."""
+    place.deliver(SECOND)
+
+
+def to_pilot(place: Place) -> None:
+    """Check what is newest and promote it."""
+    assert check(place.open(), THINGS, "pilot").accepted
+    promote(place.open(), THINGS, "pilot")
+
+
+# ── jobs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_stage(place: Place) -> str:
+    """Stage what the source has."""
+    return stage(place.open(), place.spec()).digest
+
+
+def run_promote(place: Place) -> str:
+    """Promote what is accepted."""
+    return promote(place.open(), THINGS, "pilot").digest
+
+
+def run_rollback(place: Place) -> str:
+    """Roll the pilot back, unless that was done: then this node only follows."""
+    where = place.open()
+    if where.catalog.history(DATASET, "pilot")[-1].action == "rollback":
+        return stage(where, PILOT).digest
+    return rollback(where, PILOT, reason="it was worse").digest
+
+
+def run_collect(place: Place) -> str:
+    """Collect garbage."""
+    collect_garbage(place.open())
+    return ""
+
+
+def run_repair(place: Place) -> str:
+    """Verify, and repair what is damaged."""
+    verify(place.open(), repair=True)
+    return ""
+
+
+def run_bring(place: Place) -> str:
+    """Bring the newest version here."""
+    return stage(place.open(), THINGS).digest
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, which can be run again after it was stopped anywhere."""
+
+    world: Callable[[Place], None]
+    run: Callable[[Place], str]
+
+
+JOBS = {
+    "stage": Job(nothing, run_stage),
+    "restage": Job(staged, run_stage),
+    "promote": Job(accepted, run_promote),
+    "rollback": Job(promoted, run_rollback),
+    "collect": Job(unreferenced, run_collect),
+    "repair": Job(rotten, run_repair),
+    "bring": Job(elsewhere, run_bring),
+}
+
+
+def settle(place: Place) -> dict[str, Any]:
+    """What an operator does afterwards: verify, and collect two days later."""
+    where = place.open()
+    damaged = [str(damage) for damage in verify(where).damaged]
+    live = [str(lease) for lease in where.cache.leases.live()]
+    earlier = time.time() - 2 * 24 * 3600
+    for path in where.cache.layout.ingest.iterdir():
+        os.utime(path, (earlier, earlier), follow_symlinks=False)
+    collect_garbage(where)
+    return {"damaged": damaged, "leases": live}

@@ -1,0 +1,301 @@
+"""Worlds, points, one crash, and what must be true after it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from blake3 import blake3
+
+from crash.jobs import JOBS, ROTTEN, SETTINGS, Place
+from crash.look import Seen, leftovers, look
+
+HERE = Path(__file__).parent
+FAULTS = {"kill": ("kill", 0), "tear": ("tear", 0), "eio": ("fail", errno.EIO), "enospc": ("full", errno.ENOSPC)}
+"""What can happen to a call: how the shim does it, and the error."""
+TAKES_ROOM = ("create", "write", "allocate", "rename", "link", "mkdir")
+MOST = 1500
+"""Characters of a problem that are printed, its last."""
+LAG = ("promote", "rollback")
+"""Jobs that stand when the catalog has them, whether or not this node's copy of the ref could follow."""
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """One call of one job, and what happens to it."""
+
+    job: str
+    kind: str
+    number: int
+    fault: str
+
+    def __str__(self) -> str:
+        return f"{self.job}:{self.kind}:{self.number}:{self.fault}"
+
+    @classmethod
+    def parse(cls, text: str) -> Point:
+        """The opposite of `str`."""
+        job, kind, number, fault = text.split(":")
+        return cls(job, kind, int(number), fault)
+
+
+@dataclass
+class Verdict:
+    """What came of one point."""
+
+    point: Point
+    reached: bool
+    """Whether the job made that call in this run."""
+    spoilt: str = ""
+    problems: list[str] = field(default_factory=list)
+    again: str = ""
+    """What crashes the same point again, where that is more than the point."""
+
+    def __str__(self) -> str:
+        lines = "\n".join(f"    {line[-MOST:]}" for line in self.problems[:3])
+        point = self.again or self.point
+        again = f"PYTHONPATH=tests/faults .venv/bin/python -m crash {point}"
+        return f"{point}   ({self.spoilt})\n{lines}\n    again: {again}"
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A job that nobody disturbed."""
+
+    about: str
+    counts: dict[str, int]
+    before: Seen
+    after: Seen
+    settled: Seen
+    blobs: frozenset[str]
+    """Names of the blobs that stay in the end."""
+
+
+class Warm:
+    """A process that runs jobs in forked children, under the shim."""
+
+    def __init__(self, shim: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "crash.warm"],
+            env={**os.environ, **SETTINGS, "LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent), "PYTHONUTF8": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, job: str, place: Place, **order: Any) -> dict[str, Any]:
+        """Run a job, or `settle`, or `world <job>`; what its child told, and its exit status."""
+        assert self._process.stdin
+        assert self._process.stdout
+        what = {"job": job, "folder": str(place.folder), "nas": str(place.nas), **order}
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+class Lab:
+    """A folder in which worlds are made, and jobs crashed in copies of them.
+
+    Args:
+        folder: Empty; best on a volume in memory.
+        workers: Warm processes that run at the same time.
+    """
+
+    def __init__(self, folder: Path, workers: int = 1) -> None:
+        self._folder = folder
+        shim = folder / "shim.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, HERE / "shim.c", "-ldl"], check=True)
+        self._all = [Warm(shim) for _ in range(workers)]
+        self._idle: SimpleQueue[Warm] = SimpleQueue()
+        for warm in self._all:
+            self._idle.put(warm)
+        self._calm: dict[str, Calm] = {}
+        self._numbers = count()
+
+    def close(self) -> None:
+        """End the processes."""
+        for warm in self._all:
+            warm.close()
+
+    # ── points ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def points(self, jobs: Iterable[str] = JOBS) -> Iterator[Point]:
+        """Every point of some jobs, by the counts of a run that nobody disturbs."""
+        for job in jobs:
+            for kind, calls in self.calm(job).counts.items():
+                for number in range(1, calls + 1):
+                    yield from (Point(job, kind, number, fault) for fault in _faults(kind))
+
+    def sample(self, number: int, seed: int) -> list[Point]:
+        """So many points, spread evenly over jobs, kinds and numbers; another seed gives others."""
+        every = list(self.points())
+        step = max(1.0, len(every) / number)
+        start = random.Random(seed).random() * step
+        return [every[int(start + index * step)] for index in range(min(number, len(every)))]
+
+    def crash_each(self, points: Iterable[Point]) -> Iterator[Verdict]:
+        """Crash at each point, with all workers."""
+        with ThreadPoolExecutor(len(self._all)) as pool:
+            yield from pool.map(self.crash, points)
+
+    # ── one crash ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def crash(self, point: Point) -> Verdict:
+        """Crash a job at one point, and look at what is left, then and after it ran again."""
+        calm = self.calm(point.job)
+        place = self._copy(point.job)
+        fault, error = FAULTS[point.fault]
+        with self.warm() as warm:
+            told = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
+            verdict = Verdict(point, "spoilt" in told, told.get("spoilt", ""))
+            if verdict.reached:
+                verdict.problems += _ended(point, told, calm)
+                verdict.problems += problems_left(point.job, told, look(*place.roots, self.rotten(point.job)), calm)
+                verdict.problems += self.converges(warm, point.job, place)
+        if not verdict.problems:
+            _remove(place.folder)
+        return verdict
+
+    def converges(self, warm: Warm, job: str, place: Place, **order: Any) -> Iterator[str]:
+        """Run the job again, undisturbed, then settle; everything must be as if nothing had happened."""
+        calm = self.calm(job)
+        told = warm.run(job, place, **order)
+        if told.get("about") != calm.about:
+            yield f"the job, run again, did not succeed: {told}"
+        seen = look(*place.roots)
+        yield from (f"after the job ran again: {problem}" for problem in seen.problems)
+        if (seen.refs, seen.views) != (calm.after.refs, calm.after.views):
+            yield f"the job, run again, left {seen}, and undisturbed {calm.after}"
+        told = warm.run("settle", place, **order)
+        if told.get("damaged") != [] or told["leases"]:
+            yield f"afterwards it is not clean: {told}"
+        seen = look(*place.roots)
+        yield from (f"after a collection: {problem}" for problem in seen.problems)
+        if (seen.refs, seen.views, _blobs(place)) != (calm.settled.refs, calm.settled.views, calm.blobs):
+            yield f"a collection left {seen} and {sorted(_blobs(place))}, and undisturbed {calm.settled}"
+        if left := leftovers(place.roots[0]):
+            yield f"after a collection there is {left}"
+
+    @contextmanager
+    def warm(self) -> Iterator[Warm]:
+        """A warm process that nobody else uses."""
+        warm = self._idle.get()
+        try:
+            yield warm
+        finally:
+            self._idle.put(warm)
+
+    # ── worlds ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def calm(self, job: str) -> Calm:
+        """What the job does when nobody disturbs it."""
+        if job not in self._calm:
+            with self.warm() as warm:
+                self._calm[job] = self._measure(warm, job)
+        return self._calm[job]
+
+    def _measure(self, warm: Warm, job: str) -> Calm:
+        world = self._place(self.world(job), job)
+        place_made = warm.run(f"world {job}", world)
+        if "defect" in place_made or "error" in place_made:
+            raise AssertionError(f"the world of {job} can't be made: {place_made}")
+        place = self._copy(job)
+        before = look(*place.roots, self.rotten(job))
+        told = warm.run(job, place)
+        after = look(*place.roots)
+        settled = warm.run("settle", place)
+        finally_seen = look(*place.roots)
+        problems = before.problems + after.problems + finally_seen.problems + leftovers(place.roots[0])
+        if problems or "about" not in told or settled.get("damaged") != []:
+            raise AssertionError(f"{job} fails undisturbed: {told} {settled} {problems}")
+        return Calm(told["about"], told["counts"], before, after, finally_seen, _blobs(place))
+
+    def rotten(self, job: str) -> frozenset[str]:
+        """The blobs that are rotten before the job."""
+        return frozenset((blake3(ROTTEN).hexdigest(),) if job == "repair" else ())
+
+    def world(self, job: str) -> Path:
+        """The folder that holds what the job starts from."""
+        return self._folder / job / "world"
+
+    def nas(self, job: str) -> Path:
+        """The job's source."""
+        return self._folder / job / "nas"
+
+    def _place(self, folder: Path, job: str) -> Place:
+        folder.mkdir(parents=True)
+        self.nas(job).mkdir(exist_ok=True)
+        return Place(folder, self.nas(job))
+
+    def _copy(self, job: str) -> Place:
+        place = self._place(self._folder / job / f"point-{next(self._numbers)}", job)
+        subprocess.run(["cp", "-a", f"{self.world(job)}/.", place.folder], check=True)
+        return place
+
+
+def _faults(kind: str) -> Iterator[str]:
+    yield from ("kill", "eio")
+    if kind == "write":
+        yield "tear"
+    if kind in TAKES_ROOM:
+        yield "enospc"
+
+
+def _ended(point: Point, told: dict[str, Any], calm: Calm) -> Iterator[str]:
+    """What is wrong with how the job ended."""
+    if point.fault in ("kill", "tear"):
+        if told["status"] != -9:
+            yield f"it was to be killed, and ended with {told}"
+    elif told["status"]:
+        yield f"it ended with the status {told['status']}"
+    elif "defect" in told:
+        yield f"an error that is none of the package's own left it:\n{told['defect']}"
+    elif "error" in told:
+        if told["exit"] != 3:
+            yield f"it ended with the exit code {told['exit']}: {told['message']}"
+        wanted = ("NoSpace", "CatalogError") if point.fault == "enospc" else ("CacheError", "CatalogError")
+        if told["error"] not in wanted:
+            yield f"{point.fault} became {told['error']}: {told['message']}"
+    elif told.get("about") != calm.about:
+        yield f"it said that it succeeded, with {told.get('about')!r}, and undisturbed with {calm.about!r}"
+
+
+def problems_left(job: str, told: dict[str, Any], seen: Seen, calm: Calm) -> Iterator[str]:
+    """What is wrong with what was left."""
+    yield from seen.problems
+    for name in calm.before.refs.keys() | calm.after.refs.keys() | seen.refs.keys():
+        allowed = {calm.before.refs.get(name), calm.after.refs.get(name)}
+        if "about" in told and not (job in LAG and name.startswith("node ")):
+            allowed = {calm.after.refs.get(name)}
+        if seen.refs.get(name) not in allowed:
+            yield f"the ref of the {name} is {seen.refs.get(name)}, and not one of {allowed}"
+    if not calm.before.views & calm.after.views <= seen.views <= calm.before.views | calm.after.views:
+        yield f"the views are {seen.views}: neither the old nor the new ones"
+
+
+def _blobs(place: Place) -> frozenset[str]:
+    return frozenset(path.name for path in (place.roots[0] / "blobs").glob("*/*"))
+
+
+def _remove(folder: Path) -> None:
+    subprocess.run(["chmod", "-R", "u+w", folder], check=True)
+    subprocess.run(["rm", "-r", folder], check=True)

@@ -1,0 +1,35 @@
+"""A job that is killed, or whose disk fails or fills up, at any of its calls leaves the old or the new state.
+
+Here a sample, by the shim; `make faults` takes more of them, with strace, and cuts the power too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from crash.lab import Lab
+
+COUNT = 160
+SEED = int(os.environ.get("SEED", "4"))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("crash"), workers=2)
+    yield lab
+    lab.close()
+
+
+@pytest.mark.timeout(400)  # less than a minute where nobody else works
+def test_a_job_that_crashes_anywhere_leaves_the_old_or_the_new_state_and_converges(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdicts = list(lab.crash_each(lab.sample(COUNT, SEED)))
+    reached = {verdict.point for verdict in verdicts if verdict.reached}
+    with capsys.disabled():
+        print(f"\n{len(reached)} distinct crash points, seed {SEED}")
+    failed = [str(verdict) for verdict in verdicts if verdict.problems]
+    assert not failed, "\n".join(failed)
+    assert len(reached) >= 150
