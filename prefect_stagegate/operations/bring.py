@@ -42,14 +42,16 @@ def bring(
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused)
 
 
-def fetch_again(where: Workspace, dataset: str, digest: str, paths: Collection[str]) -> None:
+def fetch_again(
+    where: Workspace, dataset: str, digest: str, paths: Collection[str], *, cancel: Event | None = None
+) -> None:
     """Bring the blobs of some of a version's entries into the cache again, where it holds them no more.
 
     Raises:
         UsageError: No stored spec has the version's sources.
         TransferFailed: A pin is gone everywhere; the objects are named.
     """
-    _fetch(where, dataset, digest, paths)
+    _fetch(where, dataset, digest, paths, cancel=cancel)
 
 
 def _fetch(
