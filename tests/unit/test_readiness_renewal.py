@@ -84,8 +84,8 @@ def test_an_approval_stands_though_the_policy_it_was_given_under_is_another() ->
 def test_an_approval_that_was_never_given_is_missed() -> None:
     found = renewed(about("license", "approval"), [])
 
-    assert found.decision.outcome is DecisionOutcome.WAITING
-    assert found.against_version == ("approval",)
+    assert found.decision.outcome is DecisionOutcome.INCONCLUSIVE
+    assert (found.against_version, found.asked) == (("approval",), ("license",))
 
 
 def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
