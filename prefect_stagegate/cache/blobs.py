@@ -13,20 +13,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from blake3 import blake3
-
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
-from prefect_stagegate.durable import sync_volume
+from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
+from prefect_stagegate.cache.unsynced import Unsynced
+from prefect_stagegate.cache.verify import is_blob
 from prefect_stagegate.errors import ChecksumMismatch, NoSpace
 
-READ = 1 << 20
 _SPACE_SECONDS = 0.5
 """How long a look at the free space holds."""
 
@@ -39,6 +37,7 @@ class Blobs:
         self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
         self._space = _Space(layout.blobs)
+        self._unsynced = Unsynced(layout)
 
     def holds(self, digest: str, size: int) -> bool:
         """Whether the bytes are here, by their digest and size; they are not hashed again."""
@@ -58,6 +57,7 @@ class Blobs:
         """
         name = hashlib.blake2b("\0".join(identity).encode("utf-8", "surrogateescape"), digest_size=20).hexdigest()
         try:
+            self._unsynced.watch()
             return Claim.take(f"{self._ingest}/{name}")
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error
@@ -91,6 +91,8 @@ class Blobs:
             os.fchmod(claim.file, READ_ONLY_FILE)
             if sync:
                 os.fsync(claim.file)
+            else:
+                self._unsynced.add(digest)
             self._make_folder(os.path.dirname(target))  # noqa: PTH120
             self._place(claim, target, digest)
         except OSError as error:
@@ -101,7 +103,7 @@ class Blobs:
             os.link(claim.path, target)
         except FileExistsError:
             # A blob of this name is there already. It is believed only when its bytes are read and found right.
-            if not _is_sound(target, digest):
+            if not is_blob(target, digest):
                 self._layout.discard(Path(target))
                 os.link(claim.path, target)
         except OSError as error:
@@ -117,14 +119,20 @@ class Blobs:
                 self._layout.discard(path)
 
     def sync(self) -> None:
-        """Make every blob that was committed so far durable."""
+        """Make every blob that was committed so far durable.
+
+        Raises:
+            CacheError: The volume failed. What it failed to write may look whole, so those blobs are out of sight.
+        """
         with explained("sync the volume", self._layout.blobs):
-            sync_volume(self._layout.blobs)
+            self._unsynced.sync()
 
     def orphans(self, older_than: float) -> Iterator[Path]:
         """What interrupted runs left in the ingest folder, and nobody claims, untouched for so many seconds."""
         now = time.time()
         for path in self._layout.ingest.iterdir():
+            if path.name.startswith(UNSYNCED):
+                continue  # whoever opens the cache after a power cut needs it
             try:
                 if now - path.lstat().st_mtime > older_than and not Claim.is_taken(str(path)):
                     yield path
@@ -166,18 +174,6 @@ class _Space:
             raise cache_error(error, "ask for the free space", self._folder) from error
         self._free = found.f_bavail * found.f_frsize
         self._seen = time.monotonic()
-
-
-def _is_sound(path: str, digest: str) -> bool:
-    """Whether the file at `path` is a blob of this digest, read-only and not a link to elsewhere."""
-    hasher = blake3()
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222:
-            return False
-        while chunk := file.read(READ):
-            hasher.update(chunk)
-    return f"blake3:{hasher.hexdigest()}" == digest
 
 
 def _refuses_links(error: OSError) -> bool:

@@ -15,6 +15,7 @@ from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks
 
@@ -91,8 +92,12 @@ def _blobs(layout: Layout) -> Iterator[Path]:
 
 
 def _strays(layout: Layout) -> Iterator[Path]:
-    """What dead writers left: half-built views at once, all else after a day in which nobody went on with it."""
+    """What dead writers left: half-built views at once, all else after a day in which nobody went on with it.
+
+    Their word on unsynced blobs goes with those blobs, which no view holds.
+    """
     yield from layout.ingest.glob(f"{VIEW}*")
+    yield from layout.ingest.glob(f"{UNSYNCED}*")
     yield from (path for path in Blobs(layout).orphans(RESUME_SECONDS) if not path.name.startswith(VIEW))
 
 
