@@ -31,10 +31,20 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # other processes c
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+
+def _ray() -> Any:
+    import ray.cloudpickle as pickler  # late, since it takes a second
+    from prefect_ray.task_runners import RayTaskRunner  # type: ignore[import-untyped]
+
+    pickler.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+    return RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80 << 20})
+
+
 RUNNERS: dict[str, Callable[[], TaskRunner[Any]]] = {
     "threads": ThreadPoolTaskRunner,
     "processes": partial(ProcessPoolTaskRunner, max_workers=1),
     "dask": partial(DaskTaskRunner, cluster_kwargs={"n_workers": 1, "dashboard_address": None}),
+    "ray": _ray,
 }
 
 
@@ -52,9 +62,13 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     return {"stagegate": 1, "dataset": "things", "runbook": "https://x.example/", "sources": sources, "gates": gates}
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_the_whole_way_goes_on_every_task_runner(runner: str, spec: dict[str, Any], on: dict[str, Any]) -> None:
+def test_the_whole_way_goes_on_every_task_runner(
+    runner: str, spec: dict[str, Any], on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a spec as a dictionary and loaded, with places as blocks and as paths, by sync tasks and by async ones."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     blocks: dict[str, Any] = {
         "cache": StagegateCache(path=on["cache"]),
         "catalog": StagegateCatalog(url=str(on["catalog"])),
