@@ -144,7 +144,7 @@ def ready_page(readiness: Readiness) -> str:
     """The answer on one screen, as Markdown."""
     mark = "❌" if readiness.found is None else "⚠️" if readiness.fell_back else "✅"
     parts = [f"## {mark} {plain(legible_text(readiness.headline))}"]
-    parts += [_paragraph(one) for one in reversed(readiness.candidates)]
+    parts += [_paragraph(one) for one in sorted(readiness.candidates, key=lambda one: not one.ready)]
     parts.append(f"**Whose turn:** {plain(legible_text(readiness.turn))}")
     if readiness.steps:
         steps = enumerate(readiness.steps, start=1)
