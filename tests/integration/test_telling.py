@@ -145,7 +145,7 @@ def test_the_event_of_a_gate_of_all_checks_is_small_and_begins_with_what_decided
 
 def examples() -> dict[str, set[str]]:
     """The keys of each event's example in the docs."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for names, text in re.findall(r"^(`stagegate\.[^\n]*)\n```json\n(.*?)```", EVENTS, re.MULTILINE | re.DOTALL):
         found |= {name: set(json.loads(text)) for name in re.findall(r"stagegate[\w.]+", names)}
     return found
