@@ -2,9 +2,10 @@
 
     python benchmarks/prefect_share.py [--rounds 7] [--folder DIR] [--dry-run]
 
-Both take turns, each in a new process and into new folders, against one Prefect server that runs already. `job` is the
-call alone: of `operations.stage.stage`, and of the flow `stage` with its run, its task, events, asset and progress.
-`process` has the interpreter's start, the imports, and what Prefect still sends when the process ends.
+They take turns, each in a new process and into new folders, against one Prefect server that runs already. `job` is the
+call alone: of `operations.stage.stage`, of the flow `stage` with its run, its task, events, asset and progress, and of
+a flow of one task that does nothing. `process` has the interpreter's start, the imports, and what Prefect still sends
+when the process ends.
 
 API calls are counted by a relay in front of the server, as they pass.
 """
@@ -74,7 +75,26 @@ def work_flow(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
     return {"job": job, "flow_run": str(state.state_details.flow_run_id)}
 
 
-WORKERS = {"engine": work_engine, "flow": work_flow}
+def work_nothing(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
+    """Run what any flow costs: one with one task, and nothing in it."""
+    from prefect import flow, task
+
+    @task
+    def nothing(spec: dict[str, Any]) -> None:
+        del spec
+
+    @flow
+    def empty(spec: dict[str, Any], cache: str, catalog: str) -> None:
+        del cache, catalog
+        nothing(spec)
+
+    begun = time.monotonic()
+    state: Any = empty(spec, cache, catalog, return_state=True)
+    return {"job": time.monotonic() - begun, "flow_run": str(state.state_details.flow_run_id)}
+
+
+WORKERS = {"engine": work_engine, "flow": work_flow, "nothing": work_nothing}
+LABELS = ("engine", "flow", "a flow of one empty task")
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,8 +141,9 @@ class Bench:
             (self.folder / f"source/{number:05}.bin").write_bytes(number.to_bytes(4) * (SIZE // 4))
 
     def round(self, number: int) -> None:
-        """Let each run once, beginning with the other one each time."""
-        for name in sorted(WORKERS, reverse=bool(number % 2)):
+        """Let each run once, beginning with another one each time."""
+        names = list(WORKERS)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
             self.runs[name].append(self._run(name, self.folder / f"{name}-{number}"))
             print(f"{self.files} files, round {number + 1}, {name}: {self.runs[name][-1]}", flush=True)
 
@@ -151,19 +172,23 @@ class Bench:
 
     def rows(self) -> list[str]:
         """The medians as lines of the table."""
-        engine, flow = self._median("engine"), self._median("flow")
-        added = [b - a for a, b in zip(engine, flow, strict=True)]
-        last = self.runs["flow"][-1]
-        calls = statistics.median(sum(run.calls.values()) for run in self.runs["flow"])
-        return [
-            f"| {self.files:,} files, engine | {engine[0]:.2f} | {engine[1]:.2f} | – | – |",
-            f"| {self.files:,} files, flow | {flow[0]:.2f} | {flow[1]:.2f} | {last.task_runs} | {calls:.0f} |",
-            f"| *Prefect's share* | **{added[0]:.2f}** | **{added[1]:.2f}** | | |",
+        medians = {name: self._median(name) for name in WORKERS}
+        lines = [
+            f"| {self.files:,} files, {label} | {job:.2f} | {process:.2f} | {runs or '–'} | {calls or '–'} |"
+            for (job, process, runs, calls), label in zip(medians.values(), LABELS, strict=True)
         ]
+        job, process = (medians["flow"][at] - medians["engine"][at] for at in (0, 1))
+        return [*lines, f"| *Prefect's share* | **{job:.2f}** | **{process:.2f}** | | |"]
 
-    def _median(self, name: str) -> tuple[float, float]:
+    def _median(self, name: str) -> tuple[float, float, int, int]:
+        """Of the job's and the process's seconds, of the task runs and the API calls."""
         runs = self.runs[name]
-        return statistics.median(run.job for run in runs), statistics.median(run.process for run in runs)
+        return (
+            statistics.median(run.job for run in runs),
+            statistics.median(run.process for run in runs),
+            statistics.median_low(run.task_runs for run in runs),
+            statistics.median_low(sum(run.calls.values()) for run in runs),
+        )
 
 
 def page(benches: list[Bench], rounds: int, load: float) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+
+UNKNOWN_BOOT = "unknown"
 
 
 class Durability(StrEnum):
@@ -49,9 +52,42 @@ def sync_folder(folder: Path) -> None:
 def sync_volume(folder: Path) -> None:
     """Make everything that was written to the folder's volume durable: one call instead of an fsync a file."""
     with _opened(folder) as descriptor:
-        if _libc.syncfs(descriptor) != 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), str(folder))
+        _syncfs(descriptor, folder)
+
+
+class Volume:
+    """A folder's volume, held open so that its `sync` tells of every write that failed since this was made.
+
+    The kernel tells each open file of a failure once: who opens the folder only to sync it misses what another
+    process's sync was told already.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def sync(self) -> None:
+        """Make everything that was written to the volume durable.
+
+        Raises:
+            OSError: Something that was written, by whomever, is lost. It may look whole until it leaves memory.
+        """
+        _syncfs(self._descriptor, self._folder)
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from others; `unknown` where the system doesn't say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return UNKNOWN_BOOT
+
+
+def _syncfs(descriptor: int, folder: Path) -> None:
+    if _libc.syncfs(descriptor) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), str(folder))
 
 
 @contextmanager

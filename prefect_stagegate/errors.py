@@ -92,7 +92,7 @@ class StagegateError(Exception):
     def where(self) -> str:
         """The dataset, source and object concerned, joined for people."""
         named = (("dataset", self.dataset), ("source", self.source), ("object", self.object))
-        return ", ".join(f"{word} {value}" for word, value in named if value and value not in self.message)
+        return ", ".join(f"{word} {_shown(value)}" for word, value in named if value and value not in self.message)
 
     def __str__(self) -> str:
         where = self.where()
@@ -102,6 +102,11 @@ class StagegateError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Results and errors cross process borders under Dask, Ray and Prefect's process runners.
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _shown(name: str) -> str:
+    """A name from outside in one line, whatever it holds: what doesn't print is written as an escape."""
+    return name if name.isprintable() else repr(name)
 
 
 def _rebuild(kind: type[StagegateError], args: tuple[object, ...], state: dict[str, object]) -> StagegateError:

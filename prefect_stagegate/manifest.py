@@ -22,6 +22,8 @@ SEGMENT_BYTES = 255
 """The longest file name that Linux file systems take, in bytes."""
 PATH_BYTES = 3072
 """The longest path that an entry may have, in bytes; leaves the cache's own folders room below Linux's 4096."""
+DEPTH = 256
+"""The most names that a path may have between its slashes: programs that walk trees give up at some depth."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -76,6 +78,8 @@ def path_problem(path: str) -> str:
 
 
 def _segments_problem(segments: list[bytes]) -> str:
+    if len(segments) > DEPTH:
+        return f"it is deeper than {DEPTH} names"
     if b"" in segments:
         return "it is empty, or has an empty segment"
     for dots in (b"..", b"."):

@@ -5,9 +5,14 @@ Pure: the caller says what is remembered and what is held. Nothing is changed he
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Action, PlannedObject, SourceObject
+
+NAMED = 20
+"""Refused objects that an error names; the others are counted."""
 
 
 def dataset_path(into: str, key: str) -> str:
@@ -19,27 +24,36 @@ def dataset_path(into: str, key: str) -> str:
     return f"{into.rstrip('/')}/{key}" if into else key
 
 
-def plan_object(
-    listed: SourceObject, *, path: str, source: int, url: str, remembered: str | None, held: bool
-) -> PlannedObject:
+def check_names(wanted: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse, all at once, the objects whose paths can't stand in a manifest.
+
+    Args:
+        wanted: Each object's path in the dataset, its key, and its source's URL.
+
+    Raises:
+        UsageError: There are such objects; those that are told first are named, each with its reason.
+    """
+    refused = [(key, url, problem) for path, key, url in wanted if (problem := path_problem(path))]
+    if not refused:
+        return
+    named = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]
+    more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
+    count = "An object" if len(refused) == 1 else f"{len(refused)} objects"
+    raise UsageError(
+        f"{count} can't stand in a dataset: {'; '.join(named + more)}",
+        hint="Rename them at their source, or leave them out by `exclude:`.",
+    )
+
+
+def plan_object(listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool) -> PlannedObject:
     """Decide about one object.
 
     Args:
         listed: The object as its source lists it.
-        path: Where it stands in the dataset.
+        path: Where it stands in the dataset; `check_names` let it pass.
         source: Position of its source in the spec.
-        url: The source's URL, for errors.
         remembered: The digest that this pin is known to have, if any.
         held: Whether the cache holds a blob of that digest.
-
-    Raises:
-        UsageError: The path can't stand in a manifest.
     """
-    if problem := path_problem(path):
-        raise UsageError(
-            f"The object {listed.key!r} can't stand in a dataset: {problem}",
-            hint="Rename it at its source, or leave it out by `exclude:`.",
-            source=url,
-        )
     action = Action.REUSE if remembered and held else Action.FETCH
     return PlannedObject(path, listed, source, action, remembered or "")

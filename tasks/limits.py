@@ -54,10 +54,9 @@ def source_limit(url: str) -> str:
 
 
 def _name(*words: str) -> str:
-    said = "-".join(words)
-    name = re.sub(r"[^a-z0-9._]+", "-", said.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9._]+", "-", "-".join(words).lower()).strip("-")
     if len(name) > LONGEST:
-        name = f"{name[: LONGEST - 9]}-{sha256(said.encode()).hexdigest()[:8]}"
+        name = f"{name[: LONGEST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
     return f"stagegate-{name}"
 
 

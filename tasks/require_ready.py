@@ -26,7 +26,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.ready import find_ready, hold_ready
 from prefect_stagegate.report import Readiness, ready_page
 from prefect_stagegate.tasks.cancelling import ending
-from prefect_stagegate.tasks.leases import lasting, leased
+from prefect_stagegate.tasks.leases import held, held_during
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.running import EngineTask, async_twin, in_thread, run_options
@@ -67,14 +67,14 @@ class Guard:
 
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def gated(*args: Any, **kwargs: Any) -> Any:
-            with leased(self._ask):
+            with held_during(self._ask):
                 return function(*args, **kwargs)
 
         return gated
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def gated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with leased(self._ask):
+            with held_during(self._ask):
                 return (yield from function(*args, **kwargs))
 
         return gated
@@ -96,9 +96,9 @@ class Guard:
 
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[None]:
-        with ExitStack() as held:
+        with ExitStack() as leaving:
             # Bringing a version may take long, and the loop has others to serve.
-            await in_thread(partial(held.enter_context, leased(self._ask)))
+            await in_thread(partial(leaving.enter_context, held_during(self._ask)))
             yield
 
     def __del__(self) -> None:
@@ -163,7 +163,8 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
     readiness = find_ready(where, Address.parse(dataset))
     _show(readiness)
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
-        return lasting().enter_context(hold_ready(where, readiness, progress=progress, cancel=cancel))
+        key = (where.cache.root, readiness.address, readiness.found and readiness.found.digest)
+        return held().enter(key, hold_ready(where, readiness, progress=progress, cancel=cancel))
 
 
 def _show(readiness: Readiness) -> None:

@@ -110,14 +110,14 @@ def async_twin(task: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
 
     @wraps(task.fn)
     async def twin(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await _in_thread(partial(task.fn, *args, **kwargs))
+        return await in_thread(partial(task.fn, *args, **kwargs))
 
     twin.__name__, twin.__qualname__ = f"a{task.fn.__name__}", f"a{task.fn.__qualname__}"
     run_name = cast("Callable[[Mapping[str, Any]], str]", task.task_run_name)
     return EngineTask(twin, **run_options(run_name))
 
 
-async def _in_thread(work: Callable[[], R]) -> R:
+async def in_thread(work: Callable[[], R]) -> R:
     """Run a function in a thread with this context. A cancellation waits a while until the function has stopped."""
     end, context, done = threading.Event(), copy_context(), Future[R]()
     context.run(requested.set, end)

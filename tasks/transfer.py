@@ -37,9 +37,10 @@ def transfer(
     loaded, where = read_spec(spec), open_places(cache, catalog)
     with (
         where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
+        ending() as cancel,
+        where.admit(loaded, cancel),
         open_sources(where, loaded) as sources,
         live_progress(f"{loaded.dataset}-stage") as progress,
-        ending() as cancel,
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
         receipts = tuple(transfer_objects(where, loaded, sources, planned, writer, progress=progress, cancel=cancel))

@@ -7,6 +7,7 @@ from prefect.artifacts import TableArtifact
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.validate import validate
+from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import attach, run_log
@@ -32,7 +33,8 @@ def validate_dataset(
         UsageError: There is no such version.
         ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`.
     """
-    found = validate(open_places(cache, catalog), dataset, spec=spec)
+    with ending() as cancel:
+        found = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel)
     tables = ", ".join(f"{t.name} {t.evaluated - t.failed} of {t.evaluated}" for t in found.tables) or "no tables"
     run_log().info(
         "%s@%s %s its contract; expectations met: %s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.maintain import Verification, verify
+from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
@@ -29,7 +30,8 @@ def verify_cache(
         TransferFailed: A repair found its object nowhere.
     """
     address = Address.parse(dataset) if dataset else None
-    found = verify(open_places(cache, catalog), address, repair=repair)
+    with ending() as cancel:
+        found = verify(open_places(cache, catalog), address, repair=repair, cancel=cancel)
     log = run_log()
     for one in found.damaged:
         log.warning("%s@%s: %s: %s", one.dataset, one.digest, one.finding.subject, one.finding.problem)

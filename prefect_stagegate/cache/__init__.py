@@ -53,9 +53,15 @@ class Cache:
 
     @cached_property
     def blobs(self) -> Blobs:
-        """The content by digest."""
-        from prefect_stagegate.cache.blobs import Blobs
+        """The content by digest.
 
+        Raises:
+            CacheError: A power cut left blobs that must be read again, and that failed.
+        """
+        from prefect_stagegate.cache.blobs import Blobs
+        from prefect_stagegate.cache.unsynced import read_again
+
+        read_again(self.layout)
         return Blobs(self.layout, self.durability)
 
     @cached_property

@@ -13,19 +13,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from blake3 import blake3
-
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
-from prefect_stagegate.durable import Durability, sync_folder, sync_volume
+from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
+from prefect_stagegate.cache.unsynced import Unsynced
+from prefect_stagegate.cache.verify import is_blob
+from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
 
-READ = 1 << 20
 BLOCK = 512
 """Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
 
@@ -38,6 +37,7 @@ class Blobs:
         self._durability = durability
         self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
+        self._unsynced = Unsynced(layout)
 
     def holds(self, digest: str, size: int) -> bool:
         """Whether the bytes are here, by their digest and size; they are not hashed again."""
@@ -56,6 +56,7 @@ class Blobs:
             CacheError: The cache can't be written.
         """
         try:
+            self._unsynced.watch()
             return Claim.take(self._claimed(identity))
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error
@@ -93,6 +94,8 @@ class Blobs:
             os.fchmod(claim.file, READ_ONLY_FILE)
             if self.syncs(asked=sync):
                 os.fsync(claim.file)
+            elif self._durability is not Durability.NONE:
+                self._unsynced.add(digest)
             folder = os.path.dirname(target)  # noqa: PTH120
             self._make_folder(folder)
             self._place(claim, target, digest)
@@ -106,7 +109,7 @@ class Blobs:
             os.link(claim.path, target)
         except FileExistsError:
             # A blob of this name is there already. It is believed only when its bytes are read and found right.
-            if not _is_sound(target, digest):
+            if not is_blob(target, digest):
                 self._layout.discard(Path(target))
                 os.link(claim.path, target)
         except OSError as error:
@@ -126,17 +129,23 @@ class Blobs:
         return self._durability is Durability.FULL or (asked and self._durability is Durability.BATCH)
 
     def sync(self) -> bool:
-        """Make every blob that was committed so far durable; False when nothing is to be."""
+        """Make every blob that was committed so far durable; False when nothing is to be.
+
+        Raises:
+            CacheError: The volume failed. What it failed to write may look whole, so those blobs are out of sight.
+        """
         if self._durability is Durability.NONE:
             return False
         with explained("sync the volume", self._layout.blobs):
-            sync_volume(self._layout.blobs)
+            self._unsynced.sync()
         return True
 
     def orphans(self, older_than: float) -> Iterator[Path]:
         """What interrupted runs left in the ingest folder, and nobody claims, untouched for so many seconds."""
         now = time.time()
         for path in self._layout.ingest.iterdir():
+            if path.name.startswith(UNSYNCED):
+                continue  # whoever opens the cache after a power cut needs it
             try:
                 if now - path.lstat().st_mtime > older_than and not Claim.is_taken(str(path)):
                     yield path
@@ -147,18 +156,6 @@ class Blobs:
         if folder not in self._folders:
             Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
             self._folders.add(folder)
-
-
-def _is_sound(path: str, digest: str) -> bool:
-    """Whether the file at `path` is a blob of this digest, read-only and not a link to elsewhere."""
-    hasher = blake3()
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222:
-            return False
-        while chunk := file.read(READ):
-            hasher.update(chunk)
-    return f"blake3:{hasher.hexdigest()}" == digest
 
 
 def _refuses_links(error: OSError) -> bool:

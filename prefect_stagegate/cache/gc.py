@@ -20,6 +20,7 @@ from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks, takes_links
 
@@ -188,16 +189,19 @@ def _remove_strays(layout: Layout) -> None:
     for path in layout.ingest.glob(f"{DRAFT}*"):
         if _abandoned(path):
             layout.discard(path)
-    for path in Blobs(layout).orphans(RESUME_SECONDS):
-        if not path.name.startswith(DRAFT):
+    blobs = Blobs(layout)
+    for path in blobs.orphans(RESUME_SECONDS):
+        if not path.name.startswith((DRAFT, UNSYNCED)):
             layout.discard(path)
+    if any(layout.ingest.glob(f"{UNSYNCED}*")):
+        blobs.sync()
     empty_trash(layout)
 
 
 def _abandoned(draft: Path) -> bool:
     """Whether a draft's maker is gone, by its lock; a young one may not be locked yet."""
     try:
-        if draft.is_file() or time.time() - draft.stat().st_mtime < DRAFT_SECONDS:
+        if time.time() - draft.stat().st_mtime < DRAFT_SECONDS:
             return False
         descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefect_stagegate.cache.layout import cache_error
+from prefect_stagegate.durable import boot_id
 from prefect_stagegate.model import Pin, SourceObject
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class PinMemory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._boot = _boot_id()
+        self._boot = boot_id()
         self._lock = threading.Lock()
         self._others = 0
         self._database = self._open()
@@ -228,10 +229,3 @@ def _source_id(database: sqlite3.Connection, identity: str) -> int:
 
 def _packed(digest: str) -> bytes:
     return bytes.fromhex(digest.removeprefix("blake3:"))
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"  # without boots to tell apart, every restart looks like the same one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,22 @@ def file_problem(path: Path, entry: Entry, read: Callable[[int], None] = lambda 
     except OSError as error:
         return f"it can't be read: {error.strerror}"
     return "" if found == entry.digest else f"its bytes hash to {found}, and the manifest says {entry.digest}"
+
+
+def is_blob(path: str, digest: str) -> bool:
+    """Whether a file has the bytes of `blake3:<hex>`, and is read-only and no link to elsewhere.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    hasher = blake3()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222:
+            return False
+        while chunk := file.read(READ):
+            hasher.update(chunk)
+    return f"blake3:{hasher.hexdigest()}" == digest
 
 
 def _digest(path: Path, read: Callable[[int], None]) -> str:

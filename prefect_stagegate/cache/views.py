@@ -89,6 +89,23 @@ class Draft:
             )
         return target
 
+    def mend(self, dataset: str, digest: str, entries: Iterable[Entry]) -> None:
+        """Put sound blobs in the place of a view's damaged files. Who reads meets the file before or after, never none.
+
+        Raises:
+            BlobVanished: A collection took one of the blobs.
+            CacheError: The volume refuses; the other files are mended or as they were.
+        """
+        view = self._layout.view(dataset, digest)
+        with explained("mend the view", view):
+            self._begin()
+            for entry in entries:
+                path = view / entry.path
+                self._link(entry)
+                with _naming(entry.path), _writable(path.parent, view):
+                    (self._root / entry.path).replace(path)
+            sync_volume(view)
+
     def close(self) -> None:
         """Remove what was not published."""
         if self._lock < 0:
@@ -166,23 +183,6 @@ class Views:
         """Note that a version is in use, so that it is among the last to go when room is needed."""
         with suppress(OSError):  # a cache that can only be read is of use too
             os.utime(self._layout.view(dataset, digest))
-
-    def mend(self, dataset: str, digest: str, entries: Iterable[Entry]) -> None:
-        """Put sound blobs in the place of a view's damaged files. Who reads meets the file before or after, never none.
-
-        Raises:
-            CacheError: The volume refuses; the other files are mended or as they were.
-        """
-        view = self._layout.view(dataset, digest)
-        scratch = self._layout.ingest / f"view-{uuid.uuid4().hex}"
-        with explained("mend the view", view):
-            for entry in entries:
-                path = view / entry.path
-                _place(self._layout.blob_path(entry.digest), str(scratch))
-                with _naming(entry.path), _writable(path.parent, view):
-                    scratch.replace(path)
-                scratch.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
-            sync_volume(view)
 
     def discard(self, dataset: str, digest: str) -> Path:
         """Take a view out of sight; the caller removes what this returns."""

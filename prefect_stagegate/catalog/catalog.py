@@ -13,7 +13,7 @@ from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
 from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, metadata
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
-from prefect_stagegate.manifest import Manifest, row
+from prefect_stagegate.manifest import Manifest, path_problem, row
 from prefect_stagegate.model import LATEST, Address, Approval, Entry, Evidence, Identity, Origin, Request
 
 FORMAT_KEY = "format"
@@ -283,9 +283,14 @@ class Catalog:
 
 
 def _proved(entries: Iterable[Entry], digest: str, key: str) -> Iterator[Entry]:
-    """Pass a manifest's entries on, and raise `CorruptRecord` after the last one unless they hash to its digest."""
+    """Pass a manifest's entries on, and raise `CorruptRecord` after the last one unless they hash to its digest.
+
+    Whoever may write to the catalog can give any path a digest that fits, so the paths are judged here again.
+    """
     hasher = hashlib.sha256()
     for entry in entries:
+        if problem := path_problem(entry.path):
+            raise CorruptRecord(f"The catalog's record {key} has a path that no dataset may have: {problem}")
         hasher.update(row(entry))
         yield entry
     if hasher.hexdigest() != digest.removeprefix("sha256:"):

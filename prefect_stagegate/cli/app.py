@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Group
 
 from prefect_stagegate import __version__
+from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.errors import ExitCode, StagegateError
 
 INTERRUPTED = 130
@@ -125,5 +126,5 @@ def _run(words: list[str], *, debug: bool) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"stagegate: {text}", file=sys.stderr)
+    print(f"stagegate: {escaped(text)}", file=sys.stderr)
     sys.exit(code)

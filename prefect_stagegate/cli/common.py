@@ -56,5 +56,14 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str = "") -> None:
-    """Print one line for people."""
-    print(text)
+    """Print one line for people; names in it do nothing to their terminal."""
+    print(escaped(text))
+
+
+def escaped(text: str) -> str:
+    """The text with whatever acts on a terminal as escapes; lines and tabs stay."""
+    if text.isprintable():
+        return text
+    from prefect_stagegate.report.legible import legible_text
+
+    return legible_text(text)

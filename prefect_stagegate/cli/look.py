@@ -9,8 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
@@ -45,9 +46,9 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
             f"{lease.what or lease.kind} (pid {lease.pid}) since {lease.since[:19]}" for lease in line.leases
         )
         refs = ", ".join(line.refs) or "-"
-        table.add_row(
-            line.dataset, digest_text(line.digest), refs, str(line.files), bytes_text(line.bytes), here, held or "-"
-        )
+        size = bytes_text(line.bytes)
+        cells = (line.dataset, digest_text(line.digest), refs, str(line.files), size, here, held or "-")
+        table.add_row(*(Text(escaped(cell)) for cell in cells))  # never markup: a command may be called `[red]`
     Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, print_json
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import hold_dataset, locate
@@ -30,7 +30,7 @@ def path(address: str, /, *, json: Json = False, places: Places | None = None) -
     if json:
         print_json({"dataset": found.dataset, "digest": found.digest, "path": str(found.path)})
     else:
-        say(str(found.path))
+        print(found.path)  # as it is, for programs
 
 
 def execute(

@@ -57,7 +57,15 @@ def bring(
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused)
 
 
-def mend(where: Workspace, writer: Lease, dataset: str, digest: str, entries: Sequence[Entry]) -> None:
+def mend(
+    where: Workspace,
+    writer: Lease,
+    dataset: str,
+    digest: str,
+    entries: Sequence[Entry],
+    *,
+    cancel: Event | None = None,
+) -> None:
     """Fetch the bytes of some of a version's entries again, where the cache holds them no more, and put them in place.
 
     Raises:
@@ -65,8 +73,8 @@ def mend(where: Workspace, writer: Lease, dataset: str, digest: str, entries: Se
         TransferFailed: A pin is gone everywhere; the objects are named. The view stays as it was.
     """
     with where.cache.views.draft() as draft:
-        _fetch(where, writer, dataset, digest, draft, paths={entry.path for entry in entries})
-        where.cache.views.mend(dataset, digest, entries)
+        _fetch(where, writer, dataset, digest, draft, paths={entry.path for entry in entries}, cancel=cancel)
+        draft.mend(dataset, digest, entries)
 
 
 def _fetch(

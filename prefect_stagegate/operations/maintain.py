@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Event
 
 from prefect_stagegate.cache.gc import Collection, collect, empty_trash
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.verify import file_problem, verify_view
-from prefect_stagegate.errors import UnknownRef
+from prefect_stagegate.errors import Cancelled, UnknownRef
 from prefect_stagegate.model import Address, Entry, Finding
 from prefect_stagegate.operations import bring
 from prefect_stagegate.operations.read import hold_dataset, locate
@@ -35,13 +37,16 @@ class Verification:
     """Whether all that was damaged was fetched again."""
 
 
-def verify(where: Workspace, address: Address | None = None, *, repair: bool = False) -> Verification:
+def verify(
+    where: Workspace, address: Address | None = None, *, repair: bool = False, cancel: Event | None = None
+) -> Verification:
     """Hash one version of this node, or all, and compare with the manifests.
 
     Args:
         where: Cache and catalog.
         address: The version; all on this node when None.
         repair: Fetch what is damaged again through its origins. What can't be had any more stays as it is.
+        cancel: Set it to stop in time.
 
     Raises:
         UsageError: The node hasn't that version.
@@ -58,14 +63,24 @@ def verify(where: Workspace, address: Address | None = None, *, repair: bool = F
         manifest = where.catalog.manifest(dataset, digest)
         files, size = files + manifest.files, size + manifest.bytes
         with hold_dataset(where.cache, Address(dataset, digest), "verify") as held:
-            bad = list(verify_view(held.path, manifest.entries()))
+            bad = list(verify_view(held.path, manifest.entries(), read=_stopping(cancel)))
         damaged.extend(Damage(dataset, digest, finding) for _, finding in bad)
         if bad and repair:
-            _mend(where, dataset, digest, [entry for entry, _ in bad])
+            _mend(where, dataset, digest, [entry for entry, _ in bad], cancel)
     return Verification(len(views), files, size, tuple(damaged), repaired=repair and bool(damaged))
 
 
-def _mend(where: Workspace, dataset: str, digest: str, entries: list[Entry]) -> None:
+def _stopping(cancel: Event | None) -> Callable[[int], None]:
+    """Told of every piece that is read, it ends the reading when that is asked for."""
+
+    def check(_: int) -> None:
+        if cancel and cancel.is_set():
+            raise Cancelled("The verification was stopped")
+
+    return check
+
+
+def _mend(where: Workspace, dataset: str, digest: str, entries: list[Entry], cancel: Event | None) -> None:
     """Fetch the bytes of damaged files again and put them in place. When that fails the view stays as it is."""
     cache = where.cache
     with cache.leases.hold(LeaseKind.WRITER, dataset, what="repair") as writer:
@@ -73,7 +88,7 @@ def _mend(where: Workspace, dataset: str, digest: str, entries: list[Entry]) -> 
             # Another view's repair may have brought the blob already.
             if file_problem(cache.layout.blob(entry.digest), entry):
                 cache.blobs.forget(entry.digest)
-        bring.mend(where, writer, dataset, digest, entries)
+        bring.mend(where, writer, dataset, digest, entries, cancel=cancel)
     empty_trash(cache.layout)
 
 

@@ -31,7 +31,7 @@ from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources, open_sources
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.plan import dataset_path, plan_object
+from prefect_stagegate.plan import check_names, dataset_path, plan_object
 from prefect_stagegate.sources.select import selected
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transfer import Limits, Progress, transfer
@@ -127,17 +127,17 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
     paths = Paths(sources.urls, folds_case=folds_case(where.cache.root))
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
+        wanted = [dataset_path(sources.specs[one.source].into, one.object.key) for one in batch]
+        check_names((path, one.object.key, sources.urls[one.source]) for path, one in zip(wanted, batch, strict=True))
         known = _recall(where, sources, batch)
-        planned = [_decide(where, sources, one, digest) for one, digest in zip(batch, known, strict=True)]
+        planned = [_decide(where, *each) for each in zip(batch, wanted, known, strict=True)]
         paths.take(planned)
         yield from planned
 
 
-def _decide(where: Workspace, sources: Sources, one: Listed, digest: str | None) -> PlannedObject:
-    url, into = sources.urls[one.source], sources.specs[one.source].into
-    path = dataset_path(into, one.object.key)
+def _decide(where: Workspace, one: Listed, path: str, digest: str | None) -> PlannedObject:
     held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
-    return plan_object(one.object, path=path, source=one.source, url=url, remembered=digest, held=held)
+    return plan_object(one.object, path=path, source=one.source, remembered=digest, held=held)
 
 
 def transfer_objects(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import Address, Validation
@@ -12,35 +13,38 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate as run_contract
 
 
-def validate(where: Workspace, named: SpecLike | Address, *, spec: SpecLike | None = None) -> Validation:
+def validate(
+    where: Workspace, named: SpecLike | Address, *, spec: SpecLike | None = None, cancel: Event | None = None
+) -> Validation:
     """Run the contract on a version, bringing it to this node first when it isn't here.
 
     Args:
         where: Cache and catalog.
         named: A version's address (`latest` without a ref), or a spec, which means the `latest` of its dataset.
         spec: A spec to use instead of the one that is stored beside the version.
+        cancel: Set it to stop bringing the version in time.
 
     Raises:
         UsageError: There is no such version.
         ValidationError: The contract could not be evaluated.
     """
-    return validate_version(where, resolve(where, named, spec))
+    return validate_version(where, resolve(where, named, spec), cancel)
 
 
-def validate_version(where: Workspace, version: Named) -> Validation:
+def validate_version(where: Workspace, version: Named, cancel: Event | None = None) -> Validation:
     """Run the contract on a version that is resolved already."""
     address = Address(version.dataset, version.digest)
     # Held before it is looked for or brought, so that no collection comes between.
     with where.cache.leases.hold(LeaseKind.READER, address.dataset, address.digest, "validate"):
-        view = where.cache.views.path(address.dataset, address.digest) or _bring(where, address)
+        view = where.cache.views.path(address.dataset, address.digest) or _bring(where, address, cancel)
         found = _run(where, version, view)
     where.catalog.put_evidence(version.dataset, version.digest, found.evidence)
     return found
 
 
-def _bring(where: Workspace, address: Address) -> Path:
+def _bring(where: Workspace, address: Address, cancel: Event | None) -> Path:
     with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="validate") as writer:
-        return bring(where, address, writer).path
+        return bring(where, address, writer, cancel=cancel).path
 
 
 def _run(where: Workspace, version: Named, view: Path) -> Validation:

@@ -69,7 +69,7 @@ class Renewal(StrEnum):
     COSTLY = "costly"
     """It stays unanswered; only `stagegate check` asks it."""
     SETTLED = "settled"
-    """The answer that the version was accepted with stands, and nobody is asked a second time."""
+    """The answer that the version was accepted with stands; without one it is as if it were costly."""
 
 
 @dataclass(frozen=True, slots=True)

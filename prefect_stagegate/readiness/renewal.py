@@ -1,7 +1,7 @@
 """Renewing: how a version that a gate accepted stands when a run starts on it, by today's policy.
 
 What still holds is used as it is. Of the rest, what is cheap is asked again, here and now; what is costly stays
-unanswered; what people settled stays as the version was accepted with it.
+unanswered; what people settled stays as it was when the version was accepted.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def _known(one: PlannedCheck, question: Question, settled: dict[str, Evidence]) 
     check, renewal = one.requirement.check, one.definition.renewal
     if renewal is Renewal.SETTLED and check in settled:
         return replace(settled[check], expires="")
-    if one.evidence is None and renewal is Renewal.COSTLY:
+    if one.evidence is None and renewal is not Renewal.CHEAP:
         return _unanswered(one, question)
     return one.evidence
 
 
 def _unanswered(one: PlannedCheck, question: Question) -> Evidence:
     fix = f"stagegate check {question.address} --gate {question.target}"
-    found = Finding(one.requirement.check, "it costs too much to be asked at a run's start", fix, Outcome.INCONCLUSIVE)
+    found = Finding(one.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
     return Evidence(
         one.requirement.check,
         Outcome.INCONCLUSIVE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-_ACTING = {"Cc", "Cs", "Co", "Cn"}
+_ACTING = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
 
 
@@ -12,7 +12,7 @@ def legible_text(text: str) -> str:
     r"""Write characters that act instead of showing as escapes; lines and tabs stay.
 
     Those are the control characters, which terminals obey and XML forbids, lone surrogates, which stand for bytes
-    that aren't UTF-8, and marks that turn the direction of writing.
+    that aren't UTF-8, and marks that turn the direction of writing or break a line.
 
     >>> legible_text("a\x1b[2Jb")
     'a\\x1b[2Jb'

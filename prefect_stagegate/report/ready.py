@@ -90,7 +90,7 @@ class Readiness:
             return f"{self.address} fell back: {digest_text(named.digest)} {named.against}"
         if self.found:
             return f"{self.address} is ready"
-        if len(self.candidates) == 1 and not named.against_version:
+        if self._only_here:
             return f"{self.address} can't be used on this node"
         more = ", and nothing is left to fall back to" if self.falls_back else ""
         return f"{self.address} is not ready{more}"
@@ -109,9 +109,9 @@ class Readiness:
             return (f"stagegate check {self.address.dataset} --gate {self.address.ref}",)
         if self._whole:
             return ()
-        if self._acting.against_version:
+        if not self._only_here:
             return self._acting.report.steps
-        # What a node lacks is asked anew by the next run.
+        # The next run asks its node anew, so nobody needs to check.
         return (*self._acting.report.steps[:-1], "Run it again, here or on another node.")
 
     @property
@@ -120,9 +120,14 @@ class Readiness:
 
     @property
     def _acting(self) -> Candidate:
-        """The version that somebody has to look at: the one that only this node fails, else what the target names."""
+        """The version that somebody has to look at: the one that would do elsewhere, else what the target names."""
+        return self.candidates[-1] if self._only_here else self.candidates[0]
+
+    @property
+    def _only_here(self) -> bool:
+        """Whether the run could use what it found on another node."""
         last = self.candidates[-1]
-        return last if last.against_node and not last.against_version else self.candidates[0]
+        return bool(last.against_node) and not last.against_version
 
 
 def ready_text(readiness: Readiness) -> str:
@@ -139,7 +144,7 @@ def ready_page(readiness: Readiness) -> str:
     """The answer on one screen, as Markdown."""
     mark = "❌" if readiness.found is None else "⚠️" if readiness.fell_back else "✅"
     parts = [f"## {mark} {plain(legible_text(readiness.headline))}"]
-    parts += [_paragraph(one) for one in reversed(readiness.candidates)]
+    parts += [_paragraph(one) for one in sorted(readiness.candidates, key=lambda one: not one.ready)]
     parts.append(f"**Whose turn:** {plain(legible_text(readiness.turn))}")
     if readiness.steps:
         steps = enumerate(readiness.steps, start=1)

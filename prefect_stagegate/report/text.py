@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefect_stagegate.model import DecisionOutcome, Finding
+from prefect_stagegate.report.legible import one_line
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
 
 FINDINGS = 20
@@ -45,8 +46,8 @@ def to_rich(report: Report) -> RenderableType:
 
 def _step(step: str) -> RenderableType:
     if is_command(step):
-        return Text(f"  {step}", "cyan", no_wrap=True, overflow="ignore")
-    return Padding(Text(step), (0, 0, 0, 2), expand=False)
+        return Text(f"  {one_line(step)}", "cyan", no_wrap=True, overflow="ignore")
+    return Padding(Text(one_line(step)), (0, 0, 0, 2), expand=False)
 
 
 def _table(report: Report) -> Table:
@@ -62,13 +63,13 @@ def _table(report: Report) -> Table:
 
 
 def _found(row: Row) -> RenderableType:
-    lines: list[RenderableType] = [Text(row.summary)]
+    lines: list[RenderableType] = [Text(one_line(row.summary))]
     if row.standing is Standing.FINE:
         return lines[0]
     for finding in row.findings[:FINDINGS]:
-        lines.append(Text.assemble((finding.subject, "bold"), ": ", finding.problem))
+        lines.append(Text.assemble((one_line(finding.subject), "bold"), ": ", one_line(finding.problem)))
         if finding.fix:
-            lines.append(Padding(Text(f"→ {finding.fix}", "cyan"), (0, 0, 0, 2), expand=False))
+            lines.append(Padding(Text(f"→ {one_line(finding.fix)}", "cyan"), (0, 0, 0, 2), expand=False))
     if more := _more(row):
         lines.append(Text(more.strip()))
     return Group(*lines)
@@ -80,11 +81,11 @@ def to_text(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"{report.headline}. {report.reason}"
+    yield f"{report.headline}. {one_line(report.reason)}"
     width = max((len(row.check) for row in report.rows), default=0)
     wide = max((len(row.verdict) for row in report.rows), default=0)
     for row in report.rows:
-        yield f"  {row.verdict:<{wide}}  {row.check:<{width}}  {row.summary}  [{row.owner}]"
+        yield f"  {row.verdict:<{wide}}  {row.check:<{width}}  {one_line(row.summary)}  [{row.owner}]"
         if row.standing is not Standing.FINE:
             for finding in row.findings[:FINDINGS]:
                 yield from _finding_lines(finding)
@@ -92,13 +93,13 @@ def _lines(report: Report) -> Iterator[str]:
                 yield f"      {more.strip()}"
     yield f"Whose turn: {report.whose_turn}"
     yield "What to do:"
-    yield from (f"  {step}" for step in report.steps)
+    yield from (f"  {one_line(step)}" for step in report.steps)
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:
-    yield f"      {finding.subject}: {finding.problem}"
+    yield f"      {one_line(finding.subject)}: {one_line(finding.problem)}"
     if finding.fix:
-        yield f"        → {finding.fix}"
+        yield f"        → {one_line(finding.fix)}"
 
 
 def _more(row: Row) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import (
@@ -45,6 +46,15 @@ def local_path(url: str) -> Path:
     return Path(unquote(url.split("://", 1)[1].removeprefix("localhost")))
 
 
+class _Folder(NamedTuple):
+    """A directory that is being walked."""
+
+    key: str
+    """With a slash at its end; empty for the source's own."""
+    above: tuple[str, ...]
+    """The real paths of it and of those that lead to it: a link back to one ends there."""
+
+
 class FileSource(BaseSource):
     """A directory, or one file.
 
@@ -71,7 +81,7 @@ class FileSource(BaseSource):
             return
         if not self._root.is_dir():
             raise SourceError("There is no such directory", hint="Check that it is mounted.", source=self.url)
-        yield from self._walk("", (self._real_root,), wanted)
+        yield from self._walk(wanted)
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
@@ -109,31 +119,41 @@ class FileSource(BaseSource):
         if _pin(os.fstat(descriptor)) != listed.pin or os.fstat(descriptor).st_size != listed.size:
             raise self._changed(listed)
 
-    def _walk(self, folder: str, above: tuple[str, ...], wanted: Wanted) -> Iterator[SourceObject]:
-        """Walk one directory. `above` are the real paths of those that lead to it: a link back to one ends there."""
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Walk the directory, however deep it is: a call within a call for each folder would come to an end."""
+        open_folders = [self._folder("", (self._real_root,))]
+        while open_folders:
+            for folder, entry in open_folders[-1]:
+                key = folder.key + entry.name
+                if entry.is_dir():
+                    if entered := self._enter(entry, key, folder.above, wanted):
+                        open_folders.append(entered)
+                        break
+                elif wanted(key):
+                    yield self._file(entry, key)
+            else:
+                open_folders.pop()
+
+    def _folder(self, key: str, above: tuple[str, ...]) -> Iterator[tuple[_Folder, os.DirEntry[str]]]:
+        """Read one directory; `above` are the real paths of it and of those that lead to it."""
         try:
-            with os.scandir(self._root / folder) as entries:
+            with os.scandir(self._root / key) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            raise self._explained(error, folder) from error
-        for entry in found:
-            key = folder + entry.name
-            if entry.is_dir():
-                yield from self._enter(entry, key, above, wanted)
-            elif wanted(key):
-                yield self._file(entry, key)
+            raise self._explained(error, key) from error
+        return zip(repeat(_Folder(key, above)), found)
 
     def _enter(
         self, entry: os.DirEntry[str], key: str, above: tuple[str, ...], wanted: Wanted
-    ) -> Iterator[SourceObject]:
+    ) -> Iterator[tuple[_Folder, os.DirEntry[str]]] | None:
+        """Read a directory in another; None for a link back to one that leads here, or that nobody wants."""
         if not entry.is_symlink():
-            yield from self._walk(key + "/", (*above, os.path.join(above[-1], entry.name)), wanted)  # noqa: PTH118
-            return
+            return self._folder(key + "/", (*above, os.path.join(above[-1], entry.name)))  # noqa: PTH118
         real = os.path.realpath(entry.path)
         if real in above or not wanted(key + "/"):
-            return
+            return None
         self._keep_inside(real, key)
-        yield from self._walk(key + "/", (*above, real), wanted)
+        return self._folder(key + "/", (*above, real))
 
     def _file(self, entry: os.DirEntry[str], key: str) -> SourceObject:
         if entry.is_symlink():

@@ -18,7 +18,7 @@ from prefect_stagegate.model import Receipt
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.transfer.checks import Hasher, judge
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.limits import Limits
+from prefect_stagegate.transfer.limits import BLOCK, Limits
 from prefect_stagegate.transfer.progress import Laps, Progress, TransferStats
 from prefect_stagegate.transfer.retry import Retrier, Stop
 
@@ -48,7 +48,7 @@ class Done:
     """Dropped when the digest is remembered, so that whoever waits for it finds it."""
     row: Row | None = None
     unsynced: int = 0
-    """Bytes of the blob when it was not made durable by itself."""
+    """Bytes that the blob takes, at least a block, when it was not made durable by itself."""
 
 
 class Intake:
@@ -138,7 +138,7 @@ class Intake:
         laps.lap("disk")
         self.stats.spend(laps)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
-        unsynced = 0 if self.store.blobs.syncs(asked=sync) else job.listed.size
+        unsynced = 0 if self.store.blobs.syncs(asked=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)
 
     def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:

@@ -21,6 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.settings import PREFECT_API_URL
 
+from prefect_stagegate.cli.app import main
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.flows import stage
 from prefect_stagegate.model import Version
@@ -237,6 +238,7 @@ def test_names_are_short_safe_and_apart() -> None:
     deep = [source_limit(f"/mnt/{'deep/' * 30}{leaf}/") for leaf in ("a", "b")]
     assert deep[0] != deep[1]
     assert max(map(len, deep)) <= 90
+    assert source_limit(f"/mnt/{'deep/' * 30}a") == deep[0]
     assert source_limit("sftp://me:secret@nas.example.org/data/") == "stagegate-source-sftp-nas.example.org"
     assert source_limit("/mnt/nas/Größe & Maß/") == "stagegate-source-file-mnt-nas-gr-e-ma"
 
@@ -245,23 +247,22 @@ def test_names_are_short_safe_and_apart() -> None:
 
 
 def test_the_command_creates_changes_and_repeats_itself_without_effect(
-    place: Place, run_stagegate: Run, tmp_path: Path
+    place: Place, run_stagegate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = tmp_path / "one.json"
     spec.write_text(json.dumps(place.spec("one")))
-    gpu = node_limit(f"{place.node}-gpu")
-    env = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    gpu = node_limit("limits-gpu")
 
-    def limits(*words: str | Path) -> list[tuple[str, int, int | None]]:
-        result = run_stagegate("limits", *words, "--json", env=env)
-        assert result.returncode == 0, result.stderr
-        return [(one["name"], one["limit"], one["before"]) for one in json.loads(result.stdout)]
+    def limits(*words: str) -> list[tuple[str, int, int | None]]:
+        main(["limits", *words, "--json"])
+        return [(one["name"], one["limit"], one["before"]) for one in json.loads(capsys.readouterr().out)]
 
-    both = (spec, "--per-source", "4", "--per-node", "1", "--node", f"{place.node}-gpu")
+    both = (str(spec), "--per-source", "4", "--per-node", "1", "--node", "limits-gpu")
     for words in ((*both, "--dry-run"), both):
         assert limits(*words) == [(gpu, 1, None), (place.source, 4, None)]
     assert limits(*both) == [(gpu, 1, 1), (place.source, 4, 4)]
     assert limits("--per-node", "2") == [(place.node, 2, None)]
+    env = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     told = run_stagegate("limits", spec, "--per-source", "2", env=env).stdout
     assert told == f"   2  {place.source}  (was 4)\n"
 
@@ -278,10 +279,11 @@ def test_the_command_creates_changes_and_repeats_itself_without_effect(
     ],
 )
 def test_a_command_that_would_set_less_than_was_meant_is_refused(
-    run_stagegate: Run, words: tuple[str, ...], said: str
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run_stagegate("limits", *words)
-    assert (result.returncode, said in result.stderr) == (2, True), result.stderr
+    with pytest.raises(SystemExit) as caught:
+        main(["limits", *words])
+    assert (caught.value.code, said in capsys.readouterr().err) == (2, True)
 
 
 def test_an_api_that_does_not_answer_is_an_error_that_says_so(run_stagegate: Run) -> None:

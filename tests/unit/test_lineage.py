@@ -20,7 +20,8 @@ def test_prefect_takes_the_key_of_any_source(scheme: str, rest: str) -> None:
 
 
 def test_prefect_takes_the_key_of_the_longest_version() -> None:
-    assert Asset(key=version_key("x" * NAME_LENGTH, "sha256:" + "f" * 64))
+    key = version_key("x" * NAME_LENGTH, "sha256:" + "f" * 64)
+    assert Asset(key=key).key == key
 
 
 @pytest.mark.parametrize(

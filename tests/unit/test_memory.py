@@ -28,7 +28,7 @@ def recalled(memory: PinMemory, listed: SourceObject = OBJECT, identity: str = "
 
 
 def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_boot_id", lambda: "the next boot")
+    monkeypatch.setattr(module, "boot_id", lambda: "the next boot")
 
 
 def test_a_pin_is_remembered_by_whoever_opens_the_memory(path: Path) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import random
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,16 @@ def _mounted(image: Path, mounted: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        _unmount(mounted)
+
+
+def _unmount(mounted: Path) -> None:
+    """Whoever was killed lets go of its files a moment later."""
+    for _ in range(50):
+        if subprocess.run(["umount", "-q", mounted], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise OSError(f"{mounted} can't be unmounted")
 
 
 def _cut(mounted: Path, *, commit: bool) -> None:

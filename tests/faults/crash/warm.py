@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.jobs import JOBS, Place, settle
-from prefect_stagegate.cache import memory
+from prefect_stagegate.cache import memory, unsynced
 from prefect_stagegate.errors import StagegateError
 
 FAULTS = ("count", "kill", "tear", "fail", "full", "cut", "commit-and-cut")
@@ -67,7 +67,7 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
         if order.get("wait"):  # until whoever traces this process has come
             os.read(int(os.open(order["wait"], os.O_RDONLY)), 1)
         if "boot" in order:
-            memory._boot_id = lambda: str(order["boot"])
+            memory.boot_id = unsynced.boot_id = lambda: str(order["boot"])
         _arm(order, shim, kinds, place, report)
         told = _outcome(order, place)
         shim.crash_disarm()

@@ -1,0 +1,385 @@
+# ruff: noqa: PTH100, PTH103, PTH118, PTH120, PTH123
+"""Names that somebody chose to do harm: each is staged as it is or refused by its name, and none does anything else.
+
+A generator with a fixed seed makes them. They go through real directories, a real S3 server, a server that lies in its
+listing, and whatever writes names for people.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import threading
+import unicodedata
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+from xml.etree import ElementTree as ET
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.manifest import path_problem, row
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Version
+from prefect_stagegate.operations.maintain import verify
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.report import build_report, to_html, to_junit, to_markdown, to_rich, to_text
+from prefect_stagegate.testing.questions import DIGEST, a_spec
+from prefect_stagegate.testing.servers import SeaweedFS
+
+SEED = 20260301
+COUNT = 800
+PIECES = (
+    *("..", ".", "", "a", "A", "b.parquet", "~", "-rf", "con", "NUL.txt", " ", "x ", "$(id)", "`id`", ";id", "&", "|"),
+    *("a\nb", "a\r\nPASS", "\t", "\x00", "\x01", "\x7f", "\x1b[2J", "\x1b]0;owned\x07", "\x9b31m", "\x85", "\x08\x08"),
+    *("\u202egpj.exe", "\u2066\u2069", "\u200b", "\u2028", "\u2029", "\ufeff", "\U0001f600", "\ud800", "\udcff\udcfe"),
+    *("caf\u00e9", "cafe\u0301", "\u212b", "\u00c5", "A\u030a", "\uac00", "\u1100\u1161", "stra\u00dfe", "STRASSE"),
+    *("<script>alert(1)<", "](javascript:alert(1))", "![x](http:", "<img src=x onerror=y>", '" onload="', "{{7*7}}"),
+    *("[red]", "[/red]", "**bold**", "| cell |", "&lt;", "%2e%2e", "%00", "%s%n", "?x=1", "#frag", "a\\b", "..\\..\\x"),
+    *("*", "[ab]", "{a,b}", "!x", "x" * 255, "x" * 256, "\u00e9" * 128, "blake3:" + "0" * 64, "a@b", "sha256:x", "'"),
+)
+
+
+def hostile_names() -> list[str]:
+    """The same every time: pieces alone, then random paths of them, some cut off, doubled or absolute."""
+    chance = random.Random(SEED)
+    names = dict.fromkeys(PIECES)
+    names.update(dict.fromkeys(["/etc/cron.d/x", "../" * 20 + "tmp/climbed", "a/../../climbed", "d/" * 600 + "x"]))
+    while len(names) < COUNT:
+        name = "/".join(chance.choice(PIECES) + chance.choice(["", "", "x"]) for _ in range(chance.randint(1, 3)))
+        names[chance.choice([*[""] * 9, "/", "../"]) + name + chance.choice([*[""] * 9, "/", "\n"])] = None
+    return list(names)
+
+
+NAMES = hostile_names()
+
+
+def test_the_generator_gives_enough_of_each_kind() -> None:
+    refused = [name for name in NAMES if path_problem(name)]
+    assert len(NAMES) >= 500
+    assert min(len(refused), len(NAMES) - len(refused)) >= 150
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "node" / "cache", tmp_path / "node" / "catalog")
+
+
+def stage_what_may(where: Workspace, source: dict[str, Any], keys: set[str]) -> tuple[Version, set[str]]:
+    """Stage a source; whenever objects are refused by their names, leave those out and try again.
+
+    Returns the version and the keys that were refused.
+    """
+    refused: set[str] = set()
+    for _ in range(len(keys)):
+        exclude = [*source.get("exclude", ()), *map(as_glob, refused)]
+        spec = {"stagegate": 1, "dataset": "odd", "sources": [{**source, "exclude": exclude}]}
+        try:
+            return stage(where, spec), refused
+        except UsageError as error:
+            told, text, hint = error.message, str(error), error.hint
+        assert hint
+        assert text.isprintable()
+        named = {key for key in keys - refused if repr(key) in told}
+        assert named, f"none of the names is in: {text}"
+        refused |= named
+    raise AssertionError("it is refused whatever is left out")
+
+
+def as_glob(key: str) -> str:
+    """A pattern for this key, as specs may have it: what can't be written in one becomes a `?`, or a `*`."""
+    segments = ["".join(c if c.isalnum() and c.isascii() else "?" for c in part) or "*" for part in key.split("/")]
+    return "/".join(segments)
+
+
+def check_version(where: Workspace, version: Version, contents: dict[str, bytes]) -> None:
+    """The view, the manifest and the catalog hold exactly these entries."""
+    entries = {entry.path: entry for entry in where.catalog.manifest("odd", version.digest).entries()}
+    assert entries.keys() == contents.keys()
+    found = {
+        os.path.relpath(os.path.join(folder, name), version.path)
+        for folder, _, files in os.walk(version.path)
+        for name in files
+    }
+    assert found == contents.keys()
+    assert {path: (version.path / path).read_bytes() for path in found} == contents
+    lines = b"".join(map(row, entries.values())).split(b"\n")
+    assert len(lines) == len(contents) + 1
+    assert all(line.count(b"\0") == 2 for line in lines[:-1])
+    assert not verify(where).damaged
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {os.path.join(one, name) for one, folders, files in os.walk(folder) for name in (*folders, *files)}
+
+
+def test_names_in_a_directory(tmp_path: Path, where: Workspace) -> None:
+    root = tmp_path / "source" / "data"
+    contents = write_all(root, NAMES)
+    assert len(contents) >= 500
+    outside = everything_below(tmp_path) - everything_below(tmp_path / "node")
+
+    version, refused = stage_what_may(where, {"url": str(root)}, set(contents))
+
+    assert refused == {key for key in contents if path_problem(key)}
+    check_version(where, version, {key: data for key, data in contents.items() if key not in refused})
+    assert everything_below(tmp_path) - everything_below(tmp_path / "node") == outside
+
+
+def write_all(root: Path, names: list[str]) -> dict[str, bytes]:
+    """Make a file of each name, in a folder of its own, and return what a user of the directory finds there then."""
+    for number, name in enumerate(names):
+        folder = os.fsencode(root / str(number))
+        with suppress(OSError, ValueError):  # the volume takes no such name
+            raw = name.encode("utf-8", "surrogatepass" if "\ud800" in name else "surrogateescape").lstrip(b"/")
+            path = os.path.abspath(os.path.join(folder, raw))
+            if path.startswith(folder + b"/"):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "xb") as file:
+                    file.write(b"%d" % number)
+    return {
+        os.path.relpath(os.path.join(folder, name), root): Path(folder, name).read_bytes()
+        for folder, _, files in os.walk(root)
+        for name in files
+    }
+
+
+def test_names_in_a_bucket(seaweedfs: SeaweedFS, where: Workspace, tmp_path: Path) -> None:
+    seaweedfs.bucket("hostile-names")
+    client = botocore_client(seaweedfs)
+
+    def put(number: int) -> None:
+        with suppress(Exception):  # the server, or its client, refuses such a key
+            client.put_object(Bucket="hostile-names", Key=f"{number}/{NAMES[number]}", Body=b"%d" % number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(len(NAMES))))
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="hostile-names")
+    keys = {one["Key"] for page in pages for one in page["Contents"] if not one["Key"].endswith("/")}
+    assert len(keys) >= 500
+    before = everything_below(tmp_path) - everything_below(tmp_path / "node")
+
+    source = {"url": "s3://hostile-names/", "options": {"endpoint_url": seaweedfs.endpoint_url}}
+    refused = {key for key in keys if path_problem(key)}
+    with credentials(seaweedfs):
+        with pytest.raises(UsageError, match=r"\d+ objects can't stand in a dataset"):
+            stage(where, {"stagegate": 1, "dataset": "odd", "sources": [source]})
+        version, others = stage_what_may(where, {**source, "exclude": [*map(as_glob, refused)]}, keys - refused)
+
+    assert not others
+    check_version(where, version, {key: key.partition("/")[0].encode() for key in keys - refused})
+    assert everything_below(tmp_path) - everything_below(tmp_path / "node") == before
+
+
+def botocore_client(server: SeaweedFS) -> Any:
+    from botocore.config import Config
+    from botocore.session import Session
+
+    return Session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=server.endpoint_url,
+        aws_access_key_id=server.key,
+        aws_secret_access_key=server.secret,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+@contextmanager
+def credentials(server: SeaweedFS) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", server.key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
+        yield
+
+
+class LyingServer(BaseHTTPRequestHandler):
+    """Lists every key that XML can hold, whatever it is, and gives each object its own key as content."""
+
+    keys: tuple[str, ...] = ()
+    asked: set[str] = set()  # noqa: RUF012
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if "list-type" in query:
+            after = query.get("start-after", "")
+            self.answer(200, self.listing([key for key in self.keys if key > after], query.get("encoding-type", "")))
+            return
+        key = unquote(url.path.removeprefix("/lies/"))
+        self.asked.add(key)
+        self.answer(200 if key in self.keys else 404, key.encode() if key in self.keys else b"")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def listing(self, keys: list[str], encoding: str) -> bytes:
+        root = ET.Element("ListBucketResult")
+        for name, value in (("IsTruncated", "false"), ("EncodingType", encoding), ("KeyCount", str(len(keys)))):
+            ET.SubElement(root, name).text = value
+        for key in keys:
+            one = ET.SubElement(root, "Contents")
+            facts = {"Key": quote(key) if encoding else key, "Size": str(len(key.encode())), "ETag": '"e"'}
+            for name, value in {**facts, "LastModified": "2026-03-01T03:00:00.000Z"}.items():
+                ET.SubElement(one, name).text = value
+        return ET.tostring(root)
+
+    def answer(self, status: int, body: bytes) -> None:
+        start, _, end = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        part = body[int(start) : int(end) + 1] if start else body
+        self.send_response(206 if start and status == 200 else status)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", '"e"')
+        self.send_header("Last-Modified", "Sun, 01 Mar 2026 03:00:00 GMT")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(body)}")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(part)
+
+
+def test_keys_that_climb_out_in_a_listing_are_refused_and_hide_no_others(tmp_path: Path, where: Workspace) -> None:
+    climbing = {"..", "../up", "a/../../up", "a/./b", "./x", "a//b", "x/..", "a/\u202e/../b"}
+    honest = {"good.bin", "a/b", "z/\u202egpj.exe", "caf\u00e9"}
+    keys = tuple(sorted(climbing | honest))
+    asked: set[str] = set()
+    handler = type("Handler", (LyingServer,), {"keys": keys, "asked": asked})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "anon": True}
+        version, refused = stage_what_may(where, {"url": "s3://lies/", "options": options}, set(keys))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert refused == climbing
+    check_version(where, version, {key: key.encode() for key in honest})
+    assert not asked & climbing
+
+
+def test_a_manifest_that_climbs_out_of_its_view_is_refused(tmp_path: Path, where: Workspace) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_bytes(b"a")
+    version = stage(where, {"stagegate": 1, "dataset": "odd", "sources": [{"url": str(tmp_path / "source")}]})
+    (entry,) = where.catalog.manifest("odd", version.digest).entries()
+    for path in ("../climbed", "/tmp/climbed", "a\nb"):
+        forged = type(entry)(path, entry.size, entry.digest)
+        with pytest.raises(StagegateError, match=r"can't stand in a view"):
+            where.cache.views.publish("odd", "sha256:" + "f" * 64, [forged])
+        with pytest.raises(StagegateError, match=r"can't stand in a view"), where.cache.views.draft() as draft:
+            draft.mend("odd", version.digest, [forged])
+        with pytest.raises(StagegateError, match="that no dataset may have"):
+            list(forged_manifest(where.catalog, forged))
+    assert not list(tmp_path.rglob("climbed"))
+
+
+def forged_manifest(catalog: Catalog, entry: Any) -> Iterator[Any]:
+    """A manifest whose digest fits, as somebody who may write to the catalog can make it."""
+    import hashlib
+
+    digest = "sha256:" + hashlib.sha256(row(entry)).hexdigest()
+    catalog.put_version("odd", digest, 1, entry.size, [entry], [])
+    return catalog.manifest("odd", digest).entries()
+
+
+# ── what people read ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Tags(HTMLParser):
+    """The tags of a page with the names of their attributes, and where its links lead."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, ...]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        links = [value or "" for name, value in attrs if name in ("href", "src")]
+        self.tags.append((tag, *sorted(name for name, _ in attrs), *links))
+
+
+def tags(page: str) -> list[tuple[str, ...]]:
+    """All but the code spans, which backticks make: those of commands, and so those of names."""
+    return [one for one in Tags(page).tags if one != ("code",)]
+
+
+def report_about(names: list[str]) -> Any:
+    findings = tuple(Finding(name, f"{name} is wrong", f"Rename {name}.") for name in names)
+    checks = tuple(
+        Evidence(f"check{number}", Outcome.FAIL, f"{one.subject} decided", "data", findings=(one,))
+        for number, one in enumerate(findings)
+    )
+    decision = Decision(
+        *("odd", DIGEST, "production", DecisionOutcome.REFUSED, checks, "sha256:" + "a" * 64, "sha256:" + "b" * 64),
+        at="2026-03-01T03:00:00.000000Z",
+    )
+    return build_report(decision, a_spec())
+
+
+BATCH = 60
+BATCHES = [[name for name in NAMES[start : start + BATCH] if len(name) < 300] for start in range(0, COUNT, BATCH)]
+
+
+@pytest.mark.parametrize("names", BATCHES, ids=range(len(BATCHES)))
+def test_reports_have_the_shape_that_harmless_names_give_them(names: list[str]) -> None:
+    hostile, harmless = report_about(names), report_about([f"name{number}" for number in range(len(names))])
+
+    assert tags(to_html(hostile)) == tags(to_html(harmless))
+    assert [one.tag for one in ET.fromstring(to_junit(hostile)).iter()] == [
+        one.tag for one in ET.fromstring(to_junit(harmless)).iter()
+    ]
+    assert marks(to_markdown(hostile)) == marks(to_markdown(harmless))
+    assert len(to_text(hostile).split("\n")) == len(to_text(harmless).split("\n"))
+    for text in (to_text(hostile), terminal(hostile), to_markdown(hostile), to_html(hostile), to_junit(hostile)):
+        assert not acting(text)
+
+
+def acting(text: str) -> set[str]:
+    """The characters that do something: they steer a terminal, break a line, turn the writing or are none."""
+    kinds = ("Cc", "Cs", "Zl", "Zp")
+    return {c for c in text if c not in "\n\t" and (unicodedata.category(c) in kinds or c in "\u202e\u2066\u2069")}
+
+
+def marks(text: str) -> list[str]:
+    """What a renderer makes of the text: its blocks, and what in them is a link, an image or a tag."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    inline = (child.type for token in tokens for child in token.children or ())
+    active = [kind for kind in inline if kind in ("link_open", "image", "html_inline", "strong_open", "em_open")]
+    return [token.type for token in tokens] + active
+
+
+def terminal(report: Any) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    console.print(to_rich(report), crop=False)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_commands_write_no_name_that_acts_on_a_terminal(tmp_path: Path, run_stagegate: Any) -> None:
+    source = tmp_path / "data"
+    files = len(write_all(source, [name for name in NAMES if not path_problem(name)]))
+    assert files >= 150
+    spec = tmp_path / "odd.yaml"
+    spec.write_text(f"stagegate: 1\ndataset: odd\nsources: [{{url: {source}}}]")
+    commands: list[list[str | Path]] = [["stage", spec], ["show", "odd"]]
+    results = [run_stagegate(*command) for command in commands]
+    assert [(one.returncode, one.stderr) for one in results] == [(0, "")] * len(commands)
+    (source / "\x1b[2Jcleared\n\u202egpj.exe").touch()
+    refused = run_stagegate("stage", spec)
+    assert refused.returncode == 2
+    for result in (*results, refused):
+        written = result.stdout + result.stderr
+        assert not acting(written)
+    assert len(results[1].stdout.splitlines()) == files + 2

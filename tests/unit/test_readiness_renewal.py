@@ -1,0 +1,148 @@
+"""What a version's standing is at the start of a run, by what is stored and what is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
+from prefect_stagegate.readiness import CHECKS, Question, judge, recorded_times, renew, run_check
+from prefect_stagegate.readiness.renewal import Renewed
+from prefect_stagegate.spec import Requirement
+from prefect_stagegate.testing.questions import NOW, OTHER_DIGEST, VOLUME, a_question, a_spec
+
+
+def about(*required: Any, **facts: Any) -> Question:
+    spec = facts.pop("spec", None) or a_spec(gates={"pilot": {"require": list(required)}})
+    return a_question(spec=spec, target="pilot", **facts)
+
+
+def answers(question: Question, **changes: Any) -> list[Evidence]:
+    """What `check` would have stored."""
+    return [
+        replace(run_check(CHECKS[one.check], one, question), **changes.get(one.check, {}))
+        for one in question.gate.requirements
+    ]
+
+
+def renewed(question: Question, stored: Iterable[Evidence], accepted: Iterable[Evidence] = ()) -> Renewed:
+    return renew(question, stored, replace(judge(question, ()), checks=tuple(accepted)))
+
+
+def test_what_holds_is_not_asked_again() -> None:
+    question = about("schema", "license", "space", "freshness")
+
+    found = renewed(question, answers(question))
+
+    assert (found.decision.outcome, found.asked) == (DecisionOutcome.ACCEPTED, ())
+
+
+def test_of_what_ended_the_cheap_is_asked_and_nothing_else() -> None:
+    before = about("schema", "license", "space", "freshness")
+    question = about("schema", "license", "space", "freshness", now=NOW + timedelta(hours=2))
+
+    found = renewed(question, answers(before))
+
+    assert (found.decision.outcome, found.asked) == (DecisionOutcome.ACCEPTED, ("space",))
+
+
+def test_another_node_or_environment_is_asked_for_itself() -> None:
+    before = about("space", "read_probe")
+    question = about("space", "read_probe", node="node-2")
+
+    assert renewed(question, answers(before)).asked == ("space", "read_probe")
+
+
+@pytest.mark.parametrize("check", ["schema", "nonempty", "expectations", "coverage"])
+def test_a_costly_check_without_an_answer_is_inconclusive_and_never_asked(check: str) -> None:
+    def validate() -> Any:
+        raise AssertionError("it runs the contract")
+
+    found = renewed(about(check, validation=validate), [])
+
+    assert (found.decision.outcome, found.asked) == (DecisionOutcome.INCONCLUSIVE, ())
+    assert found.against_version == (check,)
+    (answer,) = found.decision.checks
+    assert "never asked" in answer.summary
+    assert answer.findings[0].fix.startswith("stagegate check nycflights@sha256:")
+
+
+def test_an_approval_stands_though_the_policy_it_was_given_under_is_another() -> None:
+    approved = Evidence("approval", Outcome.PASS, "approved by ines", "governance")
+
+    found = renewed(about("license", "approval"), [], [approved])
+
+    assert found.decision.outcome is DecisionOutcome.ACCEPTED
+    assert found.asked == ("license",)
+
+
+def test_an_approval_that_was_never_given_is_missed() -> None:
+    found = renewed(about("license", "approval"), [])
+
+    assert found.decision.outcome is DecisionOutcome.INCONCLUSIVE
+    assert (found.against_version, found.asked) == (("approval",), ("license",))
+
+
+def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
+    full = replace(VOLUME, free=1)
+    question = about("license", "space", spec=None, volume=lambda: full)
+    question = replace(question, spec=a_spec(license="CC-BY-NC-4.0", gates={"pilot": {"require": ["license"]}}))
+
+    found = renewed(question, [])
+
+    assert (found.against_version, found.against_node) == (("license",), ("space",))
+
+
+@pytest.mark.parametrize("severity", ["warning", "info"])
+def test_what_does_not_block_is_asked_and_stops_nobody(severity: str) -> None:
+    question = about("license", {"space": {"severity": severity}}, "drift", volume=lambda: replace(VOLUME, free=1))
+    requirements = (*question.gate.requirements[:2], Requirement("drift", Severity(severity), {}))
+    question = replace(question, gate=replace(question.gate, requirements=requirements))
+
+    found = renewed(question, [])
+
+    assert found.decision.outcome is DecisionOutcome.ACCEPTED
+    assert found.against_version == found.against_node == ()
+    assert [answer.outcome for answer in found.decision.checks] == [Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE]
+
+
+def test_a_cheap_check_that_finds_nothing_out_passes_nobody() -> None:
+    found = renewed(about("space", volume=lambda: replace(VOLUME, total=0)), [])
+
+    assert found.against_node == ("space",)
+
+
+def test_the_time_of_a_table_is_remembered_for_this_version_and_contract_only() -> None:
+    spec = a_spec(
+        contract={"tables": {"flights": {"files": "*.parquet", "time": "at"}}},
+        gates={"pilot": {"require": ["freshness"]}},
+    )
+    question = about(spec=spec)
+    stored = answers(question)
+
+    assert recorded_times(stored, question) == {"flights": NOW}
+    assert recorded_times(stored, replace(question, digest=OTHER_DIGEST)) == {}
+    assert recorded_times(stored, replace(question, spec=a_spec(contract={}))) == {}
+
+
+def test_an_answer_of_the_acceptance_that_expired_stays_settled() -> None:
+    approved = Evidence("approval", Outcome.PASS, "approved", "governance", expires=stamp(NOW - timedelta(days=1)))
+
+    assert renewed(about("license", "approval"), [], [approved]).decision.outcome is DecisionOutcome.ACCEPTED
+
+
+def test_a_renewal_is_a_decision_about_the_same_version_and_policy() -> None:
+    question = about("license")
+
+    decision: Decision = renewed(question, []).decision
+
+    assert (decision.digest, decision.target, decision.policy) == (
+        question.digest,
+        question.target,
+        question.gate.policy,
+    )
