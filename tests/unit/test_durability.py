@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.cache import Cache, blobs, views
-from prefect_stagegate.durable import Durability
+from prefect_stagegate.durable import Durability, Volume
 from prefect_stagegate.model import Entry
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits
@@ -24,25 +24,26 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
 
     def counted(word: str, sync: Callable[..., None]) -> Callable[..., None]:
-        def call(of: int | Path) -> None:
+        def call(of: object) -> None:
             calls.append(word)
             sync(of)
 
         return call
 
     monkeypatch.setattr(os, "fsync", counted("file", os.fsync))
-    for module in (blobs, views):
-        monkeypatch.setattr(module, "sync_volume", counted("volume", module.sync_volume))
+    monkeypatch.setattr(Volume, "sync", counted("volume", Volume.sync))
+    monkeypatch.setattr(views, "sync_volume", counted("volume", views.sync_volume))
     monkeypatch.setattr(blobs, "sync_folder", counted("folder", lambda _: None))
     monkeypatch.setattr(views, "sync_folder", counted("folder", lambda _: None))
     return calls
 
 
+# By `batch`: the large one, the word that small ones are not synced yet, and that word's folder.
 @pytest.mark.parametrize(
     ("durability", "transfer", "view"),
     [
         (Durability.FULL, {"file": 6, "folder": 6, "volume": 1}, ["volume", "folder"]),
-        (Durability.BATCH, {"file": 1, "volume": 1}, ["volume", "folder"]),
+        (Durability.BATCH, {"file": 3, "volume": 1}, ["volume", "folder"]),
         (Durability.NONE, {}, ["folder"]),
     ],
 )
