@@ -9,11 +9,14 @@ from pydantic import Field
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.tasks.approval import ask_for_approval, resumed
 from prefect_stagegate.tasks.check_readiness import check_readiness
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, SpecParameter
 from prefect_stagegate.tasks.promote_dataset import promote_dataset
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
-from prefect_stagegate.tasks.verdict import require_acceptance, waiting
+from prefect_stagegate.tasks.verdict import declined, not_approved, require_acceptance
+
+DAY = 24 * 60 * 60
 
 
 @flow(name="stagegate-pilot-to-production")
@@ -23,11 +26,16 @@ def pilot_to_production(
     targets: Annotated[list[str], Field(min_length=1)] = ["pilot", "production"],  # noqa: B006 - a run gets its own
     cache: CacheLike = None,
     catalog: CatalogLike = None,
+    approval_timeout: Annotated[int, Field(ge=1)] = DAY,
 ) -> Decision | State[Decision]:
     """Bring one version through each target's gate and move the target's ref; stop at the first that doesn't accept.
 
-    Returns the last gate's decision. When all that is missing is an approval, the run ends with the state "Waiting
-    for approval" and the decision's outcome is `waiting`; once it is answered, run the flow again with the version.
+    Returns the last gate's decision. When all that is missing is an approval, a run of a deployment suspends with a
+    form; once it or `stagegate approve` is answered, it goes on with the version that it asked about, whatever was
+    staged since, and asks the gate again. Any other run ends with the state "Waiting for approval", and the decision's
+    outcome is `waiting`; once it is answered, run the flow again with the version.
+
+    A version that is declined, or that nobody approves in time, ends the run with the failed state "Not approved".
 
     Args:
         spec: What to stage; also what to judge under when a version is given.
@@ -35,20 +43,27 @@ def pilot_to_production(
         targets: The gates in order, those below first.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
+        approval_timeout: Seconds that a suspended run waits for an answer.
 
     Raises:
         GateFailed: A gate refused the version; the message has a table of why. Refs that were moved stay.
         StagegateError: A gate could not decide.
         UsageError: Neither a spec nor a version was given, or the spec lacks one of the gates.
     """
-    if version is None:
-        if spec is None:
-            raise UsageError("There is nothing to promote", hint="Give a spec to stage, or a version.")
-        version = stage_dataset(spec, cache=cache, catalog=catalog).address
+    named = version if version is not None else spec
+    if named is None:
+        raise UsageError("There is nothing to promote", hint="Give a spec to stage, or a version.")
+    asked = resumed(named, targets, cache=cache, catalog=catalog)
+    if asked:
+        version, targets = f"{asked.dataset}@{asked.digest}", targets[targets.index(asked.target) :]
+    elif version is None:
+        version = stage_dataset(named, cache=cache, catalog=catalog).address
     for target in targets:
         decision = check_readiness(version, target, spec=spec, cache=cache, catalog=catalog)
         if decision.outcome is DecisionOutcome.WAITING:
-            return waiting(decision)
+            return ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog)
+        if declined(decision):
+            return not_approved(decision)
         require_acceptance(decision)
         promote_dataset(version, target, cache=cache, catalog=catalog)
     return decision

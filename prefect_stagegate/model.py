@@ -342,7 +342,8 @@ class Identity:
     """Who did something, and how we know: only a signature proves it."""
 
     name: str
-    source: Literal["os-user", "declared", "prefect-actor", "signature"]
+    source: Literal["os-user", "declared", "prefect-form", "prefect-actor", "signature"]
+    """`declared` and `prefect-form`: somebody wrote the name into a setting or a flag, or into Prefect's form."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
@@ -360,6 +361,22 @@ class Request:
     policy: str
     """`sha256:<hex>` of the policy that the version was judged under; an answer ends with it."""
     requester: Identity
+    at: str
+    after: int | None = None
+    """The number of the target's last move then, 0 before the first: once the target moved on to another version,
+    answers no longer count. None where it isn't recorded; such answers count wherever the target is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A flow run that is suspended until a request is answered."""
+
+    request: str
+    """The request's id."""
+    flow_run: str
+    """The run's id in Prefect."""
+    until: str
+    """When it gives up."""
     at: str
 
 

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prefect import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, StagegateError
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
 
 FINDINGS = 5
 """The most findings of one check that an error's message names; the report has all of them."""
+NOT_APPROVED = "Not approved"
+"""The name of the state of a run whose version somebody declined, or nobody approved in time."""
 FINE = (Outcome.PASS, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
 
 
@@ -64,6 +66,26 @@ def waiting(decision: Decision) -> State[Decision]:
         f"version={asked}",
         data=decision,
     )
+
+
+def declined(decision: Decision) -> bool:
+    """Whether all that keeps a version back is that somebody declined it."""
+    failed = [one for one in decision.checks if one.outcome is Outcome.FAIL and one.severity is Severity.BLOCKING]
+    return [one.check for one in failed] == ["approval"] and _who_declined(failed[0]) != ""
+
+
+def not_approved(decision: Decision) -> State[Decision]:
+    """The end of a run whose version was declined: failed, with who declined it and why. Calling the flow raises it."""
+    answer = next(one for one in decision.checks if one.check == "approval")
+    message = f"{decision.dataset}@{decision.digest} is not approved for {decision.target}: {_who_declined(answer)}"
+    return Failed(name=NOT_APPROVED, message=message, data=GateFailed(message, dataset=decision.dataset))
+
+
+def _who_declined(answer: Evidence) -> str:
+    if not any(not one["approved"] for one in answer.measured.get("answers", ())):
+        return ""
+    said = (f"{one.subject} {one.problem}" for one in answer.findings if one.outcome is Outcome.FAIL)
+    return legible_text("; ".join(said))
 
 
 def _lines(decision: Decision) -> Iterator[str]:

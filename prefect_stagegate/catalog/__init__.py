@@ -8,6 +8,7 @@
                        evidence/<sha256>/<seq>.json           what was found out about it
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
+                                                   /waits/<flow run>.json         who is suspended until it is answered
                        refs/<ref>/<seq>.json                  an append-only, hash-chained log
 
 It lies on a local directory or an object store. Creating a numbered record that must not exist yet *is* the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 from prefect_stagegate.catalog.codec import decode, encode
@@ -14,7 +15,18 @@ from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, metadata
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import Manifest, path_problem, row
-from prefect_stagegate.model import LATEST, Address, Approval, Entry, Evidence, Identity, Origin, Request
+from prefect_stagegate.model import (
+    LATEST,
+    Address,
+    Approval,
+    Entry,
+    Evidence,
+    Identity,
+    Origin,
+    Request,
+    Wait,
+    person_key,
+)
 
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 1\n"
@@ -238,9 +250,11 @@ class Catalog:
 
     # ── approvals ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def put_request(self, dataset: str, digest: str, target: str, policy: str, requester: Identity) -> Request:
+    def put_request(
+        self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
+    ) -> Request:
         """Record that somebody asks for a version to be promoted, and wait for answers under the request's id."""
-        request = Request(_unique(), dataset, digest, target, policy, requester, stamp(now()))
+        request = Request(_unique(), dataset, digest, target, policy, requester, stamp(now()), after)
         self._records.create(self._request(dataset, target, request.id) + "request.json", encode(request))
         return request
 
@@ -250,16 +264,43 @@ class Catalog:
         return [self._load(Request, f"{folder}{name}/request.json") for name in self._records.folders(folder)]
 
     def put_approval(self, request: Request, approver: Identity, *, approved: bool, reason: str) -> Approval:
-        """Add an answer to a request."""
+        """Add an answer to a request; one who gives the same answer again adds nothing, whichever way it comes."""
         approval = Approval(request.id, approver, approved, reason, stamp(now()))
-        self._append(self._request(request.dataset, request.target, request.id), encode(approval))
-        return approval
+        folder = self._request(request.dataset, request.target, request.id)
+        while True:
+            given = self.approvals(request)
+            person = person_key(approver.name)
+            last = next((one for one in reversed(given) if person_key(one.approver.name) == person), None)
+            if last and last.approved == approved:
+                return last
+            if self._records.create(f"{folder}{len(given) + 1:08d}.json", encode(approval)):
+                return approval
 
     def approvals(self, request: Request) -> list[Approval]:
         """The answers to a request, the oldest first."""
         folder = self._request(request.dataset, request.target, request.id)
-        keys = (key for key in self._records.keys(folder) if not key.endswith("/request.json"))
-        return [self._load(Approval, key) for key in keys]
+        names = (key.removeprefix(folder) for key in self._records.keys(folder))
+        return [self._load(Approval, folder + name) for name in names if name[0].isdigit()]
+
+    def put_wait(self, request: Request, flow_run: str, until: datetime) -> Wait:
+        """Record that a flow run waits for answers to a request, in place of an earlier end of its patience."""
+        wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
+        folder = self._request(request.dataset, request.target, request.id)
+        self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
+        return wait
+
+    def waits(self, request: Request) -> list[Wait]:
+        """The flow runs that wait for answers to a request, or did."""
+        folder = self._request(request.dataset, request.target, request.id)
+        return [self._load(Wait, key) for key in self._records.keys(f"{folder}waits/")]
+
+    def awaited(self, dataset: str, target: str, flow_run: str) -> Request | None:
+        """The newest request for a target that a flow run waits for, or did."""
+        folder = f"datasets/{dataset}/approvals/{target}/"
+        for name in reversed(self._records.folders(folder)):
+            if self._records.read(f"{folder}{name}/waits/{flow_run}.json") is not None:
+                return self._load(Request, f"{folder}{name}/request.json")
+        return None
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -277,7 +318,7 @@ class Catalog:
 
     def _append(self, prefix: str, data: bytes) -> None:
         """Store a record under the next free number, so that the last written is the newest whatever the clocks say."""
-        count = sum(1 for key in self._records.keys(prefix) if not key.endswith("/request.json"))
+        count = sum(1 for _ in self._records.keys(prefix))
         while not self._records.create(f"{prefix}{count + 1:08d}.json", data):
             count += 1
 

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.errors import ExitCode, UsageError
-from prefect_stagegate.model import Address, DecisionOutcome, Outcome, Promotion, Validation
+from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
 from prefect_stagegate.operations import check as checking
 from prefect_stagegate.operations.address import stored_spec
@@ -23,6 +23,9 @@ from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness import PlannedCheck
 from prefect_stagegate.report import build_report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 from prefect_stagegate.units import digest_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.tasks.approval import Woken
 
 _CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
@@ -160,15 +163,19 @@ def approve(
     /,
     *,
     to: Target,
-    reject: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
+    reject: Annotated[
+        bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
+    ] = False,
     reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Answer the recorded request to promote a version. Whoever asked can't answer.
 
+    Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is.
+
     Examples: stagegate approve nycflights --to production --reason "seen the report"; stagegate approve nycflights
-    --to production --reject --reason "March looks wrong"
+    --to production --decline --reason "March looks wrong"
 
     Parameters
     ----------
@@ -176,15 +183,30 @@ def approve(
         The dataset; with a ref or digest, the request for that version.
     """
     where = (places or Places()).workspace()
-    address = Address.parse(what)
-    request = approving.open_request(where, address, to)
-    answer = approving.approve(where, address, to, approved=not reject, reason=reason)
+    request = approving.open_request(where, Address.parse(what), to)
+    answer = approving.answer(where, request, approved=not reject, reason=reason)
+    woken = _wake(approving.waiting_runs(where, request), answer)
     if json:
-        print_json({"request": asdict(request), "answer": asdict(answer)})
+        runs = [asdict(one) for one in woken]
+        print_json({"request": asdict(request), "answer": asdict(answer), "flow_runs": runs})
         return
-    verb = "declined" if reject else "approved"
+    verb = "approved" if answer.approved else "declined"
     say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, asked for by {request.requester}")
-    say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+    for one in woken:
+        say(f"Flow run {one.flow_run} {one.told}")
+    if not all(one.resumed for one in woken):
+        say("The answer is recorded. Where the server of a run that still waits answers, the same command wakes it.")
+    elif not woken:
+        say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+
+
+def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:
+    """Resume the flow runs that wait for an answer; Prefect is loaded only when there are some."""
+    if not waits:
+        return ()
+    from prefect_stagegate.tasks.approval import wake
+
+    return wake(waits, answer)
 
 
 def rollback(

@@ -1,17 +1,83 @@
-"""Approving: answer the recorded request to promote a version."""
+"""Approving: record who asks for a promotion and which flow runs wait for it, and answer.
+
+    ask (by `check`) → request ← wait (by a flow run that is suspended meanwhile)
+                          ↑
+                       answers, from the command line or from Prefect's form: the same record
+
+An answer counts for one version, under one policy, as long as the target still names what it named when somebody asked.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Approval, Request, person_key
+from prefect_stagegate.model import Address, Approval, Decision, Request, Wait, person_key
 from prefect_stagegate.operations.workspace import Workspace
+
+
+def request_for(where: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
+    """The newest request whose answers count for a version under a policy: not one from before the target moved on.
+
+    While the target names the version itself, whatever let it in still counts.
+    """
+    head = where.catalog.ref(dataset, target)
+    moves = head.seq if head else 0
+    there = head is not None and head.digest == digest
+    requests = where.catalog.requests(dataset, target)
+    return next(
+        (
+            one
+            for one in reversed(requests)
+            if (one.digest, one.policy) == (digest, policy) and (there or one.after in (None, moves))
+        ),
+        None,
+    )
+
+
+def ask(where: Workspace, decision: Decision) -> Request:
+    """The request for what a decision waits for; recorded when there is none that can still be answered."""
+    about = (decision.dataset, decision.digest, decision.target, decision.policy)
+    request = request_for(where, *about)
+    if request is None or lapsed(where, request):
+        head = where.catalog.ref(decision.dataset, decision.target)
+        request = where.catalog.put_request(*about, where.identity, after=head.seq if head else 0)
+    return request
+
+
+def wait(where: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[Request, Wait]:
+    """Record that a flow run waits for the answer that a decision waits for, and until when.
+
+    Args:
+        where: The catalog, and who asks where nobody did.
+        decision: What the gate said.
+        flow_run: The run's id.
+        timeout: How long it waits; a run that waits already, and is asked to again, waits no longer for it.
+    """
+    request = ask(where, decision)
+    known = next((one for one in where.catalog.waits(request) if one.flow_run == flow_run), None)
+    if known and known.until > stamp(now()):
+        return request, known
+    return request, where.catalog.put_wait(request, flow_run, now() + timeout)
+
+
+def waiting_runs(where: Workspace, request: Request) -> tuple[Wait, ...]:
+    """The flow runs that wait for an answer now."""
+    return tuple(one for one in where.catalog.waits(request) if one.until > stamp(now()))
+
+
+def lapsed(where: Workspace, request: Request) -> str:
+    """When the last of the flow runs that waited for a request gave up; empty while one waits, or when none did."""
+    end = max((one.until for one in where.catalog.waits(request)), default="")
+    return end if end and end <= stamp(now()) else ""
 
 
 def open_request(where: Workspace, address: Address, to: str) -> Request:
     """The newest request for a target, or the newest for one version when the address names it.
 
     Raises:
-        UsageError: Nobody asked.
+        UsageError: Nobody asked, or nobody waits for an answer any more.
     """
     where.catalog.require_dataset(address.dataset)
     digest = where.catalog.resolve(address) if address.ref else ""
@@ -21,6 +87,13 @@ def open_request(where: Workspace, address: Address, to: str) -> Request:
         raise UsageError(
             f"Nobody asked to promote {address} to {to}",
             hint=f"`stagegate check {address} --gate {to}` records a request when only an approval is missing.",
+            dataset=address.dataset,
+        )
+    if end := lapsed(where, found):
+        version = f"{found.dataset}@{found.digest}"
+        raise UsageError(
+            f"The request to promote {version} to {to} lapsed at {end}, so it can't be answered",
+            hint=f"Run the flow again, or `stagegate check {version} --gate {to}`: either asks anew.",
             dataset=address.dataset,
         )
     return found
@@ -37,15 +110,25 @@ def approve(where: Workspace, address: Address, to: str, *, approved: bool = Tru
         reason: Kept with the answer; a refusal needs one.
 
     Raises:
-        UsageError: Nobody asked, the requester answers, or a refusal has no reason.
+        UsageError: Nobody asked, or waits any more, the requester answers, or a refusal has no reason.
     """
-    request = open_request(where, address, to)
+    return answer(where, open_request(where, address, to), approved=approved, reason=reason)
+
+
+def answer(where: Workspace, request: Request, *, approved: bool, reason: str) -> Approval:
+    """Answer one request, in time: that is for the caller to know.
+
+    Raises:
+        UsageError: Nobody or the requester answers, or a refusal has no reason.
+    """
+    if not person_key(where.identity.name):
+        raise UsageError("The answer has no name", hint="Say who answers.")
     if person_key(request.requester.name) == person_key(where.identity.name):
         raise UsageError(
             f"{where.identity.name} asked for it and can't answer",
             hint="Somebody else runs the same command; `--identity NAME` says who.",
-            dataset=address.dataset,
+            dataset=request.dataset,
         )
-    if not approved and not reason:
+    if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.")
     return where.catalog.put_approval(request, where.identity, approved=approved, reason=reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import Named, SpecLike, parse, resolve
+from prefect_stagegate.operations.approve import ask
 from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_checks, run_check
@@ -35,8 +36,8 @@ def check(where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecL
     where.catalog.put_attestation(
         dataset, digest, gate, attest(decision, question.environment, question.request, question.approvals)
     )
-    if decision.outcome is DecisionOutcome.WAITING and question.request is None:
-        where.catalog.put_request(dataset, digest, gate, policy.policy, where.identity)
+    if decision.outcome is DecisionOutcome.WAITING:
+        ask(where, decision)
     return decision
 
 

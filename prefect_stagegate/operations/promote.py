@@ -39,8 +39,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     dataset, digest = version.dataset, version.digest
     statement = where.catalog.attestation(dataset, digest, to)
     decision = _require_acceptance(dataset, digest, policy, decision_of(statement) if statement else None)
-    _require_same_facts(where, version, policy, decision)
-    entries = where.catalog.history(dataset, to)
+    entries = where.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
     taken = withdrawn(entries).get(digest)
     if taken and not reinstate:
         raise GateFailed(
@@ -48,6 +47,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
             hint=f"If it may come back: `stagegate promote {dataset}@{digest} --to {to} --reinstate`.",
             dataset=dataset,
         )
+    _require_same_facts(where, version, policy, decision)
     head = entries[-1] if entries else None
     if head is None or head.digest != digest:
         where.catalog.move_ref(
@@ -84,7 +84,7 @@ def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decis
 def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision: Decision) -> None:
     """Raise when something that the catalog holds, and that a check depended on, is another one by now.
 
-    A later answer to the request, for example, another version at the gate below, or another spec.
+    A later answer to the request, for example, a rollback at the gate below, or another spec.
     """
     question = ask_about(where, version, policy)
     required = {asked.check: asked for asked in policy.requirements}

@@ -11,8 +11,8 @@ from functools import cache
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Request
 from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.approve import request_for
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources
 from prefect_stagegate.operations.validate import validate_version
@@ -30,7 +30,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate) -> Question:
     """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked."""
     dataset, digest = version.dataset, version.digest
     manifest = where.catalog.manifest(dataset, digest)
-    request = request_for(where, version, gate)
+    request = request_for(where, dataset, digest, gate.target, gate.policy)
     return Question(
         dataset=dataset,
         digest=digest,
@@ -49,23 +49,23 @@ def ask_about(where: Workspace, version: Named, gate: Gate) -> Question:
         probe_source=lambda position: _probe(where, version, position),
         volume=lambda: _volume(where, version),
         resolvable=lambda other: where.catalog.has_version(dataset, other),
-        below=_head(where, dataset, gate.extends) if gate.extends else None,
+        below=_below(where, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(where, version, gate.target),
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
     )
 
 
-def request_for(where: Workspace, version: Named, gate: Gate) -> Request | None:
-    """The newest recorded request to promote exactly this version under exactly this policy."""
-    wanted = (version.digest, gate.policy)
-    requests = where.catalog.requests(version.dataset, gate.target)
-    return next((one for one in reversed(requests) if (one.digest, one.policy) == wanted), None)
+def _below(where: Workspace, version: Named, target: str) -> Accepted | None:
+    """This version, if the gate below let it in and no rollback took it back, else what that gate's ref names.
 
-
-def _head(where: Workspace, dataset: str, target: str) -> Accepted | None:
-    entry = where.catalog.ref(dataset, target)
-    return _accepted(entry) if entry else None
+    The ref may have moved on while the version waited for an approval, which takes nothing back.
+    """
+    entries = where.catalog.history(version.dataset, target)
+    own = [entry for entry in entries if entry.digest == version.digest]
+    if own and version.digest not in withdrawn(entries):
+        return _accepted(own[-1])
+    return _accepted(entries[-1]) if entries else None
 
 
 def _last_accepted(where: Workspace, version: Named, target: str) -> Accepted | None:

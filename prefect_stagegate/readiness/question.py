@@ -94,7 +94,8 @@ class Question:
     """Whether the catalog still has the manifest of a version of this dataset."""
 
     below: Accepted | None = None
-    """What the ref of the gate that this one extends names now; None when there is no such gate or no version."""
+    """This version, if the gate that this one extends let it in and did not take it back; else what that gate's ref
+    names now. None when there is no such gate, or it let no version in."""
     accepted: Accepted | None = None
     """Where a rollback would lead: the newest version that this target accepted, other than the one asked about
     and not withdrawn. None before the second promotion."""

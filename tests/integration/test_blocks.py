@@ -19,10 +19,10 @@ from prefect import State
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentCreate
-from prefect.deployments.runner import EntrypointType
 from prefect.flow_engine import load_flow_and_flow_run, run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
+from prefect.types.entrypoint import EntrypointType
 from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
@@ -53,9 +53,10 @@ def on(tmp_path: Path) -> dict[str, Any]:
 
 def test_prefect_s_command_registers_the_blocks_and_nothing_else() -> None:
     def prefect(*words: str) -> str:
-        command = [Path(sys.executable).with_name("prefect"), *words]
+        command = [str(Path(sys.executable).with_name("prefect")), *words]
         env = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "COLUMNS": "200"}
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=100).stdout
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=100)
+        return str(done.stdout)
 
     said = prefect("block", "register", "-m", "prefect_stagegate.blocks")
     assert "registered 3 blocks" in said
@@ -171,7 +172,8 @@ def run_deployed(parameters: dict[str, Any]) -> State[Any]:
             deployment.apply(), parameters=json.loads(json.dumps(parameters))
         )
     flow_run, flow = load_flow_and_flow_run(created.id)
-    state: Any = run_flow(flow, flow_run=flow_run, return_type="state")
+    run: Any = run_flow  # typed for flows of every kind, coroutines among them
+    state: State[Any] = run(flow, flow_run=flow_run, return_type="state")
     return state
 
 

@@ -89,7 +89,7 @@ def test_the_page_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
         assert limits.items() >= {"stagegate-node-gpu-1": 1, source_limit(str(delivery)): 4}.items()
         deployed = client.read_deployment_by_name("stagegate-refresh/nycflights")
         assert (deployed.work_pool_name, deployed.schedules[0].schedule.cron) == ("gpu-1", "0 5 * * *")  # type: ignore[union-attr]
-        assert client.read_block_type_by_slug("stagegate-source")
+        assert client.read_block_type_by_slug("stagegate-source").name == "Stagegate Source"
 
 
 def test_the_readme_shows_what_the_page_shows() -> None:

@@ -214,21 +214,25 @@ def test_the_command_is_no_run_and_waits_for_nobody(place: Place, run_stagegate:
     assert run_stagegate("stage", spec, env={"PREFECT_API_URL": str(PREFECT_API_URL.value())}).returncode == 0
 
 
-def test_an_api_that_fails_holds_no_transfer_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     set_limits({place.node: 1})
+    place.proxy.break_with(lambda _: time.sleep(1))
     gone = httpx.ConnectError("the API is gone")
 
     def broken(*args: Any, **options: Any) -> Any:
         raise gone
 
+    monkeypatch.setattr("prefect.concurrency._leases._RENEWAL_MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(SyncPrefectClient, "renew_concurrency_lease", broken)
     monkeypatch.setattr("prefect.concurrency._sync.release_concurrency_slots_with_lease", broken)
-    released_late = run(place.spec("one"), **place.on)
+    not_renewed = run(place.spec("one"), **place.on)
     monkeypatch.setattr(SyncPrefectClient, "read_global_concurrency_limits", broken)
     not_asked = run(place.spec("two"), **place.on)
 
-    for state, said in ((released_late, "given back some minutes late"), (not_asked, "left out of account")):
-        assert state.is_completed()
-        assert [line for line in lines(state, 2) if said in line and "the API is gone" in line]
+    assert [state.is_completed() for state in (not_renewed, not_asked)] == [True, True]
+    told = "\n".join(lines(not_renewed, 3) + lines(not_asked, 2))
+    for said in ("lease renewal failed", "given back some minutes late", "left out of account: the API is gone"):
+        assert said in told
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────

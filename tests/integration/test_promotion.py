@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.catalog import Catalog, RefEntry
 from prefect_stagegate.errors import CacheError, GateFailed, RefConflict, StagegateError, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
-from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.approve import approve, wait, waiting_runs
 from prefect_stagegate.operations.check import check, preview_check
 from prefect_stagegate.operations.inspect import history
 from prefect_stagegate.operations.promote import promote
@@ -126,6 +127,24 @@ def test_a_refusal_by_the_approver_fails_the_gate_with_the_reason(place: Place) 
     assert "March looks wrong" in approval.summary + "".join(finding.problem for finding in approval.findings)
 
 
+def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_check_asks_anew(place: Place) -> None:
+    asked = place.deliver("one")
+    to_pilot(place)
+    decision = check(place.node(), THINGS, "production")
+    here = place.node()
+    request, _ = wait(here, decision, "run-1", timedelta(seconds=-1))
+    with pytest.raises(UsageError, match=r"lapsed at .* asks anew"):
+        approve(place.node(INES), THINGS, "production", reason="too late")
+    wait(here, decision, "run-2", timedelta(minutes=1))
+    newer = here.catalog.awaited("things", "production", "run-2")
+    assert newer is not None
+    assert (newer.id, newer.digest) == (here.catalog.requests("things", "production")[-1].id, asked.digest)
+    assert newer.id != request.id
+    assert here.catalog.awaited("things", "production", "run-1") == request
+    assert [one.flow_run for one in waiting_runs(here, newer)] == ["run-2"]
+    assert approve(place.node(INES), THINGS, "production", reason="seen").request == newer.id
+
+
 def test_what_was_approved_is_what_is_promoted_though_a_newer_version_arrived(place: Place) -> None:
     asked = place.deliver("one")
     to_pilot(place)
@@ -142,6 +161,29 @@ def test_an_approval_lets_no_other_version_through(place: Place) -> None:
     place.deliver("two")
     to_pilot(place)
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_an_approval_ends_when_production_moves_on_to_another_version_before(place: Place) -> None:
+    asked = place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    place.deliver("two")
+    to_production(place)
+    older = Address("things", asked.digest)
+    assert check(place.node(), older, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_what_pilot_accepted_goes_on_though_pilot_moved_on(place: Place) -> None:
+    asked = place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    place.deliver("two")
+    to_pilot(place)
+    older = Address("things", asked.digest)
+    approve(place.node(INES), older, "production", reason="seen")
+    assert check(place.node(), older, "production").accepted
+    assert promote(place.node(), older, "production").digest == asked.digest
 
 
 def test_production_takes_only_what_pilot_accepted(place: Place) -> None:
@@ -232,7 +274,13 @@ def test_a_rollback_returns_to_the_last_good_version_and_withdraws_the_other(pla
     assert place.node().cache.refs.get("things", "production") == good.digest
     with pytest.raises(GateFailed, match=r"withdrawn from production.*loss went up"):
         promote(place.node(), Address("things", bad.digest), "production")
+    with pytest.raises(GateFailed, match="approval depends on changed since: answers"):  # it was approved before that
+        promote(place.node(), Address("things", bad.digest), "production", reinstate=True)
+    assert check(place.node(), Address("things", bad.digest), "production").outcome is DecisionOutcome.WAITING
+    approve(place.node(INES), Address("things", bad.digest), "production", reason="mended")
+    assert check(place.node(), Address("things", bad.digest), "production").accepted
     assert promote(place.node(), Address("things", bad.digest), "production", reinstate=True).digest == bad.digest
+    assert check(place.node(), Address("things", bad.digest), "production").accepted  # where it is, it stays approved
 
 
 def test_a_rollback_withdraws_what_the_ref_names_when_it_moves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from prefect_stagegate.catalog import catalog as module
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin
+from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
 
 ANN, BEN = Identity("ann", "os-user"), Identity("ben", "declared")
 ENTRIES = [Entry("a.csv", 3, "blake3:" + "a" * 64), Entry("b/c.csv", 5, "blake3:" + "b" * 64)]
@@ -112,6 +114,27 @@ def test_a_request_is_kept_with_its_answers(staged: Catalog) -> None:
     staged.put_approval(request, BEN, approved=True, reason="now")
     assert staged.requests("flights", "production") == [request]
     assert [answer.approved for answer in staged.approvals(request)] == [False, True]
+
+
+def test_answers_at_once_are_one_for_each_person(staged: Catalog) -> None:
+    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN)
+    people = [BEN, replace(BEN, name=BEN.name.upper()), ANN] * 4
+
+    with ThreadPoolExecutor(len(people)) as pool:
+        for who in people:
+            pool.submit(staged.put_approval, request, who, approved=True, reason="seen")
+
+    assert sorted(person_key(one.approver.name) for one in staged.approvals(request)) == sorted([ANN.name, BEN.name])
+
+
+def test_a_request_without_the_fields_of_later_ones_is_read(staged: Catalog, tmp_path: Path) -> None:
+    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN, after=3)
+    (record,) = (tmp_path / "catalog").rglob("request.json")
+    fields = json.loads(record.read_bytes())
+    del fields["after"]
+    record.chmod(0o600)
+    record.write_text(json.dumps(fields))
+    assert staged.requests("flights", "production") == [replace(request, after=None)]
 
 
 def test_a_store_that_lets_a_record_be_created_twice_is_refused(

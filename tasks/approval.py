@@ -1,0 +1,219 @@
+"""Asking people by Prefect: a flow run suspends with a form, and goes on where it was once its request is answered.
+
+    ask_for_approval ── request, wait → catalog ── form → Prefect ── the run leaves its process
+    the form, or `stagegate approve` (wake) ── answer → catalog ── a worker starts the run from the top
+    resumed ── which version this run asked about, from the catalog alone
+
+Nothing of it rests on what Prefect stores of results: the run may go on on another node.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+import httpx
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
+from prefect.settings import PREFECT_API_URL
+from pydantic import Field
+
+from prefect_stagegate.clock import moment, now
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Approval, Decision, Identity, Request, Wait
+from prefect_stagegate.operations import approve
+from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.report import build_report, to_markdown
+from prefect_stagegate.report.legible import time_text
+from prefect_stagegate.tasks.lapse import name_what_nobody_answers
+from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.tasks.verdict import waiting
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas import FlowRun
+
+MOST_FORMS = 20
+"""The most forms in a row whose answers can't be recorded, before the run gives up."""
+PATIENCE = 15.0
+"""Seconds that `wake` waits for a run which is about to suspend."""
+
+
+class Answer(RunInput):
+    """The form. Prefect's server doesn't know who fills it in, so it asks."""
+
+    decision: Literal["approve", "decline"] = Field(description="Whether exactly this version may go on.")
+    name: str = Field(min_length=1, description="Who you are, as the spec's `owners` name you. Kept with the answer.")
+    reason: str = Field(default="", description="Why; kept with the answer. To decline needs one.")
+
+
+def resumed(
+    dataset: SpecLike, targets: Sequence[str], *, cache: CacheLike = None, catalog: CatalogLike = None
+) -> Request | None:
+    """What this run asked for before it was suspended; None when it never was.
+
+    What its form was answered is recorded on the way, as `stagegate approve` would have done it. An answer that the
+    catalog has already wins over the form.
+
+    Args:
+        dataset: The spec or version that the run is about.
+        targets: Where it is going.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+    """
+    run = _run_of_a_deployment()
+    if run is None:
+        return None
+    where, name = open_places(cache, catalog), parse(dataset).dataset
+    asked = (where.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
+    request = next(filter(None, asked), None)
+    if request is not None:
+        run_log().info("Going on with %s@%s, which this run asked about", name, request.digest)
+        _, why = _hear(where, request, run)
+        if why:
+            run_log().warning("The last answer was not recorded: %s", why)
+    return request
+
+
+def ask_for_approval(
+    decision: Decision, timeout: float, *, cache: CacheLike = None, catalog: CatalogLike = None
+) -> State[Decision]:
+    """Suspend this run until somebody answers, by its form or by `stagegate approve`; call it in a flow, not in a task.
+
+    A run without a deployment can't be started again, so it ends: the state "Waiting for approval" is returned.
+
+    Args:
+        decision: A decision that waits.
+        timeout: Seconds until nobody waits for the answer any more.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        UsageError: Too many answers could not be recorded.
+    """
+    run = _run_of_a_deployment()
+    if run is None:
+        return waiting(decision)
+    where = open_places(cache, catalog)
+    request, wait = approve.wait(where, decision, str(run.id), timedelta(seconds=timeout))
+    form, why = _hear(where, request, run)
+    name_what_nobody_answers()
+    report = to_markdown(build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
+    again = f"**The last answer was not recorded:** {why}. Somebody has to answer again." if why else ""
+    until = f"Answer until {time_text(wait.until)}; after that it ends as not approved."
+    shown = Answer.with_initial_data(description="\n\n".join(filter(None, (again, until, report))))
+    left = (moment(wait.until) - now()).total_seconds()
+    suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form)
+    return waiting(decision)  # Prefect would not suspend it, so it ends as one without a deployment does
+
+
+def _run_of_a_deployment() -> FlowRun | None:
+    """This flow run, when a worker can start it again: no subflow, nor one that somebody called."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run if run and run.deployment_id and not run.parent_task_run_id else None
+
+
+def _hear(where: Workspace, request: Request, run: FlowRun) -> tuple[str, str]:
+    """Record what this run's forms were answered.
+
+    A form's key has the number of answers that the request had when it was shown. So forms from before the newest
+    answer, which came by another way, are not looked at any more.
+
+    Returns:
+        The key of the next form to show, and why the answer in the last one was not recorded.
+    """
+    shown = run.empirical_policy.pause_keys or set()
+    given, why = len(where.catalog.approvals(request)), ""
+    for number in range(MOST_FORMS):
+        key = f"{request.id[-12:]}-{given}-{number}"
+        if key not in shown:
+            return key, why
+        said: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
+        if said:
+            why = _record(where, request, Answer(**said))
+            if not why:
+                return _hear(where, request, run)
+    raise UsageError(
+        f"{MOST_FORMS} answers in a row could not be recorded: {why}",
+        hint=f"`stagegate approve {request.dataset}@{request.digest} --to {request.target}` answers, too.",
+        dataset=request.dataset,
+    )
+
+
+def _record(where: Workspace, request: Request, said: Answer) -> str:
+    """Record a form's answer as the command would have; returns why that can't be, or nothing."""
+    person = replace(where, identity=Identity(said.name.strip(), "prefect-form"))
+    try:
+        given = approve.answer(person, request, approved=said.decision == "approve", reason=said.reason)
+    except UsageError as refused:
+        return refused.message
+    run_log().info("%s %s: %s", given.approver, "approved" if given.approved else "declined", given.reason or "–")
+    return ""
+
+
+# ── waking runs that wait ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """What became of a flow run that waited for an answer."""
+
+    flow_run: str
+    resumed: bool
+    told: str
+    """In words."""
+
+
+def wake(waits: Iterable[Wait], given: Approval) -> tuple[Woken, ...]:
+    """Resume the flow runs that wait for an answer that is recorded. Nothing is raised: it is recorded, after all.
+
+    Args:
+        waits: Who waits.
+        given: The answer, which their forms are filled in with.
+    """
+    return tuple(_woken(waits, given))
+
+
+def _woken(waits: Iterable[Wait], given: Approval) -> Iterator[Woken]:
+    url = PREFECT_API_URL.value()
+    decision = "approve" if given.approved else "decline"
+    form = {"decision": decision, "name": given.approver.name, "reason": given.reason}
+    for one in waits:
+        if not url:
+            yield Woken(one.flow_run, False, "PREFECT_API_URL does not say where Prefect's API is")
+            continue
+        try:
+            with get_client(sync_client=True) as client:
+                yield _resume(client, UUID(one.flow_run), form)
+        except ObjectNotFound:
+            yield Woken(one.flow_run, False, f"{url} does not know it")
+        except httpx.HTTPError as error:
+            yield Woken(one.flow_run, False, f"{url} did not answer: {error}")
+
+
+def _resume(client: SyncPrefectClient, run: UUID, form: dict[str, Any]) -> Woken:
+    """Resume one run, once it is suspended: it may be about to."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        result = client.resume_flow_run(run, form)
+        if result.status is SetStateStatus.ACCEPT:
+            return Woken(str(run), True, "goes on")
+        state = client.read_flow_run(run).state
+        if state is None or state.is_final() or state.is_scheduled() or state.is_pending():
+            return Woken(str(run), False, f"does not wait any more, but is {state.name if state else 'gone'}")
+        if time.monotonic() > until:
+            return Woken(str(run), False, f"could not be resumed: {getattr(result.details, 'reason', state.name)}")
+        time.sleep(0.5)

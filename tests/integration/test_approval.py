@@ -1,0 +1,382 @@
+"""Approval by people on a real Prefect server with a real worker: forms, commands, and what is promoted in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect import State
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.flows import pilot_to_production
+from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Identity, Request, Version, Wait
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.tasks.approval import Woken, wake
+
+pytestmark = pytest.mark.timeout(240)  # a server, a worker and five runs start with the first test
+
+POOL = "people"
+FLOW = "stagegate-pilot-to-production"
+GATES = {
+    "pilot": {"require": ["runbook"]},
+    "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 1}}]},
+}
+APPROVE = ("approve", "things", "--to", "production", "--identity", "ines", "--reason", "seen")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+
+
+@contextmanager
+def running(*command: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def eventually(look: Callable[[], Any], seconds: float = 100) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return found
+
+
+class Platform:
+    """A Prefect server with its services, a deployment of the flow, and a worker that runs it as `ada`."""
+
+    def __init__(self, url: str, deployment: str) -> None:
+        self.url, self._deployment = url, deployment
+
+    def ask(self, path: str, **body: Any) -> Any:
+        def said() -> httpx.Response | None:
+            answer = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # its SQLite was busy
+
+        answer: httpx.Response = eventually(said)
+        return answer.raise_for_status().json()
+
+    def start(self, **parameters: Any) -> str:
+        run = self.ask(f"/deployments/{self._deployment}/create_flow_run", parameters=parameters)
+        return str(run["id"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{self.url}/flow_runs/{run}", timeout=30).raise_for_status().json()
+        return found
+
+    def reaches(self, run: str, *states: str, form: str = "") -> str:
+        """Wait until the run is in one of these states; returns the key of the form that it waits with, another one."""
+
+        def look() -> dict[str, Any]:
+            state: dict[str, Any] = self.run(run)["state"]
+            if state["name"] in states:
+                return state if not form or state["state_details"]["pause_key"] != form else {}
+            return state if state["type"] in ("FAILED", "CRASHED", "COMPLETED") else {}
+
+        state = eventually(look)
+        assert state, self.log(run)
+        assert state["name"] in states, f"{state}\n{self.log(run)}"
+        return str(state["state_details"]["pause_key"])
+
+    def log(self, run: str) -> str:
+        lines = self.ask("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
+        return "\n".join(one["message"] for one in lines)
+
+    def form(self, run: str, part: str) -> Any:
+        """What the form that the run waits with shows: its `description` or its `schema`."""
+        key = self.run(run)["state"]["state_details"]["run_input_keyset"][part]
+        return httpx.get(f"{self.url}/flow_runs/{run}/input/{key}", timeout=30).raise_for_status().json()
+
+    def answer(self, run: str, **form: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.ask(f"/flow_runs/{run}/resume", run_input=form)
+        return answer
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("platform")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    url = f"http://127.0.0.1:{port}/api"
+    own = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_URL": url,
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "STAGEGATE_IDENTITY": "ada@example.org",
+        "STAGEGATE_CACHE": str(folder / "cache"),
+    }
+    with ExitStack() as stack:
+        server = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
+        stack.enter_context(running(*server, log=folder / "server.log", **own))
+
+        def healthy() -> bool:
+            try:
+                return httpx.get(f"{url}/health", timeout=5).is_success
+            except httpx.HTTPError:
+                return False
+
+        assert eventually(healthy, 110), (folder / "server.log").read_text()
+        here = Platform(url, "")
+        here.ask("/work_pools/", name=POOL, type="process")
+        flow = here.ask("/flows/", name=FLOW)
+        deployment = here.ask(
+            "/deployments/",
+            name="approval",
+            flow_id=flow["id"],
+            work_pool_name=POOL,
+            entrypoint="prefect_stagegate.flows.pilot_to_production:pilot_to_production",
+            pull_steps=[],
+        )
+        worker = [PREFECT, "worker", "start", "--pool", POOL]
+        stack.enter_context(running(*worker, log=folder / "worker.log", **own))
+        yield Platform(url, deployment["id"])
+
+
+class Dataset:
+    """A dataset with a catalog of its own, and a source that tests change."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.on: dict[str, Any] = {"cache": str(folder / "cache"), "catalog": str(folder / "catalog")}
+        (folder / "nas").mkdir()
+        self.deliver("first")
+
+    def deliver(self, text: str) -> None:
+        (self._folder / "nas/data.csv").write_text(text)
+
+    def spec(self, **changes: Any) -> dict[str, Any]:
+        named = {"stagegate": 1, "dataset": "things", "runbook": "https://wiki.example.org/"}
+        return {**named, "sources": [{"url": str(self._folder / "nas")}], "gates": GATES, **changes}
+
+    def node(self, who: str = "ada@example.org") -> Workspace:
+        return open_workspace(**self.on, identity=Identity(who, "declared"))
+
+    def head(self, ref: str) -> str:
+        entry = self.node().catalog.ref("things", ref)
+        return entry.digest if entry else ""
+
+    def requests(self) -> list[Request]:
+        return self.node().catalog.requests("things", "production")
+
+    def waits(self) -> list[Wait]:
+        return [one for request in self.requests() for one in self.node().catalog.waits(request)]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Where a command works."""
+        return {"STAGEGATE_CACHE": self.on["cache"], "STAGEGATE_CATALOG": self.on["catalog"], **more}
+
+    def answers(self) -> list[Approval]:
+        catalog = self.node().catalog
+        return [one for request in self.requests() for one in catalog.approvals(request)]
+
+    def to_pilot(self, text: str) -> Version:
+        """Deliver, stage and promote to pilot, as another run meanwhile does."""
+        self.deliver(text)
+        version = stage(self.node(), self.spec())
+        assert check(self.node(), Address("things", version.digest), "pilot").accepted
+        promote(self.node(), Address("things", version.digest), "pilot")
+        return version
+
+
+Asked = dict[str, tuple[Dataset, str]]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def asked(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """Datasets with a run each that asked for approval; they start at once, since the start is what takes time."""
+    names = ("form", "command", "both", "declined", "lapsed")
+    datasets = {name: Dataset(tmp_path_factory.mktemp(name)) for name in names}
+    runs = {
+        name: (one, platform.start(spec=one.spec(), approval_timeout=1 if name == "lapsed" else 3600, **one.on))
+        for name, one in datasets.items()
+    }
+    for name, (_, run) in runs.items():
+        platform.reaches(run, "Not approved" if name == "lapsed" else "Suspended")
+    return runs
+
+
+# ── by the form and by the command ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_was_approved_by_the_form_is_promoted_though_a_newer_version_got_to_pilot(
+    platform: Platform, asked: Asked
+) -> None:
+    dataset, run = asked["form"]
+    form, version = platform.reaches(run, "Suspended"), dataset.head("pilot")
+    shown = platform.form(run, "description")
+    assert "things waits for approval to go to production" in shown
+    assert version in shown
+    assert set(platform.form(run, "schema")["properties"]) == {"decision", "name", "reason"}
+
+    newer = dataset.to_pilot("second")
+    platform.answer(run, decision="approve", name="Ada@example.org ", reason="my own")
+    platform.reaches(run, "Suspended", form=form)
+    assert "asked for it and can't answer" in platform.form(run, "description")
+    assert not dataset.answers()
+
+    platform.answer(run, decision="approve", name="ines", reason="seen")
+    platform.reaches(run, "Completed")
+
+    assert dataset.head("production") == version != newer.digest
+    assert dataset.head("pilot") == newer.digest
+    (request,), (given,) = dataset.requests(), dataset.answers()
+    assert (request.requester.name, request.digest) == ("ada@example.org", version)
+    assert (given.approver, given.approved, given.reason) == (Identity("ines", "prefect-form"), True, "seen")
+
+
+def test_the_command_records_the_same_answer_and_wakes_the_run(
+    platform: Platform, asked: Asked, run_stagegate: Command
+) -> None:
+    dataset, run = asked["command"]
+
+    alone = run_stagegate(*APPROVE, env=dataset.environment())
+    assert alone.returncode == 0, alone.stderr
+    assert f"Flow run {run} PREFECT_API_URL does not say" in alone.stdout
+    assert "The answer is recorded" in alone.stdout
+    assert dataset.head("production") == ""
+
+    woken = run_stagegate(*APPROVE, "--json", env=dataset.environment(PREFECT_API_URL=platform.url))
+    assert woken.returncode == 0, woken.stderr
+    assert json.loads(woken.stdout)["flow_runs"] == [{"flow_run": run, "resumed": True, "told": "goes on"}]
+    platform.reaches(run, "Completed")
+
+    assert dataset.head("production") == dataset.head("pilot")
+    (given,) = dataset.answers()
+    assert (given.approver, given.approved, given.reason) == (Identity("ines", "declared"), True, "seen")
+    with temporary_settings({PREFECT_API_URL: platform.url}):
+        (ended,) = wake(dataset.waits(), given)
+    assert ended == Woken(run, resumed=False, told="does not wait any more, but is Completed")
+
+
+def test_one_person_who_answers_both_ways_at_once_is_recorded_once(
+    platform: Platform, asked: Asked, run_stagegate: Command
+) -> None:
+    dataset, run = asked["both"]
+
+    with ThreadPoolExecutor() as pool:
+        typed = pool.submit(run_stagegate, *APPROVE, env=dataset.environment(PREFECT_API_URL=platform.url))
+        time.sleep(1)  # about what the command takes to start
+        platform.answer(run, decision="approve", name="Ines", reason="seen")
+
+    assert typed.result().returncode == 0, typed.result().stderr
+    platform.reaches(run, "Completed")
+    assert len(dataset.answers()) == 1
+    assert dataset.head("production") == dataset.head("pilot")
+
+
+def test_a_declined_version_ends_the_run_as_not_approved_and_tells_by_whom_and_why(
+    platform: Platform, asked: Asked
+) -> None:
+    dataset, run = asked["declined"]
+
+    assert platform.answer(run, decision="perhaps", name="ines")["status"] == "REJECT"
+    platform.answer(run, decision="decline", name="ines", reason="March looks wrong")
+    platform.reaches(run, "Not approved")
+
+    state = platform.run(run)["state"]
+    assert state["type"] == "FAILED"
+    assert state["message"].endswith("for production: ines (prefect-form) declined: March looks wrong")
+    assert dataset.head("production") == ""
+
+
+def test_an_api_that_cannot_be_reached_leaves_the_answer_recorded() -> None:
+    waits = [Wait("r1", "00000000-0000-4000-8000-000000000000", "9999", "")]
+    given = Approval("r1", Identity("ines", "declared"), approved=True, reason="", at="")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        (one,) = wake(waits, given)
+    assert not one.resumed
+    assert one.told.startswith("http://127.0.0.1:9/api did not answer")
+
+
+# ── nobody answers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_nobody_answers_ends_as_not_approved_and_asks_again_when_it_is_retried(
+    platform: Platform, asked: Asked
+) -> None:
+    dataset, run = asked["lapsed"]
+    state, version = platform.run(run)["state"], dataset.head("pilot")
+    assert (state["type"], state["message"][:24]) == ("FAILED", "Nobody answered in time,")
+    with pytest.raises(UsageError, match=r"lapsed at .* asks anew"):
+        approve(dataset.node("ines"), Address("things"), "production")
+    assert platform.answer(run, decision="approve", name="ines")["status"] == "ABORT"
+
+    dataset.deliver("second")
+    platform.ask(f"/flow_runs/{run}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True)
+    assert eventually(lambda: len(dataset.waits()) > 1), platform.log(run)
+    assert [one.digest for one in dataset.requests()] == [version, version]
+    assert not dataset.answers()
+    platform.reaches(run, "Not approved")
+
+
+# ── without a deployment ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def called(platform: Platform) -> Iterator[None]:
+    """Flows of this process tell the platform's server, and no worker can start them again."""
+    with temporary_settings({PREFECT_API_URL: platform.url}):
+        yield
+
+
+@pytest.mark.usefixtures("called")
+def test_a_version_waits_for_its_approval_and_is_then_promoted_without_being_staged_again(dataset: Dataset) -> None:
+    flow: Any = pilot_to_production
+    state: State[Any] = flow(dataset.spec(), **dataset.on, return_state=True)
+    asked: Decision = state.result()
+
+    assert (state.name, state.is_completed()) == ("Waiting for approval", True)
+    assert (asked.outcome, asked.target) == (DecisionOutcome.WAITING, "production")
+    assert (dataset.head("pilot"), dataset.head("production")) == (asked.digest, "")
+
+    approve(dataset.node("ines"), Address("things"), "production")
+    dataset.deliver("a newer delivery that nobody was asked about")
+    stage(dataset.node(), dataset.spec())
+    answered: Decision = flow(version=f"things@{asked.digest}", **dataset.on)
+
+    assert answered.accepted
+    assert dataset.head("production") == asked.digest != dataset.head("latest")
+
+
+@pytest.mark.usefixtures("called")
+def test_a_declined_version_raises_in_the_caller_s_process(dataset: Dataset) -> None:
+    flow: Any = pilot_to_production
+    asked: Decision = flow(dataset.spec(), **dataset.on)
+    approve(dataset.node("ines"), Address("things"), "production", approved=False, reason="March looks wrong")
+
+    state: State[Any] = flow(version=f"things@{asked.digest}", **dataset.on, return_state=True)
+
+    assert (state.name, state.is_failed()) == ("Not approved", True)
+    with pytest.raises(GateFailed, match=r"ines \(declared\) declined: March looks wrong"):
+        state.result()
