@@ -73,8 +73,22 @@ def test_every_setting_can_be_set() -> None:
     )
 
     assert settings == Settings(
-        *(Path("/nvme/cache"), "s3://lake/catalog", "nightly", "gpu-2", 16, 16 * 2**20, 1_500_000_000),
-        *(Durability.FULL, 2 * 2**40, 0.125, 1.0, 0, 7.5, 60.0, Path("/srv/reports"), "https://ci.example.org/reports"),
+        cache=Path("/nvme/cache"),
+        catalog="s3://lake/catalog",
+        identity="nightly",
+        node="gpu-2",
+        objects_in_flight=16,
+        part_size=16 * 2**20,
+        memory=1_500_000_000,
+        durability=Durability.FULL,
+        max_size=2 * 2**40,
+        free_floor=0.125,
+        free_warning=1.0,
+        retries=0,
+        idle_timeout=7.5,
+        slot_wait=60.0,
+        reports=Path("/srv/reports"),
+        reports_url="https://ci.example.org/reports",
     )
 
 
