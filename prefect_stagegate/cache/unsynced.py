@@ -43,9 +43,9 @@ class Unsynced:
         Raises:
             OSError: The volume refuses.
         """
-        if self._volume is None:
-            with self._lock:
-                self._volume = self._volume or Volume(self._layout.blobs)
+        with self._lock:
+            if self._volume is None:
+                self._volume = Volume(self._layout.blobs)
 
     def add(self, digest: str) -> None:
         """A blob is about to be seen whose bytes are not synced.

@@ -1,121 +1,365 @@
-"""`deployments/prefect.yaml` on a real Prefect server: it deploys as it is, and its triggers run what they say."""
+"""`deployments/README.md` and what it deploys, on a real Prefect server with a worker for each pool.
+
+The page's commands are typed into a terminal in their order. Only addresses and folders are exchanged.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL
 
-from prefect_stagegate.flows import stage
-from prefect_stagegate.model import Address
-from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.testing.servers import free_port
 
-FILE = Path(__file__).parents[2] / "deployments/prefect.yaml"
+pytestmark = pytest.mark.timeout(400)
+"""Long waits cost nothing on a machine that has nothing else to do, where the whole takes less than a minute."""
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]
+PAGE = (ROOT / "deployments/README.md").read_text().split("\n## ")[1]
+"""The ten minutes."""
+INSTALLED = "deployments/install.sh"
+"""Commands with this word are left out: `test_images.py` runs them."""
 
 
-def ask(path: str, **body: Any) -> Any:
-    answer = httpx.post(f"{PREFECT_API_URL.value()}{path}", json=body, timeout=10)
-    return answer.raise_for_status().json()
-
-
-def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = 120) -> Any:
     until = time.monotonic() + seconds
     while not (found := look()) and time.monotonic() < until:
         time.sleep(0.2)
     return found
 
 
-def prefect(*words: str, folder: Path, **environment: str) -> str:
-    """Run the `prefect` command as a platform engineer would, against the tests' server."""
-    own = {
-        "PREFECT_API_URL": PREFECT_API_URL.value(),
-        "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_LOGGING_LEVEL": "INFO",
-    }
-    done = subprocess.run(
-        [Path(sys.executable).with_name("prefect"), *words],
-        env={**os.environ, **own, **environment},
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+class Terminal:
+    """A shell that keeps its variables and its jobs from one block of commands to the next."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder, self._blocks = folder, 0
+        self.log = folder / "terminal.log"
+        with self.log.open("wb") as output:
+            self._bash = subprocess.Popen(
+                ["bash", "-o", "pipefail"],
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    def type(self, commands: str, seconds: float = 180) -> str:
+        """Run commands and return what they said; fail with it when one of them fails."""
+        self._blocks += 1
+        block, ended = (self._folder / f"block-{self._blocks}.{what}" for what in ("sh", "ended"))
+        block.write_text(f"set -e\n{commands}")
+        before = self.log.stat().st_size
+        assert self._bash.stdin
+        self._bash.stdin.write(f". {block} </dev/null; touch {ended}\n")
+        self._bash.stdin.flush()
+        eventually(lambda: ended.exists() or self._bash.poll() is not None, seconds)
+        said = self.log.read_bytes()[before:].decode()
+        assert ended.exists(), f"{commands}\n{said}"
+        return said
+
+    def close(self) -> None:
+        """End the shell and everything that was started in it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._bash.wait(5)
+        with suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.wait()
+
+
+class Receiver:
+    """Somebody's webhook: keeps what it is sent."""
+
+    def __init__(self) -> None:
+        messages: list[dict[str, str]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        self.messages = messages
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Platform:
+    """A platform engineer's machine, whose folders and addresses stand for those of the page."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.receiver, port = folder, Receiver(), free_port()
+        self._exchanged = {
+            "http://127.0.0.1:4200": f"http://127.0.0.1:{port}",
+            "https://hooks.example.org": self.receiver.url,
+            "/opt/stagegate/bin": str(Path(sys.executable).parent),
+            **{
+                place: f"{folder}{place}"
+                for place in ("/etc/stagegate", "/srv/stagegate", "/var/cache/stagegate", "/tmp/")
+            },
+        }
+        # The scheduled staging is not to start while one is started by hand, which it would cancel.
+        self.minute = (time.localtime().tm_min + 30) % 60
+        self.api = f"http://127.0.0.1:{port}/api"
+        shutil.copytree(ROOT / "deployments", folder / "deployments", ignore=shutil.ignore_patterns("__pycache__"))
+        file = folder / "deployments/prefect.yaml"
+        file.write_text(self.here(file.read_text()).replace('cron: "7 *', f'cron: "{self.minute} *'))
+        (folder / "tmp").mkdir()
+        own = {
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_UI_ENABLED": "false",
+            "COLUMNS": "200",
+        }
+        self.terminal = Terminal(folder, {**os.environ, **own})
+
+    def here(self, text: str) -> str:
+        """A text of the page with this machine's folders and addresses."""
+        places = "|".join(map(re.escape, self._exchanged))
+        return re.sub(places, lambda found: self._exchanged[found[0]], text)
+
+    def follow(self, steps: range) -> str:
+        """Type the commands of some of the page's numbered steps; returns what they said."""
+        said = ""
+        for number in steps:
+            (step,) = re.findall(rf"^\*\*{number}\. .*?(?=^\*\*\d|\Z)", PAGE, re.MULTILINE | re.DOTALL)
+            for block in re.findall(r"^```console\n(.*?)^```", step, re.MULTILINE | re.DOTALL):
+                lines = [line for line in block.splitlines() if not line.startswith(INSTALLED)]
+                said += self.terminal.type(self.here("\n".join(lines) + "\n"))
+        return said
+
+    def ask(self, path: str, **body: Any) -> Any:
+        def answer() -> httpx.Response | None:  # a server error when another writer has the database for too long
+            said = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+            return None if said.is_server_error else said.raise_for_status()
+
+        return eventually(answer).json()
+
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        flows = {one["id"]: one["name"] for one in self.ask("/flows/filter")}
+        return {f"{flows[one['flow_id']]}/{one['name']}": one for one in self.ask("/deployments/filter")}
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        """Runs that somebody or an event asked for, the oldest first."""
+        wanted = {"id": {"any_": [self.deployments()[deployment]["id"]]}}
+        found = self.ask("/flow_runs/filter", deployments=wanted, sort="EXPECTED_START_TIME_ASC")
+        return [run for run in found if not run["auto_scheduled"]]
+
+    def run_named(self, deployment: str, state: str) -> dict[str, Any] | None:
+        return next((run for run in self.runs(deployment) if run["state_name"] == state), None)
+
+    def node(self, pool: str) -> Workspace:
+        cache = self.here(f"/var/cache/stagegate/{pool}")
+        return open_workspace(Path(cache), self.here("/srv/stagegate/catalog"))
+
+    def head(self, ref: str) -> str:
+        entry = self.node("pilot").catalog.ref("nycflights", ref)
+        return entry.digest if entry else ""
+
+    def close(self) -> None:
+        self.terminal.close()
+        self.receiver.close()
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The deployments by name and flow, after the file was deployed as its header says."""
-    folder = tmp_path_factory.mktemp("platform")
-    for pool in ("pilot", "production"):
-        ask("/work_pools/", name=pool, type="process")
-    prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(FILE), folder=folder)
-    flows = {one["id"]: one["name"] for one in ask("/flows/filter")}
-    ours = [one for one in ask("/deployments/filter") if "stagegate" in one["tags"]]
-    return {f"{flows[one['flow_id']]}/{one['name']}": one for one in ours}
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """What there is after the page's steps 1 to 6: a server, pools, alerts, a dataset, its deployments; no workers."""
+    platform = Platform(tmp_path_factory.mktemp("platform"))
+    try:
+        platform.follow(range(1, 7))
+        yield platform
+    finally:
+        platform.close()
 
 
-def test_every_deployment_of_the_file_is_there_in_its_pool(deployed: dict[str, Any]) -> None:
+# ── what is deployed ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_deployment_of_the_file_is_there_in_its_pool(platform: Platform) -> None:
+    deployed = platform.deployments()
+
     assert {name: one["work_pool_name"] for name, one in deployed.items()} == {
         "stagegate-stage/nycflights": "pilot",
         "stagegate-pilot-to-production/nycflights": "pilot",
         "stagegate-refresh/nycflights": "production",
         "stagegate-sweep/node": "production",
     }
-    assert len(yaml.safe_load(FILE.read_text())["deployments"]) == len(deployed)
+    assert len(DEPLOYMENTS) == len(deployed)
+    assert all(one["entrypoint"].startswith("prefect_stagegate.flows.") for one in deployed.values())
+    assert [one["pull_steps"] or [] for one in deployed.values()] == [[]] * len(deployed)  # no worker fetches code
 
 
-def test_staging_runs_by_the_clock_of_a_place_and_never_twice_at_once(deployed: dict[str, Any]) -> None:
-    stage = deployed["stagegate-stage/nycflights"]
-
+def test_the_scheduler_makes_runs_by_the_clock_of_a_place(platform: Platform) -> None:
+    stage = platform.deployments()["stagegate-stage/nycflights"]
     (schedule,) = stage["schedules"]
     assert (schedule["active"], schedule["schedule"]["timezone"]) == (True, "Europe/Berlin")
-    assert schedule["schedule"]["cron"] == "7 * * * *"
-    assert stage["global_concurrency_limit"]["limit"] == 1
-    assert stage["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    assert stage["parameters"] == {"spec_or_ref": "/etc/stagegate/nycflights.yaml"}
+
+    wanted = {"id": {"any_": [stage["id"]]}}
+    coming = eventually(lambda: platform.ask("/flow_runs/filter", deployments=wanted, limit=5))
+
+    assert coming
+    assert all(
+        run["auto_scheduled"] and int(run["next_scheduled_start_time"][14:16]) == platform.minute for run in coming
+    )
 
 
-def test_no_worker_fetches_code(deployed: dict[str, Any]) -> None:
-    assert [one["pull_steps"] or [] for one in deployed.values()] == [[]] * len(deployed)
-    assert all(one["entrypoint"].startswith("prefect_stagegate.flows.") for one in deployed.values())
+def second_run(platform: Platform, deployment: str) -> dict[str, Any]:
+    """What the server says to a worker that would start a second run while one is running."""
+    path = f"/deployments/{platform.deployments()[deployment]['id']}/create_flow_run"
+    first, second = (platform.ask(path, state={"type": "SCHEDULED"})["id"] for _ in range(2))
+    for state in ("PENDING", "RUNNING"):
+        assert platform.ask(f"/flow_runs/{first}/set_state", state={"type": state})["status"] == "ACCEPT"
+    answer: dict[str, Any] = platform.ask(f"/flow_runs/{second}/set_state", state={"type": "PENDING"})
+    for run in (first, second):  # so that no worker takes it
+        platform.ask(f"/flow_runs/{run}/set_state", state={"type": "CANCELLED"}, force=True)
+    return answer
 
 
-def test_a_new_version_is_promoted_by_a_worker_and_then_brought_to_production(
-    deployed: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "nas").mkdir()
-    (tmp_path / "nas/a.csv").write_text("a,b\n1,2\n")
-    gates = {"pilot": {"require": ["runbook"]}, "production": {"extends": "pilot", "require": ["digest"]}}
-    sources = [{"url": str(tmp_path / "nas")}]
-    named = {"stagegate": 1, "dataset": "nycflights", "runbook": "https://wiki.example.org/"}
-    on: dict[str, Any] = {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
+def test_staging_that_runs_is_not_joined_by_the_next_hours(platform: Platform) -> None:
+    answer = second_run(platform, "stagegate-stage/nycflights")
 
-    version = stage({**named, "sources": sources, "gates": gates}, **on)
-    asked = eventually(lambda: runs_of(deployed["stagegate-pilot-to-production/nycflights"]))
-    assert [run["parameters"] for run in asked] == [{"version": version.address}]
-
-    places = {"STAGEGATE_CACHE": str(on["cache"]), "STAGEGATE_CATALOG": str(on["catalog"])}
-    log = prefect("worker", "start", "--pool", "pilot", "--run-once", folder=tmp_path, **places)
-
-    catalog = open_workspace(**on).catalog
-    assert catalog.resolve(Address("nycflights", "production")) == version.digest, log
-    (brought,) = eventually(lambda: runs_of(deployed["stagegate-refresh/nycflights"]))
-    assert brought["parameters"] == {"datasets": ["nycflights@production"]}
+    assert answer["status"] == "REJECT"
+    assert answer["state"]["type"] == "CANCELLED"
 
 
-def runs_of(deployment: dict[str, Any]) -> list[dict[str, Any]]:
-    found = ask("/flow_runs/filter", deployments={"id": {"any_": [deployment["id"]]}})
-    return [run for run in found if not run["auto_scheduled"]]
+@pytest.mark.parametrize("flow", ["stagegate-pilot-to-production", "stagegate-refresh"])
+def test_two_promotions_are_never_at_once_and_none_is_lost(platform: Platform, flow: str) -> None:
+    answer = second_run(platform, f"{flow}/nycflights")
+
+    assert answer["status"] == "REJECT"
+    assert (answer["state"]["type"], answer["state"]["name"]) == ("SCHEDULED", "AwaitingConcurrencySlot")
+
+
+def test_deploying_again_adds_nothing_twice(platform: Platform) -> None:
+    def things() -> tuple[list[str], list[str], int]:
+        automations = sorted(one["name"] for one in platform.ask("/automations/filter"))
+        schedules = sum(len(one["schedules"]) for one in platform.deployments().values())
+        return automations, sorted(platform.deployments()), schedules
+
+    before = things()
+    assert {"stagegate: gate failed", "stagegate: cache nearly full"} < set(before[0])
+
+    platform.follow(range(6, 7))
+
+    assert things() == before
+
+
+def test_a_kubernetes_pool_takes_the_template_and_refuses_one_with_an_unknown_variable(platform: Platform) -> None:
+    file = "deployments/kubernetes/base-job-template.json"
+    platform.terminal.type(f"prefect work-pool create gpus --type kubernetes --base-job-template {file}\n")
+
+    held = httpx.get(f"{platform.api}/work_pools/gpus", timeout=10).json()["base_job_template"]
+    template = json.loads((ROOT / file).read_text())
+    assert held["job_configuration"]["job_manifest"] == template["job_configuration"]["job_manifest"]
+
+    del template["variables"]["properties"]["gpus"]
+    pool = {"name": "typo", "type": "kubernetes", "base_job_template": template}
+    refused = httpx.post(f"{platform.api}/work_pools/", json=pool, timeout=10)
+    assert (refused.status_code, "gpus" in refused.text) == (422, True)
+
+
+# ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -> None:
+    promotion = "stagegate-pilot-to-production/nycflights"
+
+    said = platform.follow(range(7, 9))
+
+    digest = platform.head("latest")
+    asked = eventually(lambda: platform.run_named(promotion, "Suspended"))
+    assert asked, said
+    assert asked["parameters"]["version"] == f"nycflights@{digest}"
+    assert (platform.head("pilot"), platform.head("production")) == (digest, "")
+
+    said = platform.follow(range(9, 10))
+
+    assert eventually(lambda: platform.head("production") == digest), said
+    at_production = platform.node("production").cache.refs
+    assert eventually(lambda: at_production.of("nycflights").get("production") == digest), (
+        platform.terminal.log.read_text()
+    )
+
+    said = platform.follow(range(10, 11))
+
+    assert digest in said
+    assert "stagegate-refresh" in said
+
+
+def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform) -> None:
+    before = platform.head("pilot"), platform.head("production")
+    assert all(before), "the page's steps came first"
+    spec = Path(platform.here("/etc/stagegate/nycflights.yaml"))
+    spec.write_text(re.sub(r"^runbook: .*\n", "", spec.read_text(), flags=re.MULTILINE))
+    Path(platform.here("/srv/stagegate/delivery/flights.csv")).write_text("origin,dep_delay\nLGA,1\n")
+
+    platform.terminal.type("prefect deployment run stagegate-stage/nycflights --watch\n")
+
+    (message,) = eventually(lambda: platform.receiver.messages)
+    assert message["title"] == "nycflights is refused for pilot"
+    assert f"stagegate check nycflights@{platform.head('latest')} --gate pilot" in message["text"]
+    assert "runbook" in message["text"]
+    assert (platform.head("pilot"), platform.head("production")) == before != (platform.head("latest"),) * 2
+
+
+def test_a_cache_that_is_nearly_full_calls_people_once_a_day(platform: Platform) -> None:
+    def tell(node: str) -> None:
+        payload = {
+            "node": node,
+            "cache": "/cache",
+            "used": 92 * 10**9,
+            "free": 8 * 10**9,
+            "size": 10**11,
+            "share": 0.92,
+        }
+        resource = {"prefect.resource.id": f"stagegate.cache.{node}/cache"}
+        event = {"event": "stagegate.cache.nearly_full", "resource": resource, "payload": payload}
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        httpx.post(f"{platform.api}/events", json=[{**event, "occurred": moment, "id": str(uuid4())}], timeout=10)
+
+    tell("gpu-1")
+    tell("gpu-1")
+    tell("gpu-2")
+
+    def titles() -> list[str]:
+        return sorted(one["title"] for one in platform.receiver.messages if "cache" in one["title"])
+
+    eventually(lambda: len(titles()) > 1)
+    time.sleep(1)
+    assert titles() == [f"The cache of {node} is nearly full" for node in ("gpu-1", "gpu-2")]
+    assert "8.0 GB of 100.0 GB are free" in platform.receiver.messages[-1]["text"]
+
+
+def test_workers_that_are_told_to_stop_do_so_in_seconds(platform: Platform) -> None:
+    platform.terminal.type("workers=$(jobs -p | tail -n 2)\nkill $workers\nwait $workers\n", seconds=30)

@@ -105,23 +105,6 @@ def events(place: Place, count: int) -> list[dict[str, Any]]:
 # ── pilot_to_production ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_version_waits_for_its_approval_and_is_then_promoted_without_being_staged_again(place: Place) -> None:
-    state: State[Any] = run(pilot_to_production, place.spec(), **place.on, return_state=True)
-    asked: Decision = run(state.result)
-
-    assert (state.name, state.is_completed()) == ("Waiting for approval", True)
-    assert (asked.outcome, asked.target) == (DecisionOutcome.WAITING, "production")
-    assert (place.head("pilot"), place.head("production")) == (asked.digest, "")
-
-    place.approve()
-    place.deliver("a newer delivery that nobody was asked about")
-    stage_dataset.fn(place.spec(), **place.on)
-    answered: Decision = run(pilot_to_production, version=f"{place.dataset}@{asked.digest}", **place.on)
-
-    assert answered.accepted
-    assert place.head("production") == asked.digest != place.head("latest")
-
-
 def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place: Place) -> None:
     good = place.promote()
     place.deliver("second")

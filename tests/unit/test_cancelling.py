@@ -53,36 +53,33 @@ class Run(threading.Thread):
             self.told = event.wait(self._patience)
 
 
-def unwind(error: BaseException, run: Run) -> None:
-    """Raise an error in this thread, which waits for the run on its way out, as Prefect does."""
+def unwind(run: Run, error: BaseException, *more: BaseException) -> None:
+    """Raise an error in this thread, which waits for the run on its way out as Prefect does, or fails there again."""
     try:
         raise error
     finally:
-        run.join()
+        unwind(run, *more) if more else run.join()
 
 
 @pytest.mark.parametrize("error", [TerminationSignal(signal.SIGTERM), KeyboardInterrupt()])
 def test_a_run_in_a_thread_is_told_when_the_main_thread_unwinds(error: BaseException) -> None:
     run = Run()
     with pytest.raises(type(error)):
-        unwind(error, run)
+        unwind(run, error)
     assert run.told
 
 
 def test_it_is_told_also_when_something_else_fails_meanwhile() -> None:
     run = Run()
     with pytest.raises(OSError, match="gone"):
-        try:
-            raise TerminationSignal(signal.SIGTERM)
-        finally:
-            unwind(OSError("the API is gone"), run)
+        unwind(run, TerminationSignal(signal.SIGTERM), OSError("the API is gone"))
     assert run.told
 
 
 def test_an_error_that_the_main_thread_handles_ends_no_run() -> None:
     run = Run(patience=4 * TICK)
     with pytest.raises(OSError, match="handles"):
-        unwind(OSError("somebody handles it"), run)
+        unwind(run, OSError("somebody handles it"))
     assert not run.told
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.maintain import collect_garbage, verify
+from prefect_stagegate.operations.maintain import collect_garbage, pin, unpin, verify
 from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready, hold_ready
 from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
@@ -150,6 +151,18 @@ def nothing(place: Place) -> None:
     place.deliver(SECOND)
 
 
+def unchecked(place: Place) -> None:
+    """The second delivery is staged, and no gate was asked about it."""
+    staged(place)
+    stage(place.open(), place.spec())
+
+
+def promoted_elsewhere(place: Place) -> None:
+    """The second delivery is at the pilot; this node's cache is another one, and empty."""
+    promoted(place)
+    (place.folder / "cache").rename(place.folder / "first-cache")
+
+
 def to_pilot(place: Place) -> None:
     """Check what is newest and promote it."""
     assert check(place.open(), THINGS, "pilot").accepted
@@ -194,6 +207,26 @@ def run_bring(place: Place) -> str:
     return stage(place.open(), THINGS).digest
 
 
+def run_check(place: Place) -> str:
+    """Ask the gate, and write down what it says."""
+    return str(check(place.open(), THINGS, "pilot").outcome)
+
+
+def run_require(place: Place) -> str:
+    """Require what the pilot accepted, and hold it for a moment."""
+    where = place.open()
+    with hold_ready(where, find_ready(where, PILOT)) as version:
+        return version.digest
+
+
+def run_pin(place: Place) -> str:
+    """Pin the newest version, and unpin it."""
+    where = place.open()
+    pin(where, THINGS)
+    unpin(where, THINGS)
+    return ""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job, which can be run again after it was stopped anywhere."""
@@ -210,6 +243,9 @@ JOBS = {
     "collect": Job(unreferenced, run_collect),
     "repair": Job(rotten, run_repair),
     "bring": Job(elsewhere, run_bring),
+    "check": Job(unchecked, run_check),
+    "require": Job(promoted_elsewhere, run_require),
+    "pin": Job(accepted, run_pin),
 }
 
 

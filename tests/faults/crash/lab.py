@@ -23,8 +23,15 @@ from crash.jobs import JOBS, ROTTEN, SETTINGS, Place
 from crash.look import Seen, leftovers, look
 
 HERE = Path(__file__).parent
-FAULTS = {"kill": ("kill", 0), "tear": ("tear", 0), "eio": ("fail", errno.EIO), "enospc": ("full", errno.ENOSPC)}
-"""What can happen to a call: how the shim does it, and the error."""
+FAULTS = {
+    "kill": ("kill", 0),
+    "tear": ("tear", 0),
+    "eio": ("fail", errno.EIO),
+    "lose": ("fail", errno.EIO),
+    "enospc": ("full", errno.ENOSPC),
+}
+"""What can happen to a call: how the shim does it, and the error. What a sync that failed did not write is lost later:
+it looked whole only as long as it was in memory."""
 TAKES_ROOM = ("create", "write", "allocate", "rename", "link", "mkdir")
 MOST = 1500
 """Characters of a problem that are printed, its last."""
@@ -122,6 +129,7 @@ class Lab:
 
     def __init__(self, folder: Path, workers: int = 1) -> None:
         self._folder = folder
+        self.workers = workers
         shim = folder / "shim.so"
         subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, HERE / "shim.c", "-ldl"], check=True)
         self._all = [Warm(shim) for _ in range(workers)]
@@ -161,16 +169,22 @@ class Lab:
 
     def crash(self, point: Point) -> Verdict:
         """Crash a job at one point, and look at what is left, then and after it ran again."""
-        calm = self.calm(point.job)
-        place = self._copy(point.job)
+        self.calm(point.job)
+        place = self.copy(point.job)
         fault, error = FAULTS[point.fault]
         with self.warm() as warm:
             told = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
-            verdict = Verdict(point, "spoilt" in told, told.get("spoilt", ""))
-            if verdict.reached:
-                verdict.problems += _ended(point, told, calm)
-                verdict.problems += problems_left(point.job, told, look(*place.roots, self.rotten(point.job)), calm)
-                verdict.problems += self.converges(warm, point.job, place)
+            if point.fault == "lose":
+                _lose(place, told.get("dirty", []))
+            return self.judge(warm, Verdict(point, "spoilt" in told, told.get("spoilt", "")), place, told)
+
+    def judge(self, warm: Warm, verdict: Verdict, place: Place, told: dict[str, Any]) -> Verdict:
+        """Complete the verdict on a job that ended, by what it told and what it left; the place goes if all is well."""
+        point, calm = verdict.point, self.calm(verdict.point.job)
+        if verdict.reached:
+            verdict.problems += _ended(point, told, calm)
+            verdict.problems += problems_left(point.job, told, look(*place.roots, self.rotten(point.job)), calm)
+            verdict.problems += self.converges(warm, point.job, place)
         if not verdict.problems:
             _remove(place.folder)
         return verdict
@@ -218,7 +232,7 @@ class Lab:
         place_made = warm.run(f"world {job}", world)
         if "defect" in place_made or "error" in place_made:
             raise AssertionError(f"the world of {job} can't be made: {place_made}")
-        place = self._copy(job)
+        place = self.copy(job)
         before = look(*place.roots, self.rotten(job))
         told = warm.run(job, place)
         after = look(*place.roots)
@@ -246,7 +260,8 @@ class Lab:
         self.nas(job).mkdir(exist_ok=True)
         return Place(folder, self.nas(job))
 
-    def _copy(self, job: str) -> Place:
+    def copy(self, job: str) -> Place:
+        """A place of its own, as the job finds it."""
         place = self._place(self._folder / job / f"point-{next(self._numbers)}", job)
         subprocess.run(["cp", "-a", f"{self.world(job)}/.", place.folder], check=True)
         return place
@@ -256,6 +271,8 @@ def _faults(kind: str) -> Iterator[str]:
     yield from ("kill", "eio")
     if kind == "write":
         yield "tear"
+    if kind in ("sync", "syncfs"):
+        yield "lose"
     if kind in TAKES_ROOM:
         yield "enospc"
 
@@ -290,6 +307,16 @@ def problems_left(job: str, told: dict[str, Any], seen: Seen, calm: Calm) -> Ite
             yield f"the ref of the {name} is {seen.refs.get(name)}, and not one of {allowed}"
     if not calm.before.views & calm.after.views <= seen.views <= calm.before.views | calm.after.views:
         yield f"the views are {seen.views}: neither the old nor the new ones"
+
+
+def _lose(place: Place, inodes: list[int]) -> None:
+    """Turn what a failed sync was to write to nothing, wherever it is by now."""
+    for path in (path for path in place.roots[0].rglob("*") if path.is_file() and path.stat().st_ino in inodes):
+        mode = path.stat().st_mode
+        path.chmod(0o600)
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+        path.chmod(mode)
 
 
 def _blobs(place: Place) -> frozenset[str]:

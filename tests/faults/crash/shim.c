@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -33,12 +34,20 @@ static long at;
 static atomic_long counts[KINDS];
 static atomic_int full;
 
+/* The files that were written and not synced since, by their inodes. */
+static struct {
+    pthread_mutex_t lock;
+    long inodes[1024];
+    int count;
+} dirty = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
 /* What is to be counted and spoilt: the `number`-th call of `kind`, 1 for the first; the place is written to `to`. */
 void crash_arm(const char *one, const char *two, int kind, long number, int how, int error, int to, int no_sync) {
     snprintf(roots[0], sizeof roots[0], "%s", one);
     snprintf(roots[1], sizeof roots[1], "%s", two);
     wanted = kind, at = number, fault = how, code = error, report = to, skip_sync = no_sync;
     full = 0;
+    dirty.count = 0;
     for (int i = 0; i < KINDS; i++) counts[i] = 0;
     armed = 1;
 }
@@ -70,10 +79,48 @@ static int takes_room(enum kind kind) {
     return kind == CREATE || kind == WRITE || kind == ALLOCATE || kind == RENAME || kind == LINK || kind == MKDIR;
 }
 
-static void tell(enum kind kind, long number, const char *path) {
+static long inode_of(int file) {
+    struct stat found;
+    return fstat(file, &found) ? 0 : (long)found.st_ino;
+}
+
+static void forget_dirty(long inode) {
+    int left = 0;
+    for (int i = 0; i < dirty.count; i++)
+        if (dirty.inodes[i] != inode) dirty.inodes[left++] = dirty.inodes[i];
+    dirty.count = left;
+}
+
+static void written(int file) {
+    char path[4096];
+    if (!armed || !path_of(file, path, sizeof path) || !below(path)) return;
+    long inode = inode_of(file);
+    pthread_mutex_lock(&dirty.lock);
+    forget_dirty(inode);
+    if (dirty.count < 1024) dirty.inodes[dirty.count++] = inode;
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+static void synced(enum kind kind, int file) {
+    if (!armed) return;
+    pthread_mutex_lock(&dirty.lock);
+    if (kind == SYNCFS)
+        dirty.count = 0;
+    else
+        forget_dirty(inode_of(file));
+    pthread_mutex_unlock(&dirty.lock);
+}
+
+/* Say which call was spoilt, and which files a sync that fails does not make durable. */
+static void tell(enum kind kind, long number, const char *path, int file) {
+    char line[32768];
     if (report < 0) return;
-    char line[4400];
-    int length = snprintf(line, sizeof line, "{\"spoilt\": \"%s %ld %s\"}\n", names[kind], number, path);
+    int length = snprintf(line, sizeof line, "{\"spoilt\": \"%s %ld %s\", \"dirty\": [0", names[kind], number, path);
+    long only = kind == SYNC ? inode_of(file) : 0;
+    for (int i = 0; i < dirty.count; i++)
+        if (!only || dirty.inodes[i] == only)
+            length += snprintf(line + length, sizeof line - length, ", %ld", dirty.inodes[i]);
+    length += snprintf(line + length, sizeof line - length, "]}\n");
     syscall(SYS_write, report, line, length);
 }
 
@@ -99,7 +146,7 @@ static void cut(void) {
 }
 
 /* Count a call. 0: let it through; 1: tear it; -1: it fails, and errno says why. */
-static int meet(enum kind kind, const char *path) {
+static int meet(enum kind kind, const char *path, int file) {
     if (!armed || !below(path)) return 0;
     long number = ++counts[kind];
     if (full && takes_room(kind)) {
@@ -107,7 +154,7 @@ static int meet(enum kind kind, const char *path) {
         return -1;
     }
     if (kind != (enum kind)wanted || number != at || fault == COUNT) return 0;
-    tell(kind, number, path);
+    tell(kind, number, path, file);
     if (fault == CUT || fault == COMMIT_AND_CUT) cut();
     if (fault == KILL || fault == CUT || fault == COMMIT_AND_CUT) die();
     if (fault == TEAR) return 1;
@@ -118,17 +165,17 @@ static int meet(enum kind kind, const char *path) {
 
 static int meet_file(enum kind kind, int file) {
     char path[4096];
-    return armed && path_of(file, path, sizeof path) ? meet(kind, path) : 0;
+    return armed && path_of(file, path, sizeof path) ? meet(kind, path, file) : 0;
 }
 
 static int meet_at(enum kind kind, int folder, const char *path) {
     char whole[8192];
     if (!armed) return 0;
-    if (path[0] == '/') return meet(kind, path);
+    if (path[0] == '/') return meet(kind, path, -1);
     if (folder == AT_FDCWD ? !getcwd(whole, 4096) : !path_of(folder, whole, 4096)) return 0;
     strncat(whole, "/", 2);
     strncat(whole, path, 4000);
-    return meet(kind, whole);
+    return meet(kind, whole, -1);
 }
 
 /* libc's own function of a name. */
@@ -165,6 +212,7 @@ ssize_t write(int file, const void *data, size_t size) {
     int what = meet_file(WRITE, file);
     if (what < 0) return -1;
     if (what) real(file, data, size / 2), die();
+    written(file);
     return real(file, data, size);
 }
 
@@ -174,6 +222,7 @@ ssize_t write(int file, const void *data, size_t size) {
         int what = meet_file(WRITE, file);                                                        \
         if (what < 0) return -1;                                                                  \
         if (what) real(file, data, size / 2 & ~(size_t)(size > 4096 ? 4095 : 0), offset), die();  \
+        written(file);                                                                            \
         return real(file, data, size, offset);                                                    \
     }
 PWRITE_CALL(pwrite, off_t)
@@ -205,6 +254,7 @@ int posix_fallocate64(int file, off64_t from, off64_t size) {
     int name(int file) {                                                                          \
         REAL(int, name, (int file))                                                               \
         if (meet_file(kind, file) < 0) return -1;                                                 \
+        synced(kind, file);                                                                       \
         return armed && skip_sync ? 0 : real(file);                                               \
     }
 SYNC_CALL(fsync, SYNC)

@@ -64,17 +64,26 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
     ctypes.CDLL(None).alarm(TIMEOUT)
     place = Place(Path(order["folder"]), Path(order["nas"]))
     try:
-        if order.get("wait"):  # until whoever traces this process has come
-            os.read(int(os.open(order["wait"], os.O_RDONLY)), 1)
         if "boot" in order:
-            memory.boot_id = unsynced.boot_id = lambda: str(order["boot"])
-        _arm(order, shim, kinds, place, report)
+            for module in (memory, unsynced):
+                setattr(module, "boot_id", lambda: str(order["boot"]))  # noqa: B010 - no name that it exports
+        if "wait" in order:
+            _meet(Path(order["wait"]))
+        else:
+            _arm(order, shim, kinds, place, report)
         told = _outcome(order, place)
         shim.crash_disarm()
         told["counts"] = {kind: shim.crash_count(number) for number, kind in enumerate(kinds)}
         os.write(report, json.dumps(told).encode() + b"\n")
     finally:
         os._exit(0)
+
+
+def _meet(folder: Path) -> None:
+    """Wait until whoever traces this process has come."""
+    (folder / "pid.new").write_text(str(os.getpid()))
+    (folder / "pid.new").rename(folder / "pid")
+    (folder / "go").read_text()
 
 
 def _arm(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], place: Place, report: int) -> None:

@@ -1,0 +1,122 @@
+"""The same by strace: what the kernel sees, whoever called it, and with no library in between. Needs strace and ptrace.
+
+strace comes to a forked child before its job begins. It counts each thread's calls by themselves, so the n-th call is
+the one of the thread that is the first to make so many.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from crash.jobs import JOBS, Place
+from crash.lab import Lab, Point, Verdict, Warm
+
+CHANGES = (
+    *("openat", "creat", "write", "pwrite64", "pwritev", "fallocate", "ftruncate", "fsync", "fdatasync", "syncfs"),
+    *(
+        "rename",
+        "renameat",
+        "renameat2",
+        "link",
+        "linkat",
+        "symlink",
+        "unlink",
+        "unlinkat",
+        "rmdir",
+        "mkdir",
+        "mkdirat",
+    ),
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "flock", "utimensat", "copy_file_range"),
+)
+"""Calls before which a job is killed, and which fail."""
+LOOKS = ("read", "pread64", "preadv", "getdents64")
+"""Calls that change nothing: they only fail."""
+TAKES_ROOM = ("openat", "write", "pwrite64", "fallocate", "rename", "link", "linkat", "mkdir")
+INJECTIONS = {"kill": "signal=KILL:when={}", "eio": "error=EIO:when={}", "enospc": "error=ENOSPC:when={}"}
+_LINE = re.compile(r"(\d+) +(\w+)\((.*)")
+
+
+def points(lab: Lab, jobs: Iterable[str] = JOBS) -> Iterator[Point]:
+    """Every point of some jobs: the calls that touch the job's own folder, by a run that nobody disturbs."""
+    for job in jobs:
+        place = lab.copy(job)
+        with lab.warm() as warm:
+            told, lines = _traced(warm, job, place, f"trace={','.join(CHANGES + LOOKS)}")
+        if "about" not in told:
+            raise AssertionError(f"{job} fails under strace: {told}")
+        for call, numbers in _numbers(lines, place).items():
+            for number in numbers:
+                yield from (Point(job, call, number, fault) for fault in _faults(call))
+
+
+def crash_each(lab: Lab, chosen: Iterable[Point]) -> Iterator[Verdict]:
+    """Crash at each point, with all workers."""
+    with ThreadPoolExecutor(lab.workers) as pool:
+        yield from pool.map(lambda point: crash(lab, point), chosen)
+
+
+def crash(lab: Lab, point: Point) -> Verdict:
+    """Crash a job at one point, and look at what is left, then and after it ran again."""
+    place = lab.copy(point.job)
+    injection = INJECTIONS[point.fault].format(point.number)
+    with lab.warm() as warm:
+        told, lines = _traced(warm, point.job, place, f"trace={point.kind}", f"inject={point.kind}:{injection}")
+        killed = point.fault == "kill" and told["status"] == -9
+        spoilt = next((line for line in lines if "INJECTED" in line), "killed" if killed else "")
+        return lab.judge(warm, Verdict(point, bool(spoilt), spoilt, again=f"strace:{point}"), place, told)
+
+
+def _faults(call: str) -> Iterator[str]:
+    if call in CHANGES:
+        yield "kill"
+    yield "eio"
+    if call in TAKES_ROOM:
+        yield "enospc"
+
+
+def _numbers(lines: list[str], place: Place) -> dict[str, list[int]]:
+    """For each call, the numbers of those that touch the place's folder, where a thread is the first to come so far."""
+    mine: Counter[tuple[str, str]] = Counter()
+    first: dict[str, dict[int, bool]] = {}
+    for thread, call, rest in (found.groups() for found in map(_LINE.match, lines) if found):
+        mine[thread, call] += 1
+        first.setdefault(call, {}).setdefault(mine[thread, call], str(place.folder) in rest)
+    return {call: sorted(number for number, ours in found.items() if ours) for call, found in first.items()}
+
+
+def _traced(warm: Warm, job: str, place: Place, *expressions: str) -> tuple[dict[str, Any], list[str]]:
+    """Run a job under strace; what its child told, and what strace wrote."""
+    meeting = place.folder.with_name(place.folder.name + "-meeting")
+    meeting.mkdir()
+    os.mkfifo(meeting / "go")
+    watcher = threading.Thread(target=_trace, args=(meeting, expressions))
+    watcher.start()
+    told = warm.run(job, place, wait=str(meeting))
+    watcher.join()
+    lines = (meeting / "trace").read_text(errors="replace").splitlines()
+    subprocess.run(["rm", "-r", meeting], check=True)
+    return told, lines
+
+
+def _trace(meeting: Path, expressions: tuple[str, ...]) -> None:
+    while not (meeting / "pid").exists():
+        time.sleep(0.005)
+    process = (meeting / "pid").read_text()
+    options = [option for expression in expressions for option in ("-e", expression)]
+    command = ["strace", "-f", "-y", "-s", "0", "-o", str(meeting / "trace"), *options, "-p", process]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr
+        for line in strace.stderr:
+            if "attached" in line:
+                break
+        (meeting / "go").write_text("\n")
+        strace.stderr.read()
