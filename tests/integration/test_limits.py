@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -19,6 +21,7 @@ import pytest
 from prefect import State
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.cli.app import main
@@ -160,6 +163,52 @@ def test_a_wait_can_be_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -
         pass
 
     assert time.monotonic() - begun < 2
+
+
+@pytest.fixture
+def terminations() -> Iterator[None]:
+    """Treat SIGTERM as Prefect does in the process of a flow run."""
+
+    def raise_termination(number: int, frame: Any) -> None:
+        raise TerminationSignal(signal=number)
+
+    before = signal.signal(signal.SIGTERM, raise_termination)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_that_is_terminated_gives_its_slot_back_and_one_that_waits_gives_up(
+    place: Place, terminations: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = place.spec("one")
+    held: list[int] = []
+    here = copy_context()  # where the API's address is known
+
+    def end(_: Any) -> None:
+        held.append(here.run(active_slots, place.node))
+        os.kill(os.getpid(), signal.SIGTERM)
+        place.proxy.wait(10)
+
+    set_limits({place.node: 1})
+    place.proxy.break_with(lambda fetch: end(fetch) if not held else None)
+    with pytest.raises(TerminationSignal):
+        stage(spec, **place.on)
+    assert held == [1]
+    assert active_slots(place.node) == 0
+
+    set_limits({place.node: 0})
+    look = slots._try
+
+    def looked(*args: Any) -> float | None:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return look(*args)
+
+    monkeypatch.setattr(slots, "_try", looked)
+    monkeypatch.setattr(slots, "PAUSE", (30.0, 30.0))
+    begun = time.monotonic()
+    with pytest.raises(TerminationSignal):
+        stage(spec, **place.on)
+    assert time.monotonic() - begun < 15
 
 
 # ── not waiting ─────────────────────────────────────────────────────────────────────────────────────────────────
