@@ -52,6 +52,8 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
     tried: list[Candidate] = []
     falls_back = False
     for entry in _accepted(log):
+        if tried and not where.catalog.has_version(address.dataset, entry.digest):
+            continue  # nobody can return to it
         decision = _believed(entry, address)
         version = Named(address.dataset, entry.digest, stored_spec(where, address.dataset, entry.digest))
         gate = version.spec.gate(address.ref)

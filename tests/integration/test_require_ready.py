@@ -26,6 +26,7 @@ from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.maintain import collect_garbage
 from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready
 from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks import arequire_ready, leases, require_ready, stage_dataset
@@ -342,6 +343,19 @@ def test_no_run_falls_back_to_what_a_rollback_took_back(place: Place) -> None:
     place.stage(runbook=None)
 
     assert run(place.train().result).digest == first
+
+
+def test_no_run_falls_back_to_what_the_catalog_has_lost(place: Place) -> None:
+    place.gate = {"on_withdrawal": "fall_back"}
+    first, second, _ = (place.promote(text) for text in ("first", "second", "third"))
+    place.stage(runbook=None)
+    (manifest,) = Path(place.on["catalog"]).rglob(f"manifests/{second.removeprefix('sha256:')}.parquet")
+    manifest.unlink()
+
+    found = find_ready(place.node(), Address(place.dataset, "production")).found
+
+    assert found is not None
+    assert found.digest == first
 
 
 def test_nothing_left_to_fall_back_to_names_all_that_was_looked_at(place: Place) -> None:
