@@ -27,10 +27,11 @@ from prefect_stagegate.operations.ready import find_ready, hold_ready
 from prefect_stagegate.report import Readiness, ready_page
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.leases import held, held_during
+from prefect_stagegate.tasks.lineage import trace
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.running import EngineTask, async_twin, in_thread, run_options
-from prefect_stagegate.tasks.telling import attach, in_a_run, run_log
+from prefect_stagegate.tasks.telling import attach, in_a_run, run_log, unfailing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -164,7 +165,10 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
     _show(readiness)
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
         key = (where.cache.root, readiness.address, readiness.found and readiness.found.digest)
-        return held().enter(key, hold_ready(where, readiness, progress=progress, cancel=cancel))
+        version = held().enter(key, hold_ready(where, readiness, progress=progress, cancel=cancel))
+    with unfailing(f"show {version.address} as an asset"):
+        trace(version, readiness.address)
+    return version
 
 
 def _show(readiness: Readiness) -> None:

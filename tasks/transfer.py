@@ -12,6 +12,7 @@ from prefect_stagegate.operations.stage import transfer_objects
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
+from prefect_stagegate.tasks.room import watched_room
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log
 from prefect_stagegate.units import bytes_text
@@ -37,6 +38,7 @@ def transfer(
     loaded, where = read_spec(spec), open_places(cache, catalog)
     with (
         where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
+        watched_room(where),
         ending() as cancel,
         where.admit(loaded, cancel),
         open_sources(where, loaded) as sources,

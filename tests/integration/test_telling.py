@@ -26,7 +26,7 @@ from prefect_stagegate.model import Address, Decision, Identity, Version
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.readiness import CHECKS
-from prefect_stagegate.tasks import check_readiness, progress, stage_dataset, telling
+from prefect_stagegate.tasks import check_readiness, progress, require_ready, stage_dataset, telling
 from prefect_stagegate.testing.calls import Call, CallCounter
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -270,15 +270,34 @@ def test_what_is_made_of_a_version_has_it_upstream(place: Place, new: bool) -> N
     assert related(made)["asset"] == key_of(head)
 
 
+def test_what_is_made_of_a_required_version_has_it_upstream(place: Place) -> None:
+    spec = place.spec(gates={"pilot": GATES["pilot"]})
+    accepted: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
+    model = f"s3://models/{place.dataset}"
+
+    @materialize(model)
+    def train(version: Version) -> str:
+        return version.digest
+
+    @flow
+    def nightly() -> None:
+        train(require_ready(f"{place.dataset}@pilot", **place.on))
+
+    nightly()
+
+    (made,) = events_about(model, 1)
+    assert related(made)["asset"] == f"stagegate://{place.dataset}@{accepted.digest.replace(':', '-')}"
+
+
 # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_run_shows_a_summary_the_report_and_the_table_of_checks(place: Place) -> None:
-    run(pilot_to_production, place.spec(), **place.on)
+    asked: Decision = run(pilot_to_production, place.spec(), **place.on)
 
     summary, report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("summary", "gate", "checks"))
     assert "waits for approval to go to production" in summary["data"].splitlines()[0]
-    assert f"`stagegate approve {place.dataset} --to production`" in summary["data"]
+    assert f"`stagegate approve {place.dataset}@{asked.digest} --to production`" in summary["data"]
     assert "waits for approval to go to production" in report["data"]
     assert '"check": "approval"' in checks["data"]
     assert summary["task_run_id"]
