@@ -41,7 +41,7 @@ def prefect_server() -> Iterator[None]:
     """One Prefect server with an empty database for the whole run; flows and blocks of this process reach it."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=60):
+    with prefect_test_harness(server_startup_timeout=180):
         yield
 
 
