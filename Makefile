@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format coverage bench lock schema clean
+.PHONY: help setup demo test test-all missing faults check format coverage bench lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,8 +23,18 @@ test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest --durations=10
 
 test-all: setup ## run all tests, also those that take Debian packages or minutes
-	@command -v systemd-analyze >/dev/null || { echo "systemd-analyze is missing: apt-get install systemd" >&2; exit 1; }
+	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
 	$(BIN)/pytest --durations=10 -m ""
+
+# Commands that tests run, with the packages that have them.
+NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount strace:strace systemd-analyze:systemd
+
+missing: ## list the Debian packages that test-all needs and that are not here
+	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done
+
+faults: setup ## crash the jobs at more than 2,000 system calls, and cut the power; as root, for half an hour
+	CRASH_POINTS=3000 POWER_CUTS=300 $(BIN)/pytest -m "" tests/faults/test_crash_points.py \
+		tests/faults/test_traced_crashes.py tests/faults/test_power_cuts.py
 
 check: setup ## check format, lint, types and layers
 	$(BIN)/ruff format --check

@@ -1,6 +1,6 @@
 """A job that is killed, or whose disk fails or fills up, at any of its calls leaves the old or the new state.
 
-Here a sample, by the shim; `make faults` takes more of them, with strace, and cuts the power too.
+Here a sample, by the shim. test_traced_crashes.py does it by strace, and test_power_cuts.py cuts the power.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from crash.lab import Lab
+from crash.lab import Lab, spread
 
 COUNT = 160
 SEED = int(os.environ.get("SEED", "4"))
@@ -26,10 +26,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_a_job_that_crashes_anywhere_leaves_the_old_or_the_new_state_and_converges(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verdicts = list(lab.crash_each(lab.sample(COUNT, SEED)))
+    verdicts = list(lab.crash_each(spread(list(lab.points()), COUNT, SEED)))
     reached = {verdict.point for verdict in verdicts if verdict.reached}
     with capsys.disabled():
-        print(f"\n{len(reached)} distinct crash points, seed {SEED}")
+        print(f"\n{len(reached)} distinct crash points by the shim, seed {SEED}")
     failed = [str(verdict) for verdict in verdicts if verdict.problems]
     assert not failed, "\n".join(failed)
     assert len(reached) >= 150

@@ -1,43 +1,58 @@
-"""Crash points by hand: all of them, a sample, or one again."""
+"""Crashes by hand: those that the command line names, or a sample.
+
+JOB:KIND:NUMBER:FAULT            by the shim
+strace:JOB:CALL:NUMBER:FAULT     by strace
+JOB:KIND:NUMBER:CUT:MOUNT        a power cut
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import tempfile
-import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from crash import power, trace
 from crash.jobs import JOBS
-from crash.lab import Lab, Point
+from crash.lab import Lab, Point, Verdict, spread
+
+MEMORY = Path("/dev/shm")
 
 
 def main() -> int:
     """Crash what the command line names, and print what was wrong."""
-    parser = argparse.ArgumentParser(prog="crash", description=__doc__)
-    parser.add_argument("points", nargs="*", help="JOB:KIND:NUMBER:FAULT; without any: a sample")
-    parser.add_argument("--count", type=int, default=0, help="how many; 0 for all")
+    parser = argparse.ArgumentParser(prog="crash", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("points", nargs="*", help="as above; without any: a sample of those by the shim")
+    parser.add_argument("--count", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="which")
-    parser.add_argument("--jobs", nargs="*", default=list(JOBS), help="of which jobs, where all points are taken")
-    parser.add_argument("--workers", type=int, default=1, help="at the same time")
+    parser.add_argument("--jobs", nargs="*", default=list(JOBS), help="of which jobs")
     asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="crash-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    lab = Lab(folder, asked.workers)
+    folder = Path(tempfile.mkdtemp(prefix="crash-", dir=MEMORY if MEMORY.is_dir() else None))
+    lab = Lab(folder)
     try:
-        points = list(map(Point.parse, asked.points))
-        if not points:
-            points = lab.sample(asked.count, asked.seed) if asked.count else list(lab.points(asked.jobs))
-        begun, reached, failed = time.monotonic(), 0, 0
-        for verdict in lab.crash_each(points):
-            reached += verdict.reached
-            if verdict.problems:
-                failed += 1
-                print(verdict, flush=True)
-        seconds = time.monotonic() - begun
-        print(f"{len(points)} points, {reached} reached, {failed} failed, {seconds:.1f} s; what failed is in {folder}")
+        texts = asked.points or map(str, spread(list(lab.points(asked.jobs)), asked.count, asked.seed))
+        failed = [verdict for verdict in _crash_each(lab, texts, folder) if _tell(verdict)]
     finally:
         lab.close()
+    print(f"{len(failed)} failed; what they left is in {folder}")
     return 1 if failed else 0
+
+
+def _crash_each(lab: Lab, texts: Iterable[str], folder: Path) -> Iterator[Verdict]:
+    for text in texts:
+        if text.startswith("strace:"):
+            yield trace.crash(lab, Point.parse(text.removeprefix("strace:")))
+        elif text.count(":") == 4:
+            yield power.cut_power(lab, power.Cut.parse(text), folder)
+        else:
+            yield lab.crash(Point.parse(text))
+
+
+def _tell(verdict: Verdict) -> bool:
+    well = "well" if verdict.reached else "not reached"
+    print(verdict if verdict.problems else f"{verdict.again or verdict.point}: {well}", flush=True)
+    return bool(verdict.problems)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -153,13 +153,6 @@ class Lab:
                 for number in range(1, calls + 1):
                     yield from (Point(job, kind, number, fault) for fault in _faults(kind))
 
-    def sample(self, number: int, seed: int) -> list[Point]:
-        """So many points, spread evenly over jobs, kinds and numbers; another seed gives others."""
-        every = list(self.points())
-        step = max(1.0, len(every) / number)
-        start = random.Random(seed).random() * step
-        return [every[int(start + index * step)] for index in range(min(number, len(every)))]
-
     def crash_each(self, points: Iterable[Point]) -> Iterator[Verdict]:
         """Crash at each point, with all workers."""
         with ThreadPoolExecutor(len(self._all)) as pool:
@@ -265,6 +258,16 @@ class Lab:
         place = self._place(self._folder / job / f"point-{next(self._numbers)}", job)
         subprocess.run(["cp", "-a", f"{self.world(job)}/.", place.folder], check=True)
         return place
+
+
+T = TypeVar("T")
+
+
+def spread(every: Sequence[T], number: int, seed: int) -> list[T]:
+    """So many of them, spread evenly; another seed gives others."""
+    step = max(1.0, len(every) / number)
+    start = random.Random(seed).random() * step
+    return [every[int(start + index * step)] for index in range(min(number, len(every)))]
 
 
 def _faults(kind: str) -> Iterator[str]:

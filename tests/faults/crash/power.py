@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import subprocess
 import time
 from collections.abc import Iterator
@@ -41,6 +40,12 @@ class Cut:
     def __str__(self) -> str:
         return f"{self.point}:{self.mount}"
 
+    @classmethod
+    def parse(cls, text: str) -> Cut:
+        """The opposite of `str`."""
+        point, _, mount = text.rpartition(":")
+        return cls(Point.parse(point), mount)
+
 
 def cuts(lab: Lab) -> list[Cut]:
     """Every cut of every job."""
@@ -52,14 +57,6 @@ def cuts(lab: Lab) -> list[Cut]:
         for fault in FAULTS
     ]
     return [Cut(point, mount) for point in points for mount in MOUNTS]
-
-
-def sample(lab: Lab, count: int, seed: int) -> list[Cut]:
-    """The cuts after the end, and so many others."""
-    every = cuts(lab)
-    ends = [cut for cut in every if cut.point.kind == END]
-    others = [cut for cut in every if cut.point.kind != END]
-    return ends + random.Random(seed).sample(others, min(count, len(others)))
 
 
 def cut_power(lab: Lab, cut: Cut, folder: Path) -> Verdict:

@@ -48,6 +48,7 @@ _LINE = re.compile(r"(\d+) +(\w+)\((.*)")
 def points(lab: Lab, jobs: Iterable[str] = JOBS) -> Iterator[Point]:
     """Every point of some jobs: the calls that touch the job's own folder, by a run that nobody disturbs."""
     for job in jobs:
+        lab.calm(job)  # makes the world
         place = lab.copy(job)
         with lab.warm() as warm:
             told, lines = _traced(warm, job, place, f"trace={','.join(CHANGES + LOOKS)}")
@@ -66,6 +67,7 @@ def crash_each(lab: Lab, chosen: Iterable[Point]) -> Iterator[Verdict]:
 
 def crash(lab: Lab, point: Point) -> Verdict:
     """Crash a job at one point, and look at what is left, then and after it ran again."""
+    lab.calm(point.job)
     place = lab.copy(point.job)
     injection = INJECTIONS[point.fault].format(point.number)
     with lab.warm() as warm:
