@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 MOST_FORMS = 20
 """The most forms in a row whose answers can't be recorded, before the run gives up."""
+ENDED = "What was answered before counts no more: nobody waited for it, or the policy or what {target} names changed."
 PATIENCE = 15.0
 """Seconds that `wake` waits for a run which is about to suspend."""
 
@@ -81,9 +82,8 @@ def resumed(
     request = next(filter(None, asked), None)
     if request is not None:
         run_log().info("Going on with %s@%s, which this run asked about", name, request.digest)
-        _, why = _hear(where, request, run)
-        if why:
-            run_log().warning("The last answer was not recorded: %s", why)
+        if unheard := _hear(where, request, run).why:
+            run_log().warning(unheard)
     return request
 
 
@@ -107,15 +107,16 @@ def ask_for_approval(
     if run is None:
         return waiting(decision)
     where = open_places(cache, catalog)
+    before = where.catalog.awaited(decision.dataset, decision.target, str(run.id))
     request, wait = approve.wait(where, decision, str(run.id), timedelta(seconds=timeout))
-    form, why = _hear(where, request, run)
+    form = _hear(where, request, run)
+    why = ENDED.format(target=request.target) if before not in (None, request) else form.why
     name_what_nobody_answers()
     report = to_markdown(build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
-    again = f"**The last answer was not recorded:** {why}. Somebody has to answer again." if why else ""
     until = f"Answer until {time_text(wait.until)}; after that it ends as not approved."
-    shown = Answer.with_initial_data(description="\n\n".join(filter(None, (again, until, report))))
+    shown = Answer.with_initial_data(description="\n\n".join((f"**{why}**", until, report) if why else (until, report)))
     left = (moment(wait.until) - now()).total_seconds()
-    suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form)
+    suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form.key)
     return waiting(decision)  # Prefect would not suspend it, so it ends as one without a deployment does
 
 
@@ -126,41 +127,49 @@ def _run_of_a_deployment() -> FlowRun | None:
     return run if run and run.deployment_id and not run.parent_task_run_id else None
 
 
-def _hear(where: Workspace, request: Request, run: FlowRun) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The next form to show."""
+
+    key: str
+    why: str
+    """Why it is shown again; empty when it isn't."""
+
+
+def _hear(where: Workspace, request: Request, run: FlowRun) -> _Form:
     """Record what this run's forms were answered.
 
     A form's key has the number of answers that the request had when it was shown. So forms from before the newest
     answer, which came by another way, are not looked at any more.
-
-    Returns:
-        The key of the next form to show, and why the answer in the last one was not recorded.
     """
     shown = run.empirical_policy.pause_keys or set()
     given, why = len(where.catalog.approvals(request)), ""
     for number in range(MOST_FORMS):
         key = f"{request.id[-12:]}-{given}-{number}"
         if key not in shown:
-            return key, why
+            return _Form(key, why)
         said: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
         if said:
-            why = _record(where, request, Answer(**said))
+            why = _record(where, request, Answer(**said), run)
             if not why:
                 return _hear(where, request, run)
     raise UsageError(
-        f"{MOST_FORMS} answers in a row could not be recorded: {why}",
+        f"{MOST_FORMS} forms in a row had no answer that could be recorded. {why}",
         hint=f"`stagegate approve {request.dataset}@{request.digest} --to {request.target}` answers, too.",
         dataset=request.dataset,
     )
 
 
-def _record(where: Workspace, request: Request, said: Answer) -> str:
-    """Record a form's answer as the command would have; returns why that can't be, or nothing."""
+def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> str:
+    """Record a form's answer and wake who else waits for it, as the command would; returns why that can't be."""
     person = replace(where, identity=Identity(said.name.strip(), "prefect-form"))
     try:
         given = approve.answer(person, request, approved=said.decision == "approve", reason=said.reason)
     except UsageError as refused:
-        return refused.message
+        return f"The last answer was not recorded: {refused.message}. Somebody has to answer again."
     run_log().info("%s %s: %s", given.approver, "approved" if given.approved else "declined", given.reason or "–")
+    for other in wake((one for one in approve.waiting_runs(where, request) if one.flow_run != str(run.id)), given):
+        run_log().info("Flow run %s %s", other.flow_run, other.told)
     return ""
 
 

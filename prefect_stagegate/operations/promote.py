@@ -69,7 +69,7 @@ def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decis
         raise WaitingForApproval(
             f"{dataset}@{digest} waits for an approval to go to {policy.target}",
             hint=f"Somebody else than {decision.requester} answers with "
-            f"`stagegate approve {dataset} --to {policy.target}`; then check again.",
+            f"`stagegate approve {dataset}@{digest} --to {policy.target}`; then check again.",
         )
     if decision.outcome is DecisionOutcome.INCONCLUSIVE:
         raise _Undecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)

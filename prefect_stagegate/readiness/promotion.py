@@ -139,6 +139,6 @@ def _waiting(
 ) -> Answer:
     whom = parameters.groups or (ANYBODY,)
     summary = f"{have} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
-    fix = f"stagegate approve {question.dataset} --to {question.target}"
+    fix = f"stagegate approve {question.address} --to {question.target}"  # others may wait for the same target
     finding = Finding("approval", f"{digest_text(question.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
     return Answer(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)

@@ -191,6 +191,9 @@ class Dataset:
         """Where a command works."""
         return {"STAGEGATE_CACHE": self.on["cache"], "STAGEGATE_CATALOG": self.on["catalog"], **more}
 
+    def waiting_version(self) -> str:
+        return f"things@{self.requests()[-1].digest}"
+
     def answers(self) -> list[Approval]:
         catalog = self.node().catalog
         return [one for request in self.requests() for one in catalog.approvals(request)]
@@ -295,18 +298,21 @@ def test_one_person_who_answers_both_ways_at_once_is_recorded_once(
     assert dataset.head("production") == dataset.head("pilot")
 
 
-def test_a_declined_version_ends_the_run_as_not_approved_and_tells_by_whom_and_why(
+def test_a_declined_version_ends_all_runs_that_wait_as_not_approved_and_tells_by_whom_and_why(
     platform: Platform, asked: Asked
 ) -> None:
     dataset, run = asked["declined"]
+    other = platform.start(version=dataset.waiting_version(), **dataset.on)
+    platform.reaches(other, "Suspended")
+    assert len(dataset.requests()) == 1
 
     assert platform.answer(run, decision="perhaps", name="ines")["status"] == "REJECT"
     platform.answer(run, decision="decline", name="ines", reason="March looks wrong")
-    platform.reaches(run, "Not approved")
-
-    state = platform.run(run)["state"]
-    assert state["type"] == "FAILED"
-    assert state["message"].endswith("for production: ines (prefect-form) declined: March looks wrong")
+    for one in (run, other):
+        platform.reaches(one, "Not approved")
+        state = platform.run(one)["state"]
+        assert state["type"] == "FAILED"
+        assert state["message"].endswith("for production: ines (prefect-form) declined: March looks wrong")
     assert dataset.head("production") == ""
 
 

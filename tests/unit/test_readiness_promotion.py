@@ -51,7 +51,7 @@ def test_approval_waits_until_somebody_of_the_group_answers() -> None:
     for question in (a_question(), asked(), asked(("passer-by@example.org", True))):
         answer = approval(question, INFRA)
         assert (answer.outcome, answer.awaiting) == (Outcome.INCONCLUSIVE, ("infra",))
-        assert answer.findings[0].fix == "stagegate approve nycflights --to production"
+        assert answer.findings[0].fix == f"stagegate approve nycflights@{DIGEST} --to production"
     assert approval(asked(("platform@example.org", True)), INFRA).outcome is Outcome.PASS
 
 
