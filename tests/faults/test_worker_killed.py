@@ -149,8 +149,12 @@ def test_a_run_ends_with_its_flow_s_process_wherever_the_task_runner_put_it(
 
 
 def ask(path: str, **body: Any) -> Any:
-    answer = httpx.post(f"{PREFECT_API_URL.value()}{path}", json=body, timeout=10)
-    return answer.raise_for_status().json()
+    until = time.monotonic() + 30
+    while True:
+        answer = httpx.post(f"{PREFECT_API_URL.value()}{path}", json=body, timeout=10)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > until:
+            return answer.raise_for_status().json()
+        time.sleep(0.5)  # a busy server's way to ask for patience
 
 
 class Job:
