@@ -172,3 +172,11 @@ def test_other_writers_are_noticed(path: Path) -> None:
 )
 def test_a_weak_pin_that_is_too_young_is_racy(pin: Pin, modified: float | None, *, racy: bool) -> None:
     assert is_racy(SourceObject("a", 3, pin, modified), read_at=1000.0) is racy
+
+
+def test_a_memory_that_nobody_has_any_more_closes_its_database(path: Path) -> None:
+    memory = PinMemory(path)
+    database = memory._database
+    del memory
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        database.execute("SELECT 1")
