@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import State
@@ -123,9 +124,9 @@ def test_a_block_of_a_package_that_is_not_installed_names_the_package(on: dict[s
         kind = client.read_block_type_by_slug("gcp-credentials")
         schema = client.get_most_recent_block_schema_for_block_type(kind.id)
         assert schema
-        ours = {"name": "ours", "data": {"project": "ours"}}
+        ours: dict[str, Any] = {"name": f"ours-{uuid4().hex}", "data": {"project": "ours"}}
         client.create_block_document(BlockDocumentCreate(**ours, block_schema_id=schema.id, block_type_id=kind.id))
-    source = {"url": "gs://lake/", "credentials": "gcp-credentials/ours"}
+    source = {"url": "gs://lake/", "credentials": f"gcp-credentials/{ours['name']}"}
 
     with pytest.raises(UsageError, match=r"not installed here. `pip install prefect-gcp`"):
         stage({"stagegate": 1, "dataset": "things", "sources": [source]}, **on)
@@ -164,53 +165,39 @@ def served(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def run_deployed(parameters: dict[str, Any]) -> State[Any]:
-    """Create a run of a deployment of `stage` through the API, and do what a worker's process does with it."""
-    deployment: Any = stage.to_deployment("blocks", entrypoint_type=EntrypointType.MODULE_PATH)
+def run_deployed(deployment: UUID, parameters: dict[str, Any]) -> State[Any]:
+    """Create a run of a deployment through the API, and do what a worker's process does with it."""
     with get_client(sync_client=True) as client:
-        created = client.create_flow_run_from_deployment(
-            deployment.apply(), parameters=json.loads(json.dumps(parameters))
-        )
+        created = client.create_flow_run_from_deployment(deployment, parameters=json.loads(json.dumps(parameters)))
     flow_run, flow = load_flow_and_flow_run(created.id)
     run: Any = run_flow  # typed for flows of every kind, coroutines among them
     state: State[Any] = run(flow, flow_run=flow_run, return_type="state")
     return state
 
 
-@pytest.mark.parametrize("form", ["path", "http", "s3", "dictionary"])
 def test_a_spec_comes_through_the_api_in_every_form_and_places_as_blocks(
-    form: str,
-    tmp_path: Path,
-    served: str,
-    seaweedfs: SeaweedFS,
-    on: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, served: str, seaweedfs: SeaweedFS, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nas").mkdir()
     (tmp_path / "nas/data.csv").write_text("data")
-    spec = {"stagegate": 1, "dataset": f"by-{form}", "sources": [{"url": str(tmp_path / "nas")}]}
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "nas")}]}
     place = tmp_path / "www/spec.json"
     place.write_text(json.dumps(spec))
-    forms: dict[str, Any] = {"path": str(place), "http": f"{served}/spec.json", "dictionary": spec}
-    if form == "s3":
-        forms["s3"] = f"{seaweedfs.bucket('blocks-specs')}/spec.json"
-        seaweedfs.client().pipe(forms["s3"], place.read_bytes())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint_url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
-    cache = save(StagegateCache(path=on["cache"]), f"by-{form}")
-    catalog = save(StagegateCatalog(url=str(on["catalog"])), f"by-{form}")
+    bucket = seaweedfs.bucket("blocks-specs")
+    seaweedfs.client().pipe(f"{bucket}/spec.json", place.read_bytes())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    places = {"cache": StagegateCache(path=on["cache"]), "catalog": StagegateCatalog(url=str(on["catalog"]))}
+    named = {name: {"$ref": {"block_document_id": save(block, "deployed")}} for name, block in places.items()}
+    deployment: Any = stage.to_deployment("blocks", entrypoint_type=EntrypointType.MODULE_PATH)
+    deployed = deployment.apply()
 
-    state = run_deployed(
-        {
-            "spec_or_ref": forms[form],
-            "cache": {"$ref": {"block_document_id": cache}},
-            "catalog": {"$ref": {"block_document_id": catalog}},
-        }
-    )
+    for form in (str(place), f"{served}/spec.json", f"{bucket}/spec.json", spec):
+        state = run_deployed(deployed, {"spec_or_ref": form, **named})
 
-    assert state.is_completed(), state.message
-    result: Any = state.result
-    version: Version = result(_sync=True)
-    assert (version.dataset, version.path.is_relative_to(on["cache"])) == (f"by-{form}", True)
-    assert (on["catalog"] / f"datasets/by-{form}").is_dir()
+        assert state.is_completed(), (form, state.message)
+        result: Any = state.result
+        version: Version = result(_sync=True)
+        assert (version.dataset, version.path.is_relative_to(on["cache"])) == ("things", True)
+    assert (on["catalog"] / "datasets/things").is_dir()
