@@ -56,6 +56,12 @@ def test_every_task_is_uncached_and_retried_once_as_the_engine_says(task: Task[.
     assert task.tags == {"stagegate"}
 
 
+def test_a_task_with_other_options_stays_a_task_of_ours() -> None:
+    changed = require_ready.with_options(retries=7)
+
+    assert (type(changed), changed.retries, require_ready.retries) == (type(require_ready), 7, 1)
+
+
 @pytest.mark.parametrize("name", WHOLE_JOBS)
 def test_every_whole_job_has_a_twin_for_async_flows_that_differs_in_nothing_else(name: str) -> None:
     task, twin = getattr(ours, name), getattr(ours, f"a{name}")
