@@ -151,7 +151,7 @@ def _hear(where: Workspace, request: Request, run: FlowRun) -> _Form:
         said: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
         if said:
             why = _record(where, request, Answer(**said), run)
-            if not why:
+            if len(where.catalog.approvals(request)) > given:
                 return _hear(where, request, run)
     raise UsageError(
         f"{MOST_FORMS} forms in a row had no answer that could be recorded. {why}",
@@ -161,7 +161,7 @@ def _hear(where: Workspace, request: Request, run: FlowRun) -> _Form:
 
 
 def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> str:
-    """Record a form's answer and wake who else waits for it, as the command would; returns why that can't be."""
+    """Record a form's answer and wake who else waits for it, as the command would; returns what to say of it."""
     person = replace(where, identity=Identity(said.name.strip(), "prefect-form"))
     try:
         given = approve.answer(person, request, approved=said.decision == "approve", reason=said.reason)
@@ -170,7 +170,8 @@ def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> s
     run_log().info("%s %s: %s", given.approver, "approved" if given.approved else "declined", given.reason or "–")
     for other in wake((one for one in approve.waiting_runs(where, request) if one.flow_run != str(run.id)), given):
         run_log().info("Flow run %s %s", other.flow_run, other.told)
-    return ""
+    said_before = "approved" if given.approved else "declined"
+    return f"{given.approver.name} {said_before} it already, so somebody else has to answer."
 
 
 # ── waking runs that wait ───────────────────────────────────────────────────────────────────────────────────────

@@ -194,10 +194,11 @@ def approve(
     say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, asked for by {request.requester}")
     for one in woken:
         say(f"Flow run {one.flow_run} {one.told}")
-    if not all(one.resumed for one in woken):
+    if any(one.resumed for one in woken):
+        return
+    if woken:
         say("The answer is recorded. Where the server of a run that still waits answers, the same command wakes it.")
-    elif not woken:
-        say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+    say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
 
 
 def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:

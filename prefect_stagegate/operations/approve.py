@@ -68,9 +68,14 @@ def waiting_runs(where: Workspace, request: Request) -> tuple[Wait, ...]:
 
 
 def lapsed(where: Workspace, request: Request) -> str:
-    """When the last of the flow runs that waited for a request gave up; empty while one waits, or when none did."""
+    """When the last of the flow runs that waited for a request gave up; empty while one waits, or when none did.
+
+    A request that was declined did not lapse: whoever declined it may think better of it.
+    """
     end = max((one.until for one in where.catalog.waits(request)), default="")
-    return end if end and end <= stamp(now()) else ""
+    if not end or end > stamp(now()):
+        return ""
+    return end if all(given.approved for given in where.catalog.approvals(request)) else ""
 
 
 def open_request(where: Workspace, address: Address, to: str) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -143,6 +144,18 @@ def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_chec
     assert here.catalog.awaited("things", "production", "run-1") == request
     assert [one.flow_run for one in waiting_runs(here, newer)] == ["run-2"]
     assert approve(place.node(INES), THINGS, "production", reason="seen").request == newer.id
+
+
+def test_whoever_declined_may_think_better_of_it_though_the_run_that_asked_is_gone(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    decision = check(place.node(), THINGS, "production")
+    wait(place.node(), decision, "run-1", timedelta(seconds=1))
+    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
+    time.sleep(1)
+    assert not check(place.node(), THINGS, "production").accepted
+    approve(place.node(INES), THINGS, "production", reason="March was so")
+    assert check(place.node(), THINGS, "production").accepted
 
 
 def test_what_was_approved_is_what_is_promoted_though_a_newer_version_arrived(place: Place) -> None:
