@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from zlib import crc32
 
 import httpx
 import pytest
-from prefect import State
+from prefect import State, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.exceptions import TerminationSignal
@@ -29,7 +30,7 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.flows import stage
 from prefect_stagegate.model import Version
 from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.tasks import slots
+from prefect_stagegate.tasks import astage_dataset, slots
 from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -150,6 +151,32 @@ def test_a_wait_ends_with_an_error_that_names_the_limit(place: Place, monkeypatc
     assert not place.proxy.requests
     set_limits({place.node: 1})
     assert stage(spec, **place.on).files == 2
+
+
+def test_a_task_of_an_async_flow_minds_limits_too_and_leaves_the_loop_to_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
+    spec = place.spec("one")
+    set_limits({place.source: 0})
+    ticks = []
+
+    @flow
+    async def mine() -> None:
+        async def tick() -> None:
+            while True:
+                ticks.append(time.monotonic())
+                await asyncio.sleep(0.1)
+
+        ticking = asyncio.create_task(tick())
+        try:
+            await astage_dataset(spec, **place.on)
+        finally:
+            ticking.cancel()
+
+    with pytest.raises(StagegateError, match="No slot"):
+        asyncio.run(mine())
+    assert len(ticks) > 10
 
 
 def test_a_wait_can_be_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
