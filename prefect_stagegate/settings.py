@@ -112,6 +112,12 @@ def _folder_or_none(text: str) -> Path | None:
     return _folder(text) if text else None
 
 
+def _web_address(text: str) -> str:
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise ValueError("holds credentials, and links with it are shown to everybody")
+    return text
+
+
 SETTINGS = (
     Setting("cache", "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder),
     Setting(
@@ -211,7 +217,7 @@ SETTINGS = (
         "",
         "a URL",
         "Where a web server shows that folder; without it, links are the files' own.",
-        str,
+        _web_address,
     ),
 )
 

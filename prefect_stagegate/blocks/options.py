@@ -32,11 +32,12 @@ def storage_options(name: str) -> dict[str, Any]:
         raise UsageError(f"{name!r} names no block", hint="Write its type and its name: aws-credentials/onprem.")
     try:
         block: Any = Block.load(name, _sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine
-    except ValidationError as error:
+    except (ValidationError, RuntimeError) as error:  # Prefect wraps the one in the other where it knows the block's id
+        found = error if isinstance(error, ValidationError) else error.__cause__
+        why = found.errors()[0]["msg"] if isinstance(found, ValidationError) else "its fields are not those of its type"
         raise UsageError(
-            f"The block {name!r} can't be loaded here: {error.errors()[0]['msg']}",
-            hint="A file that it names must lie on this node too.",
-        ) from error
+            f"The block {name!r} can't be loaded here: {why}", hint="A file that it names must lie on this node too."
+        ) from None  # pydantic's error repeats what it was given
     except ValueError as error:
         raise UsageError(
             f"There is no block {name!r} on the Prefect server",

@@ -87,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with the code that `stagegate --help` explains."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Libraries log each request when they debug, with the tokens and signatures in its headers.
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
     # As Ctrl-C does, SIGTERM unwinds the stack, so that leases and claims are given up rather than found dead.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
-Debug = Annotated[bool, Parameter(negative="", help="Log everything, and show errors with their traceback.")]
+Debug = Annotated[bool, Parameter(negative="", help="Log more, and show errors with their traceback.")]
 
 
 @Parameter(name="*")

@@ -54,9 +54,13 @@ def s3_place(url: str) -> Place:
     """Take `s3://bucket/key` apart; the key is taken as it stands, `%`, `?` and `#` included.
 
     Raises:
-        UsageError: There is no bucket.
+        UsageError: There is no bucket, or credentials stand before it.
     """
     bucket, _, key = url.partition("://")[2].partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise UsageError(
+            "The URL of a bucket holds credentials", hint="They go into `key` and `secret`, a block or the environment."
+        )
     if not bucket:
         raise UsageError(f"{url!r} names no bucket", hint="It looks like s3://bucket/folder/.")
     return Place(bucket, key)

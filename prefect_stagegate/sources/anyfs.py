@@ -26,6 +26,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+from prefect_stagegate.sources.hiding import Hiding
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -66,6 +67,7 @@ class FsspecSource(BaseSource):
 
     def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
         self.url = public_url(url)
+        self._hiding = Hiding(url, options)
         self._web = url.partition("://")[0] in _WEB
         if self._web:
             options = {**_patient(idle), **options}
@@ -75,9 +77,11 @@ class FsspecSource(BaseSource):
             hint = f"Install it: {error}"
             raise MissingExtra(f"What reads {self.url} is not installed", hint=hint) from error
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{self.url} can't be opened: {error}", hint="The options are fsspec's.") from error
-        except Exception as error:
-            raise self._explained(error, "") from error
+            told = self._hiding.in_text(str(error))
+            hint = "The options are fsspec's."
+            raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from self._hiding.cause(error)
+        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
+            raise self._explained(error, "") from self._hiding.cause(error)
         where = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{where} {self.url}".strip()
         self._folder = url.endswith("/")
@@ -97,9 +101,11 @@ class FsspecSource(BaseSource):
         except SourceError:
             raise
         except FileNotFoundError as error:
-            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
-        except Exception as error:
-            raise self._explained(error, "") from error
+            raise SourceError(
+                "There is nothing at this address", hint="Check the URL.", source=self.url
+            ) from self._hiding.cause(error)
+        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
+            raise self._explained(error, "") from self._hiding.cause(error)
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now."""
@@ -107,8 +113,8 @@ class FsspecSource(BaseSource):
             return self._object(key, self._fs.info(self._name(key)))
         except SourceError:
             raise
-        except Exception as error:
-            raise self._explained(error, key) from error
+        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
+            raise self._explained(error, key) from self._hiding.cause(error)
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes in one piece. A range is asked for only where less than the object is wanted."""
@@ -116,8 +122,8 @@ class FsspecSource(BaseSource):
         bounds = {} if whole else {"start": start, "end": end}
         try:
             yield self._fs.cat_file(self._name(listed.key), **bounds)
-        except Exception as error:
-            raise self._explained(error, listed.key) from error
+        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
+            raise self._explained(error, listed.key) from self._hiding.cause(error)
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask for the object's pin again."""
@@ -159,13 +165,14 @@ class FsspecSource(BaseSource):
         """The typed error for what a file system raised: by its class, or the HTTP status that it carries."""
         status = getattr(error, "status", 0) or 0
         where = {"source": self.url, "object": key}
+        told = self._hiding.in_text(str(error))
         if isinstance(error, FileNotFoundError) or status in _GONE:
             return ObjectVanished("The object is gone", **where)
         if isinstance(error, PermissionError) or status in _FORBIDDEN:
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
         if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
-            return SourceUnavailable(f"The source failed: {str(error) or type(error).__name__}", **where)
-        return SourceError(f"The source failed: {type(error).__name__}: {error}", **where)
+            return SourceUnavailable(f"The source failed: {told or type(error).__name__}", **where)
+        return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
 
 
 def _is_connection(error: Exception) -> bool:

@@ -36,6 +36,8 @@ def public_url(url: str) -> str:
     if not separator:
         return url
     host, slash, path = rest.partition("/")
+    if "@" in path and ":" in host and not host.rpartition(":")[2].isdigit():  # a slash in the password
+        host, slash, path = rest.rpartition("@")[2].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 WHERE_INSTEAD = "name a Prefect block under `credentials:`, or leave it to the environment"
 
@@ -41,7 +41,7 @@ def secret_in_url(url: str) -> str:
     """
     for link in url.split("::"):
         parts = urlsplit(link)
-        if parts.password is not None:
+        if parts.password is not None or _has_broken_password(parts):
             return "a password"
         if parts.username is not None and parts.scheme in _USER_IS_OFTEN_A_TOKEN:
             return "a user or token before the host"
@@ -49,6 +49,12 @@ def secret_in_url(url: str) -> str:
             if is_secret_name(name):
                 return f"a credential in its query ({name})"
     return ""
+
+
+def _has_broken_password(parts: SplitResult) -> bool:
+    """Whether a password ends the host early, because a slash in it is not written as %2F."""
+    _, colon, port = parts.netloc.rpartition(":")
+    return bool(colon) and not port.isdigit() and "@" in parts.path
 
 
 def secret_options(options: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
