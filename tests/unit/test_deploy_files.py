@@ -47,8 +47,8 @@ class Job(BaseJobConfiguration):
 
 def rendered(**variables: Any) -> dict[str, Any]:
     """The job that a worker would create, without what only a run adds."""
-    job = asyncio.run(Job.from_template_and_values(TEMPLATE, variables, client=object()))  # type: ignore[arg-type]
-    manifest = copy.deepcopy(job.job_manifest)
+    job: Any = asyncio.run(Job.from_template_and_values(TEMPLATE, variables, client=object()))  # type: ignore[arg-type]
+    manifest: dict[str, Any] = copy.deepcopy(job.job_manifest)
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [{"name": name, "value": value} for name, value in job.env.items()] + container["env"]
     if "args" in container:
