@@ -28,11 +28,14 @@ FAULTS = {
     "tear": ("tear", 0),
     "eio": ("fail", errno.EIO),
     "lose": ("fail", errno.EIO),
+    "taint": ("fail", errno.EIO),
     "enospc": ("full", errno.ENOSPC),
 }
-"""What can happen to a call: how the shim does it, and the error. What a sync that failed did not write is lost later:
-it looked whole only as long as it was in memory."""
+"""What can happen to a call: how the shim does it, and the error. What a sync that failed did not write looks whole as
+long as it is in memory: it is lost before the job runs again, or it must be no part of what that run makes."""
 TAKES_ROOM = ("create", "write", "allocate", "rename", "link", "mkdir")
+TAINT = "user.crash"
+"""The attribute of a file that a sync failed to write."""
 MOST = 1500
 """Characters of a problem that are printed, its last."""
 LAG = ("promote", "rollback")
@@ -167,8 +170,8 @@ class Lab:
         fault, error = FAULTS[point.fault]
         with self.warm() as warm:
             told = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
-            if point.fault == "lose":
-                _lose(place, told.get("dirty", []))
+            for path in _unwritten(place, told) if point.fault in ("lose", "taint") else []:
+                _lose(path) if point.fault == "lose" else os.setxattr(path, TAINT, b"")
             return self.judge(warm, Verdict(point, "spoilt" in told, told.get("spoilt", "")), place, told)
 
     def judge(self, warm: Warm, verdict: Verdict, place: Place, told: dict[str, Any]) -> Verdict:
@@ -192,6 +195,7 @@ class Lab:
         yield from (f"after the job ran again: {problem}" for problem in seen.problems)
         if (seen.refs, seen.views) != (calm.after.refs, calm.after.views):
             yield f"the job, run again, left {seen}, and undisturbed {calm.after}"
+        yield from (f"{path} is believed, and was never written" for path in _tainted(place))
         told = warm.run("settle", place, **order)
         if told.get("damaged") != [] or told["leases"]:
             yield f"afterwards it is not clean: {told}"
@@ -275,7 +279,7 @@ def _faults(kind: str) -> Iterator[str]:
     if kind == "write":
         yield "tear"
     if kind in ("sync", "syncfs"):
-        yield "lose"
+        yield from ("lose", "taint")
     if kind in TAKES_ROOM:
         yield "enospc"
 
@@ -312,14 +316,24 @@ def problems_left(job: str, told: dict[str, Any], seen: Seen, calm: Calm) -> Ite
         yield f"the views are {seen.views}: neither the old nor the new ones"
 
 
-def _lose(place: Place, inodes: list[int]) -> None:
-    """Turn what a failed sync was to write to nothing, wherever it is by now."""
-    for path in (path for path in place.roots[0].rglob("*") if path.is_file() and path.stat().st_ino in inodes):
-        mode = path.stat().st_mode
-        path.chmod(0o600)
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
-        path.chmod(mode)
+def _unwritten(place: Place, told: dict[str, Any]) -> list[Path]:
+    """What the sync that failed was to write, wherever it is by now."""
+    files = (path for path in place.roots[0].rglob("*") if path.is_file())
+    return [path for path in files if path.stat().st_ino in told.get("dirty", [])]
+
+
+def _lose(path: Path) -> None:
+    mode = path.stat().st_mode
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    path.chmod(mode)
+
+
+def _tainted(place: Place) -> Iterator[Path]:
+    for folder in ("blobs", "views"):
+        files = (path for path in (place.roots[0] / folder).rglob("*") if path.is_file())
+        yield from (path for path in files if TAINT in os.listxattr(path))
 
 
 def _blobs(place: Place) -> frozenset[str]:

@@ -43,6 +43,14 @@ def look(cache: Path, catalog: Path, rotten: frozenset[str] = frozenset(), *, bl
         blobs: Whether blobs that no view has must be right too, which after a power cut they need not.
     """
     seen = Seen()
+    try:
+        _look(cache, catalog, rotten, seen, blobs=blobs)
+    except Exception as error:  # noqa: BLE001 - whatever a record that was cut off makes of its reader
+        seen.problems.append(f"what is there can't be read: {error!r}")
+    return seen
+
+
+def _look(cache: Path, catalog: Path, rotten: frozenset[str], seen: Seen, *, blobs: bool) -> None:
     known = dict(_manifests(catalog, seen))
     _refs_of_catalog(catalog, known, seen)
     if cache.is_dir():
@@ -52,7 +60,6 @@ def look(cache: Path, catalog: Path, rotten: frozenset[str] = frozenset(), *, bl
         _views(cache, known, rotten, seen)
         _refs_of_node(cache, known, seen)
         _leases(cache, seen)
-    return seen
 
 
 def hash_of(path: Path) -> str:
