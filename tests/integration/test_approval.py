@@ -95,7 +95,8 @@ class Platform:
             state: dict[str, Any] = self.run(run)["state"]
             if state["name"] in states:
                 return state if not form or state["state_details"]["pause_key"] != form else {}
-            return state if state["type"] in ("FAILED", "CRASHED", "COMPLETED") else {}
+            ended = state["type"] in ("FAILED", "CRASHED", "COMPLETED")
+            return state if ended and "never resumed" not in (state["message"] or "") else {}  # that gets its name yet
 
         state = eventually(look)
         assert state, self.log(run)
