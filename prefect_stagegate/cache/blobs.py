@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ BLOCK = 512
 """Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
 
 
+_WRITABLE_BY_OTHERS = 0o022
+
+
 class Blobs:
     """The content of one cache. Safe to use from many threads and processes."""
 
@@ -37,12 +41,22 @@ class Blobs:
         self._durability = durability
         self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
+        self._trusted = {0, os.geteuid(), layout.root.stat().st_uid}
         self._unsynced = Unsynced(layout)
 
     def holds(self, digest: str, size: int) -> bool:
-        """Whether the bytes are here, by their digest and size; they are not hashed again."""
+        """Whether the bytes are here, by their digest and size.
+
+        What this user, root or the cache's owner put there was hashed then. What anybody else did, who shares the
+        cache, is hashed now.
+        """
+        path = self._layout.blob_path(digest)
         try:
-            return os.lstat(self._layout.blob_path(digest)).st_size == size
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                return False
+            believed = found.st_uid in self._trusted and not found.st_mode & _WRITABLE_BY_OTHERS
+            return believed or is_blob(path, digest)
         except OSError:
             return False
 
@@ -109,7 +123,7 @@ class Blobs:
             os.link(claim.path, target)
         except FileExistsError:
             # A blob of this name is there already. It is believed only when its bytes are read and found right.
-            if not is_blob(target, digest):
+            if not _is_sound(target, digest):
                 self._layout.discard(Path(target))
                 os.link(claim.path, target)
         except OSError as error:
@@ -156,6 +170,15 @@ class Blobs:
         if folder not in self._folders:
             Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
             self._folders.add(folder)
+
+
+def _is_sound(path: str, digest: str) -> bool:
+    try:
+        return is_blob(path, digest)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # somebody put a symbolic link there
 
 
 def _refuses_links(error: OSError) -> bool:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class Layout:
                 if not create:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
+            layout._check_trust()
         return layout
 
     def _check_format(self) -> bool:
@@ -79,6 +81,35 @@ class Layout:
                 hint="Upgrade prefect-stagegate, or choose another folder with --cache or STAGEGATE_CACHE.",
             )
         return True
+
+    def _check_trust(self) -> None:
+        """Refuse a cache in which others may put what this user would believe.
+
+        Its folders belong to this user or to root. Whoever shares a cache sets the setgid bit of its root: then members
+        of the root's group trust its owner, and each other where the group may write.
+        """
+        root = self.root.stat()
+        trusted = {0, os.geteuid()}
+        if os.geteuid() == 0 or (root.st_mode & stat.S_ISGID and root.st_gid in {os.getegid(), *os.getgroups()}):
+            trusted.add(root.st_uid)
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            found = root if folder == self.root else folder.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise CacheError(
+                    f"{folder} is no folder of the cache's own but leads elsewhere",
+                    hint="Find out who put it there, and remove it. " + CHOOSE_ANOTHER,
+                )
+            if found.st_mode & stat.S_IWOTH:
+                raise CacheError(
+                    f"Everybody may write to {folder}, and so put data there that others would train on",
+                    hint=f"`chmod o-w {folder}`, after `stagegate verify` by somebody who trusts what is there.",
+                )
+            if found.st_uid not in trusted:
+                raise CacheError(
+                    f"{folder} belongs to the user {found.st_uid}, who may put any data there",
+                    hint="Its owner shares it with a group by `chgrp GROUP` and `chmod g+s` on the cache's folder. "
+                    + CHOOSE_ANOTHER,
+                )
 
     def _make(self) -> None:
         make_folder(self.root, PRIVATE_DIR)

@@ -33,7 +33,10 @@ def verify_view(
 def file_problem(path: Path, entry: Entry, read: Callable[[int], None] = lambda _: None) -> str:
     """Say how a file differs from what a manifest names; empty when it holds exactly the entry's bytes."""
     try:
-        size = path.lstat().st_size
+        status = path.lstat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            return "it is no file of its own"
         if size != entry.size:
             return f"it has {size} bytes, and the manifest says {entry.size}"
         found = _digest(path, read)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.errors import UnknownRef
+from prefect_stagegate.errors import CacheError, UnknownRef
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +83,31 @@ def _given(cache: Cache, address: Address) -> str | None:
 def hold_dataset(cache: Cache, address: Address, what: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
     """Find a version and keep it from being collected during the block; see `Leases.hold`.
 
+    A cache that this user can only read gives the version too, and it is logged that nothing holds it.
+
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
     found = locate(cache, address)
-    with cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what, inherited=inherited):
+    with _held(cache, found, what, inherited=inherited):
         # It may have been collected between the finding and the lease; from here on it can't be.
         held = locate(cache, Address(found.dataset, found.digest))
         cache.views.touch(found.dataset, found.digest)
         yield held
+
+
+@contextmanager
+def _held(cache: Cache, found: OpenDataset, what: str, *, inherited: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(
+                cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what, inherited=inherited)
+            )
+        except CacheError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _ONLY_READABLE:
+                raise
+            log.warning("%s can only be read, so a collection by its owner may take %s away", cache.root, found.path)
+        yield
 
 
 @contextmanager

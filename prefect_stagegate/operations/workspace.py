@@ -89,4 +89,8 @@ def whoami(settings: Settings) -> Identity:
     """Who runs this process, and how far that can be believed."""
     if settings.identity:
         return Identity(settings.identity, "declared")
-    return Identity(getpass.getuser(), "os-user")
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = f"uid-{os.getuid()}"
+    return Identity(name, "os-user")

@@ -1,0 +1,271 @@
+"""A cache that others can reach: who is believed, what they can plant, and what is served where little is allowed.
+
+Two users are processes of two user ids; making them needs root. The tests that don't are the first ones.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.errors import CacheError
+from prefect_stagegate.operations.maintain import verify
+from prefect_stagegate.operations.read import open_dataset
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+
+OWNER, NEIGHBOUR, GROUP = 40_001, 40_002, 40_100
+FILES = {"a.bin": b"the first", "b/c.bin": b"the second", "empty": b""}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    for name, data in FILES.items():
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(data)
+        os.utime(tmp_path / "source" / name, (1e9, 1e9))  # old enough to be remembered
+    return {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "source")}]}
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+def holds(path: Path) -> dict[str, bytes]:
+    return {name: (path / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.parametrize("folder", ["blobs", "ingest", "views", "refs", "leases", "trash"])
+def test_a_folder_of_the_cache_that_leads_elsewhere_is_refused(where: Workspace, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(where.cache.root / folder)
+    (where.cache.root / folder).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CacheError, match=f"{folder} is no folder of the cache's own"):
+        Cache.open(where.cache.root)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("folder", ["", "blobs", "views"])
+def test_a_cache_that_everybody_may_write_to_is_refused(where: Workspace, folder: str) -> None:
+    (where.cache.root / folder).chmod(0o1777)
+    with pytest.raises(CacheError, match="Everybody may write") as caught:
+        Cache.open(where.cache.root)
+    assert "chmod o-w" in caught.value.hint
+
+
+def test_a_root_that_its_user_linked_to_a_larger_volume_is_followed(where: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(where.cache.root)
+    assert Cache.open(tmp_path / "link").root == tmp_path / "link"
+
+
+@pytest.mark.parametrize("plant", ["symlink", "other bytes", "writable"])
+def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
+    where: Workspace, spec: dict[str, Any], tmp_path: Path, plant: str
+) -> None:
+    version = stage(where, spec)
+    (entry,) = [one for one in where.catalog.manifest("things", version.digest).entries() if one.path == "a.bin"]
+    blob = where.cache.layout.blob(entry.digest)
+    shutil.rmtree(where.cache.root / "views" / "things")
+    blob.unlink()
+    if plant == "symlink":
+        target = "/" * (entry.size - 1) + "x"
+        blob.symlink_to(target)
+        assert blob.lstat().st_size == entry.size
+    else:
+        blob.write_bytes(b"no first!")
+        blob.chmod(0o444 if plant == "other bytes" else 0o666)
+    if plant == "other bytes":
+        where.cache.memory.forget([entry.digest])  # the pin is known no more, so the object is fetched and compared
+    else:
+        assert not where.cache.blobs.holds(entry.digest, entry.size)
+    assert holds(stage(where, spec).path) == FILES
+    assert not verify(where).damaged
+
+
+def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
+    where: Workspace, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    version = stage(where, spec)
+    version.path.chmod(0o755)
+    (version.path / "a.bin").unlink()
+    (version.path / "a.bin").symlink_to(tmp_path / "source" / "a.bin")
+    (damage,) = verify(where).damaged
+    assert damage.finding.subject == "a.bin"
+
+
+# ── volumes whose locks tell little ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_on_a_network_file_system_hits_are_served_and_collection_is_off(
+    where: Workspace, spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = stage(where, spec)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nnas:/x {tmp_path.resolve()} nfs4 rw 0 0\n")
+    monkeypatch.setattr("prefect_stagegate.cache.volume.MOUNTS", mounts)
+    assert stage(where, spec).bytes_fetched == 0
+    with open_dataset("things", cache=where.cache.root) as found:
+        assert holds(found.path) == FILES
+    with pytest.raises(CacheError, match="lies on nfs4") as caught:
+        collect(where.cache.layout)
+    assert "local volume" in caught.value.hint
+    assert version.path.is_dir()
+
+
+NO_LOCKS = "int flock(int file, int how) { (void)file; (void)how; return 0; }\n"
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.operations.read import open_dataset
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import open_workspace
+
+root = Path(sys.argv[1])
+where = open_workspace(root / "cache", root / "catalog")
+spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(root / "source")}]}
+assert stage(where, spec).files == 3
+assert stage(where, spec).bytes_fetched == 0
+with open_dataset("things", cache=root / "cache") as found:
+    assert (found.path / "a.bin").read_bytes() == b"the first"
+try:
+    collect(where.cache.layout)
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.system  # a C compiler makes the library whose flock does nothing
+def test_without_a_working_flock_staging_and_reading_work_and_collection_is_off(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    source, library = tmp_path / "nolocks.c", tmp_path / "nolocks.so"
+    source.write_text(NO_LOCKS)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    command = [sys.executable, "-c", WITHOUT_LOCKS, tmp_path]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Locks do nothing" in done.stdout
+
+
+# ── two users ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_user(user: int, action: Callable[[], None], *, groups: tuple[int, ...] = ()) -> str:
+    """Do something in a child process of another user; returns what it raised, as text, or nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups)
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            action()
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        text = told.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.fixture
+def place(tmp_path: Path, spec: dict[str, Any]) -> Iterator[Path]:
+    """A folder that two users may enter, with the source, and a cache and a catalog of the owner's."""
+    above = [one for one in (tmp_path, *tmp_path.parents) if stat.S_IMODE(one.stat().st_mode) == 0o700]
+    for folder in above:
+        folder.chmod(0o711)
+    for name in ("home", "catalog"):
+        (tmp_path / name).mkdir(mode=0o777)
+        (tmp_path / name).chmod(0o777)
+    yield tmp_path
+    for folder in above:
+        folder.chmod(0o700)
+    subprocess.run(["chown", "-R", f"{os.geteuid()}", tmp_path], check=True)
+
+
+needs_root = pytest.mark.system
+
+
+def stages(place: Path, spec: dict[str, Any]) -> Callable[[], None]:
+    def action() -> None:
+        stage(open_workspace(place / "home" / "cache", place / "catalog"), spec)
+
+    return action
+
+
+@needs_root
+def test_a_neighbour_s_cache_is_refused_unless_it_is_shared_with_their_group(place: Path, spec: dict[str, Any]) -> None:
+    cache = place / "home" / "cache"
+
+    def reads() -> None:
+        with open_dataset("things", cache=cache) as found:
+            assert holds(found.path) == FILES
+
+    assert as_user(OWNER, stages(place, spec)) == ""
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert "CacheError" in as_user(NEIGHBOUR, reads)
+    cache.chmod(0o755)
+    for folder in cache.iterdir():
+        if folder.is_dir():
+            folder.chmod(0o755)
+    assert f"belongs to the user {OWNER}" in as_user(NEIGHBOUR, reads)
+    os.chown(cache, OWNER, GROUP)
+    cache.chmod(0o2750)
+    assert as_user(NEIGHBOUR, reads, groups=(GROUP,)) == ""
+    told = as_user(NEIGHBOUR, stages(place, {**spec, "dataset": "others"}), groups=(GROUP,))
+    assert "permission is denied" in told
+    assert "CacheError" in as_user(NEIGHBOUR, reads)
+
+
+@needs_root
+def test_a_blob_that_a_neighbour_planted_is_hashed_before_it_is_believed(place: Path, spec: dict[str, Any]) -> None:
+    assert as_user(OWNER, stages(place, spec)) == ""
+    cache = Cache.open(place / "home" / "cache")
+    (version,) = list(cache.views.all())
+    where = open_workspace(cache.root, place / "catalog")
+    entries = {one.path: one for one in where.catalog.manifest(*version).entries()}
+    shutil.rmtree(cache.root / "views" / "things")
+    for name, data in (("a.bin", b"no first!"), ("b/c.bin", FILES["b/c.bin"])):
+        blob = cache.layout.blob(entries[name].digest)
+        blob.unlink()
+        blob.write_bytes(data)
+        blob.chmod(0o444)
+        os.chown(blob, NEIGHBOUR, NEIGHBOUR)
+    assert not cache.blobs.holds(entries["a.bin"].digest, entries["a.bin"].size)
+    assert cache.blobs.holds(entries["b/c.bin"].digest, entries["b/c.bin"].size)
+
+    def stages_and_reads() -> None:
+        version = stage(open_workspace(cache.root, place / "catalog"), spec)
+        assert holds(version.path) == FILES
+
+    assert as_user(OWNER, stages_and_reads) == ""
+
+
+@needs_root
+def test_a_cache_that_a_neighbour_prepared_is_refused_before_anything_is_written(
+    place: Path, spec: dict[str, Any]
+) -> None:
+    assert as_user(NEIGHBOUR, stages(place, spec)) == ""
+    (place / "home" / "cache").chmod(0o777)
+    before = sorted((place / "home" / "cache").rglob("*"))
+    told = as_user(OWNER, stages(place, spec))
+    assert "Everybody may write" in told
+    (place / "home" / "cache").chmod(0o755)
+    assert f"belongs to the user {NEIGHBOUR}" in as_user(OWNER, stages(place, spec))
+    assert sorted((place / "home" / "cache").rglob("*")) == before
