@@ -20,6 +20,7 @@ from pathlib import Path
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.durable import sync_folder
 
 _DIGITS = 20
 """Of a reservation, as it is written."""
@@ -93,22 +94,44 @@ class Leases:
             write_reserved(path, lease, size)
 
     def pin(self, dataset: str, digest: str, what: str = "") -> Lease:
-        """Keep a version until it is unpinned."""
+        """Keep a version until it is unpinned, also through a power cut.
+
+        Raises:
+            CacheError: The pin can't be written; there is none.
+        """
         lease, descriptor = self._make(LeaseKind.PIN, dataset, digest, what)
-        os.close(descriptor)
+        path = self._layout.leases / lease.id
+        with explained("write a pin", path), os.fdopen(descriptor, "wb"):
+            try:
+                os.fsync(descriptor)
+                sync_folder(self._layout.leases)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         return lease
 
     def unpin(self, dataset: str, digest: str) -> int:
-        """Take a version's pins away; returns how many there were."""
+        """Take a version's pins away; returns how many there were.
+
+        Raises:
+            CacheError: They can't be read or removed.
+        """
         pins = [lease for lease in self.live() if lease.kind is LeaseKind.PIN]
         found = [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
-        for lease in found:
-            (self._layout.leases / lease.id).unlink(missing_ok=True)
+        with explained("take away a pin", self._layout.leases):
+            for lease in found:
+                (self._layout.leases / lease.id).unlink(missing_ok=True)
+            sync_folder(self._layout.leases)
         return len(found)
 
     def live(self) -> list[Lease]:
-        """The leases whose holders live, and the pins; the oldest first."""
-        leases = [lease for path in self._layout.leases.iterdir() if (lease := _read(path)) and _alive(path, lease)]
+        """The leases whose holders live, and the pins; the oldest first.
+
+        Raises:
+            CacheError: One can't be read, so that nobody knows whether it is a claim.
+        """
+        with explained("read the leases", self._layout.leases):
+            leases = [lease for path in self._layout.leases.iterdir() if (lease := _read(path)) and _alive(path, lease)]
         return sorted(leases, key=lambda lease: lease.since)
 
     @contextmanager
@@ -128,8 +151,13 @@ class Leases:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         with explained("write a lease", path), locked(self._layout.leases, fcntl.LOCK_SH):
             descriptor = os.open(path, flags, PRIVATE_FILE)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, _text(lease))
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.write(descriptor, _text(lease))
+            except OSError:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                raise
         return lease, descriptor
 
 
@@ -162,7 +190,7 @@ def _read(path: Path) -> Lease | None:
     try:
         fields = json.loads(path.read_bytes())
         return Lease(**fields | {"kind": LeaseKind(fields["kind"]), "reserved": int(fields["reserved"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None  # released meanwhile, or cut off in the moment of its making: no claim
 
 

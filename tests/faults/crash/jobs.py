@@ -151,6 +151,12 @@ def nothing(place: Place) -> None:
     place.deliver(SECOND)
 
 
+def pinned(place: Place) -> None:
+    """The newest version is pinned."""
+    accepted(place)
+    pin(place.open(), THINGS)
+
+
 def unchecked(place: Place) -> None:
     """The second delivery is staged, and no gate was asked about it."""
     staged(place)
@@ -220,10 +226,18 @@ def run_require(place: Place) -> str:
 
 
 def run_pin(place: Place) -> str:
-    """Pin the newest version, and unpin it."""
+    """Pin the newest version, unless that was done."""
     where = place.open()
-    pin(where, THINGS)
-    unpin(where, THINGS)
+    if not any(lease.kind == "pin" for lease in where.cache.leases.live()):
+        pin(where, THINGS)
+    return ""
+
+
+def run_unpin(place: Place) -> str:
+    """Unpin the newest version, unless that was done."""
+    where = place.open()
+    if any(lease.kind == "pin" for lease in where.cache.leases.live()):
+        unpin(where, THINGS)
     return ""
 
 
@@ -246,6 +260,7 @@ JOBS = {
     "check": Job(unchecked, run_check),
     "require": Job(promoted_elsewhere, run_require),
     "pin": Job(accepted, run_pin),
+    "unpin": Job(pinned, run_unpin),
 }
 
 
@@ -253,7 +268,7 @@ def settle(place: Place) -> dict[str, Any]:
     """What an operator does afterwards: verify, and collect two days later."""
     where = place.open()
     damaged = [str(damage) for damage in verify(where).damaged]
-    live = [str(lease) for lease in where.cache.leases.live()]
+    live = [str(lease) for lease in where.cache.leases.live() if lease.kind != "pin"]
     earlier = time.time() - 2 * 24 * 3600
     for path in where.cache.layout.ingest.iterdir():
         os.utime(path, (earlier, earlier), follow_symlinks=False)

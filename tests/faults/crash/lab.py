@@ -193,7 +193,7 @@ class Lab:
             yield f"the job, run again, did not succeed: {told}"
         seen = look(*place.roots)
         yield from (f"after the job ran again: {problem}" for problem in seen.problems)
-        if (seen.refs, seen.views) != (calm.after.refs, calm.after.views):
+        if seen != calm.after:
             yield f"the job, run again, left {seen}, and undisturbed {calm.after}"
         yield from (f"{path} is believed, and was never written" for path in _tainted(place))
         told = warm.run("settle", place, **order)
@@ -201,7 +201,7 @@ class Lab:
             yield f"afterwards it is not clean: {told}"
         seen = look(*place.roots)
         yield from (f"after a collection: {problem}" for problem in seen.problems)
-        if (seen.refs, seen.views, _blobs(place)) != (calm.settled.refs, calm.settled.views, calm.blobs):
+        if (seen, _blobs(place)) != (calm.settled, calm.blobs):
             yield f"a collection left {seen} and {sorted(_blobs(place))}, and undisturbed {calm.settled}"
         if left := leftovers(place.roots[0]):
             yield f"after a collection there is {left}"
@@ -312,6 +312,8 @@ def problems_left(job: str, told: dict[str, Any], seen: Seen, calm: Calm) -> Ite
             allowed = {calm.after.refs.get(name)}
         if seen.refs.get(name) not in allowed:
             yield f"the ref of the {name} is {seen.refs.get(name)}, and not one of {allowed}"
+    if seen.pins not in ((calm.after.pins,) if "about" in told else (calm.before.pins, calm.after.pins)):
+        yield f"what is pinned is {seen.pins}"
     if not calm.before.views & calm.after.views <= seen.views <= calm.before.views | calm.after.views:
         yield f"the views are {seen.views}: neither the old nor the new ones"
 

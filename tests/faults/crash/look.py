@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Seen:
     """`dataset/sha256` hex."""
     refs: dict[str, str] = field(default_factory=dict)
     """`node dataset/ref` and `catalog dataset/ref` → the version's hex."""
+    pins: set[str] = field(default_factory=set)
+    """`dataset/sha256` hex of the pinned versions."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -170,8 +173,13 @@ def _leases(cache: Path, seen: Seen) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 seen.problems.append(f"the lease {path} lives, and its holder does not")
+            with suppress(ValueError):  # cut off: none
+                lease = json.loads(file.read())
+                if lease["kind"] == "pin":
+                    seen.pins.add(f"{lease['dataset']}/{lease['digest'].removeprefix('sha256:')}")
 
 
 def leftovers(cache: Path) -> list[str]:
     """What must be gone after a verification and a collection, long after."""
-    return [str(path) for folder in ("ingest", "trash", "leases") for path in _files(cache / folder)]
+    found = [path for folder in ("ingest", "trash", "leases") for path in _files(cache / folder)]
+    return [str(path) for path in found if b'"pin"' not in path.read_bytes()]

@@ -120,5 +120,7 @@ def _trace(meeting: Path, expressions: tuple[str, ...]) -> None:
         for line in strace.stderr:
             if "attached" in line:
                 break
-        (meeting / "go").write_text("\n")
+        go = os.open(meeting / "go", os.O_RDWR)
+        os.write(go, b"\n")
         strace.stderr.read()
+        os.close(go)
