@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class Run:
 
     job: float
     process: float
+    cpu: float
     task_runs: int = 0
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -152,15 +154,15 @@ class Bench:
         job = json.dumps([spec, str(out / "cache"), str(out / "catalog")])
         environment = {"PATH": os.environ["PATH"], "PREFECT_API_URL": self.counter.url, **_quiet(self.folder)}
         os.sync()  # what an earlier run left to the kernel is not this one's burden
-        before, begun = len(self.counter.calls), time.monotonic()
+        before, spent, begun = len(self.counter.calls), _cpu(), time.monotonic()
         command = [sys.executable, __file__, "--worker", name, job]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        process = time.monotonic() - begun
+        process, cpu = time.monotonic() - begun, _cpu() - spent
         if done.returncode:
             sys.exit(f"{name} failed: {done.stderr}")
         said = json.loads(done.stdout.splitlines()[-1])
         calls = Counter(map(str, self.counter.calls[before:]))
-        return Run(said["job"], process, self._task_runs(said.get("flow_run")), calls)
+        return Run(said["job"], process, cpu, self._task_runs(said.get("flow_run")), calls)
 
     def _task_runs(self, flow_run: str | None) -> int:
         """How many task runs the server has of a flow run; they reach its database a moment after the run."""
@@ -174,21 +176,28 @@ class Bench:
         """The medians as lines of the table."""
         medians = {name: self._median(name) for name in WORKERS}
         lines = [
-            f"| {self.files:,} files, {label} | {job:.2f} | {process:.2f} | {runs or '–'} | {calls or '–'} |"
-            for (job, process, runs, calls), label in zip(medians.values(), LABELS, strict=True)
+            f"| {self.files:,} files, {label} | {job:.2f} | {process:.2f} | {cpu:.2f} | {runs} | {calls} |"
+            for (job, process, cpu, runs, calls), label in zip(medians.values(), LABELS, strict=True)
         ]
-        job, process = (medians["flow"][at] - medians["engine"][at] for at in (0, 1))
-        return [*lines, f"| *Prefect's share* | **{job:.2f}** | **{process:.2f}** | | |"]
+        job, process, cpu = (medians["flow"][at] - medians["engine"][at] for at in range(3))
+        return [*lines, f"| *Prefect's share* | **{job:.2f}** | **{process:.2f}** | **{cpu:.2f}** | | |"]
 
-    def _median(self, name: str) -> tuple[float, float, int, int]:
-        """Of the job's and the process's seconds, of the task runs and the API calls."""
+    def _median(self, name: str) -> tuple[float, float, float, int, int]:
+        """Of the job's, the process's and the processor's seconds, of the task runs and the API calls."""
         runs = self.runs[name]
         return (
             statistics.median(run.job for run in runs),
             statistics.median(run.process for run in runs),
+            statistics.median(run.cpu for run in runs),
             statistics.median_low(run.task_runs for run in runs),
             statistics.median_low(sum(run.calls.values()) for run in runs),
         )
+
+
+def _cpu() -> float:
+    """Processor time of all processes that ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def page(benches: list[Bench], rounds: int, load: float) -> str:
@@ -199,12 +208,12 @@ def page(benches: list[Bench], rounds: int, load: float) -> str:
         f" the server uses too ({platform.machine()}, Python {platform.python_version()}, Prefect"
         f" {version('prefect')}), load average {load:.1f} before, {time.strftime('%Y-%m-%d')}.",
         "",
-        "| | job s | process s | task runs | API calls |",
-        "|---|---|---|---|---|",
+        "| | job s | process s | CPU s | task runs | API calls |",
+        "|---|---|---|---|---|---|",
         *(row for bench in benches for row in bench.rows()),
         "",
         "`job` is the call of the stage or the flow; `process` has the interpreter's start, the imports and what is"
-        " still sent at the end.",
+        " still sent at the end; `CPU` is the process's own.",
         "",
         "The calls of one flow: "
         + "; ".join(
