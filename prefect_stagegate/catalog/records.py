@@ -63,14 +63,23 @@ class DirectoryRecords:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The files below a folder, sorted; scratch files, whose names begin with a dot, are none."""
-        names = sorted(filter(_is_record, (self.root / prefix).rglob("*")))
-        return (str(path.relative_to(self.root)) for path in names)
+        return iter(sorted(self._below(prefix)))
 
     def folders(self, prefix: str) -> list[str]:
         """The folders directly in a folder, sorted, without those of writers that died before their record stood."""
-        folder = self.root / prefix
-        found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        return [name for name in found if any(map(_is_record, (folder / name).rglob("*")))]
+        below = (key.removeprefix(prefix).partition("/") for key in self._below(prefix))
+        return sorted({name for name, slash, _ in below if slash})
+
+    def _below(self, prefix: str) -> Iterator[str]:
+        """The keys below a prefix. A folder that can't be read is an error: what it holds must not count as absent."""
+        try:
+            for folder, _, names in os.walk(self.root / prefix, onerror=_raise):
+                inside = os.path.relpath(folder, self.root)
+                yield from (f"{inside}/{name}" for name in names if not name.startswith("."))
+        except FileNotFoundError:
+            return  # no record yet; a folder with records is never removed
+        except OSError as error:
+            raise self._failed("read", error) from error
 
     def _write(self, key: str, data: bytes, place: Any) -> bool:
         target = self.root / key
@@ -97,8 +106,8 @@ class DirectoryRecords:
         )
 
 
-def _is_record(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def open_records(url: str, options: Mapping[str, Any]) -> Records:

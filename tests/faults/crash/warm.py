@@ -15,6 +15,7 @@ import os
 import select
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,17 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
         told = _outcome(order, place)
         shim.crash_disarm()
         told["counts"] = {kind: shim.crash_count(number) for number, kind in enumerate(kinds)}
-        os.write(report, json.dumps(told).encode() + b"\n")
+        _tell(report, json.dumps(told).encode() + b"\n")
     finally:
         os._exit(0)
+
+
+def _tell(report: int, line: bytes) -> None:
+    """Write a line, also where the fault that was ordered meets this thread's writes now."""
+    with suppress(OSError):
+        os.write(report, line)
+        return
+    os.write(report, line)
 
 
 def _meet(folder: Path) -> None:
