@@ -235,6 +235,8 @@ def test_the_worker_of_the_image_tells_its_health_and_stops_when_it_is_told_to(
         while (asked := image.start(*health)).wait(30) and time.monotonic() < until and worker.poll() is None:
             time.sleep(0.5)
         assert asked.returncode == 0
+        while not httpx.post(f"{url}/work_pools/of-the-image/workers/filter", json={}, timeout=10).json():
+            time.sleep(0.2)  # a process that is still being loaded is ended by a signal as any other
         worker.send_signal(signal.SIGTERM)
         said, _ = worker.communicate(timeout=30)
     finally:
