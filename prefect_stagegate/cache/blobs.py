@@ -70,7 +70,6 @@ class Blobs:
             CacheError: The cache can't be written.
         """
         try:
-            self._unsynced.watch()
             return Claim.take(self._claimed(identity))
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error

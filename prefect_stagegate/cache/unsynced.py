@@ -28,24 +28,20 @@ PREFIX = "unsynced-"
 
 
 class Unsynced:
-    """The blobs of one writer that are not synced yet. Safe to use from many threads."""
+    """The blobs of one writer that are not synced yet. Safe to use from many threads.
+
+    Raises:
+        CacheError: The volume can't be opened.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._lock = threading.Lock()
         self._digests: set[str] = set()
         self._mark: _Mark | None = None
-        self._volume: Volume | None = None
-
-    def watch(self) -> None:
-        """Learn from here on of writes to the volume that fail. To be called before the first.
-
-        Raises:
-            OSError: The volume refuses.
-        """
-        with self._lock:
-            if self._volume is None:
-                self._volume = Volume(self._layout.blobs)
+        # From here on: also what others failed to write may be reused.
+        with explained("open the volume", layout.blobs):
+            self._volume = Volume(layout.blobs)
 
     def add(self, digest: str) -> None:
         """A blob is about to be seen whose bytes are not synced.
@@ -64,8 +60,6 @@ class Unsynced:
             OSError: The volume failed to write something. Read back it may look whole until it leaves memory, and no
                 later sync would tell, so all these blobs were taken out of sight.
         """
-        self.watch()
-        assert self._volume  # noqa: S101
         with self._lock:
             added, self._digests = self._digests, set()
         dead = list(_of_this_boot(self._layout))
