@@ -10,27 +10,20 @@ Nothing of it rests on what Prefect stores of results: the run may go on on anot
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import UUID
 
-import httpx
 from prefect import State
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.responses import SetStateStatus
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
-from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Approval, Decision, Identity, Request, Wait
+from prefect_stagegate.model import Decision, Identity, Request
 from prefect_stagegate.operations import approve
 from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
@@ -40,16 +33,14 @@ from prefect_stagegate.tasks.lapse import name_what_nobody_answers
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.telling import run_log
 from prefect_stagegate.tasks.verdict import waiting
+from prefect_stagegate.tasks.waking import wake
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas import FlowRun
 
 MOST_FORMS = 20
 """The most forms in a row whose answers can't be recorded, before the run gives up."""
 ENDED = "What was answered before counts no more: nobody waited for it, or the policy or what {target} names changed."
-PATIENCE = 15.0
-"""Seconds that `wake` waits for a run which is about to suspend."""
 
 
 class Answer(RunInput):
@@ -172,58 +163,3 @@ def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> s
         run_log().info("Flow run %s %s", other.flow_run, other.told)
     said_before = "approved" if given.approved else "declined"
     return f"{given.approver.name} {said_before} it already, so somebody else has to answer."
-
-
-# ── waking runs that wait ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    """What became of a flow run that waited for an answer."""
-
-    flow_run: str
-    resumed: bool
-    told: str
-    """In words."""
-
-
-def wake(waits: Iterable[Wait], given: Approval) -> tuple[Woken, ...]:
-    """Resume the flow runs that wait for an answer that is recorded. Nothing is raised: it is recorded, after all.
-
-    Args:
-        waits: Who waits.
-        given: The answer, which their forms are filled in with.
-    """
-    return tuple(_woken(waits, given))
-
-
-def _woken(waits: Iterable[Wait], given: Approval) -> Iterator[Woken]:
-    url = PREFECT_API_URL.value()
-    decision = "approve" if given.approved else "decline"
-    form = {"decision": decision, "name": given.approver.name, "reason": given.reason}
-    for one in waits:
-        if not url:
-            yield Woken(one.flow_run, False, "PREFECT_API_URL does not say where Prefect's API is")
-            continue
-        try:
-            with get_client(sync_client=True) as client:
-                yield _resume(client, UUID(one.flow_run), form)
-        except ObjectNotFound:
-            yield Woken(one.flow_run, False, f"{url} does not know it")
-        except httpx.HTTPError as error:
-            yield Woken(one.flow_run, False, f"{url} did not answer: {error}")
-
-
-def _resume(client: SyncPrefectClient, run: UUID, form: dict[str, Any]) -> Woken:
-    """Resume one run, once it is suspended: it may be about to."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        result = client.resume_flow_run(run, form)
-        if result.status is SetStateStatus.ACCEPT:
-            return Woken(str(run), True, "goes on")
-        state = client.read_flow_run(run).state
-        if state is None or state.is_final() or state.is_scheduled() or state.is_pending():
-            return Woken(str(run), False, f"does not wait any more, but is {state.name if state else 'gone'}")
-        if time.monotonic() > until:
-            return Woken(str(run), False, f"could not be resumed: {getattr(result.details, 'reason', state.name)}")
-        time.sleep(0.5)

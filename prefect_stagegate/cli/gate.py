@@ -25,7 +25,7 @@ from prefect_stagegate.report import build_report, to_html, to_json, to_junit, t
 from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
-    from prefect_stagegate.tasks.approval import Woken
+    from prefect_stagegate.tasks.waking import Woken
 
 _CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
@@ -205,7 +205,7 @@ def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:
     """Resume the flow runs that wait for an answer; Prefect is loaded only when there are some."""
     if not waits:
         return ()
-    from prefect_stagegate.tasks.approval import wake
+    from prefect_stagegate.tasks.waking import wake
 
     return wake(waits, answer)
 

@@ -27,7 +27,7 @@ from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.tasks.approval import Woken, wake
+from prefect_stagegate.tasks.waking import Woken, wake
 
 pytestmark = pytest.mark.timeout(240)  # a server, a worker and five runs start with the first test
 
