@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 COARSE_SECONDS = 2.0
 FINE_SECONDS = 0.05
+LOOK_SECONDS = 0.05
+"""How often it is looked whether others write."""
 _BUSY_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
@@ -38,6 +41,7 @@ CREATE TABLE IF NOT EXISTS pins (
 CREATE INDEX IF NOT EXISTS unsynced ON pins (boot) WHERE durable = 0;
 PRAGMA user_version = 1;
 """
+_VERSION = 1
 _BATCH = 500
 """Rows of one statement."""
 _RECALL = """
@@ -83,9 +87,18 @@ class PinMemory:
         self._boot = boot_id()
         self._lock = threading.Lock()
         self._others = 0
+        self._shared = False
+        self._looked = 0.0
         self._database = self._open()
-        self.shared = False
-        """Whether other processes were seen to write too; noticed when this one writes."""
+        self._transact("BEGIN", self._notice_others)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes were seen to write too, since this one opened it."""
+        if not self._shared and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._transact("BEGIN", self._notice_others)
+        return self._shared
 
     def recall_many(self, asked: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
         """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
@@ -158,7 +171,7 @@ class PinMemory:
 
     def _notice_others(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA data_version").fetchone()
-        self.shared |= bool(self._others) and version != self._others
+        self._shared |= bool(self._others) and version != self._others
         self._others = version
 
     def _transact(self, begin: str, action: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -197,7 +210,8 @@ class PinMemory:
             # What a power cut may take is found by `durable`, so no write waits for the disk.
             database.execute("PRAGMA synchronous = OFF")
             database.execute("PRAGMA journal_mode = TRUNCATE")
-            database.executescript(_SCHEMA)
+            if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+                database.executescript(_SCHEMA)
             self._doubt_earlier_boots(database)
         except sqlite3.Error:
             database.close()

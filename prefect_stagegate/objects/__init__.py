@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.objects.anykey import Listed
 from prefect_stagegate.objects.options import S3Settings, translate
 from prefect_stagegate.objects.records import ObjectRecords
-from prefect_stagegate.objects.store import Listed, ObjectStore, Place, memory_store, open_s3, s3_place
+from prefect_stagegate.objects.store import ObjectStore, Place, memory_store, open_s3, s3_place
 
 __all__ = [
     "Listed",

@@ -276,7 +276,7 @@ def test_flows_leave_no_secret_with_prefect(
     written = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
     assert b"stagegate.version.staged" in written
     printed = capfd.readouterr()
-    texts = {
+    texts: dict[str, str | bytes] = {
         "the API": told,
         "the server's database": written,
         "logs": caplog.text,

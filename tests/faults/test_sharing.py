@@ -154,7 +154,7 @@ def test_without_a_working_flock_staging_and_reading_work_and_collection_is_off(
     source.write_text(NO_LOCKS)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     env = {**os.environ, "LD_PRELOAD": str(library)}
-    command = [sys.executable, "-c", WITHOUT_LOCKS, tmp_path]
+    command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Locks do nothing" in done.stdout

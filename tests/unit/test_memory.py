@@ -158,6 +158,14 @@ def test_other_writers_are_noticed(path: Path) -> None:
     assert memory.shared
 
 
+def test_a_reader_notices_other_writers_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    memory, other = PinMemory(path), PinMemory(path)
+    assert not memory.shared
+    other.remember([ROW])
+    assert memory.shared
+
+
 @pytest.mark.parametrize(
     ("pin", "modified", "racy"),
     [
