@@ -21,7 +21,8 @@ from crash.jobs import JOBS, Place
 from crash.lab import Lab, Point, Verdict, problems_left
 from crash.look import look
 
-MOUNTS = {"ordered": "data=ordered", "writeback": "data=writeback,nodelalloc"}
+MOUNTS = {"ordered": "data=ordered", "writeback": "data=writeback,nodelalloc", "full": "data=writeback,nodelalloc"}
+"""How the volume is mounted, by what is tried: `full` is STAGEGATE_DURABILITY=full, the others batch."""
 FAULTS = ("cut", "commit-and-cut")
 KINDS = ("create", "write", "sync", "syncfs", "rename", "link", "unlink", "chmod")
 """Before which calls the power is cut; between others nothing is written."""
@@ -74,7 +75,8 @@ def cut_power(lab: Lab, cut: Cut, folder: Path) -> Verdict:
             subprocess.run(["cp", "-a", lab.world(point.job), place.folder], check=True)
             subprocess.run(["sync", "-f", mounted], check=True)
             kind = {} if point.kind == END else {"kind": point.kind, "number": point.number, "fault": point.fault}
-            told = warm.run(point.job, place, skip_sync=False, **kind)
+            settings = {"STAGEGATE_DURABILITY": "full"} if cut.mount == "full" else {}
+            told = warm.run(point.job, place, skip_sync=False, settings=settings, **kind)
             if point.kind == END:
                 _cut(mounted, commit=point.fault != "cut")
         verdict = Verdict(point, point.kind == END or "spoilt" in told, told.get("spoilt", ""), again=str(cut))

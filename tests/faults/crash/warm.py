@@ -66,6 +66,7 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
     ctypes.CDLL(None).alarm(TIMEOUT)
     place = Place(Path(order["folder"]), Path(order["nas"]))
     try:
+        os.environ.update(order.get("settings", {}))
         if "boot" in order:
             for module in (memory, unsynced):
                 setattr(module, "boot_id", lambda: str(order["boot"]))  # noqa: B010 - no name that it exports
