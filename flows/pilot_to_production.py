@@ -60,8 +60,10 @@ def pilot_to_production(
         version = stage_dataset(named, cache=cache, catalog=catalog).address
     for target in targets:
         decision = check_readiness(version, target, spec=spec, cache=cache, catalog=catalog)
-        if decision.outcome is DecisionOutcome.WAITING:
-            return ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog)
+        while decision.outcome is DecisionOutcome.WAITING:
+            if left := ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog):
+                return left
+            decision = check_readiness(version, target, spec=spec, cache=cache, catalog=catalog)
         if declined(decision):
             return not_approved(decision)
         require_acceptance(decision)

@@ -10,7 +10,7 @@ Nothing of it rests on what Prefect stores of results: the run may go on on anot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,9 +23,10 @@ from pydantic import Field
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Decision, Identity, Request
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Request, person_key
 from prefect_stagegate.operations import approve
 from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
+from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import build_report, to_markdown
 from prefect_stagegate.report.legible import time_text
@@ -56,8 +57,7 @@ def resumed(
 ) -> Request | None:
     """What this run asked for before it was suspended; None when it never was.
 
-    What its form was answered is recorded on the way, as `stagegate approve` would have done it. An answer that the
-    catalog has already wins over the form.
+    What its form was answered is recorded on the way, as `stagegate approve` would have done it.
 
     Args:
         dataset: The spec or version that the run is about.
@@ -80,10 +80,11 @@ def resumed(
 
 def ask_for_approval(
     decision: Decision, timeout: float, *, cache: CacheLike = None, catalog: CatalogLike = None
-) -> State[Decision]:
+) -> State[Decision] | None:
     """Suspend this run until somebody answers, by its form or by `stagegate approve`; call it in a flow, not in a task.
 
-    A run without a deployment can't be started again, so it ends: the state "Waiting for approval" is returned.
+    A run without a deployment can't be started again, so it ends: the state "Waiting for approval" is returned. None
+    is, when somebody answered meanwhile, so that the gate waits no more: ask it again.
 
     Args:
         decision: A decision that waits.
@@ -101,6 +102,8 @@ def ask_for_approval(
     before = where.catalog.awaited(decision.dataset, decision.target, str(run.id))
     request, wait = approve.wait(where, decision, str(run.id), timedelta(seconds=timeout))
     form = _hear(where, request, run)
+    if where.catalog.approvals(request) and not _waits_still(where, decision):
+        return None  # whoever answered before the wait was recorded wakes nobody
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
     name_what_nobody_answers()
     report = to_markdown(build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
@@ -118,6 +121,11 @@ def _run_of_a_deployment() -> FlowRun | None:
     return run if run and run.deployment_id and not run.parent_task_run_id else None
 
 
+def _waits_still(where: Workspace, decision: Decision) -> bool:
+    again = check(where, Address(decision.dataset, decision.digest), decision.target)
+    return again.outcome is DecisionOutcome.WAITING
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """The next form to show."""
@@ -130,36 +138,58 @@ class _Form:
 def _hear(where: Workspace, request: Request, run: FlowRun) -> _Form:
     """Record what this run's forms were answered.
 
-    A form's key has the number of answers that the request had when it was shown. So forms from before the newest
-    answer, which came by another way, are not looked at any more.
+    A form's key has the number of answers that the request had when it was shown. So an answer by the command, which
+    may come while a form's waits to be read, takes nobody's word away: only who answered since is not heard again.
     """
-    shown = run.empirical_policy.pause_keys or set()
-    given, why = len(where.catalog.approvals(request)), ""
-    for number in range(MOST_FORMS):
-        key = f"{request.id[-12:]}-{given}-{number}"
-        if key not in shown:
-            return _Form(key, why)
-        said: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
-        if said:
-            why = _record(where, request, Answer(**said), run)
-            if len(where.catalog.approvals(request)) > given:
-                return _hear(where, request, run)
-    raise UsageError(
-        f"{MOST_FORMS} forms in a row had no answer that could be recorded. {why}",
-        hint=f"`stagegate approve {request.dataset}@{request.digest} --to {request.target}` answers, too.",
-        dataset=request.dataset,
-    )
+    answers, why = where.catalog.approvals(request), ""
+    for given in range(len(answers) + 1):
+        since, why = {person_key(one.approver.name) for one in answers[given:]}, ""
+        for said in _filled_in(request, run, given):
+            if person_key(said.name) not in since:
+                why = _record(where, request, said, run)
+        if len(where.catalog.approvals(request)) > len(answers):
+            return _hear(where, request, run)
+    key = next((key for key in _keys(request, len(answers)) if key not in _shown(run)), None)
+    if key is None:
+        raise UsageError(
+            f"{MOST_FORMS} forms in a row had no answer that could be recorded. {why}",
+            hint=f"`stagegate approve {request.dataset}@{request.digest} --to {request.target}` answers, too.",
+            dataset=request.dataset,
+        )
+    return _Form(key, why)
+
+
+def _filled_in(request: Request, run: FlowRun, given: int) -> Iterator[Answer]:
+    """What the forms say that were shown while the request had so many answers."""
+    for key in _keys(request, given):
+        if key in _shown(run):
+            said: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
+            if said:
+                yield Answer(**said)
+
+
+def _keys(request: Request, given: int) -> Iterator[str]:
+    return (f"{request.id[-12:]}-{given}-{number}" for number in range(MOST_FORMS))
+
+
+def _shown(run: FlowRun) -> Collection[str]:
+    return run.empirical_policy.pause_keys or ()
 
 
 def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> str:
-    """Record a form's answer and wake who else waits for it, as the command would; returns what to say of it."""
-    person = replace(where, identity=Identity(said.name.strip(), "prefect-form"))
+    """Record a form's answer and wake who else waits for it, as the command would; returns why it was not recorded."""
+    person, before = (
+        replace(where, identity=Identity(said.name.strip(), "prefect-form")),
+        where.catalog.approvals(request),
+    )
     try:
         given = approve.answer(person, request, approved=said.decision == "approve", reason=said.reason)
     except UsageError as refused:
         return f"The last answer was not recorded: {refused.message}. Somebody has to answer again."
-    run_log().info("%s %s: %s", given.approver, "approved" if given.approved else "declined", given.reason or "–")
+    verb = "approved" if given.approved else "declined"
+    if given in before:
+        return f"{given.approver.name} {verb} it already, so somebody else has to answer."
+    run_log().info("%s %s: %s", given.approver, verb, given.reason or "–")
     for other in wake((one for one in approve.waiting_runs(where, request) if one.flow_run != str(run.id)), given):
         run_log().info("Flow run %s %s", other.flow_run, other.told)
-    said_before = "approved" if given.approved else "declined"
-    return f"{given.approver.name} {said_before} it already, so somebody else has to answer."
+    return ""

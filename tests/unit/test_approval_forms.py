@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,11 +11,16 @@ import pytest
 from prefect.client.schemas import FlowRun
 from prefect.client.schemas.objects import FlowRunPolicy
 
+from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Identity, Request
+from prefect_stagegate.model import Address, Approval, Identity, Request, Wait
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks import approval
 from prefect_stagegate.tasks.approval import MOST_FORMS, _hear
+from prefect_stagegate.tasks.waking import Woken
 
 DIGEST = "sha256:" + "4f9c" * 16
 Said = dict[str, str]
@@ -90,13 +97,62 @@ def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_t
     assert len(where.catalog.approvals(request_)) == 1
 
 
-def test_a_form_from_before_an_answer_that_came_by_the_command_is_not_read(
+def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_was_read(
     where: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
     forms[_hear(where, request_, run_of(forms)).key] = said("grace", "decline", "no")
     where.catalog.put_approval(request_, Identity("ines", "declared"), approved=True, reason="seen")
+    for _ in range(2):
+        _hear(where, request_, run_of(forms))
+        given = [(one.approver.name, one.approved) for one in where.catalog.approvals(request_)]
+        assert given == [("ines", True), ("grace", False)]
+
+
+def test_a_form_from_before_an_answer_of_the_same_person_is_not_heard(
+    where: Workspace, request_: Request, forms: dict[str, Said | None]
+) -> None:
+    forms[_hear(where, request_, run_of(forms)).key] = said("Grace", "decline", "no")
+    where.catalog.put_approval(request_, Identity("grace", "declared"), approved=True, reason="seen again")
+    assert not _hear(where, request_, run_of(forms)).why
+    assert [one.approved for one in where.catalog.approvals(request_)] == [True]
+
+
+def test_an_answer_that_adds_nothing_wakes_nobody(
+    where: Workspace, request_: Request, forms: dict[str, Said | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[str] = []
+
+    def wake(waits: Iterable[Wait], given: Approval) -> list[Woken]:
+        woken.extend(f"{one.flow_run}: {given.approver.name}" for one in waits)
+        return []
+
+    monkeypatch.setattr(approval, "wake", wake)
+    where.catalog.put_wait(request_, "another", now() + timedelta(hours=1))
+    forms[_hear(where, request_, run_of(forms)).key] = said("ines")
+    forms[_hear(where, request_, run_of(forms)).key] = said("ines")
     _hear(where, request_, run_of(forms))
-    assert [one.approver.name for one in where.catalog.approvals(request_)] == ["ines"]
+    assert woken == ["another: ines"]  # else two runs would wake each other without end
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    on = (tmp_path / "cache", tmp_path / "catalog")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("a")
+    here = open_workspace(*on, identity=Identity("ada", "declared"))
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{tmp_path}/data/"}]}
+    stage(here, spec | {"gates": {"production": {"require": ["approval"]}}})
+    decision = check(here, "things", "production")
+    if answered:
+        approve(open_workspace(*on, identity=Identity("ines", "declared")), Address("things"), "production")
+    suspended: list[object] = []
+    monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
+    monkeypatch.setattr(approval, "name_what_nobody_answers", lambda: None)
+    monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
+    left = approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
+    assert (left is None, len(suspended)) == (answered, 0 if answered else 1)
 
 
 def test_a_run_gives_up_on_forms_that_never_have_an_answer(
