@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import httpx
 import pytest
 import yaml
 
+from prefect_stagegate.model import Approval
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import free_port
 
@@ -160,11 +161,15 @@ class Platform:
         return said
 
     def ask(self, path: str, **body: Any) -> Any:
+        return self._call("POST", path, body).json()
+
+    def _call(self, method: str, path: str, body: Any = None) -> httpx.Response:
         def answer() -> httpx.Response | None:  # a server error when another writer has the database for too long
-            said = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+            said = httpx.request(method, f"{self.api}{path}", json=body, timeout=30)
             return None if said.is_server_error else said.raise_for_status()
 
-        return eventually(answer).json()
+        answered: httpx.Response = eventually(answer)
+        return answered
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         flows = {one["id"]: one["name"] for one in self.ask("/flows/filter")}
@@ -178,6 +183,48 @@ class Platform:
 
     def run_named(self, deployment: str, state: str) -> dict[str, Any] | None:
         return next((run for run in self.runs(deployment) if run["state_name"] == state), None)
+
+    def run_about(self, deployment: str, digest: str, state: str) -> dict[str, Any] | None:
+        about = f"nycflights@{digest}"
+        return next(
+            (
+                run
+                for run in self.runs(deployment)
+                if (run["parameters"].get("version"), run["state_name"]) == (about, state)
+            ),
+            None,
+        )
+
+    def scheduled(self, deployment: str, state: str) -> list[dict[str, Any]]:
+        """The runs that the clock started and that ended so."""
+        wanted = {"id": {"any_": [self.deployments()[deployment]["id"]]}}
+        found = self.ask("/flow_runs/filter", deployments=wanted, flow_runs={"state": {"type": {"any_": [state]}}})
+        return [run for run in found if run["auto_scheduled"]]
+
+    @contextmanager
+    def every(self, seconds: int, deployment: str) -> Iterator[None]:
+        """Let the clock start a deployment that often."""
+        path = f"/deployments/{self.deployments()[deployment]['id']}/schedules"
+        (made,) = self._call("POST", path, [{"active": True, "schedule": {"interval": seconds}}]).json()
+        try:
+            yield
+        finally:
+            self._call("DELETE", f"{path}/{made['id']}")
+
+    def staged(self) -> list[dict[str, Any]]:
+        """What was told of new versions."""
+        wanted = {"event": {"name": ["stagegate.version.staged"]}}
+        found: list[dict[str, Any]] = self.ask("/events/filter", filter=wanted)["events"]
+        return found
+
+    def approvals(self, digest: str) -> list[Approval]:
+        """Who answered about a version."""
+        catalog = self.node("pilot").catalog
+        asked = [one for one in catalog.requests("nycflights", "production") if one.digest == digest]
+        return [given for request in asked for given in catalog.approvals(request)]
+
+    def deliver(self, flights: str) -> None:
+        Path(self.here("/srv/stagegate/delivery/flights.csv")).write_text(flights)
 
     def node(self, pool: str) -> Workspace:
         cache = self.here(f"/var/cache/stagegate/{pool}")
@@ -322,7 +369,7 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
     assert all(before), "the page's steps came first"
     spec = Path(platform.here("/etc/stagegate/nycflights.yaml"))
     spec.write_text(re.sub(r"^runbook: .*\n", "", spec.read_text(), flags=re.MULTILINE))
-    Path(platform.here("/srv/stagegate/delivery/flights.csv")).write_text("origin,dep_delay\nLGA,1\n")
+    platform.deliver("origin,dep_delay\nLGA,1\n")
 
     platform.terminal.type("prefect deployment run stagegate-stage/nycflights --watch\n")
 
@@ -331,6 +378,38 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
     assert f"stagegate check nycflights@{platform.head('latest')} --gate pilot" in message["text"]
     assert "runbook" in message["text"]
     assert (platform.head("pilot"), platform.head("production")) == before != (platform.head("latest"),) * 2
+
+
+def test_staging_by_the_clock_leads_to_production_and_only_what_was_approved_gets_there(platform: Platform) -> None:
+    stage, promotion = "stagegate-stage/nycflights", "stagegate-pilot-to-production/nycflights"
+    before, first = platform.head("production"), platform.head("latest")
+    spec = Path(platform.here("/etc/stagegate/nycflights.yaml"))
+    spec.write_text(spec.read_text() + "runbook: https://wiki.example.org/nycflights\n")
+    platform.deliver("origin,dep_delay\nJFK,40\n")
+
+    with platform.every(10, stage):
+        assert eventually(lambda: platform.head("latest") != first)
+        wanted = platform.head("latest")
+        # It goes on by itself, and two of its runs that find nothing new say nothing.
+        assert eventually(lambda: len(platform.scheduled(stage, "COMPLETED")) > 2)
+        assert [event["payload"]["version"] for event in platform.staged()].count(f"nycflights@{wanted}") == 1
+        asked = eventually(lambda: platform.run_about(promotion, wanted, "Suspended"))
+        platform.deliver("origin,dep_delay\nJFK,41\n")
+        assert eventually(lambda: platform.head("latest") != wanted)
+    newer = platform.head("latest")
+    assert (platform.head("production"), platform.scheduled(stage, "FAILED")) == (before, [])
+
+    answer = {"decision": "approve", "name": "platform@example.org", "reason": "seen the report"}
+    platform.ask(f"/flow_runs/{asked['id']}/resume", run_input=answer)
+
+    assert eventually(lambda: platform.head("production") == wanted), platform.terminal.log.read_text()
+    assert eventually(lambda: platform.run_about(promotion, newer, "Suspended"))
+    assert (platform.head("production"), platform.head("latest")) == (wanted, newer)
+    (given,) = platform.approvals(wanted)
+    assert (given.approver.name, given.approver.source, given.reason) == (
+        *("platform@example.org", "prefect-form"),
+        "seen the report",
+    )
 
 
 def test_a_cache_that_is_nearly_full_calls_people_once_a_day(platform: Platform) -> None:
@@ -359,7 +438,3 @@ def test_a_cache_that_is_nearly_full_calls_people_once_a_day(platform: Platform)
     time.sleep(1)
     assert titles() == [f"The cache of {node} is nearly full" for node in ("gpu-1", "gpu-2")]
     assert "8.0 GB of 100.0 GB are free" in platform.receiver.messages[-1]["text"]
-
-
-def test_workers_that_are_told_to_stop_do_so_in_seconds(platform: Platform) -> None:
-    platform.terminal.type("workers=$(jobs -p | tail -n 2)\nkill $workers\nwait $workers\n", seconds=30)
