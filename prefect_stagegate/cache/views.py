@@ -151,15 +151,24 @@ class Views:
         self._durability = durability
 
     def path(self, dataset: str, digest: str) -> Path | None:
-        """Where the version can be read, or None when it isn't here."""
+        """Where the version can be read, or None when it isn't here.
+
+        Raises:
+            CacheError: Nobody can tell.
+        """
         path = self._layout.view(dataset, digest)
-        return path if path.is_dir() else None
+        with explained("look for the view", path):
+            return path if path.is_dir() else None
 
     def all(self) -> Iterator[tuple[str, str]]:
-        """Every view as (dataset, digest), sorted."""
-        for dataset in sorted(self._layout.views.iterdir()):
-            for view in sorted(dataset.iterdir()):
-                yield dataset.name, f"sha256:{view.name}"
+        """Every view as (dataset, digest), sorted.
+
+        Raises:
+            CacheError: They can't be listed.
+        """
+        with explained("list the views", self._layout.views):
+            found = [(dataset.name, view.name) for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
+        return iter((dataset, f"sha256:{name}") for dataset, name in sorted(found))
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
