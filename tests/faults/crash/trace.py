@@ -73,7 +73,9 @@ def crash(lab: Lab, point: Point) -> Verdict:
     with lab.warm() as warm:
         told, lines = _traced(warm, point.job, place, f"trace={point.kind}", f"inject={point.kind}:{injection}")
         killed = point.fault == "kill" and told["status"] == -9
-        spoilt = next((line for line in lines if "INJECTED" in line), "killed" if killed else "")
+        # Which call is the n-th may differ from run to run, as where a folder's order decides.
+        hits = (line for line in lines if "INJECTED" in line and str(place.folder) in line)
+        spoilt = next(hits, "killed" if killed else "")
         return lab.judge(warm, Verdict(point, bool(spoilt), spoilt, again=f"strace:{point}"), place, told)
 
 
