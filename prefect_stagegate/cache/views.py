@@ -167,8 +167,8 @@ class Views:
             CacheError: They can't be listed.
         """
         with explained("list the views", self._layout.views):
-            found = [(dataset.name, view.name) for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
-        return iter((dataset, f"sha256:{name}") for dataset, name in sorted(found))
+            views = [view for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
+        return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
