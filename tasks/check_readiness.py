@@ -12,6 +12,7 @@ from prefect_stagegate.operations.address import SpecLike, stored_spec
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.reports import keep_report
 from prefect_stagegate.report import Report, build_report, to_markdown, to_summary
+from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log, unfailing
@@ -51,7 +52,8 @@ def check_readiness(
         UsageError: There is no such version, or the spec has no such gate.
     """
     where = open_places(cache, catalog)
-    decision = check(where, dataset, gate, spec=spec)
+    with ending() as cancel:
+        decision = check(where, dataset, gate, spec=spec, cancel=cancel)
     report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
     page = ""
     with unfailing("keep the HTML report"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from threading import Event
+
+from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import Named, SpecLike, parse, resolve
 from prefect_stagegate.operations.approve import ask
@@ -12,7 +15,14 @@ from prefect_stagegate.readiness.attest import attest
 from prefect_stagegate.spec import Gate, Spec
 
 
-def check(where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None) -> Decision:
+def check(
+    where: Workspace,
+    named: SpecLike | Address,
+    gate: str,
+    *,
+    spec: SpecLike | None = None,
+    cancel: Event | None = None,
+) -> Decision:
     """Decide whether a version may go where a gate leads, and record why.
 
     Evidence that still holds is used again. When all that is missing is an approval, a request for it is recorded,
@@ -23,6 +33,7 @@ def check(where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecL
         named: A version's address, or a spec. Without a ref: the version that the gate below accepted, else `latest`.
         gate: The target's name.
         spec: A spec to judge under instead of the one that is stored beside the version.
+        cancel: Set it to stop in time, before the next check or while the version is brought; nothing is decided then.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
@@ -31,8 +42,8 @@ def check(where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecL
     dataset, digest = version.dataset, version.digest
     # From here on the version's current policy is this spec's, which promotion will ask for.
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
-    question = ask_about(where, version, policy)
-    decision = judge(question, _gather(where, question))
+    question = ask_about(where, version, policy, cancel)
+    decision = judge(question, _gather(where, question, cancel))
     where.catalog.put_attestation(
         dataset, digest, gate, attest(decision, question.environment, question.request, question.approvals)
     )
@@ -69,9 +80,14 @@ def for_gate(
     return older, older.spec.gate(gate)
 
 
-def _gather(where: Workspace, question: Question) -> list[Evidence]:
+def _gather(where: Workspace, question: Question, cancel: Event | None) -> list[Evidence]:
     """What still holds, and the answers to what had to be asked again."""
     planned = plan_checks(question, where.catalog.evidence(question.dataset, question.digest))
-    fresh = [run_check(one.definition, one.requirement, question) for one in planned if one.evidence is None]
+    fresh = []
+    for one in planned:
+        if cancel and cancel.is_set():
+            raise Cancelled(f"The check of {question.address} was stopped", dataset=question.dataset)
+        if one.evidence is None:
+            fresh.append(run_check(one.definition, one.requirement, question))
     where.catalog.put_evidence(question.dataset, question.digest, fresh)
     return [one.evidence for one in planned if one.evidence] + fresh

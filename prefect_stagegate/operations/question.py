@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from threading import Event
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.clock import now
@@ -26,8 +27,11 @@ PROBE_BYTES = 64 * 1024
 """How much of one object a probe of its source reads."""
 
 
-def ask_about(where: Workspace, version: Named, gate: Gate) -> Question:
-    """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked."""
+def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None = None) -> Question:
+    """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked.
+
+    Setting `cancel` stops the bringing of a version that is to be validated.
+    """
     dataset, digest = version.dataset, version.digest
     manifest = where.catalog.manifest(dataset, digest)
     request = request_for(where, dataset, digest, gate.target, gate.policy)
@@ -44,7 +48,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate) -> Question:
         environment=capture(),
         entries=manifest.entries,
         origins=lambda: where.catalog.origins(dataset, digest),
-        validation=cache(lambda: validate_version(where, version)),
+        validation=cache(lambda: validate_version(where, version, cancel)),
         table_time=lambda table: _newest(where, version, table),
         probe_source=lambda position: _probe(where, version, position),
         volume=lambda: _volume(where, version),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
 from prefect_stagegate.readiness.question import BINDINGS, Question
@@ -17,7 +17,11 @@ from prefect_stagegate.spec import Requirement
 
 
 def run_check(definition: CheckDefinition, requirement: Requirement, question: Question) -> Evidence:
-    """Ask the check. Whatever goes wrong while it looks is an inconclusive answer that says what."""
+    """Ask the check. Whatever goes wrong while it looks is an inconclusive answer that says what.
+
+    Raises:
+        Cancelled: It was stopped, which answers nothing.
+    """
     answer = _ask(definition, requirement, question)
     return Evidence(
         check=definition.name,
@@ -76,6 +80,8 @@ def _ask(definition: CheckDefinition, requirement: Requirement, question: Questi
     try:
         answer = definition.ask(question, _parameters(definition, requirement))
         canonical(answer.measured)  # What can't be recorded can't be proved either.
+    except Cancelled:
+        raise
     except StagegateError as error:
         finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))

@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import pickle
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -18,10 +19,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 import prefect_stagegate.tasks as ours
-from prefect_stagegate.errors import GateFailed, SourceUnavailable, StagegateError, UnknownRef, UsageError
+from prefect_stagegate.errors import Cancelled, GateFailed, SourceUnavailable, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
+from prefect_stagegate.tasks.cancelling import requested
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.running import may_help, spoken
 from prefect_stagegate.tasks.verdict import FINDINGS, checks_table, require_acceptance, waiting
@@ -216,6 +218,31 @@ def test_a_guard_that_is_used_is_silent() -> None:
 
 
 # ── verdicts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_check_that_is_stopped_while_it_brings_the_version_answers_nothing(
+    places: dict[str, Any], spec: dict[str, Any], tmp_path: Path
+) -> None:
+    stage_dataset.fn(spec | {"gates": {"pilot": {"require": ["nonempty"]}}}, **places)
+    elsewhere = {**places, "cache": tmp_path / "another-node"}
+
+    class Soon(threading.Event):
+        """Not set when the check begins, and set when the transfer looks."""
+
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > 1
+
+    token = requested.set(Soon())
+    try:
+        with pytest.raises(Cancelled):
+            ours.check_readiness.fn("things", "pilot", **elsewhere)
+    finally:
+        requested.reset(token)
+    assert not list(places["catalog"].glob("datasets/things/decisions/**/*.json"))
+    assert ours.check_readiness.fn("things", "pilot", **elsewhere).accepted
 
 
 def test_a_refusal_names_the_checks_and_their_first_defects() -> None:
