@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect_stagegate.cache.layout import Layout
+from prefect_stagegate.cache.layout import GROUP_WRITABLE_FILE, Layout
 from prefect_stagegate.cache.leases import Leases
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.views import Views
@@ -69,4 +69,7 @@ class Cache:
         """What pins are known to name."""
         from prefect_stagegate.cache.memory import PinMemory
 
+        if self.layout.shared:
+            self.layout.index.touch()
+            self.layout.share(self.layout.index, GROUP_WRITABLE_FILE)
         return PinMemory(self.layout.index)

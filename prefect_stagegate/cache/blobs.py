@@ -19,7 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.cache.layout import PRIVATE_DIR, READ_ONLY_FILE, Layout, cache_error, explained
+from prefect_stagegate.cache.layout import (
+    GROUP_DIR,
+    GROUP_FILE,
+    PRIVATE_DIR,
+    READ_ONLY_FILE,
+    Layout,
+    cache_error,
+    explained,
+)
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.unsynced import Unsynced
 from prefect_stagegate.cache.verify import is_blob
@@ -70,9 +78,12 @@ class Blobs:
             CacheError: The cache can't be written.
         """
         try:
-            return Claim.take(self._claimed(identity))
+            claim = Claim.take(self._claimed(identity))
+            if claim:
+                self._layout.share(claim.file, GROUP_FILE)
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error
+        return claim
 
     def begun(self, *identity: str) -> int:
         """How many bytes of the volume an interrupted run's file of this object takes already."""
@@ -168,6 +179,7 @@ class Blobs:
     def _make_folder(self, folder: str) -> None:
         if folder not in self._folders:
             Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            self._layout.share(folder, GROUP_DIR)
             self._folders.add(folder)
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from prefect_stagegate.cache.layout import PRIVATE_FILE, cache_error
 
+PARTS = ".parts"
+"""What the names of journals end with."""
 _TRIES = 3
 """How often a claim that changes hands just now is tried."""
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -85,10 +87,12 @@ class Claim:
         except FileNotFoundError:
             raise _MovedOn from None
         except PermissionError:
-            # A blob can't be opened for writing: this is one whose claim was not dropped yet.
+            # A blob can't be opened for writing: this is one whose claim was not dropped yet. Nor can what another user
+            # of a shared cache left.
             if cls.is_taken(path):
                 return None
             _unlink(path)
+            _unlink(path + PARTS)
             raise _MovedOn from None
 
     @classmethod
@@ -111,7 +115,10 @@ class Claim:
         Raises:
             FileNotFoundError: There is no such file.
         """
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except PermissionError:
+            return True  # another user of a shared cache makes it at this moment
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,7 +152,7 @@ class Claim:
     @property
     def journal(self) -> str:
         """Where verified parts are recorded."""
-        return self.path + ".parts"
+        return self.path + PARTS
 
 
 def _unlink(path: str) -> None:
@@ -162,7 +169,7 @@ def _is_current(path: str, file: int) -> bool:
         return False
     if (current.st_dev, current.st_ino) != (found.st_dev, found.st_ino):
         return False
-    if stat.S_IMODE(found.st_mode) != PRIVATE_FILE or found.st_nlink > 1:
+    if not found.st_mode & stat.S_IWUSR or found.st_nlink > 1:
         _unlink(path)
         return False
     return True

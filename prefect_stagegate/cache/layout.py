@@ -12,6 +12,9 @@
       trash/<unique>                renamed here under a lock, unlinked after
       index.sqlite                  pin → digest; disposable, rebuilt when it is lost
 
+Where a group shares the cache (its root is 2770), folders are 2770 too, what one member writes and others look at is
+0640, and the index is 0660.
+
 The tree is the truth. Everything stands on one volume, so that renames and hard links work between the folders.
 Only the standard library is imported here: short commands load this module.
 """
@@ -24,8 +27,8 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect_stagegate.durable import make_folder, sync_folder, write_file
@@ -35,6 +38,11 @@ FORMAT = "stagegate-cache 1\n"
 PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 READ_ONLY_FILE = 0o444
+GROUP_DIR = 0o2770
+"""A folder of a cache that a group shares: members may take out what others brought in."""
+GROUP_FILE = 0o640
+"""What only its maker writes, and others of the group read."""
+GROUP_WRITABLE_FILE = 0o660
 
 _FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
 TAG = "CACHEDIR.TAG"
@@ -50,6 +58,8 @@ class Layout:
     """The paths of one cache. `open` makes sure that they exist; the properties only compute."""
 
     root: Path
+    shared: bool = False
+    """Whether a group uses it: the root has the setgid bit, and its group may write."""
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Layout:
@@ -67,7 +77,13 @@ class Layout:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
             layout._check_trust()
-        return layout
+            return replace(layout, shared=_is_shared(layout.root))
+
+    def share(self, place: Path | str | int, mode: int) -> None:
+        """Give the group of a shared cache its rights to a file or folder of this user's, whatever the umask is."""
+        if self.shared:
+            with suppress(PermissionError):  # somebody else's, who gave them
+                os.chmod(place, mode)  # noqa: PTH101 - may be a descriptor
 
     def _check_format(self) -> bool:
         """Whether a cache of this format stands at the root."""
@@ -119,12 +135,15 @@ class Layout:
                 f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
                 hint="A cache deletes what it doesn't need, so it wants a folder of its own. " + CHOOSE_ANOTHER,
             )
+        made = replace(self, shared=_is_shared(self.root))
         for folder in _FOLDERS:
             (self.root / folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
+            made.share(self.root / folder, GROUP_DIR)
         (self.root / TAG).write_text(_TAG_TEXT)
         # Two processes may make one cache at once: each writes the same, and the rename makes it whole for both.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"
         write_file(draft, FORMAT.encode())
+        made.share(draft, GROUP_FILE)
         draft.rename(self.root / "format")
         sync_folder(self.root)
 
@@ -196,6 +215,11 @@ class Layout:
         target = self.trash / uuid.uuid4().hex
         path.rename(target)
         return target
+
+
+def _is_shared(root: Path) -> bool:
+    mode = root.stat().st_mode
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

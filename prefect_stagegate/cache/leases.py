@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from prefect_stagegate.cache.layout import PRIVATE_FILE, Layout, explained
+from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import sync_folder
 
@@ -151,6 +151,7 @@ class Leases:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         with explained("write a lease", path), locked(self._layout.leases, fcntl.LOCK_SH):
             descriptor = os.open(path, flags, PRIVATE_FILE)
+            self._layout.share(descriptor, GROUP_FILE)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 os.write(descriptor, _text(lease))

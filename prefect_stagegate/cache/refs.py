@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from prefect_stagegate.cache.layout import Layout, explained
+from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, Layout, explained
 from prefect_stagegate.durable import make_folder, sync_folder, write_file
 
 
@@ -33,7 +33,9 @@ class Refs:
         scratch = self._layout.ingest / f"ref-{uuid.uuid4().hex}"
         with explained("move the ref", target):
             make_folder(target.parent, 0o755)
+            self._layout.share(target.parent, GROUP_DIR)
             write_file(scratch, f"{digest}\n".encode())
+            self._layout.share(scratch, GROUP_FILE)
             scratch.replace(target)
             sync_folder(target.parent)
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.cache.layout import PRIVATE_FILE, Layout, explained
+from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.cache.verify import is_blob
 from prefect_stagegate.durable import UNKNOWN_BOOT, Volume, boot_id, sync_folder, sync_volume
@@ -88,6 +88,7 @@ class _Mark:
     def __init__(self, layout: Layout) -> None:
         self._path = layout.ingest / f"{PREFIX}{boot_id()}-{uuid.uuid4().hex}"
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE)
+        layout.share(self._file, GROUP_FILE)
         self._close = weakref.finalize(self, os.close, self._file)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.fsync(self._file)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from prefect_stagegate.cache.layout import READ_ONLY_FILE, Layout, explained
+from prefect_stagegate.cache.layout import GROUP_DIR, READ_ONLY_FILE, Layout, explained
 from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
@@ -76,12 +76,13 @@ class Draft:
             for entry in entries:
                 self._link(entry)
             for folder in self._folders - {""}:
-                (self._root / folder).chmod(0o555)
+                _close(self._layout, self._root / folder)
             target.parent.mkdir(mode=0o755, exist_ok=True)
+            self._layout.share(target.parent, GROUP_DIR)
             # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
             if self._durability is not Durability.NONE:
                 sync_volume(self._root)
-            _appear(self._root, target)
+            _appear(self._layout, self._root, target)
             sync_folder(target.parent)
         if self._copied:
             log.warning(
@@ -102,7 +103,7 @@ class Draft:
             for entry in entries:
                 path = view / entry.path
                 self._link(entry)
-                with _naming(entry.path), _writable(path.parent, view):
+                with _naming(entry.path), _writable(self._layout, path.parent, view):
                     (self._root / entry.path).replace(path)
             sync_volume(view)
 
@@ -119,6 +120,7 @@ class Draft:
     def _begin(self) -> None:
         if self._lock < 0:
             self._root.mkdir(mode=0o755)
+            self._layout.share(self._root, GROUP_DIR)
             self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -128,7 +130,10 @@ class Draft:
             folder = entry.path.rpartition("/")[0]
             if folder not in self._folders:
                 (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-                self._folders.update((folder, *(str(above) for above in PurePosixPath(folder).parents[:-1])))
+                above = {folder, *(str(one) for one in PurePosixPath(folder).parents[:-1])} - self._folders
+                for one in above:
+                    self._layout.share(self._root / one, GROUP_DIR)
+                self._folders |= above
             blob = self._layout.blob_path(entry.digest)
             try:
                 self._copied += _place(blob, path)
@@ -196,7 +201,8 @@ class Views:
     def discard(self, dataset: str, digest: str) -> Path:
         """Take a view out of sight; the caller removes what this returns."""
         view = self._layout.view(dataset, digest)
-        view.chmod(0o755)  # a folder that can't be written can't change its parent either
+        if not self._layout.shared:
+            view.chmod(0o755)  # a folder that can't be written can't change its parent either
         return self._layout.discard(view)
 
 
@@ -224,17 +230,18 @@ def _refused(path: str, problem: str) -> CacheError:
 
 
 @contextmanager
-def _writable(folder: Path, view: Path) -> Iterator[None]:
+def _writable(layout: Layout, folder: Path, view: Path) -> Iterator[None]:
     """Make a folder of a view, with those above it, writable for the block; make it when it is gone."""
     above = [one for one in (folder, *folder.parents) if one.is_relative_to(view)]
     for one in reversed(above):
         one.mkdir(mode=0o755, exist_ok=True)
-        one.chmod(0o755)
+        if not layout.shared:
+            one.chmod(0o755)
     try:
         yield
     finally:
         for one in above:
-            one.chmod(0o555)
+            _close(layout, one)
 
 
 def _place(blob: str, path: str) -> bool:
@@ -264,18 +271,27 @@ def _clone_or_copy(blob: Path, path: Path) -> None:
         os.fchmod(target.fileno(), READ_ONLY_FILE)
 
 
-def _appear(scratch: Path, target: Path) -> None:
+def _close(layout: Layout, folder: Path) -> None:
+    """Let nobody write to a folder of a view any more; where a group shares it, members may still take it out."""
+    if layout.shared:
+        layout.share(folder, GROUP_DIR)
+    else:
+        folder.chmod(0o555)
+
+
+def _appear(layout: Layout, scratch: Path, target: Path) -> None:
     try:
         scratch.rename(target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         return  # another process published the same version, which has the same content
-    target.chmod(0o555)
+    _close(layout, target)
 
 
 def remove_tree(root: Path) -> None:
     """Remove a tree that may hold read-only folders."""
     for folder, _, _ in os.walk(root):
-        Path(folder).chmod(0o700)
+        with suppress(PermissionError):  # another user's of a shared cache, which the group may write
+            Path(folder).chmod(0o700)
     shutil.rmtree(root)

@@ -269,3 +269,85 @@ def test_a_cache_that_a_neighbour_prepared_is_refused_before_anything_is_written
     (place / "home" / "cache").chmod(0o755)
     assert f"belongs to the user {NEIGHBOUR}" in as_user(OWNER, stages(place, spec))
     assert sorted((place / "home" / "cache").rglob("*")) == before
+
+
+@needs_root
+def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str, Any]) -> None:
+    cache = place / "home" / "cache"
+    cache.mkdir()
+    os.chown(cache, OWNER, GROUP)
+    cache.chmod(0o2770)
+    in_group = (GROUP,)
+    other = {**spec, "dataset": "others"}
+
+    def stages_all(wanted: dict[str, Any], fetched: int) -> Callable[[], None]:
+        def action() -> None:
+            os.umask(0o077)
+            version = stage(open_workspace(cache, place / "catalog" / str(os.getuid())), wanted)
+            assert holds(version.path) == FILES
+            assert version.bytes_fetched == fetched
+            with open_dataset(wanted["dataset"], cache=cache) as found:
+                assert holds(found.path) == FILES
+
+        return action
+
+    assert as_user(OWNER, stages_all(spec, sum(map(len, FILES.values()))), groups=in_group) == ""
+    assert as_user(NEIGHBOUR, stages_all(other, 0), groups=in_group) == ""
+    assert as_user(OWNER, stages_all(other, 0), groups=in_group) == ""
+    assert "permission is denied" in as_user(NEIGHBOUR + 1, stages_all(other, 0))
+
+    def collects() -> None:
+        for ref in (cache / "refs").rglob("latest"):
+            ref.unlink()
+        found = collect(Cache.open(cache).layout)
+        assert len(found.versions) == 2, found
+        assert found.blobs == len(FILES), found
+        assert not list((cache / "trash").iterdir())
+
+    assert as_user(NEIGHBOUR, collects, groups=in_group) == ""
+
+
+@needs_root
+def test_members_of_a_group_see_each_other_s_leases_and_take_over_what_the_dead_left(
+    place: Path, spec: dict[str, Any]
+) -> None:
+    cache = place / "home" / "cache"
+    cache.mkdir()
+    os.chown(cache, OWNER, GROUP)
+    cache.chmod(0o2770)
+    assert as_user(OWNER, stages(place, spec), groups=(GROUP,)) == ""
+    ready, end = os.pipe(), os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        os.close(end[1])
+
+        def reads() -> None:
+            with open_dataset("things", cache=cache):
+                claim = Cache.open(cache).blobs.claim("left", "behind")
+                assert claim
+                os.write(ready[1], b"x")
+                os.read(end[0], 1)
+
+        told = as_user(OWNER, reads, groups=(GROUP,))
+        os._exit(bool(told))
+    os.read(ready[0], 1)
+
+    def sees_and_spares() -> None:
+        opened = Cache.open(cache)
+        assert [lease.dataset for lease in opened.leases.live()] == ["things"]
+        assert opened.blobs.claim("left", "behind") is None
+        for ref in (cache / "refs").rglob("latest"):
+            ref.unlink()
+        assert collect(opened.layout).versions == ()
+
+    def takes_over() -> None:
+        opened = Cache.open(cache)
+        assert opened.leases.live() == []
+        claim = opened.blobs.claim("left", "behind")
+        assert claim
+        claim.drop()
+
+    assert as_user(NEIGHBOUR, sees_and_spares, groups=(GROUP,)) == ""
+    os.close(end[1])
+    os.waitpid(holder, 0)
+    assert as_user(NEIGHBOUR, takes_over, groups=(GROUP,)) == ""
