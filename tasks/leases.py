@@ -22,6 +22,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 
 LOOK_SECONDS = 0.25
 """Between two looks whether a run of this process ended."""
@@ -150,6 +151,8 @@ def _ended_elsewhere(kept: _Run) -> bool:
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(kept.id).state
+    except ObjectNotFound:
+        return True  # somebody deleted it
     except Exception:  # noqa: BLE001 - whatever ails the API: it is asked again
         return False
     return bool(state and state.is_final())

@@ -228,22 +228,30 @@ def _recall(where: Workspace, sources: Sources, batch: list[Listed]) -> list[str
 
 
 def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, ledger: Ledger) -> bool:
-    """Write what changed into the catalog; True when the version is new to it."""
+    """Write what changed into the catalog; True when `latest` names the version for the first time, by this stager.
+
+    One whose stager died before that is new still, since nobody was told of it; of two stagers, one is told.
+    """
     dataset, canonical = spec.dataset, spec.canonical()
     head = where.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
         return False
     new = where.catalog.put_version(dataset, digest, files, size, ledger.entries(), ledger.origins())
     where.catalog.put_spec(dataset, digest, canonical)
-    _move_latest(where, dataset, digest, head)
-    return new
+    if not _move_latest(where, dataset, digest, head):
+        return False
+    return new or [entry.digest for entry in where.catalog.history(dataset, LATEST)].count(digest) == 1
 
 
-def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | None) -> None:
-    """Move `latest`; of two stagers that finish at once, both succeed and the later one wins."""
+def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | None) -> bool:
+    """Move `latest`; of two stagers that finish at once, both succeed and the later one wins.
+
+    Returns:
+        Whether this one moved it; False when it names the version already.
+    """
     for tries_left in reversed(range(REF_TRIES)):
         if head and head.digest == digest:
-            return
+            return False
         try:
             where.catalog.move_ref(dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=where.identity)
         except RefConflict:
@@ -251,4 +259,5 @@ def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | N
                 raise
             head = where.catalog.ref(dataset, LATEST)
         else:
-            return
+            return True
+    raise AssertionError("unreachable")

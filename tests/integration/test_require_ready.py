@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prefect import State, flow
 from prefect.context import hydrated_context, serialize_context
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from prefect_stagegate import open_dataset
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
@@ -462,6 +464,13 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(place: Place, m
 
     assert train() == [digest]
     assert soon(lambda: place.leases() == [])
+
+
+def test_a_run_that_somebody_deleted_has_ended_and_one_that_an_api_tells_nothing_of_has_not() -> None:
+    deleted = leases._Run(uuid4(), lambda: None)
+    assert leases._ended_elsewhere(deleted)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert not leases._ended_elsewhere(deleted)
 
 
 # ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────

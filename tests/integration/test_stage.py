@@ -66,6 +66,16 @@ def test_a_version_holds_what_the_source_held(where: Workspace, nas: Path) -> No
     assert where.catalog.resolve(Address("things")) == version.digest
 
 
+def test_a_version_whose_stager_died_before_latest_named_it_is_new_to_the_next_one(where: Workspace, nas: Path) -> None:
+    stage(where, spec_of(nas))
+    shutil.rmtree(Path(where.catalog.url) / "datasets" / "things" / "refs")
+    assert stage(where, spec_of(nas)).new
+    (nas / "more.bin").write_bytes(b"more")
+    assert stage(where, spec_of(nas)).new
+    (nas / "more.bin").unlink()
+    assert not stage(where, spec_of(nas)).new  # `latest` comes back to it
+
+
 def test_the_same_files_from_a_directory_and_from_s3_are_the_same_version(
     where: Workspace, nas: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
