@@ -38,13 +38,38 @@ def content(key: str, size: int) -> bytes:
 def main(plan: dict[str, Any]) -> int:
     """Fork everybody, wait for all, and return how many failed.
 
-    `root` (cache and catalog), `specs`, `processes`, `sizes` (bytes by path), `stop` (a file that ends the collector).
+    `root` (cache and catalog), `specs`, `processes`, `sizes` (bytes by path), `superseded` (what no ref names).
     """
-    collector = fork(lambda: collect_until(Path(plan["root"]), Path(plan["stop"])))
+    root = Path(plan["root"])
+    holder = fork(partial(hold_until, root, plan["superseded"]))
+    wait_for(root / "held")
+    collector = fork(partial(collect_until, root))
     members = [fork(partial(member, number, plan)) for number in range(plan["processes"])]
-    failed = sum(os.waitpid(child, 0)[1] != 0 for child in members)
-    Path(plan["stop"]).touch()
-    return failed + (os.waitpid(collector, 0)[1] != 0)
+    failed = sum(ended(child) for child in members)
+    (root / "members-ended").touch()
+    failed += ended(holder)
+    (root / "holder-ended").touch()
+    return failed + ended(collector)
+
+
+def ended(child: int) -> bool:
+    """Wait for a process; True when it failed."""
+    return os.waitpid(child, 0)[1] != 0
+
+
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.02)
+
+
+def hold_until(root: Path, address: str) -> None:
+    """Hold a version that nothing but this lease keeps, until all others have staged and read."""
+    with open_dataset(address, cache=root / "cache") as found:
+        (path,) = [path for path in found.path.rglob("*") if path.is_file()]
+        before = path.read_bytes()
+        (root / "held").touch()
+        wait_for(root / "members-ended")
+        assert path.read_bytes() == before
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -83,12 +108,12 @@ def member(number: int, plan: dict[str, Any]) -> None:
             time.sleep(0.05)
 
 
-def collect_until(root: Path, stop: Path) -> None:
+def collect_until(root: Path) -> None:
     """Collect without a pause until the others have ended, then once more."""
     taken: list[str] = []
     layout = open_workspace(root / "cache", root / "catalog").cache.layout
     while True:
-        last = stop.exists()
+        last = (root / "holder-ended").exists()
         taken += collect(layout).versions
         if last:
             break

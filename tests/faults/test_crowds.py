@@ -89,7 +89,7 @@ def test_a_crowd_fetches_once_agrees_and_loses_nothing(
         "specs": specs(bucket, proxy.url),
         "processes": processes,
         "sizes": wanted,
-        "stop": str(tmp_path / "stop"),
+        "superseded": superseded,
     }
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     settings = {

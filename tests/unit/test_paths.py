@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
+from prefect_stagegate.cache import Cache, Layout
+from prefect_stagegate.cache.layout import TAG
+from prefect_stagegate.cache.volume import folds_case
+from prefect_stagegate.errors import CacheError, UsageError
+from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
 from prefect_stagegate.operations.paths import KNOWN_FOLDERS, Paths
+from prefect_stagegate.plan import check_names
+from prefect_stagegate.sources.files import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
 NFC, NFD = "caf\u00e9", "cafe\u0301"
@@ -76,3 +85,36 @@ def test_many_objects_share_folders_however_many_there_are() -> None:
         taken.take([wanted(f"{number % 7}/{number}/y") for number in range(start, start + 500)])
     with pytest.raises(UsageError, match="needs it to be a folder"):
         taken.take([wanted("3/3")])
+
+
+def test_a_volume_that_folds_case_is_told_by_the_cache_s_tag(tmp_path: Path) -> None:
+    layout = Layout.open(tmp_path / "cache")
+    assert not folds_case(layout.root)
+    (layout.root / TAG.lower()).hardlink_to(layout.root / TAG)  # as if the tag answered to this name too
+    assert folds_case(layout.root)
+
+
+def test_a_view_names_the_entry_that_its_volume_takes_for_another(tmp_path: Path) -> None:
+    cache = Cache.open(tmp_path / "cache")
+    entries = [Entry("a", 1, "blake3:" + letter * 64) for letter in "ab"]  # what `A` and `a` are where case is folded
+    for entry in entries:
+        cache.layout.blob(entry.digest).parent.mkdir()
+        cache.layout.blob(entry.digest).write_text(entry.digest[-1])
+    with pytest.raises(CacheError, match="'a' can't stand in a view: the volume takes it for the name of another"):
+        cache.views.publish("things", "sha256:" + "f" * 64, entries)
+    assert list(cache.views.all()) == []
+
+
+def test_folders_are_walked_however_deep_they_are(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 10
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=descriptor)
+        above, descriptor = descriptor, os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(above)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    (one,) = FileSource(str(tmp_path)).list()
+    with pytest.raises(UsageError, match="deeper than 256 names"):
+        check_names([(one.key, one.key, "file:///")])
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own cleaning ends at such a depth
