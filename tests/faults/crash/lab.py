@@ -178,7 +178,7 @@ class Lab:
         """Complete the verdict on a job that ended, by what it told and what it left; the place goes if all is well."""
         point, calm = verdict.point, self.calm(verdict.point.job)
         if verdict.reached:
-            verdict.problems += _ended(point, told, calm)
+            verdict.problems += problems_ended(point, told, calm)
             verdict.problems += problems_left(point.job, told, look(*place.roots, self.rotten(point.job)), calm)
             verdict.problems += self.converges(warm, point.job, place)
         if not verdict.problems:
@@ -284,7 +284,7 @@ def _faults(kind: str) -> Iterator[str]:
         yield "enospc"
 
 
-def _ended(point: Point, told: dict[str, Any], calm: Calm) -> Iterator[str]:
+def problems_ended(point: Point, told: dict[str, Any], calm: Calm) -> Iterator[str]:
     """What is wrong with how the job ended."""
     if point.fault in ("kill", "tear"):
         if told["status"] != -9:

@@ -1,0 +1,49 @@
+"""Volumes that fill up: a job runs on a tmpfs that has room for so many pages more. Needs root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crash.jobs import Place
+from crash.lab import Lab, Point, Verdict, problems_ended, problems_left
+from crash.look import look
+
+PAGE = 4096
+ROOM = "room"
+"""Stands for a kind of call: the number is the pages that are free."""
+
+
+def fill(lab: Lab, job: str, pages: int, folder: Path) -> Verdict:
+    """Run a job where so many pages are free, look at what is left, make room, and run it again."""
+    calm = lab.calm(job)
+    mounted = folder / "full"
+    mounted.mkdir(exist_ok=True)
+    place = Place(mounted / "place", lab.nas(job))
+    verdict = Verdict(Point(job, ROOM, pages, "enospc"), reached=True)
+    with lab.warm() as warm, _mounted(mounted):
+        subprocess.run(["cp", "-a", lab.world(job), place.folder], check=True)
+        found = os.statvfs(mounted)
+        _resize(mounted, (found.f_blocks - found.f_bfree) * found.f_frsize + pages * PAGE)
+        told = warm.run(job, place)
+        verdict.problems += problems_ended(verdict.point, told, calm)
+        verdict.problems += problems_left(job, told, look(*place.roots, lab.rotten(job)), calm)
+        _resize(mounted, 64 << 20)
+        verdict.problems += lab.converges(warm, job, place)
+    return verdict
+
+
+@contextmanager
+def _mounted(mounted: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", mounted], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", mounted], check=True)
+
+
+def _resize(mounted: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", mounted], check=True)
