@@ -181,7 +181,7 @@ class Version:
     bytes_fetched: int = 0
     bytes_reused: int = 0
     new: bool = False
-    """Whether the catalog had not known the version before."""
+    """Whether the catalog's `latest` had never named the version before."""
 
     @property
     def address(self) -> str:

@@ -23,7 +23,7 @@ from prefect_stagegate.tasks.lineage import trace, version_key
 from prefect_stagegate.units import bytes_text
 
 VERSION_STAGED = "stagegate.version.staged"
-"""A version that the catalog had not known was staged. Payload: version, dataset, digest, files, bytes,
+"""A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,
 bytes_fetched."""
 GATE_PASSED = "stagegate.gate.passed"
 """A gate accepted a version. Payload: version, dataset, digest, target, outcome, reason, turn, checks (name → outcome,
@@ -90,7 +90,7 @@ def announce(event: str, dataset: str, digest: str, **payload: Any) -> None:
 
 
 def announce_version(version: Version, what: Spec | Address) -> None:
-    """Say in one line what was staged, and show it as an asset; emit the event when the catalog had not known it.
+    """Say in one line what was staged, and show it as an asset; emit the event when it is new.
 
     Args:
         version: What was staged.

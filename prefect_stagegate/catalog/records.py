@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from prefect_stagegate.durable import make_folder, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError
+
+
+ORPHAN_SECONDS = 3600
+"""How long a scratch file may be another writer's that lives."""
 
 
 class Records(Protocol):
@@ -86,6 +92,7 @@ class DirectoryRecords:
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
             make_folder(target.parent)
+            _remove_orphans(target.parent)
             try:
                 write_file(scratch, data)
                 try:
@@ -104,6 +111,15 @@ class DirectoryRecords:
             f"The catalog {self.url} can't be {verb}: {error.strerror}",
             hint="Check the folder's owner, mode and free space, or name another with --catalog or STAGEGATE_CATALOG.",
         )
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove what writers that died left in a folder. No writer takes so long over a record."""
+    until = time.time() - ORPHAN_SECONDS
+    for path in folder.glob(".*"):
+        with suppress(FileNotFoundError):  # its writer, or another one, was faster
+            if path.lstat().st_mtime < until:
+                path.unlink()
 
 
 def _raise(error: OSError) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -167,6 +168,18 @@ def test_the_newest_decision_is_the_last_written_though_its_writer_s_clock_is_la
     monkeypatch.setattr(module, "now", lambda: datetime(2001, 1, 1, tzinfo=UTC))
     staged.put_attestation("flights", SEAL.digest, "pilot", {"result": "FAILED"})
     assert staged.attestation("flights", SEAL.digest, "pilot") == {"result": "FAILED"}
+
+
+def test_what_a_dead_writer_left_goes_with_the_next_write_to_its_folder(staged: Catalog, tmp_path: Path) -> None:
+    folder = tmp_path / "catalog/datasets/flights/specs" / SEAL.digest.removeprefix("sha256:")
+    folder.mkdir(parents=True, exist_ok=True)
+    dead, alive = folder / ".00000001.json.dead", folder / ".00000001.json.alive"
+    for path in (dead, alive):
+        path.write_bytes(b"{")
+    os.utime(dead, (0, 0))
+    staged.put_spec("flights", SEAL.digest, {"a": 1})
+    assert not dead.exists()
+    assert alive.exists()
 
 
 def test_a_file_in_a_folder_s_place_is_one_clear_error(staged: Catalog, tmp_path: Path) -> None:
