@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from prefect_stagegate.durable import make_folder, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError
 
-
 ORPHAN_SECONDS = 3600
 """How long a scratch file may be another writer's that lives."""
 
@@ -116,7 +115,7 @@ class DirectoryRecords:
 def _remove_orphans(folder: Path) -> None:
     """Remove what writers that died left in a folder. No writer takes so long over a record."""
     until = time.time() - ORPHAN_SECONDS
-    for path in folder.glob(".*"):
+    for path in folder.glob(f".*.{'[0-9a-f]' * 32}"):
         with suppress(FileNotFoundError):  # its writer, or another one, was faster
             if path.lstat().st_mtime < until:
                 path.unlink()

@@ -173,13 +173,15 @@ def test_the_newest_decision_is_the_last_written_though_its_writer_s_clock_is_la
 def test_what_a_dead_writer_left_goes_with_the_next_write_to_its_folder(staged: Catalog, tmp_path: Path) -> None:
     folder = tmp_path / "catalog/datasets/flights/specs" / SEAL.digest.removeprefix("sha256:")
     folder.mkdir(parents=True, exist_ok=True)
-    dead, alive = folder / ".00000001.json.dead", folder / ".00000001.json.alive"
-    for path in (dead, alive):
+    dead, alive, strange = (folder / f".00000001.json.{rest}" for rest in ("a" * 32, "b" * 32, "swp"))
+    for path in (dead, alive, strange):
         path.write_bytes(b"{")
     os.utime(dead, (0, 0))
+    os.utime(strange, (0, 0))
     staged.put_spec("flights", SEAL.digest, {"a": 1})
     assert not dead.exists()
     assert alive.exists()
+    assert strange.exists(), "it is somebody else's"
 
 
 def test_a_file_in_a_folder_s_place_is_one_clear_error(staged: Catalog, tmp_path: Path) -> None:
