@@ -27,7 +27,7 @@ def verify_cache(
 
     Raises:
         UsageError: The node hasn't that version.
-        TransferFailed: A repair found its object nowhere.
+        TransferFailed: A repair found its object nowhere; told after all versions had their turn.
     """
     address = Address.parse(dataset) if dataset else None
     with ending() as cancel:

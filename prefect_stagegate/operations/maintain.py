@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
 
 from prefect_stagegate.cache.gc import Collection, collect, empty_trash
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.verify import file_problem, verify_view
-from prefect_stagegate.errors import Cancelled, UnknownRef
+from prefect_stagegate.errors import Cancelled, StagegateError, UnknownRef
 from prefect_stagegate.model import Address, Entry, Finding
 from prefect_stagegate.operations import bring
-from prefect_stagegate.operations.read import hold_dataset, locate
+from prefect_stagegate.operations.read import OpenDataset, hold_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ def verify(
 ) -> Verification:
     """Hash one version of this node, or all, and compare with the manifests.
 
+    Of all, a version that a collection takes meanwhile is left out, and one that can't be repaired keeps no other from
+    its turn.
+
     Args:
         where: Cache and catalog.
         address: The version; all on this node when None.
@@ -50,24 +57,40 @@ def verify(
 
     Raises:
         UsageError: The node hasn't that version.
-        TransferFailed: A repair found its object nowhere.
+        TransferFailed: A repair found its object nowhere. The first such error, after all had their turn.
     """
     if address:
         found = locate(where.cache, address)
         views = [(found.dataset, found.digest)]
     else:
         views = list(where.cache.views.all())
-    files = size = 0
+    versions = files = size = 0
     damaged: list[Damage] = []
+    failed: list[StagegateError] = []
     for dataset, digest in views:
-        manifest = where.catalog.manifest(dataset, digest)
-        files, size = files + manifest.files, size + manifest.bytes
-        with hold_dataset(where.cache, Address(dataset, digest), "verify") as held:
+        with ExitStack() as holding:
+            held = _held(holding, where, Address(dataset, digest), named=address is not None)
+            if held is None:
+                continue
+            manifest = where.catalog.manifest(dataset, digest)
             bad = list(verify_view(held.path, manifest.entries(), read=_stopping(cancel)))
+        versions, files, size = versions + 1, files + manifest.files, size + manifest.bytes
         damaged.extend(Damage(dataset, digest, finding) for _, finding in bad)
         if bad and repair:
-            _mend(where, dataset, digest, [entry for entry, _ in bad], cancel)
-    return Verification(len(views), files, size, tuple(damaged), repaired=repair and bool(damaged))
+            failed.extend(_mend(where, dataset, digest, [entry for entry, _ in bad], cancel))
+    if failed:
+        raise failed[0]
+    return Verification(versions, files, size, tuple(damaged), repaired=repair and bool(damaged))
+
+
+def _held(holding: ExitStack, where: Workspace, address: Address, *, named: bool) -> OpenDataset | None:
+    """Hold a version; None when it went since the node's versions were listed."""
+    try:
+        return holding.enter_context(hold_dataset(where.cache, address, "verify"))
+    except UnknownRef:
+        if named:
+            raise
+        return None
 
 
 def _stopping(cancel: Event | None) -> Callable[[int], None]:
@@ -80,7 +103,20 @@ def _stopping(cancel: Event | None) -> Callable[[int], None]:
     return check
 
 
-def _mend(where: Workspace, dataset: str, digest: str, entries: list[Entry], cancel: Event | None) -> None:
+def _mend(
+    where: Workspace, dataset: str, digest: str, entries: list[Entry], cancel: Event | None
+) -> Iterator[StagegateError]:
+    """Mend a view; gives the error when it can't be had."""
+    try:
+        _fetch_again(where, dataset, digest, entries, cancel)
+    except Cancelled:
+        raise
+    except StagegateError as error:
+        log.error("%s@%s could not be repaired: %s", dataset, digest, error)  # noqa: TRY400 - it is raised later
+        yield error
+
+
+def _fetch_again(where: Workspace, dataset: str, digest: str, entries: list[Entry], cancel: Event | None) -> None:
     """Fetch the bytes of damaged files again and put them in place. When that fails the view stays as it is."""
     cache = where.cache
     with cache.leases.hold(LeaseKind.WRITER, dataset, what="repair") as writer:

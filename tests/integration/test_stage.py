@@ -238,6 +238,24 @@ def test_a_repair_that_finds_nothing_at_the_source_leaves_the_rest_readable(wher
     assert [one.finding.subject for one in verify(where).damaged] == ["deep/er/b.csv"]
 
 
+def test_a_version_that_cannot_be_repaired_keeps_no_other_from_its_repair(
+    where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stage(where, spec_of(nas))
+    (nas / "deep/er/b.csv").write_bytes(b"another")
+    second = stage(where, spec_of(nas))
+    for version in (first, second):
+        damage(version.path / "deep/er/b.csv", b"rotten")
+    gone = (first.dataset, "sha256:" + "0" * 64)
+    for order in ((first, second), (second, first)):
+        listed = [gone, *((one.dataset, one.digest) for one in order)]
+        monkeypatch.setattr(type(where.cache.views), "all", lambda _, listed=listed: iter(listed))
+        with pytest.raises(TransferFailed, match=r"deep/er/b\.csv"):
+            verify(where, repair=True)
+        assert (second.path / "deep/er/b.csv").read_bytes() == b"another"
+        damage(second.path / "deep/er/b.csv", b"rotten")
+
+
 def test_a_repair_makes_folders_that_are_gone(where: Workspace, nas: Path) -> None:
     version = stage(where, spec_of(nas))
     for folder in (version.path / "deep", version.path / "deep/er"):
