@@ -8,9 +8,9 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -34,8 +34,6 @@ FAULTS = {
 """What can happen to a call: how the shim does it, and the error. What a sync that failed did not write looks whole as
 long as it is in memory: it is lost before the job runs again, or it must be no part of what that run makes."""
 TAKES_ROOM = ("create", "write", "allocate", "rename", "link", "mkdir")
-TAINT = "user.crash"
-"""The attribute of a file that a sync failed to write."""
 MOST = 1500
 """Characters of a problem that are printed, its last."""
 LAG = ("promote", "rollback")
@@ -170,17 +168,33 @@ class Lab:
         fault, error = FAULTS[point.fault]
         with self.warm() as warm:
             told = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
-            for path in _unwritten(place, told) if point.fault in ("lose", "taint") else []:
-                _lose(path) if point.fault == "lose" else os.setxattr(path, TAINT, b"")
-            return self.judge(warm, Verdict(point, "spoilt" in told, told.get("spoilt", "")), place, told)
+            unwritten = _unwritten(place, told) if point.fault in ("lose", "taint") else []
+            with ExitStack() as held:
+                # Held open, so that no other file gets the inode.
+                inodes = {os.fstat(held.enter_context(path.open("rb")).fileno()).st_ino for path in unwritten}
+                for path in unwritten if point.fault == "lose" else []:
+                    _lose(path)
+                tainted = inodes if point.fault == "taint" else set()
+                return self.judge(warm, Verdict(point, "spoilt" in told, told.get("spoilt", "")), place, told, tainted)
 
-    def judge(self, warm: Warm, verdict: Verdict, place: Place, told: dict[str, Any]) -> Verdict:
-        """Complete the verdict on a job that ended, by what it told and what it left; the place goes if all is well."""
+    def judge(
+        self, warm: Warm, verdict: Verdict, place: Place, told: dict[str, Any], tainted: Set[int] = frozenset()
+    ) -> Verdict:
+        """Complete the verdict on a job that ended, by what it told and what it left; the place goes if all is well.
+
+        Args:
+            warm: Runs the job again.
+            verdict: Has no problems yet.
+            place: Where the job ran.
+            told: What it told.
+            tainted: Inodes that must be no part of what the job makes when it runs again.
+        """
         point, calm = verdict.point, self.calm(verdict.point.job)
         if verdict.reached:
             verdict.problems += problems_ended(point, told, calm)
             verdict.problems += problems_left(point.job, told, look(*place.roots, self.rotten(point.job)), calm)
             verdict.problems += self.converges(warm, point.job, place)
+            verdict.problems += (f"{path} is believed, and was never written" for path in _among(place, tainted))
         if not verdict.problems:
             _remove(place.folder)
         return verdict
@@ -195,7 +209,6 @@ class Lab:
         yield from (f"after the job ran again: {problem}" for problem in seen.problems)
         if seen != calm.after:
             yield f"the job, run again, left {seen}, and undisturbed {calm.after}"
-        yield from (f"{path} is believed, and was never written" for path in _tainted(place))
         told = warm.run("settle", place, **order)
         if told.get("damaged") != [] or told["leases"]:
             yield f"afterwards it is not clean: {told}"
@@ -332,10 +345,11 @@ def _lose(path: Path) -> None:
     path.chmod(mode)
 
 
-def _tainted(place: Place) -> Iterator[Path]:
+def _among(place: Place, inodes: Set[int]) -> Iterator[Path]:
+    """The files of blobs and views that are these."""
     for folder in ("blobs", "views"):
         files = (path for path in (place.roots[0] / folder).rglob("*") if path.is_file())
-        yield from (path for path in files if TAINT in os.listxattr(path))
+        yield from (path for path in files if path.stat().st_ino in inodes)
 
 
 def _blobs(place: Place) -> frozenset[str]:
