@@ -262,7 +262,7 @@ def test_flows_leave_no_secret_with_prefect(
         for name in ("aws-credentials/wrong", "stagegate-source/own"):
             must_fail(f"{bucket}/", name, cache, blocks["catalog"])
         must_fail(f"{bucket}/", "aws-credentials/right", cache, blocks["refused"])
-        spoil_block("aws-credentials", "wrong", {"aws_client_parameters": {"verify_cert_path": "/no/such.pem"}})
+        spoil_block("aws-credentials", "wrong", {"aws_secret_access_key": [CANARIES["secret"]]})
         must_fail(f"{bucket}/", "aws-credentials/wrong", cache, blocks["catalog"])
     with get_client(sync_client=True) as client:
         told = json.dumps(
