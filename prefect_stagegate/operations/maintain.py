@@ -14,7 +14,7 @@ from prefect_stagegate.cache.verify import file_problem, verify_view
 from prefect_stagegate.errors import Cancelled, StagegateError, UnknownRef
 from prefect_stagegate.model import Address, Entry, Finding
 from prefect_stagegate.operations import bring
-from prefect_stagegate.operations.read import OpenDataset, hold_dataset, locate
+from prefect_stagegate.operations.read import OpenDataset, hold_dataset, keep_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def verify(
 def _held(holding: ExitStack, where: Workspace, address: Address, *, named: bool) -> OpenDataset | None:
     """Hold a version; None when it went since the node's versions were listed."""
     try:
-        return holding.enter_context(hold_dataset(where.cache, address, "verify"))
+        return holding.enter_context(keep_dataset(where.cache, address, "verify"))
     except UnknownRef:
         if named:
             raise

@@ -81,7 +81,19 @@ def _given(cache: Cache, address: Address) -> str | None:
 
 @contextmanager
 def hold_dataset(cache: Cache, address: Address, what: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
-    """Find a version and keep it from being collected during the block; see `Leases.hold`.
+    """Find a version for somebody who uses it, and keep it from being collected during the block; see `Leases.hold`.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+    """
+    with keep_dataset(cache, address, what, inherited=inherited) as held:
+        cache.views.touch(held.dataset, held.digest)
+        yield held
+
+
+@contextmanager
+def keep_dataset(cache: Cache, address: Address, what: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
+    """As `hold_dataset`, for who looks after a version and does not use it: it goes as early as it would have.
 
     A cache that this user can only read gives the version too, and it is logged that nothing holds it.
 
@@ -91,9 +103,7 @@ def hold_dataset(cache: Cache, address: Address, what: str = "", *, inherited: b
     found = locate(cache, address)
     with _held(cache, found, what, inherited=inherited):
         # It may have been collected between the finding and the lease; from here on it can't be.
-        held = locate(cache, Address(found.dataset, found.digest))
-        cache.views.touch(found.dataset, found.digest)
-        yield held
+        yield locate(cache, Address(found.dataset, found.digest))
 
 
 @contextmanager

@@ -210,6 +210,13 @@ def test_damage_is_found_and_repaired(where: Workspace, nas: Path) -> None:
     assert content(version.path) == FILES
 
 
+def test_a_verification_is_no_use_that_would_keep_a_version_longer(where: Workspace, nas: Path) -> None:
+    version = stage(where, spec_of(nas))
+    os.utime(version.path, (0, 0))
+    verify(where)
+    assert where.cache.views.used(version.dataset, version.digest) == 0
+
+
 def damage(path: Path, data: bytes) -> None:
     """Change a file of a view, as a bad disk would."""
     path.chmod(0o644)
