@@ -14,14 +14,20 @@ from prefect_stagegate.tasks.stage_dataset import stage_dataset
 def refresh(datasets: list[SpecParameter], cache: CacheLike = None, catalog: CatalogLike = None) -> list[Version]:
     """Bring each dataset again, and what its targets' refs name by now where this node has copies of them.
 
+    One that can't be brought keeps no other from its turn, and fails the run after it.
+
     Args:
         datasets: Specs, which are staged again; or versions, `nycflights@production`, which are brought as the
             catalog has them.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """
-    return [
-        stage_dataset(one, cache=cache, catalog=catalog)
-        for dataset in datasets
-        for one in (dataset, *(ref for ref in held_refs(dataset, cache=cache, catalog=catalog) if ref != dataset))
-    ]
+    brought = []
+    for dataset in datasets:
+        brought.append(stage_dataset(dataset, cache=cache, catalog=catalog, return_state=True))
+        if brought[-1].is_completed():
+            refs = held_refs(dataset, cache=cache, catalog=catalog)
+            brought += [
+                stage_dataset(ref, cache=cache, catalog=catalog, return_state=True) for ref in refs if ref != dataset
+            ]
+    return [state.result() for state in brought]

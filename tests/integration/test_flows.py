@@ -25,7 +25,7 @@ from prefect.runtime import flow_run
 from prefect.types import SecretDict
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource
-from prefect_stagegate.errors import GateFailed, SourceUnavailable, UsageError
+from prefect_stagegate.errors import GateFailed, SourceUnavailable, UnknownDataset, UsageError
 from prefect_stagegate.flows import pilot_to_production, refresh, stage, sweep
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
 from prefect_stagegate.operations.approve import approve
@@ -216,6 +216,14 @@ def test_a_refresh_brings_what_was_promoted_on_another_node_meanwhile(place: Pla
     assert [version.digest for version in versions] == [second] * 2
     held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
     assert held == {"latest": second, "production": second}
+
+
+def test_a_dataset_that_cannot_be_refreshed_keeps_no_other_from_its_turn(place: Place) -> None:
+    digest = place.promote()
+    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
+    with pytest.raises(UnknownDataset, match="nobody-staged-it"):
+        refresh(["nobody-staged-it@production", f"{place.dataset}@production"], **elsewhere)
+    assert place.node(cache=place.folder / "elsewhere").cache.refs.get(place.dataset, "production") == digest
 
 
 def test_a_sweep_removes_what_nothing_needs_and_mends_what_rotted(place: Place) -> None:
