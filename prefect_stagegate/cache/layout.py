@@ -6,6 +6,8 @@
       blobs/<aa>/<blake3>           the bytes of one entry, 0444; immutable, never truncated, never reused
       ingest/<claim>                bytes on their way in, 0600, claimed by flock; views are built here too
       ingest/<claim>.parts          journal of verified parts, for objects of several parts only
+      ingest/view-<id>              a draft of a view, locked by its maker; its links hold blobs
+      ingest/unsynced-<boot>-<id>   stands while blobs of a writer are not synced
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
       refs/<dataset>/<ref>          the node's copy of a ref
       leases/<id>                   held by flock for as long as its holder lives
