@@ -60,7 +60,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-find-links --custom-compile-command "make lock"
 
 lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
-	$(COMPILE) --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
+	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
 	$(COMPILE) --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
 schema: setup ## write the JSON Schema of the spec
