@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
 from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, metadata
@@ -227,17 +228,24 @@ class Catalog:
     # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
 
     def put_evidence(self, dataset: str, digest: str, evidence: Iterable[Evidence]) -> None:
-        """Add what was found out about a version."""
-        if records := list(evidence):
-            self._append(self._key(dataset, "evidence", digest, "/"), encode(records))
+        """Add what was found out about a version, in a record that also holds what is still of use of the one before."""
+        fresh = list(evidence)
+        prefix = self._key(dataset, "evidence", digest, "/")
+        while fresh:
+            number, known = self._evidence(prefix)
+            if self._records.create(f"{prefix}{number + 1:08d}.json", encode(kept([*known, *fresh]))):
+                return
 
     def evidence(self, dataset: str, digest: str) -> list[Evidence]:
-        """All that was ever found out about a version, the oldest first."""
-        return [
-            record
-            for key in self._records.keys(self._key(dataset, "evidence", digest, "/"))
-            for record in self._load(list[Evidence], key)
-        ]
+        """What was found out about a version and is still of use, the oldest first: one record is read."""
+        return self._evidence(self._key(dataset, "evidence", digest, "/"))[1]
+
+    def _evidence(self, prefix: str) -> tuple[int, list[Evidence]]:
+        """The number of the newest record, 0 when there is none, and what it holds."""
+        keys = list(self._records.keys(prefix))
+        if not keys:
+            return 0, []
+        return int(keys[-1].removeprefix(prefix).removesuffix(".json")), self._load(list[Evidence], keys[-1])
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""

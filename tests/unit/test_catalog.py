@@ -10,7 +10,8 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.catalog import catalog as module
-from prefect_stagegate.catalog.records import DirectoryRecords
+from prefect_stagegate.catalog.evidence import OF_ONE_CHECK, SAME_QUESTION, kept
+from prefect_stagegate.catalog.records import DirectoryRecords, Records
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
@@ -107,6 +108,56 @@ def test_evidence_accumulates_in_order(staged: Catalog) -> None:
     for outcome in (Outcome.FAIL, Outcome.PASS):
         staged.put_evidence("flights", SEAL.digest, [Evidence("schema", outcome, "columns", "data", at="t")])
     assert [one.outcome for one in staged.evidence("flights", SEAL.digest)] == [Outcome.FAIL, Outcome.PASS]
+
+
+def test_evidence_in_use_is_read_in_one_piece_however_often_a_version_was_checked(catalog: Catalog) -> None:
+    def answer(check: str, node: str, number: int) -> Evidence:
+        return Evidence(check, Outcome.PASS, str(number), "infra", binding={"node": node})
+
+    catalog.put_evidence("flights", SEAL.digest, [answer("schema", "any", 0)])
+    for number in range(300):
+        catalog.put_evidence("flights", SEAL.digest, [answer("space", f"node-{number % 30}", number)])
+    counted = CountedRecords(catalog._records)
+    found = Catalog(counted).evidence("flights", SEAL.digest)
+
+    assert counted.reads == 1
+    assert [one.summary for one in found if one.check == "schema"] == ["0"]
+    spaces = [int(one.summary) for one in found if one.check == "space"]
+    assert spaces == list(range(300 - OF_ONE_CHECK, 300))
+    alone = [answer("space", "node-1", number) for number in range(9)]
+    assert kept(alone) == alone[-SAME_QUESTION:]
+
+
+def test_no_evidence_is_lost_when_two_nodes_write_at_once(staged: Catalog) -> None:
+    def put(number: int) -> None:
+        staged.put_evidence("flights", SEAL.digest, [Evidence(f"check-{number}", Outcome.PASS, "", "data")])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(16)))
+    assert {one.check for one in staged.evidence("flights", SEAL.digest)} == {f"check-{n}" for n in range(16)}
+
+
+class CountedRecords:
+    """Passes everything on, and counts what is read."""
+
+    def __init__(self, records: Records) -> None:
+        self._records, self.url, self.reads = records, records.url, 0
+
+    def read(self, key: str) -> bytes | None:
+        self.reads += 1
+        return self._records.read(key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._records.create(key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._records.replace(key, data)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return self._records.keys(prefix)
+
+    def folders(self, prefix: str) -> list[str]:
+        return self._records.folders(prefix)
 
 
 def test_a_request_is_kept_with_its_answers(staged: Catalog) -> None:
