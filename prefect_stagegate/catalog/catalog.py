@@ -228,7 +228,7 @@ class Catalog:
     # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
 
     def put_evidence(self, dataset: str, digest: str, evidence: Iterable[Evidence]) -> None:
-        """Add what was found out about a version, in a record that also holds what is still of use of the one before."""
+        """Add what was found out about a version to what is known of it, in one new record."""
         fresh = list(evidence)
         prefix = self._key(dataset, "evidence", digest, "/")
         while fresh:
