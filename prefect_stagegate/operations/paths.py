@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.manifest import one_name
 from prefect_stagegate.model import PlannedObject
 from prefect_stagegate.operations.tables import insert, temporary
@@ -48,10 +48,16 @@ class Paths:
         Raises:
             UsageError: Another object has one of the paths, or its twin, or is a file where a folder is needed; both
                 are named.
+            SourceUnavailable: A source listed one object twice.
         """
         files = [_Taken(one.path, False, one.source, one.object.key) for one in batch]
         self._take(files)
         self._take(list(self._folders(files)))
+
+    def has(self, path: str) -> bool:
+        """Whether an object has the path, or one that is the same name."""
+        found = self._database.execute(_FIND, (one_name(path, folds_case=self._folds_case),)).fetchone()
+        return found is not None and not found[1]
 
     def _take(self, wanted: Sequence[_Taken]) -> None:
         rows = [
@@ -91,6 +97,14 @@ class Paths:
                 f"{self._object(file)} is a file, and {self._object(other)} needs it to be a folder",
                 hint="Give one of the two sources another `into:`, or leave one object out by `exclude:`.",
                 object=file.path,
+            )
+        if first == second:
+            raise SourceUnavailable(
+                f"The listing names {second.key!r} twice",
+                hint="Stage again. If it stays so, the bucket has that key with and without a slash at its end, or its "
+                "server's listings can't be trusted.",
+                source=self._urls[second.source],
+                object=second.key,
             )
         if first.path == second.path:
             raise UsageError(

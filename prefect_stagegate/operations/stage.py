@@ -27,6 +27,7 @@ from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.eviction import claimed, space_for
 from prefect_stagegate.operations.ledger import Ledger
 from prefect_stagegate.operations.node_refs import point
+from prefect_stagegate.operations.omissions import require_complete
 from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources, open_sources
@@ -122,8 +123,11 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
 
     Raises:
         UsageError: Two objects want one path or twins of one, or a path can't stand in a manifest.
+        SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
-    _learn(where, spec, sources)
+    head = where.catalog.ref(spec.dataset, LATEST)
+    if head:
+        _learn(where, sources, head)
     paths = Paths(sources.urls, folds_case=folds_case(where.cache.root))
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
@@ -133,6 +137,8 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
         planned = [_decide(where, *each) for each in zip(batch, wanted, known, strict=True)]
         paths.take(planned)
         yield from planned
+    if head:
+        require_complete(where.catalog.origins(spec.dataset, head.digest), sources, paths)
 
 
 def _decide(where: Workspace, one: Listed, path: str, digest: str | None) -> PlannedObject:
@@ -204,17 +210,14 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], d
     return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new)
 
 
-def _learn(where: Workspace, spec: Spec, sources: Sources) -> None:
+def _learn(where: Workspace, sources: Sources, head: RefEntry) -> None:
     """Teach this node what the catalog knows about the pins of the newest version, whoever staged it.
 
     Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
     within its clock's grain keeps its time.
     """
-    head = where.catalog.ref(spec.dataset, LATEST)
-    if head is None:
-        return
     identities = sources.identities
-    origins = where.catalog.origins(spec.dataset, head.digest)
+    origins = where.catalog.origins(head.dataset, head.digest)
     where.cache.memory.learn(
         (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
         for origin in origins

@@ -9,6 +9,7 @@ Requests are passed on with their Host header, so that signatures hold.
 
 from __future__ import annotations
 
+import http
 import http.client
 import threading
 import time
@@ -16,7 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from prefect_stagegate.testing.faults import Fault, Status, flipped, send
+from prefect_stagegate.testing.listings import Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +32,8 @@ class Fetch:
     path: str
     range: str
     """The Range header, or empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Answer with this status instead of asking the server."""
-
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Truncate:
-    """Send so many bytes of the body and close the connection."""
-
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """Change one byte of the body."""
-
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Send so many bytes of the body and then nothing, until the proxy ends."""
-
-    after: int
-
-
-Fault = Status | Truncate | Flip | Stall
+    who: str = ""
+    """The access key that signed it, or empty."""
 
 
 @dataclass
@@ -80,6 +55,10 @@ class FaultProxy:
     """Bytes of objects that were sent whole or in part."""
     listings: list[int] = field(default_factory=list)
     """Statuses that the next listings are answered with instead of asking the server."""
+    pages: Pages | None = None
+    """How listings are cut into pages, and which of them lie; None leaves them to the server."""
+    refuse: Callable[[str], Status | None] = field(default=lambda _: None)
+    """Asked about every request, HEADs and listings included, with the access key that signed it."""
     requests: int = 0
     """All requests, listings and HEADs included."""
     _script: Callable[[Fetch], Fault | None] = field(default=lambda _: None)
@@ -107,10 +86,10 @@ class FaultProxy:
         """Ask `script` about each GET of an object from now on."""
         self._script = script
 
-    def begin(self, path: str, wanted: str) -> Fault | None:
+    def begin(self, path: str, wanted: str, who: str) -> Fault | None:
         """Count a GET of an object; returns what is to go wrong with it."""
         with self._lock:
-            fetch = Fetch(len(self.fetches), unquote(path), wanted)
+            fetch = Fetch(len(self.fetches), unquote(path), wanted, who)
             self.fetches.append(fetch)
         return self._script(fetch)
 
@@ -135,29 +114,33 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Pass the request on, and break the answer when the script says so."""
         url = urlsplit(self.path)
-        is_object = self.command == "GET" and url.path.count("/") > 1 and "list-type" not in url.query
+        query = parse_qs(url.query)
+        who = _signer(self.headers.get("Authorization", ""))
+        is_object = self.command == "GET" and url.path.count("/") > 1 and "list-type" not in query
         self.proxy.count(requests=1)
-        fault = self.proxy.begin(url.path, self.headers.get("Range", "")) if is_object else None
-        if "list-type" in url.query and self.proxy.listings:
-            self._answer(self.proxy.listings.pop(0), {}, b"")
-            return
+        fault = self.proxy.begin(url.path, self.headers.get("Range", ""), who) if is_object else None
+        fault = self.proxy.refuse(who) or fault
+        if "list-type" in query and self.proxy.listings:
+            fault = Status(self.proxy.listings.pop(0))
         if self.proxy.delay:
             time.sleep(self.proxy.delay)
         if isinstance(fault, Status):
-            self._answer(fault.code, {}, b"")
+            self._answer(fault.code, fault.headers(), fault.body())
+        elif "list-type" in query and self.proxy.pages:
+            self._list(self.proxy.pages, query)
+        else:
+            status, headers, body = self._ask()
+            sent = self._answer(status, headers, flipped(body, fault), fault)
+            self.proxy.count(size=sent if is_object else 0)
+
+    def _list(self, pages: Pages, query: dict[str, list[str]]) -> None:
+        if token := query.get("continuation-token"):
+            self._answer(200, _XML, pages.next(token[0]))
             return
         status, headers, body = self._ask()
-        if isinstance(fault, Flip):
-            body = body[: fault.at] + bytes([body[fault.at] ^ 1]) + body[fault.at + 1 :]
-        sent = body[: fault.after] if isinstance(fault, Truncate | Stall) else body
-        self._answer(status, headers, sent, length=len(body))
-        if is_object:
-            self.proxy.count(size=len(sent))
-        if len(sent) < len(body):
-            self.close_connection = True
-            if isinstance(fault, Stall):
-                self.wfile.flush()
-                self.proxy.wait()
+        if status == http.HTTPStatus.OK:
+            headers, body = _XML, pages.first(query.get("prefix", [""])[0], body)
+        self._answer(status, headers, body)
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server calls
 
@@ -175,15 +158,25 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             upstream.close()
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, length: int = 0) -> None:
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None = None) -> int:
+        """Send an answer; returns how much of its body was sent."""
         self.send_response(status)
         for name, value in {**headers, **self.proxy.adds}.items():
             self.send_header(name, value)
         if "content-length" not in (name.lower() for name in headers):
-            self.send_header("Content-Length", str(length or len(body)))
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return 0
+        sent = send(body, fault, self.wfile, self.connection, self.proxy.wait)
+        self.close_connection |= sent < len(body)
+        return sent
+
+
+def _signer(authorization: str) -> str:
+    """The access key in the header that AWS calls Signature Version 4."""
+    return authorization.partition("Credential=")[2].partition("/")[0]
 
 
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding")
+_XML = {"Content-Type": "application/xml"}

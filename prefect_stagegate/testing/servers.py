@@ -53,6 +53,8 @@ class Keys:
 
 OWNER = Keys("stagegate-owner", "owner-secret")
 """May do everything."""
+RENEWED = Keys("stagegate-renewed", "renewed-secret")
+"""May do everything too: what the owner's keys are exchanged for when they expire."""
 STRANGER = Keys("stagegate-stranger", "stranger-secret")
 """Is known to the server and may do nothing."""
 
@@ -156,8 +158,10 @@ def require_weed() -> str:
 
 def _command(weed: str, directory: Path) -> tuple[int, list[str]]:
     """The S3 port and the command line of a server in `directory`."""
-    identities = directory / "s3.json"
-    identities.write_text(json.dumps({"identities": [_identity("owner", OWNER, "Admin"), _identity("none", STRANGER)]}))
+    config = directory / "s3.json"
+    identities = [_identity("owner", OWNER, "Admin"), _identity("renewed", RENEWED, "Admin")]
+    identities.append(_identity("none", STRANGER))
+    config.write_text(json.dumps({"identities": identities}))
     ports = {service: free_port(GRPC_OFFSET) for service in ("master", "volume", "filer", "s3")}
     if len(set(ports.values())) < len(ports):
         return _command(weed, directory)
@@ -169,7 +173,7 @@ def _command(weed: str, directory: Path) -> tuple[int, list[str]]:
         "-ip.bind=127.0.0.1",
         *(f"-{service}.port={port}" for service, port in ports.items()),
         "-s3",
-        f"-s3.config={identities}",
+        f"-s3.config={config}",
         "-s3.port.iceberg=0",  # these two have fixed ports, on which a second server would fail
         "-s3.port.lance=0",
         "-master.telemetry=false",

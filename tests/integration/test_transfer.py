@@ -25,7 +25,8 @@ from prefect_stagegate.errors import (
     TransferFailed,
 )
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.proxy import Fault, FaultProxy, Fetch, Flip, Stall, Status, Truncate
+from prefect_stagegate.testing.faults import Fault, Flip, Stall, Status, Truncate
+from prefect_stagegate.testing.proxy import FaultProxy, Fetch
 from prefect_stagegate.testing.scripted import fetch_all
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.transfer import Limits, retry

@@ -14,7 +14,7 @@ import pytest
 from prefect_stagegate.cache import Cache, Layout
 from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.volume import folds_case
-from prefect_stagegate.errors import CacheError, UsageError
+from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
 from prefect_stagegate.operations.paths import KNOWN_FOLDERS, Paths
 from prefect_stagegate.plan import check_names
@@ -39,7 +39,7 @@ def test_two_objects_that_want_one_path_are_named_wherever_they_stand() -> None:
 
 
 def test_a_source_that_lists_an_object_twice_is_told() -> None:
-    with pytest.raises(UsageError, match="'a' of s3://lake/ and 'a' of s3://lake/"):
+    with pytest.raises(SourceUnavailable, match="The listing names 'a' twice"):
         Paths(URLS).take([wanted("a"), wanted("a")])
 
 

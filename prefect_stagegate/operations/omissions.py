@@ -1,0 +1,68 @@
+"""Listings that leave out what is there: found by asking for objects of the last version that a listing doesn't name.
+
+A dropped page looks like a shorter listing. Most objects of a dataset stay from one version to the next, though, so
+whatever the last version had and the new listing lacks was deleted, or was left out; one request tells which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceUnavailable
+from prefect_stagegate.model import Origin
+from prefect_stagegate.operations.paths import Paths
+from prefect_stagegate.operations.sources import Sources
+from prefect_stagegate.plan import dataset_path
+from prefect_stagegate.sources.select import selected
+
+ASKED = 64
+"""Missing objects of a source that are asked for at most, spread over all of them: a page of S3 has 1000 keys."""
+
+Missing = dict[int, list[str]]
+"""The keys that are missing, by the position of their source."""
+
+
+def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) -> None:
+    """Ask for objects that the last version had and nobody listed now.
+
+    Args:
+        origins: The last version's.
+        sources: The spec's, opened.
+        paths: What was listed, all of it.
+
+    Raises:
+        SourceUnavailable: One of them is there, so the listing left it out.
+    """
+    for position, keys in _missing(origins, sources, paths).items():
+        source = sources.groups[position].primary
+        for key in keys[:: -(-len(keys) // ASKED)]:
+            try:
+                source.find(key)
+            except (ObjectVanished, AccessDenied):  # a server that may not be listed refuses to say what is absent
+                continue
+            raise SourceUnavailable(
+                f"The listing leaves out {key!r}, which is there; {len(keys)} objects of the last version are missing "
+                "from it",
+                hint="Stage again. If it stays so, the server's listings can't be trusted.",
+                source=source.url,
+                object=key,
+            )
+
+
+def _missing(origins: Iterator[Origin], sources: Sources, paths: Paths) -> Missing:
+    missing: Missing = {}
+    for origin in origins:
+        position = _position(origin, sources.urls)
+        if position is None:
+            continue
+        spec = sources.specs[position]
+        wanted = selected(origin.key, include=spec.include, exclude=spec.exclude)
+        if wanted and not paths.has(dataset_path(spec.into, origin.key)):
+            missing.setdefault(position, []).append(origin.key)
+    return missing
+
+
+def _position(origin: Origin, urls: Sequence[str]) -> int | None:
+    """Where the origin's source stands in the spec; None when it is no longer there, or is another of that URL now."""
+    here = origin.position < len(urls) and urls[origin.position] == origin.source
+    return origin.position if here else None
