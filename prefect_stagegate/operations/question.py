@@ -18,7 +18,7 @@ from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources
 from prefect_stagegate.operations.validate import validate_version
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import Accepted, Environment, Probe, Question, Volume, capture
+from prefect_stagegate.readiness import Accepted, Environment, Machine, Probe, Question, Volume, capture, find_gpus
 from prefect_stagegate.readiness.attest import decision_of, environment_of
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.validations import newest_time
@@ -35,6 +35,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
     dataset, digest = version.dataset, version.digest
     manifest = where.catalog.manifest(dataset, digest)
     request = request_for(where, dataset, digest, gate.target, gate.policy)
+    machine = Machine()
     return Question(
         dataset=dataset,
         digest=digest,
@@ -52,6 +53,9 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         table_time=lambda table: _newest(where, version, table),
         probe_source=lambda position: _probe(where, version, position),
         volume=lambda: _volume(where, version),
+        view=lambda: where.cache.views.path(dataset, digest),
+        gpus=cache(lambda: find_gpus(machine)),
+        machine=machine,
         resolvable=lambda other: where.catalog.has_version(dataset, other),
         below=_below(where, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(where, version, gate.target),

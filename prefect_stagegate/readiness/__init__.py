@@ -3,12 +3,25 @@
 A check is one decorated function in a module that is imported here.
 """
 
-from prefect_stagegate.readiness import data, governance, parity, planned, promotion, source, storage
+from prefect_stagegate.readiness import (
+    data,
+    dcgm,
+    governance,
+    gpu,
+    locality,
+    parity,
+    planned,
+    promotion,
+    source,
+    storage,
+)
 from prefect_stagegate.readiness.attest import attest, decision_of, environment_of, statement_digest, verify
 from prefect_stagegate.readiness.base import CHECKS, Answer, CheckDefinition, Parameters, Renewal, check, known_checks
 from prefect_stagegate.readiness.data import recorded_times
 from prefect_stagegate.readiness.environment import Environment, capture
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
+from prefect_stagegate.readiness.machine import Machine
+from prefect_stagegate.readiness.nvml import Gpu, Gpus, find_gpus
 from prefect_stagegate.readiness.question import Accepted, Probe, Question, Volume
 from prefect_stagegate.readiness.renewal import Renewed, renew
 from prefect_stagegate.readiness.run import is_current, run_check
@@ -19,6 +32,9 @@ __all__ = [
     "Answer",
     "CheckDefinition",
     "Environment",
+    "Gpu",
+    "Gpus",
+    "Machine",
     "Parameters",
     "PlannedCheck",
     "Probe",
@@ -31,13 +47,17 @@ __all__ = [
     "capture",
     "check",
     "data",
+    "dcgm",
     "decide",
     "decision_of",
     "environment_of",
+    "find_gpus",
     "governance",
+    "gpu",
     "is_current",
     "judge",
     "known_checks",
+    "locality",
     "parity",
     "plan_checks",
     "planned",

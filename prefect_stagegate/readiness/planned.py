@@ -18,8 +18,8 @@ NOT_BUILT = {
     "data": ("duplicates",),
     "ai": ("balance", "drift", "utilisation"),
     "infra": (
-        *("alert", "cache_integrity", "concurrency", "credential_life", "dcgm", "feed_rate"),
-        *("gpu_devices", "gpu_idle", "gpu_inventory", "gpu_locality", "gpu_memory", "inodes"),
+        *("alert", "cache_integrity", "concurrency", "credential_life", "feed_rate"),
+        "inodes",
         *("parity_cuda", "parity_env", "parity_host", "parity_image", "queue", "schedule", "work_pool", "worker"),
     ),
     "governance": ("lineage", "pii"),

@@ -15,6 +15,8 @@ from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation
 from prefect_stagegate.readiness.environment import Environment
+from prefect_stagegate.readiness.machine import Machine
+from prefect_stagegate.readiness.nvml import Gpus
 from prefect_stagegate.spec import Gate, Spec
 
 
@@ -90,6 +92,12 @@ class Question:
     probe_source: Callable[[int], Probe]
     """Try the source at this position of the spec's."""
     volume: Callable[[], Volume]
+    view: Callable[[], Path | None]
+    """The folder that holds the version on this node; None where it was not staged."""
+    gpus: Callable[[], Gpus]
+    """This node's GPUs; none where it has none."""
+    machine: Machine
+    """Where Linux tells of this node."""
     resolvable: Callable[[str], bool]
     """Whether the catalog still has the manifest of a version of this dataset."""
 
@@ -129,6 +137,7 @@ BINDINGS: dict[str, Callable[[Question], str]] = {
     "spec": lambda question: question.spec.digest,
     "contract": lambda question: digest_of(question.spec.canonical().get("contract")),
     "sources": lambda question: digest_of(question.spec.canonical()["sources"]),
+    "job": lambda question: digest_of(question.spec.canonical().get("job")),
     "below": lambda question: _accepted(question.below),
     "accepted": lambda question: _accepted(question.accepted),
     "answers": lambda question: digest_of(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.model import Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
-from prefect_stagegate.readiness import Environment, Probe, Question, Volume, known_checks
+from prefect_stagegate.readiness import Environment, Gpus, Machine, Probe, Question, Volume, known_checks
 from prefect_stagegate.spec import Spec, load_spec
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -66,6 +66,9 @@ def a_question(*, spec: Spec | None = None, target: str = "production", **change
         "table_time": lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
         "probe_source": lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01),
         "volume": lambda: VOLUME,
+        "view": lambda: None,
+        "gpus": Gpus,
+        "machine": Machine(),
         "resolvable": lambda digest: digest in (DIGEST, OTHER_DIGEST),
     }
     return Question(**{**facts, **changes})

@@ -29,6 +29,7 @@ CATALOGUE = {
 BUILT = [
     *("schema", "nonempty", "expectations", "coverage", "digest", "freshness", "cache_fit", "space", "read_probe"),
     *("parity_python", "owner", "license", "runbook", "rollback", "approval"),
+    *("gpu_inventory", "gpu_devices", "gpu_memory", "gpu_idle", "gpu_locality", "dcgm"),
 ]
 
 
