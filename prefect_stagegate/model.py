@@ -255,6 +255,32 @@ class Evidence:
     """When it goes stale; empty when it holds as long as its binding."""
     awaiting: tuple[str, ...] = ()
     """Whose answer it waits for: groups of `owners`, or `anybody`. Empty unless only a person can answer."""
+    ruling: Ruling | None = None
+    """Set in a decision only, and only where the gate did not take the answer as it came."""
+
+    @property
+    def told(self) -> str:
+        """The summary, and after it what the gate made of it."""
+        return f"{self.summary}; {self.ruling}" if self.ruling else self.summary
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a gate made of an answer that it did not take as it came; what the check itself said is kept here."""
+
+    found: Outcome
+    """The check's own outcome."""
+    expires: str
+    """The end of the check's own answer."""
+    waiver: Waiver | None = None
+    """What lets a failure through."""
+    passes: int = 0
+    """How often in a row it passed, where the gate wants more than one pass; else 0."""
+    wanted: int = 0
+    """How often it has to."""
+
+    def __str__(self) -> str:
+        return str(self.waiver) if self.waiver else f"{self.passes} of {self.wanted} passes in a row"
 
 
 class DecisionOutcome(StrEnum):
@@ -365,6 +391,41 @@ class Request:
     after: int | None = None
     """The number of the target's last move then, 0 before the first: once the target moved on to another version,
     answers no longer count. None where it isn't recorded; such answers count wherever the target is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The end of a waiver before its time."""
+
+    who: Identity
+    at: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Somebody answers for one failure of one check, for one version at one target, for a while."""
+
+    id: str
+    dataset: str
+    digest: str
+    """The only version that it lets through."""
+    target: str
+    check: str
+    parameters: str
+    """`sha256:<hex>` of the check's parameters then: other thresholds are another question."""
+    reason: str
+    approver: Identity
+    """Who answers for it; never who asked the gate."""
+    requester: str
+    """Who had asked the gate when it was granted."""
+    at: str
+    until: str
+    """When it ends, 30 days after `at` at most."""
+    revoked: Revocation | None = None
+
+    def __str__(self) -> str:
+        return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
                        specs/<sha256>/<seq>.json              the specs that the version was staged or checked under
                        evidence/<sha256>/<seq>.json           what was found out about it by then; the last one counts
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
+                       waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
                                                    /waits/<flow run>.json         who is suspended until it is answered
                        refs/<ref>/<seq>.json                  an append-only, hash-chained log

@@ -26,6 +26,7 @@ from prefect_stagegate.model import (
     Origin,
     Request,
     Wait,
+    Waiver,
     person_key,
 )
 
@@ -255,6 +256,21 @@ class Catalog:
         """The newest decision of a target's gate about a version."""
         keys = list(self._records.keys(self._key(dataset, "decisions", digest, f"/{target}/")))
         return self._load(dict[str, Any], keys[-1]) if keys else None
+
+    # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_waiver(self, waiver: Waiver) -> None:
+        """Add a waiver, or the same one again once it is revoked; what was recorded stays."""
+        self._append(self._key(waiver.dataset, "waivers", waiver.digest, f"/{waiver.target}/"), encode(waiver))
+
+    def waived_targets(self, dataset: str, digest: str) -> list[str]:
+        """The targets that a version has waivers at, sorted."""
+        return self._records.folders(self._key(dataset, "waivers", digest, "/"))
+
+    def waivers(self, dataset: str, digest: str, target: str) -> list[Waiver]:
+        """All waivers for a version at a target as they stand now, also those that ended, the oldest first."""
+        keys = self._records.keys(self._key(dataset, "waivers", digest, f"/{target}/"))
+        return list({waiver.id: waiver for waiver in (self._load(Waiver, key) for key in keys)}.values())
 
     # ── approvals ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -35,6 +35,7 @@ COMMANDS = {
         "check": ("gate:check", "Gather the evidence that a gate requires, decide, and record the decision."),
         "promote": ("gate:promote", "Move a target's ref to a version that its gate accepted."),
         "approve": ("gate:approve", "Answer the recorded request to promote a version."),
+        "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
     },
     "Look and read": {

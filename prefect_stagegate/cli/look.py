@@ -71,16 +71,21 @@ def show(
     address
         DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
     """
-    line, manifest = inspect.show((places or Places()).workspace(), Address.parse(address))
+    where = (places or Places()).workspace()
+    line, manifest = inspect.show(where, Address.parse(address))
     if rows:
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
     elif json:
-        print_json(asdict(line) | {"entries": [asdict(entry) for entry in manifest.entries()]})
+        waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest)]
+        print_json(asdict(line) | {"entries": [asdict(entry) for entry in manifest.entries()], "waivers": waived})
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+        for one in inspect.waivers(where, line.dataset, line.digest):
+            ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
+            say(f"{one.check} at {one.target}: {one}{ended}")
         for entry in manifest.entries():
             say(f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
 

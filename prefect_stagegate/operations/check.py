@@ -43,7 +43,7 @@ def check(
     # From here on the version's current policy is this spec's, which promotion will ask for.
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
     question = ask_about(where, version, policy, cancel)
-    decision = judge(question, _gather(where, question, cancel))
+    decision = judge(question, *_gather(where, question, cancel))
     where.catalog.put_attestation(
         dataset, digest, gate, attest(decision, question.environment, question.request, question.approvals)
     )
@@ -80,9 +80,10 @@ def for_gate(
     return older, older.spec.gate(gate)
 
 
-def _gather(where: Workspace, question: Question, cancel: Event | None) -> list[Evidence]:
-    """What still holds, and the answers to what had to be asked again."""
-    planned = plan_checks(question, where.catalog.evidence(question.dataset, question.digest))
+def _gather(where: Workspace, question: Question, cancel: Event | None) -> tuple[list[Evidence], list[Evidence]]:
+    """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
+    record = where.catalog.evidence(question.dataset, question.digest)
+    planned = plan_checks(question, record)
     fresh = []
     for one in planned:
         if cancel and cancel.is_set():
@@ -90,4 +91,4 @@ def _gather(where: Workspace, question: Question, cancel: Event | None) -> list[
         if one.evidence is None:
             fresh.append(run_check(one.definition, one.requirement, question))
     where.catalog.put_evidence(question.dataset, question.digest, fresh)
-    return [one.evidence for one in planned if one.evidence] + fresh
+    return [one.evidence for one in planned if one.evidence] + fresh, record + fresh

@@ -9,7 +9,7 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, diff
-from prefect_stagegate.model import Address
+from prefect_stagegate.model import Address, Waiver
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -57,6 +57,12 @@ def show(where: Workspace, address: Address) -> tuple[VersionLine, Manifest]:
     manifest = where.catalog.manifest(address.dataset, where.catalog.resolve(address))
     refs = where.catalog.refs(address.dataset)
     return _line(where, manifest, refs, where.cache.leases.live()), manifest
+
+
+def waivers(where: Workspace, dataset: str, digest: str) -> list[Waiver]:
+    """All waivers for a version, whatever the target, also those that ended; the oldest first."""
+    targets = where.catalog.waived_targets(dataset, digest)
+    return sorted((one for t in targets for one in where.catalog.waivers(dataset, digest, t)), key=lambda one: one.at)
 
 
 def compare(where: Workspace, old: Address, new: Address) -> Iterator[Difference]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from prefect_stagegate.catalog import RefAction, withdrawn
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Promotion
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Promotion, Waiver
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
 from prefect_stagegate.operations.node_refs import follow
 from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.readiness import CHECKS, Question
 from prefect_stagegate.readiness.attest import decision_of
+from prefect_stagegate.readiness.ruling import Case, case_of, why_void
 from prefect_stagegate.readiness.run import binding
-from prefect_stagegate.spec import Gate
+from prefect_stagegate.spec import Gate, Requirement
 
 _MAY_DIFFER = {"environment", "node", "accepted"}
 """Bindings that don't matter between decision and promotion: those who promote seldom sit where the checks ran, and
@@ -88,7 +89,10 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
     """
     question = ask_about(where, version, policy)
     required = {asked.check: asked for asked in policy.requirements}
+    case = case_of(decision, at=stamp(question.now))
     for answer in decision.checks:
+        if answer.ruling and answer.ruling.waiver:
+            _require_waiver(version, required[answer.check], case, question, answer.ruling.waiver)
         current = binding(CHECKS[answer.check], required[answer.check], question)
         changed = {name for name in current if current[name] != answer.binding.get(name)} - _MAY_DIFFER
         if changed:
@@ -98,6 +102,18 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
                 hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
                 dataset=version.dataset,
             )
+
+
+def _require_waiver(version: Named, asked: Requirement, case: Case, question: Question, waiver: Waiver) -> None:
+    """Raise when a waiver that the acceptance rests on counts no more: revoked, say."""
+    now_recorded = next((one for one in question.waivers if one.id == waiver.id), None)
+    why = why_void(now_recorded, asked, case) if now_recorded else "the catalog has lost it"
+    if why:
+        raise GateFailed(
+            f"{version.dataset}@{version.digest} was accepted by a waiver of {asked.check} that counts no more: {why}",
+            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {case.target}`.",
+            dataset=version.dataset,
+        )
 
 
 class _Undecided(StagegateError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from threading import Event
@@ -61,6 +62,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         accepted=_last_accepted(where, version, gate.target),
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
+        waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)),
     )
 
 
@@ -72,7 +74,8 @@ def _below(where: Workspace, version: Named, target: str) -> Accepted | None:
     entries = where.catalog.history(version.dataset, target)
     own = [entry for entry in entries if entry.digest == version.digest]
     if own and version.digest not in withdrawn(entries):
-        return _accepted(own[-1])
+        after = entries[own[-1].seq :]
+        return replace(_accepted(own[-1]), until=after[0].at if after else "")
     return _accepted(entries[-1]) if entries else None
 
 

@@ -94,6 +94,8 @@ class CheckDefinition:
     """False for checks that specs may name though they can't be answered yet."""
     renewal: Renewal = Renewal.COSTLY
     """What the start of a run does about it."""
+    waivable: bool = True
+    """Whether somebody may answer for its failure. Nobody can for which version it is, or for who agreed to it."""
 
 
 _checks: dict[str, CheckDefinition] = {}
@@ -123,6 +125,7 @@ def check(
     version: int = 1,
     binds: tuple[str, ...] = (),
     renewal: Renewal = Renewal.COSTLY,
+    waivable: bool = True,
 ) -> Callable[[AskedBy[P]], AskedBy[P]]:
     """Make a check of a function, whose second parameter's annotation is its parameter model.
 
@@ -134,6 +137,7 @@ def check(
         version: Raise it when the check asks something else than before.
         binds: What the answer depends on beyond its scope: keys of `BINDINGS`.
         renewal: Whether the start of a run asks it again. Cheap means seconds at most, and no engine over the data.
+        waivable: False where it speaks of identity: which version this is, who agreed to it.
     """
 
     def decorate(function: AskedBy[P]) -> AskedBy[P]:
@@ -149,6 +153,7 @@ def check(
                 ask=function,
                 doc=function.__doc__ or "",
                 renewal=renewal,
+                waivable=waivable,
             )
         )
         return function

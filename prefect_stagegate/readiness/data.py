@@ -152,7 +152,7 @@ def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datet
     return Answer(outcome, summary, (finding,), measured, until)
 
 
-@check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP)
+@check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
 def digest(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether this is exactly the version that the gate below accepted; anything else fails.
 

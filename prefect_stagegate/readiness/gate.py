@@ -19,11 +19,12 @@ from datetime import datetime
 from enum import StrEnum
 
 from prefect_stagegate import clock
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.readiness.base import CHECKS, CheckDefinition
 from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.ruling import Case, rule, too_few
 from prefect_stagegate.readiness.run import expired, why_stale
-from prefect_stagegate.spec import Requirement
+from prefect_stagegate.spec import Gate, Requirement
 
 WORST_FIRST = (
     Outcome.FAIL,
@@ -57,24 +58,52 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     return DecisionOutcome.WAITING if unknown else DecisionOutcome.ACCEPTED
 
 
-def judge(question: Question, evidence: Iterable[Evidence]) -> Decision:
-    """Make the decision about a version, with one line for each check that its gate requires."""
-    requirements, at = question.gate.requirements, clock.stamp(question.now)
-    evidence = list(evidence)
-    known = _worst(evidence, at)
-    checks = tuple(known.get(requirement.check) or _missing(requirement) for requirement in requirements)
-    checks = tuple(replace(answer, severity=asked.severity) for answer, asked in zip(checks, requirements, strict=True))
-    return Decision(
+def judge(question: Question, evidence: Iterable[Evidence], record: Sequence[Evidence] = ()) -> Decision:
+    """Make the decision about a version, with one line for each check that its gate requires.
+
+    Args:
+        question: What is judged.
+        evidence: The answers to judge by.
+        record: All that was ever found out about the version, the oldest first, in which passes in a row are counted.
+    """
+    case = Case(
         dataset=question.dataset,
         digest=question.digest,
         target=question.target,
-        outcome=decide(requirements, evidence, at=question.now),
-        checks=checks,
-        policy=question.gate.policy,
+        requester=question.asker.name,
         environment=question.environment.fingerprint,
-        at=at,
+        at=clock.stamp(question.now),
+    )
+    return conclude(case, question.gate, evidence, waivers=question.waivers, record=record)
+
+
+def conclude(
+    case: Case,
+    gate: Gate,
+    evidence: Iterable[Evidence],
+    *,
+    waivers: Sequence[Waiver] = (),
+    record: Sequence[Evidence] = (),
+) -> Decision:
+    """Make the decision of a gate about a case, from nothing but what is given."""
+    known = _worst(evidence, case.at)
+    ruled = {
+        asked.check: rule(known[asked.check], asked, case, waivers=waivers, record=record)
+        for asked in gate.requirements
+        if asked.check in known
+    }
+    checks = tuple(ruled.get(asked.check) or _missing(asked) for asked in gate.requirements)
+    return Decision(
+        dataset=case.dataset,
+        digest=case.digest,
+        target=case.target,
+        outcome=decide(gate.requirements, ruled.values(), at=clock.moment(case.at)),
+        checks=checks,
+        policy=gate.policy,
+        environment=case.environment,
+        at=case.at,
         expires=min((answer.expires for answer in checks if answer.expires), default=""),
-        requester=(question.request.requester if question.request else question.requester).name,
+        requester=case.requester,
     )
 
 
@@ -123,6 +152,8 @@ def _plan(
         if answer.check != requirement.check:
             continue
         stale = why_stale(answer, definition, requirement, question)
+        if not stale and (short := too_few(answer, requirement, stored)):
+            return PlannedCheck(requirement, definition, State.STALE, short)
         if not stale:
             kept = replace(answer, severity=requirement.severity)
             return PlannedCheck(requirement, definition, State.CURRENT, "", kept)

@@ -1,4 +1,4 @@
-"""Checks on the step itself: whether there is a way back, and whether somebody else agreed."""
+"""Checks on the step itself: whether it has stood long enough, whether there is a way back, whether somebody agreed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from prefect_stagegate.clock import moment
+from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.model import Approval as Reply
 from prefect_stagegate.model import Finding, Outcome, person_key
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
@@ -55,6 +55,47 @@ def rollback(question: Question, parameters: Rollback) -> Answer:
     return Answer(Outcome.WARN, summary, (finding,), measured)
 
 
+class Soak(Parameters):
+    """A day is long enough for each daily job to have run on it once. The idea is Kargo's soak time."""
+
+    period: Duration = Field(
+        default=timedelta(hours=24),
+        alias="for",
+        description="How long the version must have stood at the gate below, without a break.",
+        examples=["24h"],
+    )
+
+
+@check("soak", owner="infra", binds=("target", "below"), renewal=Renewal.CHEAP)
+def soak(question: Question, parameters: Soak) -> Answer:
+    """Whether the version has stood at the gate below for long enough: `for` (24h) passes, a shorter time fails.
+
+    Counted from when the ref of the gate below was last moved to it until it moved on. Not applicable to a gate that
+    extends none.
+    """
+    extends, below = question.gate.extends, question.below
+    if extends is None:
+        return Answer(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+    if below is None or below.digest != question.digest:
+        finding = Finding(extends, "it does not stand there", f"stagegate promote {question.address} --to {extends}")
+        return Answer(Outcome.FAIL, f"it does not stand at {extends}", (finding,))
+    since, until = moment(below.at), moment(below.until) if below.until else question.now
+    stood = until - since
+    measured = {"since": below.at, "until": below.until, "stood_seconds": stood.total_seconds()}
+    summary = f"stood at {extends} for {age_text(stood)}"
+    if stood >= parameters.period:
+        return Answer(Outcome.PASS, summary, measured=measured)
+    wanted = age_text(parameters.period)
+    if below.until:
+        fix = f"Let it stand there again: stagegate promote {question.address} --to {extends}"
+        finding = Finding(extends, f"the ref moved on after {age_text(stood)}, and {wanted} are wanted", fix)
+        return Answer(Outcome.FAIL, summary, (finding,), measured)
+    ends = since + parameters.period
+    fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
+    finding = Finding(extends, f"it has stood there for {age_text(stood)}, and {wanted} are wanted", fix)
+    return Answer(Outcome.FAIL, summary, (finding,), measured, until=ends)
+
+
 class Approval(Parameters):
     """One is GitHub's and Argo's habit; the requester never counts."""
 
@@ -67,7 +108,7 @@ class Approval(Parameters):
     )
 
 
-@check("approval", owner="governance", binds=("target", "policy", "answers"), renewal=Renewal.SETTLED)
+@check("approval", owner="governance", binds=("target", "policy", "answers"), renewal=Renewal.SETTLED, waivable=False)
 def approval(question: Question, parameters: Approval) -> Answer:
     """Whether enough people agreed to promote exactly this version under exactly this policy.
 
@@ -97,7 +138,7 @@ def _who_may(question: Question, parameters: Approval) -> frozenset[str] | None:
     if not parameters.groups:
         return None
     named = {person_key(address) for group in parameters.groups for address in question.addresses(group)}
-    return frozenset(named - {_requester(question)})
+    return frozenset(named - {person_key(question.asker.name)})
 
 
 def _last_replies(question: Question) -> dict[str, Reply]:
@@ -110,12 +151,8 @@ def _last_replies(question: Question) -> dict[str, Reply]:
     ):
         return {}
     replies = {person_key(reply.approver.name): reply for reply in question.approvals if reply.request == request.id}
-    replies.pop(_requester(question), None)
+    replies.pop(person_key(question.asker.name), None)
     return replies
-
-
-def _requester(question: Question) -> str:
-    return person_key((question.request.requester if question.request else question.requester).name)
 
 
 def _answer(reply: Reply) -> Mapping[str, object]:
@@ -130,7 +167,7 @@ def _ignored(reply: Reply, parameters: Approval) -> Finding:
 def _nobody_can(question: Question, parameters: Approval, may: frozenset[str]) -> Answer:
     groups = listed(parameters.groups)
     problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(may)} may answer"
-    fix = f"Name more people under owners.{parameters.groups[0]} in the spec: {_requester(question)} asked for it."
+    fix = f"Name more people under owners.{parameters.groups[0]} in the spec: {question.asker.name} asked for it."
     return Answer(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation
+from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation, Waiver
 from prefect_stagegate.readiness.environment import Environment
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.nvml import Gpus
@@ -61,6 +61,8 @@ class Accepted:
     """The decision that the ref's log holds for it."""
     environment: Environment | None = None
     """Where it was decided; None when the attestation does not say."""
+    until: str = ""
+    """When the ref moved on; empty while it names the version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,13 @@ class Question:
     """The recorded request to promote exactly this version under exactly this policy."""
     approvals: tuple[Approval, ...] = ()
     """The answers to it, the oldest first."""
+    waivers: tuple[Waiver, ...] = ()
+    """All that were ever granted for this version at this target, also those that ended."""
+
+    @property
+    def asker(self) -> Identity:
+        """Who asks for the promotion: whoever the recorded request names, else who asks now."""
+        return self.request.requester if self.request else self.requester
 
     @property
     def target(self) -> str:

@@ -13,6 +13,7 @@ from prefect_stagegate.model import Decision, Evidence, Finding, Outcome, Scope,
 from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.ruling import unruled
 from prefect_stagegate.readiness.run import run_check
 
 LETS_THROUGH = (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
@@ -46,21 +47,23 @@ def renew(question: Question, stored: Iterable[Evidence], accepted: Decision) ->
         accepted: The decision that let it in.
     """
     settled = {answer.check: answer for answer in accepted.checks if answer.outcome in LETS_THROUGH}
+    record = list(stored)
     answers, asked = [], []
-    for one in plan_checks(question, stored):
+    for one in plan_checks(question, record):
         answer = _known(one, question, settled)
         if answer is None:
             answer = run_check(one.definition, one.requirement, question)
             asked.append(answer.check)
+            record.append(answer)
         answers.append(answer)
-    return Renewed(judge(question, answers), tuple(asked))
+    return Renewed(judge(question, answers, record), tuple(asked))
 
 
 def _known(one: PlannedCheck, question: Question, settled: dict[str, Evidence]) -> Evidence | None:
     """The answer to a check without asking it; None when it is to be asked."""
     check, renewal = one.requirement.check, one.definition.renewal
     if renewal is Renewal.SETTLED and check in settled:
-        return replace(settled[check], expires="")
+        return replace(unruled(settled[check]), expires="")
     if one.evidence is None and renewal is not Renewal.CHEAP:
         return _unanswered(one, question)
     return one.evidence

@@ -45,8 +45,15 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
 def binding(definition: CheckDefinition, requirement: Requirement, question: Question) -> dict[str, str]:
     """Everything that an answer to this question depends on."""
     values = {name: BINDINGS[name](question) for name in definition.binds}
-    parameters = _parameters(definition, requirement).model_dump(mode="json")
-    return values | {"check_version": str(definition.version), "parameters": digest_of(parameters)}
+    return values | {
+        "check_version": str(definition.version),
+        "parameters": parameters_digest(definition, requirement),
+    }
+
+
+def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> str:
+    """`sha256:<hex>` of what a gate sets for a check, the defaults filled in."""
+    return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
 
 
 def is_current(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, question: Question) -> bool:

@@ -28,7 +28,7 @@ class Standing(IntEnum):
     WAITS = 2
     """Only somebody's answer is missing."""
     NOTED = 3
-    """A warning, or something that its severity keeps from blocking."""
+    """A warning, a failure that somebody answers for, or something that its severity keeps from blocking."""
     FINE = 4
 
 
@@ -161,16 +161,16 @@ def _row(answer: Evidence, spec: Spec) -> Row:
         severity=answer.severity,
         standing=_standing(answer),
         owner=_person(answer.owner, spec),
-        summary=answer.summary,
+        summary=answer.told,
         findings=answer.findings,
         awaiting=answer.awaiting,
     )
 
 
 def _standing(answer: Evidence) -> Standing:
-    if answer.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE, Outcome.WAIVED):
+    if answer.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE):
         return Standing.FINE
-    if answer.severity is not Severity.BLOCKING or answer.outcome is Outcome.WARN:
+    if answer.severity is not Severity.BLOCKING or answer.outcome in (Outcome.WARN, Outcome.WAIVED):
         return Standing.NOTED
     if answer.outcome is Outcome.FAIL:
         return Standing.REFUSES

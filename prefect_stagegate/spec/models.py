@@ -153,12 +153,18 @@ class RequirementSpec(Part):
     check: str
     severity: Severity | None = None
     """None where nothing was written: then the gate below decides, and in the end it is blocking."""
+    consecutive: int | None = None
+    """How often in a row it has to pass; None where nothing was written: then the gate below decides, in the end 1."""
     params: dict[str, Any] = {}
 
     @model_serializer
     def written(self) -> str | dict[str, Any]:
         """The item of `require` that says the same."""
-        settings = {**self.params, **({"severity": self.severity.value} if self.severity else {})}
+        settings = {
+            **self.params,
+            **({"severity": self.severity.value} if self.severity else {}),
+            **({"consecutive": self.consecutive} if self.consecutive else {}),
+        }
         return {self.check: settings} if settings else self.check
 
 
@@ -192,6 +198,14 @@ class Requirement:
     severity: Severity
     params: Mapping[str, Any]
     """JSON values, the defaults filled in; the check's parameter model takes them back."""
+    consecutive: int = 1
+    """How often in a row the check has to pass; more than once for what is noisy."""
+
+    @property
+    def policy(self) -> list[Any]:
+        """What of it is policy, as JSON values."""
+        # A policy that was written before `consecutive` existed says the same without it.
+        return [self.severity.value, self.params, *([self.consecutive] if self.consecutive > 1 else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +294,7 @@ class Spec(Part):
             "target": target,
             "extends": extends,
             # A mapping, for the order of checks decides nothing.
-            "requirements": {asked.check: [asked.severity.value, asked.params] for asked in requirements},
+            "requirements": {asked.check: asked.policy for asked in requirements},
             "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
             # What was accepted before the key existed was accepted under a policy that holds.
             **({} if on_withdrawal == HOLD else {"on_withdrawal": on_withdrawal}),

@@ -7,7 +7,7 @@ and its severity replaced. Parameters are judged after merging, for only togethe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,8 @@ from prefect_stagegate.spec.document import Document
 from prefect_stagegate.spec.models import Requirement, RequirementSpec
 from prefect_stagegate.spec.yamltree import Loc
 
+MOST_PASSES = 5
+"""The most passes in a row that a gate may want; the catalog keeps as many answers to one question in sight."""
 KnownChecks = Mapping[str, type[BaseModel]]
 """The checks that exist, each with the model of its parameters."""
 
@@ -87,11 +89,12 @@ def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Wr
         return None
     params = dict(settings or {})
     severity = _severity(document, here, params.pop("severity", None))
+    consecutive = _consecutive(document, here, params.pop("consecutive", None))
     for key in _unknown_parameters(params, known[check]):
-        choices = [*keys_at(known[check], ()), "severity"]
+        choices = [*keys_at(known[check], ()), "severity", "consecutive"]
         document.report((*here, key), f"unknown parameter of {check}; {did_you_mean(key, choices)}")
         del params[key]
-    return _Written(here, RequirementSpec(check=check, severity=severity, params=params))
+    return _Written(here, RequirementSpec(check=check, severity=severity, consecutive=consecutive, params=params))
 
 
 def _unknown_parameters(params: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
@@ -115,6 +118,15 @@ def _severity(document: Document, loc: Loc, given: object) -> Severity | None:
     if isinstance(given, str) and given in names:
         return Severity(given)
     document.report((*loc, "severity"), f"{given!r} is no severity; {did_you_mean(str(given), names)}")
+    return None
+
+
+def _consecutive(document: Document, loc: Loc, given: object) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_PASSES:
+        return given
+    document.report((*loc, "consecutive"), f"must be a whole number from 1 to {MOST_PASSES}, not {given!r}")
     return None
 
 
@@ -159,8 +171,13 @@ def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: 
 
 def _merge(below: Requirement | None, asked: RequirementSpec) -> Requirement:
     if below is None:
-        return Requirement(asked.check, asked.severity or Severity.BLOCKING, asked.params)
-    return Requirement(asked.check, asked.severity or below.severity, {**below.params, **asked.params})
+        return Requirement(asked.check, asked.severity or Severity.BLOCKING, asked.params, asked.consecutive or 1)
+    return Requirement(
+        asked.check,
+        asked.severity or below.severity,
+        {**below.params, **asked.params},
+        asked.consecutive or below.consecutive,
+    )
 
 
 def _filled(
@@ -175,7 +192,7 @@ def _filled(
             if item := _culprit(own, place, detail["type"]):
                 document.report((*item.loc, *place), complaint(detail, model))
         return requirement
-    return Requirement(requirement.check, requirement.severity, params.model_dump(mode="json", by_alias=True))
+    return replace(requirement, params=params.model_dump(mode="json", by_alias=True))
 
 
 def _culprit(own: Sequence[_Written], place: Loc, kind: str) -> _Written | None:

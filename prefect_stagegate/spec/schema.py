@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.fields import TARGET_SCHEMA
 from prefect_stagegate.spec.models import Spec
-from prefect_stagegate.spec.requirements import KnownChecks
+from prefect_stagegate.spec.requirements import MOST_PASSES, KnownChecks
 from prefect_stagegate.spec.suites import SuiteSpec
 from prefect_stagegate.units import format_duration
 
@@ -29,6 +29,16 @@ _SEVERITY = {
     "description": "What an unfavourable outcome does: blocking refuses, warning is reported, info is noted. "
     "Where none is written, the gate below decides.",
     "examples": ["warning"],
+}
+
+
+_CONSECUTIVE = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": MOST_PASSES,
+    "description": "How often in a row the check has to pass, each time in another `stagegate check`: for what is "
+    "noisy. Until then it is inconclusive. Where none is written, the gate below decides, and in the end it is 1.",
+    "examples": [3],
 }
 
 
@@ -59,6 +69,7 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     suite["anyOf"] = [{"type": "string"}, refs[(SuiteSpec, "validation")], {"type": "null"}]
     checks = {name: _parameters(definitions[keys[model]], name) for name, model in known_checks.items()}
     definitions["Severity"] = _SEVERITY
+    definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
     inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
     kept = {key: value for key, value in definitions.items() if key not in inlined}
@@ -81,7 +92,11 @@ def _parameters(schema: dict[str, Any], check: str) -> dict[str, Any]:
         "description": f"Parameters of the check {check}.",
         **kept,
         "type": ["object", "null"],
-        "properties": {**schema.get("properties", {}), "severity": {"$ref": "#/$defs/Severity"}},
+        "properties": {
+            **schema.get("properties", {}),
+            "severity": {"$ref": "#/$defs/Severity"},
+            "consecutive": {"$ref": "#/$defs/Consecutive"},
+        },
         "additionalProperties": schema.get("additionalProperties", False),
     }
 

@@ -12,7 +12,7 @@ from prefect_stagegate.readiness import Accepted, Answer, Question
 from prefect_stagegate.readiness.base import NoParameters
 from prefect_stagegate.readiness.parity import parity_python
 from prefect_stagegate.readiness.promotion import Approval as Asked
-from prefect_stagegate.readiness.promotion import Rollback, approval, rollback
+from prefect_stagegate.readiness.promotion import Rollback, Soak, approval, rollback, soak
 from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, REQUESTER, a_question, a_spec
 
 INFRA = Asked(groups=("infra",))
@@ -37,6 +37,23 @@ def test_first_promotion_needs_no_way_back() -> None:
     answer = rollback(a_question(accepted=None), Rollback())
     assert answer.outcome is Outcome.NOT_APPLICABLE
     assert answer.summary.startswith("first")
+
+
+def test_a_version_soaks_at_the_gate_below_until_its_time_is_over() -> None:
+    def answer(stood: timedelta, digest: str = DIGEST, until: str = "") -> Answer:
+        below = Accepted("pilot", digest, stamp(NOW - stood), until=until)
+        return soak(a_question(below=below), Soak())
+
+    assert answer(timedelta(hours=24)).outcome is Outcome.PASS
+    short = answer(timedelta(hours=23))
+    assert (short.outcome, short.until) == (Outcome.FAIL, NOW + timedelta(hours=1))
+    assert short.findings[0].fix == "Wait until 2026-03-01T04:00Z, then check again."
+    assert answer(timedelta(hours=24), OTHER_DIGEST).outcome is Outcome.FAIL
+    moved_on = answer(timedelta(hours=24), until=stamp(NOW - timedelta(hours=1)))
+    assert (moved_on.outcome, moved_on.until) == (Outcome.FAIL, None)
+    assert answer(timedelta(hours=48), until=stamp(NOW - timedelta(hours=24))).outcome is Outcome.PASS
+    assert soak(a_question(below=None), Soak()).outcome is Outcome.FAIL
+    assert soak(a_question(target="pilot"), Soak()).outcome is Outcome.NOT_APPLICABLE
 
 
 def asked(*answers: tuple[str, bool], **changes: Any) -> Question:

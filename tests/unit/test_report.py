@@ -87,7 +87,7 @@ def test_what_decided_comes_first() -> None:
     rows = a_report(*ALL).rows
     assert [row.standing for row in rows] == sorted(row.standing for row in rows)
     assert [row.check for row in rows[:3]] == ["schema", "space", "approval"]
-    assert {row.check for row in rows if row.standing is Standing.NOTED} == {"freshness", "parity_python"}
+    assert {row.check for row in rows if row.standing is Standing.NOTED} == {"freshness", "parity_python", "owner"}
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_gate_that_extends_only_is_enough() -> None:
         ),
         (
             {"pilot": {"require": [{"approval": {"groups": ["infra"]}}]}},
-            "pilot.require[0].approval.groups: unknown parameter of approval; known: from, severity",
+            "pilot.require[0].approval.groups: unknown parameter of approval; known: consecutive, from, severity",
         ),
         (
             {"pilot": {"require": [{"schema": {"severity": "blocker"}}]}},

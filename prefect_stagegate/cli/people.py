@@ -1,0 +1,56 @@
+"""`stagegate waive`: people answer for what a gate found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations import waive as waiving
+
+
+def waive(
+    what: str,
+    /,
+    *,
+    gate: Annotated[str, Parameter(help="A target of the spec's `gates:`.")],
+    check: Annotated[str, Parameter(help="The check that failed.")],
+    reason: Annotated[str, Parameter(help="Why; kept with the waiver.")],
+    until: Annotated[str, Parameter(help="When it ends: 7d, 2026-03-31 or a time; 30 days away at most.")] = "",
+    revoke: Annotated[bool, Parameter(negative="", help="End what was waived before its time; anybody may.")] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Answer for one failed check of one version at one gate, for a while. Whoever asked the gate can't.
+
+    What is inconclusive can't be waived, nor `digest` and `approval`. It counts as long as the check has the same
+    parameters, and every report, the attestation and `stagegate show` tell who waived what, why and until when.
+
+    Examples: stagegate waive nycflights --gate pilot --check freshness --until 7d --reason "no flights on a holiday";
+    stagegate waive nycflights --gate pilot --check freshness --revoke --reason "delivered"
+
+    Parameters
+    ----------
+    what
+        DATASET[@REF] or DATASET@sha256:…. Without a ref: the version that the gate below accepted, else `latest`.
+    """
+    where, address = (places or Places()).workspace(), Address.parse(what)
+    if revoke:
+        waivers = waiving.revoke(where, address, gate, check, reason=reason)
+    elif until:
+        end = waiving.parse_until(until, now())
+        waivers = (waiving.waive(where, address, gate, check, reason=reason, until=end),)
+    else:
+        raise UsageError("A waiver needs an end", hint="Give one with --until, as in --until 7d.")
+    if json:
+        print_json([asdict(one) for one in waivers])
+        return
+    for one in waivers:
+        ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
+        say(f"{one.check} of {one.dataset}@{one.digest} at {one.target}: {one}{ended}")
+    say(f"Next: stagegate check {waivers[0].dataset}@{waivers[0].digest} --gate {gate}")

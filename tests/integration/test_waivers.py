@@ -1,0 +1,180 @@
+"""A failure that somebody answers for lets a version through for a while, and nothing else does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
+from prefect_stagegate.operations import check as checking
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.inspect import waivers
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.waive import parse_until, revoke, waive
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.report import build_report, to_text
+from prefect_stagegate.spec import load_spec
+
+THINGS = Address("things")
+ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
+DENIED = {"license": "CC-BY-NC-4.0"}
+WEEK = timedelta(days=7)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/data.csv").write_text("one")
+    return tmp_path
+
+
+def node(folder: Path, who: Identity = ADA) -> Workspace:
+    return open_workspace(folder / "cache", folder / "catalog", identity=who)
+
+
+def staged(folder: Path, require: list[Any] | None = None, **changes: Any) -> Any:
+    spec = {
+        "stagegate": 1,
+        "dataset": "things",
+        "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
+        "sources": [{"url": str(folder / "nas")}],
+        "gates": {"pilot": {"require": require or ["license", "owner"]}},
+        **DENIED,
+        **changes,
+    }
+    loaded = load_spec(spec, known_checks=known_checks())
+    stage(node(folder), loaded)
+    return loaded
+
+
+def waived(folder: Path, who: Identity = INES, span: timedelta = WEEK, name: str = "license") -> Any:
+    return waive(node(folder, who), THINGS, "pilot", name, reason="the owner agreed by mail", until=now() + span)
+
+
+def test_a_failure_that_somebody_else_answers_for_is_reported_as_waived_and_lets_the_version_through(
+    folder: Path,
+) -> None:
+    spec = staged(folder)
+    assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    waiver = waived(folder)
+    decision = check(node(folder), THINGS, "pilot")
+    assert decision.accepted
+    assert decision.expires == waiver.until
+    assert [one.outcome for one in decision.checks] == [Outcome.WAIVED, Outcome.PASS]
+    text = to_text(build_report(decision, spec))
+    assert "waived by ines@example.org (declared) until" in text
+    assert "the owner agreed by mail" in text
+    promote(node(folder), THINGS, "pilot")
+    told = node(folder).catalog.history("things", "pilot")[-1].attestation["predicate"]
+    assert told["result"] == "WARNED"
+    assert told["stagegate"]["decision"]["checks"][0]["ruling"]["waiver"]["reason"] == "the owner agreed by mail"
+    assert waivers(node(folder), "things", decision.digest) == [waiver]
+    assert find_ready(node(folder), Address("things", "pilot")).found
+
+
+def test_whoever_asked_can_t_waive_nor_let_another_one_s_waiver_count_for_themselves(folder: Path) -> None:
+    staged(folder)
+    with pytest.raises(UsageError, match="never asked"):
+        waived(folder)
+    check(node(folder), THINGS, "pilot")
+    for name in ("ada", " Ada"):
+        with pytest.raises(UsageError, match="asked the gate and can't waive"):
+            waived(folder, Identity(name, "declared"))
+    waived(folder)
+    assert check(node(folder, INES), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    assert check(node(folder), THINGS, "pilot").accepted
+
+
+def test_identity_and_binding_and_what_the_gate_does_not_ask_can_t_be_waived(folder: Path) -> None:
+    staged(folder, require=["license", "digest", "approval"])
+    check(node(folder), THINGS, "pilot")
+    for name in ("digest", "approval"):
+        with pytest.raises(UsageError, match=f"{name} can't be waived"):
+            waived(folder, name=name)
+    with pytest.raises(UsageError, match=r"requires no check 'licence'.*Did you mean 'license'"):
+        waived(folder, name="licence")
+
+
+def test_a_waiver_has_a_reason_and_an_end_in_the_next_thirty_days(folder: Path) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    with pytest.raises(UsageError, match="longer than 30 days"):
+        waived(folder, span=timedelta(days=30, minutes=1))
+    with pytest.raises(UsageError, match="which is past"):
+        waived(folder, span=timedelta(seconds=-1))
+    with pytest.raises(UsageError, match="needs a reason"):
+        waive(node(folder, INES), THINGS, "pilot", "license", reason=" ", until=now() + WEEK)
+    assert waived(folder, span=timedelta(days=30)).check == "license"
+
+
+def test_ends_are_durations_days_or_times() -> None:
+    at = datetime(2026, 3, 1, 3, tzinfo=UTC)
+    assert parse_until("7d", at) == at + WEEK
+    assert parse_until("2026-03-05", at) == datetime(2026, 3, 6, tzinfo=UTC)
+    assert parse_until("2026-03-05T12:00+01:00", at) == datetime(2026, 3, 5, 11, tzinfo=UTC)
+    with pytest.raises(UsageError, match="is no end"):
+        parse_until("soon", at)
+
+
+def test_an_expired_waiver_ends_what_rests_on_it_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    waived(folder)
+    before = check(node(folder), THINGS, "pilot")
+    promote(node(folder), THINGS, "pilot")
+    later = now() + WEEK
+    for module in ("question", "promote"):
+        monkeypatch.setattr(f"prefect_stagegate.operations.{module}.now", lambda: later)
+    with pytest.raises(GateFailed, match="expired"):
+        promote(node(folder), THINGS, "pilot")
+    readiness = find_ready(node(folder), Address("things", "pilot"))
+    assert readiness.found is None
+    assert readiness.candidates[0].against_version == ("license",)
+    after = check(node(folder), THINGS, "pilot")
+    assert after.outcome is DecisionOutcome.REFUSED
+    assert after.checks[1] == before.checks[1]  # the owner's evidence is the same record
+
+
+def test_a_revoked_waiver_counts_no_more_not_even_for_what_it_let_in_before(folder: Path) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    waived(folder)
+    assert check(node(folder), THINGS, "pilot").accepted
+    (gone,) = revoke(node(folder), THINGS, "pilot", "license", reason="they changed their mind")
+    with pytest.raises(GateFailed, match=r"counts no more: ada .* revoked it"):
+        promote(node(folder), THINGS, "pilot")
+    assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    assert waivers(node(folder), "things", gone.digest) == [gone]
+    with pytest.raises(UsageError, match="No waiver of license holds"):
+        revoke(node(folder), THINGS, "pilot", "license", reason="again")
+
+
+def test_another_version_and_other_parameters_are_not_waived(folder: Path) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    waived(folder)
+    staged(folder, require=[{"license": {"allow": ["MIT"]}}, "owner"])
+    assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    staged(folder)
+    assert check(node(folder), THINGS, "pilot").accepted
+    (folder / "nas/data.csv").write_text("two, and longer")
+    staged(folder)
+    assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+
+
+def test_a_noisy_check_has_to_pass_several_times_in_a_row(folder: Path) -> None:
+    staged(folder, require=[{"space": {"warn": 1.0, "fail": 1.0, "consecutive": 3}}], license="CC0-1.0")
+    told = [check(node(folder), THINGS, "pilot") for _ in range(3)]
+    assert [one.outcome for one in told] == [DecisionOutcome.INCONCLUSIVE] * 2 + [DecisionOutcome.ACCEPTED]
+    assert "1 of 3 passes in a row" in told[0].checks[0].told
+    assert [one.state for one in checking.preview_check(node(folder), THINGS, "pilot")] == ["current"]
