@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.model import DIGEST
 from prefect_stagegate.units import parse_size
 
 PREFIX = "STAGEGATE_"
@@ -112,6 +113,19 @@ def _folder_or_none(text: str) -> Path | None:
     return _folder(text) if text else None
 
 
+def _image_digest(text: str) -> str:
+    digest = text.rpartition("@")[2]
+    if digest and not DIGEST.fullmatch(digest):
+        raise ValueError(
+            f"{text!r} is no digest, sha256: and 64 hexadecimal digits; a tag may move, so it says nothing"
+        )
+    return digest
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _web_address(text: str) -> str:
     if "@" in text.partition("://")[2].partition("/")[0]:
         raise ValueError("holds credentials, and links with it are shown to everybody")
@@ -134,6 +148,20 @@ SETTINGS = (
         "text",
         "This node's name in evidence and concurrency limits, where the host's name isn't it, as in a container.",
         _node,
+    ),
+    Setting(
+        "image_digest",
+        "",
+        "sha256:…, or a reference by digest",
+        "The digest of the container image that this runs in, which a container can't find out by itself.",
+        _image_digest,
+    ),
+    Setting(
+        "variables",
+        "",
+        "names with commas between, `*` for any rest",
+        "Environment variables to compare between environments, beside those that always are.",
+        _names,
     ),
     Setting(
         "objects_in_flight",
@@ -233,6 +261,9 @@ class Settings:
     identity: str
     """Empty when none is declared."""
     node: str
+    image_digest: str
+    """`sha256:<hex>`; empty when nobody told."""
+    variables: tuple[str, ...]
     objects_in_flight: int
     part_size: int
     """Bytes."""

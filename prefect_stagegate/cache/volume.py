@@ -28,7 +28,7 @@ def require_locks(root: Path, folder: Path) -> None:
     Raises:
         CacheError: The volume is a network's, or locks do nothing on it.
     """
-    kind = _kind(root)
+    kind, _ = mount_of(root)
     if kind in NETWORK:
         raise CacheError(
             f"{root} lies on {kind}, where a lock that another machine holds may not be seen", hint=NEEDS_LOCAL
@@ -66,14 +66,16 @@ def folds_case(root: Path) -> bool:
         return False
 
 
-def _kind(path: Path) -> str:
-    """The type of the file system that holds a path; empty when the system doesn't tell."""
+def mount_of(path: Path) -> tuple[str, str]:
+    """Type and device of the file system that holds a path, as /proc/mounts has them; empty when it doesn't tell."""
     try:
         lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
     except OSError:
-        return ""
+        return "", ""
     real = Path(os.path.realpath(path))
-    mounts = [(point.replace("\\040", " "), kind) for _, point, kind, *_ in (line.split(" ") for line in lines)]
+    mounts = [
+        (point.replace("\\040", " "), kind, what) for what, point, kind, *_ in (line.split(" ") for line in lines)
+    ]
     # The longest place that holds the path; of several mounts on it the last one is seen.
-    found = [(len(point), order, kind) for order, (point, kind) in enumerate(mounts) if real.is_relative_to(point)]
-    return max(found)[2] if found else ""
+    found = [(len(at), order, kind, what) for order, (at, kind, what) in enumerate(mounts) if real.is_relative_to(at)]
+    return max(found)[2:] if found else ("", "")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
@@ -46,6 +46,9 @@ COMMANDS = {
         "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
         "exec": ("read:execute", "Run a command while its version is held."),
     },
+    "Compare environments": {
+        "env": ("", "Capture the environment that this runs in, or tell how two of them differ."),
+    },
     "Keep the cache": {
         "verify": ("maintain:verify", "Hash the files of this node's versions again and compare with their manifests."),
         "gc": ("maintain:gc", "Remove from this node's cache what no ref, lease or pin needs."),
@@ -59,6 +62,16 @@ COMMANDS = {
     },
 }
 """Where each command lies, and its line in the overview, which must not import them all."""
+SUBCOMMANDS = {
+    "env": {
+        "capture": ("env:capture", "Write down the environment that this runs in, as JSON."),
+        "diff": (
+            "env:diff",
+            "Tell how an environment differs from one that a version was accepted in, and whether that matters.",
+        ),
+    },
+}
+"""The same for the words that follow a command that lies nowhere itself."""
 
 
 def command_line(words: Sequence[str]) -> App:
@@ -78,9 +91,21 @@ def command_line(words: Sequence[str]) -> App:
     for title, commands in COMMANDS.items():
         group = Group.create_ordered(title)
         for order, (name, (place, line)) in enumerate(commands.items()):
+            if name in SUBCOMMANDS:
+                sub = App(name=name, help=line, help_epilogue="", version_flags=[], group=group, sort_key=order)
+                app.command(_subcommands(sub, SUBCOMMANDS[name], words[1:]))
+                continue
             told = {"help": line} if overview else {}
             path = f"prefect_stagegate.cli.{place}"
             app.command(path, name=name, group=group, help_epilogue="", sort_key=order, **told)
+    return app
+
+
+def _subcommands(app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str]) -> App:
+    overview = not words or words[0].startswith("-")
+    for name, (place, line) in commands.items():
+        told = {"help": line} if overview else {}
+        app.command(f"prefect_stagegate.cli.{place}", name=name, **told)
     return app
 
 

@@ -12,14 +12,16 @@ from threading import Event
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.clock import now
+from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.approve import request_for
+from prefect_stagegate.operations.environment import here
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources
 from prefect_stagegate.operations.validate import validate_version
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import Accepted, Environment, Machine, Probe, Question, Volume, capture, find_gpus
+from prefect_stagegate.readiness import Accepted, Machine, Probe, Question, Volume, find_gpus
 from prefect_stagegate.readiness.attest import decision_of, environment_of
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.validations import newest_time
@@ -47,7 +49,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         now=now(),
         requester=where.identity,
         node=where.settings.node,
-        environment=capture(),
+        environment=here(where.settings, where.cache.root),
         entries=manifest.entries,
         origins=lambda: where.catalog.origins(dataset, digest),
         validation=cache(lambda: validate_version(where, version, cancel)),

@@ -18,7 +18,6 @@ from prefect_stagegate.readiness import (
 from prefect_stagegate.readiness.attest import attest, decision_of, environment_of, statement_digest, verify
 from prefect_stagegate.readiness.base import CHECKS, Answer, CheckDefinition, Parameters, Renewal, check, known_checks
 from prefect_stagegate.readiness.data import recorded_times
-from prefect_stagegate.readiness.environment import Environment, capture
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.nvml import Gpu, Gpus, find_gpus
@@ -31,7 +30,6 @@ __all__ = [
     "Accepted",
     "Answer",
     "CheckDefinition",
-    "Environment",
     "Gpu",
     "Gpus",
     "Machine",
@@ -44,7 +42,6 @@ __all__ = [
     "State",
     "Volume",
     "attest",
-    "capture",
     "check",
     "data",
     "dcgm",

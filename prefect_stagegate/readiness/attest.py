@@ -26,13 +26,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Approval, Decision, Evidence, Outcome, Request
-from prefect_stagegate.readiness.environment import Environment
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
-FORMAT = 1
+FORMAT = 2
 """The version of the `stagegate` extension that this release writes and reads."""
 _TESTS = {
     Outcome.PASS: "passedTests",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
+from prefect_stagegate.environment import UNKNOWN
 from prefect_stagegate.errors import MissingExtra, StagegateError
-from prefect_stagegate.readiness.environment import UNKNOWN
 from prefect_stagegate.readiness.machine import Machine
 
 T = TypeVar("T")

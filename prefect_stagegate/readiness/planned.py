@@ -20,7 +20,7 @@ NOT_BUILT = {
     "infra": (
         *("alert", "cache_integrity", "concurrency", "credential_life", "feed_rate"),
         "inodes",
-        *("parity_cuda", "parity_env", "parity_host", "parity_image", "queue", "schedule", "work_pool", "worker"),
+        *("queue", "schedule", "work_pool", "worker"),
     ),
     "governance": ("lineage", "pii"),
 }

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation, Waiver
-from prefect_stagegate.readiness.environment import Environment
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.nvml import Gpus
 from prefect_stagegate.spec import Gate, Spec

@@ -10,15 +10,42 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.environment import Environment
 from prefect_stagegate.model import Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
-from prefect_stagegate.readiness import Environment, Gpus, Machine, Probe, Question, Volume, known_checks
+from prefect_stagegate.readiness import Gpus, Machine, Probe, Question, Volume, known_checks
 from prefect_stagegate.spec import Spec, load_spec
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "4f9c" * 16
 OTHER_DIGEST = "sha256:" + "e07a" * 16
 REQUESTER = Identity("ana@example.org", "declared")
-ENVIRONMENT = Environment("3.12.4", "CPython", "Linux", "x86_64", {"numpy": "2.1.0", "pandas": "3.0.1"})
+ENVIRONMENT = Environment.from_json(
+    {
+        "image": "sha256:" + "1a" * 32,
+        "python": {
+            "version": "3.12.4",
+            "implementation": "CPython",
+            "distributions": {
+                "numpy": {"version": "2.1.0", "files": "sha256:" + "2b" * 32},
+                "pandas": {"version": "3.0.1", "files": "sha256:" + "3c" * 32},
+            },
+        },
+        "cuda": {"driver": "550.54.15", "cuda": "12.4.127", "cudnn": "9.1.0.70", "nccl": "2.21.5"},
+        "gpus": {"NVIDIA H100 80GB HBM3": 8},
+        "host": {"architecture": "x86_64", "os": "debian 12", "kernel": "Linux 6.8.0", "libc": "glibc 2.36"},
+        "limits": {
+            "nofile": 1048576,
+            "memlock": "unlimited",
+            "nproc": "unlimited",
+            "stack": 8388608,
+            "shm": 68719476736,
+            "memory": "unlimited",
+            "cpus": 16,
+        },
+        "variables": {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "8"},
+        "volume": {"file_system": "xfs", "medium": "nvme", "size_class": 1099511627776, "device": "/dev/nvme0n1p1"},
+    }
+)
 VOLUME = Volume(Path("/cache"), total=1000, free=500, floor=50, held=0)
 SPEC: Mapping[str, Any] = {
     "stagegate": 1,

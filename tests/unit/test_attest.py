@@ -36,7 +36,7 @@ def test_statement_reads_as_an_in_toto_test_result() -> None:
     assert predicate["warnedTests"] == ["warn", "waived"]
     assert predicate["failedTests"] == ["fail", "inconclusive"]
     assert predicate["stagegate"]["verifier"]["name"] == "prefect-stagegate"
-    assert predicate["stagegate"]["environment"]["distributions"] == ENVIRONMENT.distributions
+    assert predicate["stagegate"]["environment"] == ENVIRONMENT.to_json()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def _set(statement: dict[str, Any], path: str, value: object) -> None:
         ("predicate.result", "PASSED"),
         ("predicate.failedTests", []),
         ("predicate.configuration.0.digest.sha256", "0" * 64),
-        ("predicate.stagegate.format", 2),
+        ("predicate.stagegate.format", 1),
         ("predicate.stagegate.decision.outcome", "splendid"),
         ("predicate.stagegate.environment.python", "2.7.18"),
         ("predicate.stagegate.decision.checks", "none"),

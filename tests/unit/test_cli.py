@@ -14,11 +14,13 @@ from subprocess import CompletedProcess
 import pytest
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.cli.app import COMMANDS, main
+from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
-LINES = {name: (place, line) for commands in COMMANDS.values() for name, (place, line) in commands.items()}
+LINES = {name: (place, line) for commands in COMMANDS.values() for name, (place, line) in commands.items() if place} | {
+    f"{first} {name}": told for first, commands in SUBCOMMANDS.items() for name, told in commands.items()
+}
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -32,7 +34,7 @@ def test_the_overview_says_what_each_command_s_own_help_begins_with(name: str) -
 
 @pytest.mark.parametrize("name", LINES)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([name, "--help"])
+    main([*name.split(), "--help"])
     told = capsys.readouterr().out
     assert f"Usage: stagegate {name}" in told
     assert "Example" in told

@@ -9,11 +9,9 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import Approval, Identity, Outcome, Request
 from prefect_stagegate.readiness import Accepted, Answer, Question
-from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.parity import parity_python
 from prefect_stagegate.readiness.promotion import Approval as Asked
 from prefect_stagegate.readiness.promotion import Rollback, Soak, approval, rollback, soak
-from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, REQUESTER, a_question, a_spec
+from prefect_stagegate.testing.questions import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_question, a_spec
 
 INFRA = Asked(groups=("infra",))
 
@@ -122,37 +120,3 @@ def test_answer_to_another_request_lets_nothing_through(other: dict[str, Any]) -
     assert question.request is not None
     changed = replace(question, request=replace(question.request, **other))
     assert approval(changed, INFRA).awaiting == ("infra",)
-
-
-def parity(here: dict[str, str], there: dict[str, str], **changes: str) -> Answer:
-    below = Accepted("pilot", DIGEST, stamp(NOW), environment=replace(ENVIRONMENT, distributions=there))
-    question = a_question(environment=replace(ENVIRONMENT, distributions=here, **changes), below=below)
-    return parity_python(question, NoParameters())
-
-
-def test_same_environment_passes() -> None:
-    assert parity({"numpy": "2.1.0"}, {"numpy": "2.1.0"}).outcome is Outcome.PASS
-
-
-@pytest.mark.parametrize("here", ["2.1.1", "2.1.0.post1", "2.1"])
-def test_other_patch_release_warns(here: str) -> None:
-    assert parity({"numpy": here}, {"numpy": "2.1.0"}).outcome is Outcome.WARN
-
-
-@pytest.mark.parametrize("here", [{"numpy": "2.2.0"}, {"numpy": "3.1.0"}, {}, {"numpy": "2.1.0", "torch": "2.9.0"}])
-def test_other_release_missing_or_additional_distribution_fails_and_says_how_to_mend_it(here: dict[str, str]) -> None:
-    answer = parity(here, {"numpy": "2.1.0"})
-    assert answer.outcome is Outcome.FAIL
-    assert answer.findings[0].fix in ("pip install numpy==2.1.0", "pip uninstall torch")
-
-
-def test_other_python_is_a_difference() -> None:
-    assert parity({}, {}, python="3.12.5").outcome is Outcome.WARN
-    assert parity({}, {}, python="3.13.0").outcome is Outcome.FAIL
-    assert parity({}, {}, implementation="PyPy").outcome is Outcome.FAIL
-
-
-def test_parity_needs_something_to_compare_with() -> None:
-    assert parity_python(a_question(), NoParameters()).outcome is Outcome.NOT_APPLICABLE
-    below = Accepted("pilot", DIGEST, stamp(NOW))
-    assert parity_python(a_question(below=below), NoParameters()).outcome is Outcome.INCONCLUSIVE

@@ -1,0 +1,104 @@
+"""`stagegate env capture` and `env diff`: what an environment is, and how two of them differ."""
+
+from __future__ import annotations
+
+import json as jsons
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
+from prefect_stagegate.cli.look import UNBROKEN
+from prefect_stagegate.environment import Difference, Environment, Weight, compare
+from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.environment import accepted_in, from_file, here, to_file
+from prefect_stagegate.settings import Settings
+
+HERE = "here"
+_COLOURS = {Weight.BLOCKING: "bold red", Weight.UNKNOWN: "magenta", Weight.WARNING: "yellow", Weight.HARMLESS: "green"}
+"""The worst first."""
+
+
+def capture(file: Path | None = None, /, *, places: Places | None = None) -> None:
+    """Write down the environment that this runs in, as JSON: what a version is judged and used in.
+
+    That is the image's digest, Python and its distributions, the CUDA stack, GPUs, host, limits, the variables that
+    change computations, and the cache's volume. Of secrets it holds the variables' names only.
+
+    Examples: stagegate env capture; stagegate env capture pilot.json
+
+    Parameters
+    ----------
+    file
+        Where to write it; by default to standard output.
+    """
+    text = jsons.dumps(to_file(_here(places or Places())), indent=2, sort_keys=True, ensure_ascii=True)
+    if file is None:
+        say(text)
+        return
+    try:
+        file.write_text(text + "\n")
+    except OSError as error:
+        raise UsageError(f"The environment can't be written to {file}: {error.strerror}") from error
+
+
+def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places | None = None) -> None:
+    """Tell how an environment differs from one that a version was accepted in, and whether that matters.
+
+    Each difference is harmless, a warning or blocking, and it says why; what one side does not know is unknown. Exits
+    with 1 when one blocks, else with 0.
+
+    Examples: stagegate env diff nycflights@pilot; stagegate env diff pilot.json production.json
+
+    Parameters
+    ----------
+    there
+        The environment to be like: a file of `stagegate env capture`, DATASET@TARGET for the one in which that target
+        accepted its version, or `here`.
+    other
+        The same, for the environment that is looked at.
+    """
+    where = places or Places()
+    found = list(compare(_environment(there, where), _environment(other, where)))
+    found.sort(key=lambda one: list(_COLOURS).index(one.weight))
+    if json:
+        print_json([asdict(one) for one in found])
+    else:
+        _tell(found)
+    if any(one.weight is Weight.BLOCKING for one in found):
+        sys.exit(ExitCode.GATE_FAILED)
+
+
+def _environment(named: str, places: Places) -> Environment:
+    if named == HERE:
+        return _here(places)
+    if "/" in named or named.endswith(".json") or Path(named).exists():
+        return from_file(Path(named))
+    return accepted_in(places.workspace(), Address.parse(named))
+
+
+def _here(places: Places) -> Environment:
+    return here(Settings.from_environment(os.environ), places.cache)
+
+
+def _tell(found: Sequence[Difference]) -> None:
+    if not found:
+        say("The two are alike.")
+        return
+    table = Table("weight", Column("what", no_wrap=True), "there", "here", "why", box=None, pad_edge=False)
+    for one in found:
+        texts = (f"{one.group} {one.name}", one.there, one.here, one.why)
+        table.add_row(Text(one.weight, _COLOURS[one.weight]), *(Text(escaped(text)) for text in texts))
+    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
+    for fix in dict.fromkeys(one.fix for one in found if one.fix):
+        say(f"→ {fix}")
+    counts = Counter(one.weight for one in found)
+    say(", ".join(f"{counts[weight]} {weight}" for weight in _COLOURS if counts[weight]))

@@ -1,0 +1,64 @@
+"""The machine and its operating system, as far as two of them can be alike: never a name, an address or a serial."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prefect_stagegate.environment.difference import UNKNOWN, Difference, Weight
+
+RELEASE_FILES = ("etc/os-release", "usr/lib/os-release")
+DECLARED = ("architecture", "os")
+"""Facts whose difference blocks where nobody said which ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What programs run on."""
+
+    architecture: str
+    """`x86_64`, `aarch64`, …"""
+    os: str
+    """Distribution and release, as in `debian 12`; in a container the container's."""
+    kernel: str
+    """Name and release, as in `Linux 6.8.0-31-generic`."""
+    libc: str
+    """Name and version, as in `glibc 2.36`."""
+
+
+def capture_host(root: Path = Path("/")) -> Host:
+    """Look at this machine.
+
+    Args:
+        root: The root of the file system.
+    """
+    kernel = f"{platform.system() or sys.platform} {platform.release() or UNKNOWN}"
+    libc = " ".join(filter(None, platform.libc_ver())) or UNKNOWN
+    return Host(platform.machine() or UNKNOWN, _os(root), kernel, libc)
+
+
+def _os(root: Path) -> str:
+    for name in RELEASE_FILES:
+        try:
+            lines = (root / name).read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        facts = {key: value.strip("\"'") for key, _, value in (line.partition("=") for line in lines)}
+        return " ".join(filter(None, (facts.get("ID"), facts.get("VERSION_ID")))) or UNKNOWN
+    return UNKNOWN
+
+
+def compare_hosts(there: Host, here: Host, declared: Collection[str] = DECLARED) -> Iterator[Difference]:
+    """A difference in what is declared blocks, any other warns."""
+    ours = asdict(here)
+    for name, was in asdict(there).items():
+        now = ours[name]
+        if UNKNOWN in (was, now):
+            yield Difference("host", name, was, now, Weight.UNKNOWN, "the system does not tell it")
+        elif was != now:
+            weight = Weight.BLOCKING if name in declared else Weight.WARNING
+            why = "declared to be the same" if name in declared else "not declared to be the same"
+            yield Difference("host", name, was, now, weight, why, f"Run on {was} here too, or see that it may differ.")

@@ -1,0 +1,75 @@
+"""Environment variables that change how programs compute: an allow-list, and of secrets only that they are set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from prefect_stagegate.environment.difference import ABSENT, Difference, Weight
+from prefect_stagegate.spec.confidential import is_secret_name, secret_in_url
+
+ALLOWED = (
+    *("CUBLAS_*", "CUDA_*", "CUDNN_*", "NCCL_*", "NVIDIA_*", "NVTE_*", "UCX_*", "FI_*"),
+    *("HF_*", "JAX_*", "PYTORCH_*", "TF_*", "TORCH_*", "XLA_*"),
+    *("BLIS_*", "KMP_*", "MALLOC_*", "MKL_*", "NUMEXPR_*", "OMP_*", "OPENBLAS_*", "POLARS_*"),
+    *("LANG", "LC_*", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "TZ"),
+)
+"""Names, `*` for any rest, of what is recorded."""
+OF_ONE_JOB = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+"""Given to each job by its scheduler, and so no property of the environment."""
+DECLARED = (
+    *("CUBLAS_WORKSPACE_CONFIG", "LD_PRELOAD", "NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED"),
+    *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "XLA_FLAGS"),
+)
+"""What blocks when it differs where nobody said which ones: these change what is computed."""
+SECRET = "(set)"  # noqa: S105 - what stands in a secret's place
+"""Stands for the value of a secret."""
+
+
+def capture_variables(environ: Mapping[str, str], more: Collection[str] = ()) -> dict[str, str]:
+    """The allowed variables that are set and not empty, by name; a secret's value is never looked at further.
+
+    Args:
+        environ: The variables of a process.
+        more: Names to allow besides `ALLOWED`, with `*` for any rest.
+    """
+    allowed = (*ALLOWED, *more)
+    return {
+        name: SECRET if _is_secret(name, value) else value
+        for name, value in sorted(environ.items())
+        if value and name not in OF_ONE_JOB and matches(name, allowed)
+    }
+
+
+def matches(name: str, patterns: Collection[str]) -> bool:
+    """Whether one of the patterns is the name, with `*` for any part of it."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if is_secret_name(name):
+        return True
+    try:
+        return "://" in value and bool(secret_in_url(value))
+    except ValueError:
+        return True
+
+
+def compare_variables(
+    there: Mapping[str, str], here: Mapping[str, str], declared: Collection[str] = DECLARED
+) -> Iterator[Difference]:
+    """A difference in what is declared blocks, any other warns. Of secrets it counts whether they are set."""
+    for name in sorted(there.keys() | here.keys()):
+        was, now = there.get(name, ABSENT), here.get(name, ABSENT)
+        if was == now:
+            continue
+        blocks = matches(name, declared)
+        weight = Weight.BLOCKING if blocks else Weight.WARNING
+        why = "declared to be the same" if blocks else "not declared to be the same"
+        yield Difference("variables", name, was, now, weight, why, _fix(name, was))
+
+
+def _fix(name: str, was: str) -> str:
+    if was == SECRET:
+        return f"Set {name} here too."
+    return f"unset {name}" if was == ABSENT else f"export {name}={was!r}"

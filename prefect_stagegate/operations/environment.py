@@ -1,0 +1,97 @@
+"""Environments to compare: the one here, one in a file, and the one in which a target accepted a version."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
+from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import environment_of
+from prefect_stagegate.readiness.nvml import read_gpus
+from prefect_stagegate.settings import Settings
+
+FORMAT = 1
+"""The version of the file's format that this release writes and reads."""
+
+
+def here(settings: Settings, cache: Path | None = None) -> Environment:
+    """The environment that runs this.
+
+    Args:
+        settings: They say the image's digest and which variables are recorded besides those that always are.
+        cache: The cache's folder, where it isn't the settings'.
+    """
+    where = cache or settings.cache
+    found = capture(where, os.environ, image=settings.image_digest, variables=settings.variables)
+    return found if found.cuda.driver == ABSENT else _with_nvml(found)
+
+
+def _with_nvml(found: Environment) -> Environment:
+    """The environment with what only the driver's library tells: which GPUs are partitioned."""
+    try:
+        told = read_gpus()
+    except StagegateError:  # without the extra `gpu`, or the library: what files tell stands
+        return found
+    models = Counter(f"{gpu.name} (MIG)" if gpu.mig else gpu.name for gpu in told.gpus)
+    driver = told.driver if found.cuda.driver == UNKNOWN else found.cuda.driver
+    return replace(found, gpus=dict(sorted(models.items())), cuda=replace(found.cuda, driver=driver))
+
+
+def to_file(environment: Environment) -> dict[str, Any]:
+    """The environment as the JSON values that `stagegate env capture` writes."""
+    facts = environment.to_json()
+    return {"stagegate_environment": FORMAT, "fingerprint": environment.fingerprint, "environment": facts}
+
+
+def from_file(path: Path) -> Environment:
+    """Read what `stagegate env capture` wrote.
+
+    Raises:
+        UsageError: It can't be read, or is something else, or was changed.
+    """
+    hint = "Write it anew with `stagegate env capture FILE`."
+    try:
+        written = json.loads(path.read_bytes())
+        found = Environment.from_json(written["environment"])
+        known, fingerprint = written["stagegate_environment"], written["fingerprint"]
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path} holds no environment: {where}: {first['msg']}", hint=hint) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{path} holds no environment: {error}", hint=hint) from error
+    if known != FORMAT:
+        raise UsageError(f"{path} has format {known!r}, and this release reads {FORMAT}", hint=hint)
+    if found.fingerprint != fingerprint:
+        raise UsageError(f"{path} was changed: its facts do not have the fingerprint beside them", hint=hint)
+    return found
+
+
+def accepted_in(where: Workspace, address: Address) -> Environment:
+    """The environment in which the version that a target names was accepted.
+
+    Raises:
+        UsageError: The address names no target, or the target names nothing.
+    """
+    if address.digest or address.ref in ("", LATEST):
+        raise UsageError(
+            f"{address} names no target, and an environment is attested where a target accepted a version",
+            hint=f"Name one, as in {address.dataset}@pilot, or a file of `stagegate env capture FILE`.",
+            dataset=address.dataset,
+        )
+    where.catalog.resolve(address)
+    head = where.catalog.ref(address.dataset, address.ref)
+    if head is None or not head.attestation:
+        raise UsageError(f"{address} has no attestation", hint=f"Look with `stagegate history {address}`.")
+    return environment_of(head.attestation)
