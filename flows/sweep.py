@@ -5,22 +5,33 @@ from __future__ import annotations
 from prefect import flow
 
 from prefect_stagegate.cache.gc import Collection
-from prefect_stagegate.operations.maintain import Verification
+from prefect_stagegate.operations.verify import Verification
 from prefect_stagegate.tasks.collect_garbage import collect_garbage
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike
 from prefect_stagegate.tasks.verify_cache import verify_cache
 
 
 @flow(name="stagegate-sweep")
-def sweep(repair: bool = True, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[Collection, Verification]:
-    """Remove what no ref, lease or pin needs, then hash all that is left again and mend it.
+def sweep(
+    repair: bool = True,
+    share: str | None = None,
+    lasting: str | None = None,
+    rate: str | None = None,
+    cache: CacheLike = None,
+    catalog: CatalogLike = None,
+) -> tuple[Collection, Verification]:
+    """Remove what no ref, lease or pin needs, then hash what is left again, all or the next part of it, and mend it.
 
     When the volume is nearly full after the removal, `stagegate.cache.nearly_full` is emitted.
 
     Args:
         repair: Fetch what is damaged again from where it came.
+        share: Hash only so much in this run, `1/7` or `15%`; the next run goes on there.
+        lasting: Hash only as much as is done in this time, `1h`; the next run goes on there.
+        rate: Bytes that are read a second, `200MB/s`.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """
     collected = collect_garbage(cache=cache, catalog=catalog)
-    return collected, verify_cache(repair=repair, cache=cache, catalog=catalog)
+    verified = verify_cache(repair=repair, share=share, lasting=lasting, rate=rate, cache=cache, catalog=catalog)
+    return collected, verified

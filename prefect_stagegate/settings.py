@@ -90,6 +90,10 @@ def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
     return lambda text: _size(low, high)(text) if text else None
 
 
+def _rate_or_none(low: str, high: str) -> Callable[[str], int | None]:
+    return lambda text: _size(low, high)(text.removesuffix("/s")) if text else None
+
+
 def _durability(text: str) -> Durability:
     try:
         return Durability(text)
@@ -213,6 +217,13 @@ SETTINGS = (
         _share(100),
     ),
     Setting(
+        "verify_rate",
+        "",
+        "1MB/s to 1TB/s",
+        "Bytes a second that verifying reads; without it, as fast as the volume gives them.",
+        _rate_or_none("1MB", "1TB"),
+    ),
+    Setting(
         "retries",
         "100",
         "0 to 100000",
@@ -276,6 +287,8 @@ class Settings:
     """A share from 0.0 to 0.5."""
     free_warning: float
     """A share from 0.0 to 1.0."""
+    verify_rate: int | None
+    """Bytes a second; None for no limit."""
     retries: int
     idle_timeout: float
     """Seconds."""

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 DURATION_PATTERN = "^[0-9]{1,10}[smhdw]$"
 """A whole number and one of s, m, h, d, w."""
@@ -14,6 +18,9 @@ LONGEST = timedelta(days=36_500)
 """The longest duration that is taken; anything above is a slip of the pen."""
 SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,6})? ?([kMGT]?B|[KMGT]iB)?$"
 """A number, and a decimal (kB, MB, GB, TB) or binary (KiB, MiB, GiB, TiB) unit; without one, bytes."""
+
+SHARE_PATTERN = r"([0-9]{1,9})/([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%"
+"""A part of a whole, or a percentage."""
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _BYTES = {
@@ -76,6 +83,42 @@ def parse_size(text: str) -> int:
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return size
+
+
+def parse_rate(text: str) -> int:
+    """Read a size with or without `/s` behind it, as bytes a second.
+
+    Raises:
+        ValueError: The text is none, or no byte.
+
+    >>> parse_rate("200MB/s"), parse_rate("1MiB")
+    (200000000, 1048576)
+    """
+    rate = parse_size(text.removesuffix("/s"))
+    if not rate:
+        raise ValueError(f"{text!r} would never come to an end")
+    return rate
+
+
+def parse_share(text: str) -> Fraction:
+    """Read a part of something, as `1/7` or `15%`: more than nothing, at most all.
+
+    Raises:
+        ValueError: The text is none.
+
+    >>> parse_share("1/7"), parse_share("15%")
+    (Fraction(1, 7), Fraction(3, 20))
+    """
+    from fractions import Fraction
+
+    match = re.fullmatch(SHARE_PATTERN, text)
+    if match:
+        above, below, percent = match.groups()
+        whole = int(below) if below else 100
+        share = Fraction(above or percent) / whole if whole else Fraction(0)
+        if 0 < share <= 1:
+            return share
+    raise ValueError(f"{text!r} is not a share: write a part as in 1/7, or a percentage as in 15%, up to all")
 
 
 def format_size(size: int) -> str:

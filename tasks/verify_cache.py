@@ -2,43 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.maintain import Verification, verify
+from prefect_stagegate.operations.verify import Verification, verify
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, parse_duration, parse_rate, parse_share
+
+T = TypeVar("T")
 
 
 @engine_task(lambda parameters: f"verify {parameters['dataset'] or 'the cache'}")
 def verify_cache(
-    dataset: str | None = None, *, repair: bool = False, cache: CacheLike = None, catalog: CatalogLike = None
+    dataset: str | None = None,
+    *,
+    repair: bool = False,
+    share: str | None = None,
+    lasting: str | None = None,
+    rate: str | None = None,
+    cache: CacheLike = None,
+    catalog: CatalogLike = None,
 ) -> Verification:
     """Hash the files of this node's versions again and compare them with their manifests.
 
-    Damage is an answer and raises nothing: see `.damaged` and `.repaired`. It is logged as a warning.
+    Damage is an answer and raises nothing: see `.damaged` and `.repaired`. It is logged as a warning. Rotten blobs are
+    moved into quarantine. Without `dataset`, a run goes on where the last one stopped.
 
     Args:
         dataset: Only this version, `nycflights@production` or `nycflights@sha256:…`; all on this node when None.
         repair: Fetch what is damaged again from where it came.
+        share: Of all, only so much in this run, `1/7` or `15%`: seven runs of a seventh come around to everything.
+        lasting: Of all, only as much as is hashed in this time, `1h`.
+        rate: Bytes that are read a second, `200MB/s`; by default STAGEGATE_VERIFY_RATE, else as fast as the volume is.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        UsageError: The node hasn't that version.
+        UsageError: The node hasn't that version, or a parameter is none that can be read.
         TransferFailed: A repair found its object nowhere; told after all versions had their turn.
     """
     address = Address.parse(dataset) if dataset else None
     with ending() as cancel:
-        found = verify(open_places(cache, catalog), address, repair=repair, cancel=cancel)
+        found = verify(
+            open_places(cache, catalog),
+            address,
+            repair=repair,
+            share=_read(parse_share, share),
+            lasting=_read(parse_duration, lasting),
+            rate=_read(parse_rate, rate),
+            cancel=cancel,
+        )
+    _tell(found)
+    return found
+
+
+def _read(parse: Callable[[str], T], text: str | None) -> T | None:
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _tell(found: Verification) -> None:
     log = run_log()
-    for one in found.damaged:
-        log.warning("%s@%s: %s: %s", one.dataset, one.digest, one.finding.subject, one.finding.problem)
+    for damage in found.damaged:
+        log.warning("%s@%s: %s: %s", damage.dataset, damage.digest, damage.finding.subject, damage.finding.problem)
+    for blob in found.quarantined:
+        log.warning("%s is in quarantine: %s", blob.digest, blob.problem)
     state = "repaired" if found.repaired else "damaged"
     size = bytes_text(found.bytes)
     log.info("%d versions, %d files, %s hashed; %d %s", found.versions, found.files, size, len(found.damaged), state)
-    return found
 
 
 averify_cache = async_twin(verify_cache)

@@ -28,9 +28,10 @@ from prefect_stagegate.cache.layout import (
     cache_error,
     explained,
 )
+from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.unsynced import Unsynced
-from prefect_stagegate.cache.verify import is_blob
+from prefect_stagegate.cache.verify import check_blob, is_blob
 from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
 
@@ -134,19 +135,18 @@ class Blobs:
         except FileExistsError:
             # A blob of this name is there already. It is believed only when its bytes are read and found right.
             if not _is_sound(target, digest):
-                self._layout.discard(Path(target))
+                self._set_aside(target, digest)
                 os.link(claim.path, target)
         except OSError as error:
             if not _refuses_links(error):
                 raise
             os.rename(claim.path, target)  # noqa: PTH104
 
-    def forget(self, digest: str) -> None:
-        """Take a blob that is not what its name says out of the way, so that it is fetched again."""
-        path = self._layout.blob(digest)
-        with explained("take out the blob", path):
-            if path.exists():
-                self._layout.discard(path)
+    def _set_aside(self, target: str, digest: str) -> None:
+        if rot := check_blob(self._layout, digest):
+            Quarantine(self._layout).put(rot)
+        else:  # the right bytes, and whoever could write to it may change them
+            self._layout.discard(Path(target))
 
     def syncs(self, *, asked: bool) -> bool:
         """Whether a blob is made durable by itself, given that it is asked for."""

@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
+from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
@@ -123,9 +125,7 @@ def _needed(layout: Layout, view: View, leases: list[Lease]) -> bool:
     dataset, digest = view
     if digest in Refs(layout).of(dataset).values():
         return True
-    return any(
-        lease.dataset == dataset and (lease.kind is LeaseKind.WRITER or lease.digest == digest) for lease in leases
-    )
+    return any(lease.keeps(dataset, digest) for lease in leases)
 
 
 def _discard(layout: Layout, view: View) -> int | None:
@@ -145,11 +145,12 @@ def _sweep(layout: Layout) -> tuple[int, int]:
     blobs = size = 0
     if _counted_on(layout):
         return 0, 0
-    for path, found in _files(layout.blobs):
+    for path, found in chain(_files(layout.blobs), _rotten(layout)):
         if found.st_nlink == 1:
             with suppress(FileNotFoundError):
                 path.unlink()
                 blobs, size = blobs + 1, size + found.st_size
+    Quarantine(layout).tidy()
     return blobs, size
 
 
@@ -165,8 +166,9 @@ def _foretell(layout: Layout, may_go: Callable[[str, str], bool]) -> Collection:
     counted_on = _counted_on(layout)
     shared: Counter[int] = Counter()
     blobs = size = 0
-    for root, links in [(layout.blobs, 0), *((layout.view(*view), 1) for view in gone)]:
-        for _, found in _files(root):
+    blobs_first = [(chain(_files(layout.blobs), _rotten(layout)), 0)]
+    for files, links in chain(blobs_first, ((_files(layout.view(*view)), 1) for view in gone)):
+        for _, found in files:
             gone_links = links
             if links and found.st_nlink > BLOB_AND_VIEW:
                 shared[found.st_ino] += 1
@@ -174,6 +176,13 @@ def _foretell(layout: Layout, may_go: Callable[[str, str], bool]) -> Collection:
             if found.st_nlink == gone_links + 1 and not counted_on:
                 blobs, size = blobs + 1, size + found.st_size
     return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout))
+
+
+def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
+    """The blobs in quarantine: there is no more to them than to others, once no view is left that has them."""
+    for path in Quarantine(layout).files():
+        with suppress(FileNotFoundError):
+            yield path, path.lstat()
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -221,4 +230,4 @@ def _reasons(layout: Layout) -> tuple[str, ...]:
 
 def _reason(lease: Lease) -> str:
     version = f"{lease.dataset}@{lease.digest}" if lease.digest else lease.dataset
-    return f"{version}: {lease.kind} {lease.what or lease.id} (pid {lease.pid}) since {lease.since}"
+    return f"{version}: {lease}"

@@ -11,8 +11,9 @@
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
       refs/<dataset>/<ref>          the node's copy of a ref
       leases/<id>                   held by flock for as long as its holder lives
+      quarantine/<blake3>-<id>      a blob that rotted, and what is known about it; made for the first one
       trash/<unique>                renamed here under a lock, unlinked after
-      index.sqlite                  pin → digest; disposable, rebuilt when it is lost
+      index.sqlite                  pin → digest, and where hashing goes on; disposable, rebuilt when it is lost
 
 Where a group shares the cache (its root is 2770), folders are 2770 too, what one member writes and others look at is
 0640, and the index is 0660.
@@ -48,7 +49,7 @@ GROUP_WRITABLE_FILE = 0o660
 
 _FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
 TAG = "CACHEDIR.TAG"
-_FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found")
+_FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found", "quarantine")
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of prefect-stagegate; see https://bford.info/cachedir/\n"
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
@@ -110,7 +111,8 @@ class Layout:
         trusted = {0, os.geteuid()}
         if os.geteuid() == 0 or (root.st_mode & stat.S_ISGID and root.st_gid in {os.getegid(), *os.getgroups()}):
             trusted.add(root.st_uid)
-        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+        made_late = (self.quarantine,) if os.path.lexists(self.quarantine) else ()
+        for folder in (self.root, *(self.root / name for name in _FOLDERS), *made_late):
             found = root if folder == self.root else folder.lstat()
             if not stat.S_ISDIR(found.st_mode):
                 raise CacheError(
@@ -173,6 +175,11 @@ class Layout:
     def leases(self) -> Path:
         """Claims of live readers and writers."""
         return self.root / "leases"
+
+    @property
+    def quarantine(self) -> Path:
+        """Blobs that rotted; absent until there was one."""
+        return self.root / "quarantine"
 
     @property
     def trash(self) -> Path:

@@ -50,6 +50,14 @@ class Lease:
     reserved: int = 0
     """Bytes that a writer is yet to write, and that nobody else may count on."""
 
+    def keeps(self, dataset: str, digest: str) -> bool:
+        """Whether it keeps a version from being collected: a writer keeps all of its dataset's."""
+        return self.dataset == dataset and (self.kind is LeaseKind.WRITER or self.digest == digest)
+
+    def __str__(self) -> str:
+        """As people read it: `reader open_dataset (pid 71) since 2026-03-01T03:00:00Z`."""
+        return f"{self.kind} {self.what or self.id} (pid {self.pid}) since {self.since[:19]}Z"
+
 
 class Leases:
     """The claims on one cache."""

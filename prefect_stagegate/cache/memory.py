@@ -39,9 +39,11 @@ CREATE TABLE IF NOT EXISTS pins (
     PRIMARY KEY (source, key, pin, size)
 );
 CREATE INDEX IF NOT EXISTS unsynced ON pins (boot) WHERE durable = 0;
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, note TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 2;
 """
-_VERSION = 1
+_VERSION = 2
+"""2: notes."""
 _BATCH = 500
 """Rows of one statement."""
 _RECALL = """
@@ -124,6 +126,16 @@ class PinMemory:
         """Drop every row that names one of these digests."""
         packed = [(_packed(digest),) for digest in digests]
         self._transact(_WRITE, lambda database: database.executemany("DELETE FROM pins WHERE digest = ?", packed))
+
+    def note(self, name: str, note: str) -> None:
+        """Remember where something stands that would do no harm if it began anew."""
+        self._transact(_WRITE, lambda database: database.execute("REPLACE INTO notes VALUES (?, ?)", (name, note)))
+
+    def noted(self, name: str) -> str | None:
+        """What was noted under a name; None when nothing was, or it was lost."""
+        select = "SELECT note FROM notes WHERE name = ?"
+        found = self._transact("BEGIN", lambda database: database.execute(select, (name,)).fetchone())
+        return str(found[0]) if found else None
 
     def confirm(self, sync: Callable[[], bool]) -> None:
         """Sync the volume, and believe the rows that were there before it after a power cut too.

@@ -154,9 +154,10 @@ class Space:
 
 
 def used_bytes(layout: Layout) -> int:
-    """Bytes of the volume that blobs, and objects on their way in, take. One look at each file."""
+    """Bytes of the volume that blobs, objects on their way in, and what rotted, take. One look at each file."""
     size = 0
-    for folder in (*layout.blobs.iterdir(), layout.ingest):
+    late = (layout.quarantine,) if layout.quarantine.is_dir() else ()
+    for folder in (*layout.blobs.iterdir(), layout.ingest, *late):
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):

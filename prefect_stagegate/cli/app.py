@@ -50,7 +50,7 @@ COMMANDS = {
         "env": ("", "Capture the environment that this runs in, or tell how two of them differ."),
     },
     "Keep the cache": {
-        "verify": ("maintain:verify", "Hash the files of this node's versions again and compare with their manifests."),
+        "verify": ("verify:verify", "Hash the files of this node's versions again and compare with their manifests."),
         "gc": ("maintain:gc", "Remove from this node's cache what no ref, lease or pin needs."),
         "pin": ("maintain:pin", "Keep a version on this node, whatever its refs do."),
         "unpin": ("maintain:unpin", "Take a version's pins away."),

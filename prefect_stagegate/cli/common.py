@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from prefect_stagegate.cache import Cache
     from prefect_stagegate.operations.workspace import Workspace
 
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
 Debug = Annotated[bool, Parameter(negative="", help="Log more, and show errors with their traceback.")]
+
+
+UNBROKEN = 1000
+"""Columns of a line that goes to a program or a file, which needs no breaks."""
 
 
 @Parameter(name="*")
@@ -53,6 +59,13 @@ def print_json(value: Any) -> None:
     import orjson
 
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
+
+
+def print_table(table: Table) -> None:
+    """Print a table to fit the terminal; to a program or a file, each row on one line."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
 
 
 def say(text: str = "") -> None:

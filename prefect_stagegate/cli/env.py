@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
-from prefect_stagegate.cli.look import UNBROKEN
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
 from prefect_stagegate.environment import Difference, Environment, Weight, compare
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address
@@ -97,7 +95,7 @@ def _tell(found: Sequence[Difference]) -> None:
     for one in found:
         texts = (f"{one.group} {one.name}", one.there, one.here, one.why)
         table.add_row(Text(one.weight, _COLOURS[one.weight]), *(Text(escaped(text)) for text in texts))
-    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
+    print_table(table)
     for fix in dict.fromkeys(one.fix for one in found if one.fix):
         say(f"→ {fix}")
     counts = Counter(one.weight for one in found)

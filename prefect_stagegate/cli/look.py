@@ -7,30 +7,40 @@ from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
 from prefect_stagegate.units import bytes_text, digest_text
 
-UNBROKEN = 1000
-"""Columns of a line that goes to a program or a file, which needs no breaks."""
 
-
-def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | None = None) -> None:
+def ls(
+    dataset: str | None = None,
+    /,
+    *,
+    held: Annotated[bool, Parameter(negative="", help="List instead who holds what on this node, since when.")] = False,
+    quarantine: Annotated[bool, Parameter(negative="", help="List instead what rotted on this node.")] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
     """List datasets, their versions and refs, and what of it lies on this node.
 
-    Examples: stagegate ls; stagegate ls nycflights --json
+    Examples: stagegate ls; stagegate ls nycflights --json; stagegate ls --held
 
     Parameters
     ----------
     dataset
         Only this dataset.
     """
+    if held or quarantine:
+        from prefect_stagegate.cli.node import list_held, list_quarantine
+
+        cache = (places or Places()).open_cache()
+        (list_held if held else list_quarantine)(cache, dataset, json=json)
+        return
     lines = inspect.list_versions((places or Places()).workspace(), dataset)
     if json:
         print_json([asdict(line) for line in lines])
@@ -39,17 +49,15 @@ def ls(dataset: str | None = None, /, *, json: Json = False, places: Places | No
         say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
         return
     version = Column("version", no_wrap=True)  # what one copies is never cut
-    table = Table("dataset", version, "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
+    rows = Table("dataset", version, "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
-        held = ", ".join(
-            f"{lease.what or lease.kind} (pid {lease.pid}) since {lease.since[:19]}" for lease in line.leases
-        )
+        holders = "; ".join(map(str, line.leases))
         refs = ", ".join(line.refs) or "-"
         size = bytes_text(line.bytes)
-        cells = (line.dataset, digest_text(line.digest), refs, str(line.files), size, here, held or "-")
-        table.add_row(*(Text(escaped(cell)) for cell in cells))  # never markup: a command may be called `[red]`
-    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
+        cells = (line.dataset, digest_text(line.digest), refs, str(line.files), size, here, holders or "-")
+        rows.add_row(*(Text(escaped(cell)) for cell in cells))  # never markup: a command may be called `[red]`
+    print_table(rows)
 
 
 def show(

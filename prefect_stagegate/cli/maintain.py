@@ -1,8 +1,7 @@
-"""`stagegate verify`, `gc`, `pin` and `unpin`: keep this node's cache true and small."""
+"""`stagegate gc`, `pin` and `unpin`: keep this node's cache small, and what it is to keep."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,45 +9,9 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cli.common import Json, Places, print_json, say
-from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import maintain
 from prefect_stagegate.units import bytes_text
-
-
-def verify(
-    address: str | None = None,
-    /,
-    *,
-    repair: Annotated[bool, Parameter(negative="", help="Fetch what is damaged again from its source.")] = False,
-    json: Json = False,
-    places: Places | None = None,
-) -> None:
-    """Hash the files of this node's versions again and compare with their manifests.
-
-    Exits with 3 when something is damaged and stays so.
-
-    Examples: stagegate verify; stagegate verify nycflights@production --repair
-
-    Parameters
-    ----------
-    address
-        Only this version; without it, every version on this node.
-    """
-    where = (places or Places()).workspace()
-    result = maintain.verify(where, Address.parse(address) if address else None, repair=repair)
-    if json:
-        print_json(asdict(result))
-    else:
-        for damage in result.damaged:
-            say(f"{damage.dataset}@{damage.digest}  {damage.finding.subject}: {damage.finding.problem}")
-        done = "repaired" if result.repaired else "damaged"
-        found = f"{len(result.damaged)} files {done}" if result.damaged else "nothing is damaged"
-        say(f"{result.versions} versions, {result.files} files, {bytes_text(result.bytes)} hashed: {found}.")
-        if result.damaged and not result.repaired:
-            say("Run `stagegate verify --repair` to fetch them again.")
-    if result.damaged and not result.repaired:
-        sys.exit(ExitCode.ERROR)
 
 
 def gc(

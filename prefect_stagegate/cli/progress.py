@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.units import bytes_text
@@ -79,17 +87,69 @@ def _bar(title: str) -> Iterator[Totals]:
         yield Totals(show)
 
 
+class Hashing:
+    """A verification's progress; `show` is called with it after each change."""
+
+    def __init__(self, show: Callable[[Hashing], None]) -> None:
+        self._show = show
+        self.bytes = 0
+        self.bytes_read = 0
+
+    def expect(self, size: int) -> None:
+        """Add what is to be read."""
+        self.bytes += size
+        self._show(self)
+
+    def read(self, size: int) -> None:
+        """Add what was read."""
+        self.bytes_read += size
+        self._show(self)
+
+
+@contextmanager
+def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None]:
+    """Show how much of what is to be hashed was read during the block; nothing when `quiet`."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+            task = bars.add_task(title, total=None)
+            yield Hashing(lambda it: bars.update(task, total=it.bytes, completed=it.bytes_read))
+    else:
+        now_and_then = NowAndThen()
+
+        def show(it: Hashing) -> None:
+            if now_and_then():
+                print(f"{title}: {bytes_text(it.bytes_read)} of about {bytes_text(it.bytes)} hashed", file=sys.stderr)
+
+        yield Hashing(show)
+
+
+class NowAndThen:
+    """Whether it is time for a line again: for logs, one every few seconds will do."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + LINE_SECONDS
+
+    def __call__(self) -> bool:
+        """True once every few seconds."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + LINE_SECONDS
+        return True
+
+
 class _Lines:
     """Says where a transfer stands, at most every few seconds, for logs."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._next = time.monotonic() + LINE_SECONDS
+        self._due = NowAndThen()
 
     def __call__(self, totals: Totals) -> None:
-        if time.monotonic() < self._next:
+        if not self._due():
             return
-        self._next = time.monotonic() + LINE_SECONDS
         moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
         objects = f"{totals.objects_done}/{totals.objects} objects"
         print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}", file=sys.stderr)

@@ -28,7 +28,7 @@ class VersionLine:
     here_as: tuple[str, ...]
     """This node's copies of refs that name it."""
     leases: tuple[Lease, ...]
-    """Who reads or pins it on this node."""
+    """Who keeps it on this node: who reads or pins it, and who writes to its dataset."""
 
 
 def list_versions(where: Workspace, dataset: str | None = None) -> list[VersionLine]:
@@ -88,13 +88,14 @@ def history(where: Workspace, address: Address) -> list[RefEntry]:
 
 def _line(where: Workspace, manifest: Manifest, refs: dict[str, RefEntry], leases: list[Lease]) -> VersionLine:
     dataset, digest = manifest.dataset, manifest.digest
+    here = where.cache.views.path(dataset, digest) is not None
     return VersionLine(
         dataset,
         digest,
         manifest.files,
         manifest.bytes,
         refs=tuple(name for name, entry in refs.items() if entry.digest == digest),
-        here=where.cache.views.path(dataset, digest) is not None,
+        here=here,
         here_as=tuple(name for name, held in where.cache.refs.of(dataset).items() if held == digest),
-        leases=tuple(lease for lease in leases if (lease.dataset, lease.digest) == (dataset, digest)),
+        leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
     )

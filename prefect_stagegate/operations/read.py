@@ -18,7 +18,8 @@ from prefect_stagegate.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a volume, or a folder of somebody else, says to who would write there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _held(cache: Cache, found: OpenDataset, what: str, *, inherited: bool) -> It
                 cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what, inherited=inherited)
             )
         except CacheError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _ONLY_READABLE:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
             log.warning("%s can only be read, so a collection by its owner may take %s away", cache.root, found.path)
         yield

@@ -16,6 +16,7 @@ from itertools import islice
 from threading import Event
 
 from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
@@ -203,7 +204,11 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], d
             dataset=spec.dataset,
         )
     dataset, digest, views = spec.dataset, sealed.digest, where.cache.views
-    view = views.path(dataset, digest) or draft.publish(dataset, digest, ledger.entries())
+    view = views.path(dataset, digest)
+    if view is None:
+        view = draft.publish(dataset, digest, ledger.entries())
+    elif rotten := Quarantine(where.cache.layout).rotten_files(view, ledger.entries()):
+        draft.mend(dataset, digest, rotten)
     views.touch(dataset, digest)
     new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
     point(where, dataset, LATEST, digest)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.operations.maintain import verify
 from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.verify import verify
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS

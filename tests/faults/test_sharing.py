@@ -19,9 +19,9 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.errors import CacheError
-from prefect_stagegate.operations.maintain import verify
 from prefect_stagegate.operations.read import open_dataset
 from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 
 OWNER, NEIGHBOUR, GROUP = 40_001, 40_002, 40_100

@@ -120,13 +120,6 @@ def test_what_a_dead_stager_left_is_an_orphan_and_what_a_living_one_holds_is_not
     held.drop()
 
 
-def test_forgetting_takes_a_blob_away(blobs: Blobs, layout: Layout) -> None:
-    stored(blobs)
-    blobs.forget(DIGEST)
-    blobs.forget(DIGEST)
-    assert not layout.blob(DIGEST).exists()
-
-
 class TestJournal:
     """Which parts are recorded survives whatever ended the process that wrote them."""
 

@@ -18,6 +18,7 @@ from blake3 import blake3
 
 HEX = re.compile(r"[0-9a-f]{64}")
 CACHE = {"CACHEDIR.TAG", "format", "blobs", "ingest", "views", "refs", "leases", "trash"} | {
+    "quarantine",
     "index.sqlite",
     "index.sqlite-journal",
 }

@@ -1,0 +1,48 @@
+"""What `stagegate ls` tells of this node alone: who holds what, and what rotted. No catalog is asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cli.common import escaped, print_json, print_table, say
+from prefect_stagegate.units import bytes_text
+
+
+def list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
+    """List the claims of live readers and writers, and the pins, the oldest first."""
+    leases = [lease for lease in cache.leases.live() if dataset in (None, lease.dataset)]
+    if json:
+        print_json([asdict(lease) for lease in leases])
+        return
+    if not leases:
+        say("Nobody holds anything.")
+        return
+    version = Column("version", no_wrap=True)
+    table = Table("kind", "since", "pid", "who", "reserved", "dataset", version, box=None, pad_edge=False)
+    for lease in leases:
+        who, reserved = lease.what or "-", bytes_text(lease.reserved) if lease.reserved else "-"
+        held = lease.digest or "all, and what it makes"
+        cells = (lease.kind, lease.since[:19] + "Z", str(lease.pid), who, reserved, lease.dataset, held)
+        table.add_row(*(Text(escaped(cell)) for cell in cells))
+    print_table(table)
+
+
+def list_quarantine(cache: Cache, dataset: str | None, *, json: bool) -> None:
+    """List the blobs that rotted, the oldest find first."""
+    found = Quarantine(cache.layout).all()
+    if dataset is not None:
+        found = [one for one in found if any(entry.startswith(f"{dataset}@") for entry in one.entries)]
+    if json:
+        print_json([asdict(one) for one in found])
+        return
+    if not found:
+        say("Nothing is in quarantine.")
+    for one in found:
+        say(f"{one.digest}  {bytes_text(one.bytes)}, since {one.since[:19]}Z: {one.problem}")
+        for entry in one.entries:
+            say(f"    {entry}")

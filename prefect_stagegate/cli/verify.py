@@ -1,0 +1,87 @@
+"""`stagegate verify`: hash what lies on this node again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from fractions import Fraction
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.progress import shown_hashing
+from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.verify import Verification
+from prefect_stagegate.operations.verify import verify as job
+from prefect_stagegate.units import bytes_text, parse_duration, parse_rate, parse_share
+
+
+def _as(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
+    return lambda _, tokens: parse(tokens[0].value)
+
+
+Share = Annotated[
+    Fraction | None,
+    Parameter(converter=_as(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
+]
+Lasting = Annotated[
+    timedelta | None,
+    Parameter(name="--for", converter=_as(parse_duration), help="Of all, only what is hashed in this time: 1h."),
+]
+Rate = Annotated[
+    int | None,
+    Parameter(converter=_as(parse_rate), help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE]."),
+]
+
+
+def verify(
+    address: str | None = None,
+    /,
+    *,
+    repair: Annotated[bool, Parameter(negative="", help="Fetch what is damaged again from its source.")] = False,
+    share: Share = None,
+    lasting: Lasting = None,
+    rate: Rate = None,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Hash the files of this node's versions again and compare with their manifests.
+
+    What rotted is moved into quarantine, so that nothing new is made of it; `stagegate ls --quarantine` lists it, and
+    `stagegate gc` removes it when no version has it any more. Each run goes on where the last one stopped, so with
+    --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays so.
+
+    Examples: stagegate verify nycflights@production --repair; stagegate verify --share 1/7 --rate 200MB/s
+
+    Parameters
+    ----------
+    address
+        Only this version; without it, every version on this node.
+    """
+    where = (places or Places()).workspace()
+    named = Address.parse(address) if address else None
+    with shown_hashing("verify", quiet=json) as watch:
+        result = job(where, named, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
+    if json:
+        print_json(asdict(result))
+    else:
+        _tell(result)
+    if result.damaged and not result.repaired:
+        sys.exit(ExitCode.ERROR)
+
+
+def _tell(result: Verification) -> None:
+    for damage in result.damaged:
+        say(f"{damage.dataset}@{damage.digest}  {damage.finding.subject}: {damage.finding.problem}")
+    for one in result.quarantined:
+        say(f"in quarantine: {one.digest}, {bytes_text(one.bytes)}")
+    done = "repaired" if result.repaired else "damaged"
+    found = f"{len(result.damaged)} files {done}" if result.damaged else "nothing is damaged"
+    part = "" if result.share == 1 else f", {result.share:.1%} of this node's blobs"
+    say(f"{result.versions} versions, {result.files} files, {bytes_text(result.bytes)} hashed{part}: {found}.")
+    if result.damaged and not result.repaired:
+        say("Run `stagegate verify --repair` to fetch them again.")

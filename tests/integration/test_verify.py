@@ -1,0 +1,372 @@
+"""Rot: what is hashed and how often, what becomes of a blob that rotted, and how it comes back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+from threading import Event
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from prefect_stagegate.cache import scrub
+from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.space import used_bytes
+from prefect_stagegate.cache.verify import Pace
+from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
+from prefect_stagegate.model import Address, Version
+from prefect_stagegate.operations import bring
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+
+SHARED = b"shared by all" * 1000
+FILES = {"shared.bin": SHARED, "twin.bin": SHARED, "empty": b""}
+DAYS = 3
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    folder = tmp_path / "nas"
+    folder.mkdir()
+    for name, data in FILES.items():
+        put(folder / name, data)
+    return folder
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+def put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    os.utime(path, (crc32(data), crc32(data)))  # other bytes, another time; and the same at a mirror
+
+
+def bring_in(where: Workspace, nas: Path, *, mirror: Path | None = None) -> Version:
+    source: dict[str, Any] = {"url": str(nas)}
+    if mirror:
+        source["mirrors"] = [{"url": str(mirror)}]
+    return stage(where, {"stagegate": 1, "dataset": "things", "sources": [source]})
+
+
+@pytest.fixture
+def versions(where: Workspace, nas: Path) -> list[Version]:
+    """Three versions that share two files, and each have one of their own."""
+    found = []
+    for day in range(DAYS):
+        put(nas / "own.bin", f"of day {day}".encode() * 500)
+        found.append(bring_in(where, nas))
+    return found
+
+
+def blob_of(where: Workspace, version: Version, path: str) -> Path:
+    entries = where.catalog.manifest(version.dataset, version.digest).entries()
+    (digest,) = (entry.digest for entry in entries if entry.path == path)
+    return where.cache.layout.blob(digest)
+
+
+def rot(path: Path) -> None:
+    data = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    path.chmod(0o444)
+
+
+def blob_bytes(where: Workspace) -> int:
+    return sum(path.stat().st_size for path in where.cache.layout.blobs.glob("*/*"))
+
+
+# ── what is hashed ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_many_versions_share_is_hashed_once(where: Workspace, versions: list[Version]) -> None:
+    found = verify(where)
+    assert (found.versions, found.files) == (DAYS, 4 * DAYS)
+    assert found.bytes == blob_bytes(where) < sum(version.bytes for version in versions)
+    one = verify(where, Address("things"))
+    assert (one.versions, one.files, one.bytes) == (1, 4, versions[-1].bytes - len(SHARED))
+
+
+@pytest.mark.parametrize("runs", [1, 3, 7])
+def test_runs_that_each_do_a_share_come_around_to_everything_once(
+    where: Workspace, versions: list[Version], runs: int
+) -> None:
+    found = [verify(open_workspace(where.cache.root, where.catalog.url), share=Fraction(1, runs)) for _ in range(runs)]
+    assert sum(one.bytes for one in found) == blob_bytes(where)
+    assert sum(one.files for one in found) >= 4 * DAYS
+    assert all(abs(one.share - 1 / runs) < 0.001 for one in found)
+
+
+def test_runs_that_each_have_a_moment_come_around_to_everything(where: Workspace, versions: list[Version]) -> None:
+    blobs = len(list(where.cache.layout.blobs.glob("*/*")))
+    rot(blob_of(where, versions[0], "own.bin"))
+    found = [verify(where, lasting=timedelta(0)) for _ in range(blobs)]
+    assert [one.finding.subject for run in found for one in run.damaged] == ["own.bin"]
+    assert max(one.bytes for one in found) < blob_bytes(where)
+
+
+def test_a_run_that_was_stopped_loses_nothing_of_what_it_did(where: Workspace, versions: list[Version]) -> None:
+    stop = Event()
+    stop.set()
+    arcs = []
+    for _ in range(5):  # each is stopped at its first piece
+        with pytest.raises(Cancelled):
+            verify(where, cancel=stop)
+        arcs.append(scrub.next_arc(where.cache, Fraction(1)).start)
+    assert len(set(arcs)) == 1
+    before = arcs[0]
+    verify(where, lasting=timedelta(0))
+    assert scrub.next_arc(where.cache, Fraction(1)).start != before
+
+
+def test_without_an_index_it_begins_anywhere(where: Workspace, versions: list[Version]) -> None:
+    starts = {scrub.next_arc(where.cache, Fraction(1, 2)).start for _ in range(5)}
+    assert len(starts) == 5
+
+
+def test_a_share_is_of_all_and_not_of_a_version(where: Workspace, versions: list[Version]) -> None:
+    with pytest.raises(UsageError, match="for all that lies on this node"):
+        verify(where, Address("things"), share=Fraction(1, 2))
+
+
+def test_copies_are_hashed_too_where_a_volume_takes_no_links(
+    where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def refuse(source: Any, target: Any) -> None:
+        if "/cache/" in str(target):
+            raise OSError(errno.EPERM, "no links")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    version = bring_in(where, nas)
+    assert (version.path / "shared.bin").stat().st_nlink == 1
+    rot(version.path / "shared.bin")
+    assert [one.finding.subject for one in verify(where).damaged] == ["shared.bin"]
+
+
+class Clock(Event):
+    """Time that passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0.0
+        return False
+
+
+def test_reading_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("prefect_stagegate.cache.verify.time.monotonic", lambda: clock.now)
+    pace = Pace(1000, clock)
+    for _ in range(100):
+        pace(200)
+    assert clock.now - 100 == pytest.approx(20, abs=1)
+    clock.now += 3600  # the disk hung; that is no reason to read faster than the rate for an hour
+    late = clock.now
+    for _ in range(100):
+        pace(200)
+    assert clock.now - late == pytest.approx(20, abs=1.3)
+
+
+# ── what rotted ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rotten_blob_is_moved_aside_with_its_reason(where: Workspace, versions: list[Version]) -> None:
+    blob = blob_of(where, versions[0], "shared.bin")
+    rot(blob)
+    found = verify(where)
+
+    (one,) = found.quarantined
+    assert len(found.damaged) == 2 * DAYS
+    assert one.digest == f"blake3:{blob.name}"
+    assert one.found != one.digest
+    assert one.found in one.problem
+    assert one.bytes == len(SHARED)
+    assert set(one.entries) == {
+        f"{version.address} {name}" for version in versions for name in ("shared.bin", "twin.bin")
+    }
+    assert not blob.exists()
+    assert Quarantine(where.cache.layout).all() == [one]
+    assert len(verify(where).damaged) == 2 * DAYS  # it stays damaged, though the blob is aside
+    assert Quarantine(where.cache.layout).all() == [one]
+
+
+def test_nothing_new_is_made_of_what_rotted(where: Workspace, nas: Path, versions: list[Version]) -> None:
+    rot(blob_of(where, versions[0], "shared.bin"))
+    verify(where)
+    put(nas / "new.bin", b"new")
+    version = bring_in(where, nas)
+    assert version.bytes_fetched >= len(SHARED)
+    assert (version.path / "shared.bin").read_bytes() == SHARED
+
+
+def test_staging_a_version_again_mends_what_it_had_of_the_quarantine(
+    where: Workspace, nas: Path, versions: list[Version]
+) -> None:
+    version = versions[-1]
+    rot(blob_of(where, version, "shared.bin"))
+    verify(where)
+    again = bring_in(where, nas)
+    assert again.digest == version.digest
+    assert {name: (again.path / name).read_bytes() for name in FILES} == FILES
+    assert not verify(where, Address("things", version.digest)).damaged
+
+
+def test_a_repair_fetches_once_for_all_and_a_collection_takes_the_rest(
+    where: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in versions:
+        where.cache.leases.pin(version.dataset, version.digest)
+    put(nas / "own.bin", b"of day 2" * 500)
+    rot(blob_of(where, versions[0], "shared.bin"))
+    verify(where)
+    collect(where.cache.layout)
+    assert len(Quarantine(where.cache.layout).all()) == 1  # views still have it
+    assert verify(where, repair=True).repaired
+    assert not verify(where).damaged
+    for version in versions:
+        assert {name: (version.path / name).read_bytes() for name in FILES} == FILES
+
+    before = used_bytes(where.cache.layout)
+    foretold = collect(where.cache.layout, dry_run=True)
+    assert (foretold.blobs, foretold.bytes) == (1, len(SHARED))
+    assert collect(where.cache.layout) == foretold
+    assert Quarantine(where.cache.layout).all() == []
+    assert list(where.cache.layout.quarantine.iterdir()) == []
+    assert used_bytes(where.cache.layout) < before
+
+
+def test_a_mirror_gives_what_its_source_has_no_more(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    for name, data in FILES.items():
+        put(mirror / name, data)
+    version = bring_in(where, nas, mirror=mirror)
+    rot(blob_of(where, version, "shared.bin"))
+    for name in ("shared.bin", "twin.bin"):
+        (nas / name).unlink()
+    assert verify(where, repair=True).repaired
+    assert (version.path / "shared.bin").read_bytes() == SHARED
+
+
+def test_what_can_be_had_nowhere_stays_and_is_told_each_time(where: Workspace, nas: Path) -> None:
+    version = bring_in(where, nas)
+    rot(blob_of(where, version, "shared.bin"))
+    for name in ("shared.bin", "twin.bin"):
+        (nas / name).unlink()
+    for _ in range(2):
+        with pytest.raises(StagegateError, match=r"(shared|twin)\.bin"):
+            verify(where, repair=True)
+    assert len(Quarantine(where.cache.layout).all()) == 1
+    assert (version.path / "empty").read_bytes() == b""
+
+
+def test_a_version_that_is_mended_is_not_collected_meanwhile(
+    where: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = versions[-1]
+    rot(blob_of(where, victim, "own.bin"))
+    mend = bring.mend
+
+    def collected_first(*args: Any, **options: Any) -> None:
+        where.cache.layout.ref("things", "latest").unlink()  # as if `latest` had moved on
+        collect(where.cache.layout)
+        mend(*args, **options)
+
+    monkeypatch.setattr(bring, "mend", collected_first)
+    assert verify(where, Address("things", victim.digest), repair=True).repaired
+    assert {path.name for path in victim.path.iterdir()} == {*FILES, "own.bin"}
+
+
+def test_a_cache_that_can_only_be_read_is_verified_too(
+    where: Workspace, versions: list[Version], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rot(blob_of(where, versions[0], "own.bin"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    found = verify(where)
+    assert [one.finding.subject for one in found.damaged] == ["own.bin"]
+    assert found.quarantined == ()
+    assert "can only be read" in caplog.text
+
+
+def test_a_blob_that_no_version_has_is_no_damage_once_it_is_aside(where: Workspace, nas: Path) -> None:
+    version = bring_in(where, nas)
+    blob = blob_of(where, version, "shared.bin")
+    where.cache.views.discard(version.dataset, version.digest)
+    rot(blob)
+    found = verify(where)
+    assert (found.damaged, [one.entries for one in found.quarantined]) == ((), [()])
+
+
+def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(where: Workspace, nas: Path) -> None:
+    version = bring_in(where, nas)
+    rot(blob_of(where, version, "shared.bin"))
+    verify(where)
+    (record,) = where.cache.layout.quarantine.glob("*.json")
+    record.unlink()
+    (one,) = Quarantine(where.cache.layout).all()
+    assert one.problem == "why is not known"
+
+
+# ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def staged(nas: Path, tmp_path: Path, run_stagegate: Run) -> Workspace:
+    (tmp_path / "things.yaml").write_text(f"stagegate: 1\ndataset: things\nsources: [{{url: {nas}}}]\n")
+    assert run_stagegate("stage", tmp_path / "things.yaml").returncode == 0
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+def test_the_command_tells_lists_and_mends(staged: Workspace, run_stagegate: Run) -> None:
+    version = next(iter(staged.cache.views.all()))
+    view = staged.cache.layout.view(*version)
+    rot(staged.cache.layout.blob(f"blake3:{_blob_with(staged, SHARED)}"))
+
+    found = run_stagegate("verify", "--share", "100%", "--rate", "200MB/s", "--for", "1h")
+    assert found.returncode == 3
+    assert "shared.bin: its bytes hash to blake3:" in found.stdout
+    assert "in quarantine: blake3:" in found.stdout
+    (listed,) = json.loads(run_stagegate("ls", "--quarantine", "--json").stdout)
+    assert listed["digest"] in run_stagegate("ls", "--quarantine").stdout
+    assert f"things@{version[1]} shared.bin" in listed["entries"]
+    mended = json.loads(run_stagegate("verify", "--repair", "--json").stdout)
+    assert (mended["repaired"], len(mended["damaged"])) == (True, 2)
+    assert (view / "shared.bin").read_bytes() == SHARED
+    assert run_stagegate("gc").returncode == 0
+    assert json.loads(run_stagegate("ls", "--quarantine", "--json").stdout) == []
+
+
+def _blob_with(where: Workspace, data: bytes) -> str:
+    (name,) = (path.name for path in where.cache.layout.blobs.glob("*/*") if path.read_bytes() == data)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--share", "8/7"), ("--share", "0/7"), ("--rate", "fast"), ("--rate", "0"), ("--for", "long")],
+)
+def test_an_option_that_is_none_is_told(run_stagegate: Run, option: str, value: str) -> None:
+    found = run_stagegate("verify", option, value)
+    assert found.returncode == 2
+    assert value in found.stderr
