@@ -255,6 +255,8 @@ class Evidence:
     """When it goes stale; empty when it holds as long as its binding."""
     awaiting: tuple[str, ...] = ()
     """Whose answer it waits for: groups of `owners`, or `anybody`. Empty unless only a person can answer."""
+    seconds: float | None = field(default=None, compare=False)
+    """How long it took to find out; None where nobody measured it."""
     ruling: Ruling | None = None
     """Set in a decision only, and only where the gate did not take the answer as it came."""
 

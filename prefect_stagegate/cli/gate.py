@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.plan import announce, tell_plan
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
@@ -20,7 +21,6 @@ from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.promote import promote as move_up
 from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
-from prefect_stagegate.readiness import PlannedCheck
 from prefect_stagegate.report import build_report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 from prefect_stagegate.units import digest_text
 
@@ -90,8 +90,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Gather the evidence that a gate requires, decide, and record the decision.
 
-    Evidence that still holds is used again; `--plan` tells which. Exits with 0 when the gate accepts, 1 when it
-    refuses, 3 when it can't tell, 4 when only an approval is missing.
+    Evidence that still holds is used again; `--plan` tells which, and how long the rest took last time. Exits with 0
+    when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
 
     Examples: stagegate check nycflights --gate pilot; stagegate check nycflights@pilot --gate production --html r.html
 
@@ -103,9 +103,9 @@ def check(  # noqa: PLR0913 - one parameter a flag
     """
     where = (places or Places()).workspace()
     if plan:
-        _tell_plan(checking.preview_check(where, what, gate, spec=spec), json=json)
+        tell_plan(checking.preview_check(where, what, gate, spec=spec), json=json)
         return
-    decision = checking.check(where, what, gate, spec=spec)
+    decision = checking.check(where, what, gate, spec=spec, announce=announce)
     report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
     if json:
         say(to_json(report).rstrip())
@@ -124,16 +124,6 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"The report can't be written to {path}: {error.strerror}") from error
-
-
-def _tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
-    if json:
-        lines = [(one.requirement.check, one.state, one.reason) for one in planned]
-        print_json([dict(zip(("check", "state", "reason"), line, strict=True)) for line in lines])
-        return
-    for one in planned:
-        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else f"to be asked: {one.reason}"
-        say(f"{one.requirement.check:<18} {one.state:<8} {held}")
 
 
 def promote(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from threading import Event
 
 from prefect_stagegate.errors import Cancelled
@@ -14,6 +15,9 @@ from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_chec
 from prefect_stagegate.readiness.attest import attest
 from prefect_stagegate.spec import Gate, Spec
 
+Announce = Callable[[Sequence[PlannedCheck]], None]
+"""Takes what a check is going to do."""
+
 
 def check(
     where: Workspace,
@@ -22,6 +26,7 @@ def check(
     *,
     spec: SpecLike | None = None,
     cancel: Event | None = None,
+    announce: Announce | None = None,
 ) -> Decision:
     """Decide whether a version may go where a gate leads, and record why.
 
@@ -34,6 +39,7 @@ def check(
         gate: The target's name.
         spec: A spec to judge under instead of the one that is stored beside the version.
         cancel: Set it to stop in time, before the next check or while the version is brought; nothing is decided then.
+        announce: Told what is to be asked, and why, before the first check is.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
@@ -43,7 +49,7 @@ def check(
     # From here on the version's current policy is this spec's, which promotion will ask for.
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
     question = ask_about(where, version, policy, cancel)
-    decision = judge(question, *_gather(where, question, cancel))
+    decision = judge(question, *_gather(where, question, cancel, announce))
     where.catalog.put_attestation(
         dataset, digest, gate, attest(decision, question.environment, question.request, question.approvals)
     )
@@ -80,10 +86,14 @@ def for_gate(
     return older, older.spec.gate(gate)
 
 
-def _gather(where: Workspace, question: Question, cancel: Event | None) -> tuple[list[Evidence], list[Evidence]]:
+def _gather(
+    where: Workspace, question: Question, cancel: Event | None, announce: Announce | None
+) -> tuple[list[Evidence], list[Evidence]]:
     """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
     record = where.catalog.evidence(question.dataset, question.digest)
     planned = plan_checks(question, record)
+    if announce:
+        announce(planned)
     fresh = []
     for one in planned:
         if cancel and cancel.is_set():

@@ -126,6 +126,8 @@ class PlannedCheck:
     """Why stored evidence doesn't do; empty when it does."""
     evidence: Evidence | None = None
     """What still holds, under this gate's severity."""
+    seconds: float | None = None
+    """How long it took last time, of this version or of one that was let in; None when nobody measured it."""
 
 
 def plan_checks(
@@ -139,9 +141,16 @@ def plan_checks(
         known: The catalogue.
     """
     stored = list(evidence)
-    return tuple(
-        _plan(requirement, known[requirement.check], question, stored) for requirement in question.gate.requirements
-    )
+    took = _took(question, stored)
+    planned = (_plan(asked, known[asked.check], question, stored) for asked in question.gate.requirements)
+    return tuple(replace(one, seconds=took.get(one.requirement.check)) for one in planned)
+
+
+def _took(question: Question, stored: Iterable[Evidence]) -> dict[str, float]:
+    """How long each check took when it was last asked about this version, else about one that was let in."""
+    let_in = [one.decision for one in (question.accepted, question.below) if one and one.decision]
+    known = [*(answer for decision in let_in for answer in decision.checks), *stored]
+    return {answer.check: answer.seconds for answer in known if answer.seconds is not None}
 
 
 def _plan(

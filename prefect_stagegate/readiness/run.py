@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,6 +23,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
     Raises:
         Cancelled: It was stopped, which answers nothing.
     """
+    began = time.perf_counter()
     answer = _ask(definition, requirement, question)
     return Evidence(
         check=definition.name,
@@ -39,6 +41,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
         at=clock.stamp(question.now),
         expires=_expires(definition.ttl, answer, question),
         awaiting=answer.awaiting,
+        seconds=round(time.perf_counter() - began, 3),
     )
 
 

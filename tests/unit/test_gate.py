@@ -7,7 +7,7 @@ import pytest
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import DecisionOutcome, Evidence, Outcome, Severity
-from prefect_stagegate.readiness import CHECKS, Question, State, decide, judge, plan_checks, run_check
+from prefect_stagegate.readiness import CHECKS, Accepted, Question, State, decide, judge, plan_checks, run_check
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import NOW, OTHER_DIGEST, a_question, a_spec, a_validation
 
@@ -155,3 +155,19 @@ def test_kept_evidence_takes_the_severity_of_the_gate_that_uses_it() -> None:
     assert space.evidence is not None
     assert space.evidence.severity is Severity.BLOCKING
     assert license_.state is State.STALE  # it speaks of the spec, and this is another one
+
+
+def test_plan_says_how_long_each_check_took_last_time_here_or_where_a_version_was_let_in() -> None:
+    took = [
+        replace(answer, seconds=seconds) for answer, seconds in zip(gathered(pilot()), (2.5, 0.1, None), strict=True)
+    ]
+    assert [one.seconds for one in plan_checks(pilot(), took)] == [2.5, 0.1, None]
+    earlier = judge(pilot(), [replace(answer, seconds=9.0) for answer in took])
+    accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), decision=earlier)
+    assert [one.seconds for one in plan_checks(pilot(accepted=accepted), took)] == [2.5, 0.1, 9.0]
+    assert [one.seconds for one in plan_checks(pilot(accepted=accepted), [])] == [9.0, 9.0, 9.0]
+    assert [one.seconds for one in plan_checks(pilot(), [])] == [None, None, None]
+
+
+def test_evidence_has_the_time_that_it_took() -> None:
+    assert all(answer.seconds is not None and answer.seconds >= 0 for answer in gathered(pilot()))

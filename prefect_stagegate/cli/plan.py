@@ -1,0 +1,61 @@
+"""What `stagegate check` is going to ask, why, and how long that took last time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from prefect_stagegate.cli.common import escaped, print_json, say
+from prefect_stagegate.readiness import PlannedCheck
+
+SOON = 0.05
+"""Seconds that nobody waits for."""
+
+
+def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
+    """Print the whole plan: the cost first, then each check."""
+    if json:
+        print_json(
+            [
+                {"check": one.requirement.check, "state": one.state, "reason": one.reason, "seconds": one.seconds}
+                for one in planned
+            ]
+        )
+        return
+    say(forecast(planned))
+    for one in planned:
+        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else f"to be asked: {one.reason}"
+        say(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
+
+
+def announce(planned: Sequence[PlannedCheck]) -> None:
+    """Tell somebody who waits at a terminal what they wait for."""
+    if not sys.stderr.isatty():
+        return
+    print(forecast(planned), file=sys.stderr)
+    for one in planned:
+        if one.evidence is None:
+            line = f"  {one.requirement.check:<18} {_seconds(one):>8}  {one.reason}"
+            print(escaped(line), file=sys.stderr)
+
+
+def forecast(planned: Sequence[PlannedCheck]) -> str:
+    """One line: how many checks are to be asked, and how long they took last time."""
+    asked = [one for one in planned if one.evidence is None]
+    if not asked:
+        return f"Nothing to ask: the evidence of all {len(planned)} checks still holds."
+    known = [one.seconds for one in asked if one.seconds is not None]
+    took = f"took {_about(sum(known))} last time" if known else "their time is not known yet"
+    untimed = len(asked) - len(known)
+    more = f", and {untimed} of unknown length" if known and untimed else ""
+    return f"To ask: {len(asked)} of {len(planned)} checks, {took}{more}."
+
+
+def _seconds(one: PlannedCheck) -> str:
+    return "?" if one.seconds is None else _about(one.seconds)
+
+
+def _about(seconds: float) -> str:
+    if seconds < SOON:
+        return "<0.1 s"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - a minute

@@ -1,0 +1,66 @@
+"""What a check says before it begins: what it asks, why, and how long that took last time."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from prefect_stagegate.cli.plan import announce, forecast, tell_plan
+from prefect_stagegate.model import Evidence, Outcome, Severity
+from prefect_stagegate.readiness import CHECKS, PlannedCheck, State
+from prefect_stagegate.spec import Requirement
+
+
+def planned(name: str, state: State, seconds: float | None = None, reason: str = "") -> PlannedCheck:
+    requirement = Requirement(name, Severity.BLOCKING, {})
+    held = Evidence(name, Outcome.PASS, "fine", "data") if state is State.CURRENT else None
+    return PlannedCheck(requirement, CHECKS[name], state, reason, held, seconds)
+
+
+PLAN = (
+    planned("schema", State.STALE, 92.0, "another contract"),
+    planned("space", State.STALE, 0.001, "another node"),
+    planned("license", State.CURRENT, 0.2),
+    planned("owner", State.MISSING, None, "it was never asked"),
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_forecast_sums_what_is_to_be_asked_and_says_what_it_does_not_know() -> None:
+    assert forecast(PLAN) == "To ask: 3 of 4 checks, took 2 min last time, and 1 of unknown length."
+    assert forecast(PLAN[1:3]) == "To ask: 1 of 2 checks, took <0.1 s last time."
+    assert forecast(PLAN[3:]) == "To ask: 1 of 1 checks, their time is not known yet."
+    assert forecast(PLAN[2:3]) == "Nothing to ask: the evidence of all 1 checks still holds."
+
+
+def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_plan(PLAN, json=False)
+    first, schema, _, license_, owner = capsys.readouterr().out.splitlines()
+    assert first == forecast(PLAN)
+    assert schema.split() == ["schema", "stale", "2", "min", "to", "be", "asked:", "another", "contract"]
+    assert license_.split()[:4] == ["license", "current", "0.2", "s"]
+    assert owner.split()[2] == "?"
+
+
+def test_plan_as_json(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    tell_plan(PLAN[:1], json=True)
+    told = json.loads(capsysbinary.readouterr().out)
+    assert told == [{"check": "schema", "state": "stale", "reason": "another contract", "seconds": 92.0}]
+
+
+def test_only_a_terminal_is_told_and_only_of_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        announce((*PLAN, replace(PLAN[0], reason="\x1b[31m")))
+        told = stream.getvalue().splitlines()
+        assert told == [] or [line.split()[0] for line in told[1:]] == ["schema", "space", "owner", "schema"]
+        assert bool(told) == stream.isatty()
+        assert "\x1b" not in stream.getvalue()
