@@ -29,7 +29,7 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
-from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.errors import AccessDenied
 from prefect_stagegate.flows import stage
 from prefect_stagegate.model import Version
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
@@ -119,7 +119,7 @@ def test_credentials_that_a_server_refuses_are_told_without_the_secret(
     assert "a wrong secret" not in str(caught.value)
 
 
-def test_a_block_of_a_package_that_is_not_installed_names_the_package(on: dict[str, Any]) -> None:
+def test_a_block_of_a_package_that_is_not_installed_names_the_package(run_stagegate: Run, tmp_path: Path) -> None:
     with get_client(sync_client=True) as client:  # as Prefect's UI makes one, where the types of all packages are known
         kind = client.read_block_type_by_slug("gcp-credentials")
         schema = client.get_most_recent_block_schema_for_block_type(kind.id)
@@ -127,9 +127,15 @@ def test_a_block_of_a_package_that_is_not_installed_names_the_package(on: dict[s
         ours: dict[str, Any] = {"name": f"ours-{uuid4().hex}", "data": {"project": "ours"}}
         client.create_block_document(BlockDocumentCreate(**ours, block_schema_id=schema.id, block_type_id=kind.id))
     source = {"url": "gs://lake/", "credentials": f"gcp-credentials/{ours['name']}"}
+    spec = tmp_path / "things.yaml"
+    spec.write_text(json.dumps({"stagegate": 1, "dataset": "things", "sources": [source]}))
 
-    with pytest.raises(UsageError, match=r"not installed here. `pip install prefect-gcp`"):
-        stage({"stagegate": 1, "dataset": "things", "sources": [source]}, **on)
+    # A process of its own: other tests of this one define stand-ins of the package's blocks.
+    done = run_stagegate("stage", spec, env={"PREFECT_API_URL": str(PREFECT_API_URL.value())})
+
+    assert done.returncode == 2
+    assert "not installed here" in done.stderr
+    assert "`pip install prefect-gcp`" in done.stderr
 
 
 def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: SeaweedFS, on: dict[str, Any]) -> None:
