@@ -53,7 +53,7 @@ coverage: setup ## run the tests and show the lines that none of them runs
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: setup ## measure staging against rclone, s5cmd, s3fs and the floor
+bench: setup ## measure staging against its peers, the engines of validation, and Prefect's share
 	$(BIN)/python benchmarks/run.py
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

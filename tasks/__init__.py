@@ -10,8 +10,8 @@ when they are cancelled.
 
 `cache` and `catalog` take a block, a path or URL, or nothing, which means the STAGEGATE_* settings. What tasks return
 is small and can be pickled. Each has a module of its own name; what they share lies in `places` (where they work),
-`running` (how they run), `cancelling` (when they must end), `telling` (what they log, emit and attach), `progress` and
-`verdict`.
+`running` (how they run), `cancelling` (when they must end), `telling` (what they log, emit and attach), `progress`,
+`summary` and `verdict`.
 """
 
 from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness

@@ -28,10 +28,11 @@ from prefect_stagegate.operations import approve
 from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import build_report, to_markdown
+from prefect_stagegate.report import Report, build_report, to_markdown
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.tasks.lapse import name_what_nobody_answers
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks.summary import show_summary
 from prefect_stagegate.tasks.telling import run_log
 from prefect_stagegate.tasks.verdict import waiting
 from prefect_stagegate.tasks.waking import wake
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 MOST_FORMS = 20
 """The most forms in a row whose answers can't be recorded, before the run gives up."""
+BY_FORM = "Resume this run: its form asks for your answer. The command does the same, and either way the run goes on."
 ENDED = "What was answered before counts no more: nobody waited for it, or the policy or what {target} names changed."
 
 
@@ -106,12 +108,19 @@ def ask_for_approval(
         return None  # whoever answered before the wait was recorded wakes nobody
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
     name_what_nobody_answers()
-    report = to_markdown(build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
+    report = _with_form(build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
+    show_summary(where, report)
     until = f"Answer until {time_text(wait.until)}; after that it ends as not approved."
-    shown = Answer.with_initial_data(description="\n\n".join((f"**{why}**", until, report) if why else (until, report)))
+    parts = (f"**{why}**" if why else "", until, to_markdown(report))
+    shown = Answer.with_initial_data(description="\n\n".join(filter(None, parts)))
     left = (moment(wait.until) - now()).total_seconds()
     suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form.key)
     return waiting(decision)  # Prefect would not suspend it, so it ends as one without a deployment does
+
+
+def _with_form(report: Report) -> Report:
+    """The report of a run that waits with a form, and asks the gate again by itself once it is answered."""
+    return replace(report, steps=(BY_FORM, *report.steps[:-1]))
 
 
 def _run_of_a_deployment() -> FlowRun | None:

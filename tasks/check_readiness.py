@@ -10,12 +10,12 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import SpecLike, stored_spec
 from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.reports import keep_report
-from prefect_stagegate.report import Report, build_report, to_markdown, to_summary
+from prefect_stagegate.report import Report, build_report, to_markdown
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log, unfailing
+from prefect_stagegate.tasks.summary import show_summary
+from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log
 from prefect_stagegate.tasks.verdict import checks_table
 
 EVENT_CHECKS = 50
@@ -55,10 +55,7 @@ def check_readiness(
     with ending() as cancel:
         decision = check(where, dataset, gate, spec=spec, cancel=cancel)
     report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
-    page = ""
-    with unfailing("keep the HTML report"):
-        page = keep_report(where, report)
-    _show(decision, report, page)
+    _show(decision, report, show_summary(where, report))
     if decision.outcome in _EVENTS:
         announce(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
     return decision
@@ -70,7 +67,6 @@ acheck_readiness = async_twin(check_readiness)
 def _show(decision: Decision, report: Report, page: str) -> None:
     run_log().info("%s: %s", report.headline, report.reason)
     key, about = f"{report.dataset}-{report.target}", report.headline
-    attach(MarkdownArtifact(key=f"{key}-summary", markdown=to_summary(report, page=page), description=about))
     attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=about))
     attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=about))
     if page:

@@ -13,6 +13,8 @@ from prefect_stagegate.units import bytes_text
 
 HOLDS = timedelta(minutes=5)
 """A volume that others write to too can fill up in minutes."""
+MANY = 100
+"""How many times a version may fit before its number says nothing any more."""
 MORE_ROOM = "Run `stagegate gc`, or give the cache a larger volume with --cache or STAGEGATE_CACHE."
 
 
@@ -41,7 +43,8 @@ def cache_fit(question: Question, parameters: CacheFit) -> Answer:
     room = max(volume.free - volume.floor, 0) + volume.held
     ratio = room / question.bytes
     measured = _measured(volume) | {"bytes": question.bytes, "ratio": round(ratio, 4)}
-    summary = f"room for {ratio:.1f} times the version: {bytes_text(room)} for {bytes_text(question.bytes)}"
+    times = f"{ratio:.1f}" if ratio < MANY else f"more than {MANY}"
+    summary = f"room for {times} times the version: {bytes_text(room)} for {bytes_text(question.bytes)}"
     if ratio >= parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if ratio >= parameters.fail else Outcome.FAIL

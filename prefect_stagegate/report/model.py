@@ -109,7 +109,9 @@ class Report:
     @property
     def whose_turn(self) -> str:
         """Who acts next, in one line."""
-        return ", ".join(map(str, self.turn)) or "nobody: it may be promoted"
+        asked = any(one.role == "anybody" for one in self.turn) and self.requester
+        people = ", ".join(map(str, self.turn)) or "nobody: it may be promoted"
+        return f"{people}, except {asked}, who asked" if asked else people
 
     @property
     def defects(self) -> tuple[Row, ...]:

@@ -107,6 +107,12 @@ class Platform:
         lines = self.ask("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
         return "\n".join(one["message"] for one in lines)
 
+    def summary(self, run: str, target: str) -> str:
+        """What the run's page about a target says last."""
+        wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [f"things-{target}-summary"]}}
+        (last, *_) = self.ask("/artifacts/filter", artifacts=wanted, sort="CREATED_DESC")
+        return str(last["data"])
+
     def form(self, run: str, part: str) -> Any:
         """What the form that the run waits with shows: its `description` or its `schema`."""
         key = self.run(run)["state"]["state_details"]["run_input_keyset"][part]
@@ -241,6 +247,10 @@ def test_what_was_approved_by_the_form_is_promoted_though_a_newer_version_got_to
     shown = platform.form(run, "description")
     assert "things waits for approval to go to production" in shown
     assert version in shown
+    summary = platform.summary(run, "production")
+    assert "**Whose turn:** anybody, except ada@example.org, who asked" in summary
+    assert "1. Resume this run" in summary
+    assert "stagegate check" not in summary  # the run does that by itself
     assert set(platform.form(run, "schema")["properties"]) == {"decision", "name", "reason"}
 
     newer = dataset.to_pilot("second")
@@ -254,6 +264,8 @@ def test_what_was_approved_by_the_form_is_promoted_though_a_newer_version_got_to
 
     assert dataset.head("production") == version != newer.digest
     assert dataset.head("pilot") == newer.digest
+    for target in ("pilot", "production"):
+        assert f"things@{target} names {version[:19]}" in platform.summary(run, target)
     (request,), (given,) = dataset.requests(), dataset.answers()
     assert (request.requester.name, request.digest) == ("ada@example.org", version)
     assert (given.approver, given.approved, given.reason) == (Identity("ines", "prefect-form"), True, "seen")

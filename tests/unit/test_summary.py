@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome
-from prefect_stagegate.report import Report, build_report, to_summary
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Promotion
+from prefect_stagegate.report import Report, build_report, moved_page, to_summary
 from prefect_stagegate.testing.questions import DIGEST, a_spec
 
 WAITS = Evidence(
@@ -62,6 +63,30 @@ def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionO
             "4. Stage the mended data with `stagegate stage SPEC`.",
             "5. `stagegate check nycflights@latest --gate production`",
         ]
+
+
+def test_who_asked_is_not_among_those_whose_turn_it_is() -> None:
+    waits = replace(WAITS, awaiting=("anybody",))
+
+    written = to_summary(replace(a_report(DecisionOutcome.WAITING, waits), requester="ada@example.org"))
+
+    assert "**Whose turn:** anybody, except ada@example.org, who asked\n" in written
+
+
+@pytest.mark.parametrize(
+    ("previous", "told"),
+    [
+        ("", "Its gate accepted this version. Before, it named nothing."),
+        (f"sha256:{'b' * 64}", "Its gate accepted this version. Before, it named `sha256:bbbbbbbbbbbb`."),
+        (DIGEST, "It did before, too."),
+    ],
+)
+def test_a_ref_that_was_moved_is_nobodys_turn_and_tells_how_to_go_back(previous: str, told: str) -> None:
+    written = moved_page(Promotion("nycflights", "production", DIGEST, previous))
+
+    assert written.startswith(f"## ✅ nycflights@production names {DIGEST[:19]}\n\n{told}\n\n**Whose turn:** nobody\n")
+    back = "stagegate rollback nycflights@production --reason TEXT" in written
+    assert back == (previous not in ("", DIGEST))
 
 
 def test_the_first_file_is_named_with_how_many_more_there_are() -> None:

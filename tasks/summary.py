@@ -1,0 +1,24 @@
+"""The page of a decision that a tired person reads at the run, and the whole report behind it."""
+
+from __future__ import annotations
+
+from prefect.artifacts import MarkdownArtifact
+
+from prefect_stagegate.operations.reports import keep_report
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.report import Report, to_summary
+from prefect_stagegate.tasks.telling import attach, unfailing
+
+
+def show_summary(where: Workspace, report: Report) -> str:
+    """Show the summary at the run, in place of an earlier one about the same target.
+
+    Returns:
+        Where a browser finds the whole report; empty when it is not kept.
+    """
+    page = ""
+    with unfailing("keep the HTML report"):
+        page = keep_report(where, report)
+    key, markdown = f"{report.dataset}-{report.target}-summary", to_summary(report, page=page)
+    attach(MarkdownArtifact(key=key, markdown=markdown, description=report.headline))
+    return page
