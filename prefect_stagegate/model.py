@@ -123,6 +123,18 @@ class PlannedObject:
     """What its bytes must hash to, when that is known; a fetch that gives anything else is refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class CredentialLife:
+    """How long the credentials that open a source last."""
+
+    kind: Literal["none", "static", "renewed", "temporary", "unknown"]
+    """None are needed; they have no end; the client renews them by itself; they end; nobody here can tell."""
+    what: str
+    """What they are, for people: `a session token`. Never anything of them."""
+    ends: float | None = None
+    """Seconds since the epoch; set for temporary ones."""
+
+
 # ── transfer and version ────────────────────────────────────────────────────────────────────────────────────────
 
 Proof = Literal["computed", "server", "manifest"]

@@ -6,7 +6,6 @@ table with another.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,15 +19,12 @@ from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
 
+from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.duckdb_dialect import register
 from prefect_stagegate.validations.records import Place, TableJob
 from prefect_stagegate.validations.results import columns_of, figure, metric_of
 from prefect_stagegate.validations.sql import PARQUET, identifier, relation
 
-THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-"""Cores that DuckDB works with: of those that the process may use."""
-MEMORY_MIB = max(512, 128 * THREADS)
-"""What DuckDB may hold in memory; what needs more is spilled to the scratch folder."""
 BY_FILE = "{}_by_file"
 """Name of the view with a column more than Great Expectations' own: the file that a row stands in."""
 FILE = "stagegate_file"

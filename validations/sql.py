@@ -46,11 +46,12 @@ def separator(path: Path) -> str:
     return "\t" if ".tsv" in path.suffixes else ","
 
 
-def read_csv(paths: Sequence[Path], *, filename: str = "") -> str:
-    """A relation over CSV files of one separator; types are inferred from all rows."""
+def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:
+    """A relation over CSV files of one separator; types are inferred from all rows, unless all is to be text."""
+    types = "all_varchar=true" if as_text else "sample_size=-1"
     return (
         f"read_csv({_names(paths)}, header=true, delim={text(separator(paths[0]))}, quote='{QUOTE}', escape='{QUOTE}', "
-        f"sample_size=-1, nullstr={texts(CSV_NULLS)}, union_by_name=true, hive_partitioning=false{_filename(filename)})"
+        f"{types}, nullstr={texts(CSV_NULLS)}, union_by_name=true, hive_partitioning=false{_filename(filename)})"
     )
 
 
@@ -63,18 +64,21 @@ def _filename(column: str) -> str:
     return f", filename={text(column)}" if column else ""
 
 
-def relation(paths: Sequence[Path], *, filename: str = "") -> str:
+def relation(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:
     """A query over all of `paths`, columns matched by name.
 
     Args:
         paths: At least one file of a table, in any mix of formats.
         filename: A column to add, with the file that a row stands in.
+        as_text: Leave the values of text files as they are written, numbers too.
     """
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault("parquet" if path.suffix.lower() in PARQUET else separator(path), []).append(path)
     parts = [
-        read_parquet(group, filename=filename) if form == "parquet" else read_csv(group, filename=filename)
+        read_parquet(group, filename=filename)
+        if form == "parquet"
+        else read_csv(group, filename=filename, as_text=as_text)
         for form, group in groups.items()
     ]
     return " UNION ALL BY NAME ".join(f"SELECT * FROM {part}" for part in parts)  # noqa: S608 - names are quoted

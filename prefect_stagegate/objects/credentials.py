@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.expiry import ends_at, moment
+from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.options import S3Settings
 
 Provider = Callable[[], dict[str, Any]]
@@ -24,6 +26,8 @@ class Resolved:
 
     settings: S3Settings
     provider: Provider | None
+    life: CredentialLife
+    """How long the credentials last, as far as whoever gave them says."""
 
 
 def resolve(settings: S3Settings, *, url: str) -> Resolved:
@@ -37,9 +41,10 @@ def resolve(settings: S3Settings, *, url: str) -> Resolved:
     """
     environment = _from_environment(settings)
     if settings.anonymous:
-        return Resolved(environment, None)
+        return Resolved(environment, None, CredentialLife("none", "anonymous reading"))
     if environment.key and not settings.profile:
-        return Resolved(environment, _fixed(environment))
+        expiration = "" if settings.key else os.environ.get("AWS_CREDENTIAL_EXPIRATION", "")
+        return Resolved(environment, _fixed(environment), _life_of_keys(environment.token, expiration))
     return _from_botocore(settings, environment, url)
 
 
@@ -71,9 +76,21 @@ def _fixed(settings: S3Settings) -> Provider:
     return lambda: credential
 
 
+def _life_of_keys(token: str | None, expiration: str = "") -> CredentialLife:
+    """The life of keys that were given: those without a session token have no end, as AWS has it.
+
+    `aws configure export-credentials` tells the end in AWS_CREDENTIAL_EXPIRATION; tokens of MinIO tell it themselves.
+    """
+    if not token:
+        return CredentialLife("static", "a static access key")
+    ends = moment(expiration) or ends_at(token)
+    return CredentialLife("temporary" if ends else "unknown", "a session token", ends)
+
+
 def _from_botocore(given: S3Settings, settings: S3Settings, url: str) -> Resolved:
     # It takes 0.4 s, and most sources don't need it.
     import botocore.session
+    from botocore.credentials import RefreshableCredentials
     from botocore.exceptions import BotoCoreError
 
     try:
@@ -100,4 +117,8 @@ def _from_botocore(given: S3Settings, settings: S3Settings, url: str) -> Resolve
             "expires_at": datetime.now(UTC) + _REFRESH,
         }
 
-    return Resolved(replace(settings, region=region, endpoint=endpoint), provide)
+    if isinstance(credentials, RefreshableCredentials):
+        life = CredentialLife("renewed", f"a role that the client renews ({credentials.method})")
+    else:
+        life = _life_of_keys(credentials.token)
+    return Resolved(replace(settings, region=region, endpoint=endpoint), provide, life)

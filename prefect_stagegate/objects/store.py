@@ -21,6 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import MemoryStore, S3Store
 
 from prefect_stagegate.errors import ObjectVanished, StagegateError, UsageError
+from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.anykey import AnyKey, Listed
 from prefect_stagegate.objects.credentials import Resolved, resolve
 from prefect_stagegate.objects.explain import bad_key, explain
@@ -38,6 +39,7 @@ WHOLE = 1 << 20
 CHUNK = 1 << 18
 """A larger one is handed over in pieces of so many bytes, which fit a processor's cache."""
 
+NO_CREDENTIALS = CredentialLife("none", "a store of this process")
 _FAILURES = (BaseError, OSError, ValueError)
 
 
@@ -75,9 +77,19 @@ class ObjectStore:
         url: How people should see it, without credentials; errors name it.
         endpoint: The server's address; tells two servers with a bucket of one name apart.
         any_key: Lists the bucket when it holds keys that obstore refuses.
+        life: How long the credentials last.
     """
 
-    def __init__(self, store: Any, reader: Any, url: str, endpoint: str, any_key: AnyKey | None = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        reader: Any,
+        url: str,
+        endpoint: str,
+        any_key: AnyKey | None = None,
+        life: CredentialLife = NO_CREDENTIALS,
+    ) -> None:
+        self.life = life
         self._store = store
         self._any_key = any_key
         self._reader = reader
@@ -247,7 +259,7 @@ def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -
         )
 
     any_key = AnyKey(place.bucket, found.settings, found.provider, endpoint, virtual, idle)
-    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key)
+    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, found.life)
 
 
 def _endpoint(settings: S3Settings) -> str:

@@ -14,14 +14,17 @@ from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Address, CredentialLife
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.approve import request_for
 from prefect_stagegate.operations.environment import here
+from prefect_stagegate.operations.maintain import verify
+from prefect_stagegate.operations.measuring import VersionMeasures
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources
 from prefect_stagegate.operations.validate import validate_version
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import Accepted, Machine, Probe, Question, Volume, find_gpus
+from prefect_stagegate.readiness import Accepted, Integrity, Machine, Probe, Question, Volume, find_gpus
 from prefect_stagegate.readiness.attest import decision_of, environment_of
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.validations import newest_time
@@ -55,6 +58,9 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         validation=cache(lambda: validate_version(where, version, cancel)),
         table_time=lambda table: _newest(where, version, table),
         probe_source=lambda position: _probe(where, version, position),
+        credential_life=lambda position: _credential_life(where, version, position),
+        measures=VersionMeasures(where, version, cancel),
+        integrity=lambda: _integrity(where, version, cancel),
         volume=lambda: _volume(where, version),
         view=lambda: where.cache.views.path(dataset, digest),
         gpus=cache(lambda: find_gpus(machine)),
@@ -109,7 +115,18 @@ def _volume(where: Workspace, version: Named) -> Volume:
     here = where.cache.views.path(version.dataset, version.digest) is not None
     blobs = where.cache.blobs
     held = manifest.bytes if here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
-    return Volume(root, total, stat.f_bavail * stat.f_frsize, int(total * where.settings.free_floor), held)
+    free, floor = stat.f_bavail * stat.f_frsize, int(total * where.settings.free_floor)
+    return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail)
+
+
+def _integrity(where: Workspace, version: Named, cancel: Event | None) -> Integrity:
+    found = verify(where, Address(version.dataset, version.digest), cancel=cancel)
+    return Integrity(found.files, found.bytes, tuple(damage.finding for damage in found.damaged))
+
+
+def _credential_life(where: Workspace, version: Named, position: int) -> CredentialLife:
+    with open_sources(where, version.spec, only=position) as sources:
+        return sources.groups[0].primary.credential_life()
 
 
 def _probe(where: Workspace, version: Named, position: int) -> Probe:

@@ -35,8 +35,8 @@ class Sources:
 
 
 @contextmanager
-def open_sources(where: Workspace, spec: Spec) -> Iterator[Sources]:
-    """Open every source and mirror of a spec for the time of the block.
+def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> Iterator[Sources]:
+    """Open every source and mirror of a spec, or those at one position of it, for the time of the block.
 
     Raises:
         UsageError: A URL or an option can't be used, or credentials aren't found.
@@ -49,5 +49,6 @@ def open_sources(where: Workspace, spec: Spec) -> Iterator[Sources]:
             stack.callback(source.close)
             return source
 
-        groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in spec.sources)
-        yield Sources(tuple(spec.sources), tuple(groups))
+        chosen = spec.sources if only is None else spec.sources[only : only + 1]
+        groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in chosen)
+        yield Sources(tuple(chosen), tuple(groups))

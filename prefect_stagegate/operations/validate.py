@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import Address, Validation
 from prefect_stagegate.operations.address import Named, SpecLike, resolve
-from prefect_stagegate.operations.bring import bring
+from prefect_stagegate.operations.present import present
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate as run_contract
 
@@ -33,18 +32,10 @@ def validate(
 
 def validate_version(where: Workspace, version: Named, cancel: Event | None = None) -> Validation:
     """Run the contract on a version that is resolved already."""
-    address = Address(version.dataset, version.digest)
-    # Held before it is looked for or brought, so that no collection comes between.
-    with where.cache.leases.hold(LeaseKind.READER, address.dataset, address.digest, "validate"):
-        view = where.cache.views.path(address.dataset, address.digest) or _bring(where, address, cancel)
+    with present(where, version.dataset, version.digest, "validate", cancel) as view:
         found = _run(where, version, view)
     where.catalog.put_evidence(version.dataset, version.digest, found.evidence)
     return found
-
-
-def _bring(where: Workspace, address: Address, cancel: Event | None) -> Path:
-    with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="validate") as writer:
-        return bring(where, address, writer, cancel=cancel).path
 
 
 def _run(where: Workspace, version: Named, view: Path) -> Validation:

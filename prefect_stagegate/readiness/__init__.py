@@ -6,14 +6,18 @@ A check is one decorated function in a module that is imported here.
 from prefect_stagegate.readiness import (
     data,
     dcgm,
+    drift,
     governance,
     gpu,
+    lineage,
     locality,
     parity,
+    pii,
     planned,
     promotion,
     source,
     storage,
+    tables,
 )
 from prefect_stagegate.readiness.attest import attest, decision_of, environment_of, statement_digest, verify
 from prefect_stagegate.readiness.base import CHECKS, Answer, CheckDefinition, Parameters, Renewal, check, known_checks
@@ -21,7 +25,7 @@ from prefect_stagegate.readiness.data import recorded_times
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.nvml import Gpu, Gpus, find_gpus
-from prefect_stagegate.readiness.question import Accepted, Probe, Question, Volume
+from prefect_stagegate.readiness.question import Accepted, Integrity, Probe, Question, Volume
 from prefect_stagegate.readiness.renewal import Renewed, renew
 from prefect_stagegate.readiness.run import is_current, run_check
 
@@ -32,6 +36,7 @@ __all__ = [
     "CheckDefinition",
     "Gpu",
     "Gpus",
+    "Integrity",
     "Machine",
     "Parameters",
     "PlannedCheck",
@@ -47,6 +52,7 @@ __all__ = [
     "dcgm",
     "decide",
     "decision_of",
+    "drift",
     "environment_of",
     "find_gpus",
     "governance",
@@ -54,8 +60,10 @@ __all__ = [
     "is_current",
     "judge",
     "known_checks",
+    "lineage",
     "locality",
     "parity",
+    "pii",
     "plan_checks",
     "planned",
     "promotion",
@@ -65,5 +73,6 @@ __all__ = [
     "source",
     "statement_digest",
     "storage",
+    "tables",
     "verify",
 ]

@@ -15,14 +15,11 @@ from prefect_stagegate.readiness.base import Answer, CheckDefinition, register
 from prefect_stagegate.readiness.question import Question
 
 NOT_BUILT = {
-    "data": ("duplicates",),
-    "ai": ("balance", "drift", "utilisation"),
+    "ai": ("utilisation",),
     "infra": (
-        *("alert", "cache_integrity", "concurrency", "credential_life", "feed_rate"),
-        "inodes",
+        *("alert", "concurrency", "feed_rate"),
         *("queue", "schedule", "work_pool", "worker"),
     ),
-    "governance": ("lineage", "pii"),
 }
 """Names by owner."""
 

@@ -14,7 +14,19 @@ from pathlib import Path
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Approval, Decision, Entry, Identity, Origin, Request, Validation, Waiver
+from prefect_stagegate.measures import Measures
+from prefect_stagegate.model import (
+    Approval,
+    CredentialLife,
+    Decision,
+    Entry,
+    Finding,
+    Identity,
+    Origin,
+    Request,
+    Validation,
+    Waiver,
+)
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.nvml import Gpus
 from prefect_stagegate.spec import Gate, Spec
@@ -32,6 +44,20 @@ class Volume:
     """What the cache leaves free for others."""
     held: int
     """What of this version already lies in the cache."""
+    inodes: int = 0
+    """How many files it can hold; 0 where the file system makes room for them as needed, as Btrfs does."""
+    free_inodes: int = 0
+    """How many more this user may create."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """What hashing a version's files on this node again showed."""
+
+    files: int
+    bytes: int
+    damaged: tuple[Finding, ...] = ()
+    """The files that don't hold what the manifest says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +119,12 @@ class Question:
     """The newest value in the `time` column of a table of the contract, aware; None when it has no rows."""
     probe_source: Callable[[int], Probe]
     """Try the source at this position of the spec's."""
+    credential_life: Callable[[int], CredentialLife]
+    """How long the credentials of the source at this position of the spec's last."""
+    measures: Measures
+    """Queries over the version's rows."""
+    integrity: Callable[[], Integrity]
+    """Hash this node's copy of the version again; a `StagegateError` when there is none."""
     volume: Callable[[], Volume]
     view: Callable[[], Path | None]
     """The folder that holds the version on this node; None where it was not staged."""

@@ -7,7 +7,7 @@ its last byte, because fsspec pins no read.
 from __future__ import annotations
 
 import email.utils
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,8 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
-from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.expiry import ends_at
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
 from prefect_stagegate.sources.hiding import Hiding
 
@@ -85,6 +86,11 @@ class FsspecSource(BaseSource):
         where = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{where} {self.url}".strip()
         self._folder = url.endswith("/")
+        self._life = _life(self._hiding.secrets, options, open_to_all=self._web or url.startswith("memory:"))
+
+    def credential_life(self) -> CredentialLife:
+        """What can be told by the options: fsspec's file systems don't say what they found elsewhere."""
+        return self._life
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, folder by folder."""
@@ -204,3 +210,14 @@ def _parsed(text: str) -> datetime | None:
         with suppress(ValueError):
             return parse(text)
     return None
+
+
+def _life(secrets: Sequence[str], options: Mapping[str, Any], *, open_to_all: bool) -> CredentialLife:
+    """How long the credentials last that the URL and the options give."""
+    if ends := [moment for secret in secrets if (moment := ends_at(secret))]:
+        return CredentialLife("temporary", "a token", min(ends))
+    if options.get("anon") or options.get("token") == "anon" or (open_to_all and not secrets):
+        return CredentialLife("none", "anonymous reading")
+    if secrets and not any("token" in name or "sas" in name for name in options):
+        return CredentialLife("static", "a password or key")
+    return CredentialLife("unknown", "credentials that fsspec's file system finds by itself")

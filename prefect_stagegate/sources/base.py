@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from prefect_stagegate.model import SourceObject
+from prefect_stagegate.model import CredentialLife, SourceObject
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -84,6 +84,9 @@ class Source(Protocol):
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """Asked when the bytes don't match a checksum: True when, at a closer look, it isn't one of the bytes."""
 
+    def credential_life(self) -> CredentialLife:
+        """How long the credentials that open the source last, as far as the client tells; asks no server for data."""
+
     def close(self) -> None:
         """Free what the source holds; it can't be used afterwards."""
 
@@ -97,6 +100,10 @@ class BaseSource:
     def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
         """Stand by the offered checksums."""
         return False
+
+    def credential_life(self) -> CredentialLife:
+        """Say that nobody can tell."""
+        return CredentialLife("unknown", f"what opens {self.__class__.__name__}")
 
     def close(self) -> None:
         """Do nothing."""

@@ -22,7 +22,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
-from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class FileSource(BaseSource):
         self._single = path.name if path.is_file() else ""
         self._root = path.parent if self._single else path
         self._real_root = os.path.realpath(self._root)
+
+    def credential_life(self) -> CredentialLife:
+        """None are needed: the file system knows who we are."""
+        return CredentialLife("none", "a local folder")
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted file below the directory, as it is walked."""

@@ -26,6 +26,11 @@ class Hiding:
         found = {text for text in (*_of_url(url), *_of_options(options)) if len(text) >= LEAST}
         self._texts = sorted(found | {unquote(text) for text in found}, key=len, reverse=True)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be told, to look into it."""
+        return tuple(self._texts)
+
     def in_text(self, text: str) -> str:
         """The text without them."""
         for secret in self._texts:

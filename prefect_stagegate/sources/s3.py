@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.manifest import path_problem
-from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import Listed, S3Settings, open_s3, s3_place
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 
@@ -41,6 +41,10 @@ class S3Source(BaseSource):
         self._named = place.key
         self._etag_is_md5 = settings.etag_is_md5
         self.identity = f"{self._store.endpoint} {url}"
+
+    def credential_life(self) -> CredentialLife:
+        """What the environment, the AWS files or the block say of the credentials."""
+        return self._store.life
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object below the URL; the object itself when the URL names one."""

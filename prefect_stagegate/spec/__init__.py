@@ -1,6 +1,6 @@
 """The spec: one YAML file that says what a dataset is, what it promises, and what its targets require."""
 
-from prefect_stagegate.spec.fields import ByteSize, Duration
+from prefect_stagegate.spec.fields import ByteSize, Duration, Glob
 from prefect_stagegate.spec.load import load_spec
 from prefect_stagegate.spec.models import (
     HOLD,
@@ -29,6 +29,7 @@ __all__ = [
     "FilesSpec",
     "Gate",
     "GateSpec",
+    "Glob",
     "KnownChecks",
     "MirrorSpec",
     "OnWithdrawal",

@@ -5,14 +5,16 @@ answer = cache_fit(a_question(bytes=0), CacheFit())
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect_stagegate.environment import Environment
-from prefect_stagegate.model import Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
-from prefect_stagegate.readiness import Gpus, Machine, Probe, Question, Volume, known_checks
+from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
+from prefect_stagegate.model import CredentialLife, Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
+from prefect_stagegate.readiness import Gpus, Integrity, Machine, Probe, Question, Volume, known_checks
 from prefect_stagegate.spec import Spec, load_spec
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -92,6 +94,9 @@ def a_question(*, spec: Spec | None = None, target: str = "production", **change
         "validation": a_validation,
         "table_time": lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
         "probe_source": lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01),
+        "credential_life": lambda position: CredentialLife("none", "a folder"),  # noqa: ARG005 - as above
+        "measures": Figures(),
+        "integrity": lambda: Integrity(2, 300),
         "volume": lambda: VOLUME,
         "view": lambda: None,
         "gpus": Gpus,
@@ -99,6 +104,51 @@ def a_question(*, spec: Spec | None = None, target: str = "production", **change
         "resolvable": lambda digest: digest in (DIGEST, OTHER_DIGEST),
     }
     return Question(**{**facts, **changes})
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`Measures` with nothing wrong in them; a test names the answers that differ, each a value or an error."""
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+    def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:  # noqa: ARG002 - the protocol's
+        """Rows without any."""
+        return self._answer("duplicates", Duplicates(7, 0))
+
+    def shared_files(self, splits: Mapping[str, str]) -> Overlap:
+        """Splits of two files each."""
+        return self._answer("shared_files", Overlap(dict.fromkeys(splits, 2), {}))
+
+    def shared_records(self, splits: Mapping[str, str], by: Sequence[str]) -> Overlap:  # noqa: ARG002
+        """Splits of seven records each."""
+        return self._answer("shared_records", Overlap(dict.fromkeys(splits, 7), {}))
+
+    def balance(self, table: str, column: str) -> Balance:  # noqa: ARG002
+        """Two classes, nearly alike."""
+        return self._answer("balance", Balance(100, 0, 2, "b", 49))
+
+    def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:  # noqa: ARG002
+        """Columns that hardly moved."""
+        columns = tuple(ColumnDrift("flights", name, 0.01, "wasserstein") for name in ("a", "b"))
+        return self._answer("drift", {"flights": TableDrift(5000, 4000, columns)})
+
+    def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:  # noqa: ARG002
+        """A column of text without a hit."""
+        return self._answer("scan", Scan(7, ("carrier",), {}, {}))
+
+    def outside_tables(self) -> int:
+        """None."""
+        return self._answer("outside_tables", 0)
+
+    def _answer(self, name: str, usual: T) -> T:
+        answer: T = self.answers.get(name, usual)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
 def a_validation(digest: str = DIGEST, outcome: Outcome = Outcome.PASS) -> Validation:

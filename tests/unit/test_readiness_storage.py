@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable
-from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Probe
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness import Answer, Integrity, Probe
 from prefect_stagegate.readiness.base import NoParameters
 from prefect_stagegate.readiness.source import read_probe
-from prefect_stagegate.readiness.storage import CacheFit, Space, cache_fit, space
-from prefect_stagegate.testing.questions import VOLUME, a_question
+from prefect_stagegate.readiness.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
+from prefect_stagegate.testing.questions import DIGEST, VOLUME, a_question
 
 NONE = NoParameters()
 
@@ -46,18 +47,20 @@ def test_no_bytes_fit_into_anything_and_prove_nothing() -> None:
     [(1000, Outcome.PASS), (200, Outcome.PASS), (199, Outcome.WARN), (150, Outcome.WARN), (149, Outcome.FAIL)],
 )
 def test_space_goes_by_the_used_share(free: int, outcome: Outcome) -> None:
-    answer = space(a_question(volume=lambda: replace(VOLUME, free=free)), Space())
+    answer = space(a_question(volume=lambda: replace(VOLUME, free=free)), UsedShare())
     assert answer.outcome is outcome
     if outcome is not Outcome.PASS:
         assert "stagegate gc" in answer.findings[0].fix
 
 
 def test_volume_that_tells_no_size_is_inconclusive() -> None:
-    assert space(a_question(volume=lambda: replace(VOLUME, total=0)), Space()).outcome is Outcome.INCONCLUSIVE
+    assert space(a_question(volume=lambda: replace(VOLUME, total=0)), UsedShare()).outcome is Outcome.INCONCLUSIVE
 
 
-@pytest.mark.parametrize(("model", "wrong"), [(CacheFit, {"warn": 1, "fail": 2}), (Space, {"warn": 0.9, "fail": 0.8})])
-def test_thresholds_the_wrong_way_round_are_refused(model: type[CacheFit | Space], wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("model", "wrong"), [(CacheFit, {"warn": 1, "fail": 2}), (UsedShare, {"warn": 0.9, "fail": 0.8})]
+)
+def test_thresholds_the_wrong_way_round_are_refused(model: type[CacheFit | UsedShare], wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="must not be"):
         model(**wrong)
 
@@ -86,3 +89,33 @@ def test_one_source_that_is_refused_fails_and_is_named_with_what_to_do() -> None
 def test_source_that_gives_no_answer_is_inconclusive(unknown: Probe) -> None:
     answer = read_probe(a_question(probe_source=[unknown, Probe("file:///mnt/nas/", "a", 10)].__getitem__), NONE)
     assert answer.outcome is Outcome.INCONCLUSIVE
+
+
+def full(share: float, **changes: Any) -> Answer:
+    volume = replace(VOLUME, inodes=1000, free_inodes=round(1000 * (1 - share)), **changes)
+    return inodes(a_question(volume=lambda: volume), UsedShare())
+
+
+@pytest.mark.parametrize(
+    ("share", "outcome"), [(0.8, Outcome.PASS), (0.81, Outcome.WARN), (0.85, Outcome.WARN), (0.86, Outcome.FAIL)]
+)
+def test_inodes_run_out(share: float, outcome: Outcome) -> None:
+    answer = full(share)
+    assert (answer.outcome, answer.measured["inodes"]) == (outcome, 1000)
+
+
+def test_a_file_system_without_fixed_inodes_is_not_asked() -> None:
+    assert inodes(a_question(), UsedShare()).outcome is Outcome.NOT_APPLICABLE
+
+
+def test_a_damaged_file_fails_and_its_repair_is_named() -> None:
+    damaged = Integrity(2, 300, (Finding("a.parquet", "its bytes hash to another digest", "x"),))
+    answer = cache_integrity(a_question(integrity=lambda: damaged), NoParameters())
+    assert answer.outcome is Outcome.FAIL
+    assert answer.findings[0].fix == f"stagegate verify nycflights@{DIGEST} --repair"
+    assert cache_integrity(a_question(), NoParameters()).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("found", [Integrity(0, 0), Integrity(3, 0)])
+def test_nothing_hashed_is_no_pass(found: Integrity) -> None:
+    assert cache_integrity(a_question(integrity=lambda: found), NoParameters()).outcome is Outcome.INCONCLUSIVE

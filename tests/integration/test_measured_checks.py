@@ -1,0 +1,164 @@
+"""Checks that read a version's rows and bytes: staged, queried where they lie, and never told too much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.model import Address, Evidence, Outcome, Version
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.spec import load_spec
+
+MAIL = "ana@example.org"
+
+
+class Node:
+    """One node, a folder as its source, and a gate that asks what a test wants to know."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._nas = folder / "nas"
+        self.here = self.other("cache")
+
+    def other(self, cache: str) -> Workspace:
+        return open_workspace(self._folder / cache, self._folder / "catalog")
+
+    def spec(self, require: list[Any]) -> Any:
+        return load_spec(
+            {
+                "stagegate": 1,
+                "dataset": "trips",
+                "sources": [{"url": str(self._nas)}],
+                "contract": {"tables": {"trips": {"files": "trips/*.csv"}, "held": {"files": "held/*.csv"}}},
+                "gates": {"pilot": {"require": require}, "production": {"extends": "pilot"}},
+            },
+            known_checks=known_checks(),
+        )
+
+    def deliver(self, require: list[Any], **files: str) -> Version:
+        for name, text in files.items():
+            file = self._nas / name / "1.csv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        return stage(self.here, self.spec(require))
+
+    def ask(self, name: str, where: Workspace | None = None, gate: str = "pilot") -> Evidence:
+        decision = check(where or self.here, Address("trips"), gate)
+        return next(one for one in decision.checks if one.check == name)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def rows(start: int, count: int, kind: str = "taxi", step: float = 1.0) -> str:
+    return "id,miles,kind\n" + "".join(f"{n},{n % 100 * step},{kind}\n" for n in range(start, start + count))
+
+
+def test_duplicate_keys_and_splits_that_overlap_are_found(node: Node) -> None:
+    keys = {"keys": {"trips": ["id"], "held": ["id"]}, "splits": ["trips", "held"]}
+    node.deliver([{"duplicates": keys}], trips=rows(0, 50), held=rows(50, 10))
+    assert node.ask("duplicates").outcome is Outcome.PASS
+
+    node.deliver([{"duplicates": keys}], held=rows(49, 10))
+    found = node.ask("duplicates")
+    assert (found.outcome, found.summary) == (
+        Outcome.FAIL,
+        "splits trips and held: they share 1 record, and the smallest has 10",
+    )
+
+    node.deliver([{"duplicates": keys}], held=rows(0, 50))
+    assert any("share 1 file" in finding.problem for finding in node.ask("duplicates").findings)
+
+
+def test_a_gate_that_names_a_column_or_table_that_is_not_there_gets_no_answer(node: Node) -> None:
+    for keys in ({"trips": ["ident"]}, {"trip": ["id"]}):
+        node.deliver([{"duplicates": {"keys": keys}}], trips=rows(0, 5), held=rows(5, 5))
+        found = node.ask("duplicates")
+        assert found.outcome is Outcome.INCONCLUSIVE
+        assert "ident" in found.summary or "did you mean 'trips'" in found.findings[0].problem
+
+
+def test_drift_is_measured_from_what_was_accepted(node: Node) -> None:
+    require = ["lineage", {"drift": {"rows": 100, "ignore": ["id"]}}]
+    node.deliver(require, trips=rows(0, 500), held=rows(0, 500))
+    assert node.ask("drift").outcome is Outcome.NOT_APPLICABLE
+    promote(node.here, Address("trips"), "pilot")
+
+    node.deliver(require, trips=rows(0, 500, step=1.01))
+    assert node.ask("drift").outcome is Outcome.PASS
+    node.deliver(require, trips=rows(0, 500, kind="bus", step=3))
+    found = node.ask("drift")
+    assert found.outcome is Outcome.FAIL
+    assert {finding.subject for finding in found.findings} == {"trips.miles", "trips.kind"}
+    assert found.measured["skipped"]["trips.id"] == "ignored by the gate"
+
+
+def test_drift_can_not_be_told_when_the_accepted_bytes_are_gone_everywhere(node: Node) -> None:
+    require = [{"drift": {"rows": 100}}, "license"]
+    node.deliver([*require[1:]], trips=rows(0, 500), held=rows(1000, 500))
+    check(node.here, Address("trips"), "pilot")
+    promote(node.here, Address("trips"), "pilot")
+    node.deliver(require, trips=rows(0, 500, step=2))
+
+    found = node.ask("drift", node.other("elsewhere"))
+
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "stagegate stage trips@sha256:" in found.findings[0].fix
+
+
+def test_the_smallest_class_is_judged(node: Node) -> None:
+    node.deliver(
+        [{"balance": {"labels": {"trips": "kind"}, "warn": 0.2, "fail": 0.1}}],
+        trips=rows(0, 95) + "95,1,bus\n" * 5,
+        held=rows(0, 1),
+    )
+    found = node.ask("balance")
+    assert (found.outcome, found.measured["trips.kind"]["share"]) == (Outcome.FAIL, 0.05)
+
+
+def test_no_personal_data_leave_the_table_that_they_stand_in(node: Node, tmp_path: Path) -> None:
+    node.deliver(["pii"], trips=rows(0, 5) + f"6,1,{MAIL}\n", held=rows(0, 5))
+    found = node.ask("pii")
+    assert (found.outcome, found.findings[0].subject) == (Outcome.FAIL, "trips.kind")
+    kept = [file for file in (tmp_path / "catalog").rglob("*.json") if MAIL in file.read_text()]
+    assert kept == []
+
+
+def test_files_of_no_table_were_not_looked_at(node: Node) -> None:
+    node.deliver(["pii"], trips=rows(0, 5), held=rows(0, 5), notes="some,text\n1,2\n")
+    found = node.ask("pii")
+    assert (found.outcome, found.findings[0].problem) == (Outcome.WARN, "1 file of no table were not looked at")
+
+
+def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: Node) -> None:
+    version = node.deliver(["cache_integrity"], trips=rows(0, 50), held=rows(0, 5))
+    assert node.ask("cache_integrity").outcome is Outcome.PASS
+    file = version.path / "trips/1.csv"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes().replace(b"taxi", b"taxy", 1))
+
+    assert node.ask("cache_integrity").outcome is Outcome.PASS, "it holds a day"
+    renamed, empty = named(node.here, "again"), named(node.other("elsewhere"), "empty")
+    found = node.ask("cache_integrity", renamed)
+    assert (found.outcome, found.findings[0].subject) == (Outcome.FAIL, "trips/1.csv")
+    found = node.ask("cache_integrity", empty)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "stagegate stage trips@" in found.findings[0].fix
+
+
+def named(where: Workspace, node: str) -> Workspace:
+    return replace(where, settings=replace(where.settings, node=node))
+
+
+def test_files_from_a_folder_have_weak_pins_only(node: Node) -> None:
+    node.deliver(["lineage"], trips=rows(0, 5), held=rows(0, 5))
+    assert node.ask("lineage").outcome is Outcome.WARN

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.expiry import ends_at
+from prefect_stagegate.model import CredentialLife, Outcome
+from prefect_stagegate.readiness import Answer
+from prefect_stagegate.readiness.source import Lifetime, credential_life
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.testing.questions import NOW, a_question
+
+ENDS = 1_772_334_000.0
+"""2026-03-01T03:00:00Z"""
+
+
+def jwt(claims: object) -> str:
+    head, body = (urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({}, claims))
+    return f"{head}.{body}.c2ln"
+
+
+def ask(*lives: CredentialLife, run: timedelta = timedelta(hours=1)) -> Answer:
+    return credential_life(a_question(credential_life=lambda at: lives[at % len(lives)]), Lifetime(run=run))
+
+
+def temporary(left: timedelta) -> CredentialLife:
+    return CredentialLife("temporary", "a session token", (NOW + left).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("minutes", "outcome"), [(120, Outcome.PASS), (119, Outcome.WARN), (60, Outcome.WARN), (59, Outcome.FAIL)]
+)
+def test_credentials_must_outlast_a_run(minutes: int, outcome: Outcome) -> None:
+    answer = ask(temporary(timedelta(minutes=minutes)), CredentialLife("static", "a static access key"))
+    assert answer.outcome is outcome
+
+
+def test_a_pass_ends_when_it_would_be_none() -> None:
+    assert ask(temporary(timedelta(hours=5))).until == NOW + timedelta(hours=3)
+    assert ask(CredentialLife("renewed", "a role")).until is None
+
+
+def test_an_end_that_nobody_knows_is_inconclusive() -> None:
+    assert ask(CredentialLife("unknown", "a session token")).outcome is Outcome.INCONCLUSIVE
+    late = ask(CredentialLife("unknown", "a session token"), temporary(timedelta(minutes=1)))
+    assert late.outcome is Outcome.FAIL
+
+
+def test_a_source_without_credentials_is_not_asked() -> None:
+    assert ask(CredentialLife("none", "a local folder")).outcome is Outcome.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        jwt({"exp": ENDS}),
+        f"Bearer {jwt({'exp': ENDS})}",
+        "https://host/x?sv=1&se=2026-03-01T03:00:00Z&sig=a%2Bb",
+        "X-Amz-Date=20260301T020000Z&X-Amz-Expires=3600&X-Amz-Signature=0",
+    ],
+)
+def test_credentials_say_when_they_end(secret: str) -> None:
+    assert ends_at(secret) == ENDS
+
+
+@pytest.mark.parametrize("secret", ["", "a.b.c", jwt([]), jwt({"exp": "soon"}), "se=never&sig=x", "hunter2", "é.é.é"])
+def test_what_says_no_end_has_none(secret: str) -> None:
+    assert ends_at(secret) is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "expected"),
+    [
+        ({}, {"anon": True}, ("none", None)),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, {}, ("static", None)),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}, {}, ("unknown", None)),
+        (
+            {
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+                "AWS_SESSION_TOKEN": "c",
+                "AWS_CREDENTIAL_EXPIRATION": "2026-03-01T03:00:00Z",
+            },
+            {},
+            ("temporary", ENDS),
+        ),
+        ({}, {"key": "a", "secret": "b", "token": jwt({"exp": ENDS})}, ("temporary", ENDS)),
+    ],
+)
+def test_s3_tells_how_long_its_credentials_last(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: Mapping[str, str],
+    options: Mapping[str, object],
+    expected: tuple[str, float | None],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    life = open_source("s3://lake/", options).credential_life()
+    assert (life.kind, life.ends) == expected
+
+
+def test_other_sources_tell_what_their_options_tell(tmp_path: Path) -> None:
+    def kind(url: str, **options: object) -> str:
+        return open_source(url, options).credential_life().kind
+
+    assert kind(str(tmp_path)) == "none"
+    assert kind("memory://x/") == "none"
+    assert kind("https://example.org/data/") == "none"
+    assert kind("https://example.org/data/", headers={"Authorization": "Bearer abcdefgh"}) != "none"
+    assert kind("https://example.org/data/", headers={"Authorization": f"Bearer {jwt({'exp': ENDS})}"}) == "temporary"

@@ -1,0 +1,146 @@
+"""Checks on rows: what the figures mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.measures import Balance as Counted
+from prefect_stagegate.measures import ColumnDrift, Overlap, Scan, TableDrift
+from prefect_stagegate.measures import Duplicates as Repeated
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.readiness import Accepted, Question
+from prefect_stagegate.readiness.drift import Drift, drift
+from prefect_stagegate.readiness.pii import Pattern, Pii, pii
+from prefect_stagegate.readiness.tables import Balance, Duplicates, balance, duplicates
+from prefect_stagegate.testing.questions import DIGEST, NOW, OTHER_DIGEST, Figures, a_question
+from prefect_stagegate.validations.pii import PATTERNS
+
+
+def given(**answers: Any) -> Question:
+    return a_question(measures=Figures(answers), accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
+
+
+KEYS = Duplicates(keys={"flights": ("id",)})
+
+
+def test_no_duplicate_passes_and_one_fails() -> None:
+    assert duplicates(given(), KEYS).outcome is Outcome.PASS
+    answer = duplicates(given(duplicates=Repeated(7, 1, ("a.parquet",))), KEYS)
+    assert answer.outcome is Outcome.FAIL
+    assert answer.summary == "table flights: 1 row of 7 repeat the id of another"
+    assert "a.parquet" in answer.findings[0].fix
+
+
+def test_duplicates_can_not_be_told_without_keys_or_rows() -> None:
+    assert duplicates(given(), Duplicates()).outcome is Outcome.INCONCLUSIVE
+    assert duplicates(given(duplicates=Repeated(0, 0)), KEYS).outcome is Outcome.INCONCLUSIVE
+
+
+SPLITS = Duplicates(splits={"train": "train/*", "test": "test/*"}, by=("id",))
+
+
+def test_splits_that_share_a_file_or_a_record_fail() -> None:
+    shared = Overlap({"train": 9, "test": 5}, {("train", "test"): 2})
+    assert duplicates(given(), SPLITS).outcome is Outcome.PASS
+    for what in ("shared_files", "shared_records"):
+        answer = duplicates(given(**{what: shared}), SPLITS)
+        assert answer.outcome is Outcome.FAIL
+        assert "they share 2" in answer.findings[0].problem
+
+
+@pytest.mark.parametrize("what", ["shared_files", "shared_records"])
+def test_an_empty_split_is_inconclusive(what: str) -> None:
+    answer = duplicates(given(**{what: Overlap({"train": 9, "test": 0}, {})}), SPLITS)
+    assert answer.outcome is Outcome.INCONCLUSIVE
+    assert answer.findings[0].subject == "split test"
+
+
+def test_splits_may_be_tables_whose_keys_tell_their_records_apart() -> None:
+    keys = {"flights": ("id",), "others": ("id",)}
+    answer = duplicates(given(), Duplicates(keys=keys, splits=("flights", "others")))
+    assert answer.outcome is Outcome.PASS
+    assert any(name.startswith("records of flights, others") for name in answer.measured)
+
+
+LIMITS = Balance(labels={"flights": "carrier"}, warn=0.1, fail=0.05)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "outcome"), [(10, Outcome.PASS), (9, Outcome.WARN), (5, Outcome.WARN), (4, Outcome.FAIL)]
+)
+def test_the_smallest_class_decides(smallest: int, outcome: Outcome) -> None:
+    answer = balance(given(balance=Counted(100, 3, 4, "ZZ", smallest)), LIMITS)
+    assert answer.outcome is outcome
+    assert f"{smallest:.2f}%" in answer.summary
+
+
+def test_balance_can_not_be_told_without_labels_or_limits() -> None:
+    assert balance(given(), Balance(labels={"flights": "carrier"})).outcome is Outcome.INCONCLUSIVE
+    assert balance(given(), Balance(warn=0.1)).outcome is Outcome.INCONCLUSIVE
+    assert balance(given(balance=Counted(0, 9, 0)), LIMITS).outcome is Outcome.INCONCLUSIVE
+
+
+def moved(*distances: float | None, rows: int = 5000) -> Question:
+    columns = tuple(
+        ColumnDrift("flights", f"c{at}", far, "wasserstein", "" if far is not None else "a TIME is not compared")
+        for at, far in enumerate(distances)
+    )
+    return given(drift={"flights": TableDrift(rows, 5000, columns)})
+
+
+@pytest.mark.parametrize(
+    ("distances", "outcome"),
+    [
+        ((0.0, 0.0999), Outcome.PASS),
+        ((0.1, 0.0, 0.0), Outcome.WARN),
+        ((0.1, 0.0), Outcome.FAIL),
+        ((0.2, 0.0, None), Outcome.FAIL),
+        ((None,), Outcome.INCONCLUSIVE),
+        ((), Outcome.INCONCLUSIVE),
+    ],
+)
+def test_moved_columns_warn_and_half_of_them_fail(distances: tuple[float | None, ...], outcome: Outcome) -> None:
+    assert drift(moved(*distances), Drift()).outcome is outcome
+
+
+def test_too_few_rows_tell_no_drift() -> None:
+    assert drift(moved(0.0, rows=999), Drift()).outcome is Outcome.INCONCLUSIVE
+    assert drift(moved(0.0, rows=999), Drift(rows=900)).outcome is Outcome.PASS
+
+
+def test_a_version_is_compared_with_another_that_was_accepted() -> None:
+    def reference(**accepted: str | None) -> object:
+        known: dict[str, Any] = {
+            name: Accepted("pilot", digest, stamp(NOW)) for name, digest in accepted.items() if digest
+        }
+        return drift(a_question(**known), Drift()).measured.get("reference")
+
+    third = "sha256:" + "3" * 64
+    assert reference() is None
+    assert reference(below=DIGEST) is None
+    assert reference(below=OTHER_DIGEST, accepted=third) == OTHER_DIGEST
+    assert reference(below=DIGEST, accepted=third) == third
+    assert drift(a_question(), Drift()).outcome is Outcome.NOT_APPLICABLE
+
+
+def test_personal_data_fail_and_unscanned_text_warns() -> None:
+    hit = Scan(7, ("mail",), {}, {("mail", "email"): 3})
+    answer = pii(given(scan=hit), Pii())
+    assert (answer.outcome, answer.summary) == (Outcome.FAIL, "personal data in flights.mail")
+    assert "3 rows of 7" in answer.findings[0].problem
+    assert pii(given(), Pii()).outcome is Outcome.PASS
+    assert pii(given(scan=Scan(7, ("a",), {"tags": "nested"}, {})), Pii()).outcome is Outcome.WARN
+    assert pii(given(outside_tables=2), Pii()).outcome is Outcome.WARN
+    assert pii(given(outside_tables=2), Pii(columns={"flights": ("a",)})).outcome is Outcome.PASS
+
+
+def test_nothing_scanned_is_no_pass() -> None:
+    assert pii(given(scan=Scan(0, ("a",), {}, {})), Pii()).outcome is Outcome.INCONCLUSIVE
+    assert pii(given(scan=Scan(7, (), {}, {})), Pii()).outcome is Outcome.INCONCLUSIVE
+
+
+def test_every_pattern_that_a_gate_may_name_is_one_that_is_known() -> None:
+    assert set(Pii().patterns) == PATTERNS.keys() == set(Pattern.__args__)  # type: ignore[attr-defined]

@@ -1,0 +1,37 @@
+"""How often each value of a column occurs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect_stagegate.measures import Balance
+from prefect_stagegate.validations.duck import Queries
+from prefect_stagegate.validations.sql import identifier, relation
+
+SHOWN = 60
+"""Characters of a class's name that are shown."""
+
+
+def balance(queries: Queries, view: Path, paths: Sequence[str], column: str) -> Balance:
+    """Count the values of a column, in one pass; only the rarest leaves the database.
+
+    Args:
+        queries: An open database.
+        view: The version's folder.
+        paths: The table's files.
+        column: The column with the labels.
+    """
+    if not paths:
+        return Balance(0, 0, 0)
+    rows = relation([view / path for path in paths])
+    counted = f"SELECT {identifier(column)} AS label, count(*) AS n FROM ({rows}) GROUP BY 1"  # noqa: S608
+    (found,) = queries.rows(
+        "SELECT coalesce(sum(n) FILTER (label IS NOT NULL), 0), coalesce(sum(n) FILTER (label IS NULL), 0), "  # noqa: S608
+        "count(label), min(struct_pack(n := n, label := CAST(label AS VARCHAR))) FILTER (label IS NOT NULL) "
+        f"FROM ({counted})"
+    )
+    labelled, unlabelled, classes, rarest = found
+    if rarest is None:
+        return Balance(0, int(unlabelled), 0)
+    return Balance(int(labelled), int(unlabelled), int(classes), rarest["label"][:SHOWN], int(rarest["n"]))

@@ -1,0 +1,74 @@
+"""Rows that stand in a table twice, and records that several splits of a dataset share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prefect_stagegate.errors import ValidationError
+from prefect_stagegate.measures import Duplicates, Overlap
+from prefect_stagegate.validations.duck import Queries
+from prefect_stagegate.validations.sql import identifier, relation
+
+FILE = "stagegate_file"
+MOST_SPLITS = 16
+
+
+def duplicates(queries: Queries, view: Path, paths: Sequence[str], keys: Sequence[str]) -> Duplicates:
+    """Count the rows that share their key with another, in one pass that spills what doesn't fit into memory.
+
+    Args:
+        queries: An open database.
+        view: The version's folder.
+        paths: The table's files.
+        keys: At least one column.
+    """
+    if not paths:
+        return Duplicates(0, 0)
+    rows = relation([view / path for path in paths], filename=FILE)
+    by = _columns(keys)
+    (found,) = queries.rows(
+        "SELECT coalesce(sum(n), 0), coalesce(sum(n - 1), 0), min(first) FILTER (n > 1), max(last) FILTER (n > 1) "  # noqa: S608 - names are quoted
+        f"FROM (SELECT count(*) AS n, min({FILE}) AS first, max({FILE}) AS last FROM ({rows}) GROUP BY {by})"
+    )
+    files = (str(Path(file).relative_to(view)) for file in found[2:] if file is not None)
+    return Duplicates(int(found[0]), int(found[1]), tuple(dict.fromkeys(files)))
+
+
+def shared_records(queries: Queries, view: Path, splits: Mapping[str, Sequence[str]], by: Sequence[str]) -> Overlap:
+    """Count the records of each split, and those of each combination of splits.
+
+    Args:
+        queries: An open database.
+        view: The version's folder.
+        splits: The files of each split; 2 to `MOST_SPLITS` splits.
+        by: The columns that make a record, at least one.
+    """
+    names = list(splits)
+    if len(names) > MOST_SPLITS:
+        raise ValidationError(f"{len(names)} splits can't be compared at once", hint=f"Name at most {MOST_SPLITS}.")
+    columns = _columns(by)
+    parts = [
+        f"SELECT {columns}, {1 << bit} AS split FROM ({relation([view / path for path in splits[name]])})"  # noqa: S608
+        for bit, name in enumerate(names)
+        if splits[name]
+    ]
+    if not parts:
+        return overlap(names, {})
+    records = f"SELECT bit_or(split) AS held FROM ({' UNION ALL '.join(parts)}) GROUP BY {columns}"  # noqa: S608
+    return overlap(names, dict(queries.rows(f"SELECT held, count(*) FROM ({records}) GROUP BY held")))  # noqa: S608
+
+
+def overlap(names: Sequence[str], counted: Mapping[int, int]) -> Overlap:
+    """Read counts by combination, in which the bit of each split's position is set.
+
+    >>> overlap(["train", "test"], {1: 7, 2: 3, 3: 2})
+    Overlap(counts={'train': 9, 'test': 5}, shared={('train', 'test'): 2})
+    """
+    combined = {tuple(name for bit, name in enumerate(names) if held >> bit & 1): n for held, n in counted.items()}
+    counts = {name: sum(n for held, n in combined.items() if name in held) for name in names}
+    return Overlap(counts, {held: n for held, n in sorted(combined.items()) if len(held) > 1})
+
+
+def _columns(names: Sequence[str]) -> str:
+    return ", ".join(identifier(name) for name in names)

@@ -1,0 +1,110 @@
+"""Personal data in text columns, by patterns that have a public definition. Values never leave the database.
+
+    email         a mailbox as people write it (the common part of RFC 5322)
+    phone         an international number, with + or 00 (ITU-T E.164)
+    iban          an account (ISO 13616), its check digits right (ISO 7064, mod 97-10)
+    credit_card   a card of a big issuer (ISO/IEC 7812), its check digit right (Luhn)
+    us_ssn        a United States social security number with dashes, without the groups that are never issued
+
+National forms of phone numbers, names and postal addresses have no form that tells them from other text: a scan that
+finds nothing does not prove that there is nothing. DuckDB's patterns are RE2's, which take linear time on any text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect_stagegate.measures import Scan
+from prefect_stagegate.validations.duck import Queries
+from prefect_stagegate.validations.sql import identifier, relation, text
+
+_IBAN = r"\b([A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b"
+_CARD = r"(?:^|[^0-9A-Za-z+])((?:4|5[1-5]|2[2-7]|3[4-9]|6(?:011|5))(?:[ -]?[0-9]){10,18})\b"
+PATTERNS = {
+    "email": r"[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}",
+    "phone": r"(?:^|[^0-9A-Za-z+])(?:\+|00)[1-9](?:[ ()./-]{0,2}[0-9]){7,14}(?:[^0-9]|$)",
+    "iban": _IBAN,
+    "credit_card": _CARD,
+    "us_ssn": r"\b(?:00[1-9]|0[1-9][0-9]|[1-578][0-9]{2}|6[0-57-9][0-9]|66[0-57-9])"
+    r"-(?:0[1-9]|[1-9][0-9])-(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})\b",
+}
+"""What each name of a pattern means to RE2."""
+_DIGITS = "list_transform(string_split(value, ''), lambda c: CAST(c AS INTEGER))"
+_LUHN = (
+    f"list_sum(list_transform(list_reverse({_DIGITS}), "
+    "lambda d, i: CASE WHEN i % 2 = 1 THEN d WHEN d > 4 THEN 2 * d - 9 ELSE 2 * d END)) % 10 = 0"
+)
+_MOD_97 = (
+    "list_reduce(list_transform(string_split(value[5:] || value[:4], ''), "
+    "lambda c: CASE WHEN c BETWEEN '0' AND '9' THEN CAST(c AS INTEGER) ELSE ascii(c) - 55 END), "
+    "lambda a, d: (a * (CASE WHEN d > 9 THEN 100 ELSE 10 END) + d) % 97, 0) = 1"
+)
+_PROVED = {
+    "iban": (_IBAN, f"length(value) BETWEEN 15 AND 34 AND {_MOD_97}"),
+    "credit_card": (_CARD, f"length(value) IN (14, 15, 16, 19) AND {_LUHN}"),
+}
+"""Patterns of which a candidate must also have the right check digits: the pattern, and the test."""
+TEXT = "VARCHAR"
+NESTED = ("STRUCT", "MAP", "LIST", "UNION", "JSON", "VARIANT")
+
+
+def scan(
+    queries: Queries,
+    view: Path,
+    paths: Sequence[str],
+    columns: Sequence[str],
+    ignored: Sequence[str],
+    patterns: Sequence[str],
+) -> Scan:
+    """Count the rows in which a column matches a pattern, in one pass over the table.
+
+    Args:
+        queries: An open database that is discreet.
+        view: The version's folder.
+        paths: The table's files. What stands in text files is text, numbers too.
+        columns: What to look at; all columns of text when empty.
+        ignored: Columns that are not looked at.
+        patterns: Names in `PATTERNS`.
+    """
+    if not paths:
+        return Scan(0, (), {}, {})
+    rows = relation([view / path for path in paths], as_text=True)
+    kinds = queries.columns(rows)
+    chosen = [name for name, kind in kinds.items() if kind == TEXT and name not in ignored]
+    chosen = [name for name in chosen if name in columns] if columns else chosen
+    asked = [(column, pattern) for column in chosen for pattern in patterns]
+    for pattern in _PROVED.keys() & set(patterns):
+        queries.rows(_macro(pattern))
+    counts = ", ".join(["count(*)", *(f"count(*) FILTER ({_matches(*one)})" for one in asked)])
+    ((total, *found),) = queries.rows(f"SELECT {counts} FROM ({rows})")  # noqa: S608 - names are quoted
+    hits = {one: count for one, count in zip(asked, found, strict=True) if count}
+    return Scan(total, tuple(chosen), _unscanned(kinds, chosen, columns, ignored), hits)
+
+
+def _matches(column: str, pattern: str) -> str:
+    matches = f"regexp_matches({identifier(column)}, {text(PATTERNS[pattern])})"
+    return f"CASE WHEN {matches} THEN is_{pattern}({identifier(column)}) END" if pattern in _PROVED else matches
+
+
+def _macro(pattern: str) -> str:
+    """A test for a text: whether one of its candidates has the right check digits."""
+    candidate, proof = _PROVED[pattern]
+    bare = (
+        f"list_transform(regexp_extract_all(found, {text(candidate)}, 1), lambda m: regexp_replace(m, '[ -]', '', 'g'))"
+    )
+    return f"CREATE OR REPLACE MACRO is_{pattern}(found) AS len(list_filter({bare}, lambda value: {proof})) > 0"
+
+
+def _unscanned(
+    kinds: dict[str, str], chosen: Sequence[str], columns: Sequence[str], ignored: Sequence[str]
+) -> dict[str, str]:
+    left = {name: "it is ignored by the gate" for name in ignored if name in kinds}
+    left |= {name: "the table has no such column" for name in columns if name not in kinds}
+    for name, kind in kinds.items():
+        nested = kind.endswith("]") or kind.startswith(NESTED)
+        if nested and (not columns or name in columns):
+            left.setdefault(name, f"a {kind.partition('(')[0].lower()} is not scanned")
+        elif name in columns and name not in chosen:
+            left.setdefault(name, "it holds no text")
+    return left
