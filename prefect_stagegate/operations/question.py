@@ -10,16 +10,17 @@ from datetime import datetime
 from functools import cache
 from threading import Event
 
+from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Address, CredentialLife
+from prefect_stagegate.model import Address, CredentialLife, Finding
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.approve import request_for
 from prefect_stagegate.operations.environment import here
-from prefect_stagegate.operations.maintain import verify
 from prefect_stagegate.operations.measuring import VersionMeasures
+from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources
 from prefect_stagegate.operations.validate import validate_version
@@ -120,8 +121,13 @@ def _volume(where: Workspace, version: Named) -> Volume:
 
 
 def _integrity(where: Workspace, version: Named, cancel: Event | None) -> Integrity:
-    found = verify(where, Address(version.dataset, version.digest), cancel=cancel)
-    return Integrity(found.files, found.bytes, tuple(damage.finding for damage in found.damaged))
+    """Hash the version's files as they lie here. Unlike a verification it moves nothing aside: a check only looks."""
+    pace = Pace(where.settings.verify_rate, cancel)
+    manifest = where.catalog.manifest(version.dataset, version.digest)
+    with keep_dataset(where.cache, Address(version.dataset, version.digest), "check") as held:
+        problems = ((entry.path, file_problem(held.path / entry.path, entry, pace)) for entry in manifest.entries())
+        damaged = tuple(Finding(path, problem) for path, problem in problems if problem)
+    return Integrity(manifest.files, pace.bytes, damaged)
 
 
 def _credential_life(where: Workspace, version: Named, position: int) -> CredentialLife:
