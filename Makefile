@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all missing faults check format coverage bench lock schema clean
+.PHONY: help setup demo test test-all missing faults soak check format coverage bench lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -35,6 +35,10 @@ missing: ## list the Debian packages that test-all needs and that are not here
 faults: setup ## crash the jobs at more than 2,000 system calls, and cut the power; as root, for half an hour
 	CRASH_POINTS=3000 POWER_CUTS=300 $(BIN)/pytest -m "" tests/faults/test_crash_points.py \
 		tests/faults/test_traced_crashes.py tests/faults/test_power_cuts.py tests/faults/test_full_volumes.py
+
+soak: setup ## run everything at once for HOURS=n, with kills, rot and a bad source; SEED= repeats its choices
+	PYTHONPATH=tests/faults $(BIN)/python -m soak --hours $(or $(HOURS),0.5) $(if $(SEED),--seed $(SEED)) \
+		$(if $(PAGE),--page $(PAGE)) $(if $(JSON),--json $(JSON))
 
 check: setup ## check format, lint, types and layers
 	$(BIN)/ruff format --check

@@ -77,6 +77,7 @@ def collect(
         if dry_run:
             return _foretell(layout, may_go)
         empty_trash(layout)
+        _remove_strays(layout)  # before the blobs are looked at, of which they hold some
         blobs, size = _sweep(layout)
         gone, freed = [], size
         with Leases(layout).frozen() as leases:  # which also removes those of the dead
@@ -89,7 +90,6 @@ def collect(
                 freed += held
         empty_trash(layout)
         more, rest = _sweep(layout)
-        _remove_strays(layout)
         return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout))
 
 

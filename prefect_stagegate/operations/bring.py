@@ -7,13 +7,14 @@ from threading import Event
 
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import LATEST, Address, Entry, Version
 from prefect_stagegate.operations.eviction import claimed, space_for
 from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.transfer import Limits, Progress, transfer
+from prefect_stagegate.transfer import Limits, Progress, TransferStats, transfer
 
 
 def bring(
@@ -48,7 +49,7 @@ def bring(
         if progress:
             progress.listed(manifest.files, manifest.bytes)
         with where.cache.views.draft() as draft:
-            fetched = _fetch(where, writer, dataset, digest, draft, progress=progress, cancel=cancel)
+            fetched = _fetch(where, writer, dataset, digest, draft, progress=progress, cancel=cancel).fetched
             view = draft.publish(dataset, digest, manifest.entries())
     where.cache.views.touch(dataset, digest)
     if not address.digest:
@@ -70,11 +71,15 @@ def mend(
 
     Raises:
         UsageError: No stored spec has the version's sources.
-        TransferFailed: A pin is gone everywhere; the objects are named. The view stays as it was.
+        TransferFailed: Some can't be had; they are named, and stay as they were. The others are in place.
     """
+    paths = {entry.path for entry in entries}
     with where.cache.views.draft() as draft:
-        _fetch(where, writer, dataset, digest, draft, paths={entry.path for entry in entries}, cancel=cancel)
-        draft.mend(dataset, digest, entries)
+        done = _fetch(where, writer, dataset, digest, draft, paths=paths, cancel=cancel)
+        lost = {failure.object for failure in done.failures}
+        draft.mend(dataset, digest, (entry for entry in entries if entry.path not in lost))
+    if done.failures:
+        raise TransferFailed(done.failures)
 
 
 def _fetch(
@@ -87,11 +92,14 @@ def _fetch(
     paths: Collection[str] | None = None,
     progress: Progress | None = None,
     cancel: Event | None = None,
-) -> int:
-    """Bring the blobs of a version, or of some of its paths, and tell how many bytes came over the wire."""
+) -> TransferStats:
+    """Bring the blobs of a version, or of some of its paths, and tell what was done.
+
+    A version is brought whole or not at all, whatever its spec lets fail: that is a matter of making one. Of some paths
+    each may fail.
+    """
     spec = spec_with_sources(where, dataset, digest)
     space = space_for(where, writer)
-    fetched = 0
     with where.admit(spec, cancel), open_sources(where, spec) as sources:
         receipts = transfer(
             claimed(space, plan_origins(where, spec, dataset, digest, paths)),
@@ -101,9 +109,8 @@ def _fetch(
             limits=Limits.of(where.settings),
             progress=progress,
             cancel=cancel,
-            max_failed=0,  # a version that exists is brought whole: what its spec lets fail is a matter of making one
+            max_failed=len(paths or ()),
         )
         for receipt in receipts:
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
-            fetched += receipt.fetched
-    return fetched
+    return receipts.stats

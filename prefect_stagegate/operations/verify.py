@@ -86,9 +86,9 @@ def verify(
 ) -> Verification:
     """Hash one version of this node, or what the node has, and compare with the manifests.
 
-    Of all, a version that a collection takes meanwhile is left out, and one that can't be repaired keeps no other from
-    its turn. A verification of all goes on where the last one stopped, so runs that each do a share, or take a time,
-    come around to everything.
+    Of all, a version that a collection takes meanwhile is left out, and so is one that its stager has not written into
+    the catalog yet, or died before it did. One that can't be repaired keeps no other from its turn. A verification of
+    all goes on where the last one stopped, so runs that each do a share, or take a time, come around to everything.
 
     Args:
         where: Cache and catalog.
@@ -150,7 +150,7 @@ class _Run:
         for dataset, digest in where.cache.views.all():
             with ExitStack() as holding:
                 held = _held(holding, where, Address(dataset, digest))
-                if held is not None:
+                if held is not None and where.catalog.has_version(dataset, digest):
                     self._view(held, where.catalog.manifest(dataset, digest), arc, repair=repair)
         return arc
 

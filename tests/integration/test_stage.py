@@ -217,6 +217,18 @@ def test_a_verification_is_no_use_that_would_keep_a_version_longer(where: Worksp
     assert where.cache.views.used(version.dataset, version.digest) == 0
 
 
+def test_a_version_that_its_stager_did_not_record_keeps_no_other_from_being_verified(
+    where: Workspace, nas: Path, tmp_path: Path
+) -> None:
+    version = stage(where, spec_of(nas))
+    damage(version.path / "a.csv", b"a,b\n1,3\n")
+    (nas / "a.csv").write_bytes(b"newer")
+    unrecorded = stage(where, spec_of(nas))
+    for record in (tmp_path / "catalog/datasets/things/manifests").glob(f"*{unrecorded.digest[7:]}*"):
+        record.unlink()  # as it is before a stager writes it, and after one that was killed
+    assert {damage.digest for damage in verify(where).damaged} == {version.digest}
+
+
 def damage(path: Path, data: bytes) -> None:
     """Change a file of a view, as a bad disk would."""
     path.chmod(0o644)
@@ -235,9 +247,10 @@ def test_a_repair_takes_no_folder_from_under_its_readers(where: Workspace, nas: 
     assert list(where.cache.layout.trash.iterdir()) == []
 
 
-def test_a_repair_that_finds_nothing_at_the_source_leaves_the_rest_readable(where: Workspace, nas: Path) -> None:
+def test_a_repair_that_finds_nothing_at_the_source_mends_the_rest(where: Workspace, nas: Path) -> None:
     version = stage(where, spec_of(nas))
-    damage(version.path / "deep/er/b.csv", b"rotten")
+    for name in ("deep/er/b.csv", "a.csv"):
+        damage(version.path / name, b"rotten")
     (nas / "deep/er/b.csv").write_bytes(b"new")
     with pytest.raises(StagegateError, match=r"deep/er/b\.csv"):
         verify(where, repair=True)

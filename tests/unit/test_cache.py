@@ -275,7 +275,10 @@ def test_a_view_that_was_killed_half_built_is_collected(cache: Cache) -> None:
     stray = cache.layout.ingest / "view-dead"
     (stray / "sub").mkdir(parents=True)
     (stray / "sub").chmod(0o555)
+    held = cache.layout.blob(put(cache, b"held by nothing else"))
+    os.link(held, stray / "held")
     os.utime(stray, (0, 0))
-    collect(cache.layout)
+    assert collect(cache.layout).blobs == 1
     assert not stray.exists()
+    assert not held.exists()
     assert list(cache.layout.trash.iterdir()) == []

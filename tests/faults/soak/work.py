@@ -1,0 +1,183 @@
+"""What workers do, one job after the other, until they are told to end or are killed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.maintain import collect_garbage, pin, unpin
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.read import open_dataset
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.validate import validate
+from prefect_stagegate.operations.verify import verify
+from soak.site import DATASETS, PILOT, TIGHT, WIDE, Site
+from soak.truth import problem
+
+Told = dict[str, Any]
+
+
+@dataclass
+class Shift:
+    """One job's circumstances."""
+
+    site: Site
+    random: Random
+    node: str
+    dataset: str
+    tell: Callable[[Told], None]
+
+
+def run_stage(shift: Shift) -> Told:
+    """Stage what the source holds now."""
+    version = stage(shift.site.open(shift.node), shift.site.spec(shift.dataset))
+    return {"fetched": version.bytes_fetched, "reused": version.bytes_reused, "new": version.new}
+
+
+def run_bring(shift: Shift) -> Told:
+    """Bring what the pilot names, or any version that the catalog has."""
+    where = shift.site.open(shift.node)
+    named = Address(shift.dataset, PILOT)
+    if shift.random.random() < 0.3:
+        named = Address(shift.dataset, shift.random.choice(where.catalog.versions(shift.dataset)))
+    version = stage(where, named)
+    return {"fetched": version.bytes_fetched, "reused": version.bytes_reused}
+
+
+def run_promote(shift: Shift) -> Told:
+    """Ask the gate about what is newest and promote what it accepts; now and then, roll back."""
+    where = shift.site.open(shift.node)
+    if shift.random.random() < 0.2:
+        rollback(where, Address(shift.dataset, PILOT), reason="soak")
+        return {"did": "rollback"}
+    newest = Address(shift.dataset, where.catalog.resolve(Address(shift.dataset)))
+    validate(where, newest)
+    if not check(where, newest, PILOT).accepted:
+        with suppress(GateFailed):
+            promote(where, newest, PILOT)
+            return {"wrong": f"{newest} was refused, and promoted"}
+        return {"did": "refuse"}
+    promote(where, newest, PILOT)
+    return {}
+
+
+def run_read(shift: Shift) -> Told:
+    """Hold a version by a lease and maps of all its files, and look at all of it again and again."""
+    ref = shift.random.choice((PILOT, "latest"))
+    with ExitStack() as held:
+        cache = shift.site.cache(shift.node)
+        found = held.enter_context(open_dataset(f"{shift.dataset}@{ref}", cache=cache))
+        maps = {path: _map(path, held) for path in found.path.rglob("*") if path.is_file()}
+        for _ in range(shift.random.randint(1, 6)):
+            for path, (inode, pages) in maps.items():
+                wrong = problem(str(path.relative_to(found.path)), bytes(pages))
+                if wrong:
+                    shift.tell({"mismatch": f"{path} {wrong}", "node": shift.node, "inode": inode})
+                if not path.is_file():
+                    shift.tell({"wrong": f"{path} is gone from under the lease of a reader"})
+            time.sleep(shift.random.random())
+    return {"files": len(maps)}
+
+
+def _map(path: Path, held: ExitStack) -> tuple[int, bytes | mmap.mmap]:
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        if not found.st_size:
+            return found.st_ino, b""
+        return found.st_ino, held.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+
+def run_collect(shift: Shift) -> Told:
+    """Collect garbage."""
+    found = collect_garbage(shift.site.open(shift.node))
+    return {"versions": len(found.versions), "bytes": found.bytes}
+
+
+def run_verify(shift: Shift) -> Told:
+    """Verify all of a node, and repair what is damaged."""
+    found = verify(shift.site.open(shift.node), repair=True)
+    return {"damaged": len(found.damaged), "repaired": len(found.damaged) if found.repaired else 0}
+
+
+def run_pin(shift: Shift) -> Told:
+    """Pin what is newest for a moment."""
+    where = shift.site.open(shift.node)
+    address = Address(shift.dataset, where.cache.refs.get(shift.dataset, "latest") or "latest")
+    pin(where, address)
+    time.sleep(shift.random.random())
+    unpin(where, address)
+    return {}
+
+
+JOBS: dict[str, Callable[[Shift], Told]] = {
+    "stage": run_stage,
+    "bring": run_bring,
+    "promote": run_promote,
+    "read": run_read,
+    "collect": run_collect,
+    "verify": run_verify,
+    "pin": run_pin,
+}
+ROLES = {
+    "stager": ["stage"],
+    "bringer": ["bring", "bring", "stage"],
+    "promoter": ["promote"],
+    "reader": ["read"],
+    "keeper": ["collect", "verify", "pin"],
+    "resident": list(JOBS),
+}
+"""Which jobs a worker takes turns at. The resident is never killed: what it leaks, it leaks for the whole time."""
+EXPECTED = {
+    "stage": {"TransferFailed", "NoSpace", "SourceUnavailable", "RefConflict", "BlobVanished"},
+    "bring": {"TransferFailed", "NoSpace", "SourceUnavailable", "UnknownRef", "BlobVanished"},
+    "promote": {"GateFailed", "RefConflict", "UnknownRef", "TransferFailed", "NoSpace"}
+    | {"SourceUnavailable", "UsageError", "BlobVanished", "_Undecided"},
+    "read": {"UnknownRef"},
+    "collect": set(),
+    "verify": {"TransferFailed", "NoSpace", "SourceUnavailable", "BlobVanished"},
+    "pin": {"UnknownRef"},
+}
+"""Errors that are no fault of the package's, given the weather, the rot, the small volume and the others."""
+DISK = {"CacheError", "NoSpace", "CatalogError", "RefConflict"}
+"""What a worker may be told besides, when one of its calls was made to fail."""
+
+
+def work(site: Site, role: str, seed: str, tell: Callable[[Told], None], *, doomed: bool) -> None:
+    """Do jobs until told to end.
+
+    Args:
+        site: Where everything is.
+        role: One of `ROLES`.
+        seed: Which choices are made.
+        tell: Takes what is to be known.
+        doomed: Whether one of this process's calls fails: then it ends with the first error.
+    """
+    random, jobs = Random(seed), ROLES[role]
+    while not site.stop.exists():
+        job = random.choice(jobs)
+        shift = Shift(site, random, random.choice((WIDE, TIGHT)), random.choice(list(DATASETS)), tell)
+        told: Told = {"did": job, "node": shift.node}
+        tell({"began": job, "pid": os.getpid()})
+        try:
+            told |= JOBS[job](shift)
+        except StagegateError as error:
+            name = type(error).__name__
+            told |= {"error": name, "message": str(error)[-1500:]}
+            if name not in EXPECTED[job] | (DISK if doomed else set()):
+                told["wrong"] = f"{job} ended with {name}: {str(error)[-1500:]}"
+            if doomed:
+                tell(told)
+                return
+        tell(told)
+        time.sleep(random.random() * 0.5)
