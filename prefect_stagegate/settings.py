@@ -245,6 +245,20 @@ SETTINGS = (
         _seconds(1, 604_800),
     ),
     Setting(
+        "signing_key",
+        "",
+        "a PEM file",
+        "An Ed25519 key that signs each decision; nothing is signed without it.",
+        _folder_or_none,
+    ),
+    Setting(
+        "verification_keys",
+        "",
+        "`ed25519:…` or PEM files, with commas between",
+        "Public keys whose signatures prove an attestation.",
+        _names,
+    ),
+    Setting(
         "reports",
         "",
         "a folder",
@@ -294,6 +308,9 @@ class Settings:
     """Seconds."""
     slot_wait: float
     """Seconds."""
+    signing_key: Path | None
+    """Absolute."""
+    verification_keys: tuple[str, ...]
     reports: Path | None
     """Absolute."""
     reports_url: str

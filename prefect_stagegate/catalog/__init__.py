@@ -7,6 +7,7 @@
                        specs/<sha256>/<seq>.json              the specs that the version was staged or checked under
                        evidence/<sha256>/<seq>.json           what was found out about it by then; the last one counts
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
+                       signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
                                                    /waits/<flow run>.json         who is suspended until it is answered
@@ -17,6 +18,6 @@ compare-and-swap, so a store that lets a second creation pass can't hold a catal
 """
 
 from prefect_stagegate.catalog.catalog import Catalog
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, withdrawn
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, moves, withdrawn
 
-__all__ = ["Catalog", "RefAction", "RefEntry", "withdrawn"]
+__all__ = ["Catalog", "RefAction", "RefEntry", "moves", "withdrawn"]

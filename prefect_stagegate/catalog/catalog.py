@@ -164,14 +164,21 @@ class Catalog:
         """The newest entry of a ref's log, or None when the ref was never moved."""
         return RefLog(self._records, dataset, ref).head()
 
+    def ref_names(self, dataset: str) -> list[str]:
+        """The names of a dataset's refs, sorted."""
+        return self._records.folders(f"datasets/{dataset}/refs/")
+
     def refs(self, dataset: str) -> dict[str, RefEntry]:
         """Every ref of a dataset with its newest entry, sorted by name."""
-        names = self._records.folders(f"datasets/{dataset}/refs/")
-        return {name: entry for name in names if (entry := self.ref(dataset, name))}
+        return {name: entry for name in self.ref_names(dataset) if (entry := self.ref(dataset, name))}
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
         """A ref's whole log, the oldest entry first, its chain of hashes checked."""
         return RefLog(self._records, dataset, ref).entries()
+
+    def chain(self, dataset: str, ref: str) -> tuple[list[RefEntry], str]:
+        """A ref's whole log as `history` gives it, and the hash of its last entry as stored."""
+        return RefLog(self._records, dataset, ref).chain()
 
     def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
@@ -256,6 +263,35 @@ class Catalog:
         """The newest decision of a target's gate about a version."""
         keys = list(self._records.keys(self._key(dataset, "decisions", digest, f"/{target}/")))
         return self._load(dict[str, Any], keys[-1]) if keys else None
+
+    def attestations(self, dataset: str, digest: str, target: str) -> list[dict[str, Any]]:
+        """All decisions of a target's gate about a version, the oldest first."""
+        keys = self._records.keys(self._key(dataset, "decisions", digest, f"/{target}/"))
+        return [self._load(dict[str, Any], key) for key in keys]
+
+    def decided(self, dataset: str) -> list[tuple[str, str]]:
+        """Each version that a gate decided about, with the target, sorted."""
+        folder = f"datasets/{dataset}/decisions/"
+        digests = self._records.folders(folder)
+        return [
+            (f"sha256:{hexes}", target) for hexes in digests for target in self._records.folders(f"{folder}{hexes}/")
+        ]
+
+    def put_signature(self, dataset: str, statement: str, key: str, envelope: Mapping[str, Any]) -> None:
+        """Store a DSSE envelope around an attestation; the same key's again changes nothing.
+
+        Args:
+            dataset: The dataset.
+            statement: The attestation's own digest, `sha256:<hex>`.
+            key: The signing key's id, in hex.
+            envelope: What is stored.
+        """
+        self._records.create(self._key(dataset, "signatures", statement, f"/{key}.json"), encode(dict(envelope)))
+
+    def signatures(self, dataset: str, statement: str) -> list[dict[str, Any]]:
+        """The DSSE envelopes around an attestation, by its own digest."""
+        keys = self._records.keys(self._key(dataset, "signatures", statement, "/"))
+        return [self._load(dict[str, Any], key) for key in keys]
 
     # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,6 +20,8 @@ class RefAction(StrEnum):
     STAGE = "stage"
     PROMOTE = "promote"
     ROLLBACK = "rollback"
+    WITHDRAW = "withdraw"
+    """Nothing moves: a version that the ref names, or named, is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class RefEntry:
     withdrawn: str = ""
     """A version that this entry takes back: it isn't promoted again by a schedule."""
     attestation: Mapping[str, Any] = field(default_factory=dict)
-    """The in-toto Statement that allowed the move; empty for `latest`."""
+    """The in-toto Statement that allowed the move, or that took the version back; empty for `latest`."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
 
@@ -48,10 +50,16 @@ def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
     """The versions that a log took back and did not let in again, each with the entry that took it back."""
     taken: dict[str, RefEntry] = {}
     for entry in entries:
-        taken.pop(entry.digest, None)
+        if entry.action is not RefAction.WITHDRAW:
+            taken.pop(entry.digest, None)
         if entry.withdrawn:
             taken[entry.withdrawn] = entry
     return taken
+
+
+def moves(entries: Sequence[RefEntry]) -> list[RefEntry]:
+    """The entries that moved the ref, and so let their version in."""
+    return [entry for entry in entries if entry.action is not RefAction.WITHDRAW]
 
 
 class RefLog:
@@ -74,6 +82,14 @@ class RefLog:
         Raises:
             CorruptRecord: An entry is unreadable, missing, or was changed after it was written.
         """
+        return self.chain()[0]
+
+    def chain(self) -> tuple[list[RefEntry], str]:
+        """All entries as `entries` gives them, and the hash of the last one as stored.
+
+        Raises:
+            CorruptRecord: As for `entries`.
+        """
         entries: list[RefEntry] = []
         before = ""
         for number, key in enumerate(self._records.keys(self._prefix), start=1):
@@ -82,7 +98,7 @@ class RefLog:
                 raise self._corrupt(f"entry {number} of the log does not follow the one before")
             entries.append(entry)
             before = digest
-        return entries
+        return entries, before
 
     def append(self, entry: RefEntry) -> RefEntry:
         """Move the ref. `entry.seq` must be one more than the head's that the caller decided on.

@@ -43,6 +43,7 @@ COMMANDS = {
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
         "diff": ("look:diff", "Tell how the entries of two versions differ."),
         "history": ("look:history", "Tell who moved which ref to which version, when and why."),
+        "verify-attestation": ("prove:verify_attestation", "Verify the attestation of a decision."),
         "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
         "exec": ("read:execute", "Run a command while its version is held."),
     },
@@ -58,6 +59,7 @@ COMMANDS = {
     },
     "Write specs": {
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
+        "key": ("prove:key", "Print the public half of an Ed25519 key."),
         "checks": ("describe:checks", "List the checks that a gate may require, or explain one."),
     },
 }

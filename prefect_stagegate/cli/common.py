@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +44,8 @@ class Places:
         from prefect_stagegate.operations.workspace import open_workspace
 
         who = Identity(self.identity, "declared") if self.identity else None
-        return open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
+        where = open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
+        return replace(where, ask_passphrase=type_passphrase)
 
     def open_cache(self) -> Cache:
         """Open the cache alone, which must be there: no catalog is asked, and little is loaded."""
@@ -52,6 +53,15 @@ class Places:
         from prefect_stagegate.settings import Settings
 
         return Cache.open(self.cache or Settings.from_environment(os.environ).cache, create=False)
+
+
+def type_passphrase(path: Path) -> str:
+    """Ask at the terminal, where no other process can read what is typed."""
+    from getpass import getpass
+
+    from prefect_stagegate.operations.workspace import no_passphrase
+
+    return getpass(f"Passphrase of {escaped(str(path))}: ") if sys.stdin.isatty() else no_passphrase(path)
 
 
 def print_json(value: Any) -> None:

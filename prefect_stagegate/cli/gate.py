@@ -131,7 +131,7 @@ def promote(
     /,
     *,
     to: Target,
-    reinstate: Annotated[bool, Parameter(negative="", help="Let a version in again that a rollback withdrew.")] = False,
+    reinstate: Annotated[bool, Parameter(negative="", help="Let a version in again that was withdrawn.")] = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:

@@ -11,6 +11,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
+from prefect_stagegate.cli.history import ledger_lines
+from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
@@ -124,21 +126,33 @@ def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = N
     say(f"{count} entries differ." if count else "The two are the same.")
 
 
-def history(address: str, /, *, json: Json = False, places: Places | None = None) -> None:
-    """Tell who moved which ref to which version, when and why.
+def history(
+    address: str,
+    /,
+    *,
+    verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
+    key: Keys = (),
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Tell who moved which ref to which version, when and why; by which decision, approvals and waivers.
 
-    Examples: stagegate history nycflights@production; stagegate history nycflights
+    `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
+
+    Examples: stagegate history nycflights@production; stagegate history nycflights --verify
 
     Parameters
     ----------
     address
         DATASET@REF for one ref, DATASET for all of them.
     """
-    moves = inspect.history((places or Places()).workspace(), Address.parse(address))
+    where, about = (places or Places()).workspace(), Address.parse(address)
+    if verify:
+        tell_audit(where, about, key, json=json)
+        return
+    moves = inspect.history(where, about)
     if json:
         print_json([asdict(move) for move in moves])
         return
-    for move in moves:
-        withdrawn = f", withdrew {digest_text(move.withdrawn)}" if move.withdrawn else ""
-        reason = f": {move.reason}" if move.reason else ""
-        say(f"{move.at[:19]}Z  {move.ref:<12} {move.digest}  {move.action} by {move.who}{withdrawn}{reason}")
+    for line in ledger_lines(moves):
+        say(line)

@@ -10,9 +10,11 @@ from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import Named, SpecLike, parse, resolve
 from prefect_stagegate.operations.approve import ask
 from prefect_stagegate.operations.question import ask_about
+from prefect_stagegate.operations.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_checks, run_check
-from prefect_stagegate.readiness.attest import attest
+from prefect_stagegate.readiness.attest import attest, statement_digest
+from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
 from prefect_stagegate.spec import Gate, Spec
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
@@ -45,17 +47,26 @@ def check(
         UsageError: There is no such version, or the spec has no such gate.
     """
     version, policy = for_gate(where, named, gate, spec)
+    key = signing_key(where)
     dataset, digest = version.dataset, version.digest
     # From here on the version's current policy is this spec's, which promotion will ask for.
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
     question = ask_about(where, version, policy, cancel)
     decision = judge(question, *_gather(where, question, cancel, announce))
-    where.catalog.put_attestation(
-        dataset, digest, gate, attest(decision, question.environment, question.request, question.approvals)
-    )
+    statement = attest(decision, question.environment, question.request, question.approvals)
+    if key:  # the signature first: a decision that is recorded is a decision that is signed
+        where.catalog.put_signature(dataset, statement_digest(statement), key.id, key.sign(statement))
+    where.catalog.put_attestation(dataset, digest, gate, statement)
+    withdraw_what_failed(where, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:
         ask(where, decision)
     return decision
+
+
+def signing_key(where: Workspace) -> SigningKey | None:
+    """The key that the settings name; read before anything is done, for a wrong one must leave nothing half done."""
+    path = where.settings.signing_key
+    return read_signing_key(path, where.ask_passphrase) if path else None
 
 
 def preview_check(

@@ -29,7 +29,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
         where: Cache and catalog.
         address: The version. Without a ref: the one that the gate below accepted, else `latest`.
         to: The target.
-        reinstate: Let a version in again that a rollback withdrew.
+        reinstate: Let a version in again that was withdrawn, by a rollback or a failed re-check.
 
     Raises:
         GateFailed: The gate refused the version, judged another policy, or its acceptance holds no more.
@@ -50,7 +50,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
         )
     _require_same_facts(where, version, policy, decision)
     head = entries[-1] if entries else None
-    if head is None or head.digest != digest:
+    if head is None or head.digest != digest or taken:
         where.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=where.identity, attestation=statement
         )

@@ -11,7 +11,7 @@ from functools import cache
 from threading import Event
 
 from prefect_stagegate.cache.verify import Pace, file_problem
-from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog import RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
@@ -76,22 +76,23 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
 
 
 def _below(where: Workspace, version: Named, target: str) -> Accepted | None:
-    """This version, if the gate below let it in and no rollback took it back, else what that gate's ref names.
+    """This version, if the gate below let it in and did not take it back, else what that gate's ref names.
 
     The ref may have moved on while the version waited for an approval, which takes nothing back.
     """
     entries = where.catalog.history(version.dataset, target)
-    own = [entry for entry in entries if entry.digest == version.digest]
-    if own and version.digest not in withdrawn(entries):
-        after = entries[own[-1].seq :]
+    let_in, taken = moves(entries), withdrawn(entries)
+    own = [entry for entry in let_in if entry.digest == version.digest]
+    if own and version.digest not in taken:
+        after = [entry for entry in let_in if entry.seq > own[-1].seq]
         return replace(_accepted(own[-1]), until=after[0].at if after else "")
-    return _accepted(entries[-1]) if entries else None
+    return _accepted(let_in[-1]) if let_in and let_in[-1].digest not in taken else None
 
 
 def _last_accepted(where: Workspace, version: Named, target: str) -> Accepted | None:
     entries = where.catalog.history(version.dataset, target)
     taken = withdrawn(entries)
-    others: Sequence[RefEntry] = [e for e in entries if e.digest != version.digest and e.digest not in taken]
+    others: Sequence[RefEntry] = [e for e in moves(entries) if e.digest != version.digest and e.digest not in taken]
     return _accepted(others[-1]) if others else None
 
 

@@ -8,13 +8,13 @@ Nothing is written to the catalog: the catalog's ref says what was accepted, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError
 from prefect_stagegate.model import LATEST, Address, Decision, Version
 from prefect_stagegate.operations.address import Named, stored_spec
@@ -22,6 +22,7 @@ from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.read import meaning
+from prefect_stagegate.operations.withdraw import failed_for_all
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of, recorded_times, renew
 from prefect_stagegate.report import Candidate, Readiness, build_report, ready_text
@@ -51,14 +52,15 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
         where.catalog.require_dataset(address.dataset)
     tried: list[Candidate] = []
     falls_back = False
-    for entry in _accepted(log):
+    taken = withdrawn(log)
+    for entry in _accepted(log, taken):
         if tried and not where.catalog.has_version(address.dataset, entry.digest):
             continue  # nobody can return to it
         decision = _believed(entry, address)
         version = Named(address.dataset, entry.digest, stored_spec(where, address.dataset, entry.digest))
         gate = version.spec.gate(address.ref)
         falls_back = falls_back or (not tried and gate.on_withdrawal != HOLD)
-        tried.append(_look(where, version, gate, entry, decision))
+        tried.append(_look(where, version, gate, entry, decision, taken.get(entry.digest)))
         if not tried[-1].against_version or not falls_back:
             break
     return Readiness(address, tuple(tried), falls_back)
@@ -94,14 +96,19 @@ def hold_ready(
             yield version
 
 
-def _accepted(log: Sequence[RefEntry]) -> Iterator[RefEntry]:
-    """The versions that a log let in and did not take back, the newest first, each once."""
-    taken = withdrawn(log)
-    newest = {entry.digest: entry for entry in log if entry.digest not in taken}
-    return iter(sorted(newest.values(), key=lambda entry: entry.seq, reverse=True))
+def _accepted(log: Sequence[RefEntry], taken: Mapping[str, RefEntry]) -> Iterator[RefEntry]:
+    """The versions that a log let in and did not take back, the newest first, each once.
+
+    What the ref names comes first even if it was withdrawn there: whether runs are held is for its gate to say.
+    """
+    newest = {entry.digest: entry for entry in moves(log)}
+    standing = [entry for entry in newest.values() if entry.digest not in taken or entry.digest == log[-1].digest]
+    return iter(sorted(standing, key=lambda entry: entry.seq, reverse=True))
 
 
-def _look(where: Workspace, version: Named, gate: Gate, entry: RefEntry, decision: Decision) -> Candidate:
+def _look(
+    where: Workspace, version: Named, gate: Gate, entry: RefEntry, decision: Decision, taken: RefEntry | None
+) -> Candidate:
     stored = where.catalog.evidence(version.dataset, version.digest)
     question = ask_about(where, version, gate)
     times = recorded_times(stored, question)
@@ -112,9 +119,17 @@ def _look(where: Workspace, version: Named, gate: Gate, entry: RefEntry, decisio
         since=entry.at,
         by=str(entry.who),
         asked=renewed.asked,
-        against_version=renewed.against_version,
+        against_version=tuple(dict.fromkeys((*renewed.against_version, *_withdrawn_for(taken)))),
         against_node=renewed.against_node,
+        withdrawn=f"withdrawn {taken.at[:16]}Z by {taken.who}: {taken.reason}" if taken else "",
     )
+
+
+def _withdrawn_for(taken: RefEntry | None) -> tuple[str, ...]:
+    """The checks that a version was withdrawn for."""
+    if taken is None or taken.action is not RefAction.WITHDRAW:
+        return ()
+    return tuple(answer.check for answer in failed_for_all(decision_of(taken.attestation)))
 
 
 def _believed(entry: RefEntry, address: Address) -> Decision:

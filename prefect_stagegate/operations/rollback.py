@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.model import LATEST, Address, Promotion
 from prefect_stagegate.operations.node_refs import follow
@@ -52,7 +52,7 @@ def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -
 
 def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
     taken = withdrawn(entries)
-    candidates = [entry for entry in entries if entry.digest != leaving and entry.digest not in taken]
+    candidates = [entry for entry in moves(entries) if entry.digest != leaving and entry.digest not in taken]
     chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
     if chosen is None:
         raise UnknownRef(

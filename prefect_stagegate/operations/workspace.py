@@ -24,6 +24,14 @@ Admit = Callable[[Spec, Event | None], AbstractContextManager[None]]
 """Lets a transfer from a spec's sources begin, and learns its end. It may wait, and gives up when the event is set."""
 
 
+def no_passphrase(path: Path) -> str:
+    """Refuse keys that want a passphrase: nobody sits in front of a task."""
+    raise UsageError(
+        f"The key {path} wants a passphrase, and nobody is there to type it",
+        hint="Use the `stagegate` command at a terminal, or a key without one that only this user can read.",
+    )
+
+
 def no_credentials(name: str) -> Mapping[str, Any]:
     """Refuse names of credentials: the engine alone knows no place where they are kept."""
     raise UsageError(
@@ -48,6 +56,8 @@ class Workspace:
     settings: Settings
     resolve_credentials: ResolveCredentials = field(default=no_credentials)
     admit: Admit = field(default=admit_at_once)
+    ask_passphrase: Callable[[Path], str] = field(default=no_passphrase)
+    """Gives the passphrase of a key's file."""
 
 
 def open_workspace(

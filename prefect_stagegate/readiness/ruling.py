@@ -99,10 +99,11 @@ def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
         return "the check has other parameters since"
     if person_key(waiver.approver.name) == person_key(case.requester):
         return f"{waiver.approver.name} asks for the promotion"
-    return _out_of_time(waiver, case.at)
+    return why_out_of_time(waiver, case.at)
 
 
-def _out_of_time(waiver: Waiver, at: str) -> str:
+def why_out_of_time(waiver: Waiver, at: str) -> str:
+    """Why a waiver does not hold at a moment, whatever it is for; empty when it does."""
     if waiver.revoked and waiver.revoked.at <= at:
         return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
     if not waiver.at <= at < waiver.until:

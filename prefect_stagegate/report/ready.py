@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prefect_stagegate.model import Address
+from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, time_text
 from prefect_stagegate.report.marks import code, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing
@@ -31,6 +31,8 @@ class Candidate:
     """The checks that keep it from being used."""
     against_node: tuple[str, ...]
     """The checks that keep this node from using it."""
+    withdrawn: str = ""
+    """When, by whom and why it was taken back although the target still names it."""
 
     @property
     def digest(self) -> str:
@@ -50,7 +52,8 @@ class Candidate:
 
     def __str__(self) -> str:
         asked = f", asked again about {', '.join(self.asked)}" if self.asked else ""
-        return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{asked}"
+        withdrawn = f", {self.withdrawn}" if self.withdrawn else ""
+        return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{withdrawn}{asked}"
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -99,7 +102,7 @@ class Readiness:
     def turn(self) -> str:
         """Who acts next, in one line."""
         if self.candidates and not self._whole:
-            return self._acting.report.whose_turn
+            return "whoever promotes: it passes again" if self._mended else self._acting.report.whose_turn
         return NOBODY if self.candidates else "whoever promotes: the gate was not passed yet"
 
     @property
@@ -109,10 +112,19 @@ class Readiness:
             return (f"stagegate check {self.address.dataset} --gate {self.address.ref}",)
         if self._whole:
             return ()
+        if self._mended:
+            return (
+                f"stagegate promote {self.address.dataset}@{self._acting.digest} --to {self.address.ref} --reinstate",
+            )
         if not self._only_here:
             return self._acting.report.steps
         # The next run asks its node anew, so nobody needs to check.
         return (*self._acting.report.steps[:-1], "Run it again, here or on another node.")
+
+    @property
+    def _mended(self) -> bool:
+        """Whether all that keeps the version back is that it was withdrawn."""
+        return bool(self._acting.withdrawn) and self._acting.report.outcome is DecisionOutcome.ACCEPTED
 
     @property
     def _whole(self) -> bool:
@@ -165,6 +177,8 @@ def _paragraph(one: Candidate) -> str:
     """Which version, since when, and how it stands."""
     use = "This run uses" if one.ready else "Not used:"
     lines = [f"{use} {code(one.digest)}, accepted {time_text(one.since)} by {plain(legible_text(one.by))}."]
+    if one.withdrawn:
+        lines.append(f"It was {plain(legible_text(one.withdrawn))}.")
     asked = ", ".join(map(code, one.asked)) or "nothing, for all that was found out about it holds"
     lines.append(f"Asked again: {asked}.")
     facts = "  \n".join(lines)

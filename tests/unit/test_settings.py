@@ -38,6 +38,8 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         retries=100,
         idle_timeout=30.0,
         slot_wait=3600.0,
+        signing_key=None,
+        verification_keys=(),
         reports=None,
         reports_url="",
     )
@@ -72,6 +74,8 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_RETRIES": "0",
             "STAGEGATE_IDLE_TIMEOUT": "7.5",
             "STAGEGATE_SLOT_WAIT": "60",
+            "STAGEGATE_SIGNING_KEY": "/etc/stagegate/key.pem",
+            "STAGEGATE_VERIFICATION_KEYS": f"ed25519:{'0' * 64}, ci.pub.pem",
             "STAGEGATE_REPORTS": "/srv/reports",
             "STAGEGATE_REPORTS_URL": "https://ci.example.org/reports",
             "PATH": "/bin",
@@ -96,6 +100,8 @@ def test_every_setting_can_be_set() -> None:
         retries=0,
         idle_timeout=7.5,
         slot_wait=60.0,
+        signing_key=Path("/etc/stagegate/key.pem"),
+        verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
         reports=Path("/srv/reports"),
         reports_url="https://ci.example.org/reports",
     )

@@ -1,0 +1,108 @@
+"""`stagegate verify-attestation` and `key`: prove what was decided, and by whom."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say, type_passphrase
+from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations import attestations
+from prefect_stagegate.operations.attestations import Verdict
+from prefect_stagegate.operations.audit import Chain, verify_history
+from prefect_stagegate.operations.workspace import Workspace
+
+Keys = Annotated[
+    tuple[str, ...],
+    Parameter(name="--key", negative="", help="A public key, `ed25519:…` or a PEM file [STAGEGATE_VERIFICATION_KEYS]."),
+]
+
+
+def verify_attestation(
+    what: str,
+    /,
+    *,
+    gate: Annotated[str, Parameter(help="The target, where the version is named by its digest.")] = "",
+    key: Keys = (),
+    export: Annotated[
+        Path | None, Parameter(help="Also write it: a DSSE envelope, or a Statement if unsigned.")
+    ] = None,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Verify the attestation of a decision: its contents, subject, policy, log, people and signature.
+
+    Exits with 3 when any of it fails. With keys, it has to be signed by one of them.
+
+    Examples: stagegate verify-attestation nycflights@production; stagegate verify-attestation attestation.json --key
+    ci.pub.pem; stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json
+
+    Parameters
+    ----------
+    what
+        DATASET@TARGET, DATASET@sha256:… with `--gate`, or a file with a Statement or a DSSE envelope.
+    """
+    where = (places or Places()).workspace()
+    parts = attestations.verify_attestation(where, what, gate=gate, keys=key)
+    if export:
+        export.write_bytes(attestations.envelope_of(where, Address.parse(what), gate) + b"\n")
+    if json:
+        print_json([asdict(part) for part in parts])
+    else:
+        for part in parts:
+            say(f"{part.verdict:<8} {part.what:<10} {part.why}")
+    if any(part.verdict is Verdict.FAILS for part in parts):
+        sys.exit(ExitCode.ERROR)
+
+
+def key(file: Path, /, *, json: Json = False) -> None:
+    """Print the public half of an Ed25519 key, as specs and settings write it.
+
+    Example: openssl genpkey -algorithm ed25519 -out key.pem && chmod 600 key.pem && stagegate key key.pem
+
+    Parameters
+    ----------
+    file
+        A private or public key in PEM.
+    """
+    from prefect_stagegate.readiness.signing import read_public_key, read_signing_key
+
+    private = file.is_file() and b"PRIVATE KEY" in file.read_bytes()
+    public = read_signing_key(file, type_passphrase).public if private else read_public_key(str(file))
+    if json:
+        print_json({"public": public})
+    else:
+        say(public)
+
+
+def tell_audit(where: Workspace, address: Address | None, keys: Sequence[str], *, json: bool) -> None:
+    """Verify logs and say what that proved; ends the command with 3 when something is wrong."""
+    chains = verify_history(where, address, keys)
+    if json:
+        print_json([asdict(chain) for chain in chains])
+    else:
+        _tell(chains, keyed=bool(keys or where.settings.verification_keys))
+    if any(chain.problems for chain in chains):
+        sys.exit(ExitCode.ERROR)
+
+
+def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
+    for chain in chains:
+        signed = f", {chain.signed} signed by a key given" if keyed else ""
+        told = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
+        say(f"{chain.dataset}@{chain.ref}: {chain.entries} entries, {chain.attestations} attested{signed}; {told}")
+        for problem in chain.problems:
+            say(f"    {problem}")
+    if chains and not any(chain.problems for chain in chains):
+        say("Proved: no entry is missing before the last, and none was changed after the next one was written;")
+        say("  each attestation is consistent, and accepts (or takes back) exactly the version that its entry names;")
+        say("  nobody approved or waived what they asked for themselves.")
+        say(
+            "Not proved: that no newer entry was cut off, unless the last entry's hash is one that you noted elsewhere."
+        )

@@ -1,0 +1,154 @@
+"""Ed25519 signatures: DSSE envelopes around attestations and answers. The one module that knows the signing library.
+
+A key is a PEM file (PKCS #8), as `openssl genpkey -algorithm ed25519` writes it. In specs and settings a public key is
+written `ed25519:<64 hex digits>`, as `stagegate key FILE` prints it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect_stagegate.canonical import canonical
+from prefect_stagegate.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
+
+STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
+"""The payload type of in-toto Statements in DSSE envelopes."""
+PREFIX = "ed25519:"
+PUBLIC = re.compile(r"ed25519:[0-9a-f]{64}")
+OTHERS = 0o007
+
+
+class SigningKey:
+    """A private key. Make one with `read_signing_key`."""
+
+    def __init__(self, signer: CryptoSigner) -> None:
+        self._signer = signer
+        self.id = str(signer.public_key.keyid)
+        """What envelopes call it."""
+        self.public = PREFIX + str(signer.public_key.keyval["public"])
+        """Its public half, as specs write it."""
+
+    def sign(self, value: Any, payload_type: str = STATEMENT_PAYLOAD) -> dict[str, Any]:
+        """Put JSON values into a signed DSSE envelope, which is JSON values as well."""
+        from securesystemslib.dsse import Envelope
+
+        envelope = Envelope(canonical(value), payload_type, {})
+        envelope.sign(self._signer)
+        written: dict[str, Any] = envelope.to_dict()
+        return written
+
+
+def read_signing_key(path: Path, ask_passphrase: Callable[[Path], str]) -> SigningKey:
+    """Read a private key.
+
+    Args:
+        path: A PEM file that nobody else can read.
+        ask_passphrase: Called when the file is encrypted.
+
+    Raises:
+        UsageError: It can't be read, everybody can read it, it is no Ed25519 key, or the passphrase is wrong.
+        MissingExtra: The signing library is not installed.
+    """
+    from_crypto = _library().CryptoSigner
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data = _private(path)
+    secret = ask_passphrase(path).encode() if b"ENCRYPTED" in data else None
+    try:
+        key = load_pem_private_key(data, secret)
+    except Exception as error:  # the library raises what it likes, and says more than anybody should read
+        why = "the passphrase is wrong" if secret else "it is no private key in PEM"
+        raise UsageError(f"The key {path} can't be used: {why}", hint=NEW_KEY) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"The key {path} can't be used: it is no Ed25519 key", hint=NEW_KEY)
+    return SigningKey(from_crypto(key))
+
+
+def read_public_key(text: str) -> str:
+    """A public key as specs write it, from that form or from a PEM file.
+
+    Raises:
+        UsageError: It is neither.
+        MissingExtra: The signing library is not installed.
+    """
+    if text.startswith(PREFIX):
+        if not PUBLIC.fullmatch(text):
+            raise UsageError(f"{text!r} is no key", hint="Write ed25519: and 64 hex digits, as `stagegate key` does.")
+        return text
+    key = _library().SSlibKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        public = load_pem_public_key(Path(text).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{text} is no public key in PEM", hint="`openssl pkey -in KEY -pubout` writes one."
+        ) from error
+    if not isinstance(public, Ed25519PublicKey):
+        raise UsageError(f"{text} is no Ed25519 key", hint=NEW_KEY)
+    return PREFIX + str(key.from_crypto(public).keyval["public"])
+
+
+def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: Iterable[str]) -> list[str]:
+    """Which of the public keys signed exactly these JSON values in an envelope; none when it holds anything else.
+
+    Raises:
+        MissingExtra: The signing library is not installed.
+    """
+    library = _library()
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
+
+    try:
+        written = {**envelope, "signatures": [dict(one) for one in envelope["signatures"]]}
+        read = Envelope.from_dict(written)
+    except (KeyError, TypeError, ValueError):
+        return []
+    if (read.payload, read.payload_type) != (canonical(value), payload_type):
+        return []
+    proved = []
+    for text in keys:
+        try:
+            read.verify([_key(library, text)], 1)
+        except (UnverifiedSignatureError, VerificationError):
+            continue
+        proved.append(text)
+    return proved
+
+
+NEW_KEY = "`openssl genpkey -algorithm ed25519 -out key.pem` makes one."
+
+
+def _key(library: Any, text: str) -> SSlibKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(text.removeprefix(PREFIX)))
+    key: SSlibKey = library.SSlibKey.from_crypto(public)
+    return key
+
+
+def _private(path: Path) -> bytes:
+    try:
+        if path.stat().st_mode & OTHERS:
+            raise UsageError(f"The key {path} can be read by everybody", hint=f"chmod 600 {path}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The key {path} can't be read: {error.strerror}") from error
+
+
+def _library() -> Any:
+    try:
+        from securesystemslib import signer
+    except ImportError as error:
+        raise MissingExtra(
+            "Signatures need securesystemslib, which is not installed", hint="pip install 'prefect-stagegate[sign]'"
+        ) from error
+    return signer

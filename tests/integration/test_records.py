@@ -1,0 +1,351 @@
+"""What was decided can be proved afterwards: by the chain, by what the records say of each other, and by signatures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from prefect_stagegate.catalog import RefAction
+from prefect_stagegate.cli import main
+from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError
+from prefect_stagegate.model import Address, DecisionOutcome, Identity
+from prefect_stagegate.operations import question as questions
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.attestations import Verdict, verify_attestation
+from prefect_stagegate.operations.audit import verify_history
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import Volume, known_checks
+from prefect_stagegate.report import ready_text
+from prefect_stagegate.spec import Spec, load_spec
+
+THINGS, PILOT = Address("things"), Address("things", "pilot")
+ADA, INES, OLEG = (Identity(name, "declared") for name in ("ada", "ines@example.org", "oleg@example.org"))
+
+
+class Place:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "nas").mkdir()
+
+    def node(self, who: Identity = ADA) -> Workspace:
+        return open_workspace(self.folder / "cache", self.folder / "catalog", identity=who)
+
+    def spec(self, gate: dict[str, Any] | None = None, **changes: Any) -> Spec:
+        whole = {
+            "stagegate": 1,
+            "dataset": "things",
+            "license": "CC0-1.0",
+            "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
+            "sources": [{"url": str(self.folder / "nas")}],
+            "gates": {"pilot": gate or {"require": ["license", "owner"]}},
+        }
+        return load_spec(whole | changes, known_checks=known_checks())
+
+    def deliver(self, text: str, gate: dict[str, Any] | None = None, **changes: Any) -> str:
+        (self.folder / "nas/data.csv").write_text(text)
+        return stage(self.node(), self.spec(gate, **changes)).digest
+
+    def to_pilot(self, text: str, gate: dict[str, Any] | None = None, **changes: Any) -> str:
+        self.deliver(text, gate, **changes)
+        assert check(self.node(), THINGS, "pilot").accepted
+        return promote(self.node(), THINGS, "pilot").digest
+
+    def log(self, seq: int) -> Path:
+        return self.folder / f"catalog/datasets/things/refs/pilot/{seq:08d}.json"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A key that signs each decision; its public half is given."""
+    path = tmp_path / "key.pem"
+    write_key(path)
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(path))
+    return public(path)
+
+
+def public(path: Path) -> str:
+    command = [str(Path(sys.executable).with_name("stagegate")), "key", str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def write_key(path: Path, encryption: KeySerializationEncryption | None = None) -> None:
+    written = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption()
+    )
+    path.touch(0o600)
+    path.write_bytes(written)
+    path.chmod(0o600)
+
+
+def verdicts(place: Place, what: str | Path = "things@pilot", **more: Any) -> dict[str, Verdict]:
+    return {part.what: part.verdict for part in verify_attestation(place.node(), what, **more)}
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(path.read_bytes())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+# ── withdrawing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fail_again(place: Place) -> None:
+    """The licence of what stands at the pilot turns out to be another one, under the same policy."""
+    digest = place.node().catalog.resolve(PILOT)
+    changed = place.spec(_gate(place), license="CC-BY-NC-4.0")
+    assert check(place.node(INES), Address("things", digest), "pilot", spec=changed).outcome is DecisionOutcome.REFUSED
+
+
+def _gate(place: Place) -> dict[str, Any]:
+    stored = place.node().catalog.spec("things", place.node().catalog.resolve(PILOT))
+    assert stored
+    return {key: value for key, value in stored["gates"]["pilot"].items() if value}
+
+
+def test_a_failed_recheck_withdraws_the_version_by_an_entry_that_says_who_when_and_why(place: Place) -> None:
+    digest = place.to_pilot("one")
+    fail_again(place)
+    (_, entry) = place.node().catalog.history("things", "pilot")
+    assert (entry.action, entry.digest, entry.withdrawn, entry.who) == (RefAction.WITHDRAW, digest, digest, INES)
+    assert entry.reason == "failed when it was checked again: license"
+    fail_again(place)
+    assert len(place.node().catalog.history("things", "pilot")) == 2
+    assert not verify_history(place.node())[1].problems
+
+
+def test_runs_are_held_until_a_withdrawn_version_is_reinstated(place: Place) -> None:
+    place.to_pilot("one")
+    second = place.to_pilot("two")
+    fail_again(place)
+    readiness = find_ready(place.node(), PILOT)
+    assert readiness.found is None
+    assert "withdrawn" in ready_text(readiness)
+    assert check(place.node(), Address("things", second), "pilot", spec=place.spec()).accepted
+    mended = find_ready(place.node(), PILOT)
+    assert mended.found is None
+    assert mended.steps == (f"stagegate promote things@{second} --to pilot --reinstate",)
+    with pytest.raises(GateFailed, match="was withdrawn from pilot by ines"):
+        promote(place.node(), Address("things", second), "pilot")
+    promote(place.node(), Address("things", second), "pilot", reinstate=True)
+    assert find_ready(place.node(), PILOT).found
+    assert not verify_history(place.node())[1].problems
+
+
+def test_runs_fall_back_where_the_gate_says_so(place: Place) -> None:
+    gate = {"require": ["license", "owner"], "on_withdrawal": "fall_back"}
+    first = place.to_pilot("one", gate)
+    place.to_pilot("two", gate)
+    fail_again(place)
+    found = find_ready(place.node(), PILOT).found
+    assert found
+    assert found.digest == first
+    assert rollback(place.node(), PILOT, reason="it is withdrawn").digest == first
+
+
+def test_what_the_node_or_another_policy_is_to_blame_for_withdraws_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.to_pilot("one", {"require": ["license", {"space": {"warn": 1, "fail": 1}}]})
+    monkeypatch.setattr(questions, "_volume", lambda *_: Volume(place.folder, total=10, free=-1, floor=0, held=0))
+    later = stamp(now() + timedelta(hours=1))
+    monkeypatch.setattr(questions, "now", lambda: moment(later))
+    assert check(place.node(), PILOT, "pilot").outcome is DecisionOutcome.REFUSED
+    other = place.spec({"require": ["license"]}, license="CC-BY-NC-4.0")
+    assert check(place.node(), PILOT, "pilot", spec=other).outcome is DecisionOutcome.REFUSED
+    assert [entry.action for entry in place.node().catalog.history("things", "pilot")] == [RefAction.PROMOTE]
+
+
+def test_a_withdrawn_version_is_none_that_the_gate_below_accepted(place: Place) -> None:
+    gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": ["digest"]}}
+    digest = place.deliver("one", gates=gates)
+    assert check(place.node(), THINGS, "pilot").accepted
+    promote(place.node(), THINGS, "pilot")
+    assert check(place.node(), THINGS, "production").accepted
+    changed = place.spec(gates=gates, license="CC-BY-NC-4.0")
+    check(place.node(), Address("things", digest), "pilot", spec=changed)
+    again = check(place.node(), Address("things", digest), "production", spec=place.spec(gates=gates))
+    assert [one.check for one in again.checks if one.outcome == "fail"] == ["digest"]
+
+
+# ── verifying ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_history_verifies_and_says_what_that_proves_and_what_not(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.to_pilot("one")
+    place.to_pilot("two")
+    rollback(place.node(), PILOT, reason="loss went up")
+    monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
+    main(["history", "things", "--verify"])
+    told = capsys.readouterr().out
+    assert "things@pilot: 3 entries, 3 attested; unbroken, last entry sha256:" in told
+    assert "Not proved: that no newer entry was cut off" in told
+    main(["history", "things@pilot"])
+    ledger = capsys.readouterr().out
+    assert "rollback by ada (declared): loss went up" in ledger
+    assert "2 checks, asked for by ada" in ledger
+    change(place.log(2), lambda entry: entry.update(reason="nothing happened"))
+    with pytest.raises(SystemExit) as ended:
+        main(["history", "things", "--verify"])
+    assert ended.value.code == 3
+    assert "entry 3 of the log does not follow the one before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seq", [1, 2])
+def test_a_missing_entry_is_found(place: Place, seq: int) -> None:
+    for text in ("one", "two", "three"):
+        place.to_pilot(text)
+    place.log(seq).unlink()
+    assert verify_history(place.node(), PILOT)[0].problems
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "another version": lambda entry: entry.update(digest="sha256:" + "0" * 64),
+    "another outcome": lambda entry: entry["attestation"]["predicate"].update(result="FAILED"),
+    "another decision": lambda entry: _decision(entry).update(outcome="refused"),
+    "another target": lambda entry: _decision(entry).update(target="production"),
+    "another policy": lambda entry: _decision(entry).update(policy="sha256:" + "0" * 64),
+    "another subject": lambda entry: entry["attestation"]["subject"][0].update(name="other"),
+    "decided later": lambda entry: _decision(entry).update(at="2999-01-01T00:00:00.000000Z"),
+}
+
+
+def _decision(entry: dict[str, Any]) -> dict[str, Any]:
+    decision: dict[str, Any] = entry["attestation"]["predicate"]["stagegate"]["decision"]
+    return decision
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_entry_that_says_something_else_is_found_even_as_the_last(place: Place, what: str) -> None:
+    place.to_pilot("one")
+    change(place.log(1), EDITS[what])
+    (chain,) = verify_history(place.node(), PILOT)
+    assert chain.problems
+
+
+def test_an_attestation_is_verified_by_everything_that_it_speaks_of(place: Place) -> None:
+    place.to_pilot("one")
+    holds = verdicts(place)
+    assert holds.pop("signature") is Verdict.UNKNOWN
+    assert set(holds.values()) == {Verdict.HOLDS}
+    change(place.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
+    assert verdicts(place)["log"] is Verdict.HOLDS  # the log's last entry was changed, and nothing was noted elsewhere
+    change(place.log(1), EDITS["another policy"])
+    assert verdicts(place) == {"contents": Verdict.FAILS}
+
+
+def test_a_signature_finds_any_field_that_was_flipped(place: Place, key: str) -> None:
+    place.to_pilot("one")
+    assert set(verdicts(place, keys=[key]).values()) == {Verdict.HOLDS}
+    assert verify_history(place.node(), PILOT, [key])[0].signed == 1
+    change(place.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
+    assert verdicts(place, keys=[key])["signature"] is Verdict.FAILS
+    assert verify_history(place.node(), PILOT, [key])[0].signed == 0
+
+
+def test_a_signed_attestation_travels_as_an_envelope_and_proves_itself(
+    place: Place, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = place.to_pilot("one")
+    monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
+    exported = tmp_path / "exported.json"
+    main(["verify-attestation", f"things@{digest}", "--gate", "pilot", "--key", key, "--export", str(exported)])
+    assert "holds    signature" in capsys.readouterr().out
+    assert set(verdicts(place, exported, keys=[key]).values()) == {Verdict.HOLDS}
+    assert verdicts(place, exported, keys=["ed25519:" + "0" * 64])["signature"] is Verdict.FAILS
+    envelope = json.loads(exported.read_bytes())
+    assert envelope["payloadType"] == "application/vnd.in-toto+json"
+    envelope["signatures"][0]["sig"] = "AAAA" + envelope["signatures"][0]["sig"][4:]
+    exported.write_text(json.dumps(envelope))
+    assert verdicts(place, exported, keys=[key])["signature"] is Verdict.FAILS
+
+
+def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = place.deliver("one")
+    path = tmp_path / "key.pem"
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(path))
+    for text, mode, problem in (("", 0o600, "is no private key"), ("", 0o604, "can be read by everybody")):
+        path.write_text(text)
+        path.chmod(mode)
+        with pytest.raises(UsageError, match=problem):
+            check(place.node(), THINGS, "pilot")
+    write_key(path, BestAvailableEncryption(b"secret"))
+    with pytest.raises(UsageError, match="wants a passphrase, and nobody is there"):
+        check(place.node(), THINGS, "pilot")
+    assert place.node().catalog.attestation("things", digest, "pilot") is None
+
+
+# ── many at once ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_promoters_and_two_who_check_leave_one_history_without_a_gap(place: Place) -> None:
+    digests = [place.deliver(text) for text in ("one", "two")]
+    for digest in digests:
+        assert check(place.node(), Address("things", digest), "pilot").accepted
+
+    def work(number: int) -> str:
+        where = place.node(Identity(f"person-{number}", "declared"))
+        try:
+            return promote(where, Address("things", digests[number % 2]), "pilot").digest
+        except RefConflict:
+            return ""
+        except StagegateError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(work, range(16)))
+    assert set(told) <= {"", *digests}
+    (chain,) = verify_history(place.node(), PILOT)
+    log = place.node().catalog.history("things", "pilot")
+    assert not chain.problems
+    assert [entry.seq for entry in log] == list(range(1, chain.entries + 1))
+    assert all(one.digest != two.digest for one, two in pairwise(log))
+
+
+def test_two_approvers_at_once_are_two_answers_and_one_promotion(place: Place) -> None:
+    people = {"infra": INES.name, "governance": OLEG.name, "data": "d@example.org", "ai": "a@example.org"}
+    gate = {"require": ["license", {"approval": {"count": 2, "from": ["infra", "governance"]}}]}
+    place.deliver("one", gate, owners=people)
+    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda who: approve(place.node(who), THINGS, "pilot", reason="seen"), (INES, OLEG)))
+    assert check(place.node(), THINGS, "pilot").accepted
+    promote(place.node(), THINGS, "pilot")
+    (chain,) = verify_history(place.node(), PILOT)
+    assert (chain.entries, chain.problems) == (1, ())
+    (entry,) = place.node().catalog.history("things", "pilot")
+    assert len(entry.attestation["predicate"]["stagegate"]["approvals"]) == 2
