@@ -10,7 +10,9 @@
     ├── WaitingForApproval         exit 4: a request is recorded and unanswered
     ├── SourceError                exit 3: a source can't be used as asked
     │   ├── SourceUnavailable      nobody answered, or the server failed   (retryable)
+    │   │   └── SourceBusy         the server asks to be left alone for a while
     │   ├── AccessDenied           the credentials were refused or are missing
+    │   │   └── CredentialsExpired they were good until now
     │   ├── ObjectVanished         an object that was listed is gone
     │   ├── ObjectChanged          an object changed while it was read     (retryable)
     │   └── ChecksumMismatch       bytes don't match a checksum or digest  (retryable)
@@ -163,7 +165,16 @@ class SourceUnavailable(SourceError):
     retryable = True
 
 
+class SourceBusy(SourceUnavailable):
+    retry_after: float = 0.0
+    """Seconds that the server asked for by Retry-After; 0.0 when it didn't, or can't be heard."""
+
+
 class AccessDenied(SourceError):
+    pass
+
+
+class CredentialsExpired(AccessDenied):
     pass
 
 

@@ -94,6 +94,10 @@ def _rate_or_none(low: str, high: str) -> Callable[[str], int | None]:
     return lambda text: _size(low, high)(text.removesuffix("/s")) if text else None
 
 
+def _whole_or_none(low: int, high: int) -> Callable[[str], int | None]:
+    return lambda text: _whole(low, high)(text) if text else None
+
+
 def _durability(text: str) -> Durability:
     try:
         return Durability(text)
@@ -231,11 +235,32 @@ SETTINGS = (
         _whole(0, 100_000),
     ),
     Setting(
+        "bandwidth",
+        "",
+        "64KiB/s to 1TiB/s",
+        "Bytes a second that one process reads from one server; without it, as many as come.",
+        _rate_or_none("64KiB", "1TiB"),
+    ),
+    Setting(
+        "connections",
+        "",
+        "1 to 1024",
+        "Reads at a time that one process makes at one server; without it, as many as objects are in flight.",
+        _whole_or_none(1, 1024),
+    ),
+    Setting(
         "idle_timeout",
         "30",
         "1 to 3600 seconds",
         "Seconds without a byte after which a read is given up and retried.",
         _seconds(1, 3600),
+    ),
+    Setting(
+        "allowed_hosts",
+        "",
+        "names or addresses, with commas",
+        "Hosts that sources may have though their addresses are link-local or a cloud's metadata service.",
+        _names,
     ),
     Setting(
         "slot_wait",
@@ -304,8 +329,12 @@ class Settings:
     verify_rate: int | None
     """Bytes a second; None for no limit."""
     retries: int
+    bandwidth: int | None
+    """Bytes a second; None for no limit."""
+    connections: int | None
     idle_timeout: float
     """Seconds."""
+    allowed_hosts: tuple[str, ...]
     slot_wait: float
     """Seconds."""
     signing_key: Path | None

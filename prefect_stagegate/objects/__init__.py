@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.objects.answers import retry_after
 from prefect_stagegate.objects.anykey import Listed
 from prefect_stagegate.objects.options import S3Settings, translate
 from prefect_stagegate.objects.records import ObjectRecords
@@ -15,6 +16,7 @@ __all__ = [
     "S3Settings",
     "memory_store",
     "open_s3",
+    "retry_after",
     "s3_place",
     "translate",
 ]

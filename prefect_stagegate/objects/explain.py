@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from prefect_stagegate.errors import (
     AccessDenied,
+    CredentialsExpired,
     ObjectChanged,
     ObjectVanished,
+    SourceBusy,
     SourceError,
     SourceUnavailable,
     StagegateError,
@@ -43,7 +45,8 @@ _REFUSED = Meaning(
     "Access is denied",
     "These credentials may not list or read here. Ask the bucket's owner for s3:ListBucket and s3:GetObject.",
 )
-_BUSY = Meaning(SourceUnavailable, "{endpoint} is too busy", _LATER)
+_BUSY = Meaning(SourceBusy, "{endpoint} is too busy", _LATER)
+_EXPIRED = Meaning(CredentialsExpired, "The credentials have expired", "Log in again, and run the same once more.")
 _BROKEN = Meaning(SourceUnavailable, "{endpoint} failed", _LATER)
 
 CODES: dict[str, Meaning] = {
@@ -55,7 +58,9 @@ CODES: dict[str, Meaning] = {
     "InvalidAccessKeyId": Meaning(AccessDenied, "{endpoint} doesn't know the access key", _KEYS),
     "SignatureDoesNotMatch": Meaning(AccessDenied, "The secret doesn't fit the access key", _KEYS),
     "InvalidToken": Meaning(AccessDenied, "The session token is not valid", "Log in again."),
-    "ExpiredToken": Meaning(AccessDenied, "The credentials have expired", "Log in again."),
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
     "RequestTimeTooSkewed": Meaning(AccessDenied, "This machine's clock is wrong", "Set the clock (chronyc makestep)."),
     "AccessDenied": _REFUSED,
     "AllAccessDisabled": _REFUSED,

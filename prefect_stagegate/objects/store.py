@@ -7,9 +7,9 @@ each next byte must come, within its time.
 
 from __future__ import annotations
 
-import urllib.error
+import http
+import threading
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,8 +20,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import MemoryStore, S3Store
 
-from prefect_stagegate.errors import ObjectVanished, StagegateError, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceBusy, SourceError, StagegateError, UsageError
 from prefect_stagegate.model import CredentialLife
+from prefect_stagegate.objects.answers import Answer, head, retry_after
 from prefect_stagegate.objects.anykey import AnyKey, Listed
 from prefect_stagegate.objects.credentials import Resolved, resolve
 from prefect_stagegate.objects.explain import bad_key, explain
@@ -40,6 +41,7 @@ CHUNK = 1 << 18
 """A larger one is handed over in pieces of so many bytes, which fit a processor's cache."""
 
 NO_CREDENTIALS = CredentialLife("none", "a store of this process")
+_REDIRECTS = (301, 302, 303, 307, 308)
 _FAILURES = (BaseError, OSError, ValueError)
 
 
@@ -78,6 +80,7 @@ class ObjectStore:
         endpoint: The server's address; tells two servers with a bucket of one name apart.
         any_key: Lists the bucket when it holds keys that obstore refuses.
         life: How long the credentials last.
+        introduction: Asked first, without credentials: an address that must lead to no other host, or empty.
     """
 
     def __init__(
@@ -88,10 +91,13 @@ class ObjectStore:
         endpoint: str,
         any_key: AnyKey | None = None,
         life: CredentialLife = NO_CREDENTIALS,
+        introduction: str = "",
     ) -> None:
         self.life = life
         self._store = store
         self._any_key = any_key
+        self._asking = threading.Lock()
+        self._introduction = introduction
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
@@ -104,6 +110,7 @@ class ObjectStore:
         Raises:
             SourceError: The bucket can't be listed.
         """
+        self._introduce()
         last = ""
         try:
             for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
@@ -133,6 +140,7 @@ class ObjectStore:
 
     def find(self, key: str) -> Listed | None:
         """One object as it is now; None when there is none."""
+        self._introduce()
         try:
             return _listed(obstore.head(self._store, key))
         except FileNotFoundError as error:
@@ -145,11 +153,13 @@ class ObjectStore:
         """The bytes from `start` to `end` (exclusive) in chunks, if the object still has this etag.
 
         Raises:
-            ObjectVanished, ObjectChanged, SourceUnavailable, AccessDenied: What the server answered.
+            ObjectVanished, ObjectChanged, SourceUnavailable, AccessDenied: What the server answered; `SourceBusy` with
+                its Retry-After.
         """
         options: dict[str, Any] = {"range": (start, end)}
         if etag:
             options["if_match"] = f'"{etag}"'
+        self._introduce()
         try:
             result = obstore.get(self._reader, key, options=options)  # type: ignore[arg-type]
             if end - start <= WHOLE:
@@ -157,7 +167,10 @@ class ObjectStore:
             else:
                 yield from result.stream(CHUNK)
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            explained = self._explained(error, key)
+            if isinstance(explained, SourceBusy):
+                explained.retry_after = self._retry_after(key)
+            raise explained from error
 
     def get(self, key: str) -> bytes | None:
         """A whole small object; None when there is none."""
@@ -196,17 +209,49 @@ class ObjectStore:
             raise self._explained(error, key) from error
 
     def headers(self, key: str) -> dict[str, str]:
-        """The response headers of a HEAD request, names in lower case; empty when the server refuses.
+        """The response headers of a HEAD request, names in lower case; empty when the server refuses."""
+        answer = self._head(key)
+        return answer.headers if answer.status == http.HTTPStatus.OK else {}
 
-        obstore doesn't pass headers on, so the request is made by the standard library with a signature of obstore's.
+    def _introduce(self) -> None:
+        """Refuse an endpoint that redirects to another host: obstore follows, and the session token goes along.
+
+        Raises:
+            SourceError: It does.
         """
+        if not self._introduction:
+            return
+        answer = head(self._introduction, ca_file=self._ca_file, timeout=CONNECT_SECONDS)
+        target = urllib.parse.urljoin(self._introduction, answer.headers.get("location", ""))
+        here, there = (urllib.parse.urlsplit(one).netloc for one in (self._introduction, target))
+        if answer.status in _REDIRECTS and there != here:
+            raise SourceError(
+                f"{self.endpoint} redirects to {there}, and a session token follows nobody to another host",
+                hint=f"If {there} may have it, name that in `endpoint_url`.",
+                source=self.url,
+            )
+        self._introduction = ""
+
+    @property
+    def _ca_file(self) -> str:
+        return self._any_key.settings.ca_file if self._any_key else ""
+
+    def _head(self, key: str) -> Answer:
+        """Ask by HEAD with a signature of obstore's."""
         try:
             url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
-            request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - obstore's own URL
-            with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:  # noqa: S310
-                return {name.lower(): value for name, value in answer.headers.items()}
-        except (*_FAILURES, urllib.error.URLError):
-            return {}
+        except _FAILURES:
+            return Answer()
+        return head(url, ca_file=self._ca_file, timeout=CONNECT_SECONDS)
+
+    def _retry_after(self, key: str) -> float:
+        """How long a busy server asks to be left alone: obstore doesn't say, so one thread asks once more by HEAD."""
+        if not self._asking.acquire(blocking=False):
+            return 0.0
+        try:
+            return retry_after(self._head(key).headers)
+        finally:
+            self._asking.release()
 
     def _expect_absence(self, error: FileNotFoundError, key: str) -> None:
         """Return when it is the object that is missing, and raise when it is more: obstore tells both alike."""
@@ -248,18 +293,21 @@ def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -
     if virtual is None:
         virtual = not endpoint and "." not in place.bucket
     client = _client(found.settings, endpoint, idle)
+    host = _host(endpoint, place.bucket, virtual=virtual)
 
     def store(retries: int) -> S3Store:
         return S3Store(
             place.bucket,
-            config=_config(found, _host(endpoint, place.bucket, virtual=virtual), virtual=virtual),  # type: ignore[arg-type]
+            config=_config(found, host, virtual=virtual),  # type: ignore[arg-type]
             client_options=client,  # type: ignore[arg-type]
             retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
             credential_provider=found.provider,  # type: ignore[arg-type]
         )
 
     any_key = AnyKey(place.bucket, found.settings, found.provider, endpoint, virtual, idle)
-    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, found.life)
+    token = found.provider and found.provider().get("token")
+    introduction = (host if virtual else f"{host}/{place.bucket}") if host and token else ""
+    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, found.life, introduction)
 
 
 def _endpoint(settings: S3Settings) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources import Source, open_source, renewing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.transfer import SourceGroup
 
@@ -44,11 +45,17 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
     with ExitStack() as stack:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
-            credentials = where.resolve_credentials(one.credentials) if one.credentials else {}
-            source = open_source(one.url, one.options, credentials=credentials, idle=where.settings.idle_timeout)
+            source = renewing(partial(_open, where, one))
             stack.callback(source.close)
             return source
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
         groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in chosen)
         yield Sources(tuple(chosen), tuple(groups))
+
+
+def _open(where: Workspace, one: SourceSpec | MirrorSpec) -> Source:
+    credentials = where.resolve_credentials(one.credentials) if one.credentials else {}
+    settings = where.settings
+    idle, allowed = settings.idle_timeout, settings.allowed_hosts
+    return open_source(one.url, one.options, credentials=credentials, idle=idle, allowed=allowed)

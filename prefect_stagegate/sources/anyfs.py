@@ -17,17 +17,21 @@ import fsspec
 
 from prefect_stagegate.errors import (
     AccessDenied,
+    CredentialsExpired,
     MissingExtra,
     ObjectChanged,
     ObjectVanished,
+    SourceBusy,
     SourceError,
     SourceUnavailable,
     UsageError,
 )
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
 from prefect_stagegate.sources.hiding import Hiding
+from prefect_stagegate.sources.hosts import Allowed, ForbiddenAddress
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -50,6 +54,7 @@ PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
 _WEB = ("http", "https")
 _FORBIDDEN = (401, 403)
 _GONE = (404, 410)
+_BUSY = (429, 503)
 _SERVER_FAILED = 500
 
 
@@ -60,18 +65,21 @@ class FsspecSource(BaseSource):
         url: Any URL that fsspec knows; `protocol::protocol` chains included.
         options: The file system's own storage options.
         idle: Seconds without a byte after which a read over HTTP is given up; others have timeouts of their own.
+        allowed: Hosts that may be asked wherever they are.
 
     Raises:
         UsageError: fsspec knows no such scheme, or the file system refuses an option.
         MissingExtra: The package that reads it is absent.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float, allowed: Allowed = ()) -> None:
         self.url = public_url(url)
         self._hiding = Hiding(url, options)
         self._web = url.partition("://")[0] in _WEB
         if self._web:
-            options = {**_patient(idle), **options}
+            from prefect_stagegate.sources.web import web_client
+
+            options = {"get_client": web_client(idle, allowed), **options}
         try:
             self._fs, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
@@ -172,26 +180,45 @@ class FsspecSource(BaseSource):
         status = getattr(error, "status", 0) or 0
         where = {"source": self.url, "object": key}
         told = self._hiding.in_text(str(error))
+        if place := _forbidden(error):
+            return SourceError(f"The server leads to a place where no source may be: {place}", **where)
         if isinstance(error, FileNotFoundError) or status in _GONE:
             return ObjectVanished("The object is gone", **where)
         if isinstance(error, PermissionError) or status in _FORBIDDEN:
+            if "expired" in told:
+                return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
+        if status in _BUSY or "SlowDown" in told:
+            return _busy(error, where)
+        return self._failed(error, told, status, where)
+
+    def _failed(self, error: Exception, told: str, status: int, where: dict[str, str]) -> SourceError:
         if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
             return SourceUnavailable(f"The source failed: {told or type(error).__name__}", **where)
         return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
+
+
+def _forbidden(error: BaseException | None) -> str:
+    """What the client refused to connect to, wherever it stands among the causes; empty when it is none of them."""
+    while error is not None:
+        refused = getattr(error, "os_error", error)
+        if isinstance(refused, ForbiddenAddress):
+            return str(refused)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _busy(error: Exception, where: dict[str, str]) -> SourceBusy:
+    busy = SourceBusy("The server is too busy", **where)
+    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
+    busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
+    return busy
 
 
 def _is_connection(error: Exception) -> bool:
     """Whether a client library says that the connection failed, without importing any of them."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError"})
-
-
-def _patient(idle: float) -> dict[str, Any]:
-    """Options that let a read over HTTP take as long as it likes while bytes come."""
-    import aiohttp
-
-    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)}}
 
 
 def _modified(info: Mapping[str, Any]) -> float | None:

@@ -41,6 +41,17 @@ def public_url(url: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
+def server_of(identity: str) -> str:
+    """The part of a source's identity that names whom it asks: server and bucket, or the host; all of a local folder's.
+
+    >>> server_of("http://10.0.0.1:8333 s3://lake/flights/2013/"), server_of("file:///mnt/nas/lake/")
+    ('http://10.0.0.1:8333 s3://lake', 'file:///mnt/nas/lake/')
+    """
+    before, separator, rest = identity.rpartition("://")
+    host = rest.partition("/")[0]
+    return f"{before}{separator}{host}" if separator and host else identity
+
+
 class Source(Protocol):
     """One place that objects are read from. `open_source` makes one for a URL."""
 

@@ -40,7 +40,8 @@ class S3Source(BaseSource):
         self._store = open_s3(place, settings, idle=idle)
         self._named = place.key
         self._etag_is_md5 = settings.etag_is_md5
-        self.identity = f"{self._store.endpoint} {url}"
+        self.endpoint = self._store.endpoint
+        self.identity = f"{self.endpoint} {url}"
 
     def credential_life(self) -> CredentialLife:
         """What the environment, the AWS files or the block say of the credentials."""

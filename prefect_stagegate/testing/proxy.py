@@ -59,6 +59,8 @@ class FaultProxy:
     """How listings are cut into pages, and which of them lie; None leaves them to the server."""
     refuse: Callable[[str], Status | None] = field(default=lambda _: None)
     """Asked about every request, HEADs and listings included, with the access key that signed it."""
+    seen: list[dict[str, str]] = field(default_factory=list)
+    """The headers of all requests."""
     requests: int = 0
     """All requests, listings and HEADs included."""
     _script: Callable[[Fetch], Fault | None] = field(default=lambda _: None)
@@ -118,6 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         who = _signer(self.headers.get("Authorization", ""))
         is_object = self.command == "GET" and url.path.count("/") > 1 and "list-type" not in query
         self.proxy.count(requests=1)
+        self.proxy.seen.append(dict(self.headers))
         fault = self.proxy.begin(url.path, self.headers.get("Range", ""), who) if is_object else None
         fault = self.proxy.refuse(who) or fault
         if "list-type" in query and self.proxy.listings:

@@ -20,7 +20,7 @@ from prefect_stagegate.transfer.intake import Done, Intake, Store
 from prefect_stagegate.transfer.job import SourceGroup
 from prefect_stagegate.transfer.limits import Limits
 from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
-from prefect_stagegate.transfer.retry import Stop
+from prefect_stagegate.transfer.stop import Stop
 
 __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "transfer"]
 

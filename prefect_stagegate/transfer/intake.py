@@ -15,12 +15,14 @@ from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.errors import SourceError, SourceUnavailable
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.base import Source, server_of
 from prefect_stagegate.transfer.checks import Hasher, judge
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.limits import BLOCK, Limits
 from prefect_stagegate.transfer.progress import Laps, Progress, TransferStats
-from prefect_stagegate.transfer.retry import Retrier, Stop
+from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.stop import Stop
+from prefect_stagegate.transfer.throttle import throttle_of
 
 
 class Store(Protocol):
@@ -71,7 +73,10 @@ class Intake:
         self.stop = stop
         self.stats = stats
         # Sources at one server are still granted retries each.
-        self._retriers = {id(source): Retrier(limits.retries, stop, stats) for source in sources}
+        self._retriers = {
+            id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
+            for source in sources
+        }
 
     def retrier(self, job: Job) -> Retrier:
         """The retries of the job's source."""
@@ -97,7 +102,7 @@ class Intake:
             Cancelled: It is time to stop.
         """
         assert job.listed is not None  # noqa: S101
-        left = end - start
+        left, throttle = end - start, self.retrier(job).throttle
         for chunk in job.source.read(job.listed, start, end):
             self.stop.check()
             view = memoryview(chunk)
@@ -109,6 +114,8 @@ class Intake:
                     object=job.listed.key,
                 )
             self.progress.moved(len(view))
+            if throttle:
+                throttle.spend(len(view), self.stop)
             yield view
         if left:
             raise SourceUnavailable(f"The read ended {left} bytes early", source=job.source.url, object=job.listed.key)

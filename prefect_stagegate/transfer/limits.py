@@ -23,6 +23,10 @@ class Limits:
     """Bytes that the parts in flight may hold together; at least one part."""
     retries: int = 100
     """Retries that one source is granted in a run, over all of its objects; every ten successes give one back."""
+    bandwidth: int | None = None
+    """Bytes a second that this process reads from one server; None for as many as come."""
+    connections: int | None = None
+    """Reads at a time that this process makes at one server; None for `in_flight`."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -32,4 +36,6 @@ class Limits:
             part=max(settings.part_size // BLOCK, 1) * BLOCK,
             memory=settings.memory,
             retries=settings.retries,
+            bandwidth=settings.bandwidth,
+            connections=settings.connections,
         )

@@ -84,11 +84,15 @@ class TransferStats:
         with self._lock:
             self.resumed += size
 
-    def retried(self, waited: float) -> None:
-        """Count one retry and the seconds before it."""
+    def retried(self) -> None:
+        """Count one retry."""
         with self._lock:
             self.retries += 1
-            self.seconds["waiting"] += waited
+
+    def waited(self, seconds: float) -> None:
+        """Count the seconds before a retry, or for which a server wants to be left alone."""
+        with self._lock:
+            self.seconds["waiting"] += seconds
 
     def count(self, receipt: Receipt) -> None:
         """Add one object that is in the cache."""

@@ -8,49 +8,23 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.errors import SourceBusy, StagegateError
 from prefect_stagegate.transfer.progress import TransferStats
+from prefect_stagegate.transfer.stop import Stop
+from prefect_stagegate.transfer.throttle import Throttle
 
 TRIES = 6
 """How often one read is tried in all."""
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 15.0
+BUSY_FACTOR = 4
+"""How much longer the waits are for a server that says it is too busy, and not for how long."""
+LONGEST_RETRY_AFTER = 60.0
+"""What a server gets at most of the time that it asks for."""
 SUCCESSES = 10
 """Successful reads that give one retry back."""
 
 T = TypeVar("T")
-
-
-class Stop:
-    """Whether to stop: because the caller says so, or because the transfer has come to its end."""
-
-    def __init__(self, cancel: threading.Event | None) -> None:
-        self._cancel = cancel
-        self._ended = threading.Event()
-
-    def end(self) -> None:
-        """Stop everything that belongs to the transfer."""
-        self._ended.set()
-
-    def __bool__(self) -> bool:
-        return self._ended.is_set() or self.cancelled
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the caller said so."""
-        return self._cancel is not None and self._cancel.is_set()
-
-    def check(self) -> None:
-        """Raise `Cancelled` when it is time to stop."""
-        if self:
-            raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep, and raise `Cancelled` soon when it is time to stop."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._ended.wait(min(left, 0.1))
-            self.check()
 
 
 class Budget:
@@ -81,12 +55,21 @@ class Budget:
 
 
 class Retrier:
-    """Repeats reads of one source while its errors say that this may help."""
+    """Repeats reads of one source while its errors say that this may help.
 
-    def __init__(self, retries: int, stop: Stop, stats: TransferStats) -> None:
+    Args:
+        retries: The source's budget.
+        stop: Ends all waiting.
+        stats: Told of retries and waits.
+        throttle: The limits of the source's server; None where it has none.
+    """
+
+    def __init__(self, retries: int, stop: Stop, stats: TransferStats, throttle: Throttle | None = None) -> None:
         self._budget = Budget(retries)
+        self.throttle = throttle
         self._stop = stop
         self._stats = stats
+        self._quiet_until = 0.0
 
     def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...]) -> T:
         """Call `read` until it returns.
@@ -99,18 +82,35 @@ class Retrier:
             StagegateError: The last error, when it is another one, or the tries or the budget are used up.
         """
         for attempt in range(1, TRIES + 1):
+            self._keep_quiet()
             try:
-                result = read()
+                result = self.throttle.run(read, self._stop) if self.throttle else read()
             except again as error:
                 if attempt == TRIES or not error.retryable or not self._budget.take():
                     raise
-                self._wait(attempt)
+                self._wait(attempt, error)
             else:
                 self._budget.give_back()
                 return result
         raise AssertionError("unreachable")
 
-    def _wait(self, attempt: int) -> None:
+    def _keep_quiet(self) -> None:
+        """Wait while the server wants to be left alone; nearly always it doesn't."""
+        if (left := self._quiet_until - time.monotonic()) > 0:
+            self._sleep(left + random.uniform(0, FIRST_WAIT))  # noqa: S311
+
+    def _wait(self, attempt: int, error: StagegateError) -> None:
         seconds = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
-        self._stats.retried(seconds)
+        if isinstance(error, SourceBusy):
+            if asked := min(error.retry_after, LONGEST_RETRY_AFTER):
+                # Nobody asks before that, and then not all at once.
+                self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
+                seconds += asked
+            else:
+                seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)
+        self._stats.retried()
+        self._sleep(seconds)
+
+    def _sleep(self, seconds: float) -> None:
+        self._stats.waited(seconds)
         self._stop.sleep(seconds)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.parts import Part, Parted
-from prefect_stagegate.transfer.retry import Stop
+from prefect_stagegate.transfer.stop import Stop
 
 AHEAD = 2048
 """Planned objects that wait at most."""

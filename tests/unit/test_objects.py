@@ -9,8 +9,10 @@ import pytest
 
 from prefect_stagegate.errors import (
     AccessDenied,
+    CredentialsExpired,
     ObjectChanged,
     ObjectVanished,
+    SourceBusy,
     SourceError,
     SourceUnavailable,
     UsageError,
@@ -154,14 +156,14 @@ def test_a_ca_file_that_is_not_there_is_named() -> None:
     ("error", "kind", "retryable"),
     [
         (OSError("status code: 403 Forbidden: <Code>AccessDenied</Code>"), AccessDenied, False),
-        (OSError("status code: 400: <Code>ExpiredToken</Code>"), AccessDenied, False),
+        (OSError("status code: 400: <Code>ExpiredToken</Code>"), CredentialsExpired, False),
         (FileNotFoundError("status code: 404: <Code>NoSuchKey</Code>"), ObjectVanished, False),
         (FileNotFoundError("status code: 404: <Code>NoSuchBucket</Code>"), SourceError, False),
         (FileNotFoundError("gone"), ObjectVanished, False),
         (OSError("status code: 412 Precondition Failed"), ObjectChanged, True),
-        (OSError("status code: 503 Service Unavailable: <Code>SlowDown</Code>"), SourceUnavailable, True),
+        (OSError("status code: 503 Service Unavailable: <Code>SlowDown</Code>"), SourceBusy, True),
         (OSError("status code: 502 Bad Gateway: <html>"), SourceUnavailable, True),
-        (OSError("status code: 429 Too Many Requests"), SourceUnavailable, True),
+        (OSError("status code: 429 Too Many Requests"), SourceBusy, True),
         (OSError("status code: 301: <Code>PermanentRedirect</Code>"), SourceError, False),
         (OSError("status code: 418 I'm a teapot"), SourceError, False),
         (OSError("error sending request: invalid peer certificate: UnknownIssuer"), SourceError, False),

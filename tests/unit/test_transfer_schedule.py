@@ -13,8 +13,8 @@ from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.retry import Stop
 from prefect_stagegate.transfer.schedule import RUN, Schedule
+from prefect_stagegate.transfer.stop import Stop
 
 SMALL, THREADS = 10, 4
 

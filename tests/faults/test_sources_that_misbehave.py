@@ -1,0 +1,297 @@
+"""Sources that are busy, whose credentials expire, that redirect, that must be spared."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.errors import (
+    CredentialsExpired,
+    SourceBusy,
+    SourceError,
+    SourceUnavailable,
+    TransferFailed,
+    UsageError,
+)
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.objects.answers import retry_after
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.testing.faults import Status
+from prefect_stagegate.testing.proxy import FaultProxy
+from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
+from prefect_stagegate.transfer import Limits, retry, throttle
+
+PART = 1 << 16
+LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache.open(tmp_path / "cache")
+
+
+@pytest.fixture
+def bucket(seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> str:
+    """A bucket with twenty small objects and a large one."""
+    url, client = seaweedfs.bucket(f"misbehaving-{abs(hash(request.node.name))}"), seaweedfs.client()
+    client.pipe({f"{url}/{number:02}.bin": bytes([number]) * 100 for number in range(20)})
+    client.pipe(f"{url}/large.bin", bytes(5 * PART + 1))
+    return url
+
+
+@pytest.fixture
+def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
+    with FaultProxy(seaweedfs.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[str]:
+    """A plain web server with one folder of one file."""
+    (tmp_path / "web/folder").mkdir(parents=True)
+    (tmp_path / "web/folder/a.bin").write_bytes(b"a" * 1000)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def options(keys: Keys, proxy: FaultProxy) -> dict[str, Any]:
+    return {"key": keys.key, "secret": keys.secret, "endpoint_url": proxy.url}
+
+
+class TestBusy:
+    """A server that is too busy is left alone for as long as it asks."""
+
+    BUSY = Status(503, "SlowDown", retry_after="1")
+
+    def test_an_s3_server_s_retry_after_is_heard(self, bucket: str, proxy: FaultProxy) -> None:
+        source = open_source(f"{bucket}/", options(OWNER, proxy))
+        (listed,) = source.list(lambda key: key == "00.bin")
+        proxy.refuse = lambda _: self.BUSY
+        with pytest.raises(SourceBusy) as caught:
+            list(source.read(listed, 0, listed.size))
+        assert caught.value.retry_after == 1.0
+
+    def test_a_web_server_s_retry_after_is_heard(self, website: str) -> None:
+        with FaultProxy(website) as proxy:
+            source = open_source(f"{proxy.url}/folder/a.bin")
+            (listed,) = source.list()
+            proxy.break_with(lambda _: Status(429, retry_after="7"))
+            with pytest.raises(SourceBusy) as caught:
+                list(source.read(listed, 0, listed.size))
+        assert caught.value.retry_after == 7.0
+
+    def test_the_transfer_waits_for_as_long(self, bucket: str, proxy: FaultProxy, cache: Cache) -> None:
+        source = open_source(f"{bucket}/00.bin", options(OWNER, proxy))
+        source.find("00.bin")
+        answers = iter([self.BUSY] * 2)  # to the read, and to the question for how long
+        proxy.refuse = lambda _: next(answers, None) if proxy.fetches else None
+        begun = time.monotonic()
+        run = fetch_all(source, cache, limits=LIMITS)
+        assert len(list(run)) == 1
+        assert run.stats.retries == 1
+        assert time.monotonic() - begun >= 1.0
+        assert run.stats.seconds["waiting"] >= 1.0
+
+    def test_nobody_waits_for_ever(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.01)
+        source, busy = ScriptedSource({"a": b"1"}), SourceBusy("busy")
+        busy.retry_after = 3600.0
+        source.failures.append(busy)
+        run = fetch_all(source, cache, limits=LIMITS)
+        assert len(list(run)) == 1
+        assert run.stats.seconds["waiting"] < 60
+
+    def test_a_header_is_seconds_or_a_date(self) -> None:
+        later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
+        assert 90 < retry_after({"retry-after": later}) <= 100
+        assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+        assert retry_after({"retry-after": "9" * 400}) == 3600.0
+
+
+class TestCredentials:
+    """Credentials that expire in mid-transfer are asked for once more."""
+
+    def stage(self, bucket: str, proxy: FaultProxy, folder: Path) -> tuple[Any, list[Keys]]:
+        given: list[Keys] = []
+
+        def resolve(_: str) -> dict[str, str]:
+            given.append(RENEWED if given else OWNER)
+            return {"key": given[-1].key, "secret": given[-1].secret}
+
+        where = open_workspace(folder / "cache", folder / "catalog", resolve_credentials=resolve)
+        source = {"url": f"{bucket}/", "options": {"endpoint_url": proxy.url}, "credentials": "aws-credentials/mine"}
+        return lambda: stage(where, {"stagegate": 1, "dataset": "things", "sources": [source]}), given
+
+    def test_one_expiry_is_survived(self, bucket: str, proxy: FaultProxy, tmp_path: Path) -> None:
+        job, given = self.stage(bucket, proxy, tmp_path)
+        expired = Status(403, "ExpiredToken")
+        proxy.refuse = lambda who: expired if who == OWNER.key and len(proxy.fetches) > 8 else None
+        assert job().files == 21
+        assert given == [OWNER, RENEWED]
+        assert {fetch.who for fetch in proxy.fetches} == {OWNER.key, RENEWED.key}
+
+    def test_a_second_expiry_is_told(self, bucket: str, proxy: FaultProxy, tmp_path: Path) -> None:
+        job, given = self.stage(bucket, proxy, tmp_path)
+        proxy.refuse = lambda _: Status(403, "ExpiredToken") if len(proxy.fetches) > 8 else None
+        with pytest.raises(TransferFailed) as caught:
+            job()
+        assert {type(failure) for failure in caught.value.failures} == {CredentialsExpired}
+        assert given == [OWNER, RENEWED]
+        assert not list((tmp_path / "cache/views").iterdir())
+        proxy.refuse = lambda _: None
+        given.clear()
+        assert job().files == 21
+
+
+class Counting(ScriptedSource):
+    """A source that knows how many read from it at the same time."""
+
+    def __init__(self, objects: dict[str, bytes], *, url: str = "scripted://one/") -> None:
+        super().__init__(objects, url=url)
+        self.now = self.most = 0
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[bytes]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            time.sleep(0.002)
+            yield from super().read(listed, start, end)
+        finally:
+            with self._lock:
+                self.now -= 1
+
+
+class TestThrottle:
+    """A source is spared as the settings say, by all transfers of the process together."""
+
+    @pytest.fixture(autouse=True)
+    def _alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(throttle, "_throttles", {})
+
+    def test_no_more_read_at_a_time_than_may(self, cache: Cache) -> None:
+        source = Counting({f"{number:03}": b"x" * (number + 1) for number in range(100)})
+        list(fetch_all(source, cache, limits=Limits(in_flight=16, connections=3)))
+        assert source.most == 3
+
+    def test_a_low_bandwidth_makes_them_fewer(self, cache: Cache) -> None:
+        source = Counting({f"{number:03}": b"x" * (number + 1) for number in range(50)})
+        list(fetch_all(source, cache, limits=Limits(in_flight=16, bandwidth=2 * throttle.STEADY)))
+        assert source.most == 2
+
+    def test_a_failed_read_gives_its_connection_back(self, cache: Cache) -> None:
+        source = Counting({f"{number:03}": b"x" for number in range(20)})
+        source.failures.extend([SourceUnavailable("down"), SourceError("no")] * 3)
+        run = fetch_all(source, cache, limits=Limits(in_flight=8, connections=1), max_failed=20)
+        assert len(list(run)) + len(run.stats.failures) == 20
+
+    def test_two_transfers_share_the_bandwidth_of_one_server(self, tmp_path: Path) -> None:
+        limits = Limits(in_flight=4, part=PART, memory=4 * PART, bandwidth=1 << 20)
+        sources = [ScriptedSource({"a": bytes(6 * PART)}, url=f"s3://lake/{number}/") for number in range(2)]
+        begun = time.monotonic()
+        jobs = [
+            threading.Thread(
+                target=lambda one, place: list(fetch_all(one, Cache.open(place), limits=limits)), args=pair
+            )
+            for pair in zip(sources, (tmp_path / "1", tmp_path / "2"), strict=True)
+        ]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+        assert time.monotonic() - begun >= 12 * PART / (1 << 20) - throttle.BURST
+
+    def test_whoever_sets_no_limit_has_no_throttle(self) -> None:
+        assert throttle.throttle_of("s3://lake", Limits()) is None
+
+
+@contextmanager
+def redirecting(answer: Callable[[], str], status: int = 302) -> Iterator[FaultProxy]:
+    """A server that sends everybody to the address that `answer` gives."""
+    with FaultProxy("http://127.0.0.1:1") as proxy:
+        proxy.refuse = lambda _: Status(status, location=answer())
+        yield proxy
+
+
+class TestElsewhere:
+    """Nothing secret follows a redirect, and no source lies where machines tell their secrets."""
+
+    def test_headers_that_may_be_secret_stay_behind(self, website: str) -> None:
+        with FaultProxy(website) as target, redirecting(lambda: f"{target.url}/folder/a.bin") as first:
+            secret = {"X-Api-Key": "canary", "Authorization": "Bearer canary", "Cookie": "session=canary"}
+            source = open_source(f"{first.url}/folder/a.bin", {"client_kwargs": {"headers": secret}})
+            (listed,) = source.list()
+            assert b"".join(source.read(listed, 0, 1000)) == b"a" * 1000
+        assert target.seen
+        assert not [headers for headers in target.seen if "canary" in str(headers)]
+        assert any("canary" in str(headers) for headers in first.seen)
+
+    def test_a_session_token_meets_no_redirect(self, proxy: FaultProxy) -> None:
+        with redirecting(lambda: f"{proxy.url}/lake/") as first:
+            source = open_source("s3://lake/", {**options(OWNER, first), "token": "canary"})
+            with pytest.raises(SourceError, match="session token follows nobody"):
+                list(source.list())
+        assert not proxy.requests
+        assert "canary" not in str(first.seen)
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "169.254.169.254",
+            "[fe80::1]",
+            "[fd00:ec2::254]",
+            "[::ffff:169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "2852039166",
+        ],
+    )
+    def test_a_source_at_such_an_address_is_refused(self, host: str) -> None:
+        with pytest.raises(UsageError, match="tell their secrets"):
+            open_source(f"http://{host}/latest/")
+        with pytest.raises(UsageError, match="STAGEGATE_ALLOWED_HOSTS"):
+            open_source("s3://lake/", {"anon": True, "endpoint_url": f"http://{host}"})
+
+    def test_also_when_the_environment_names_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://169.254.169.254")
+        with pytest.raises(UsageError, match="tell their secrets"):
+            open_source("s3://lake/", {"anon": True})
+
+    def test_a_redirect_to_such_an_address_is_refused(self) -> None:
+        with redirecting(lambda: "http://169.254.169.254/latest/meta-data/") as first:
+            source = open_source(f"{first.url}/folder/a.bin")
+            with pytest.raises(SourceError, match="leads to a place where no source may be"):
+                source.find("")
+            pinned = SourceObject("", 10, Pin("size", "10", "weak"))
+            with pytest.raises(SourceError, match="leads to a place where no source may be"):
+                list(source.read(pinned, 0, 10))
+
+    def test_a_host_is_allowed_by_name(self) -> None:
+        source = open_source("http://169.254.169.254/x", allowed=("169.254.169.254",))
+        assert source.url == "http://169.254.169.254/x"
+
+    @pytest.mark.parametrize(
+        "url", ["http://127.0.0.1:1/x", "http://10.0.0.8/x", "http://[::1]/x", "http://nowhere.invalid/x"]
+    )
+    def test_loopback_private_and_unknown_hosts_are_no_matter(self, url: str) -> None:
+        source: Source = open_source(url)
+        assert source.url == url
