@@ -15,9 +15,8 @@ from prefect_stagegate.readiness.base import Answer, CheckDefinition, register
 from prefect_stagegate.readiness.question import Question
 
 NOT_BUILT = {
-    "ai": ("utilisation",),
     "infra": (
-        *("alert", "concurrency", "feed_rate"),
+        *("alert", "concurrency"),
         *("queue", "schedule", "work_pool", "worker"),
     ),
 }

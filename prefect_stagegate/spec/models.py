@@ -15,6 +15,7 @@ from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.fields import (
+    ByteSize,
     Context,
     CredentialsName,
     DatasetName,
@@ -147,6 +148,54 @@ class ContractSpec(Part):
     )
 
 
+class JobSpec(Part):
+    """What the job that trains on the dataset asks of one node: the checks feed_rate and utilisation speak of it."""
+
+    batch_size: int = Field(
+        ge=1, le=10**9, strict=True, description="Samples that one accelerator takes in a step.", examples=[400]
+    )
+    sample_size: ByteSize = Field(
+        ge=1, description="Bytes of one sample in the dataset's files, on average.", examples=["114kB", "140MiB"]
+    )
+    step_time: float = Field(
+        gt=0,
+        le=3600,
+        strict=True,
+        allow_inf_nan=False,
+        description="Seconds that an accelerator computes on a batch when it never waits for data.",
+        examples=[0.224],
+    )
+    accelerators: int = Field(
+        default=1, ge=1, le=32, strict=True, description="Accelerators of the node that read at once.", examples=[8]
+    )
+    readers: int = Field(
+        default=4,
+        ge=1,
+        le=32,
+        strict=True,
+        description="Readers, as a loader's workers, of each accelerator.",
+        examples=[8],
+    )
+    prefetch: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        strict=True,
+        description="Batches that are read ahead for each accelerator.",
+        examples=[8],
+    )
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of one batch of one accelerator."""
+        return self.batch_size * self.sample_size
+
+    @property
+    def needs(self) -> float:
+        """Bytes a second that keep all accelerators of the node busy."""
+        return self.batch_bytes / self.step_time * self.accelerators
+
+
 class RequirementSpec(Part):
     """A check that a gate names, with the settings that were written there."""
 
@@ -258,6 +307,11 @@ class Spec(Part):
         default=ContractSpec(),
         description="What the dataset promises: the checks schema, nonempty, expectations and coverage speak of it.",
         examples=[{"files": [{"match": "flights/*.parquet", "probes": ["parquet"]}]}],
+    )
+    job: JobSpec | None = Field(
+        default=None,
+        description="What trains on the dataset, for the checks on how fast its node feeds it.",
+        examples=[{"batch_size": 400, "sample_size": "114kB", "step_time": 0.224, "accelerators": 8}],
     )
     max_failed_objects: int = Field(
         default=0,

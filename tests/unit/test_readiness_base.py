@@ -57,7 +57,7 @@ def test_check_that_is_not_built_is_inconclusive_whatever_is_set_for_it(name: st
 
 
 def test_spec_may_set_anything_for_a_check_that_is_not_built() -> None:
-    gates = {"pilot": {"require": [{"utilisation": {"against": "pilot", "columns": ["a"]}}]}}
+    gates = {"pilot": {"require": [{"worker": {"against": "pilot", "columns": ["a"]}}]}}
     (requirement,) = a_spec(gates=gates).gate("pilot").requirements
     assert requirement.params["columns"] == ["a"]
 

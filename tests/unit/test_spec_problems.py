@@ -94,6 +94,17 @@ gates:
         (f"{TOP}{BELOW}owners: {{data: ''}}", "4: owners.data: must not be empty"),
         (f"{TOP}{BELOW}max_failed_objects: -1", "4: max_failed_objects: must be at least 0, not -1"),
         (f"{TOP}{BELOW}max_failed_objects: 1.5", "4: max_failed_objects: must be a whole number, not a number"),
+        (f"{TOP}{BELOW}job: 4", "4: job: must be a mapping of keys to values, not a number"),
+        (f"{TOP}{BELOW}job: {{batch_size: 4, sample_size: 1kB}}", "4: job.step_time: is required but missing"),
+        (f"{TOP}{BELOW}job: {{batchsize: 4}}", "4: job.batchsize: unknown key; did you mean 'batch_size'?"),
+        (f"{TOP}{BELOW}job: {{batch_size: 0}}", "4: job.batch_size: must be at least 1, not 0"),
+        (f"{TOP}{BELOW}job: {{step_time: 0}}", "4: job.step_time: must be more than 0.0, not 0"),
+        (f"{TOP}{BELOW}job: {{step_time: 1s}}", "4: job.step_time: must be a number, not text"),
+        (f"{TOP}{BELOW}job: {{step_time: .inf}}", "4: job.step_time: must be a number, not text"),
+        (
+            f"{TOP}{BELOW}job: {{sample_size: 4 kb}}",
+            "4: job.sample_size: '4 kb' is not a size: write a number and a unit such as MiB or GB, as in 8MiB",
+        ),
         (f"{TOP}{BELOW}contract: {{table: {{}}}}", "4: contract.table: unknown key; did you mean 'tables'?"),
         (
             f"{TOP}{BELOW}contract:\n  files:\n  - match: '*'\n    probes:\n    - parket",
@@ -109,7 +120,7 @@ gates:
         ),
         (
             f"{TOP}{BELOW}credentials: aws",
-            "4: credentials: unknown key; known: contract, dataset, gates, license, max_failed_objects, owners, "
+            "4: credentials: unknown key; known: contract, dataset, gates, job, license, max_failed_objects, owners, "
             "runbook, sources, stagegate",
         ),
     ],

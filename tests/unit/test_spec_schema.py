@@ -81,6 +81,7 @@ RIGHT: dict[str, Any] = {
         },
         "files": [{"match": "flights/*.parquet", "probes": ["parquet"]}],
     },
+    "job": {"batch_size": 400, "sample_size": "114kB", "step_time": 0.224, "accelerators": 8},
     "max_failed_objects": 0,
     "gates": {
         "pilot": {"require": ["schema", "nonempty", {"approval": {"count": 1}}]},
