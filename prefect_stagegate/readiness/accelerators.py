@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect_stagegate.errors import CacheError
 from prefect_stagegate.readiness.feed import GRACE, Piece, Reader, cut, run_all
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.tiers import Meter, Reading
@@ -127,15 +128,25 @@ class Accelerator:
         self.elapsed = time.monotonic() - begun
 
     def read(self) -> None:
-        """Read pieces of the batches that are wanted, as one of several readers."""
+        """Read pieces of the batches that are wanted, as one of several readers.
+
+        Raises:
+            CacheError: A file can't be read; the accelerator then waits for no more.
+        """
         reader = Reader(direct=False)
-        while (wanted := self._next()) is not None:
-            number, piece = wanted
-            count = reader.read(piece)
+        try:
+            while (wanted := self._next()) is not None:
+                number, piece = wanted
+                count = reader.read(piece)
+                with self._changed:
+                    self.bytes += count
+                    self._unread[number] -= 1
+                    self._changed.notify_all()
+        except CacheError:
             with self._changed:
-                self.bytes += count
-                self._unread[number] -= 1
+                self._deadline = 0.0
                 self._changed.notify_all()
+            raise
 
     def _next(self) -> tuple[int, Piece] | None:
         with self._changed:

@@ -30,7 +30,10 @@ def cached(file: Path, size: int) -> int:
 
 
 def forget(file: Path, size: int) -> int:
-    """Drop a file from the page cache; returns how many of its bytes were there."""
+    """Drop a file from the page cache; returns how many of its first `size` bytes were there.
+
+    The whole file, since Linux keeps what reaches over the end of a range in one large folio.
+    """
     before = cached(file, size)
     with opened_file(file) as descriptor:
         if before:

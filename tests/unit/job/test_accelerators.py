@@ -101,7 +101,7 @@ def test_small_samples_are_read_together(files: Files) -> None:
 def test_damaged_view_ends_the_run_and_is_named(files: Files) -> None:
     files[5][0].unlink()
     with pytest.raises(CacheError, match="can't be read"):
-        simulate(files, a_job(), seconds=5, machine=Machine())
+        simulate(files, a_job(), seconds=100, machine=Machine())
 
 
 @pytest.mark.parametrize(("busy", "elapsed", "share"), [(9.0, 10.0, 0.9), (0.0, 5.0, 0.0), (5.1, 5.0, 1.0), (0, 0, 0)])
