@@ -40,7 +40,7 @@ class Owners(Parameters):
     )
 
 
-@check("owner", owner="governance", binds=("spec", "policy"), renewal=Renewal.CHEAP)
+@check("owner", owner="governance", binds=("owners", "policy"), renewal=Renewal.CHEAP)
 def owner(question: Question, parameters: Owners) -> Answer:
     """Whether everybody who may have to mend something can be reached: each role passes, one missing fails."""
     known = (CHECKS[requirement.check].owner for requirement in question.gate.requirements)
@@ -69,7 +69,7 @@ class License(Parameters):
     )
 
 
-@check("license", owner="governance", binds=("spec",), renewal=Renewal.CHEAP)
+@check("license", owner="governance", binds=("license",), renewal=Renewal.CHEAP)
 def license(question: Question, parameters: License) -> Answer:  # noqa: A001 - the check's name
     """Whether the licence lets the data be used.
 
@@ -93,7 +93,7 @@ class Runbook(Parameters):
     resolve: bool = Field(default=False, description="Whether to follow the link.", examples=[True])
 
 
-@check("runbook", owner="governance", binds=("spec",), renewal=Renewal.CHEAP)
+@check("runbook", owner="governance", binds=("runbook",), renewal=Renewal.CHEAP)
 def runbook(question: Question, parameters: Runbook) -> Answer:
     """Whether there is a runbook for when the data breaks: named passes, missing fails.
 

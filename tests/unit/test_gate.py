@@ -154,7 +154,7 @@ def test_kept_evidence_takes_the_severity_of_the_gate_that_uses_it() -> None:
     (_, space, license_) = plan_checks(stricter, gathered(pilot()))
     assert space.evidence is not None
     assert space.evidence.severity is Severity.BLOCKING
-    assert license_.state is State.STALE  # it speaks of the spec, and this is another one
+    assert license_.state is State.CURRENT  # another policy is no other licence
 
 
 def test_plan_says_how_long_each_check_took_last_time_here_or_where_a_version_was_let_in() -> None:

@@ -162,7 +162,8 @@ ENDS = {
     "space": {"version", "node", "time"},
     "parity_python": {"version", "environment"},
     "read_probe": {"version", "node", "environment", "sources"},
-    "license": {"version", "contract", "sources", "license"},
+    "license": {"version", "license"},
+    "runbook": {"version"},
 }
 
 
