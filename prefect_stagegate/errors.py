@@ -190,6 +190,10 @@ class ChecksumMismatch(SourceError):
     retryable = True
 
 
+LISTED_FAILURES = 20
+"""The most failed objects that an error's text lists; its `failures` are all."""
+
+
 class TransferFailed(StagegateError):
     """More objects failed than were allowed to; everything that succeeded stays in the cache.
 
@@ -199,7 +203,10 @@ class TransferFailed(StagegateError):
 
     def __init__(self, failures: Sequence[StagegateError]) -> None:
         count = f"{len(failures)} object{'s' if len(failures) != 1 else ''}"
-        super().__init__(f"{count} could not be staged:\n" + "\n".join(f"  {failure}" for failure in failures))
+        lines = [f"  {failure}" for failure in failures[:LISTED_FAILURES]]
+        if len(failures) > LISTED_FAILURES:
+            lines.append(f"  and {len(failures) - LISTED_FAILURES} more")
+        super().__init__(f"{count} could not be staged:\n" + "\n".join(lines))
         self.failures = tuple(failures)
         self.retryable = any(failure.retryable for failure in failures)
 

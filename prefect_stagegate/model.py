@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.errors import StagegateError, UsageError
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 NAME_LENGTH = 63
@@ -182,6 +182,25 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedObject:
+    """An object that could not be brought into the cache."""
+
+    path: str
+    """Where it would have stood in the dataset."""
+    source: str
+    """The URL of the source that was asked last, free of credentials."""
+    error: str
+    """The error's type: `ChecksumMismatch`."""
+    reason: str
+    """What happened, in a sentence."""
+
+    @classmethod
+    def of(cls, error: StagegateError) -> FailedObject:
+        """The object that an error of a transfer speaks of."""
+        return cls(error.object, error.source, type(error).__name__, error.message)
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A version that lies complete and verified in this node's cache."""
 
@@ -194,6 +213,8 @@ class Version:
     bytes_reused: int = 0
     new: bool = False
     """Whether the catalog's `latest` had never named the version before."""
+    failed: tuple[FailedObject, ...] = ()
+    """What the spec's `max_failed_objects` let be left out of it."""
 
     @property
     def address(self) -> str:

@@ -6,6 +6,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.tasks.cancelling import ending
+from prefect_stagegate.tasks.failed import show_failed, told_failures
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.room import watched_room
@@ -30,9 +31,15 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
     """
     where = open_places(cache, catalog)
     named = parse(spec_or_ref)
-    with watched_room(where), live_progress(f"{named.dataset}-stage") as progress, ending() as cancel:
+    with (
+        told_failures(named.dataset),
+        watched_room(where),
+        live_progress(f"{named.dataset}-stage") as progress,
+        ending() as cancel,
+    ):
         version = stage(where, named, progress=progress, cancel=cancel)
     announce_version(version, named)
+    show_failed(version.dataset, version.failed, digest=version.digest)
     return version
 
 

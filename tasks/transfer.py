@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.model import PlannedObject, Receipt
+from prefect_stagegate.model import FailedObject, PlannedObject, Receipt
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import transfer_objects
 from prefect_stagegate.tasks.cancelling import ending
+from prefect_stagegate.tasks.failed import show_failed, told_failures
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.room import watched_room
@@ -37,6 +38,7 @@ def transfer(
     """
     loaded, where = read_spec(spec), open_places(cache, catalog)
     with (
+        told_failures(loaded.dataset),
         where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
         watched_room(where),
         ending() as cancel,
@@ -45,7 +47,9 @@ def transfer(
         live_progress(f"{loaded.dataset}-stage") as progress,
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
-        receipts = tuple(transfer_objects(where, loaded, sources, planned, writer, progress=progress, cancel=cancel))
+        run = transfer_objects(where, loaded, sources, planned, writer, progress=progress, cancel=cancel)
+        receipts = tuple(run)
+    show_failed(loaded.dataset, [FailedObject.of(failure) for failure in run.stats.failures])
     fetched = sum(receipt.fetched for receipt in receipts)
     run_log().info("%s: %d objects are here; fetched %s", loaded.dataset, len(receipts), bytes_text(fetched))
     return receipts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from prefect_stagegate.model import (
     Approval,
     Entry,
     Evidence,
+    FailedObject,
     Identity,
     Origin,
     Request,
@@ -140,6 +141,16 @@ class Catalog:
                 dataset=dataset,
             )
         return data
+
+    def put_failed(self, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
+        """Store what the version was made without, from here on; what is stored already is not written again."""
+        if self.failed(dataset, digest) != tuple(failed):
+            self._append(self._key(dataset, "failed", digest, "/"), encode(failed))
+
+    def failed(self, dataset: str, digest: str) -> tuple[FailedObject, ...]:
+        """What could not be staged when the version was made last."""
+        keys = list(self._records.keys(self._key(dataset, "failed", digest, "/")))
+        return tuple(self._load(list[FailedObject], keys[-1])) if keys else ()
 
     # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
 

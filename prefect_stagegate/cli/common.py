@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from prefect_stagegate.cache import Cache
+    from prefect_stagegate.model import FailedObject
     from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -81,6 +84,15 @@ def print_table(table: Table) -> None:
 def say(text: str = "") -> None:
     """Print one line for people; names in it do nothing to their terminal."""
     print(escaped(text))
+
+
+def tell_failed(failed: Sequence[FailedObject]) -> None:
+    """Say which objects a version lacks, and why."""
+    from prefect_stagegate.report.failed import failed_lines
+
+    say(f"{len(failed)} object{'s' if len(failed) != 1 else ''} failed and were left out:")
+    for line in failed_lines(failed):
+        say(line)
 
 
 def escaped(text: str) -> str:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, tell_failed
 from prefect_stagegate.cli.history import ledger_lines
 from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
@@ -83,19 +83,23 @@ def show(
     """
     where = (places or Places()).workspace()
     line, manifest = inspect.show(where, Address.parse(address))
+    failed = inspect.failed(where, line.dataset, line.digest)
     if rows:
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
     elif json:
         waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest)]
-        print_json(asdict(line) | {"entries": [asdict(entry) for entry in manifest.entries()], "waivers": waived})
+        entries = [asdict(entry) for entry in manifest.entries()]
+        print_json(asdict(line) | {"entries": entries, "waivers": waived, "failed": list(map(asdict, failed))})
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         for one in inspect.waivers(where, line.dataset, line.digest):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
             say(f"{one.check} at {one.target}: {one}{ended}")
+        if failed:
+            tell_failed(failed)
         for entry in manifest.entries():
             say(f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
 

@@ -7,13 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, print_json, say, tell_failed
 from prefect_stagegate.cli.progress import shown_progress
-from prefect_stagegate.model import Action, Address, Version
+from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.model import Action, Address, FailedObject, Version
 from prefect_stagegate.operations import address
 from prefect_stagegate.operations import stage as job
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.transfer import Progress
 from prefect_stagegate.units import bytes_text
 
 
@@ -42,11 +44,22 @@ def stage(
         _preview(where, named, json=json)
         return
     with shown_progress(f"stage {named.dataset}", quiet=json) as progress:
-        version = job.stage(where, named, progress=progress)
+        version = _staged(where, named, progress, json=json)
     if json:
         print_json(asdict(version))
     else:
         _tell(version)
+
+
+def _staged(where: Workspace, named: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
+    """Do it; for programs, list what failed on standard output before the error ends the command."""
+    try:
+        return job.stage(where, named, progress=progress)
+    except TransferFailed as error:
+        if json:
+            failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
+            print_json({"dataset": named.dataset, "digest": None, "failed": failed})
+        raise
 
 
 def _tell(version: Version) -> None:
@@ -54,6 +67,8 @@ def _tell(version: Version) -> None:
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
     say(f"{version.files} files, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
+    if version.failed:
+        tell_failed(version.failed)
 
 
 def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:

@@ -9,7 +9,7 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, diff
-from prefect_stagegate.model import Address, Waiver
+from prefect_stagegate.model import Address, FailedObject, Waiver
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -63,6 +63,11 @@ def waivers(where: Workspace, dataset: str, digest: str) -> list[Waiver]:
     """All waivers for a version, whatever the target, also those that ended; the oldest first."""
     targets = where.catalog.waived_targets(dataset, digest)
     return sorted((one for t in targets for one in where.catalog.waivers(dataset, digest, t)), key=lambda one: one.at)
+
+
+def failed(where: Workspace, dataset: str, digest: str) -> tuple[FailedObject, ...]:
+    """What could not be staged when the version was made, and was let be left out."""
+    return where.catalog.failed(dataset, digest)
 
 
 def compare(where: Workspace, old: Address, new: Address) -> Iterator[Difference]:

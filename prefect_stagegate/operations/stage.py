@@ -8,7 +8,7 @@ with the number of objects. `stage` is the four in a row; `bring.py` begins with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +20,9 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.errors import BlobVanished, RefConflict, UsageError
+from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import LATEST, Address, Entry, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.eviction import claimed, space_for
@@ -36,7 +36,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, dataset_path, plan_object
 from prefect_stagegate.sources.select import selected
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transfer import Limits, Progress, transfer
+from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
@@ -91,7 +91,7 @@ def _stage(
     with where.admit(spec, cancel), open_sources(where, spec) as sources:
         planned = plan_transfer(where, spec, sources, list_sources(sources, progress))
         receipts = transfer_objects(where, spec, sources, planned, writer, progress=progress, cancel=cancel)
-        return publish_version(where, spec, receipts, draft)
+        return publish_version(where, spec, receipts, draft, failures=receipts.stats.failures)
 
 
 def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
@@ -156,7 +156,7 @@ def transfer_objects(
     *,
     progress: Progress | None = None,
     cancel: Event | None = None,
-) -> Iterator[Receipt]:
+) -> Transfer:
     """Bring the bytes of every planned object into the cache, verified.
 
     Raises:
@@ -176,7 +176,14 @@ def transfer_objects(
     )
 
 
-def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], draft: Draft) -> Version:
+def publish_version(
+    where: Workspace,
+    spec: Spec,
+    receipts: Iterable[Receipt],
+    draft: Draft,
+    *,
+    failures: Sequence[StagegateError] = (),
+) -> Version:
     """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
 
     Args:
@@ -184,10 +191,12 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], d
         spec: What the objects were listed by.
         receipts: The objects, as they come in.
         draft: Becomes the view; what was fetched is held by it at once.
+        failures: What the objects met that may be left out; looked at when the receipts have ended.
 
     Raises:
         BlobVanished: A collection took a blob that the cache had when the objects were planned.
         UsageError: There are no objects, or their paths don't make a tree.
+        TransferFailed: Every object failed.
         CacheError, CatalogError: The view or a record can't be written; every ref stays.
     """
     urls = [source.url for source in spec.sources]
@@ -197,6 +206,8 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], d
         if receipt.fetched:  # what the cache had is held by some view
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     sealed = seal(ledger.entries())
+    if failures and not sealed.files:
+        raise TransferFailed(failures)
     if not sealed.files:
         raise UsageError(
             f"The sources of {spec.dataset} hold no objects that the spec lets in: {', '.join(urls)}",
@@ -210,9 +221,12 @@ def publish_version(where: Workspace, spec: Spec, receipts: Iterable[Receipt], d
     elif rotten := Quarantine(where.cache.layout).rotten_files(view, ledger.entries()):
         draft.mend(dataset, digest, rotten)
     views.touch(dataset, digest)
+    failed = tuple(FailedObject.of(failure) for failure in failures)
+    if failed or spec.max_failed_objects:
+        where.catalog.put_failed(dataset, digest, failed)
     new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
     point(where, dataset, LATEST, digest)
-    return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new)
+    return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed)
 
 
 def _learn(where: Workspace, sources: Sources, head: RefEntry) -> None:
@@ -246,6 +260,8 @@ def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, le
         return False
     new = where.catalog.put_version(dataset, digest, files, size, ledger.entries(), ledger.origins())
     where.catalog.put_spec(dataset, digest, canonical)
+    if not spec.max_failed_objects:
+        where.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
     if not _move_latest(where, dataset, digest, head):
         return False
     return new or [entry.digest for entry in where.catalog.history(dataset, LATEST)].count(digest) == 1

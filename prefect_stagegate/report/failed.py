@@ -1,0 +1,38 @@
+"""What could not be staged, and why: for terminals, logs and a run's page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prefect_stagegate.model import FailedObject
+from prefect_stagegate.report.marks import code, plain
+
+LISTED = 20
+"""The most objects that a terminal or a log lists."""
+ROWS = 200
+"""The most objects that a page lists."""
+
+
+def failed_lines(failed: Sequence[FailedObject]) -> Iterator[str]:
+    """A line for each of the first, and how many more there are."""
+    for one in failed[:LISTED]:
+        yield f"  {one.path}: {one.reason}"
+    if len(failed) > LISTED:
+        yield f"  and {len(failed) - LISTED} more"
+
+
+def failed_page(dataset: str, failed: Sequence[FailedObject], *, digest: str = "") -> str:
+    """The page of a run whose objects failed.
+
+    Args:
+        dataset: The dataset.
+        failed: The objects.
+        digest: The version that was made without them; empty when none was.
+    """
+    count = f"{len(failed)} object{'s' if len(failed) != 1 else ''}"
+    made = f"Version {code(digest)} was made without them." if digest else "No version was made, and every ref stays."
+    rows = [f"| {code(one.path)} | {plain(one.source)} | {plain(one.error)} | {plain(one.reason)} |" for one in failed]
+    more = [f"\nand {len(rows) - ROWS} more."] if len(rows) > ROWS else []
+    head = ["| object | source | error | reason |", "|---|---|---|---|"]
+    title = f"## ❌ {count} of {plain(dataset)} could not be staged"
+    return "\n".join([title, "", made, "", *head, *rows[:ROWS], *more, ""])
