@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.errors import CacheError
-from prefect_stagegate.readiness.feed import GRACE, Piece, Reader, cut, run_all
+from prefect_stagegate.readiness.feed import DROPPING, GRACE, Piece, Reader, cut, run_all
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.tiers import Meter, Reading
 from prefect_stagegate.spec import JobSpec
@@ -48,9 +48,10 @@ def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float,
     Raises:
         CacheError: A file can't be read, or a read does not come back.
     """
-    meter = Meter(files, machine)
-    source = Batches(files, job.batch_bytes, max(job.sample_size, SMALLEST))
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
+    deadline = begun + seconds
+    meter = Meter(files, begun + DROPPING * seconds, machine)
+    source = Batches(meter.files, job.batch_bytes, max(job.sample_size, SMALLEST))
     accelerators = [Accelerator(source, job, deadline) for _ in range(job.accelerators)]
     readers = [one.read for one in accelerators for _ in range(job.readers)]
     run_all([*(one.compute for one in accelerators), *readers], deadline + GRACE)

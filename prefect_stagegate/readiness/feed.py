@@ -24,6 +24,8 @@ from prefect_stagegate.readiness.tiers import Meter, Reading
 
 BLOCK = 2**20
 """Bytes of one read; a multiple of what direct reads must be aligned to."""
+DROPPING = 0.5
+"""The part of the time that dropping files from the page cache may take: opening many on a network takes its time."""
 GRACE = 10.0
 """Seconds after its time that a read may take to come back."""
 
@@ -75,9 +77,10 @@ def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float
     Raises:
         CacheError: A file can't be read, or a read does not come back.
     """
-    pieces, lock = cut(files, BLOCK), threading.Lock()
-    meter = Meter(files, machine)
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
+    deadline = begun + seconds
+    meter = Meter(files, begun + DROPPING * seconds, machine)
+    pieces, lock = cut(meter.files, BLOCK), threading.Lock()
     counts = [0] * readers
 
     def work(number: int) -> None:

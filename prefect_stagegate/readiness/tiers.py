@@ -10,7 +10,7 @@ Three facts tell:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,14 +80,27 @@ def tell_apart(read: int, from_storage: int | None, still_cached: int, kind: str
 
 
 class Meter:
-    """Drops files from the page cache, and measures what is read of them from then on."""
+    """Drops files from the page cache, and measures what is read of them from then on.
 
-    def __init__(self, files: Sequence[tuple[Path, int]], machine: Machine) -> None:
+    Args:
+        files: With the bytes of each that are to be read.
+        until: The moment of the monotonic clock when dropping ends; what is not dropped by then is left out.
+        machine: Where Linux tells of this process.
+    """
+
+    def __init__(self, files: Iterable[tuple[Path, int]], until: float, machine: Machine) -> None:
+        self.files: list[tuple[Path, int]] = []
+        """What was dropped, and may be read."""
         self._machine = machine
-        mount = machine.mount(files[0][0].parent) if files else None
+        self._before = self._still = 0
+        for file, size in files:
+            if self.files and time.monotonic() >= until:
+                break
+            self._before += forget(file, size)
+            self._still += cached(file, size)
+            self.files.append((file, size))
+        mount = machine.mount(self.files[0][0].parent) if self.files else None
         self._kind = mount.kind if mount else ""
-        self._before = sum(forget(file, size) for file, size in files)
-        self._still = sum(cached(file, size) for file, size in files)
         self._storage = machine.read_from_storage()
         self._cpu = time.process_time()
         self._begun = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.readiness import Gpus, Machine, find_gpus
 from prefect_stagegate.readiness.nvml import read_gpus
 
 HERE = Path(__file__).parent
@@ -156,3 +157,10 @@ def test_absent_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MissingExtra) as caught:
         read_gpus()
     assert "prefect-stagegate[gpu]" in caught.value.hint
+
+
+def test_absent_package_matters_only_where_the_bus_has_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert find_gpus(Machine(sys=bus(tmp_path / "without"))) == Gpus()
+    with pytest.raises(MissingExtra):
+        find_gpus(Machine(sys=bus(tmp_path / "with", "0000:18:00.0")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_all_bytes_are_read_once_and_none_of_them_from_the_page_cache(files: Fil
 
 
 def test_buffered_bytes_that_the_page_cache_gave_are_told_apart(files: Files) -> None:
-    meter = Meter(files, Machine())
+    meter = Meter(files, time.monotonic() + 60, Machine())
     reader = Reader(direct=False)
     for _ in range(4):
         read = sum(reader.read(piece) for piece in cut(files, BLOCK))
@@ -110,6 +111,10 @@ def test_buffered_bytes_that_the_page_cache_gave_are_told_apart(files: Files) ->
     if disk_only(files):
         assert sum(SIZES) <= tiers.local <= 1.1 * sum(SIZES) + 16 * 4096  # whole pages, and a little read ahead
         assert meter.reading(4 * read).warm
+
+
+def test_files_that_there_is_no_time_to_drop_are_left_out(files: Files) -> None:
+    assert Meter(files, time.monotonic(), Machine()).files == files[:1]
 
 
 def test_no_time_is_no_byte(files: Files) -> None:

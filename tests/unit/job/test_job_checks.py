@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,27 @@ def test_page_cache_alone_proves_nothing_about_the_volume(
     account.parent.mkdir(parents=True)
     account.write_text("read_bytes: 0\n")
     machine = type(question.machine)(proc=tmp_path / "proc")
-    evidence = asked(
-        name, a_question(spec=question.spec, entries=question.entries, view=question.view, machine=machine)
-    )
+    evidence = asked(name, replace(question, machine=machine))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "only the page cache was read (100% of the bytes)" in evidence.summary
     assert evidence.measured["bottleneck"] == "page cache"
+
+
+@BOTH
+def test_cache_on_another_machine_s_file_system_is_the_source_that_holds_it_back(
+    name: str, staged: Callable[..., Question], tmp_path: Path
+) -> None:
+    question = staged(step_time=1e-9)
+    process = tmp_path / "proc/self"
+    process.mkdir(parents=True)
+    (process / "io").symlink_to("/proc/self/io")
+    (process / "mountinfo").write_text(f"30 1 0:45 / {tmp_path} rw - nfs4 nas:/export rw\n")
+    machine = type(question.machine)(proc=tmp_path / "proc")
+    evidence = asked(name, replace(question, machine=machine))
+    assert evidence.measured["tiers"] == {"source": 8 * 128 * KIB, "local": 0, "page_cache": 0}
+    assert evidence.measured["bottleneck"] in {"source", "readers", "processor"}
+    if evidence.measured["bottleneck"] == "source":
+        assert evidence.findings[0].fix.endswith(f"stagegate stage nycflights@{DIGEST}")
 
 
 @BOTH
@@ -153,9 +169,7 @@ def test_file_that_is_gone_is_inconclusive_with_the_command_that_mends_it(
 def test_answer_ends_with_the_job_and_not_with_the_license(name: str) -> None:
     definition, requirement = CHECKS[name], Requirement(name, Severity.BLOCKING, {})
     evidence = run_check(definition, requirement, a_question(spec=a_spec(job=JOB)))
-    passed = type(evidence)(
-        **{field: getattr(evidence, field) for field in evidence.__slots__} | {"outcome": Outcome.PASS}
-    )
+    passed = replace(evidence, outcome=Outcome.PASS)
     assert is_current(passed, definition, requirement, a_question(spec=a_spec(job=JOB, license="MIT")))
     assert not is_current(passed, definition, requirement, a_question(spec=a_spec(job={**JOB, "readers": 3})))
 
