@@ -30,7 +30,7 @@ def checks(name: str | None = None, /, *, json: Json = False) -> None:
         Explain this check.
     """
     if name is None:
-        chosen = sorted(CHECKS.values(), key=lambda one: (not one.built, one.owner, one.name))
+        chosen = sorted(CHECKS.values(), key=lambda one: (one.owner, one.name))
     elif name in CHECKS:
         chosen = [CHECKS[name]]
     else:
@@ -41,7 +41,7 @@ def checks(name: str | None = None, /, *, json: Json = False) -> None:
         print_json([_facts(one) for one in chosen])
     elif name is None:
         for one in chosen:
-            state = inspect.cleandoc(one.doc).splitlines()[0] if one.built else "not built in this release"
+            state = inspect.cleandoc(one.doc).splitlines()[0]
             say(f"{one.name:<18} {one.owner:<11} {one.scope:<12} {state}")
     else:
         _explain(chosen[0])
@@ -67,7 +67,6 @@ def _facts(one: CheckDefinition) -> dict[str, Any]:
         "scope": one.scope,
         "holds": str(one.ttl) if one.ttl else "until what it depends on changes",
         "binds": one.binds,
-        "built": one.built,
         "parameters": parameters,
         "doc": inspect.cleandoc(one.doc),
     }

@@ -90,8 +90,6 @@ class CheckDefinition:
     ask: Callable[[Question, Any], Answer]
     doc: str
     """The function's docstring: what is measured, the thresholds and where they come from."""
-    built: bool = True
-    """False for checks that specs may name though they can't be answered yet."""
     renewal: Renewal = Renewal.COSTLY
     """What the start of a run does about it."""
     waivable: bool = True

@@ -12,7 +12,6 @@ from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness import CHECKS, Answer, Question, check, known_checks, run_check
 from prefect_stagegate.readiness.base import NoParameters, Parameters, _checks
-from prefect_stagegate.readiness.planned import NOT_BUILT
 from prefect_stagegate.readiness.run import is_current, why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_question, a_spec
@@ -25,7 +24,6 @@ CATALOGUE = {
     *("worker", "work_pool", "queue", "schedule", "concurrency"),
     *("owner", "runbook", "rollback", "soak", "alert", "license", "pii", "lineage", "approval"),
 }
-BUILT = [name for name, definition in CHECKS.items() if definition.built]
 
 
 class FewFiles(Parameters):
@@ -50,19 +48,7 @@ def test_every_name_of_the_catalogue_is_known() -> None:
     assert known_checks().keys() == CHECKS.keys()
 
 
-@pytest.mark.parametrize("name", [name for names in NOT_BUILT.values() for name in names])
-def test_check_that_is_not_built_is_inconclusive_whatever_is_set_for_it(name: str) -> None:
-    evidence = run_check(CHECKS[name], required(name, anything=[1, {"a": None}]), a_question())
-    assert (evidence.outcome, evidence.summary) == (Outcome.INCONCLUSIVE, "not built in this release")
-
-
-def test_spec_may_set_anything_for_a_check_that_is_not_built() -> None:
-    gates = {"pilot": {"require": [{"worker": {"against": "pilot", "columns": ["a"]}}]}}
-    (requirement,) = a_spec(gates=gates).gate("pilot").requirements
-    assert requirement.params["columns"] == ["a"]
-
-
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", CHECKS)
 def test_check_says_what_it_measures_and_has_defaults_for_everything(name: str) -> None:
     assert CHECKS[name].doc.strip().endswith((".", ")"))
     known_checks()[name]()

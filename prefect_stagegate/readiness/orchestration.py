@@ -1,0 +1,198 @@
+"""What Prefect says of itself: work pools, workers, queues, schedules, limits and automations.
+
+The one module of the engine that imports Prefect, and only once a check asks: a gate without such a check needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect_stagegate.errors import SourceUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+SECONDS = 10.0
+"""How long one call to the API may take."""
+EXECUTED, FAILED = "prefect.automation.action.executed", "prefect.automation.action.failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A work pool."""
+
+    status: str
+    """`READY`, `NOT_READY` or `PAUSED`; empty when the server does not say."""
+    limit: int | None
+    active: int | None
+    """Slots in use; None without a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A work queue."""
+
+    paused: bool
+    polled: datetime | None
+    """When a worker last asked it for runs."""
+    late: int
+    """Runs that should have begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment's schedules."""
+
+    paused: bool
+    schedules: int
+    active: int
+    next: datetime | None
+    """When its next run is due, as the server planned it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A global concurrency limit."""
+
+    active: bool
+    """Whether it is in force."""
+    slots: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The last time that an automation did something, or tried to."""
+
+    at: datetime
+    executed: bool
+    reason: str = ""
+    """Why not."""
+
+
+class NotThere(UsageError):
+    """Prefect has nothing of that name: a finding, not a failure to look."""
+
+
+@contextmanager
+def _client(what: str = "") -> Iterator[SyncPrefectClient]:
+    """The API that Prefect's settings name, never a server of our own.
+
+    Raises:
+        UsageError: None is named.
+        NotThere: It has no `what`.
+        SourceUnavailable: It does not answer.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound, PrefectException
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        hint = "Set PREFECT_API_URL, or name it in a profile: prefect config set PREFECT_API_URL=http://HOST:4200/api"
+        raise UsageError("No Prefect API is named", hint=hint)
+    try:
+        with get_client(sync_client=True, httpx_settings={"timeout": SECONDS}) as client:
+            yield client
+    except ObjectNotFound as error:
+        raise NotThere(f"Prefect has no {what}") from error
+    except (httpx.HTTPError, PrefectException) as error:
+        hint = "Check PREFECT_API_URL with `prefect version`."
+        raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=hint) from error
+
+
+def heartbeat(pool: str) -> datetime | None:
+    """When any worker of a pool was last heard of; None when there never was one."""
+    with _client(f"work pool {pool!r}") as client:
+        client.read_work_pool(pool)  # the workers of a pool that is not there are none
+        workers = client.read_workers_for_work_pool(pool)
+    return max((worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time), default=None)
+
+
+def work_pool(name: str) -> Pool:
+    """A pool as it is."""
+    with _client(f"work pool {name!r}") as client:
+        found = client.read_work_pool(name)
+    status = "PAUSED" if found.is_paused else found.status.value if found.status else ""
+    return Pool(status, found.concurrency_limit, found.active_slots)
+
+
+def queue(pool: str, name: str) -> Queue:
+    """A queue as it is."""
+    with _client(f"queue {name!r} in the work pool {pool!r}") as client:
+        found = client.read_work_queue_by_name(name, work_pool_name=pool)
+        status = client.read_work_queue_status(found.id)
+    return Queue(found.is_paused, status.last_polled, status.late_runs_count)
+
+
+def deployment(name: str) -> Deployment:
+    """The schedules of a deployment, which is named FLOW/DEPLOYMENT."""
+    if name.count("/") != 1:
+        raise UsageError(
+            f"{name!r} names no deployment", hint="Write FLOW/DEPLOYMENT, as `prefect deployment ls` does."
+        )
+    with _client(f"deployment {name!r}") as client:
+        found = client.read_deployment_by_name(name)
+        due = _next_run(client, found.id)
+    active = sum(schedule.active for schedule in found.schedules)
+    return Deployment(found.paused, len(found.schedules), active, due)
+
+
+def _next_run(client: SyncPrefectClient, deployment: UUID) -> datetime | None:
+    """When the next planned run is due. Asking as a worker does would make the deployment look as if one polled it."""
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    runs = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=1,
+    )
+    return (runs[0].next_scheduled_start_time or runs[0].expected_start_time) if runs else None
+
+
+def limit(name: str) -> Limit:
+    """A global concurrency limit as it is."""
+    with _client(f"concurrency limit {name!r}") as client:
+        found = client.read_global_concurrency_limit_by_name(name)
+    return Limit(found.active, found.limit, found.active_slots)
+
+
+def last_delivery(automation: str, since: datetime) -> Delivery | None:
+    """When an automation last acted since a moment, as the events that the server keeps tell; None when it didn't."""
+    from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
+
+    with _client(f"automation {automation!r}") as client:
+        found = client.read_automations_by_name(automation)
+        if not found:
+            raise NotThere(f"Prefect has no automation {automation!r}")
+        if not any(one.enabled for one in found):
+            raise NotThere(f"Prefect has the automation {automation!r}, but it is disabled")
+        asked = EventFilter(
+            occurred=EventOccurredFilter(since=since),
+            event=EventNameFilter(name=[EXECUTED, FAILED]),
+            resource=EventResourceFilter(id=[f"prefect.automation.{one.id}" for one in found]),
+        )
+        events = client.read_events(asked, limit=1).events
+    if not events:
+        return None
+    return Delivery(events[0].occurred, events[0].event == EXECUTED, str(events[0].payload.get("reason", "")))
+
+
+MOST_DAYS = timedelta(days=90)
+"""How far back events are looked for; a server keeps them for 7 days unless it is told otherwise."""
