@@ -1,0 +1,52 @@
+"""docs/reliability.md names tests that exist, and each of its promises is broken on purpose by a mutation."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from mutations import ROOT, Mutation, load
+
+PAGE = (ROOT / "docs/reliability.md").read_text()
+MUTATIONS = load()
+TEST = re.compile(r"`(tests/[\w/]+\.py::[\w:]+)`")
+PROMISES = [line.split("|")[1].strip() for line in PAGE.splitlines() if TEST.search(line) and line.startswith("| ")]
+
+
+def exists(test: str) -> bool:
+    """Whether a test of that name stands in that file, in that class."""
+    file, *names = test.split("::")
+    within: list[ast.stmt] = ast.parse((ROOT / file).read_text()).body if (ROOT / file).exists() else []
+    for name in names:
+        found = [one for one in within if isinstance(one, ast.FunctionDef | ast.ClassDef) and one.name == name]
+        if not found:
+            return False
+        within = found[0].body
+    return True
+
+
+@pytest.mark.parametrize("test", sorted(set(TEST.findall(PAGE)) | {one.test for one in MUTATIONS}))
+def test_every_test_that_is_named_exists(test: str) -> None:
+    assert exists(test)
+
+
+def test_a_test_that_does_not_exist_is_noticed() -> None:
+    assert not exists("tests/unit/test_reliability.py::test_nothing")
+    assert not exists("tests/unit/test_nothing.py::test_nothing")
+
+
+def test_every_promise_is_broken_by_a_mutation_and_no_mutation_breaks_another() -> None:
+    assert len(PROMISES) > 40
+    assert sorted(PROMISES) == sorted({f"{one.promise}." for one in MUTATIONS})
+
+
+@pytest.mark.parametrize("one", MUTATIONS, ids=lambda one: f"{one.promise[:40]}-{Path(one.test).name[:40]}")
+def test_every_mutation_changes_one_place_and_its_test_stands_beside_its_promise(one: Mutation) -> None:
+    assert (ROOT / one.file).read_text().count(one.old) == 1
+    assert one.old != one.new
+    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {one.promise}. |")]
+    assert f"`{one.test}`" in row
+
+
+def test_the_page_has_one_place_for_the_figures_of_the_long_run() -> None:
+    assert PAGE.count("<!-- soak: begin -->") == PAGE.count("<!-- soak: end -->") == 1
