@@ -54,7 +54,7 @@ def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float,
     source = Batches(meter.files, job.batch_bytes, max(job.sample_size, SMALLEST))
     accelerators = [Accelerator(source, job, deadline) for _ in range(job.accelerators)]
     readers = [one.read for one in accelerators for _ in range(job.readers)]
-    run_all([*(one.compute for one in accelerators), *readers], deadline + GRACE)
+    run_all([*(one.compute for one in accelerators), *readers], deadline + GRACE, meter.begin)
     return Run(
         meter.reading(sum(one.bytes for one in accelerators)),
         sum(one.steps for one in accelerators),

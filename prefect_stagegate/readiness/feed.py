@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -83,8 +84,7 @@ def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float
     pieces, lock = cut(meter.files, BLOCK), threading.Lock()
     counts = [0] * readers
 
-    def work(number: int) -> None:
-        reader = Reader(direct=True)
+    def work(number: int, reader: Reader) -> None:
         while time.monotonic() < deadline:
             with lock:
                 piece = next(pieces, None)
@@ -92,27 +92,39 @@ def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float
                 return
             counts[number] += reader.read(piece)
 
-    run_all([lambda number=number: work(number) for number in range(readers)], deadline + GRACE)  # type: ignore[misc]
+    jobs = [partial(work, number, Reader(direct=True)) for number in range(readers)]
+    run_all(jobs, deadline + GRACE, meter.begin)
     return meter.reading(sum(counts))
 
 
-def run_all(jobs: Sequence[Callable[[], None]], until: float) -> None:
+def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[], None]) -> None:
     """Run every job in a thread of its own, and wait for them till a moment of the monotonic clock.
+
+    Args:
+        jobs: What the threads do, once all of them are there.
+        until: When to give up.
+        begin: Called just before they do it.
 
     Raises:
         CacheError: One of them failed, or didn't end. What hangs is left behind, for a read can't be stopped.
     """
     failed: list[CacheError] = []
+    ready = threading.Event()
 
     def guarded(job: Callable[[], None]) -> None:
+        ready.wait()
         try:
             job()
         except CacheError as error:
             failed.append(error)
 
     threads = [threading.Thread(target=guarded, args=(job,), daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+        begin()
+    finally:
+        ready.set()
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0))
     if failed:

@@ -101,7 +101,11 @@ class Meter:
             self.files.append((file, size))
         mount = machine.mount(self.files[0][0].parent) if self.files else None
         self._kind = mount.kind if mount else ""
-        self._storage = machine.read_from_storage()
+        self.begin()
+
+    def begin(self) -> None:
+        """Measure from now on: the readers are ready."""
+        self._storage = self._machine.read_from_storage()
         self._cpu = time.process_time()
         self._begun = time.monotonic()
 
