@@ -58,6 +58,7 @@ COMMANDS = {
         "limits": ("limits:limits", "Set how many transfers at a time a node or a source bears."),
     },
     "Write specs": {
+        "gate": ("", "Decide old records again under a new policy."),
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
         "key": ("prove:key", "Print the public half of an Ed25519 key."),
         "checks": ("describe:checks", "List the checks that a gate may require, or explain one."),
@@ -65,6 +66,12 @@ COMMANDS = {
 }
 """Where each command lies, and its line in the overview, which must not import them all."""
 SUBCOMMANDS = {
+    "gate": {
+        "replay": (
+            "replay:replay",
+            "Decide recorded decisions again under another policy, and tell which end otherwise and by which checks.",
+        ),
+    },
     "env": {
         "capture": ("env:capture", "Write down the environment that this runs in, as JSON."),
         "diff": (

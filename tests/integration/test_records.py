@@ -309,6 +309,39 @@ def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
     assert place.node().catalog.attestation("things", digest, "pilot") is None
 
 
+# ── replaying ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_policy_tells_which_decisions_flip_and_by_which_check(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = {"space": {"warn": 1, "fail": 1}}
+    digest = place.deliver("one", {"require": ["license", limits]})
+    assert check(place.node(), THINGS, "pilot").accepted
+    monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
+    before = sorted(path for path in (place.folder / "catalog").rglob("*") if path.is_file())
+
+    def told(*require: Any) -> Any:
+        policy = tmp_path / "policy.yaml"
+        spec = place.spec({"require": list(require)}).canonical()
+        policy.write_text(json.dumps(spec))
+        main(["gate", "replay", "--policy", str(policy), "--since", "1d", "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    assert [one["flipped"] for one in told("license", limits)] == [False]
+    (stricter,) = told("license", {"space": {"warn": 0.000001, "fail": 0.000001}})
+    assert (stricter["digest"], stricter["before"], stricter["after"]) == (digest, "accepted", "refused")
+    assert [(one["check"], one["before"], one["after"]) for one in stricter["checks"]] == [("space", "pass", "fail")]
+    (more,) = told("license", limits, "owner")
+    assert (more["after"], [one["check"] for one in more["checks"]]) == ("inconclusive", ["owner"])
+    main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml")])
+    assert "accepted → inconclusive" in capsys.readouterr().out
+    assert before == sorted(path for path in (place.folder / "catalog").rglob("*") if path.is_file())
+    main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml"), "--since", "2999-01-01"])
+    assert "0 of 0 decisions" in capsys.readouterr().out
+
+
 # ── many at once ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.operations.audit import verify_history
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.operations.promote import promote
@@ -67,13 +68,13 @@ class Place:
         cache, catalog = self.roots
         return open_workspace(cache, catalog, identity=Identity("ada", "declared"))
 
-    def spec(self) -> Spec:
+    def spec(self, license: str = "CC0-1.0") -> Spec:  # noqa: A002 - the spec's word
         """What is staged."""
         return load_spec(
             {
                 "stagegate": 1,
                 "dataset": DATASET,
-                "license": "CC0-1.0",
+                "license": license,
                 "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
                 "sources": [{"url": str(self.nas)}],
                 "gates": {"pilot": {"require": ["license", "owner"]}},
@@ -219,6 +220,13 @@ def run_check(place: Place) -> str:
     return str(check(place.open(), THINGS, "pilot").outcome)
 
 
+def run_withdraw(place: Place) -> str:
+    """Ask the gate again about what it let in, whose licence turned out to be another one."""
+    decision = check(place.open(), THINGS, "pilot", spec=place.spec("CC-BY-NC-4.0"))
+    assert place.open().catalog.history(DATASET, "pilot")[-1].withdrawn == decision.digest
+    return str(decision.outcome)
+
+
 def run_require(place: Place) -> str:
     """Require what the pilot accepted, and hold it for a moment."""
     where = place.open()
@@ -259,6 +267,7 @@ JOBS = {
     "repair": Job(rotten, run_repair),
     "bring": Job(elsewhere, run_bring),
     "check": Job(unchecked, run_check),
+    "withdraw": Job(promoted, run_withdraw),
     "require": Job(promoted_elsewhere, run_require),
     "pin": Job(accepted, run_pin),
     "unpin": Job(pinned, run_unpin),
@@ -269,6 +278,7 @@ def settle(place: Place) -> dict[str, Any]:
     """What an operator does afterwards: verify, and collect two days later."""
     where = place.open()
     damaged = [str(damage) for damage in verify(where).damaged]
+    damaged += [problem for chain in verify_history(where) for problem in chain.problems]
     live = [str(lease) for lease in where.cache.leases.live() if lease.kind != "pin"]
     earlier = time.time() - 2 * 24 * 3600
     for path in where.cache.layout.ingest.iterdir():

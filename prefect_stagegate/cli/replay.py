@@ -1,0 +1,48 @@
+"""`stagegate gate replay`: what another policy would have decided."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.operations.replay import Replayed, replay_records
+from prefect_stagegate.units import digest_text
+
+
+def replay(
+    *,
+    policy: Annotated[Path, Parameter(help="A spec, whose gates are the policy.")],
+    gate: Annotated[str, Parameter(help="Only decisions of this gate.")] = "",
+    since: Annotated[str, Parameter(help="Only decisions from then on: 30d, 2026-03-01 or a time.")] = "",
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Decide recorded decisions again under another policy, and tell which end otherwise and by which checks.
+
+    Nothing is asked and nothing recorded. A check with other limits is judged by the figures that it measured; where
+    these don't tell, it is inconclusive.
+
+    Example: stagegate gate replay --policy stricter.yaml --since 30d
+    """
+    replayed = list(replay_records((places or Places()).workspace(), policy, since=since, target=gate))
+    if json:
+        print_json([asdict(one) | {"flipped": one.flipped} for one in replayed])
+        return
+    for one in replayed:
+        if one.flipped or one.problem:
+            _tell(one)
+    say(f"{sum(one.flipped for one in replayed)} of {len(replayed)} decisions end otherwise.")
+
+
+def _tell(one: Replayed) -> None:
+    version = f"{one.dataset}@{digest_text(one.digest)}"
+    if one.problem:
+        say(f"{version} for {one.target}: {one.problem}")
+        return
+    say(f"{one.at[:19]}Z  {version} for {one.target}: {one.before} → {one.after}")
+    for check in one.checks:
+        say(f"    {check.check:<16} {check.before} → {check.after}{': ' + check.why if check.why else ''}")

@@ -1,0 +1,91 @@
+"""Replaying a dataset's records under another policy: which decisions would have ended otherwise. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import CorruptRecord, UsageError, did_you_mean
+from prefect_stagegate.model import DecisionOutcome
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import decision_of
+from prefect_stagegate.readiness.replay import Flip, flips, replay
+from prefect_stagegate.units import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One recorded decision, and what it would have been."""
+
+    dataset: str
+    digest: str
+    target: str
+    at: str
+    before: DecisionOutcome
+    after: DecisionOutcome
+    checks: tuple[Flip, ...]
+    """The checks that stand otherwise, also where they changed nothing in the end."""
+    problem: str = ""
+    """Why the record could not be read, and so was not decided again."""
+
+    @property
+    def flipped(self) -> bool:
+        """Whether it would have ended otherwise."""
+        return self.before is not self.after
+
+
+def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", target: str = "") -> Iterator[Replayed]:
+    """Decide a dataset's records again, version by version, the oldest of each first.
+
+    Args:
+        where: The catalog.
+        policy: A spec, whose gates are the policy to decide by.
+        since: Only decisions from then on: a duration back from now (`30d`), a day or a time.
+        target: Only decisions of this gate.
+
+    Raises:
+        UsageError: `since` is no time, the spec has no such gate, or the catalog has no such dataset.
+    """
+    spec, earliest = read_spec(policy), parse_since(since, now()) if since else ""
+    if target and target not in spec.gates:
+        hint = did_you_mean(target, spec.gates)
+        raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)
+    where.catalog.require_dataset(spec.dataset)
+    targets = [target] if target else [*spec.gates]
+    for digest, decided in where.catalog.decided(spec.dataset):
+        if decided not in targets:
+            continue
+        record = where.catalog.evidence(spec.dataset, digest)
+        for statement in where.catalog.attestations(spec.dataset, digest, decided):
+            try:
+                before = decision_of(statement)
+            except CorruptRecord as error:
+                undecided = DecisionOutcome.INCONCLUSIVE
+                yield Replayed(spec.dataset, digest, decided, "", undecided, undecided, (), error.message)
+                continue
+            if before.at >= earliest:
+                after = replay(before, spec.gate(decided), record)
+                told = flips(before, after)
+                yield Replayed(spec.dataset, digest, decided, before.at, before.outcome, after.outcome, told)
+
+
+def parse_since(text: str, at: datetime) -> str:
+    """Read a beginning, as `clock.stamp` writes it: a duration back from `at`, a day or a time.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        return stamp(at - parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
+        ) from None
+    return stamp(read if read.tzinfo else read.replace(tzinfo=UTC))

@@ -1,0 +1,224 @@
+"""Whatever happens, in whatever order, nothing unknown gets through; and a record can be decided again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.model import (
+    Decision,
+    DecisionOutcome,
+    Evidence,
+    Identity,
+    Outcome,
+    Revocation,
+    Severity,
+    Waiver,
+    person_key,
+)
+from prefect_stagegate.readiness import CHECKS, Question, attest, decision_of, judge
+from prefect_stagegate.readiness.replay import AGAIN, flips, replay
+from prefect_stagegate.readiness.ruling import LONGEST_WAIVER, passes_in_a_row
+from prefect_stagegate.readiness.run import parameters_digest
+from prefect_stagegate.spec import Gate, Requirement
+from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, a_question
+
+NAMES = ("schema", "space", "freshness", "digest", "approval")
+PEOPLE = ("ana@example.org", " ANA@example.org", "ines@example.org")
+"""The first two are the requester."""
+OUTCOMES = (*[Outcome.PASS] * 2, Outcome.WARN, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE)
+HOURS = st.integers(-48, 24 * 40).map(lambda hours: timedelta(hours=hours))
+
+
+def parameters(asked: Requirement) -> str:
+    return parameters_digest(CHECKS[asked.check], asked)
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> Gate:
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=4))
+    severities = st.sampled_from([Severity.BLOCKING, Severity.BLOCKING, Severity.WARNING])
+    asked = tuple(Requirement(name, draw(severities), {}, draw(st.sampled_from([1, 1, 3]))) for name in names)
+    return Gate("production", "pilot", asked, "sha256:" + draw(st.sampled_from("ab")) * 64)
+
+
+@st.composite
+def answers(draw: st.DrawFn, gate: Gate, at: datetime) -> Evidence:
+    asked = draw(st.sampled_from(gate.requirements))
+    outcome = draw(st.sampled_from(OUTCOMES))
+    ends = draw(st.sampled_from(["", "", stamp(at + draw(HOURS))]))
+    waits = outcome is Outcome.INCONCLUSIVE and draw(st.booleans())
+    return Evidence(
+        asked.check,
+        outcome,
+        draw(st.sampled_from(["", "looked"])),
+        "data",
+        binding={"version": DIGEST, "parameters": parameters(asked)},
+        at=stamp(at),
+        expires=ends,
+        awaiting=("infra",) if waits else (),
+    )
+
+
+@st.composite
+def granted(draw: st.DrawFn, gate: Gate, at: datetime) -> Waiver:
+    asked = draw(st.sampled_from(gate.requirements))
+    revoked = Revocation(Identity("ana", "declared"), stamp(at + draw(HOURS)), "no")
+    return Waiver(
+        id=draw(st.uuids()).hex,
+        dataset="nycflights",
+        digest=draw(st.sampled_from([DIGEST, DIGEST, OTHER_DIGEST])),
+        target=draw(st.sampled_from(["production", "production", "pilot"])),
+        check=asked.check,
+        parameters=draw(st.sampled_from([parameters(asked), parameters(asked), "sha256:0"])),
+        reason="known",
+        approver=Identity(draw(st.sampled_from(PEOPLE)), "declared"),
+        requester="ana@example.org",
+        at=stamp(at + draw(st.sampled_from([timedelta(0), timedelta(hours=1)]))),
+        until=stamp(at + draw(HOURS)),
+        revoked=draw(st.sampled_from([None, None, revoked])),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Question, list[Evidence]]:
+    """A gate, and what happened until somebody decides: answers and waivers while the clock went on, or back."""
+    gate, now = draw(gates()), NOW
+    record: list[Evidence] = []
+    waivers: list[Waiver] = []
+    for what in draw(st.lists(st.sampled_from(["answer", "answer", "answer", "waiver", "clock"]), max_size=12)):
+        if what == "answer":
+            record.append(draw(answers(gate, now)))
+        elif what == "waiver":
+            waivers.append(draw(granted(gate, now)))
+        else:
+            now += draw(HOURS)
+    return a_question(gate=gate, now=now, waivers=tuple(waivers)), record
+
+
+def newest(record: list[Evidence]) -> list[Evidence]:
+    return list({answer.check: answer for answer in record}.values())
+
+
+@given(histories())
+def test_no_sequence_lets_anything_through_that_is_unknown_or_failed_without_a_waiver(
+    history: tuple[Question, list[Evidence]],
+) -> None:
+    question, record = history
+    decision = judge(question, newest(record), record)
+    if not decision.accepted:
+        return
+    at = stamp(question.now)
+    holding = {one.check: one for one in newest(record) if not one.expires or one.expires > at}
+    for asked in question.gate.requirements:
+        assert asked.check in holding
+        found = holding[asked.check].outcome
+        if asked.severity is Severity.BLOCKING:
+            assert found is not Outcome.INCONCLUSIVE
+            if found is Outcome.FAIL:
+                assert any(counts(one, asked, at) for one in question.waivers)
+            if found in (Outcome.PASS, Outcome.WARN):
+                assert passes_in_a_row(holding[asked.check], record) >= asked.consecutive
+    assert not decision.expires or decision.expires > at
+
+
+def counts(waiver: Waiver, asked: Requirement, at: str) -> bool:
+    """What the specification says of a waiver, in other words than the code's."""
+    lasts = datetime.fromisoformat(waiver.until) - datetime.fromisoformat(waiver.at)
+    return (
+        (waiver.digest, waiver.target, waiver.check) == (DIGEST, "production", asked.check)
+        and asked.check not in ("digest", "approval")
+        and waiver.parameters == parameters(asked)
+        and person_key(waiver.approver.name) != "ana@example.org"
+        and waiver.at <= at < waiver.until
+        and lasts <= LONGEST_WAIVER
+        and not (waiver.revoked and waiver.revoked.at <= at)
+    )
+
+
+@given(histories())
+def test_a_decision_is_pure(history: tuple[Question, list[Evidence]]) -> None:
+    question, record = history
+    assert judge(question, newest(record), record) == judge(question, newest(record), list(record))
+
+
+@given(histories(), st.booleans())
+def test_a_record_replayed_under_its_own_policy_gives_the_same_decision(
+    history: tuple[Question, list[Evidence]], with_record: bool
+) -> None:
+    question, record = history
+    decision = judge(question, newest(record), record)
+    stored = decision_of(json.loads(json.dumps(attest(decision, ENVIRONMENT))))
+    assert stored == decision
+    known = [one for one in record if one in newest(record)] if with_record else []
+    again = replay(stored, question.gate, known)
+    assert again == decision
+    assert flips(decision, again) == ()
+
+
+@given(histories(), gates())
+def test_a_replay_under_any_policy_accepts_only_what_is_known(
+    history: tuple[Question, list[Evidence]], other: Gate
+) -> None:
+    question, record = history
+    decision = judge(question, newest(record), record)
+    again = replay(decision, other, record)
+    known = {one.check for one in record}
+    if again.accepted:
+        assert {asked.check for asked in other.requirements} <= known
+    assert (again.policy, again.at, again.digest) == (other.policy, decision.at, decision.digest)
+
+
+@given(st.floats(0, 1e6), st.integers(1, 300), st.integers(1, 300))
+def test_figures_tell_what_other_limits_would_have_said(age: float, warn: int, more: int) -> None:
+    limits = {"warn": f"{warn}h", "fail": f"{warn + more}h"}
+    hours = age / 3600
+    wanted = Outcome.PASS if hours < warn else Outcome.WARN if hours < warn + more else Outcome.FAIL
+    outcome, _ = replayed("freshness", {"age_seconds": age}, limits)
+    assert outcome is wanted
+
+
+def replayed(name: str, measured: dict[str, Any], params: dict[str, Any]) -> tuple[Outcome, DecisionOutcome]:
+    asked = Requirement(name, Severity.BLOCKING, params)
+    answer = Evidence(
+        name, Outcome.PASS, "", "data", measured=measured, binding={"parameters": "sha256:other"}, at=stamp(NOW)
+    )
+    decision = Decision(
+        *("nycflights", DIGEST, "pilot", DecisionOutcome.ACCEPTED, (answer,), "sha256:old"),
+        *(ENVIRONMENT.fingerprint, stamp(NOW)),
+    )
+    again = replay(decision, Gate("pilot", None, (asked,), "sha256:new"))
+    return again.checks[0].outcome, again.outcome
+
+
+def test_figures_that_do_not_tell_leave_it_open() -> None:
+    assert replayed("freshness", {}, {"warn": "1h", "fail": "2h"}) == (
+        Outcome.INCONCLUSIVE,
+        DecisionOutcome.INCONCLUSIVE,
+    )
+    assert replayed("license", {"license": "MIT"}, {"allow": ["MIT"]})[0] is Outcome.INCONCLUSIVE
+    assert AGAIN.keys() <= CHECKS.keys()
+
+
+def test_a_check_that_is_new_in_the_policy_is_answered_from_the_record_or_not_at_all() -> None:
+    question = a_question(gate=Gate("pilot", None, (Requirement("schema", Severity.BLOCKING, {}),), "sha256:a"))
+    schema = Evidence("schema", Outcome.PASS, "", "data", at=stamp(NOW))
+    space = Evidence("space", Outcome.FAIL, "full", "infra", at=stamp(NOW))
+    decision = judge(question, [schema])
+    both = replace(
+        question.gate, requirements=(*question.gate.requirements, Requirement("space", Severity.BLOCKING, {}))
+    )
+    assert replay(decision, both).outcome is DecisionOutcome.INCONCLUSIVE
+    after = replay(decision, both, [space])
+    assert after.outcome is DecisionOutcome.REFUSED
+    assert [(flip.check, flip.before, flip.after) for flip in flips(decision, after)] == [
+        ("space", "not required", "fail")
+    ]
+    later = replace(space, at=stamp(NOW + timedelta(seconds=1)))
+    assert replay(decision, both, [later]).outcome is DecisionOutcome.INCONCLUSIVE
