@@ -487,3 +487,5 @@ class Approval:
     """False when the version was declined."""
     reason: str
     at: str
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The DSSE envelope around the answer, when it is signed."""

@@ -336,13 +336,16 @@ class Catalog:
 
     def put_approval(self, request: Request, approver: Identity, *, approved: bool, reason: str) -> Approval:
         """Add an answer to a request; one who gives the same answer again adds nothing, whichever way it comes."""
-        approval = Approval(request.id, approver, approved, reason, stamp(now()))
+        return self.put_answer(request, Approval(request.id, approver, approved, reason, stamp(now())))
+
+    def put_answer(self, request: Request, approval: Approval) -> Approval:
+        """Add an answer that is written already; the same again adds nothing, unless only the new one is signed."""
         folder = self._request(request.dataset, request.target, request.id)
         while True:
             given = self.approvals(request)
-            person = person_key(approver.name)
+            person = person_key(approval.approver.name)
             last = next((one for one in reversed(given) if person_key(one.approver.name) == person), None)
-            if last and last.approved == approved:
+            if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
                 return last
             if self._records.create(f"{folder}{len(given) + 1:08d}.json", encode(approval)):
                 return approval

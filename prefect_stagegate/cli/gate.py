@@ -21,6 +21,7 @@ from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.promote import promote as move_up
 from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
+from prefect_stagegate.readiness.signing import read_signing_key
 from prefect_stagegate.report import build_report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 from prefect_stagegate.units import digest_text
 
@@ -157,6 +158,7 @@ def approve(
         bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
     ] = False,
     reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
+    key: Annotated[Path | None, Parameter(help="An Ed25519 key in PEM that signs the answer.")] = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -173,8 +175,9 @@ def approve(
         The dataset; with a ref or digest, the request for that version.
     """
     where = (places or Places()).workspace()
+    signing = read_signing_key(key, where.ask_passphrase) if key else None
     request = approving.open_request(where, Address.parse(what), to)
-    answer = approving.answer(where, request, approved=not reject, reason=reason)
+    answer = approving.answer(where, request, approved=not reject, reason=reason, key=signing)
     woken = _wake(approving.waiting_runs(where, request), answer)
     if json:
         runs = [asdict(one) for one in woken]

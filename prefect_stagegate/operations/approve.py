@@ -9,12 +9,18 @@ An answer counts for one version, under one policy, as long as the target still 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Approval, Decision, Request, Wait, person_key
+from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, person_key
+from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer
+from prefect_stagegate.readiness.signing import SigningKey
 
 
 def request_for(where: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
@@ -104,7 +110,15 @@ def open_request(where: Workspace, address: Address, to: str) -> Request:
     return found
 
 
-def approve(where: Workspace, address: Address, to: str, *, approved: bool = True, reason: str = "") -> Approval:
+def approve(
+    where: Workspace,
+    address: Address,
+    to: str,
+    *,
+    approved: bool = True,
+    reason: str = "",
+    key: SigningKey | None = None,
+) -> Approval:
     """Answer the newest request. What was asked for is what the answer lets through, whatever was staged since.
 
     Args:
@@ -113,18 +127,22 @@ def approve(where: Workspace, address: Address, to: str, *, approved: bool = Tru
         to: The target.
         approved: False to decline.
         reason: Kept with the answer; a refusal needs one.
+        key: Signs the answer.
 
     Raises:
-        UsageError: Nobody asked, or waits any more, the requester answers, or a refusal has no reason.
+        UsageError: Nobody asked, or waits any more, the requester answers, a refusal has no reason, or the policy asks
+            for another signature.
     """
-    return answer(where, open_request(where, address, to), approved=approved, reason=reason)
+    return answer(where, open_request(where, address, to), approved=approved, reason=reason, key=key)
 
 
-def answer(where: Workspace, request: Request, *, approved: bool, reason: str) -> Approval:
+def answer(
+    where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None = None
+) -> Approval:
     """Answer one request, in time: that is for the caller to know.
 
     Raises:
-        UsageError: Nobody or the requester answers, or a refusal has no reason.
+        UsageError: Nobody or the requester answers, a refusal has no reason, or the policy asks for another signature.
     """
     if not person_key(where.identity.name):
         raise UsageError("The answer has no name", hint="Say who answers.")
@@ -136,4 +154,48 @@ def answer(where: Workspace, request: Request, *, approved: bool, reason: str) -
         )
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.")
-    return where.catalog.put_approval(request, where.identity, approved=approved, reason=reason)
+    _require_signature(where, request, key)
+    if key is None:
+        return where.catalog.put_approval(request, where.identity, approved=approved, reason=reason)
+    who = Identity(where.identity.name, "signature")
+    unsigned = Approval(request.id, who, approved, reason, stamp(now()))
+    envelope = key.sign(signed_answer(request, unsigned), ANSWER_PAYLOAD)
+    return where.catalog.put_answer(request, replace(unsigned, envelope=envelope))
+
+
+def _require_signature(where: Workspace, request: Request, key: SigningKey | None) -> None:
+    """Raise where an answer would not count: the policy that was asked under names another key for this person."""
+    command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
+    asked = _asked_of_answers(where, request)
+    if not asked.get("signed"):
+        return
+    person = person_key(where.identity.name)
+    known = [public for name, public in asked["keys"].items() if person_key(name) == person]
+    if not known:
+        raise UsageError(
+            f"The gate {request.target} asks for signed answers and has no key for {where.identity.name}",
+            hint=f"It has keys for: {', '.join(asked['keys'])}. `--identity NAME` says who you are.",
+            dataset=request.dataset,
+        )
+    if key is None:
+        raise UsageError(
+            f"The gate {request.target} asks for signed answers",
+            hint=f"`{command} --key KEY.pem` signs one.",
+            dataset=request.dataset,
+        )
+    if key.public not in known:
+        raise UsageError(
+            f"The key is not the one that the gate {request.target} has for {where.identity.name}",
+            hint=f"Its policy has {known[0]}, and this is {key.public}.",
+            dataset=request.dataset,
+        )
+
+
+def _asked_of_answers(where: Workspace, request: Request) -> Mapping[str, Any]:
+    """The parameters of the check `approval` in the policy that was asked under, while that is the current one."""
+    stored = where.catalog.spec(request.dataset, request.digest)
+    if stored is None or request.target not in stored.get("gates", {}):
+        return {}
+    gate = read_spec(stored).gate(request.target)
+    asked = (one.params for one in gate.requirements if one.check == "approval")
+    return next(asked, {}) if gate.policy == request.policy else {}

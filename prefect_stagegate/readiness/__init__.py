@@ -4,6 +4,7 @@ A check is one decorated function in a module that is imported here.
 """
 
 from prefect_stagegate.readiness import (
+    approval,
     data,
     dcgm,
     drift,
@@ -48,6 +49,7 @@ __all__ = [
     "Renewed",
     "State",
     "Volume",
+    "approval",
     "attest",
     "check",
     "data",

@@ -36,8 +36,9 @@ from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.ready import find_ready
 from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
 from prefect_stagegate.readiness import Volume, known_checks
+from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
 from prefect_stagegate.report import ready_text
 from prefect_stagegate.spec import Spec, load_spec
 
@@ -340,6 +341,76 @@ def test_another_policy_tells_which_decisions_flip_and_by_which_check(
     assert before == sorted(path for path in (place.folder / "catalog").rglob("*") if path.is_file())
     main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml"), "--since", "2999-01-01"])
     assert "0 of 0 decisions" in capsys.readouterr().out
+
+
+# ── signed answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def signed(place: Place, tmp_path: Path) -> dict[str, SigningKey]:
+    """A version that waits for two signed answers; the keys of the people by name."""
+    keys = {}
+    for who in (INES, OLEG):
+        path = tmp_path / f"{who.name}.pem"
+        write_key(path)
+        keys[who.name] = read_signing_key(path, no_passphrase)
+    asks = {"count": 2, "from": ["infra", "governance"], "signed": True, "keys": {n: k.public for n, k in keys.items()}}
+    people = {"infra": INES.name, "governance": OLEG.name, "data": "d@example.org", "ai": "a@example.org"}
+    place.deliver("one", {"require": ["license", {"approval": asks}]}, owners=people)
+    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    return keys
+
+
+def test_only_a_signature_proves_who_agreed(place: Place, signed: dict[str, SigningKey]) -> None:
+    ines, oleg = signed[INES.name], signed[OLEG.name]
+    with pytest.raises(UsageError, match=r"asks for signed answers.*--key KEY.pem"):
+        approve(place.node(INES), THINGS, "pilot")
+    with pytest.raises(UsageError, match="not the one that the gate pilot has for oleg"):
+        approve(place.node(OLEG), THINGS, "pilot", key=ines)
+    with pytest.raises(UsageError, match="has no key for ben"):
+        approve(place.node(Identity("ben", "declared")), THINGS, "pilot", key=ines)
+    approve(place.node(INES), THINGS, "pilot", reason="seen", key=ines)
+    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    approve(place.node(OLEG), THINGS, "pilot", reason="seen", key=oleg)
+    decision = check(place.node(), THINGS, "pilot")
+    assert decision.accepted
+    (answered,) = [one for one in decision.checks if one.check == "approval"]
+    assert [one["known_by"] for one in answered.measured["answers"]] == ["signature", "signature"]
+
+
+EDITED: dict[str, Callable[[dict[str, Any]], None]] = {
+    "name": lambda answer: answer["approver"].update(name=OLEG.name),
+    "reason": lambda answer: answer.update(reason="not seen"),
+    "time": lambda answer: answer.update(at="2026-01-01T00:00:00.000000Z"),
+    "signature": lambda answer: answer["envelope"]["signatures"][0].update(sig="AAAA"),
+    "no envelope": lambda answer: answer.update(envelope={}),
+}
+
+
+@pytest.mark.parametrize("what", EDITED)
+def test_an_answer_that_was_changed_in_the_catalog_counts_no_more(
+    place: Place, signed: dict[str, SigningKey], what: str
+) -> None:
+    for who in (INES, OLEG):
+        approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
+    assert check(place.node(), THINGS, "pilot").accepted
+    (path,) = (place.folder / "catalog/datasets/things/approvals/pilot").glob("*/00000001.json")
+    change(path, EDITED[what])
+    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    with pytest.raises(StagegateError):
+        promote(place.node(), THINGS, "pilot")
+
+
+def test_an_answer_that_was_taken_back_is_not_brought_back_by_copying_it(
+    place: Place, signed: dict[str, SigningKey]
+) -> None:
+    for who in (INES, OLEG):
+        approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
+    approve(place.node(OLEG), THINGS, "pilot", approved=False, reason="no", key=signed[OLEG.name])
+    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    (folder,) = (place.folder / "catalog/datasets/things/approvals/pilot").iterdir()
+    (folder / "00000004.json").write_bytes((folder / "00000002.json").read_bytes())
+    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
 
 
 # ── many at once ────────────────────────────────────────────────────────────────────────────────────────────────────
