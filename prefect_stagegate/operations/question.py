@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from threading import Event
+from typing import TypeVar
 
 from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefEntry, moves, withdrawn
@@ -30,6 +31,7 @@ from prefect_stagegate.readiness.attest import decision_of, environment_of
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.validations import newest_time
 
+T = TypeVar("T")
 PROBE_BYTES = 64 * 1024
 """How much of one object a probe of its source reads."""
 
@@ -64,7 +66,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         integrity=lambda: _integrity(where, version, cancel),
         volume=lambda: _volume(where, version),
         view=lambda: where.cache.views.path(dataset, digest),
-        gpus=cache(lambda: find_gpus(machine)),
+        gpus=_once(lambda: find_gpus(machine)),
         machine=machine,
         resolvable=lambda other: where.catalog.has_version(dataset, other),
         below=_below(where, version, gate.extends) if gate.extends else None,
@@ -73,6 +75,25 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         approvals=tuple(where.catalog.approvals(request)) if request else (),
         waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)),
     )
+
+
+def _once(ask: Callable[[], T]) -> Callable[[], T]:
+    """The same answer for all who ask, and the same failure: what hangs is waited for once."""
+
+    @cache
+    def asked() -> T | StagegateError:
+        try:
+            return ask()
+        except StagegateError as error:
+            return error
+
+    def answer() -> T:
+        told = asked()
+        if isinstance(told, StagegateError):
+            raise told
+        return told
+
+    return answer
 
 
 def _below(where: Workspace, version: Named, target: str) -> Accepted | None:

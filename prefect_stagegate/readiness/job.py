@@ -128,7 +128,7 @@ def utilisation(question: Question, parameters: Utilisation) -> Answer:
         return unproved
     summary = f"{count_text(job.accelerators, 'accelerator')} busy {run.share:.0%} of the time"
     if run.steps < FEWEST_STEPS * job.accelerators and (run.exhausted or run.share >= parameters.fail):
-        return _too_few(run, job, measured)
+        return _too_few(question, run, job, measured)
     if run.share >= parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if run.share >= parameters.fail else Outcome.FAIL
@@ -179,10 +179,13 @@ def _unproved(question: Question, reading: Reading, measured: dict[str, Any]) ->
     return None
 
 
-def _too_few(run: Run, job: JobSpec, measured: dict[str, Any]) -> Answer:
+def _too_few(question: Question, run: Run, job: JobSpec, measured: dict[str, Any]) -> Answer:
     """The answer where the steps are too few to speak of a share of time."""
     wanted = FEWEST_STEPS * job.accelerators
-    if run.exhausted:
+    if question.bytes < wanted * job.batch_bytes:
+        fix = f"The version has only {bytes_text(question.bytes)}, and a batch {bytes_text(job.batch_bytes)}: correct "
+        fix += "`batch_size` and `sample_size` of `job:`, or leave utilisation out of this gate."
+    elif run.exhausted:
         fix = f"Raise `bytes` and `files` of utilisation: {bytes_text(wanted * job.batch_bytes)} make {wanted} batches."
     else:
         fix = f"Raise `seconds` of utilisation: a step takes {job.step_time:g} s."

@@ -5,6 +5,7 @@ The package is the extra `gpu`. The library itself, `libnvidia-ml.so.1`, comes w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,6 +16,9 @@ from prefect_stagegate.errors import MissingExtra, StagegateError
 from prefect_stagegate.readiness.machine import Machine
 
 T = TypeVar("T")
+ANSWERS = 60.0
+"""Seconds that NVML may take; without persistence mode it wakes each GPU, which takes some."""
+LOOK = "Look at what `nvidia-smi` and `dmesg | grep -i -e nvrm -e xid` say."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +71,8 @@ class Gpus:
     gpus: tuple[Gpu, ...] = ()
 
 
-def read_gpus() -> Gpus:
-    """Ask NVML about every GPU that this process can see.
-
-    Raises:
-        MissingExtra: pynvml isn't installed.
-        StagegateError: The library isn't there, the driver isn't loaded, or a GPU doesn't answer.
-    """
-    nvml = _pynvml()
-    try:
-        nvml.nvmlInit()
-        try:
-            return _read_all(nvml)
-        finally:
-            nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
-        raise StagegateError(f"NVML gives no answer: {error}", hint=_hint(nvml, error)) from error
+class _NoDriver(StagegateError):
+    """NVML or the driver below it is absent."""
 
 
 def find_gpus(machine: Machine) -> Gpus:
@@ -93,7 +83,7 @@ def find_gpus(machine: Machine) -> Gpus:
     """
     try:
         found = read_gpus()
-    except StagegateError:
+    except (MissingExtra, _NoDriver):
         if machine.pci_gpus():
             raise
         return Gpus()
@@ -101,6 +91,51 @@ def find_gpus(machine: Machine) -> Gpus:
         hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
         raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)
     return found
+
+
+def read_gpus(seconds: float = ANSWERS) -> Gpus:
+    """Ask NVML about every GPU that this process can see.
+
+    Args:
+        seconds: How long it may take: a call about a GPU that fell off its bus may never come back.
+
+    Raises:
+        MissingExtra: pynvml isn't installed.
+        StagegateError: The library isn't there, the driver isn't loaded, a GPU doesn't answer, or nothing does in time.
+    """
+    nvml = _pynvml()
+    answers: list[Gpus | StagegateError] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_ask(nvml))
+        except StagegateError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="nvml", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise StagegateError(f"NVML does not answer within {seconds:g} s", hint=LOOK)
+    if isinstance(answers[0], StagegateError):
+        raise answers[0]
+    return answers[0]
+
+
+def _ask(nvml: ModuleType) -> Gpus:
+    try:
+        nvml.nvmlInit()
+        try:
+            return _read_all(nvml)
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        kind = _NoDriver if error.value in _absences(nvml) else StagegateError
+        raise kind(f"NVML gives no answer: {error}", hint=_hint(nvml, error)) from error
+
+
+def _absences(nvml: ModuleType) -> tuple[int, ...]:
+    return nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED
 
 
 def _pynvml() -> ModuleType:
@@ -120,7 +155,7 @@ def _hint(nvml: ModuleType, error: Any) -> str:
         return "Load the driver: `modprobe nvidia`; `dmesg | grep -i nvrm` says why it did not load."
     if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
         return "The driver was updated under way. Load the new one: restart the node."
-    return "Look at what `nvidia-smi` and `dmesg | grep -i -e nvrm -e xid` say."
+    return LOOK
 
 
 def _read_all(nvml: ModuleType) -> Gpus:

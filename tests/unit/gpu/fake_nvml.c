@@ -1,12 +1,13 @@
 /* Stands in for libnvidia-ml.so.1: it answers pynvml's calls from the file that FAKE_NVML names.
  *
  * A line is a key, a space and a value: `driver 550.54.15`, `0.used 4325376`. What the file lacks is not supported.
- * `init 9` makes that call end with error 9, `1.error 15` makes GPU 1 give no handle. Compiled with OLD it lacks what
+ * `init 9` makes that call end with error 9, `hang 1` never end, and `1.error 15` makes GPU 1 give no handle. Compiled with OLD it lacks what
  * drivers before 510 lack.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7 };
 
@@ -60,6 +61,7 @@ static int small(long gpu, const char *name, uint *value)
 int nvmlInitWithFlags(uint flags)
 {
     char code[16];
+    if (answer("hang", code, sizeof code)) sleep(600);
     return answer("init", code, sizeof code) ? atoi(code) : SUCCESS;
 }
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from dataclasses import asdict
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.readiness import Machine
-from prefect_stagegate.readiness.nvml import find_gpus
+from prefect_stagegate.readiness.nvml import find_gpus, read_gpus
 try:
     print(json.dumps(asdict(find_gpus(Machine(sys=Path(sys.argv[1]))))))
 except StagegateError as error:
@@ -42,9 +42,9 @@ def library(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 OLD = pytest.mark.parametrize("library", [("-DOLD",)], indirect=True, ids=["before 510"])
 
 
-def asked(library: Path, answers: Path, sys_root: str = "/nowhere") -> dict[str, Any]:
+def asked(library: Path, answers: Path, sys_root: str = "/nowhere", ask: str = ASK) -> dict[str, Any]:
     env = os.environ | {"LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(answers)}
-    command = [sys.executable, "-c", ASK, sys_root]
+    command = [sys.executable, "-c", ask, sys_root]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     value: dict[str, Any] = json.loads(done.stdout)
     return value
@@ -118,6 +118,21 @@ def test_failure_names_the_gpu_and_what_to_do(
     found = asked(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0")))
     assert found["error"] == problem
     assert hint in found["hint"]
+
+
+@pytest.mark.parametrize("line", ["1.error 15", "init 999", "init 18"])
+def test_library_that_fails_is_no_sign_that_there_is_no_gpu(library: Path, tmp_path: Path, line: str) -> None:
+    (tmp_path / "answers").write_text(f"{line}\n{(HERE / 'h100.txt').read_text()}")
+    assert "error" in asked(library, tmp_path / "answers", str(bus(tmp_path)))
+
+
+def test_library_that_hangs_is_left_behind(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers").write_text("hang 1\n")
+    found = asked(
+        library, tmp_path / "answers", ask=ASK.replace("find_gpus(Machine(sys=Path(sys.argv[1])))", "read_gpus(1)")
+    )
+    assert found["error"] == "NVML does not answer within 1 s"
+    assert "dmesg" in found["hint"]
 
 
 def bus(root: Path, *gpus: str) -> Path:

@@ -102,7 +102,7 @@ def test_utilisation_reads_batches_whole_and_once(staged: Callable[..., Question
 @pytest.mark.parametrize(
     ("changes", "params", "fix"),
     [
-        ({"batch_size": 32}, {}, "Raise `bytes` and `files`"),
+        ({"batch_size": 32}, {}, "The version has only 1.0 MB, and a batch 524.3 kB: correct `batch_size`"),
         ({}, {"bytes": "128KiB"}, "Raise `bytes` and `files`"),
         ({"step_time": 3600.0}, {"seconds": "1s"}, "Raise `seconds`"),
     ],
