@@ -15,6 +15,7 @@ from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, Difference
 
 OWN_METADATA = ("METADATA", "entry_points.txt")
 """Of a distribution's metadata, what came with it; installers add the rest, each its own."""
+HEADER = re.compile(r"^(Name|Version):[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 SHOWN = 5
 """Names that a sentence lists."""
 
@@ -50,11 +51,18 @@ def capture_python(path: Iterable[str] | None = None) -> Python:
     found: dict[str, Installed] = {}
     for distribution in distributions(path=list(sys.path if path is None else path)):
         # A broken installation leaves metadata without a name or version, and must not hide behind an exception.
-        metadata = distribution.metadata
-        name = re.sub(r"[-_.]+", "-", metadata["Name"] or UNKNOWN).lower()
+        headers = _headers(distribution)
+        name = re.sub(r"[-_.]+", "-", headers.get("name", UNKNOWN)).lower()
         if name not in found:  # the first on the path is the one that an import finds
-            found[name] = Installed(metadata["Version"] or UNKNOWN, _files(distribution))
+            found[name] = Installed(headers.get("version", UNKNOWN), _files(distribution))
     return Python(platform.python_version(), platform.python_implementation(), dict(sorted(found.items())))
+
+
+def _headers(distribution: Distribution) -> dict[str, str]:
+    """Name and version. Python's own reader parses the whole page, readme included, which takes most of a capture."""
+    text = next(filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", ""))), "")  # the last is a lone file
+    head = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
+    return {key.lower(): value.strip() for key, value in HEADER.findall(head)}
 
 
 def _files(distribution: Distribution) -> str:
