@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all missing faults soak mutations check format coverage bench lock schema clean
+.PHONY: help setup demo test test-all missing faults soak mutations check format coverage bench docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -69,6 +69,9 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
 	$(COMPILE) --extra gpu --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
+
+docs: setup ## write the catalogue of checks into docs/readiness.md
+	$(BIN)/python -m prefect_stagegate.cli.catalogue docs/readiness.md
 
 schema: setup ## write the JSON Schema of the spec
 	$(BIN)/stagegate schema > docs/stagegate.schema.json

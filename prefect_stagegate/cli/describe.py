@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect_stagegate.cli.common import Json, print_json, say
 from prefect_stagegate.errors import UsageError, did_you_mean
-from prefect_stagegate.readiness import CHECKS, CheckDefinition, known_checks
+from prefect_stagegate.readiness import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
 from prefect_stagegate.spec import json_schema
 
 
@@ -29,44 +29,60 @@ def checks(name: str | None = None, /, *, json: Json = False) -> None:
     name
         Explain this check.
     """
-    if name is None:
-        chosen = sorted(CHECKS.values(), key=lambda one: (one.owner, one.name))
-    elif name in CHECKS:
-        chosen = [CHECKS[name]]
-    else:
+    if name is not None and name not in CHECKS:
         raise UsageError(
             f"There is no check {name!r}", hint=did_you_mean(name, CHECKS) or "`stagegate checks` lists them."
         )
+    chosen = [CHECKS[name]] if name else sorted(CHECKS.values(), key=lambda one: one.name)
     if json:
         print_json([_facts(one) for one in chosen])
-    elif name is None:
-        for one in chosen:
-            state = inspect.cleandoc(one.doc).splitlines()[0]
-            say(f"{one.name:<18} {one.owner:<11} {one.scope:<12} {state}")
-    else:
+    elif name:
         _explain(chosen[0])
+    else:
+        _list(chosen)
+
+
+def _list(chosen: list[CheckDefinition]) -> None:
+    say(f"Severity is {catalogue.SEVERITY} where a gate names none. `stagegate checks NAME` explains one.")
+    for title, checks in catalogue.groups(chosen).items():
+        say(f"\n{title}")
+        for one in checks:
+            ends = ", ".join(one.binds)
+            say(f"  {one.name:<16} {one.owner:<11} {one.scope:<12} {catalogue.holds(one):<15} {ends}")
+            say(f"      {catalogue.asks(one)}")
 
 
 def _explain(one: CheckDefinition) -> None:
-    facts = _facts(one)
-    say(f"{one.name}: owner {one.owner}, scope {one.scope}, holds {facts['holds']}")
+    say(f"{one.name}: owner {one.owner}, severity {catalogue.SEVERITY}, scope {one.scope}")
     say(inspect.cleandoc(one.doc))
-    say(f"Evidence ends when one of these changes: {', '.join(one.binds)}")
-    for field, meaning in facts["parameters"].items():
-        say(f"  {field}: {meaning}")
+    limit = f"after {catalogue.holds(one)}, or " if one.ttl else ""
+    say(f"Its evidence ends {limit}with another {', '.join(one.binds)}.")
+    say(f"At the start of a run: {MEANS[one.renewal]}.")
+    if parameters := catalogue.parameters(one):
+        say("Parameters in a gate:")
+    for item in parameters:
+        say(f"  {item.name}: {item.meaning} Default: {item.default}.")
+
+
+MEANS = {
+    Renewal.CHEAP: "asked again when its evidence ended",
+    Renewal.COSTLY: "never asked, and inconclusive when its evidence ended",
+    Renewal.SETTLED: "the answer that let the version in stands",
+}
 
 
 def _facts(one: CheckDefinition) -> dict[str, Any]:
-    parameters = {
-        field.alias or name: f"{field.description or ''} (default {field.default})".strip()
-        for name, field in one.parameters.model_fields.items()
-    }
+    parameters = {item.name: f"{item.meaning} (default {item.default})" for item in catalogue.parameters(one)}
     return {
         "name": one.name,
         "owner": one.owner,
+        "severity": catalogue.SEVERITY,
         "scope": one.scope,
         "holds": str(one.ttl) if one.ttl else "until what it depends on changes",
         "binds": one.binds,
+        "renewal": one.renewal,
+        "waivable": one.waivable,
+        "broken": one.broken,
         "parameters": parameters,
         "doc": inspect.cleandoc(one.doc),
     }

@@ -5,6 +5,7 @@ A check is one decorated function in a module that is imported here.
 
 from prefect_stagegate.readiness import (
     approval,
+    catalogue,
     data,
     dcgm,
     drift,
@@ -51,6 +52,7 @@ __all__ = [
     "Volume",
     "approval",
     "attest",
+    "catalogue",
     "check",
     "data",
     "dcgm",

@@ -9,17 +9,22 @@ and one import line in `prefect_stagegate/readiness/__init__.py` make a check th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, TypeVar, get_type_hints
+from threading import RLock
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness.question import BINDINGS, Question
+from prefect_stagegate.spec.models import Owner
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+OWNERS: tuple[str, ...] = get_args(Owner)
 
 
 class Parameters(BaseModel):
@@ -92,21 +97,55 @@ class CheckDefinition:
     """The function's docstring: what is measured, the thresholds and where they come from."""
     renewal: Renewal = Renewal.COSTLY
     """What the start of a run does about it."""
+    broken: str = ""
+    """Why it can't be asked: the plugin that it stands for can't be loaded."""
     waivable: bool = True
     """Whether somebody may answer for its failure. Nobody can for which version it is, or for who agreed to it."""
 
 
 _checks: dict[str, CheckDefinition] = {}
-CHECKS: Mapping[str, CheckDefinition] = MappingProxyType(_checks)
-"""Every check by name."""
+
+
+class _Catalogue(Mapping[str, CheckDefinition]):
+    """The registry for readers. The first look loads the plugins: not before, for they import this package."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._loaded = False
+
+    def _complete(self) -> Mapping[str, CheckDefinition]:
+        from prefect_stagegate.readiness.plugins import load
+
+        with self._lock:  # by one thread, which may look itself meanwhile
+            if not self._loaded:
+                self._loaded = True
+                load(_checks)
+        return _checks
+
+    def __getitem__(self, name: str) -> CheckDefinition:
+        return self._complete()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._complete())
+
+    def __len__(self) -> int:
+        return len(self._complete())
+
+
+CHECKS: Mapping[str, CheckDefinition] = _Catalogue()
+"""Every check by name, those of plugins too."""
 
 
 def register(definition: CheckDefinition) -> None:
     """Add a check to `CHECKS`.
 
     Raises:
-        ValueError: The name is taken, or the check binds to something unknown.
+        ValueError: The name is taken or can't stand in a spec, nobody owns the check, or it binds to something unknown.
     """
+    if not NAME.fullmatch(definition.name):
+        raise ValueError(f"{definition.name!r} is no check's name: use lowercase letters, digits and underscores")
+    if definition.owner not in OWNERS:
+        raise ValueError(f"The check {definition.name!r} belongs to {definition.owner!r}; owners: {', '.join(OWNERS)}")
     if definition.name in _checks:
         raise ValueError(f"There is already a check named {definition.name!r}")
     if unknown := set(definition.binds) - BINDINGS.keys():

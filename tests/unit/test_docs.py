@@ -1,15 +1,21 @@
 """The pages say what the code does."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.cli.catalogue import inserted
 from prefect_stagegate.errors import ExitCode
-from prefect_stagegate.model import Scope
-from prefect_stagegate.readiness import CHECKS, Renewal
+from prefect_stagegate.model import Outcome, Scope, Severity
+from prefect_stagegate.readiness import CHECKS, Renewal, run_check
+from prefect_stagegate.readiness.base import _checks
 from prefect_stagegate.settings import SETTINGS, Setting
+from prefect_stagegate.spec import Requirement
+from prefect_stagegate.testing.questions import a_question
 
-REFERENCE = (Path(__file__).parents[2] / "docs/reference.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = (DOCS / "reference.md").read_text()
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
@@ -19,10 +25,22 @@ def test_the_reference_has_every_setting_as_it_is(setting: Setting) -> None:
         assert part in row
 
 
-def test_the_reference_has_every_check_that_is_built_and_no_other() -> None:
-    section = REFERENCE.split("## Checks")[1].split("## Commands")[0]
-    named = {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
-    assert named == CHECKS.keys()
+def test_the_catalogue_on_the_page_is_the_code_s() -> None:
+    page = (DOCS / "readiness.md").read_text()
+    assert page == inserted(page), "make docs writes it"
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == CHECKS.keys()
+
+
+def test_the_check_on_the_page_works_as_it_stands() -> None:
+    code = (DOCS / "readiness.md").read_text().split("```python\n")[1].split("```")[0]
+    before = dict(_checks)
+    try:
+        exec(compile(code, "readiness.md", "exec"), {"__name__": "page"})
+        requirement = Requirement("few_files", Severity.BLOCKING, {"most": 1})
+        assert run_check(CHECKS["few_files"], requirement, a_question()).outcome is Outcome.FAIL
+    finally:
+        _checks.clear()
+        _checks.update(before)
 
 
 def test_the_reference_has_every_exit_code() -> None:

@@ -1,0 +1,83 @@
+"""The catalogue as people read it: checks in groups by what they look at, with what their docstrings say."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from prefect_stagegate.model import Severity
+from prefect_stagegate.readiness.base import CheckDefinition
+from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.units import format_duration
+
+OURS = "prefect_stagegate."
+SEVERITY = Severity.BLOCKING
+"""Of each check, where its gate names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a gate may set for a check."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def groups(checks: Iterable[CheckDefinition]) -> dict[str, list[CheckDefinition]]:
+    """Checks by what they look at, which is what the docstring of their module says."""
+    found: dict[str, list[CheckDefinition]] = {}
+    for one in checks:
+        found.setdefault(_title(one), []).append(one)
+    return dict(sorted(found.items()))
+
+
+def _title(one: CheckDefinition) -> str:
+    if one.broken:
+        return "Plugins that can't be loaded"
+    module = one.ask.__module__
+    doc = inspect.cleandoc(sys.modules[module].__doc__ or "").partition("\n\n")[0]
+    title = " ".join(doc.split()).rstrip(".")
+    return title if module.startswith(OURS) and title else f"{module}: {title}".rstrip(": ")
+
+
+def asks(one: CheckDefinition) -> str:
+    """What the check asks, in a sentence."""
+    return _paragraphs(one)[0] if one.doc.strip() else "It does not say what it asks."
+
+
+def rule(one: CheckDefinition) -> str:
+    """What passes, warns and fails, and where the thresholds come from."""
+    return " ".join(_paragraphs(one)[1:])
+
+
+def _paragraphs(one: CheckDefinition) -> list[str]:
+    return [" ".join(part.split()) for part in inspect.cleandoc(one.doc).split("\n\n")]
+
+
+def holds(one: CheckDefinition) -> str:
+    """How long its evidence holds at most: `5 min`; until something changes where that is all that ends it."""
+    return age_text(one.ttl) if one.ttl else "until a change"
+
+
+def parameters(one: CheckDefinition) -> list[Parameter]:
+    """What a gate may set for it, in the order in which the check names it."""
+    return [
+        Parameter(field.alias or name, _default(one.parameters, name), field.description or "")
+        for name, field in one.parameters.model_fields.items()
+    ]
+
+
+def _default(model: type[BaseModel], name: str) -> str:
+    value = model.model_fields[name].get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if value is None or value is PydanticUndefined or value in ("", (), {}):
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

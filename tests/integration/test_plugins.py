@@ -1,0 +1,81 @@
+"""Checks of other packages, as the installed command sees them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+CHECK = '''
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.readiness import Answer, Parameters, Question, check
+
+class Most(Parameters):
+    most: int = 1
+
+@check("{name}", owner="{owner}")
+def few(question: Question, parameters: Most) -> Answer:
+    """Whether there are few files."""
+    return Answer(Outcome.PASS if question.files <= parameters.most else Outcome.FAIL, f"{{question.files}} files")
+'''
+
+
+def install(site: Path, package: str, source: str, *checks: str) -> None:
+    """What pip leaves of a distribution that has one module."""
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
+    points = "\n".join(f"{check} = {package}" for check in checks)
+    (info / "entry_points.txt").write_text(f"[prefect_stagegate.checks]\n{points}\n")
+    (site / f"{package}.py").write_text(source)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Where four packages are installed, of which one is sound."""
+    site = tmp_path / "site"
+    install(site, "sound", CHECK.format(name="few_files", owner="infra"), "few_files")
+    install(site, "late", CHECK.format(name="half", owner="infra") + "raise SystemExit('no licence')", "half")
+    install(site, "absent_owner", CHECK.format(name="unowned", owner="somebody"), "unowned")
+    install(site, "thief", CHECK.format(name="schema", owner="data"), "schema")
+    install(site, "other_name", CHECK.format(name="other", owner="data"), "wanted")
+    return site
+
+
+def test_a_sound_plugin_is_listed_explained_and_asked(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
+    env = {"PYTHONPATH": str(site)}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.csv").write_text("x\n1\n")
+    spec = {
+        "stagegate": 1,
+        "dataset": "things",
+        "sources": [{"url": str(tmp_path / "data")}],
+        "gates": {"pilot": {"require": [{"few_files": {"most": 0}}]}, "broken": {"require": ["half"]}},
+    }
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec))
+
+    assert "most:" in run_stagegate("checks", "few_files", env=env).stdout
+    staged = run_stagegate("stage", "spec.yaml", env=env)
+    assert staged.returncode == 0, staged.stderr
+    refused = run_stagegate("check", "things", "--gate", "pilot", "--json", env=env)
+    assert refused.returncode == 1, refused.stderr
+    assert '"1 files"' in refused.stdout
+    unknown = run_stagegate("check", "things", "--gate", "broken", "--json", env=env)
+    assert unknown.returncode == 3
+    assert "the plugin late can't be loaded: SystemExit: no licence" in unknown.stdout
+
+
+def test_a_broken_plugin_says_so_and_breaks_no_other(site: Path, run_stagegate: Run) -> None:
+    listed = json.loads(run_stagegate("checks", "--json", env={"PYTHONPATH": str(site)}).stdout)
+    broken = {one["name"]: one["broken"] for one in listed}
+    assert not broken["few_files"]
+    assert not broken["schema"], "a plugin takes no other's name"
+    assert "no licence" in broken["half"]
+    assert "owners: data, ai, infra, governance" in broken["unowned"]
+    assert "registers no check of that name" in broken["wanted"]
+    assert "other" not in broken, "of a plugin that can't be loaded nothing stays"
