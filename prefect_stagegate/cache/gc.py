@@ -56,17 +56,19 @@ def collect(
     *,
     dry_run: bool = False,
     enough: int | None = None,
+    own: str = "",
     may_go: Callable[[str, str], bool] = lambda dataset, digest: True,  # noqa: ARG005
 ) -> Collection:
     """Remove what no ref, lease or pin needs, those versions first that were used least recently.
 
     The views of a dataset that is being written stay: one of them may be what its writer just made, and no ref names
-    it yet.
+    it yet. A writer who needs room has made none yet.
 
     Args:
         layout: The cache.
         dry_run: Tell what would go, and remove nothing.
         enough: Stop taking versions when so many bytes are freed; None takes all.
+        own: The lease of a writer who collects to make room: its dataset's earlier versions may go.
         may_go: Asked about each version before it goes, by dataset and digest; it may take long.
 
     Raises:
@@ -75,22 +77,22 @@ def collect(
     with explained("collect garbage", layout.root):
         require_locks(layout.root, layout.trash)
         if dry_run:
-            return _foretell(layout, may_go)
+            return _foretell(layout, own, may_go)
         empty_trash(layout)
         _remove_strays(layout)  # before the blobs are looked at, of which they hold some
         blobs, size = _sweep(layout)
         gone, freed = [], size
         with Leases(layout).frozen() as leases:  # which also removes those of the dead
-            unneeded = _oldest_first(layout, leases)
+            unneeded = _oldest_first(layout, _others(leases, own))
         for view in unneeded:
             if enough is not None and freed >= enough:
                 break
-            if may_go(*view) and (held := _discard(layout, view)) is not None:
+            if may_go(*view) and (held := _discard(layout, view, own)) is not None:
                 gone.append("@".join(view))
                 freed += held
         empty_trash(layout)
         more, rest = _sweep(layout)
-        return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout))
+        return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout, own))
 
 
 def empty_trash(layout: Layout) -> None:
@@ -128,10 +130,14 @@ def _needed(layout: Layout, view: View, leases: list[Lease]) -> bool:
     return any(lease.keeps(dataset, digest) for lease in leases)
 
 
-def _discard(layout: Layout, view: View) -> int | None:
+def _others(leases: list[Lease], own: str) -> list[Lease]:
+    return [lease for lease in leases if lease.id != own]
+
+
+def _discard(layout: Layout, view: View, own: str) -> int | None:
     """Take a view out of sight; returns the bytes of blobs that only it held, None when somebody needs it."""
     with Leases(layout).frozen() as leases:
-        if _needed(layout, view, leases):
+        if _needed(layout, view, _others(leases, own)):
             return None
         try:
             hidden = Views(layout).discard(*view)
@@ -160,9 +166,9 @@ def _counted_on(layout: Layout) -> bool:
     return writing and not takes_links(layout.trash)
 
 
-def _foretell(layout: Layout, may_go: Callable[[str, str], bool]) -> Collection:
+def _foretell(layout: Layout, own: str, may_go: Callable[[str, str], bool]) -> Collection:
     """What a collection would take, by the links that would go."""
-    gone = [view for view in _oldest_first(layout, Leases(layout).live()) if may_go(*view)]
+    gone = [view for view in _oldest_first(layout, _others(Leases(layout).live(), own)) if may_go(*view)]
     counted_on = _counted_on(layout)
     shared: Counter[int] = Counter()
     blobs = size = 0
@@ -175,7 +181,7 @@ def _foretell(layout: Layout, may_go: Callable[[str, str], bool]) -> Collection:
                 gone_links = shared[found.st_ino]
             if found.st_nlink == gone_links + 1 and not counted_on:
                 blobs, size = blobs + 1, size + found.st_size
-    return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout))
+    return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout, own))
 
 
 def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
@@ -224,8 +230,8 @@ def _abandoned(draft: Path) -> bool:
     return True
 
 
-def _reasons(layout: Layout) -> tuple[str, ...]:
-    return tuple(map(_reason, Leases(layout).live()))
+def _reasons(layout: Layout, own: str) -> tuple[str, ...]:
+    return tuple(map(_reason, _others(Leases(layout).live(), own)))
 
 
 def _reason(lease: Lease) -> str:

@@ -68,8 +68,8 @@ class Available:
         return ", ".join(parts)
 
 
-MakeRoom = Callable[[int, Available], None]
-"""Asked to free so many bytes; raises `NoSpace` when that can't be done."""
+MakeRoom = Callable[[int, int, Available], None]
+"""Told how many bytes are needed and how many of them are missing, it frees those; raises `NoSpace` when it can't."""
 
 
 class Space:
@@ -86,7 +86,7 @@ class Space:
         self, layout: Layout, rules: SpaceRules, lease: Lease | None = None, make_room: MakeRoom | None = None
     ) -> None:
         self._layout, self._rules, self._lease = layout, rules, lease
-        self._make_room = make_room or _refuse
+        self._make_room = make_room or (lambda size, _, found: _refuse(size, found))
         self._lock = threading.Lock()
         self._left = 0
         self._told = 0
@@ -129,7 +129,7 @@ class Space:
                     return
             if not tries_left:
                 _refuse(size, found)
-            self._make_room(size - free, found)
+            self._make_room(size, size - free, found)
 
     def _look(self) -> Available:
         """The figures of one moment: the leases are locked, so nobody else claims or makes a lease."""

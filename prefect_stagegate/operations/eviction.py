@@ -30,7 +30,7 @@ def space_for(where: Workspace, writer: Lease) -> Space:
     `stagegate gc` takes those too.
     """
     rules = SpaceRules(where.settings.free_floor, where.settings.max_size)
-    return Space(where.cache.layout, rules, writer, partial(_make_room, where))
+    return Space(where.cache.layout, rules, writer, partial(_make_room, where, writer.id))
 
 
 def claimed(space: Space, planned: Iterator[PlannedObject]) -> Iterator[PlannedObject]:
@@ -57,22 +57,19 @@ def _size(planned: deque[PlannedObject] | list[PlannedObject]) -> int:
     return sum(one.object.size for one in planned if one.action is Action.FETCH)
 
 
-def _make_room(where: Workspace, missing: int, found: Available) -> None:
-    """Collect `missing` bytes, or refuse without having taken anything."""
+def _make_room(where: Workspace, own: str, size: int, missing: int, found: Available) -> None:
+    """Collect `missing` bytes of the `size` that are needed, or refuse without having taken anything."""
     may_go = cache(partial(can_be_fetched, where))
+    needs = f"{bytes_text(size)} are needed, {bytes_text(missing)} too few: {found}"
     try:
-        could = collect(where.cache.layout, dry_run=True, may_go=may_go)
+        could = collect(where.cache.layout, dry_run=True, own=own, may_go=may_go)
         if could.bytes >= missing:
-            collect(where.cache.layout, enough=missing, may_go=may_go)
+            collect(where.cache.layout, enough=missing, own=own, may_go=may_go)
             return
-        rest = collect(where.cache.layout, dry_run=True)
+        rest = collect(where.cache.layout, dry_run=True, own=own)
     except CacheError as error:
-        raise _refusal(missing, found, f"; nothing can be collected: {error.message}", error.hint) from error
-    raise _refusal(missing, found, _told(could, rest), _advice(could, rest))
-
-
-def _refusal(missing: int, found: Available, more: str, hint: str) -> NoSpace:
-    return NoSpace(f"{bytes_text(missing)} too few: {found}{more}", hint=hint)
+        raise NoSpace(f"{needs}; nothing can be collected: {error.message}", hint=error.hint) from error
+    raise NoSpace(needs + _told(could, rest), hint=_advice(could, rest))
 
 
 def _told(could: Collection, rest: Collection) -> str:

@@ -58,6 +58,25 @@ def test_a_version_that_nothing_needs_makes_room(where: Workspace, nas: Path) ->
     assert used_bytes(where.cache.layout) == 2 * SIZE
 
 
+def test_earlier_versions_of_the_dataset_that_is_staged_make_room_too(where: Workspace, nas: Path) -> None:
+    first = bring(where, nas, "things", "a")
+    second = bring(where, nas, "things", "b")
+    third = bring(where, nas, "things", "c")
+
+    assert on_node(where) == {second.address, third.address}
+    assert not first.path.exists()
+
+
+def test_another_writer_keeps_the_versions_of_its_dataset(where: Workspace, nas: Path) -> None:
+    first = bring(where, nas, "things", "a")
+    bring(where, nas, "things", "b")
+
+    with where.cache.leases.hold(LeaseKind.WRITER, "things", what="another"):
+        with pytest.raises(NoSpace, match=rf"In use: things: writer another \(pid {os.getpid()}\) since [^;]*$"):
+            bring(where, nas, "things", "c")
+        assert first.path.is_dir()
+
+
 def test_what_the_source_has_no_more_stays_and_the_job_is_told_before_it_moves_a_byte(
     where: Workspace, nas: Path
 ) -> None:

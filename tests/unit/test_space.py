@@ -92,17 +92,17 @@ def test_room_is_made_and_only_what_is_missing(cache: Cache, writer: Lease) -> N
     filler.mkdir()
     (filler / "old").write_bytes(bytes(8192))
     held = used_bytes(cache.layout)
-    asked: list[tuple[int, int | None]] = []
+    asked: list[tuple[int, int, int | None]] = []
 
-    def make_room(missing: int, found: Available) -> None:
-        asked.append((missing, found.used))
+    def make_room(size: int, missing: int, found: Available) -> None:
+        asked.append((size, missing, found.used))
         (filler / "old").unlink()
 
     space = Space(cache.layout, SpaceRules(limit=held + 100), writer, make_room)
     space.claim(100)
     assert asked == []
     space.claim(50)
-    assert asked == [(50, held)]
+    assert asked == [(50, 50, held)]
 
 
 def test_the_floor_of_the_volume_stays_free(cache: Cache, writer: Lease) -> None:
