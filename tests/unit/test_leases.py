@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +19,7 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CacheError, NoSpace
 
 DIGEST = "sha256:" + "0" * 64
@@ -45,3 +54,131 @@ def test_a_lease_for_which_there_is_no_room_leaves_nothing(cache: Cache, monkeyp
         pass
     assert list(cache.layout.leases.iterdir()) == []
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.leases import LeaseKind
+with Cache.open(Path(sys.argv[1])).leases.hold(LeaseKind.READER, "things", sys.argv[2], "elsewhere"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by(cache: Cache, *under: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a version, perhaps under a command that puts it somewhere else."""
+    holder = subprocess.Popen(
+        [*under, sys.executable, "-c", HOLDER, cache.root, DIGEST],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.communicate(timeout=30)
+
+
+def test_a_lease_says_who_holds_what_since_when(cache: Cache) -> None:
+    cache.views.publish("things", DIGEST, [])
+    before = stamp(now())
+    with held_by(cache) as holder:
+        (lease,) = cache.leases.live()
+        assert (lease.kind, lease.dataset, lease.digest, lease.what) == ("reader", "things", DIGEST, "elsewhere")
+        assert lease.pid == holder.pid
+        assert before <= lease.since <= stamp(now())
+    assert cache.leases.live() == []
+
+
+@pytest.mark.parametrize("moment", [0, 2**31, 2**33], ids=["1970", "2038", "2242"])
+def test_no_clock_decides_whether_a_lease_lives(cache: Cache, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """Neither the holder's clock, nor the collector's, nor the times of the files."""
+    cache.views.publish("things", DIGEST, [])
+    with held_by(cache) as holder:
+        (path,) = cache.layout.leases.iterdir()
+        os.utime(path, (moment, moment))
+        text = path.read_text()
+        path.write_text(text.replace(json.loads(text)["since"], stamp(datetime.fromtimestamp(moment, UTC))))
+        monkeypatch.setattr("time.time", lambda: float(moment))
+        assert collect(cache.layout).versions == ()
+        holder.kill()
+        holder.wait(timeout=30)
+        assert collect(cache.layout).versions == (f"things@{DIGEST}",)
+
+
+def test_a_fork_goes_on_reading_when_its_parent_is_killed(cache: Cache) -> None:
+    """As the workers of a data loader: what they inherited is held until the last one ends."""
+    cache.views.publish("things", DIGEST, [])
+    orphan = 'import os; os.fork() and os.kill(os.getpid(), 9); print("held", flush=True)'
+    script = HOLDER.replace('print("held", flush=True)', orphan)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, cache.root, DIGEST], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout
+    assert parent.stdin
+    assert parent.stdout.readline() == "held\n"
+    assert parent.wait(timeout=30) == -signal.SIGKILL
+    assert collect(cache.layout).versions == ()
+    parent.stdin.close()
+    assert parent.stdout.read() == ""  # the child ended
+    assert collect(cache.layout).versions == (f"things@{DIGEST}",)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    "under",
+    [
+        pytest.param(("unshare", "--pid", "--fork", "--kill-child"), id="another PID namespace"),
+        pytest.param(("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"), id="one with a /proc of its own"),
+        pytest.param(
+            ("unshare", "--time", "--boottime", "100000000", "--fork", "--kill-child"), id="another boot time"
+        ),
+    ],
+)
+def test_a_lease_is_seen_from_another_namespace(cache: Cache, under: tuple[str, ...]) -> None:
+    cache.views.publish("things", DIGEST, [])
+    with held_by(cache, *under):
+        assert [lease.what for lease in cache.leases.live()] == ["elsewhere"]
+        assert collect(cache.layout).versions == ()
+    # The holder is in a namespace whose first process was killed with the group: wait for its lock to go.
+    for _ in range(300):
+        if not cache.leases.live():
+            break
+        time.sleep(0.1)
+    assert collect(cache.layout).versions == (f"things@{DIGEST}",)
+
+
+@pytest.mark.system
+def test_a_collector_in_another_namespace_sees_a_lease(cache: Cache) -> None:
+    cache.views.publish("things", DIGEST, [])
+    command = [Path(sys.executable).with_name("stagegate"), "gc", "--json", "--cache", cache.root]
+    with cache.leases.hold(LeaseKind.READER, "things", DIGEST, "here"):
+        found = subprocess.run(["unshare", "--pid", "--fork", *command], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout)["versions"] == []
+
+
+def test_ls_tells_who_holds_what(cache: Cache, run_stagegate: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert "Nobody holds anything" in run_stagegate("ls", "--held").stdout
+    cache.views.publish("things", DIGEST, [])
+    cache.leases.pin("things", DIGEST, "pinned by ada")
+    with held_by(cache) as holder, cache.leases.hold(LeaseKind.WRITER, "others", what="stage") as writer:
+        cache.leases.reserve(writer, 12_345)
+        text = run_stagegate("ls", "--held").stdout
+        listed = json.loads(run_stagegate("ls", "--held", "--json").stdout)
+        (other,) = json.loads(run_stagegate("ls", "others", "--held", "--json").stdout)
+        assert other["what"] == "stage"
+    assert {(line["kind"], line["pid"], line["digest"], line["reserved"]) for line in listed} == {
+        ("pin", os.getpid(), DIGEST, 0),
+        ("reader", holder.pid, DIGEST, 0),
+        ("writer", os.getpid(), "", 12_345),
+    }
+    assert all(line["since"] for line in listed)
+    for words in ("reader", "pinned by ada", "12.3 kB", DIGEST, str(holder.pid)):
+        assert words in text
