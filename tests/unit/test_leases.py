@@ -101,16 +101,14 @@ def test_a_lease_says_who_holds_what_since_when(cache: Cache) -> None:
 def test_no_clock_decides_whether_a_lease_lives(cache: Cache, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     """Neither the holder's clock, nor the collector's, nor the times of the files."""
     cache.views.publish("things", DIGEST, [])
-    with held_by(cache) as holder:
+    with held_by(cache):
         (path,) = cache.layout.leases.iterdir()
         os.utime(path, (moment, moment))
         text = path.read_text()
         path.write_text(text.replace(json.loads(text)["since"], stamp(datetime.fromtimestamp(moment, UTC))))
         monkeypatch.setattr("time.time", lambda: float(moment))
         assert collect(cache.layout).versions == ()
-        holder.kill()
-        holder.wait(timeout=30)
-        assert collect(cache.layout).versions == (f"things@{DIGEST}",)
+    assert collect(cache.layout).versions == (f"things@{DIGEST}",)
 
 
 def test_a_fork_goes_on_reading_when_its_parent_is_killed(cache: Cache) -> None:
@@ -158,7 +156,7 @@ def test_a_lease_is_seen_from_another_namespace(cache: Cache, under: tuple[str, 
 @pytest.mark.system
 def test_a_collector_in_another_namespace_sees_a_lease(cache: Cache) -> None:
     cache.views.publish("things", DIGEST, [])
-    command = [Path(sys.executable).with_name("stagegate"), "gc", "--json", "--cache", cache.root]
+    command = [str(Path(sys.executable).with_name("stagegate")), "gc", "--json", "--cache", str(cache.root)]
     with cache.leases.hold(LeaseKind.READER, "things", DIGEST, "here"):
         found = subprocess.run(["unshare", "--pid", "--fork", *command], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout)["versions"] == []
