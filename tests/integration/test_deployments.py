@@ -217,6 +217,11 @@ class Platform:
         found: list[dict[str, Any]] = self.ask("/events/filter", filter=wanted)["events"]
         return found
 
+    def transferred(self) -> set[str]:
+        """The runs that moved bytes, and so showed their progress."""
+        shown = self.ask("/artifacts/filter", artifacts={"key": {"any_": ["nycflights-stage"]}})
+        return {one["flow_run_id"] for one in shown}
+
     def approvals(self, digest: str) -> list[Approval]:
         """Who answered about a version."""
         catalog = self.node("pilot").catalog
@@ -390,8 +395,9 @@ def test_staging_by_the_clock_leads_to_production_and_only_what_was_approved_get
     with platform.every(10, stage):
         assert eventually(lambda: platform.head("latest") != first)
         wanted = platform.head("latest")
-        # It goes on by itself, and two of its runs that find nothing new say nothing.
+        # It goes on by itself, and two of its runs that find nothing new transfer nothing and say nothing.
         assert eventually(lambda: len(platform.scheduled(stage, "COMPLETED")) > 2)
+        assert len({run["id"] for run in platform.scheduled(stage, "COMPLETED")} & platform.transferred()) == 1
         assert [event["payload"]["version"] for event in platform.staged()].count(f"nycflights@{wanted}") == 1
         asked = eventually(lambda: platform.run_about(promotion, wanted, "Suspended"))
         platform.deliver("origin,dep_delay\nJFK,41\n")
