@@ -30,6 +30,7 @@ def end(site: Site, source: Source, inspection: Inspection) -> Iterator[str]:
             except StagegateError as error:
                 yield f"at the end, on {node}: {type(error).__name__}: {error}"
     yield from (f"at the end: {wrong}" for wrong in inspection.all())
+    yield from (f"a temporary file is left: {path}" for path in site.scratch.iterdir())
 
 
 def _locks(site: Site, node: str, source: Source, inspection: Inspection) -> Iterator[str]:
@@ -64,6 +65,9 @@ def _collected(site: Site, node: str, source: Source, inspection: Inspection) ->
     collect_garbage(where)
     if left := leftovers(cache):
         yield f"a collection left {left}"
+    for path in (cache / "quarantine").glob("*[!n]"):  # no .json
+        if path.lstat().st_nlink < 2:
+            yield f"a collection left {path} in quarantine, which no view has"
     for blob in (cache / "blobs").glob("*/*"):
         found = blob.lstat()
         if found.st_nlink < 2:

@@ -184,7 +184,8 @@ class Soak:
     @contextmanager
     def _nursery(self) -> Iterator[None]:
         self.site.save(Path(self.site.root, "site.json"))
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONUTF8": "1"}
+        self.site.scratch.mkdir()
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(self.site.scratch)}
         if self._shim:
             environment["LD_PRELOAD"] = str(self._shim)
         with Path(self.site.root, "workers.log").open("ab") as log:

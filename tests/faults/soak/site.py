@@ -64,6 +64,11 @@ class Site:
         """Stands when workers are to end."""
         return Path(self.root, "stop")
 
+    @property
+    def scratch(self) -> Path:
+        """Where workers make temporary files."""
+        return Path(self.root, "scratch")
+
     def open(self, node: str) -> Workspace:
         """Open a node's cache and the catalog, under the node's settings."""
         limit = {"STAGEGATE_MAX_SIZE": str(self.limits[node])} if node in self.limits else {}
