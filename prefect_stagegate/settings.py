@@ -131,7 +131,10 @@ def _image_digest(text: str) -> str:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if wide := [name for name in names if name.startswith("*")]:
+        raise ValueError(f"{wide[0]!r} would take variables that nobody thought of, and secrets among them")
+    return names
 
 
 def _web_address(text: str) -> str:

@@ -144,3 +144,39 @@ def test_a_name_that_the_terminal_cannot_write_is_no_error(tmp_path: Path, run_s
 def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> None:
     committed = Path(__file__).parents[2] / "docs/stagegate.schema.json"
     assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
+
+
+def test_an_environment_is_captured_and_compared_with_what_it_became(run_stagegate: Run, tmp_path: Path) -> None:
+    before, here = {"OMP_NUM_THREADS": "8"}, {"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "0", "HF_TOKEN": "hidden"}
+    assert run_stagegate("env", "capture", "before.json", env=before).returncode == 0
+    assert run_stagegate("env", "capture", env=before).stdout == (tmp_path / "before.json").read_text()
+    assert run_stagegate("env", "diff", "before.json", env=before).returncode == 0
+    told = run_stagegate("env", "diff", "before.json", env=here)
+    assert told.returncode == 1, told.stderr
+    first = told.stdout.splitlines()[1]
+    assert first.split()[:5] == ["blocking", "variables", "PYTHONHASHSEED", "absent", "0"]
+    assert "hidden" not in told.stdout
+    weights = {
+        one["name"]: one["weight"]
+        for one in json.loads(run_stagegate("env", "diff", "before.json", "--json", env=here).stdout)
+    }
+    assert (weights["PYTHONHASHSEED"], weights["OMP_NUM_THREADS"], weights["HF_TOKEN"]) == (
+        "blocking",
+        "warning",
+        "warning",
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ("things@pilot", "no dataset"),
+        ("things", "names no target"),
+        ("things@latest", "names no target"),
+        ("./nothing.json", "can't be read"),
+    ],
+)
+def test_an_environment_that_is_nowhere_is_bad_usage(run_stagegate: Run, there: str, says: str) -> None:
+    told = run_stagegate("env", "diff", there)
+    assert told.returncode == 2
+    assert says in told.stderr.lower()

@@ -109,6 +109,12 @@ def test_setting_refuses_a_tag(told: str) -> None:
         Settings.from_environment({"STAGEGATE_IMAGE_DIGEST": told})
 
 
+def test_setting_refuses_a_pattern_that_takes_everything() -> None:
+    assert Settings.from_environment({"STAGEGATE_VARIABLES": "RAY_*, SEED,"}).variables == ("RAY_*", "SEED")
+    with pytest.raises(UsageError, match="secrets among them"):
+        Settings.from_environment({"STAGEGATE_VARIABLES": "SEED,*"})
+
+
 # ── Python ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 RECORD = """\

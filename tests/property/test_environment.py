@@ -1,0 +1,64 @@
+"""Two environments with two fingerprints differ in something that `compare` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, Weight, compare
+from prefect_stagegate.testing.questions import ENVIRONMENT
+
+texts = st.sampled_from((UNKNOWN, ABSENT, "1.2.3", "1.2.4", "2.0", "other", "sha256:" + "9" * 64))
+numbers = st.integers(0, 2**40)
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        yield path
+        return
+    for name, inside in value.items():
+        yield from leaves(inside, (*path, name))
+
+
+LEAVES = sorted(set(leaves(ENVIRONMENT.to_json())) - {("volume", "device")})
+
+
+@st.composite
+def environments(draw: st.DrawFn) -> Environment:
+    """The environment of the tests, with some of its facts changed and some distributions and variables gone."""
+    facts: Any = ENVIRONMENT.to_json()
+    for path in draw(st.lists(st.sampled_from(LEAVES), max_size=3, unique=True)):
+        *folders, name = path
+        inside = facts
+        for folder in folders:
+            inside = inside[folder]
+        inside[name] = draw(numbers if isinstance(inside[name], int) else texts)
+    for gone in draw(st.sets(st.sampled_from(("numpy", "pandas")))):
+        del facts["python"]["distributions"][gone]
+    for gone in draw(st.sets(st.sampled_from(sorted(ENVIRONMENT.variables)))):
+        del facts["variables"][gone]
+    return Environment.from_json(facts)
+
+
+@given(environments(), environments())
+def test_what_makes_another_fingerprint_is_told_as_a_difference(there: Environment, here: Environment) -> None:
+    found = list(compare(there, here))
+    if there.fingerprint != here.fingerprint:
+        assert found
+    else:
+        assert all(one.weight in (Weight.UNKNOWN, Weight.WARNING, Weight.BLOCKING) for one in found)
+        assert all(UNKNOWN in (one.there, one.here) or "driver" in one.why for one in found)
+
+
+@given(environments(), environments())
+def test_whatever_blocks_or_warns_says_why_and_the_other_way_round_is_a_difference_too(
+    there: Environment, here: Environment
+) -> None:
+    one_way = {(one.group, one.name) for one in compare(there, here)}
+    other_way = {(one.group, one.name) for one in compare(here, there)}
+    # A driver that is too old counts only where it is looked at.
+    assert one_way ^ other_way <= {("cuda", "driver")}
+    assert all(one.why for one in compare(there, here))
