@@ -10,7 +10,7 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import SpecLike, stored_spec
 from prefect_stagegate.operations.check import check
-from prefect_stagegate.report import Report, build_report, to_markdown
+from prefect_stagegate.report import Report, Turn, build_report, to_markdown
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
@@ -80,5 +80,16 @@ def _payload(report: Report) -> dict[str, Any]:
         "outcome": report.outcome.value,
         "reason": report.reason[:EVENT_TEXT],
         "turn": report.whose_turn[:EVENT_TEXT],
+        "turns": [_turn(turn) for turn in report.turns],
         "checks": {row.check: row.outcome.value for row in islice(report.rows, EVENT_CHECKS)},
+    }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    """Who has to see to what, for an automation that tells them."""
+    return {
+        "owner": turn.person.role,
+        "contact": turn.person.contact[:EVENT_TEXT],
+        "checks": list(turn.checks[:EVENT_CHECKS]),
+        "fix": turn.fixes[0][:EVENT_TEXT] if turn.fixes else "",
     }

@@ -26,7 +26,8 @@ VERSION_STAGED = "stagegate.version.staged"
 """A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,
 bytes_fetched."""
 GATE_PASSED = "stagegate.gate.passed"
-"""A gate accepted a version. Payload: version, dataset, digest, target, outcome, reason, turn, checks (name → outcome,
+"""A gate accepted a version. Payload: version, dataset, digest, target, outcome, reason, turn, turns
+(owner, contact, checks, first fix), checks (name → outcome,
 what decided first)."""
 GATE_FAILED = "stagegate.gate.failed"
 """A gate refused a version, or could not decide; `outcome` tells which. Payload: as for `stagegate.gate.passed`."""

@@ -22,7 +22,16 @@ from prefect_stagegate.operations.promote import promote as move_up
 from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness.signing import read_signing_key
-from prefect_stagegate.report import build_report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
+from prefect_stagegate.report import (
+    build_report,
+    rubric_lines,
+    to_html,
+    to_json,
+    to_junit,
+    to_markdown,
+    to_rich,
+    to_text,
+)
 from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
@@ -86,6 +95,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     html: Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")] = None,
     markdown: Annotated[Path | None, Parameter(help="Also write the report as Markdown.")] = None,
     junit: Annotated[Path | None, Parameter(help="Also write the report as JUnit XML, for CI.")] = None,
+    rubric: Annotated[bool, Parameter(negative="", help="Also print points by section; they decide nothing.")] = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -114,6 +124,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
         Console().print(to_rich(report), crop=False)
     else:
         say(to_text(report).rstrip())
+    if rubric and not json:
+        say("\n".join(rubric_lines(report)))
     for path, written in ((html, to_html), (markdown, to_markdown), (junit, to_junit)):
         if path:
             _write(path, written(report))

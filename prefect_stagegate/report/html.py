@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, is_command, legible
+from prefect_stagegate.report.rubric import SOURCES, rubric_of
 
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
@@ -18,7 +19,7 @@ def to_html(report: Report) -> str:
 
     Everything in it is escaped: file names and error messages come from whoever wrote the data.
     """
-    return _template().render(report=legible(report))
+    return _template().render(report=legible(report), rubric=rubric_of(report), sources=SOURCES)
 
 
 @cache

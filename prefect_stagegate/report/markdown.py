@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
 from prefect_stagegate.report.model import Report, Row, legible
+from prefect_stagegate.report.rubric import SOURCES, rubric_of
 
 FINDINGS = 200
 """The most defects that are listed: artifacts have a size beyond which they are refused."""
@@ -19,14 +20,21 @@ def to_markdown(report: Report) -> str:
         f"## {plain(report.headline)}",
         f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
         f"**Whose turn:** {plain(report.whose_turn)}",
+        *_turns(report),
         "**What to do:**",
         "\n".join(f"{number}. {step(fix)}" for number, fix in enumerate(report.steps, start=1)),
         *_defects(report),
         "### All checks",
         _table(("Check", "Outcome", "Owner", "Found"), map(_check, report.rows)),
+        *_rubric(report),
         _facts(report),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _turns(report: Report) -> list[str]:
+    lines = [f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix)}" for fix in turn.fixes) for turn in report.turns]
+    return ["\n".join(lines)] if lines else []
 
 
 def _defects(report: Report) -> list[str]:
@@ -44,6 +52,16 @@ def _defects(report: Report) -> list[str]:
 
 def _check(row: Row) -> tuple[str, ...]:
     return code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)
+
+
+def _rubric(report: Report) -> list[str]:
+    rubric = rubric_of(report)
+    if rubric.weakest is None:
+        return []
+    rows = ((one.name, f"{one.points:g} of {one.checks}", f"{one.share:.0%}") for one in rubric.sections)
+    score = f"Score {rubric.weakest.share:.0%}, that of the weakest section ({rubric.weakest.name}). "
+    cell = f"Level × stage: {rubric.level} × {rubric.stage}. "
+    return ["### Rubric", _table(("Section", "Points", "Share"), rows), plain(score + cell + SOURCES)]
 
 
 def _facts(report: Report) -> str:

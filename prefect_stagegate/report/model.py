@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -72,6 +72,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What one person has to see to."""
+
+    person: Person
+    checks: tuple[str, ...]
+    """Those that keep the gate from accepting and are theirs."""
+    fixes: tuple[str, ...]
+    """What mends them; commands as they are typed."""
+
+    def __str__(self) -> str:
+        return f"{self.person}: {', '.join(self.checks)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A gate's decision, with who has to do what."""
 
@@ -83,6 +97,8 @@ class Report:
     """Why it ended so, in one line."""
     turn: tuple[Person, ...]
     """Who acts next; nobody when the gate accepted."""
+    turns: tuple[Turn, ...]
+    """The same, with what each of them has to see to."""
     steps: tuple[str, ...]
     """What to do, in order; commands as they are typed."""
     rows: tuple[Row, ...]
@@ -127,13 +143,15 @@ def build_report(decision: Decision, spec: Spec) -> Report:
         spec: Whose `owners` say whom each finding goes to.
     """
     rows = tuple(sorted((_row(answer, spec) for answer in decision.checks), key=lambda row: row.standing))
+    turns = _turns(decision, rows, spec)
     return Report(
         dataset=decision.dataset,
         digest=decision.digest,
         target=decision.target,
         outcome=decision.outcome,
         reason=_reason(decision, rows),
-        turn=_turn(decision, rows, spec),
+        turn=tuple(turn.person for turn in turns),
+        turns=turns,
         steps=_steps(decision, rows),
         rows=rows,
         runbook=spec.runbook or "",
@@ -207,13 +225,21 @@ def _reason(decision: Decision, rows: tuple[Row, ...]) -> str:
             return f"There is no answer to {deciding}." if deciding else "No check of the gate applied to it."
 
 
-def _turn(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Person, ...]:
-    deciding = _deciding(decision, rows)
-    if decision.outcome is DecisionOutcome.WAITING:
-        roles = [role for row in deciding for role in row.awaiting]
-    else:
-        roles = [row.owner.role for row in deciding]
-    return tuple(_person(role, spec) for role in dict.fromkeys(roles))
+def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn, ...]:
+    waits = decision.outcome is DecisionOutcome.WAITING
+    whose = [
+        (role, row) for row in _deciding(decision, rows) for role in (row.awaiting if waits else (row.owner.role,))
+    ]
+    return tuple(
+        _turn_of(_person(role, spec), [row for owner, row in whose if owner == role])
+        for role in dict.fromkeys(role for role, _ in whose)
+    )
+
+
+def _turn_of(person: Person, rows: Sequence[Row]) -> Turn:
+    checks = tuple(row.check for row in rows)
+    fixes = (finding.fix for row in rows for finding in row.findings if finding.outcome is row.outcome and finding.fix)
+    return Turn(person, checks, tuple(dict.fromkeys(fixes))[:STEPS])
 
 
 def _steps(decision: Decision, rows: tuple[Row, ...]) -> tuple[str, ...]:

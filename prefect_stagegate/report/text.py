@@ -41,7 +41,8 @@ def to_rich(report: Report) -> RenderableType:
     # Text, never markup: a file may be called `[red]`.
     headline = Text.assemble((report.headline, _DECISIONS[report.outcome]), ". ", report.reason)
     turn = Text.assemble(("Whose turn: ", "bold"), report.whose_turn)
-    return Group(headline, _table(report), turn, Text("What to do:", "bold"), *map(_step, report.steps))
+    turns = (Text(f"  {turn}") for turn in report.turns)
+    return Group(headline, _table(report), turn, *turns, Text("What to do:", "bold"), *map(_step, report.steps))
 
 
 def _step(step: str) -> RenderableType:
@@ -92,6 +93,7 @@ def _lines(report: Report) -> Iterator[str]:
             if more := _more(row):
                 yield f"      {more.strip()}"
     yield f"Whose turn: {report.whose_turn}"
+    yield from (f"  {turn}" for turn in report.turns)
     yield "What to do:"
     yield from (f"  {one_line(step)}" for step in report.steps)
 

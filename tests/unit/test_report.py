@@ -83,6 +83,22 @@ def terminal(report: Report, width: int = 80) -> str:
 # ── the model ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_what_keeps_the_gate_shut_is_grouped_by_owner_with_contact_and_fix() -> None:
+    other = Evidence("freshness", Outcome.FAIL, "old", "data", findings=(Finding("newest", "old", "Ask for more."),))
+    node = Evidence("space", Outcome.FAIL, "full", "infra", findings=(Finding("/cache", "full", "stagegate gc"),))
+    report = a_report(answer("schema", Outcome.FAIL, MISSING), node, other, answer("license", Outcome.WARN))
+    assert [(str(turn), turn.fixes) for turn in report.turns] == [
+        ("data (data-eng@example.org): schema, freshness", ("Rename it back.", "Ask for more.")),
+        ("infra (platform@example.org, oncall@example.org): space", ("stagegate gc",)),
+    ]
+    for written in (to_text(report), terminal(report, 200)):
+        assert "data (data-eng@example.org): schema, freshness" in written
+    assert "schema, freshness" in to_html(report)
+    assert "  - Ask for more." in to_markdown(report)
+    assert a_report(WAITS, outcome=DecisionOutcome.WAITING).turns[0].person.role == "infra"
+    assert a_report(answer("schema", Outcome.PASS), outcome=DecisionOutcome.ACCEPTED).turns == ()
+
+
 def test_what_decided_comes_first() -> None:
     rows = a_report(*ALL).rows
     assert [row.standing for row in rows] == sorted(row.standing for row in rows)
@@ -234,7 +250,7 @@ def cells(line: str) -> list[str]:
 def test_markdown_cells_stay_intact(name: str) -> None:
     written = to_markdown(a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
     tables = [line for line in written.splitlines() if line.startswith("|")]
-    assert [len(cells(line)) for line in tables] == [5] * 3 + [4] * 3
+    assert [len(cells(line)) for line in tables] == [5] * 3 + [4] * 3 + [3] * 3
 
 
 def test_markdown_renders_no_tag_image_or_link_of_the_data() -> None:
