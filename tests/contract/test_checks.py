@@ -1,0 +1,219 @@
+"""What every check must keep, run on each of the catalogue.
+
+A new check is in it by being registered; one that looks at nothing until a gate names something has a line in `NAMED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_stagegate.canonical import canonical
+from prefect_stagegate.clock import stamp
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.measures import Balance, Duplicates, Measures, Overlap, Scan, TableDrift
+from prefect_stagegate.model import CredentialLife, Evidence, Outcome, Scope, Severity, Validation
+from prefect_stagegate.readiness import CHECKS, Accepted, Integrity, Machine, Probe, Question, Volume, run_check
+from prefect_stagegate.readiness.base import OWNERS, Renewal
+from prefect_stagegate.readiness.catalogue import asks, groups, parameters
+from prefect_stagegate.readiness.question import BINDINGS
+from prefect_stagegate.readiness.run import is_current
+from prefect_stagegate.spec import Requirement
+from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, Figures, a_question, a_spec
+
+NAMED: dict[str, dict[str, Any]] = {
+    "duplicates": {"keys": {"flights": ["id"]}, "splits": {"train": "a/*", "test": "b/*"}, "by": ["id"]},
+    "balance": {"labels": {"flights": "carrier"}, "fail": 0.01},
+    "worker": {"pool": "gpu"},
+    "work_pool": {"pool": "gpu"},
+    "queue": {"pool": "gpu"},
+    "schedule": {"deployment": "refresh/nycflights"},
+    "concurrency": {"limits": ["stagegate-node-gpu-1"]},
+}
+"""What a gate names, so that a check has something to look at."""
+LOOKS = [
+    *(one.name for one in fields(Question) if "Callable" in str(one.type)),
+    *(f"measures.{name}" for name in vars(Measures) if not name.startswith("_")),
+]
+"""All that a check can ask for and that may break."""
+every_check = pytest.mark.parametrize("name", sorted(CHECKS))
+
+
+@pytest.fixture(autouse=True)
+def _no_prefect() -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
+
+
+def required(name: str) -> Requirement:
+    return Requirement(name, Severity.BLOCKING, NAMED.get(name, {}))
+
+
+def ask(name: str, question: Question) -> Evidence:
+    return run_check(CHECKS[name], required(name), question)
+
+
+@dataclass
+class Broken:
+    """A question whose every look fails, and that counts the looks."""
+
+    error: Exception
+    looked: list[str] = field(default_factory=list)
+
+    def question(self) -> Question:
+        plain: dict[str, Any] = {name: self._fails(name) for name in LOOKS if "." not in name}
+        measures = Figures()
+        for name in (name for name in LOOKS if "." in name):
+            object.__setattr__(measures, name.partition(".")[2], self._fails(name))
+        accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), environment=ENVIRONMENT)
+        return a_question(**plain, measures=measures, accepted=accepted)
+
+    def _fails(self, name: str) -> Callable[..., Any]:
+        def look(*_: object) -> Any:
+            self.looked.append(name)
+            raise self.error
+
+        return look
+
+
+@every_check
+@pytest.mark.parametrize(
+    "error", [SourceUnavailable("nobody answers", hint="Start it."), ZeroDivisionError("oops")], ids=["told", "bug"]
+)
+def test_a_look_that_fails_is_inconclusive_with_the_reason(name: str, error: Exception) -> None:
+    broken = Broken(error)
+    found = ask(name, broken.question())
+    if broken.looked:
+        assert found.outcome is Outcome.INCONCLUSIVE
+        assert str(getattr(error, "message", error)) in found.summary + "".join(one.problem for one in found.findings)
+
+
+def test_each_look_is_some_check_s() -> None:
+    broken = Broken(SourceUnavailable("nobody answers"))
+    for name in CHECKS:
+        ask(name, broken.question())
+    whole = a_question(accepted=Accepted("pilot", DIGEST, stamp(NOW)))
+    assert {*broken.looked} <= {*LOOKS}
+    assert {"validation", "volume", "probe_source", "integrity", "credential_life", "measures.drift"} <= {
+        *broken.looked
+    }
+    assert whole.measures.outside_tables() == 0
+
+
+def nothing(**changes: Any) -> Question:
+    """A version without a file, of a spec that says nothing, on a node that has nothing."""
+    empty: dict[str, Any] = {
+        "files": 0,
+        "bytes": 0,
+        "origins": lambda: iter(()),
+        "validation": lambda: Validation("nycflights", DIGEST, passed=True, tables=(), evidence=()),
+        "table_time": lambda _: None,
+        "probe_source": lambda _: Probe("s3://lake/flights/"),
+        "credential_life": lambda _: CredentialLife("unknown", "something"),
+        "measures": Figures(
+            {
+                "duplicates": Duplicates(0, 0),
+                "shared_files": Overlap({"train": 0, "test": 0}, {}),
+                "shared_records": Overlap({"train": 0, "test": 0}, {}),
+                "balance": Balance(0, 0, 0),
+                "drift": {"flights": TableDrift(0, 0, ())},
+                "scan": Scan(0, (), {}, {}),
+            }
+        ),
+        "integrity": lambda: Integrity(0, 0),
+        "volume": lambda: Volume(changes["root"], total=0, free=0, floor=0, held=0),
+        "machine": Machine(changes["root"]),
+        "resolvable": lambda _: False,
+    }
+    spec = a_spec(owners=None, license=None, runbook=None, contract=None)
+    return a_question(spec=spec, accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)), **empty)
+
+
+@every_check
+def test_nothing_is_never_a_pass(name: str, tmp_path: Any) -> None:
+    found = ask(name, nothing(root=tmp_path))
+    assert found.outcome is not Outcome.PASS
+    assert found.summary
+
+
+@every_check
+def test_whatever_is_not_a_pass_says_what_to_do_or_why_there_is_nothing(name: str, tmp_path: Any) -> None:
+    for question in (nothing(root=tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).question()):
+        found = ask(name, question)
+        if found.outcome in (Outcome.FAIL, Outcome.WARN):
+            assert any(finding.fix for finding in found.findings)
+            assert any(finding.outcome is found.outcome for finding in found.findings)
+        assert found.summary
+        canonical(found.measured)
+
+
+@every_check
+def test_evidence_is_bound_to_what_the_check_declares_and_to_no_more(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition, question = CHECKS[name], a_question()
+    known = replace(ask(name, question), outcome=Outcome.PASS)
+    assert known.binding.keys() == {*definition.binds, "check_version", "parameters"}
+    assert is_current(known, definition, required(name), question)
+    for bound in BINDINGS:
+        with monkeypatch.context() as patch:
+            patch.setitem(BINDINGS, bound, lambda _: "another")
+            assert is_current(known, definition, required(name), question) is (bound not in definition.binds)
+    raised = replace(definition, version=definition.version + 1)
+    assert not is_current(known, raised, required(name), question)
+
+
+@every_check
+def test_evidence_ends_with_its_time_to_live(name: str) -> None:
+    definition = CHECKS[name]
+    known = replace(ask(name, a_question()), outcome=Outcome.PASS)
+    if definition.ttl is not None:
+        assert known.expires
+        assert known.expires <= stamp(NOW + definition.ttl)
+        late = a_question(now=NOW + definition.ttl)
+        assert not is_current(known, definition, required(name), late)
+
+
+@every_check
+def test_a_check_belongs_to_somebody_and_speaks_of_what_its_binding_holds(name: str) -> None:
+    definition = CHECKS[name]
+    found = ask(name, a_question())
+    assert (found.owner, found.scope) == (definition.owner, definition.scope)
+    assert definition.owner in OWNERS
+    assert "version" in definition.binds
+    expected = {Scope.VERSION: set(), Scope.ENVIRONMENT: {"environment"}, Scope.NODE: {"node"}}[definition.scope]
+    assert expected <= {*definition.binds}
+    if definition.ttl is None:
+        assert definition.scope is not Scope.NODE, "a node changes without notice"
+
+
+@every_check
+def test_a_check_explains_itself(name: str) -> None:
+    definition = CHECKS[name]
+    assert len(asks(definition)) > len("Whether it is")
+    assert definition.doc.strip().endswith((".", ")"))
+    for parameter in parameters(definition):
+        assert parameter.meaning.endswith(".")
+    for parameter_field in definition.parameters.model_fields.values():
+        assert parameter_field.examples
+    assert any(definition in checks for checks in groups(CHECKS.values()).values())
+
+
+@every_check
+def test_what_a_run_asks_at_its_start_runs_no_query_over_the_data(name: str) -> None:
+    if CHECKS[name].renewal is Renewal.CHEAP:
+        broken = Broken(SourceUnavailable("nobody answers"))
+        ask(name, broken.question())
+        costly = {"validation", "integrity", *(look for look in LOOKS if look.startswith("measures."))}
+        assert not costly & {*broken.looked}
+
+
+def test_a_moment_of_the_question_is_the_one_of_all_answers() -> None:
+    question: Question = a_question(now=datetime(2026, 3, 1, tzinfo=UTC) + timedelta(hours=3))
+    moments: Mapping[str, str] = {name: ask(name, question).at for name in CHECKS}
+    assert {*moments.values()} == {stamp(question.now)}
