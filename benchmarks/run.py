@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("transfer.py", "validation.py", "prefect_share.py")
+BENCHMARKS = ("transfer.py", "validation.py", "gate.py", "prefect_share.py")
 
 if __name__ == "__main__":
     for name in BENCHMARKS:

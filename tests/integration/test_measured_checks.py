@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.model import Address, Evidence, Outcome, Version
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.promote import promote
@@ -15,6 +17,7 @@ from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import load_spec
+from prefect_stagegate.testing.records import CountedRecords
 
 MAIL = "ana@example.org"
 
@@ -162,3 +165,16 @@ def named(where: Workspace, node: str) -> Workspace:
 def test_files_from_a_folder_have_weak_pins_only(node: Node) -> None:
     node.deliver(["lineage"], trips=rows(0, 5), held=rows(0, 5))
     assert node.ask("lineage").outcome is Outcome.WARN
+
+
+def test_deciding_by_evidence_that_holds_costs_the_same_after_many_checks(node: Node) -> None:
+    node.deliver(["lineage", "space", "license", "owner", "inodes"], trips=rows(0, 5), held=rows(0, 5))
+    records = CountedRecords(open_records(node.here.catalog.url, {}))
+    counted = replace(node.here, catalog=Catalog(records))
+    costs = []
+    for _ in range(6):
+        check(counted, Address("trips"), "pilot")
+        costs.append(records.calls.copy())
+        records.calls.clear()
+    assert costs[1:] == [costs[1]] * 5
+    assert costs[1]["create"] == 1, "the decision; no evidence was gathered again"

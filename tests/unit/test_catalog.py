@@ -11,10 +11,11 @@ import pytest
 from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.catalog import catalog as module
 from prefect_stagegate.catalog.evidence import OF_ONE_CHECK, SAME_QUESTION, kept
-from prefect_stagegate.catalog.records import DirectoryRecords, Records
+from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
+from prefect_stagegate.testing.records import CountedRecords
 
 ANN, BEN = Identity("ann", "os-user"), Identity("ben", "declared")
 ENTRIES = [Entry("a.csv", 3, "blake3:" + "a" * 64), Entry("b/c.csv", 5, "blake3:" + "b" * 64)]
@@ -120,7 +121,7 @@ def test_evidence_in_use_is_read_in_one_piece_however_often_a_version_was_checke
     counted = CountedRecords(catalog._records)
     found = Catalog(counted).evidence("flights", SEAL.digest)
 
-    assert counted.reads == 1
+    assert counted.calls == {"list": 1, "read": 1}
     assert [one.summary for one in found if one.check == "schema"] == ["0"]
     spaces = [int(one.summary) for one in found if one.check == "space"]
     assert spaces == list(range(300 - OF_ONE_CHECK, 300))
@@ -135,29 +136,6 @@ def test_no_evidence_is_lost_when_two_nodes_write_at_once(staged: Catalog) -> No
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(16)))
     assert {one.check for one in staged.evidence("flights", SEAL.digest)} == {f"check-{n}" for n in range(16)}
-
-
-class CountedRecords:
-    """Passes everything on, and counts what is read."""
-
-    def __init__(self, records: Records) -> None:
-        self._records, self.url, self.reads = records, records.url, 0
-
-    def read(self, key: str) -> bytes | None:
-        self.reads += 1
-        return self._records.read(key)
-
-    def create(self, key: str, data: bytes) -> bool:
-        return self._records.create(key, data)
-
-    def replace(self, key: str, data: bytes) -> None:
-        self._records.replace(key, data)
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        return self._records.keys(prefix)
-
-    def folders(self, prefix: str) -> list[str]:
-        return self._records.folders(prefix)
 
 
 def test_a_request_is_kept_with_its_answers(staged: Catalog) -> None:

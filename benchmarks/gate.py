@@ -1,0 +1,152 @@
+"""Decide a gate of 40 checks by evidence that is there, and write the figures into docs/performance.md.
+
+    python benchmarks/gate.py [--rounds 9]
+
+The version was checked 1, 100 and 1,000 times before; nothing is asked anew. The catalog's calls are counted, too: on
+an object store each is a request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import open_records
+from prefect_stagegate.model import Address, Evidence, Outcome
+from prefect_stagegate.operations.address import resolve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.question import ask_about
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import CHECKS, known_checks
+from prefect_stagegate.readiness.run import binding
+from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.testing.records import CountedRecords
+
+CHECKED = (1, 100, 1000)
+SIZE = 40
+THINGS = Address("things")
+PAGE = Path(__file__).parent.parent / "docs/performance.md"
+BEGIN, END = "<!-- gate: begin -->", "<!-- gate: end -->"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The figures of one state of the catalog: seconds, and calls of the catalog."""
+
+    wall: float
+    cpu: float
+    calls: Counter[str]
+
+
+def staged(folder: Path) -> Workspace:
+    """A node with one version whose gate requires 40 checks."""
+    (folder / "nas").mkdir()
+    (folder / "nas/a.csv").write_text("id\n1\n")
+    where = open_workspace(folder / "cache", folder / "catalog")
+    stage(where, a_spec(folder))
+    return where
+
+
+def a_spec(folder: Path) -> Spec:
+    """A spec with a gate of 40 checks, without those that speak of people's answers or of a gate below."""
+    asked = [name for name in sorted(CHECKS) if name not in ("approval", "digest")][:SIZE]
+    return load_spec(
+        {
+            "stagegate": 1,
+            "dataset": "things",
+            "sources": [{"url": str(folder / "nas")}],
+            "gates": {"pilot": {"require": asked}},
+        },
+        known_checks=known_checks(),
+    )
+
+
+def remember(where: Workspace, times: int) -> None:
+    """Keep the answers that so many checks of the version would have left."""
+    version = resolve(where, THINGS)
+    gate = version.spec.gate("pilot")
+    question = ask_about(where, version, gate)
+    answers = [
+        Evidence(
+            asked.check,
+            Outcome.PASS,
+            "it was asked",
+            CHECKS[asked.check].owner,
+            scope=CHECKS[asked.check].scope,
+            binding=binding(CHECKS[asked.check], asked, question),
+            at="2026-01-01T00:00:00.000000Z",
+        )
+        for asked in gate.requirements
+    ]
+    for _ in range(times - 1):
+        where.catalog.put_evidence(version.dataset, version.digest, answers[: SIZE // 4])
+    where.catalog.put_evidence(version.dataset, version.digest, answers)
+
+
+def measure(where: Workspace, rounds: int) -> Run:
+    """Decide again and again, and give the medians."""
+    records = CountedRecords(open_records(where.catalog.url, {}))
+    counted = replace(where, catalog=Catalog(records))
+    walls, cpus = [], []
+    for _ in range(rounds):
+        records.calls.clear()
+        wall, cpu = time.monotonic(), time.process_time()
+        decision = check(counted, THINGS, "pilot")
+        walls.append(time.monotonic() - wall)
+        cpus.append(time.process_time() - cpu)
+        if not decision.accepted or len(decision.checks) != SIZE:
+            raise SystemExit(f"the gate asked something anew: {decision}")
+    return Run(statistics.median(walls), statistics.median(cpus), records.calls.copy())
+
+
+def write(runs: dict[int, Run], rounds: int) -> None:
+    """Put the figures between their marks."""
+    rows = [
+        f"| {times:,} | {run.wall:.3f} s | {run.cpu:.3f} s | {run.calls['read']} | {run.calls['list']} | "
+        f"{run.calls['create'] + run.calls['replace']} |"
+        for times, run in runs.items()
+    ]
+    lines = (
+        BEGIN,
+        f"A gate of {SIZE} checks decided by evidence that holds, catalog on a local directory; medians of {rounds}, "
+        f"in one process, without imports, on {os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.1f} "
+        f"({platform.machine()}, Python {platform.python_version()}).",
+        "",
+        "| checked before | wall | CPU | records read | listings | records written |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "Again: `python benchmarks/gate.py`",
+        END,
+    )
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(before + "\n".join(lines) + rest.partition(END)[2])
+
+
+def main() -> None:
+    """Measure each state of the catalog on a new node."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    runs = {}
+    for times in CHECKED:
+        with tempfile.TemporaryDirectory() as folder:
+            where = staged(Path(folder))
+            remember(where, times)
+            runs[times] = measure(where, rounds)
+            print(f"{times:>5} checks before: {runs[times]}")
+    write(runs, rounds)
+
+
+if __name__ == "__main__":
+    main()
