@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,7 @@ def test_commands_write_no_secret_whatever_becomes_of_them(
         {"url": "s3://lake/", "options": {"client_kwargs": {"aws_session_token": CANARIES["token"]}}},
         {"url": f"https://me:{CANARIES['password']}@files.example.org/data/"},
         {"url": f"sftp://me:{CANARIES['password']}@nas.example.org/data/"},
+        {"url": f"sftp://me:{quote(CANARIES['password'], safe='')}@nas.example.org/data/"},
         {"url": f"https://files.example.org/data/?X-Amz-Signature={quote(CANARIES['query'])}"},
         {"url": "s3://lake/", "mirrors": [{"url": f"https://me:{CANARIES['password']}@files.example.org/"}]},
         {"url": "s3://lake/", "credentials": CANARIES["block"]},
@@ -162,6 +164,8 @@ def test_a_spec_with_a_secret_is_refused_without_repeating_it(
     spec = write_spec(tmp_path / "spec" / "bad.json", source)
     result = run_stagegate("stage", spec, "--debug")
     assert result.returncode == 2
+    # Not only what would come of it, such as a library that is missing.
+    assert re.search(r"bad\.json has \d problems?:", result.stderr)
     assert found_in((result.stdout + result.stderr).encode(), CANARIES) == []
     spec.unlink()
     assert found_below(tmp_path, CANARIES) == {}

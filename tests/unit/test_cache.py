@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -71,6 +72,19 @@ def test_a_missing_blob_leaves_nothing_visible(cache: Cache) -> None:
     assert list(cache.layout.ingest.iterdir()) == []
 
 
+def test_nobody_sees_a_view_before_it_is_complete(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, seen = os.link, list[list[tuple[str, str]]]()
+
+    def watched(*names: Any, **how: Any) -> None:
+        seen.append(list(cache.views.all()))
+        link(*names, **how)
+
+    monkeypatch.setattr(os, "link", watched)
+    publish(cache, V1, {"a": b"one", "sub/b": b"two"})
+    assert seen == [[], []]
+    assert list(cache.views.all()) == [("flights", V1)]
+
+
 def test_no_manifest_leads_out_of_its_view(cache: Cache, tmp_path: Path) -> None:
     digest = put(cache, b"evil")
     with pytest.raises(CacheError, match=r"segment"):
@@ -97,7 +111,9 @@ def test_where_links_are_refused_files_are_copied_and_it_is_said(
 def test_a_ref_is_replaced_whole(cache: Cache) -> None:
     assert cache.refs.get("flights", "pilot") is None
     cache.refs.put("flights", "pilot", V1)
-    cache.refs.put("flights", "pilot", V2)
+    with cache.layout.ref("flights", "pilot").open() as opened:
+        cache.refs.put("flights", "pilot", V2)
+        assert opened.read().strip() == V1  # who reads meanwhile gets one or the other
     assert cache.refs.of("flights") == {"pilot": V2}
 
 

@@ -43,6 +43,17 @@ def test_a_lease_that_cannot_be_read_is_not_taken_for_none(cache: Cache) -> None
     assert cache.views.path("things", DIGEST)
 
 
+def test_a_pin_that_cannot_be_made_durable_is_none(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(CacheError, match="write a pin"):
+        cache.leases.pin("flights", "sha256:" + "1" * 64)
+    assert cache.leases.live() == []
+    assert list(cache.layout.leases.iterdir()) == []
+
+
 def test_a_lease_for_which_there_is_no_room_leaves_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sum(1 for _ in Path("/proc/self/fd").iterdir())
 
