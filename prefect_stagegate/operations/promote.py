@@ -17,7 +17,7 @@ from prefect_stagegate.readiness.ruling import Case, case_of, why_void
 from prefect_stagegate.readiness.run import binding
 from prefect_stagegate.spec import Gate, Requirement
 
-_MAY_DIFFER = {"environment", "node", "accepted"}
+_MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
 """Bindings that don't matter between decision and promotion: those who promote seldom sit where the checks ran, and
 a rollback meanwhile found its way back."""
 

@@ -11,6 +11,7 @@ from functools import cache
 from threading import Event
 from typing import TypeVar
 
+from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
@@ -64,6 +65,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         credential_life=lambda position: _credential_life(where, version, position),
         measures=VersionMeasures(where, version, cancel),
         integrity=lambda: _integrity(where, version, cancel),
+        rotten=cache(lambda: _rotten(where, version)),
         volume=lambda: _volume(where, version),
         view=lambda: where.cache.views.path(dataset, digest),
         gpus=_once(lambda: find_gpus(machine)),
@@ -150,6 +152,14 @@ def _integrity(where: Workspace, version: Named, cancel: Event | None) -> Integr
         problems = ((entry.path, file_problem(held.path / entry.path, entry, pace)) for entry in manifest.entries())
         damaged = tuple(Finding(path, problem) for path, problem in problems if problem)
     return Integrity(manifest.files, pace.bytes, damaged)
+
+
+def _rotten(where: Workspace, version: Named) -> tuple[str, ...]:
+    found = Quarantine(where.cache.layout).all()
+    if not found:
+        return ()
+    own = {entry.digest for entry in where.catalog.manifest(version.dataset, version.digest).entries()}
+    return tuple(sorted(one.name for one in found if one.digest in own))
 
 
 def _credential_life(where: Workspace, version: Named, position: int) -> CredentialLife:

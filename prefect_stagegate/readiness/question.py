@@ -125,6 +125,8 @@ class Question:
     """Queries over the version's rows."""
     integrity: Callable[[], Integrity]
     """Hash this node's copy of the version again; a `StagegateError` when there is none."""
+    rotten: Callable[[], tuple[str, ...]]
+    """Names of what is in this node's quarantine of the version's blobs: it changes when more of them are found."""
     volume: Callable[[], Volume]
     view: Callable[[], Path | None]
     """The folder that holds the version on this node; None where it was not staged."""
@@ -174,6 +176,7 @@ BINDINGS: dict[str, Callable[[Question], str]] = {
     "environment": lambda question: question.environment.fingerprint,
     "target": lambda question: question.target,
     "node": lambda question: question.node,
+    "rotten": lambda question: ", ".join(question.rotten()) or "none",
     "policy": lambda question: question.gate.policy,
     "spec": lambda question: question.spec.digest,
     "owners": lambda question: digest_of(dict(question.spec.owners)),

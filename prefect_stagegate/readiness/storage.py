@@ -107,12 +107,13 @@ def _judge_use(volume: Volume, limits: UsedShare, used: float, summary: str, mea
     return Answer(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
 
 
-@check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS)
+@check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS, binds=("rotten",))
 def cache_integrity(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether every file of the version on this node still has the bytes that its manifest names, by hashing them all.
 
     All of them pass, one less fails; a version that isn't on this node is inconclusive. It reads the whole version, and
-    holds a day, as long as the checks that a GPU's own diagnosis repeats daily.
+    holds a day, as long as the checks that a GPU's own diagnosis repeats daily, or until `stagegate verify` finds one
+    of the version's files rotten.
     """
     found = question.integrity()
     measured = {"files": found.files, "bytes": found.bytes, "damaged": len(found.damaged)}

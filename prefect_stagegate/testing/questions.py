@@ -97,6 +97,7 @@ def a_question(*, spec: Spec | None = None, target: str = "production", **change
         "credential_life": lambda position: CredentialLife("none", "a folder"),  # noqa: ARG005 - as above
         "measures": Figures(),
         "integrity": lambda: Integrity(2, 300),
+        "rotten": lambda: (),
         "volume": lambda: VOLUME,
         "view": lambda: None,
         "gpus": Gpus,

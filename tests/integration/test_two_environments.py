@@ -37,7 +37,7 @@ GATES: dict[str, Any] = {
         "extends": "pilot",
         "require": [
             {"license": {"severity": "blocking"}},
-            *("digest", "parity_python", "parity_image", "parity_env", "parity_host", "rollback"),
+            *("digest", "cache_integrity", "parity_python", "parity_image", "parity_env", "parity_host", "rollback"),
             {"approval": {"from": ["infra"]}},
         ],
     },
@@ -252,9 +252,14 @@ def test_each_change_ends_the_evidence_that_depends_on_it_and_no_other(place: Pl
     victim.chmod(0o444)
     assert "one.csv" in production.do("verify", code=3)
     pilot.do("verify")
-    assert production.stale() == set()
+    assert production.stale() == {"cache_integrity"}
+    refused = production.check("production", 1)
+    assert {name for name, outcome in refused.items() if outcome == "fail"} == {"cache_integrity"}
+    assert log(pilot) == [("promote", "")]
     production.do("verify", "--repair")
     assert victim.read_bytes() == FILES["one.csv"]
+    assert production.stale() == {"cache_integrity"}
+    assert production.check("production", 0)["cache_integrity"] == "pass"
 
     # Another library ends what was found out about the environment, and says nothing against the version.
     production.install(place.wheels[NEW])

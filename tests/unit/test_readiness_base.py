@@ -141,11 +141,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "contract": {"spec": a_spec(contract={"tables": {"flights": {"files": "flights/*.csv"}}})},
     "sources": {"spec": a_spec(sources=[{"url": "s3://lake/other/"}])},
     "license": {"spec": a_spec(license="MIT")},
+    "rotten": {"rotten": lambda: ("blob-1",)},
     "time": {"now": NOW + timedelta(minutes=5)},
 }
 ENDS = {
     "schema": {"version", "contract"},
     "space": {"version", "node", "time"},
+    "cache_integrity": {"version", "node", "rotten"},
     "parity_python": {"version", "environment"},
     "read_probe": {"version", "node", "environment", "sources"},
     "license": {"version", "license"},
