@@ -33,7 +33,7 @@ missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done
 
 faults: setup ## crash the jobs at more than 2,000 system calls, and cut the power; as root, for half an hour
-	CRASH_POINTS=3000 POWER_CUTS=300 $(BIN)/pytest -m "" tests/faults/test_crash_points.py \
+	CRASH_POINTS=$(or $(CRASH_POINTS),3000) POWER_CUTS=$(or $(POWER_CUTS),300) $(BIN)/pytest -m "" tests/faults/test_crash_points.py \
 		tests/faults/test_traced_crashes.py tests/faults/test_power_cuts.py tests/faults/test_full_volumes.py
 
 soak: setup ## run everything at once for HOURS=n, with kills, rot and a bad source; SEED= repeats its choices
