@@ -144,7 +144,8 @@ def balance(question: Question, parameters: Balance) -> Answer:
 
     At least `warn` passes, at least `fail` warns, less fails; the user sets both, or one of them. Without labels, or
     without a limit, it is inconclusive. A class that no row has can't be seen: that is for an expectation to say
-    (expect_column_distinct_values_to_contain_set).
+    (expect_column_distinct_values_to_contain_set). The smallest class is named in the evidence, so a label must be no
+    secret.
     """
     limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
     if not parameters.labels or not limits:
