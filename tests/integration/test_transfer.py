@@ -20,6 +20,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import (
     AccessDenied,
     ChecksumMismatch,
+    SourceBusy,
     SourceError,
     SourceUnavailable,
     TransferFailed,
@@ -234,7 +235,7 @@ def test_a_server_that_stalls_is_given_up_and_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("fault", "expected"), [(Flip(7), ChecksumMismatch), (Status(503), SourceUnavailable)], ids=["flipped", "busy"]
+    ("fault", "expected"), [(Flip(7), ChecksumMismatch), (Status(503), SourceBusy)], ids=["flipped", "busy"]
 )
 def test_a_fault_that_stays_is_told_and_nothing_is_kept(
     bucket: str, options: dict[str, str], cache: Cache, proxy: FaultProxy, fault: Fault, expected: type[Exception]
