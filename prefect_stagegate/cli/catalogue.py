@@ -25,7 +25,8 @@ def catalogue() -> str:
 def _group(title: str, checks: list[CheckDefinition]) -> Iterator[str]:
     yield f"### {title}"
     yield "\n".join([HEAD, *map(_row, checks)])
-    yield "\n".join(_explained(one) for one in checks)
+    if told := [text for one in checks if (text := _explained(one))]:
+        yield "\n".join(told)
 
 
 def _row(one: CheckDefinition) -> str:
@@ -36,7 +37,7 @@ def _row(one: CheckDefinition) -> str:
 def _explained(one: CheckDefinition) -> str:
     settings = "; ".join(f"`{item.name}` ({item.default})" for item in parameters(one))
     told = " ".join(part for part in (rule(one), f"Parameters: {settings}." if settings else "") if part)
-    return f"- `{one.name}`: {told or 'As it says.'}"
+    return f"- `{one.name}`: {told}" if told else ""
 
 
 def inserted(page: str) -> str:
