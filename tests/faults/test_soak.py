@@ -49,7 +49,7 @@ def test_half_a_minute_of_everything_at_once_violates_nothing(tmp_path: Path) ->
     ("plant", "found"),
     [
         ("rot", "differs from revision"),
-        ("file", "is gone from under the lease|is not what its name says|lost"),
+        ("file", "gone from under the lease|not what its name says|not what the manifest says|lost"),
         ("ref", "its attestation does not let in"),
         ("blob", "other bytes than its name says"),
     ],
