@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
+from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
+from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Terms
 
-__all__ = ["BaseSource", "Source", "Wanted", "everything", "open_source", "public_url", "renewing"]
-
-IDLE_SECONDS = 30.0
-"""How long a read may stand still before it is given up, unless the caller says otherwise."""
+__all__ = [
+    "BaseSource",
+    "Opener",
+    "Source",
+    "Terms",
+    "Wanted",
+    "everything",
+    "open_source",
+    "public_url",
+    "register",
+    "renewing",
+]
 
 NETWORKED = ("ftp", "hdfs", "http", "https", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs")
 """Schemes whose URLs name a host; others name a bucket or a folder."""
@@ -24,18 +31,7 @@ ADDRESSES = ("endpoint_url", "host", "base_url")
 
 _SERVERS = re.compile(r"(\w+)://([^/?#]*)")  # of each link of a chain like `zip://*.csv::https://host/`
 
-Options = Mapping[str, Any]
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How servers are asked."""
-
-    idle: float = IDLE_SECONDS
-    """Seconds without a byte after which a read is given up."""
-    allowed: Allowed = ()
-    """Hosts that may be asked wherever they are."""
 
 
 def _files(url: str, options: Options, terms: Terms) -> Source:
@@ -64,14 +60,28 @@ def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     return FsspecSource(url, options, idle=terms.idle, allowed=terms.allowed)
 
 
-SCHEMES: dict[str, Callable[[str, Options, Terms], Source]] = {
+SCHEMES: dict[str, Opener] = {
     "": _files,
     "file": _files,
     "local": _files,
     "s3": _s3,
     "s3a": _s3,
 }
-"""The adapter for each scheme; whatever else fsspec knows is read through fsspec."""
+"""The adapter for each scheme, and what `register` adds. Then come the plugins, and fsspec for all that it knows."""
+
+
+def register(scheme: str, opener: Opener) -> None:
+    """Let `open_source` read a scheme that it doesn't know; a package names its own as an entry point instead.
+
+    Args:
+        scheme: What stands before `://`, in lower case.
+        opener: Makes the adapter, which keeps the promises of `Source`.
+
+    Raises:
+        ValueError: The scheme is taken.
+    """
+    if SCHEMES.setdefault(scheme, opener) is not opener:
+        raise ValueError(f"the scheme {scheme!r} is taken")
 
 
 def open_source(
@@ -100,4 +110,5 @@ def open_source(
     servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
-    return SCHEMES.get(scheme, _fsspec)(url, given, Terms(idle, allowed))
+    opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
+    return opener(url, given, Terms(idle, allowed))

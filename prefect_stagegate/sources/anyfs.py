@@ -30,6 +30,7 @@ from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.hosts import Allowed, ForbiddenAddress
 
@@ -83,8 +84,9 @@ class FsspecSource(BaseSource):
         try:
             self._fs, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
-            hint = f"Install it: {error}"
-            raise MissingExtra(f"What reads {self.url} is not installed", hint=hint) from error
+            if extra := extra_of(url):
+                raise missing_extra(extra, source=self.url) from error
+            raise MissingExtra(f"What reads {self.url} is not installed", hint=f"Install it: {error}") from error
         except (ValueError, TypeError) as error:
             told = self._hiding.in_text(str(error))
             hint = "The options are fsspec's."

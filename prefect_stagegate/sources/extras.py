@@ -1,0 +1,45 @@
+"""Which optional package reads which scheme, and the one error for all that are absent."""
+
+from __future__ import annotations
+
+from prefect_stagegate.errors import MissingExtra
+
+EXTRAS = {
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+    "delta": "delta",
+    "gcs": "gcs",
+    "gs": "gcs",
+    "hdfs": "hdfs",
+    "hf": "hf",
+    "iceberg": "iceberg",
+    "postgres": "sql",
+    "postgresql": "sql",
+    "sftp": "sftp",
+    "ssh": "sftp",
+}
+"""The extra of this package that brings what reads a scheme; `delta+s3` is one of `delta`."""
+
+
+def extra_of(url: str) -> str:
+    """The extra that reads a URL; empty when none is known.
+
+    >>> extra_of("delta+s3://lake/flights"), extra_of("s3://lake/")
+    ('delta', '')
+    """
+    return EXTRAS.get(url.partition("://")[0].partition("+")[0].lower(), "")
+
+
+def missing_extra(extra: str, *, source: str = "") -> MissingExtra:
+    """The error for a family whose client library is not installed: raise it from the ImportError.
+
+    Args:
+        extra: One of pyproject.toml's.
+        source: The source's URL, free of credentials.
+
+    >>> str(missing_extra("sftp", source="sftp://nas/data/"))
+    'What reads sftp://nas/data/ is not installed. Install it: pip install "prefect-stagegate[sftp]"'
+    """
+    told = f"What reads {source or extra} is not installed"
+    return MissingExtra(told, hint=f'Install it: pip install "prefect-stagegate[{extra}]"', source=source)

@@ -1,0 +1,29 @@
+"""What an adapter is opened with: a URL, storage options, and the terms on which servers are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.hosts import Allowed
+
+IDLE_SECONDS = 30.0
+"""How long a read may stand still before it is given up, unless the caller says otherwise."""
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How servers are asked."""
+
+    idle: float = IDLE_SECONDS
+    """Seconds without a byte after which a read is given up."""
+    allowed: Allowed = ()
+    """Hosts that may be asked wherever they are."""
+
+
+Opener = Callable[[str, Options, Terms], Source]
+"""Makes an adapter for a URL of its scheme, with the credentials among the options. It asks no server anything yet."""
