@@ -96,7 +96,8 @@ def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
     for chain in chains:
         signed = f", {chain.signed} signed by a key given" if keyed else ""
         told = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
-        say(f"{chain.dataset}@{chain.ref}: {chain.entries} entries, {chain.attestations} attested{signed}; {told}")
+        entries = "1 entry" if chain.entries == 1 else f"{chain.entries} entries"
+        say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
         for problem in chain.problems:
             say(f"    {problem}")
     if chains and not any(chain.problems for chain in chains):

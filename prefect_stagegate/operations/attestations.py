@@ -132,7 +132,7 @@ def _subject(where: Workspace, attested: Attested) -> Part:
         return Part("subject", Verdict.UNKNOWN, error.message)
     except StagegateError as error:
         return Part("subject", Verdict.FAILS, error.message)
-    return Part("subject", Verdict.HOLDS, f"{files} rows of the manifest hash to {decision.digest}")
+    return Part("subject", Verdict.HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}")
 
 
 def _policy(where: Workspace, attested: Attested) -> Part:
@@ -158,6 +158,8 @@ def _log(where: Workspace, shown: Presented, attested: Attested) -> Part:
         decided = where.catalog.attestations(decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
         return Part("log", Verdict.FAILS, error.message)
+    if decision.dataset not in where.catalog.datasets():
+        return Part("log", Verdict.UNKNOWN, f"the catalog {where.catalog.url} has no dataset {decision.dataset}")
     digest = statement_digest(shown.statement)
     found: list[RefEntry] = [e for e in entries if e.attestation and statement_digest(e.attestation) == digest]
     if found:

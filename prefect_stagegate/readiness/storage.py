@@ -107,7 +107,7 @@ def _judge_use(volume: Volume, limits: UsedShare, used: float, summary: str, mea
     return Answer(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
 
 
-@check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS, binds=("rotten",))
+@check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS, binds=("rotten",), waivable=False)
 def cache_integrity(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether every file of the version on this node still has the bytes that its manifest names, by hashing them all.
 

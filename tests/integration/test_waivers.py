@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
@@ -172,9 +174,39 @@ def test_another_version_and_other_parameters_are_not_waived(folder: Path) -> No
     assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
 
 
+def test_an_inconclusive_check_can_t_be_waived_through(folder: Path) -> None:
+    staged(folder, require=["license", "cache_integrity"], license="CC0-1.0")
+    for path in (folder / "cache").glob("views/*"):
+        path.rename(folder / "elsewhere")
+    assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.INCONCLUSIVE
+    with pytest.raises(UsageError, match="can't be waived"):
+        waived(folder, name="cache_integrity")
+
+
 def test_a_noisy_check_has_to_pass_several_times_in_a_row(folder: Path) -> None:
     staged(folder, require=[{"space": {"warn": 1.0, "fail": 1.0, "consecutive": 3}}], license="CC0-1.0")
     told = [check(node(folder), THINGS, "pilot") for _ in range(3)]
     assert [one.outcome for one in told] == [DecisionOutcome.INCONCLUSIVE] * 2 + [DecisionOutcome.ACCEPTED]
     assert "1 of 3 passes in a row" in told[0].checks[0].told
     assert [one.state for one in checking.preview_check(node(folder), THINGS, "pilot")] == ["current"]
+
+
+def test_the_command_waives_shows_and_revokes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    monkeypatch.setenv("STAGEGATE_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(folder / "catalog"))
+    words = ["waive", "things", "--gate", "pilot", "--check", "license", "--reason", "agreed", "--identity", "ines"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "A waiver needs an end" in capsys.readouterr().err
+    main([*words, "--until", "7d", "--json"])
+    (granted,) = json.loads(capsys.readouterr().out)
+    assert (granted["check"], granted["approver"]["name"], granted["requester"]) == ("license", "ines", "ada")
+    main(["show", "things"])
+    assert "license at pilot: waived by ines (declared) until" in capsys.readouterr().out
+    main([*words, "--revoke"])
+    assert "revoked by ines (declared): agreed" in capsys.readouterr().out
