@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.environment import Environment
+from prefect_stagegate.environment import UNKNOWN, Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.measures import Measures
 from prefect_stagegate.model import (
@@ -171,12 +171,20 @@ class Question:
         return tuple(address.strip() for address in named.split(",") if address.strip())
 
 
+def _rotten(question: Question) -> str:
+    """What lies aside of the version; a cache that can't be read must not keep the other checks from being asked."""
+    try:
+        return ", ".join(question.rotten()) or "none"
+    except StagegateError:
+        return UNKNOWN
+
+
 BINDINGS: dict[str, Callable[[Question], str]] = {
     "version": lambda question: question.digest,
     "environment": lambda question: question.environment.fingerprint,
     "target": lambda question: question.target,
     "node": lambda question: question.node,
-    "rotten": lambda question: ", ".join(question.rotten()) or "none",
+    "rotten": _rotten,
     "policy": lambda question: question.gate.policy,
     "spec": lambda question: question.spec.digest,
     "owners": lambda question: digest_of(dict(question.spec.owners)),

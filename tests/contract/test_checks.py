@@ -37,7 +37,7 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 """What a gate names, so that a check has something to look at."""
 LOOKS = [
-    *(one.name for one in fields(Question) if "Callable" in str(one.type)),
+    *(one.name for one in fields(Question) if "Callable" in str(one.type) and one.name not in BINDINGS),
     *(f"measures.{name}" for name in vars(Measures) if not name.startswith("_")),
 ]
 """All that a check can ask for and that may break."""
@@ -91,6 +91,16 @@ def test_a_look_that_fails_is_inconclusive_with_the_reason(name: str, error: Exc
     if broken.looked:
         assert found.outcome is Outcome.INCONCLUSIVE
         assert str(getattr(error, "message", error)) in found.summary + "".join(one.problem for one in found.findings)
+
+
+def test_a_binding_that_can_not_be_found_out_is_unknown_and_ends_what_was_known() -> None:
+    def fails() -> tuple[str, ...]:
+        raise SourceUnavailable("nobody answers")
+
+    known = ask("cache_integrity", a_question())
+    blind = a_question(rotten=fails)
+    assert ask("cache_integrity", blind).binding["rotten"] == "unknown"
+    assert not is_current(known, CHECKS["cache_integrity"], required("cache_integrity"), blind)
 
 
 def test_each_look_is_some_check_s() -> None:
