@@ -28,8 +28,8 @@ def waive(
 ) -> None:
     """Answer for one failed check of one version at one gate, for a while. Whoever asked the gate can't.
 
-    What is inconclusive can't be waived, nor `digest` and `approval`. It counts as long as the check has the same
-    parameters, and every report, the attestation and `stagegate show` tell who waived what, why and until when.
+    What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the
+    check has the same parameters. Reports, attestations and `stagegate show` tell who waived what, why, until when.
 
     Examples: stagegate waive nycflights --gate pilot --check freshness --until 7d --reason "no flights on a holiday";
     stagegate waive nycflights --gate pilot --check freshness --revoke --reason "delivered"
