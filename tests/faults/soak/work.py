@@ -139,13 +139,13 @@ ROLES = {
 }
 """Which jobs a worker takes turns at. The resident is never killed: what it leaks, it leaks for the whole time."""
 EXPECTED = {
-    "stage": {"TransferFailed", "NoSpace", "SourceUnavailable", "RefConflict", "BlobVanished"},
-    "bring": {"TransferFailed", "NoSpace", "SourceUnavailable", "UnknownRef", "BlobVanished"},
+    "stage": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "RefConflict", "BlobVanished"},
+    "bring": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "UnknownRef", "BlobVanished"},
     "promote": {"GateFailed", "RefConflict", "UnknownRef", "TransferFailed", "NoSpace"}
-    | {"SourceUnavailable", "UsageError", "BlobVanished", "_Undecided"},
+    | {"SourceUnavailable", "SourceBusy", "UsageError", "BlobVanished", "_Undecided"},
     "read": {"UnknownRef"},
     "collect": set(),
-    "verify": {"TransferFailed", "NoSpace", "SourceUnavailable", "BlobVanished"},
+    "verify": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "BlobVanished"},
     "pin": {"UnknownRef"},
 }
 """Errors that are no fault of the package's, given the weather, the rot, the small volume and the others."""
