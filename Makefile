@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all missing faults soak mutations check format coverage bench docs lock schema clean
+.PHONY: help setup demo test test-all missing servers faults soak mutations check format coverage bench docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -22,15 +22,22 @@ demo: setup ## run the main job on real data, from servers to promotion
 test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest --durations=10
 
-test-all: setup ## run all tests, also those that take Debian packages or minutes
+test-all: setup servers ## run all tests, also those that take Debian packages or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
 	$(BIN)/pytest --durations=10 -m ""
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount strace:strace systemd-analyze:systemd
+NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm strace:strace systemd-analyze:systemd
 
 missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done
+
+NPM := tests/servers
+servers: $(NPM)/node_modules/.installed ## install the servers for tests that come from npm, with the versions of their lock
+
+$(NPM)/node_modules/.installed: $(NPM)/package-lock.json
+	npm ci --prefix $(NPM) --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 faults: setup ## crash the jobs at more than 2,000 system calls, and cut the power; as root, for half an hour
 	CRASH_POINTS=$(or $(CRASH_POINTS),3000) POWER_CUTS=$(or $(POWER_CUTS),300) $(BIN)/pytest -m "" tests/faults/test_crash_points.py \

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from prefect_stagegate.testing.clouds import Cloud, azurite, fake_gcs
 from prefect_stagegate.testing.servers import SeaweedFS, seaweedfs
 
-FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_")
+FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 """Settings of the person who runs the tests must not reach them."""
+# Without it, gcsfs asks a host at Google on its first call, for a minute where nobody answers.
+OFFLINE = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 PROMPT = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2"}
 """The test server's answer about an event need not wait five seconds until the event is in its database."""
@@ -22,7 +25,7 @@ PROMPT = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2"}
 # At import, since Prefect and Great Expectations read their settings when they are imported.
 for name in [name for name in os.environ if name.startswith(FOREIGN)]:
     del os.environ[name]
-os.environ.update(QUIET | PROMPT)
+os.environ.update(QUIET | PROMPT | OFFLINE)
 
 # A busy machine is no reason to fail: only what an example shows is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -33,6 +36,20 @@ settings.load_profile("patient")
 def _seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """One S3 server for the whole run. Take a bucket of your own: `seaweedfs.bucket("my-test")`."""
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="gcs")
+def _gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """One server of Google's protocol for the whole run. Take a bucket of your own: `gcs.bucket("my-test")`."""
+    with fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="azure")
+def _azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """One server of Azure's protocol for the whole run, from npm: tests that name it are marked `system`."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
         yield server
 
 

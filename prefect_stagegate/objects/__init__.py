@@ -1,12 +1,13 @@
-"""Object stores: the one package that imports obstore. S3 sources and object-store catalogs stand on it."""
+"""Object stores: the one package that imports obstore. Sources and object-store catalogs stand on it."""
 
 from __future__ import annotations
 
 from prefect_stagegate.objects.answers import retry_after
-from prefect_stagegate.objects.anykey import Listed
+from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.objects.options import S3Settings, translate
 from prefect_stagegate.objects.records import ObjectRecords
-from prefect_stagegate.objects.store import ObjectStore, Place, memory_store, open_s3, s3_place
+from prefect_stagegate.objects.s3 import open_s3, s3_place
+from prefect_stagegate.objects.store import ObjectStore, Place, memory_store
 
 __all__ = [
     "Listed",

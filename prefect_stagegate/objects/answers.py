@@ -33,6 +33,20 @@ class _Unfollowed(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
+def opener(ca_file: str = "") -> urllib.request.OpenerDirector:
+    """Python's client, made to follow no redirect.
+
+    Args:
+        ca_file: Path of a PEM file with further certificate authorities to trust.
+    """
+    handlers: list[urllib.request.BaseHandler] = [_Unfollowed()]
+    if ca_file:
+        context = ssl.create_default_context()
+        context.load_verify_locations(ca_file)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
+
+
 def head(url: str, *, ca_file: str = "", timeout: float) -> Answer:
     """Ask by HEAD; an empty answer when nobody answers in time.
 
@@ -42,14 +56,8 @@ def head(url: str, *, ca_file: str = "", timeout: float) -> Answer:
         timeout: Seconds without a byte after which the request is given up.
     """
     with suppress(OSError, ValueError):
-        handlers: list[urllib.request.BaseHandler] = [_Unfollowed()]
-        if ca_file:
-            context = ssl.create_default_context()
-            context.load_verify_locations(ca_file)
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        opener = urllib.request.build_opener(*handlers)
         try:
-            with opener.open(urllib.request.Request(url, method="HEAD"), timeout=timeout) as answer:  # noqa: S310
+            with opener(ca_file).open(urllib.request.Request(url, method="HEAD"), timeout=timeout) as answer:  # noqa: S310
                 return Answer(answer.status, _lowered(answer.headers))
         except urllib.error.HTTPError as error:
             return Answer(error.code, _lowered(error.headers))

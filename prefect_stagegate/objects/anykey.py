@@ -1,4 +1,4 @@
-"""Listing a bucket that holds keys which obstore refuses.
+"""Listing an S3 bucket that holds keys which obstore refuses.
 
 One key with `..`, `//` or a control character, and obstore lists nothing of its page. botocore takes keys as they come;
 it is slower, and imported only when a listing met such a key. What may be done with them is for others to judge.
@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect_stagegate.objects.credentials import Provider
+from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.objects.options import S3Settings
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object of a listing."""
-
-    key: str
-    size: int
-    etag: str
-    """Without quotes; empty when the store names none."""
-    modified: float
-    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +32,8 @@ class AnyKey:
     """Whether the bucket is part of the host's name."""
     idle: float
     """Seconds without a byte after which a request is given up."""
+
+    tells_versions: ClassVar[bool] = False
 
     def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
         """Every object below `prefix` whose key sorts after `after`. Empty objects that stand for folders are left out.

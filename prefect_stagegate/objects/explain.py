@@ -30,6 +30,7 @@ class Meaning:
     hint: str = ""
 
 
+_AZURE_KEYS = "Check the account's key or signature, and that it belongs to this account."
 _KEYS = "Check the access key and secret, and that they belong to this endpoint."
 _REGION = "Set `client_kwargs: {region_name: …}` to the region of the bucket."
 _LATER = "It is asked again a few times; if that fails, try later or with fewer parallel transfers."
@@ -44,6 +45,11 @@ _REFUSED = Meaning(
     AccessDenied,
     "Access is denied",
     "These credentials may not list or read here. Ask the bucket's owner for s3:ListBucket and s3:GetObject.",
+)
+_REFUSED_BLOB = Meaning(
+    AccessDenied,
+    "Access is denied",
+    "They may not list or read here. Ask the account's owner for the role Storage Blob Data Reader.",
 )
 _BUSY = Meaning(SourceBusy, "{endpoint} is too busy", _LATER)
 _EXPIRED = Meaning(CredentialsExpired, "The credentials have expired", "Log in again, and run the same once more.")
@@ -72,7 +78,25 @@ CODES: dict[str, Meaning] = {
     "RequestTimeout": _BROKEN,
     "InternalError": _BROKEN,
     "ServiceUnavailable": _BUSY,
+    # Azure Blob Storage's own
+    "AccountIsDisabled": Meaning(AccessDenied, "The storage account is disabled", "Ask its owner."),
+    "AuthenticationFailed": Meaning(AccessDenied, "{endpoint} doesn't accept the credentials", _AZURE_KEYS),
+    "AuthorizationFailure": Meaning(AccessDenied, "{endpoint} doesn't accept the credentials", _AZURE_KEYS),
+    "AuthorizationPermissionMismatch": _REFUSED_BLOB,
+    "BlobArchived": Meaning(SourceError, "The blob is archived", "Rehydrate it from its archive tier first."),
+    "BlobNotFound": _VANISHED,
+    "ConditionNotMet": _CHANGED,
+    "ContainerNotFound": Meaning(
+        SourceError, "The container doesn't exist at {endpoint}", "Check the container's name and the account."
+    ),
+    "InsufficientAccountPermissions": _REFUSED_BLOB,
+    "InvalidAuthenticationInfo": Meaning(AccessDenied, "The token is not valid", "Log in again."),
+    "NoAuthenticationInformation": _REFUSED_BLOB,
+    "OperationTimedOut": _BROKEN,
+    "PublicAccessNotPermitted": _REFUSED_BLOB,
+    "ServerBusy": _BUSY,
 }
+"""By the code in the answer's body, in S3's, Google's and Azure's protocols."""
 
 STATUSES: dict[int, Meaning] = {
     301: CODES["PermanentRedirect"],

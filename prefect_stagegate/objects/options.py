@@ -1,17 +1,17 @@
 """fsspec's option names for S3, translated for obstore in one visible table.
 
-Pure: the environment and the AWS files are asked elsewhere. An option is translated, or irrelevant to reading whole
-objects, or known to s3fs alone (then the source is read through s3fs, which is said), or refused with the nearest name.
+Pure: the environment and the AWS files are asked elsewhere. Where an option is known to s3fs alone, the source is read
+through s3fs, which is said.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.objects.translating import OF_FSSPEC, Table, Translation, switch, text, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,6 @@ class S3Settings:
     """Whether a simple etag is checked as the MD5 of the object's bytes."""
 
 
-def _flag(value: Any) -> bool:
-    return str(value).lower() in ("1", "true", "yes", "on")
-
-
-def _text(field: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda value: {field: str(value or "")}
-
-
-def _boolean(field: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda value: {field: _flag(value)}
-
-
 def _addressing(style: Any) -> dict[str, Any]:
     styles = {"path": False, "virtual": True, "auto": None}
     if style not in styles:
@@ -55,52 +43,42 @@ def _addressing(style: Any) -> dict[str, Any]:
     return {"virtual_host": styles[style]}
 
 
-def _verify(value: Any) -> dict[str, Any]:
-    if isinstance(value, str) and value.lower() not in ("true", "false"):
-        return {"ca_file": value}
-    if not _flag(value):
-        raise UsageError(
-            "Reading without checking the server's certificate is not supported",
-            hint="Set `verify:` to a PEM file with the certificate authority of your server.",
-        )
-    return {}
-
-
-TRANSLATIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "key": _text("key"),
-    "username": _text("key"),
-    "client_kwargs.aws_access_key_id": _text("key"),
-    "secret": _text("secret"),
-    "password": _text("secret"),
-    "client_kwargs.aws_secret_access_key": _text("secret"),
-    "token": _text("token"),
-    "client_kwargs.aws_session_token": _text("token"),
-    "profile": _text("profile"),
-    "anon": _boolean("anonymous"),
-    "endpoint_url": _text("endpoint"),
-    "client_kwargs.endpoint_url": _text("endpoint"),
-    "region": _text("region"),
-    "client_kwargs.region_name": _text("region"),
+TRANSLATIONS: dict[str, Translation] = {
+    "key": text("key"),
+    "username": text("key"),
+    "client_kwargs.aws_access_key_id": text("key"),
+    "secret": text("secret"),
+    "password": text("secret"),
+    "client_kwargs.aws_secret_access_key": text("secret"),
+    "token": text("token"),
+    "client_kwargs.aws_session_token": text("token"),
+    "profile": text("profile"),
+    "anon": switch("anonymous"),
+    "endpoint_url": text("endpoint"),
+    "client_kwargs.endpoint_url": text("endpoint"),
+    "region": text("region"),
+    "client_kwargs.region_name": text("region"),
     "addressing_style": _addressing,
     "config_kwargs.s3.addressing_style": _addressing,
-    "use_ssl": _boolean("tls"),
-    "client_kwargs.use_ssl": _boolean("tls"),
-    "verify": _verify,
-    "client_kwargs.verify": _verify,
-    "requester_pays": _boolean("requester_pays"),
-    "etag_is_md5": _boolean("etag_is_md5"),
+    "use_ssl": switch("tls"),
+    "client_kwargs.use_ssl": switch("tls"),
+    "verify": verify,
+    "client_kwargs.verify": verify,
+    "requester_pays": switch("requester_pays"),
+    "etag_is_md5": switch("etag_is_md5"),
 }
 """Each option's name, dots for nesting, and the settings that a value of it gives."""
 
-IRRELEVANT = frozenset({
-    "asynchronous", "cache_regions", "default_block_size", "default_cache_type", "default_fill_cache", "fill_cache",
-    "fixed_upload_size", "listings_expiry_time", "loop", "max_concurrency", "max_paths", "skip_instance_cache",
-    "use_listings_cache", "version_aware",
-})  # fmt: skip
+IRRELEVANT = OF_FSSPEC | {"cache_regions", "fixed_upload_size", "version_aware"}
 """Options of s3fs that change nothing about which bytes an object has."""
 
 S3FS_ONLY = ("s3_additional_kwargs", "session", "config_kwargs", "client_kwargs")
 """Options, or the beginnings of nested ones, that s3fs understands and obstore does not."""
+
+
+_TABLE: Table[S3Settings] = Table(
+    "an S3", "s3fs", TRANSLATIONS, IRRELEVANT, S3FS_ONLY, nested=("client_kwargs", "config_kwargs")
+)
 
 
 def translate(options: Mapping[str, Any]) -> tuple[S3Settings, tuple[str, ...]]:
@@ -109,28 +87,7 @@ def translate(options: Mapping[str, Any]) -> tuple[S3Settings, tuple[str, ...]]:
     Raises:
         UsageError: An option is unknown to both, or a value is not usable.
     """
-    settings, left = S3Settings(), []
-    for name, value in _flat(options):
-        if name in TRANSLATIONS:
-            settings = replace(settings, **TRANSLATIONS[name](value))
-        elif name.partition(".")[0] in S3FS_ONLY:
-            left.append(name)
-        elif name not in IRRELEVANT:
-            raise _unknown(name)
+    settings, left = _TABLE.apply(S3Settings(), options)
     if settings.key and not settings.secret:
         raise UsageError("The access key has no secret", hint="Set both `key` and `secret`, or neither.")
-    return settings, tuple(left)
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, Mapping) and (prefix or name in ("client_kwargs", "config_kwargs")):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            yield f"{prefix}{name}", value
-
-
-def _unknown(name: str) -> UsageError:
-    near = difflib.get_close_matches(name, [*TRANSLATIONS, *IRRELEVANT, *S3FS_ONLY], n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else "The names are those of s3fs."
-    return UsageError(f"{name!r} is no option of an S3 source", hint=hint)
+    return settings, left

@@ -7,7 +7,8 @@ from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.objects.options import translate
-from prefect_stagegate.objects.store import ObjectStore, memory_store, open_s3, s3_place
+from prefect_stagegate.objects.s3 import open_s3, s3_place
+from prefect_stagegate.objects.store import ObjectStore, memory_store
 
 _in_memory: dict[str, ObjectStore] = {}
 

@@ -1,4 +1,6 @@
-"""One bucket, and the few calls that this package makes to it. Every error that leaves here is one of errors.py.
+"""One bucket or container of any family, and the few calls that this package makes to it.
+
+Every error that leaves here is one of errors.py.
 
 Reads are not repeated here, because a transfer does that by a budget of its own; listings and small requests are. There
 is no limit on the whole time of a request, which would kill slow but progressing reads: a connection must be made, and
@@ -13,26 +15,26 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
-from obstore.store import MemoryStore, S3Store
+from obstore.store import MemoryStore
 
-from prefect_stagegate.errors import ObjectVanished, SourceBusy, SourceError, StagegateError, UsageError
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceBusy,
+    SourceError,
+    StagegateError,
+)
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.answers import Answer, head, retry_after
-from prefect_stagegate.objects.anykey import AnyKey, Listed
-from prefect_stagegate.objects.credentials import Resolved, resolve
+from prefect_stagegate.objects.client import CONNECT_SECONDS
 from prefect_stagegate.objects.explain import bad_key, explain
-from prefect_stagegate.objects.options import S3Settings
+from prefect_stagegate.objects.listed import Listed, Lister
 
-CONNECT_SECONDS = 5
-IDLE_SECONDS = 30.0
-"""How long a read may stand still before it is given up."""
-RETRIES = 3
-"""How often obstore repeats a request that is no read of an object's bytes."""
 PAGE = 1000
 """Objects that a store lists at once."""
 WHOLE = 1 << 20
@@ -54,20 +56,19 @@ class Place:
     """The part behind the bucket, without the slash before it; empty for the whole bucket."""
 
 
-def s3_place(url: str) -> Place:
-    """Take `s3://bucket/key` apart; the key is taken as it stands, `%`, `?` and `#` included.
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks a store."""
 
-    Raises:
-        UsageError: There is no bucket, or credentials stand before it.
-    """
-    bucket, _, key = url.partition("://")[2].partition("/")
-    if "@" in bucket or ":" in bucket:
-        raise UsageError(
-            "The URL of a bucket holds credentials", hint="They go into `key` and `secret`, a block or the environment."
-        )
-    if not bucket:
-        raise UsageError(f"{url!r} names no bucket", hint="It looks like s3://bucket/folder/.")
-    return Place(bucket, key)
+    life: CredentialLife = NO_CREDENTIALS
+    """What the credentials are, and how long they last."""
+    introduction: str = ""
+    """Asked first, without credentials: an address that must lead to no other host, or empty."""
+    ca_file: str = ""
+    """Path of a PEM file with further certificate authorities to trust."""
+
+
+NOBODY = Asker()
 
 
 class ObjectStore:
@@ -78,9 +79,8 @@ class ObjectStore:
         reader: The same bucket, without repeating.
         url: How people should see it, without credentials; errors name it.
         endpoint: The server's address; tells two servers with a bucket of one name apart.
-        any_key: Lists the bucket when it holds keys that obstore refuses.
-        life: How long the credentials last.
-        introduction: Asked first, without credentials: an address that must lead to no other host, or empty.
+        lister: Lists the bucket when it holds keys that obstore refuses; always, when it tells versions.
+        asker: Who asks.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class ObjectStore:
         reader: Any,
         url: str,
         endpoint: str,
-        any_key: AnyKey | None = None,
-        life: CredentialLife = NO_CREDENTIALS,
-        introduction: str = "",
+        lister: Lister | None = None,
+        asker: Asker = NOBODY,
     ) -> None:
-        self.life = life
+        self.life = asker.life
         self._store = store
-        self._any_key = any_key
+        self._lister = lister
+        self._by_version = lister is not None and lister.tells_versions
         self._asking = threading.Lock()
-        self._introduction = introduction
+        self._introduction, self._ca_file = asker.introduction, asker.ca_file
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
@@ -111,22 +111,25 @@ class ObjectStore:
             SourceError: The bucket can't be listed.
         """
         self._introduce()
+        if self._lister is not None and self._by_version:
+            yield from self._listing_otherwise(self._lister, prefix, "")
+            return
         last = ""
         try:
             for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
                 for meta in page:
-                    yield _listed(meta)
+                    yield _listed(meta, by_version=False)
                 last = page[-1]["path"]
         except InvalidPathError as error:
-            if self._any_key is None:
+            if self._lister is None:
                 raise bad_key(error, source=self.url) from error
-            yield from self._listing_of_any_key(self._any_key, prefix, last)
+            yield from self._listing_otherwise(self._lister, prefix, last)
         except _FAILURES as error:
             raise self._explained(error) from error
 
-    def _listing_of_any_key(self, any_key: AnyKey, prefix: str, after: str) -> Iterator[Listed]:
+    def _listing_otherwise(self, lister: Lister, prefix: str, after: str) -> Iterator[Listed]:
         try:
-            yield from any_key.listing(prefix, after)
+            yield from lister.listing(prefix, after)
         except OSError as error:
             raise self._explained(error) from error
 
@@ -142,35 +145,54 @@ class ObjectStore:
         """One object as it is now; None when there is none."""
         self._introduce()
         try:
-            return _listed(obstore.head(self._store, key))
+            return _listed(obstore.head(self._store, key), by_version=self._by_version)
         except FileNotFoundError as error:
             self._expect_absence(error, key)
             return None
         except _FAILURES as error:
             raise self._explained(error, key) from error
 
-    def read(self, key: str, start: int, end: int, *, etag: str) -> Iterator[Any]:
-        """The bytes from `start` to `end` (exclusive) in chunks, if the object still has this etag.
+    def read(self, listed: Listed, start: int, end: int) -> Iterator[Any]:
+        """The bytes from `start` to `end` (exclusive) in chunks, if the object still is the one that was listed.
+
+        Its version is asked for by name, its etag by If-Match; what the answer says of both is compared as well,
+        because not every server knows these conditions.
 
         Raises:
             ObjectVanished, ObjectChanged, SourceUnavailable, AccessDenied: What the server answered; `SourceBusy` with
                 its Retry-After.
         """
-        options: dict[str, Any] = {"range": (start, end)}
-        if etag:
-            options["if_match"] = f'"{etag}"'
         self._introduce()
         try:
-            result = obstore.get(self._reader, key, options=options)  # type: ignore[arg-type]
+            result = obstore.get(self._reader, listed.key, options=_conditions(listed, start, end))  # type: ignore[arg-type]
+            self._compare(listed, result.meta)
             if end - start <= WHOLE:
                 yield result.bytes()
             else:
                 yield from result.stream(CHUNK)
         except _FAILURES as error:
-            explained = self._explained(error, key)
-            if isinstance(explained, SourceBusy):
-                explained.retry_after = self._retry_after(key)
-            raise explained from error
+            raise self._failed_read(error, listed) from error
+
+    def _compare(self, listed: Listed, answered: Any) -> None:
+        found = _listed(answered)
+        of_another = listed.version and found.version and found.version != listed.version
+        if of_another or (listed.etag and found.etag and found.etag != listed.etag):
+            raise self._changed(listed.key)
+
+    def _failed_read(self, error: Exception, listed: Listed) -> StagegateError:
+        explained = self._explained(error, listed.key)
+        if isinstance(explained, SourceBusy):
+            explained.retry_after = self._retry_after(listed.key)
+        # What is missing may be the version only, and a condition on an object that is gone may count as failed.
+        if isinstance(explained, ObjectVanished) and listed.version and self.find(listed.key):
+            return self._changed(listed.key)
+        if isinstance(explained, ObjectChanged) and not self.find(listed.key):
+            return ObjectVanished("The object is gone", source=self.url, object=listed.key)
+        return explained
+
+    def _changed(self, key: str) -> ObjectChanged:
+        hint = "Stage again to read its new content."
+        return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
 
     def get(self, key: str) -> bytes | None:
         """A whole small object; None when there is none."""
@@ -232,10 +254,6 @@ class ObjectStore:
             )
         self._introduction = ""
 
-    @property
-    def _ca_file(self) -> str:
-        return self._any_key.settings.ca_file if self._any_key else ""
-
     def _head(self, key: str) -> Answer:
         """Ask by HEAD with a signature of obstore's."""
         try:
@@ -260,107 +278,28 @@ class ObjectStore:
             raise explained from error
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        return explain(error, source=self.url, endpoint=self.endpoint, key=key)
+        explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)
+        if isinstance(explained, AccessDenied):
+            explained.hint = f"Who asked: {self.life.what}. {explained.hint}"
+        return explained
 
 
-def _listed(meta: Any) -> Listed:
+def _conditions(listed: Listed, start: int, end: int) -> dict[str, Any]:
+    conditions: dict[str, Any] = {"range": (start, end)}
+    if listed.version:
+        conditions["version"] = listed.version
+    elif listed.etag:
+        conditions["if_match"] = f'"{listed.etag}"'
+    return conditions
+
+
+def _listed(meta: Any, *, by_version: bool = True) -> Listed:
     etag = (meta["e_tag"] or "").strip('"')
-    return Listed(meta["path"], meta["size"], etag, meta["last_modified"].timestamp())
+    version = (meta["version"] or "") if by_version else ""
+    return Listed(meta["path"], meta["size"], etag, meta["last_modified"].timestamp(), version)
 
 
 def memory_store(url: str) -> ObjectStore:
     """A store that lives in this process, for tests and trials."""
     store = MemoryStore()
     return ObjectStore(store, store, url, "memory")
-
-
-def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -> ObjectStore:
-    """Open a bucket. Nothing is asked of the server yet.
-
-    Args:
-        place: The bucket; the key is not used.
-        settings: What the options say; the environment and the AWS files fill in what they leave open.
-        idle: Seconds without a byte after which a read is given up.
-
-    Raises:
-        AccessDenied: There are no credentials.
-        UsageError: The profile or the CA file can't be used.
-    """
-    url = f"s3://{place.bucket}/"
-    found = resolve(settings, url=url)
-    endpoint = _endpoint(found.settings)
-    virtual = found.settings.virtual_host
-    if virtual is None:
-        virtual = not endpoint and "." not in place.bucket
-    client = _client(found.settings, endpoint, idle)
-    host = _host(endpoint, place.bucket, virtual=virtual)
-
-    def store(retries: int) -> S3Store:
-        return S3Store(
-            place.bucket,
-            config=_config(found, host, virtual=virtual),  # type: ignore[arg-type]
-            client_options=client,  # type: ignore[arg-type]
-            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
-            credential_provider=found.provider,  # type: ignore[arg-type]
-        )
-
-    any_key = AnyKey(place.bucket, found.settings, found.provider, endpoint, virtual, idle)
-    token = found.provider and found.provider().get("token")
-    introduction = (host if virtual else f"{host}/{place.bucket}") if host and token else ""
-    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, found.life, introduction)
-
-
-def _endpoint(settings: S3Settings) -> str:
-    """The endpoint with its scheme; empty means AWS."""
-    endpoint = settings.endpoint
-    if not endpoint:
-        return ""
-    if "://" not in endpoint:
-        endpoint = f"{'https' if settings.tls else 'http'}://{endpoint}"
-    parts = urllib.parse.urlsplit(endpoint)
-    if parts.username or parts.password or not parts.hostname:
-        raise UsageError(
-            "The endpoint holds credentials" if parts.hostname else "The endpoint is no usable address",
-            hint="It looks like https://host:port; credentials go into `key` and `secret` or a block.",
-        )
-    return endpoint.rstrip("/")
-
-
-def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
-    """The endpoint as obstore wants it: with the bucket in its name when that is virtual; empty means AWS."""
-    if not (endpoint and virtual):
-        return endpoint
-    scheme, host = endpoint.split("://", 1)
-    return f"{scheme}://{bucket}.{host}"
-
-
-def _config(found: Resolved, host: str, *, virtual: bool) -> dict[str, Any]:
-    """Every setting is given, so that obstore does not look it up in the environment by rules of its own."""
-    settings = found.settings
-    config: dict[str, Any] = {
-        "region": settings.region or "us-east-1",
-        "skip_signature": found.provider is None,
-        "virtual_hosted_style_request": virtual,
-    }
-    if settings.requester_pays:
-        config["request_payer"] = True
-    if host:
-        config["endpoint"] = config["aws_endpoint_url_s3"] = host
-    return config
-
-
-def _client(settings: S3Settings, endpoint: str, idle: float) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "allow_http": endpoint.startswith("http://"),
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=idle),
-        "timeout": timedelta(days=3650),
-    }
-    if settings.ca_file:
-        try:
-            options["root_certificate"] = Path(settings.ca_file).expanduser().read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"The CA file {settings.ca_file} can't be read: {error.strerror}", hint="Check the `verify` option."
-            ) from error
-    return options

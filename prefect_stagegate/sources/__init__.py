@@ -54,6 +54,22 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
+def _gcs(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.gcs import GcsSource
+
+    source = GcsSource(url, options, idle=terms.idle)
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
+def _azure(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.azure import AzureSource
+
+    source = AzureSource(url, options, idle=terms.idle)
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -64,6 +80,11 @@ SCHEMES: dict[str, Opener] = {
     "": _files,
     "file": _files,
     "local": _files,
+    "abfs": _azure,
+    "abfss": _azure,
+    "az": _azure,
+    "gcs": _gcs,
+    "gs": _gcs,
     "s3": _s3,
     "s3a": _s3,
 }

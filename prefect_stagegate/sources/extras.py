@@ -5,12 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.errors import MissingExtra
 
 EXTRAS = {
-    "abfs": "azure",
-    "abfss": "azure",
-    "az": "azure",
     "delta": "delta",
-    "gcs": "gcs",
-    "gs": "gcs",
     "hdfs": "hdfs",
     "hf": "hf",
     "iceberg": "iceberg",

@@ -11,6 +11,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from prefect_stagegate.testing.clouds import Cloud
+from prefect_stagegate.testing.faults import Status
+from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
 
@@ -59,6 +62,36 @@ def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object]) -> Place:
         remove=lambda key: client.rm_file(f"{url}/data/{key}"),
         denied={**options, "secret": "this-is-wrong"},
         unreachable=(f"{url}/", {**options, "endpoint_url": f"http://{NOBODY}"}),
+    )
+
+
+class TestGcs(SourceContract):
+    """fake-gcs-server asks nobody who he is, so that is asked of it through a server that refuses."""
+
+    @pytest.fixture
+    def place(self, gcs: Cloud, request: pytest.FixtureRequest) -> Iterator[Place]:
+        with FaultProxy(gcs.endpoint_url) as refusing:
+            refusing.refuse = lambda _: Status(403)
+            yield _cloud_place(gcs, request, denied={"endpoint_url": refusing.url})
+
+
+@pytest.mark.system
+class TestAzure(SourceContract):
+    @pytest.fixture
+    def place(self, azure: Cloud, request: pytest.FixtureRequest) -> Place:
+        return _cloud_place(azure, request, denied={"account_key": "d3Jvbmc="})
+
+
+def _cloud_place(server: Cloud, request: pytest.FixtureRequest, denied: dict[str, str]) -> Place:
+    url, client = server.bucket(f"contract-{abs(hash(request.node.nodeid)) % 10**9}"), server.client()
+    folder = f"{url.partition('://')[2]}/data"
+    return Place(
+        f"{url}/data/",
+        server.storage_options,
+        put=lambda key, data: client.pipe_file(f"{folder}/{key}", data),
+        remove=lambda key: client.rm_file(f"{folder}/{key}"),
+        denied={**server.storage_options, **denied},
+        unreachable=(f"{url}/", {**server.storage_options, "endpoint_url": f"http://{NOBODY}"}),
     )
 
 

@@ -1,0 +1,62 @@
+"""How every object store is asked: connections, time-outs, certificates, and the address they are made to."""
+
+from __future__ import annotations
+
+import urllib.parse
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.errors import UsageError
+
+CONNECT_SECONDS = 5
+IDLE_SECONDS = 30.0
+"""How long a read may stand still before it is given up."""
+RETRIES = 3
+"""How often a request that is no read of an object's bytes is repeated."""
+
+
+def usable_endpoint(endpoint: str, *, tls: bool = True) -> str:
+    """An endpoint with its scheme and without a slash at its end; empty stays empty.
+
+    Raises:
+        UsageError: It holds credentials, or is no address.
+    """
+    if not endpoint:
+        return ""
+    if "://" not in endpoint:
+        endpoint = f"{'https' if tls else 'http'}://{endpoint}"
+    parts = urllib.parse.urlsplit(endpoint)
+    if parts.username or parts.password or not parts.hostname:
+        raise UsageError(
+            "The endpoint holds credentials" if parts.hostname else "The endpoint is no usable address",
+            hint="It looks like https://host:port; credentials go into the options of their own or a block.",
+        )
+    return endpoint.rstrip("/")
+
+
+def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
+    """Obstore's options of the HTTP client: no limit on the whole time, but one on each next byte.
+
+    Raises:
+        UsageError: The CA file can't be read.
+    """
+    options: dict[str, Any] = {
+        "allow_http": endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=idle),
+        "timeout": timedelta(days=3650),
+    }
+    if ca_file:
+        try:
+            options["root_certificate"] = Path(ca_file).expanduser().read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"The CA file {ca_file} can't be read: {error.strerror}", hint="Check the `verify` option."
+            ) from error
+    return options
+
+
+def retries(count: int) -> dict[str, Any]:
+    """Obstore's options of repeating; listings and small requests take `RETRIES`, reads none."""
+    return {"max_retries": count, "retry_timeout": timedelta(seconds=60)}

@@ -1,0 +1,106 @@
+"""Buckets of Google Cloud Storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from obstore.store import GCSStore
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.objects.client import IDLE_SECONDS, RETRIES, client_options, retries, usable_endpoint
+from prefect_stagegate.objects.generations import Generations
+from prefect_stagegate.objects.google import identify
+from prefect_stagegate.objects.store import Asker, ObjectStore, Place
+from prefect_stagegate.objects.translating import OF_FSSPEC, Table, Translation, switch, text, verify
+
+GOOGLE = "https://storage.googleapis.com"
+EMULATOR = "STORAGE_EMULATOR_HOST"
+"""The environment variable of Google's clients that names another endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcsSettings:
+    """What is asked of a client; empty means that the environment or Google's own default decides."""
+
+    endpoint: str = ""
+    token: Any = ""
+    """Whatever gcsfs calls so."""
+    project: str = ""
+    requester_pays: Any = ""
+    ca_file: str = ""
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    "endpoint_url": text("endpoint"),
+    "token": lambda value: {"token": value},
+    "anon": lambda value: {"token": "anon"} if switch("on")(value)["on"] else {},
+    "project": text("project"),
+    "requester_pays": lambda value: {"requester_pays": value},
+    "verify": verify,
+}
+"""Each option's name, and the settings that a value of it gives."""
+
+_TABLE: Table[GcsSettings] = Table(
+    "a Google Cloud Storage",
+    "gcsfs",
+    TRANSLATIONS,
+    OF_FSSPEC
+    | {"access", "cache_timeout", "check_connection", "consistency", "default_location", "secure_serialize"}
+    | {"session_kwargs", "timeout", "version_aware"},
+)
+
+
+def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
+    """Translate gcsfs's options.
+
+    Raises:
+        UsageError: An option is unknown, or a value is not usable.
+    """
+    return _TABLE.apply(GcsSettings(), options)[0]
+
+
+def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS) -> ObjectStore:
+    """Open a bucket. Nothing is asked of the server yet.
+
+    Args:
+        place: The bucket; the key is not used.
+        settings: What the options say; the environment fills in what they leave open.
+        idle: Seconds without a byte after which a read is given up.
+
+    Raises:
+        AccessDenied: There are no credentials.
+        UsageError: The credentials or the CA file can't be used, or the requester pays and nobody is named.
+    """
+    url = f"gs://{place.bucket}/"
+    endpoint = usable_endpoint(settings.endpoint or os.environ.get(EMULATOR, ""), tls=False) or GOOGLE
+    identity = identify(settings.token, url=url)
+    payer = _payer(settings)
+    headers = {"x-goog-user-project": payer} if payer else {}
+    client = {**client_options(endpoint, settings.ca_file, idle), "default_headers": headers}
+
+    def store(repeats: int) -> GCSStore:
+        return GCSStore(
+            place.bucket,
+            config={"base_url": endpoint, "skip_signature": False, **identity.config},  # type: ignore[arg-type]
+            client_options=client,  # type: ignore[arg-type]
+            retry_config=retries(repeats),  # type: ignore[arg-type]
+            credential_provider=identity.provider,  # type: ignore[arg-type]
+        )
+
+    bearer = identity.bearer
+    lister = Generations(endpoint, place.bucket, bearer, payer, settings.ca_file, idle) if bearer else None
+    asker = Asker(identity.life, ca_file=settings.ca_file)
+    return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, asker)
+
+
+def _payer(settings: GcsSettings) -> str:
+    named = str(settings.requester_pays or "")
+    if named.lower() in ("", "false"):
+        return ""
+    payer = settings.project if named.lower() == "true" else named
+    if not payer:
+        raise UsageError("The requester pays, and nobody says which project", hint="Set `project:`.")
+    return payer

@@ -1,0 +1,110 @@
+"""Who we are to Google Cloud Storage: what was given, else Google's application default credentials.
+
+google-auth comes with the extra `gcs`. Without it, obstore's own client finds service accounts, gcloud's login and the
+identity of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.expiry import ends_at
+from prefect_stagegate.model import CredentialLife
+
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_HINT = "Set GOOGLE_APPLICATION_CREDENTIALS, log in by gcloud, or say `token: anon` if the bucket is public."
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleIdentity:
+    """Who asks, in the words of the two clients."""
+
+    life: CredentialLife
+    config: dict[str, Any] = field(default_factory=dict)
+    """For obstore."""
+    bearer: Callable[[], str] | None = None
+    """A token for requests of our own; None where only obstore knows the credentials."""
+    provider: Callable[[], dict[str, Any]] | None = None
+    """For obstore, where the token comes from google-auth."""
+
+
+def identify(token: Any, *, url: str) -> GoogleIdentity:
+    """Make sense of gcsfs's option `token`.
+
+    Args:
+        token: Empty or `google_default`, `anon`, `cloud`, a path of a JSON file, its contents, or an access token.
+        url: The bucket, for errors.
+
+    Raises:
+        AccessDenied: There are no credentials.
+        UsageError: They can't be used.
+    """
+    if token == "anon":  # noqa: S105 - gcsfs's word
+        return GoogleIdentity(CredentialLife("none", "anonymous reading"), {"skip_signature": True}, lambda: "")
+    info = _info(token)
+    if info is None and token and token not in ("google_default", "cloud"):
+        life = CredentialLife("temporary" if ends_at(token) else "unknown", "an access token", ends_at(token))
+        return GoogleIdentity(life, {"bearer_token": token}, lambda: str(token))
+    life = CredentialLife("renewed", _told(info))
+    try:
+        import google.auth.transport.requests as transport
+    except ImportError:
+        return GoogleIdentity(life, _for_obstore(info))
+    return _by_google(info, transport.Request(), life, url)
+
+
+def _info(token: Any) -> dict[str, Any] | None:
+    """What a JSON file or text of credentials holds; None when the token is neither."""
+    if isinstance(token, Mapping):
+        return dict(token)
+    text = str(token or "")
+    if not text.startswith("{") and not text.endswith(".json"):
+        return None
+    try:
+        found = json.loads(text if text.startswith("{") else Path(text).expanduser().read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "Google's credentials can't be read", hint="`token` names a JSON file, or holds it."
+        ) from error
+    return dict(found)
+
+
+def _told(info: dict[str, Any] | None) -> str:
+    return f"Google's {info.get('type', 'credentials')}" if info else "Google's application default credentials"
+
+
+def _for_obstore(info: dict[str, Any] | None) -> dict[str, Any]:
+    """Only a service account can be handed over; all else obstore looks for itself."""
+    if info and info.get("type") != "service_account":
+        raise UsageError("Such credentials need google-auth", hint='Install it: pip install "prefect-stagegate[gcs]"')
+    return {"service_account_key": json.dumps(info)} if info else {}
+
+
+def _by_google(info: dict[str, Any] | None, request: Any, life: CredentialLife, url: str) -> GoogleIdentity:
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        if info:
+            credentials, _ = google.auth.load_credentials_from_dict(info, scopes=[SCOPE])  # type: ignore[no-untyped-call]
+        else:
+            credentials, _ = google.auth.default(scopes=[SCOPE])
+    except (GoogleAuthError, ValueError) as error:
+        raise AccessDenied(f"There are no credentials for {url}", hint=_HINT) from error
+
+    def provide() -> dict[str, Any]:
+        if not credentials.valid:
+            try:
+                credentials.refresh(request)
+            except GoogleAuthError as refused:
+                raise OSError(f"status code: 401: {type(refused).__name__}") from refused
+        expiry = credentials.expiry
+        return {"token": credentials.token, "expires_at": expiry.replace(tzinfo=UTC) if expiry else None}
+
+    return GoogleIdentity(life, {}, lambda: str(provide()["token"]), provide)

@@ -1,0 +1,24 @@
+"""Azure Blob Storage and Data Lake: `az://container/folder/`, `abfss://container@account.dfs.core.windows.net/folder/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect_stagegate.objects.azure import azure_place, open_azure
+from prefect_stagegate.objects.azure_options import azure_settings
+from prefect_stagegate.sources.buckets import BucketSource
+
+
+class AzureSource(BucketSource):
+    """A container, a folder or a blob on Azure. The pin is the etag, which every read carries as If-Match.
+
+    Args:
+        url: With the account's host, or without where the options or the environment name the account.
+        options: By adlfs's names.
+        idle: Seconds without a byte after which a read is given up.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+        place, host = azure_place(url)
+        super().__init__(url, open_azure(place, azure_settings(options, host=host), idle=idle), place.key)

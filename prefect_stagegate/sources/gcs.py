@@ -1,0 +1,28 @@
+"""Google Cloud Storage: `gs://bucket/folder/`.
+
+The pin is the generation, and its MD5 is checked. Without the extra `gcs`, credentials that only obstore knows allow no
+listing that tells generations: then the pin is the etag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect_stagegate.objects import s3_place
+from prefect_stagegate.objects.gcs import gcs_settings, open_gcs
+from prefect_stagegate.sources.buckets import BucketSource
+
+
+class GcsSource(BucketSource):
+    """A bucket, a folder or an object on Google Cloud Storage.
+
+    Args:
+        url: `gs://bucket/folder/`.
+        options: By gcsfs's names.
+        idle: Seconds without a byte after which a read is given up.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+        place = s3_place(url)
+        super().__init__(url, open_gcs(place, gcs_settings(options), idle=idle), place.key)

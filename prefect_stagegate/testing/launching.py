@@ -1,0 +1,84 @@
+"""Starting a server for tests: it must answer in time, and ends with the block or with this process."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.testing.servers import tied_to_parent
+
+GRACE = 2.0
+"""Seconds that a server gets to end by itself."""
+
+
+@contextmanager
+def launched(
+    command: Sequence[str],
+    log: Path,
+    answers: Callable[[], bool],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for as long as the block runs. Start it from a thread that outlives it.
+
+    Args:
+        command: Its command line.
+        log: A file for what it says: a pipe that nobody drains would stop some servers.
+        answers: Whether it is ready.
+        env: Its whole environment; this process's when absent.
+        timeout: Seconds until it must be ready.
+
+    Raises:
+        SourceUnavailable: It ended or was not ready in time; the message has the end of its log.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            tied_to_parent(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=env,
+            start_new_session=True,
+        )
+    try:
+        _wait(process, command[0], log, answers, time.monotonic() + timeout)
+        yield process
+    finally:
+        _end(process)
+
+
+def answers_http(url: str) -> bool:
+    """Whether a web server answers at `url`, whatever it says."""
+    try:
+        with urlopen(url, timeout=2):  # noqa: S310 - our own address
+            return True
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _wait(process: subprocess.Popen[bytes], name: str, log: Path, answers: Callable[[], bool], deadline: float) -> None:
+    while not answers():
+        if process.poll() is not None or time.monotonic() > deadline:
+            state = "ended at once" if process.poll() is not None else "was not ready in time"
+            raise SourceUnavailable(f"{name} {state}. The end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it: some servers wait for open connections for ever, so it is killed after a grace."""
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
