@@ -121,6 +121,8 @@ class PlannedObject:
     action: Action
     digest: str = ""
     """What its bytes must hash to, when that is known; a fetch that gives anything else is refused."""
+    doubted: bool = False
+    """Whether what is remembered of its pin is not believed, so that its bytes are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,47 @@ class Origin:
     """Where the source stood in the spec: two sources may have one URL, and differ by their options."""
 
 
+WEAKEST = ("size", "mtime")
+"""The kinds of pins that hold least, the weakest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What fixes a version's entries at their sources, told by the weakest of them."""
+
+    kind: str
+    """Of the weakest pin: `mtime`, `etag`, …"""
+    strength: Literal["strong", "weak"]
+    """Of the weakest pin."""
+    weak: int = 0
+    """Entries whose pin is weak."""
+
+    @classmethod
+    def of(cls, counts: Mapping[tuple[str, str], int]) -> Pins | None:
+        """Tell the weakest of some pins; None when there is none.
+
+        Args:
+            counts: How many there are of each kind and strength.
+
+        >>> print(Pins.of({("etag", "strong"): 7, ("mtime", "weak"): 2}))
+        mtime, weak for 2
+        """
+        if not counts:
+            return None
+        kind, strength = min(counts, key=_hold)
+        weak = sum(count for (_, each), count in counts.items() if each == "weak")
+        return cls(kind, "weak" if strength == "weak" else "strong", weak)
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {f'weak for {self.weak}' if self.weak else 'strong'}"
+
+
+def _hold(pin: tuple[str, str]) -> tuple[bool, int, str]:
+    """What orders kinds and strengths of pins, the weakest first."""
+    kind, strength = pin
+    return strength != "weak", WEAKEST.index(kind) if kind in WEAKEST else len(WEAKEST), kind
+
+
 @dataclass(frozen=True, slots=True)
 class FailedObject:
     """An object that could not be brought into the cache."""
@@ -215,6 +258,8 @@ class Version:
     """Whether the catalog's `latest` had never named the version before."""
     failed: tuple[FailedObject, ...] = ()
     """What the spec's `max_failed_objects` let be left out of it."""
+    pins: Pins | None = None
+    """What its entries are fixed by at their sources."""
 
     @property
     def address(self) -> str:

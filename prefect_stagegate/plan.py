@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import path_problem
-from prefect_stagegate.model import Action, PlannedObject, SourceObject
+from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
+from prefect_stagegate.spec import Rehash
 
 NAMED = 20
 """Refused objects that an error names; the others are counted."""
@@ -45,7 +46,14 @@ def check_names(wanted: Iterable[tuple[str, str, str]]) -> None:
     )
 
 
-def plan_object(listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool) -> PlannedObject:
+def is_doubted(pin: Pin, rehash: Rehash) -> bool:
+    """Whether a source's `rehash` has an object read again, whatever is remembered of its pin."""
+    return rehash == "always" or (rehash == "when_weak" and pin.strength == "weak")
+
+
+def plan_object(
+    listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool, rehash: Rehash = "never"
+) -> PlannedObject:
     """Decide about one object.
 
     Args:
@@ -54,6 +62,9 @@ def plan_object(listed: SourceObject, *, path: str, source: int, remembered: str
         source: Position of its source in the spec.
         remembered: The digest that this pin is known to have, if any.
         held: Whether the cache holds a blob of that digest.
+        rehash: What its source's spec says.
     """
+    if is_doubted(listed.pin, rehash):
+        return PlannedObject(path, listed, source, Action.FETCH, doubted=True)
     action = Action.REUSE if remembered and held else Action.FETCH
     return PlannedObject(path, listed, source, action, remembered or "")

@@ -12,7 +12,7 @@ from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
-from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, metadata
+from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, counts, metadata
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import Manifest, path_problem, row
@@ -25,6 +25,7 @@ from prefect_stagegate.model import (
     FailedObject,
     Identity,
     Origin,
+    Pins,
     Request,
     Wait,
     Waiver,
@@ -130,6 +131,19 @@ class Catalog:
         """Where the version's entries came from, sorted by path."""
         key = self._key(dataset, "origins", digest)
         return ORIGINS.read(self._version_record(dataset, digest, key), key)
+
+    def pins(self, dataset: str, digest: str) -> Pins | None:
+        """What fixes the version's entries at their sources; None when nobody recorded where they came from.
+
+        Raises:
+            CorruptRecord: The record is damaged.
+        """
+        key = self._key(dataset, "origins", digest)
+        data = self._records.read(key)
+        if data is None:
+            return None
+        found = counts(data, key, ("pin_kind", "pin_strength"))
+        return Pins.of({(kind, strength): count for (kind, strength), count in found.items()})
 
     def _version_record(self, dataset: str, digest: str, key: str) -> bytes:
         data = self._records.read(key)

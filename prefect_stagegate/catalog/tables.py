@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isnan, nan
@@ -69,6 +70,21 @@ def metadata(data: bytes, key: str) -> dict[str, str]:
     except pa.ArrowException as error:
         raise _unreadable(key, error) from error
     return {name.decode(): value.decode() for name, value in footer.items()}
+
+
+def counts(data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """How often each combination of values stands in some columns of a record; no other column is read.
+
+    Raises:
+        CorruptRecord: The record is no Parquet file, or a page of it is damaged.
+    """
+    found: Counter[tuple[str, ...]] = Counter()
+    try:
+        for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=BATCH, columns=list(columns)):
+            found.update(zip(*map(to_values, batch.columns), strict=True))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(key, error) from error
+    return found
 
 
 def _unreadable(key: str, error: Exception) -> CorruptRecord:

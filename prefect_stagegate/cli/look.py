@@ -51,13 +51,14 @@ def ls(
         say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
         return
     version = Column("version", no_wrap=True)  # what one copies is never cut
-    rows = Table("dataset", version, "refs", "files", "size", "on this node", "held by", box=None, pad_edge=False)
+    named = ("dataset", version, "refs", "files", "size", "weakest pin", "on this node", "held by")
+    rows = Table(*named, box=None, pad_edge=False)
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
         holders = "; ".join(map(str, line.leases))
         refs = ", ".join(line.refs) or "-"
-        size = bytes_text(line.bytes)
-        cells = (line.dataset, digest_text(line.digest), refs, str(line.files), size, here, holders or "-")
+        facts = (str(line.files), bytes_text(line.bytes), str(line.pins or "-"))
+        cells = (line.dataset, digest_text(line.digest), refs, *facts, here, holders or "-")
         rows.add_row(*(Text(escaped(cell)) for cell in cells))  # never markup: a command may be called `[red]`
     print_table(rows)
 
@@ -95,6 +96,7 @@ def show(
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+        say(f"weakest pin: {line.pins or 'unknown'}")
         for one in inspect.waivers(where, line.dataset, line.digest):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
             say(f"{one.check} at {one.target}: {one}{ended}")

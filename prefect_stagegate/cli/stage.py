@@ -67,6 +67,7 @@ def _tell(version: Version) -> None:
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
     say(f"{version.files} files, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
+    say(f"weakest pin: {version.pins}")
     if version.failed:
         tell_failed(version.failed)
 

@@ -55,7 +55,8 @@ def bring(
     if not address.digest:
         point(where, dataset, address.ref or LATEST, digest)
     reused = max(0, manifest.bytes - fetched)
-    return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused)
+    pins = where.catalog.pins(dataset, digest)
+    return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused, pins=pins)
 
 
 def mend(

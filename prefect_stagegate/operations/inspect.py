@@ -9,7 +9,7 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, diff
-from prefect_stagegate.model import Address, FailedObject, Waiver
+from prefect_stagegate.model import Address, FailedObject, Pins, Waiver
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -29,6 +29,8 @@ class VersionLine:
     """This node's copies of refs that name it."""
     leases: tuple[Lease, ...]
     """Who keeps it on this node: who reads or pins it, and who writes to its dataset."""
+    pins: Pins | None
+    """What fixes its entries at their sources."""
 
 
 def list_versions(where: Workspace, dataset: str | None = None) -> list[VersionLine]:
@@ -103,4 +105,5 @@ def _line(where: Workspace, manifest: Manifest, refs: dict[str, RefEntry], lease
         here=here,
         here_as=tuple(name for name, held in where.cache.refs.of(dataset).items() if held == digest),
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
+        pins=where.catalog.pins(dataset, digest),
     )

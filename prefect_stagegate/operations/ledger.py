@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from prefect_stagegate.model import Entry, Origin, Pin, Receipt
+from prefect_stagegate.model import Entry, Origin, Pin, Pins, Receipt
 from prefect_stagegate.operations.tables import insert, temporary
 
 BATCH = 512
@@ -42,6 +42,12 @@ class Ledger:
         """The manifest's rows."""
         self._flush()
         return (Entry(*row) for row in self._database.execute("SELECT path, size, digest FROM receipts ORDER BY path"))
+
+    def pins(self) -> Pins | None:
+        """What fixes the entries at their sources."""
+        self._flush()
+        select = "SELECT pin_kind, pin_strength, count(*) FROM receipts GROUP BY 1, 2"
+        return Pins.of({(kind, strength): count for kind, strength, count in self._database.execute(select)})
 
     def origins(self) -> Iterator[Origin]:
         """Where each entry came from."""

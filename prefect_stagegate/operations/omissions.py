@@ -1,7 +1,8 @@
 """Listings that leave out what is there: found by asking for objects of the last version that a listing doesn't name.
 
 A dropped page looks like a shorter listing. Most objects of a dataset stay from one version to the next, though, so
-whatever the last version had and the new listing lacks was deleted, or was left out; one request tells which.
+whatever the last version had and the new listing lacks was deleted, or was left out; one request tells which. Of a
+source with a `limit` nothing is asked: what it left out may have given its place to another.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceUnavailable
-from prefect_stagegate.model import Origin
+from prefect_stagegate.model import Origin, SourceObject
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources
-from prefect_stagegate.plan import dataset_path
-from prefect_stagegate.sources.select import selected
 
 ASKED = 64
 """Missing objects of a source that are asked for at most, spread over all of them: a page of S3 has 1000 keys."""
@@ -37,8 +36,10 @@ def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) 
         source = sources.groups[position].primary
         for key in keys[:: -(-len(keys) // ASKED)]:
             try:
-                source.find(key)
+                found = source.find(key)
             except (ObjectVanished, AccessDenied):  # a server that may not be listed refuses to say what is absent
+                continue
+            if not sources.shapes[position].takes(found):  # it grew too large or too old meanwhile
                 continue
             raise SourceUnavailable(
                 f"The listing leaves out {key!r}, which is there; {len(keys)} objects of the last version are missing "
@@ -55,9 +56,10 @@ def _missing(origins: Iterator[Origin], sources: Sources, paths: Paths) -> Missi
         position = _position(origin, sources.urls)
         if position is None:
             continue
-        spec = sources.specs[position]
-        wanted = selected(origin.key, include=spec.include, exclude=spec.exclude)
-        if wanted and not paths.has(dataset_path(spec.into, origin.key)):
+        shape, limited = sources.shapes[position], sources.specs[position].limit
+        had = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
+        wanted = limited is None and shape.wants(origin.key) and shape.takes(had)
+        if wanted and not paths.has(shape.path(origin.key)):
             missing.setdefault(position, []).append(origin.key)
     return missing
 

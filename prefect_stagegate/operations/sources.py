@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from prefect_stagegate.clock import now
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources import Source, open_source, renewing
+from prefect_stagegate.sources.shape import Shape
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.transfer import SourceGroup
 
@@ -19,6 +21,8 @@ class Sources:
 
     specs: tuple[SourceSpec, ...]
     groups: tuple[SourceGroup, ...]
+    shapes: tuple[Shape, ...]
+    """What is taken of each, by the time at which they were opened."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -27,7 +31,8 @@ class Sources:
 
     def only(self, position: int) -> Sources:
         """The one source at a position of the spec, alone."""
-        return Sources(self.specs[position : position + 1], self.groups[position : position + 1])
+        chosen = slice(position, position + 1)
+        return Sources(self.specs[chosen], self.groups[chosen], self.shapes[chosen])
 
     @property
     def identities(self) -> dict[str, str]:
@@ -51,7 +56,8 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
         groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in chosen)
-        yield Sources(tuple(chosen), tuple(groups))
+        shapes = tuple(Shape(one, now()) for one in chosen)
+        yield Sources(tuple(chosen), tuple(groups), shapes)
 
 
 def _open(where: Workspace, one: SourceSpec | MirrorSpec) -> Source:

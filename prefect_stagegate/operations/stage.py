@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from threading import Event
 
@@ -33,8 +32,7 @@ from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources, open_sources
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.plan import check_names, dataset_path, plan_object
-from prefect_stagegate.sources.select import selected
+from prefect_stagegate.plan import check_names, plan_object
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
 
@@ -106,14 +104,13 @@ def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
 
 
 def list_sources(sources: Sources, progress: Progress | None = None) -> Iterator[Listed]:
-    """What every source of a spec holds and the spec's globs let in, as a stream.
+    """What every source of a spec holds and the spec takes, as a stream.
 
     Raises:
         SourceError: A source can't be listed.
     """
-    for position, (spec, group) in enumerate(zip(sources.specs, sources.groups, strict=True)):
-        wanted = partial(selected, include=spec.include, exclude=spec.exclude)
-        for listed in group.primary.list(wanted):
+    for position, (shape, group) in enumerate(zip(sources.shapes, sources.groups, strict=True)):
+        for listed in shape.taken(group.primary.list(shape.wants)):
             if progress:
                 progress.listed(1, listed.size)
             yield Listed(position, listed)
@@ -132,19 +129,20 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
     paths = Paths(sources.urls, folds_case=folds_case(where.cache.root))
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
-        wanted = [dataset_path(sources.specs[one.source].into, one.object.key) for one in batch]
+        wanted = [sources.shapes[one.source].path(one.object.key) for one in batch]
         check_names((path, one.object.key, sources.urls[one.source]) for path, one in zip(wanted, batch, strict=True))
         known = _recall(where, sources, batch)
-        planned = [_decide(where, *each) for each in zip(batch, wanted, known, strict=True)]
+        planned = [_decide(where, sources, *each) for each in zip(batch, wanted, known, strict=True)]
         paths.take(planned)
         yield from planned
     if head:
         require_complete(where.catalog.origins(spec.dataset, head.digest), sources, paths)
 
 
-def _decide(where: Workspace, one: Listed, path: str, digest: str | None) -> PlannedObject:
+def _decide(where: Workspace, sources: Sources, one: Listed, path: str, digest: str | None) -> PlannedObject:
     held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
-    return plan_object(one.object, path=path, source=one.source, remembered=digest, held=held)
+    rehash = sources.specs[one.source].rehash
+    return plan_object(one.object, path=path, source=one.source, remembered=digest, held=held, rehash=rehash)
 
 
 def transfer_objects(
@@ -211,7 +209,7 @@ def publish_version(
     if not sealed.files:
         raise UsageError(
             f"The sources of {spec.dataset} hold no objects that the spec lets in: {', '.join(urls)}",
-            hint="Check each `url:`, `include:` and `exclude:`; `stagegate stage SPEC --dry-run` lists what is let in.",
+            hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists what is let in.",
             dataset=spec.dataset,
         )
     dataset, digest, views = spec.dataset, sealed.digest, where.cache.views
@@ -226,7 +224,8 @@ def publish_version(
         where.catalog.put_failed(dataset, digest, failed)
     new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
     point(where, dataset, LATEST, digest)
-    return Version(dataset, digest, view, sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed)
+    facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
+    return Version(dataset, digest, view, *facts)
 
 
 def _learn(where: Workspace, sources: Sources, head: RefEntry) -> None:

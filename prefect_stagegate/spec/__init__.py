@@ -9,16 +9,15 @@ from prefect_stagegate.spec.models import (
     Gate,
     GateSpec,
     JobSpec,
-    MirrorSpec,
     OnWithdrawal,
     Requirement,
     RequirementSpec,
-    SourceSpec,
     Spec,
     TableSpec,
 )
 from prefect_stagegate.spec.requirements import KnownChecks
 from prefect_stagegate.spec.schema import json_schema
+from prefect_stagegate.spec.sources import MirrorSpec, Rehash, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 
 __all__ = [
@@ -35,6 +34,7 @@ __all__ = [
     "KnownChecks",
     "MirrorSpec",
     "OnWithdrawal",
+    "Rehash",
     "Requirement",
     "RequirementSpec",
     "SourceSpec",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_serializer
+from pydantic import AfterValidator, Field, PrivateAttr, model_serializer
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
@@ -17,16 +17,14 @@ from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.fields import (
     ByteSize,
     Context,
-    CredentialsName,
     DatasetName,
     Glob,
     Link,
-    Options,
-    Prefix,
-    SourceUrl,
     TargetName,
     Text,
 )
+from prefect_stagegate.spec.part import Part
+from prefect_stagegate.spec.sources import SourceSpec
 
 VERSION = 1
 """The version of the spec's format that this release reads."""
@@ -38,70 +36,6 @@ Probe = Literal["nonempty", "parquet", "parquet-pages", "csv"]
 OnWithdrawal = Literal["hold", "fall_back"]
 """What a run does that finds the accepted version no longer acceptable."""
 HOLD: OnWithdrawal = "hold"
-
-
-class Part(BaseModel):
-    """A mapping in a spec: frozen, and closed to keys that it doesn't name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MirrorSpec(Part):
-    """Another place with the same objects, tried when the source can't give them."""
-
-    url: SourceUrl = Field(
-        description="URL or path of a copy of the source, with the same keys below it.",
-        examples=["file:///mnt/nas/flights/"],
-    )
-    options: Options = Field(
-        default={},
-        description="Storage options of the mirror, by fsspec's names. Credentials are refused here.",
-        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
-    )
-    credentials: CredentialsName | None = Field(
-        default=None,
-        description="A Prefect block that holds the credentials, as TYPE/NAME.",
-        examples=["aws-credentials/onprem"],
-    )
-
-
-class SourceSpec(Part):
-    """One URL that contributes entries to the dataset."""
-
-    url: SourceUrl = Field(
-        description="URL or path of a folder or object. Paths are relative to the spec's file.",
-        examples=["s3://lake/flights/", "file:///mnt/nas/reference/"],
-    )
-    include: tuple[Glob, ...] = Field(
-        default=(),
-        description="Globs of the keys below the URL to take; all of them when none is given.",
-        examples=[["*.parquet"]],
-    )
-    exclude: tuple[Glob, ...] = Field(
-        default=(),
-        description="Globs of the keys below the URL to leave out, also of those that `include` takes.",
-        examples=[["_tmp/**"]],
-    )
-    into: Prefix = Field(
-        default="",
-        description="The folder of the dataset where the source's keys go; its top by default.",
-        examples=["flights/"],
-    )
-    options: Options = Field(
-        default={},
-        description="Storage options of the source, by fsspec's names. Credentials are refused here.",
-        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
-    )
-    credentials: CredentialsName | None = Field(
-        default=None,
-        description="A Prefect block that holds the credentials, as TYPE/NAME; else the environment is asked.",
-        examples=["aws-credentials/onprem"],
-    )
-    mirrors: tuple[MirrorSpec, ...] = Field(
-        default=(),
-        description="Other places with the same objects, in the order in which they are tried.",
-        examples=[[{"url": "file:///mnt/nas/flights/"}]],
-    )
 
 
 class TableSpec(Part):
@@ -204,7 +138,7 @@ class RequirementSpec(Part):
     """None where nothing was written: then the gate below decides, and in the end it is blocking."""
     consecutive: int | None = None
     """How often in a row it has to pass; None where nothing was written: then the gate below decides, in the end 1."""
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
 
     @model_serializer
     def written(self) -> str | dict[str, Any]:

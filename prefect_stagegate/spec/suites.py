@@ -11,7 +11,7 @@ from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, read_document
 from prefect_stagegate.spec.fields import Text
 from prefect_stagegate.spec.location import is_url, place
-from prefect_stagegate.spec.models import Part
+from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.yamltree import Loc
 
 

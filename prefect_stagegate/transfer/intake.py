@@ -86,7 +86,7 @@ class Intake:
         """The object when it came into the cache after it was planned: by another stager, or under another name."""
         assert job.listed is not None  # noqa: S101
         digest = job.planned.digest
-        if not digest and (job.deferred or self.store.memory.shared):
+        if not digest and not job.planned.doubted and (job.deferred or self.store.memory.shared):
             (remembered,) = self.store.memory.recall_many([(job.source.identity, job.listed)])
             digest = remembered or ""
         if not digest or not self.store.blobs.holds(digest, job.listed.size):

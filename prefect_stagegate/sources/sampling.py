@@ -1,0 +1,28 @@
+"""Choosing some of a dataset's objects so that it is always the same ones, whatever is listed in which order.
+
+Each path has a rank: the first 16 hexadecimal digits of its SHA-256 (`printf %s PATH | sha256sum`). A sample has all
+paths with a rank below its share, so a larger sample holds all of a smaller one; a limit has the smallest ranks.
+
+Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+
+BITS = 64
+
+
+def rank(path: str) -> int:
+    """A number from 0 to 2**64 - 1 that is spread evenly over paths, and is the same everywhere.
+
+    >>> f"{rank('flights/2013-01.parquet'):016x}"
+    '6f02d76f3f8139e5'
+    """
+    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[: BITS // 8])
+
+
+def sampled(path: str, share: Fraction) -> bool:
+    """Whether a path is in the sample."""
+    return rank(path) * share.denominator < share.numerator << BITS

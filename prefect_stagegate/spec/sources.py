@@ -1,0 +1,149 @@
+"""The sources of a spec: where objects come from, which of them are taken, and where they go."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, Text
+from prefect_stagegate.spec.part import Part
+from prefect_stagegate.spec.shapes import Conditions, Moment, RegularExpression, Share, template_problem
+
+MOST_LIMITED = 1_000_000
+"""The most objects that a `limit` names: they are in memory until the listing ends."""
+Rehash = Literal["always", "when_weak", "never"]
+"""What a staging reads again though it remembers its pin."""
+
+
+class MirrorSpec(Part):
+    """Another place with the same objects, tried when the source can't give them."""
+
+    url: SourceUrl = Field(
+        description="URL or path of a copy of the source, with the same keys below it.",
+        examples=["file:///mnt/nas/flights/"],
+    )
+    options: Options = Field(
+        default={},
+        description="Storage options of the mirror, by fsspec's names. Credentials are refused here.",
+        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
+    )
+    credentials: CredentialsName | None = Field(
+        default=None,
+        description="A Prefect block that holds the credentials, as TYPE/NAME.",
+        examples=["aws-credentials/onprem"],
+    )
+
+
+class RenameSpec(Part):
+    """Another path for the keys that match."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    pattern: RegularExpression = Field(
+        alias="from",
+        description="Regular expression (Python's) of a whole key below the URL.",
+        examples=["raw/(.*)\\.PARQUET"],
+    )
+    to: Text = Field(
+        description="The path in its place, below `into`; \\1 or \\g<name> stands for what a group matched.",
+        examples=["\\1.parquet"],
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if problem := template_problem(self.pattern, self.to):
+            raise ValueError(f"`to` does not fit `from`: {problem}")
+        return self
+
+
+class SourceSpec(Part):
+    """One URL that contributes entries to the dataset."""
+
+    url: SourceUrl = Field(
+        description="URL or path of a folder or object. Paths are relative to the spec's file.",
+        examples=["s3://lake/flights/", "file:///mnt/nas/reference/"],
+    )
+    include: tuple[Glob, ...] = Field(
+        default=(),
+        description="Globs of the keys below the URL to take; all of them when none is given.",
+        examples=[["*.parquet"]],
+    )
+    exclude: tuple[Glob, ...] = Field(
+        default=(),
+        description="Globs of the keys below the URL to leave out, also of those that `include` takes.",
+        examples=[["_tmp/**"]],
+    )
+    partitions: dict[Text, Conditions] = Field(
+        default={},
+        description="Which folders named key=value to take, by key: values, or comparisons such as '>=2013-06'. One "
+        "condition of each key must hold; comparisons with commas between them hold together.",
+        examples=[{"year": ["2013", "2014"], "day": ">=2013-06-01,<2013-07-01"}],
+    )
+    min_size: ByteSize | None = Field(
+        default=None, description="The least bytes of an object that is taken.", examples=["1B", "4KiB"]
+    )
+    max_size: ByteSize | None = Field(
+        default=None, description="The most bytes of an object that is taken.", examples=["2GiB"]
+    )
+    newer_than: Moment | None = Field(
+        default=None,
+        description="Only objects that changed after it: a date or time (UTC where it names no zone), or so long ago.",
+        examples=["30d", "2013-06-01"],
+    )
+    older_than: Moment | None = Field(
+        default=None,
+        description="Only objects that changed before it, as files that nobody writes any more.",
+        examples=["1h", "2014-01-01T00:00:00Z"],
+    )
+    sample: Share | None = Field(
+        default=None,
+        description="A share of the objects, chosen by the hash of their paths: always the same ones, and a larger "
+        "share holds all of a smaller one.",
+        examples=["10%", 0.1],
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_LIMITED,
+        strict=True,
+        description="At most so many objects: those whose paths have the smallest hashes. Applied after all else.",
+        examples=[100],
+    )
+    rename: tuple[RenameSpec, ...] = Field(
+        default=(),
+        description="Other paths for keys; the first that matches counts, and a key that none matches stays.",
+        examples=[[{"from": "raw/(.*)\\.PARQUET", "to": "\\1.parquet"}]],
+    )
+    into: Prefix = Field(
+        default="",
+        description="The folder of the dataset where the source's keys go; its top by default.",
+        examples=["flights/"],
+    )
+    options: Options = Field(
+        default={},
+        description="Storage options of the source, by fsspec's names. Credentials are refused here.",
+        examples=[{"endpoint_url": "http://127.0.0.1:8333"}],
+    )
+    credentials: CredentialsName | None = Field(
+        default=None,
+        description="A Prefect block that holds the credentials, as TYPE/NAME; else the environment is asked.",
+        examples=["aws-credentials/onprem"],
+    )
+    mirrors: tuple[MirrorSpec, ...] = Field(
+        default=(),
+        description="Other places with the same objects, in the order in which they are tried.",
+        examples=[[{"url": "file:///mnt/nas/flights/"}]],
+    )
+    rehash: Rehash = Field(
+        default="never",
+        description="Whether a staging reads objects again whose pins it remembers: always, when_weak (those whose "
+        "pin can stay while the bytes change, as a time can) or never.",
+        examples=["when_weak"],
+    )
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> Self:
+        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
+            raise ValueError("takes no object: its min_size is more than its max_size")
+        return self
