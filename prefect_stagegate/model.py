@@ -99,6 +99,8 @@ class SourceObject:
     """Seconds since the epoch, when the source tells."""
     checksums: tuple[tuple[str, str], ...] = ()
     """What the source offers to check the whole object by: (`md5` | `sha256` | `crc32c` | …, lowercase hex)."""
+    state: str = ""
+    """What it was listed in, where the source has states as a whole: a commit, a snapshot, a table's version."""
 
 
 class Action(StrEnum):
@@ -181,6 +183,8 @@ class Origin:
     modified: float | None = None
     position: int = 0
     """Where the source stood in the spec: two sources may have one URL, and differ by their options."""
+    state: str = ""
+    """The state of the whole source that it was listed in: a commit, a snapshot, a table's version; mostly empty."""
 
 
 WEAKEST = ("size", "mtime")

@@ -111,15 +111,17 @@ ORIGINS: Table[Origin] = Table(
             ("digest", pa.string()),
             ("modified", pa.float64()),
             ("position", pa.int64()),
+            ("state", pa.string()),  # absent from what was written before it
         ]
     ),
     lambda origin: (
         *(origin.path, origin.source, origin.key, origin.size),
         *(origin.pin.kind, origin.pin.value, origin.pin.strength),
-        *(origin.proof, origin.digest, UNKNOWN if origin.modified is None else origin.modified, origin.position),
+        *(origin.proof, origin.digest, UNKNOWN if origin.modified is None else origin.modified),
+        *(origin.position, origin.state),
     ),
-    lambda path, source, key, size, kind, value, strength, proof, digest, modified, position: Origin(
+    lambda path, source, key, size, kind, value, strength, proof, digest, modified, position, state="": Origin(
         *(path, source, key, size, Pin(kind, value, strength), proof, digest),
-        *(None if isnan(modified) else modified, position),
+        *(None if isnan(modified) else modified, position, state),
     ),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from prefect_stagegate.objects.answers import retry_after
+from prefect_stagegate.objects.explain import explain
+from prefect_stagegate.objects.foreign import texts
 from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.objects.options import S3Settings, translate
 from prefect_stagegate.objects.records import ObjectRecords
@@ -15,9 +17,11 @@ __all__ = [
     "ObjectStore",
     "Place",
     "S3Settings",
+    "explain",
     "memory_store",
     "open_s3",
     "retry_after",
     "s3_place",
+    "texts",
     "translate",
 ]

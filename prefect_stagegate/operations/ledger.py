@@ -19,7 +19,7 @@ class Ledger:
         self._new: list[tuple[object, ...]] = []
         self._database = temporary(
             "CREATE TABLE receipts (path TEXT PRIMARY KEY, size INT, digest TEXT, source INT, key TEXT, pin_kind TEXT, "
-            "pin_value TEXT, pin_strength TEXT, modified REAL, proof TEXT) WITHOUT ROWID",
+            "pin_value TEXT, pin_strength TEXT, modified REAL, proof TEXT, state TEXT) WITHOUT ROWID",
             self,
         )
         self.fetched = 0
@@ -31,7 +31,16 @@ class Ledger:
         """Add a receipt."""
         listed, pin = receipt.object, receipt.object.pin
         pinned = (pin.kind, pin.value, pin.strength, listed.modified)
-        row = (receipt.path, listed.size, receipt.digest, receipt.source, listed.key, *pinned, receipt.proof)
+        row = (
+            receipt.path,
+            listed.size,
+            receipt.digest,
+            receipt.source,
+            listed.key,
+            *pinned,
+            receipt.proof,
+            listed.state,
+        )
         self._new.append(row)
         if len(self._new) >= BATCH:
             self._flush()
@@ -53,10 +62,9 @@ class Ledger:
         """Where each entry came from."""
         self._flush()
         for row in self._database.execute("SELECT * FROM receipts ORDER BY path"):
-            path, size, digest, source, key, kind, value, strength, modified, proof = row
-            yield Origin(
-                path, self._urls[source], key, size, Pin(kind, value, strength), proof, digest, modified, source
-            )
+            path, size, digest, source, key, kind, value, strength, modified, proof, state = row
+            pin = Pin(kind, value, strength)
+            yield Origin(path, self._urls[source], key, size, pin, proof, digest, modified, source, state)
 
     def _flush(self) -> None:
         insert(self._database, "INSERT INTO receipts", self._new)

@@ -53,7 +53,7 @@ def plan_origins(
         position = _position(spec, origin)
         assert position is not None  # noqa: S101 - the spec was chosen for it
         held = where.cache.blobs.holds(origin.digest, origin.size)
-        listed = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
+        listed = SourceObject(origin.key, origin.size, origin.pin, origin.modified, state=origin.state)
         yield PlannedObject(origin.path, listed, position, Action.REUSE if held else Action.FETCH, origin.digest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.sources.plugins import installed
@@ -70,6 +71,19 @@ def _azure(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
+def _delta(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.objects import texts, translate
+    from prefect_stagegate.sources.delta import DeltaSource, table_of
+
+    table = table_of(url)[0]
+    if table.startswith("file:"):
+        return DeltaSource(url, _files(table, {}, terms), {})
+    settings, left = translate(options)
+    if left:
+        raise UsageError(f"The option {left[0]!r} can't be used for a table", hint="Leave it out.", source=url)
+    return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle))
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -78,6 +92,9 @@ def _fsspec(url: str, options: Options, terms: Terms) -> Source:
 
 SCHEMES: dict[str, Opener] = {
     "": _files,
+    "delta+file": _delta,
+    "delta+s3": _delta,
+    "delta+s3a": _delta,
     "file": _files,
     "local": _files,
     "abfs": _azure,

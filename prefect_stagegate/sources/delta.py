@@ -1,0 +1,217 @@
+"""Delta Lake: the data files of one version of a table, as they are.
+
+Only the table's log is read through `deltalake`; the files are read as any others of the store they lie in. Delta never
+changes a file, so its path and the time when it was added pin it, whatever version lists it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, StagegateError
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.objects import explain
+from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
+from prefect_stagegate.sources.extras import missing_extra
+from prefect_stagegate.sources.files import local_path
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+LOOKED_UP = 4096
+"""Files whose state in the store is remembered, so that the parts of one are read from one state."""
+_STEP = re.compile(r"\x1b\[[0-9;]*m|[↳\s]+")
+
+
+def table_of(url: str) -> tuple[str, str]:
+    """Take the table's URL and its version or time apart; the latter is empty when the URL names none.
+
+    >>> table_of("delta+s3://lake/flights@12"), table_of("delta+s3://lake/flights@2026-01-31T08:00:00Z")
+    (('s3://lake/flights/', '12'), ('s3://lake/flights/', '2026-01-31T08:00:00Z'))
+    >>> table_of("delta+file:///mnt/me@nas/flights/")
+    ('file:///mnt/me@nas/flights/', '')
+    """
+    table = url.partition("+")[2].rstrip("/")
+    before, at, state = table.rpartition("@")
+    if at and "/" not in state and (state.isdigit() or _moment(state)):
+        return before.rstrip("/") + "/", state
+    return table + "/", ""
+
+
+class DeltaSource(BaseSource):
+    """The data files of a Delta table: of the version or time that the URL names, else of the newest at each listing.
+
+    Args:
+        url: `delta+s3://bucket/table`, with `@12` or `@2026-01-31T08:00:00Z` behind it or not.
+        files: The table's folder as a source of files.
+        options: How deltalake opens the store.
+
+    Raises:
+        MissingExtra: deltalake is not installed.
+    """
+
+    def __init__(self, url: str, files: Source, options: Mapping[str, str]) -> None:
+        try:
+            import deltalake
+        except ImportError as error:
+            raise missing_extra("delta", source=url) from error
+        self.url = url
+        self.identity = files.identity
+        table, self._at = table_of(url)
+        self._place = str(local_path(table)) if table.startswith("file:") else table
+        self._library, self._options = deltalake, dict(options)
+        self._files = files
+        self._lock = threading.Lock()
+        self._lying = lru_cache(LOOKED_UP)(self._look)
+
+    def credential_life(self) -> CredentialLife:
+        """That of the store's credentials."""
+        return self._files.credential_life()
+
+    def close(self) -> None:
+        """Close the store."""
+        self._files.close()
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted data file of the version; deltalake holds its list in memory.
+
+        Raises:
+            SourceError: There is no such table or version, or rows of a wanted file are marked as deleted.
+        """
+        table = self._table()
+        deleted = self._with_deleted_rows(table)
+        for one in self._of(table):
+            if wanted(one.key):
+                if one.key in deleted:
+                    raise self._rows_deleted(one.key)
+                yield one
+
+    def find(self, key: str) -> SourceObject:
+        """The data file, if the version that the URL names has it, or the newest now."""
+        found = next((one for one in self._of(self._table()) if one.key == key), None)
+        if found is None:
+            raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
+        return found
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes, from the store."""
+        yield from self._files.read(self._lying(listed), start, end)
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Ask the store."""
+        self._files.confirm(self._lying(listed))
+
+    def _look(self, listed: SourceObject) -> SourceObject:
+        """The file in the store."""
+        try:
+            found = self._files.find(listed.key)
+        except ObjectVanished as error:
+            raise ObjectVanished(
+                "The table's log lists the file, but it is gone",
+                hint="VACUUM removes the files of old versions: name a newer one, or keep old files for longer by "
+                "the table's delta.deletedFileRetentionDuration.",
+                source=self.url,
+                object=listed.key,
+            ) from error
+        if found.size != listed.size:
+            raise ObjectChanged(
+                f"The file has {found.size} bytes, and the table's log says {listed.size}",
+                hint="Something other than Delta wrote into the table's folder.",
+                source=self.url,
+                object=listed.key,
+            )
+        return found
+
+    def _table(self) -> Any:
+        """The table in the state that the URL names, or in the newest."""
+        with self._lock:
+            try:
+                table = self._library.DeltaTable(self._place, storage_options=self._options)
+                if self._at:
+                    table.load_as_version(int(self._at) if self._at.isdigit() else _moment(self._at) or self._at)
+            except Exception as error:
+                raise self._explained(error) from error
+        if self._at and not self._at.isdigit():
+            self._require_begun(table)
+        return table
+
+    def _require_begun(self, table: Any) -> None:
+        """Refuse a time before the table's first version, for which deltalake gives that version."""
+        wanted = _moment(self._at)
+        stamp = next((commit.get("timestamp") for commit in table.history(1)), None)
+        if wanted and stamp and wanted.timestamp() * 1000 < stamp:
+            began = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="seconds")
+            raise SourceError(
+                f"The table has no version as old as {self._at}", hint=f"Its oldest is of {began}.", source=self.url
+            )
+
+    def _of(self, table: Any) -> Iterator[SourceObject]:
+        """The files of a version. Their paths are percent-encoded in the log, once more than in the store."""
+        import pyarrow as pa
+
+        try:
+            actions = pa.table(table.get_add_actions()).select(["path", "size_bytes", "modification_time"])
+        except Exception as error:
+            raise self._explained(error) from error
+        state = str(table.version())
+        for batch in actions.to_batches(max_chunksize=4096):
+            for path, size, modified in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if "://" in path:
+                    raise SourceError(
+                        f"The file {path} lies outside of the table's folder",
+                        hint="A shallow clone can't be staged: name the table that it was cloned from.",
+                        source=self.url,
+                        object=path,
+                    )
+                key = unquote(path)
+                yield SourceObject(key, size, Pin("file", f"{key}@{modified}", "strong"), modified / 1000, state=state)
+
+    def _with_deleted_rows(self, table: Any) -> frozenset[str]:
+        """The keys of the files that the log lists and of whose rows some are deleted."""
+        if "deletionVectors" not in (table.protocol().reader_features or ()):
+            return frozenset()
+        try:
+            found = [name for batch in table.deletion_vectors() for name in batch["filepath"].to_pylist()]
+        except Exception as error:
+            raise self._explained(error) from error
+        root = unquote(table.table_uri)
+        return frozenset(unquote(name).removeprefix(root) for name in found)
+
+    def _rows_deleted(self, key: str) -> SourceError:
+        return SourceError(
+            "Rows of the file are deleted by a deletion vector, so it is not what the table says",
+            hint="Write the table without them: REORG TABLE … APPLY (PURGE), then stage again. Without more of them: "
+            "set the table's delta.enableDeletionVectors to false.",
+            source=self.url,
+            object=key,
+        )
+
+    def _explained(self, error: Exception) -> StagegateError:
+        """The typed error for what deltalake raised: by its class, else by the store's answer in its text."""
+        text = _STEP.sub(" ", str(error)).strip()
+        kind = type(error).__name__
+        if kind == "TableNotFoundError" or "No files in log segment" in text or "not a Delta table" in text:
+            hint = "The URL names the folder above _delta_log; @ takes a version's number or a time."
+            return SourceError("There is no Delta table at this address", hint=hint, source=self.url)
+        if "LogSegment end version" in text or "Invalid table version" in text:
+            hint = "It may be cleaned from the log, or not be written yet."
+            return SourceError(f"The table has no version {self._at}", hint=hint, source=self.url)
+        explained = explain(error, source=self.url, endpoint=self.identity.partition(" ")[0])
+        if type(explained) is SourceError and kind != "OSError":
+            return SourceError(f"The table's log can't be read: {text}", source=self.url)
+        return explained
+
+
+def _moment(text: str) -> datetime | None:
+    """The time that a text names, in UTC where it names no zone; None when it names none."""
+    with suppress(ValueError):
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return None

@@ -1,0 +1,129 @@
+"""Delta tables as sources: what the table's own library writes, and what a naive reader of it gets wrong."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from prefect_stagegate.errors import ObjectVanished, SourceError
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.testing.delta import HandWritten
+from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.testing.sources import listed, read
+
+
+@pytest.fixture
+def table(seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> str:
+    """The URL of a table with two versions of one file each, in a bucket of its own."""
+    bucket = seaweedfs.bucket(f"delta-lake-{abs(hash(request.node.nodeid)) % 10**9}")
+    for number in range(2):
+        _append(seaweedfs, f"{bucket}/flights", number)
+    return f"{bucket}/flights"
+
+
+def _opened(server: SeaweedFS) -> dict[str, str]:
+    return {
+        "aws_endpoint": server.endpoint_url,
+        "aws_access_key_id": server.key,
+        "aws_secret_access_key": server.secret,
+        "aws_region": "us-east-1",
+        "aws_allow_http": "true",
+    }
+
+
+def _append(server: SeaweedFS, url: str, number: int) -> None:
+    rows = pa.table({"carrier": [f"a b%{number}"], "number": [number]})
+    write_deltalake(url, rows, partition_by=["carrier"], mode="append", storage_options=_opened(server))
+
+
+def test_the_files_of_the_newest_version_are_read(seaweedfs: SeaweedFS, table: str) -> None:
+    source = open_source(f"delta+{table}", seaweedfs.storage_options)
+    found = listed(source)
+    rows = [pq.read_table(pa.BufferReader(read(source, one))).to_pylist() for one in found.values()]
+    assert sorted(row["number"] for part in rows for row in part) == [0, 1]
+    assert {one.state for one in found.values()} == {"1"}
+
+
+def test_a_file_keeps_its_pin_in_later_versions(seaweedfs: SeaweedFS, table: str) -> None:
+    before = listed(open_source(f"delta+{table}", seaweedfs.storage_options))
+    _append(seaweedfs, table, 2)
+    after = listed(open_source(f"delta+{table}", seaweedfs.storage_options))
+    assert {key: after[key].pin for key in before} == {key: one.pin for key, one in before.items()}
+    assert len(after) == 3
+
+
+def test_a_url_may_name_a_version_or_a_time(seaweedfs: SeaweedFS, table: str) -> None:
+    def count(at: str) -> int:
+        return len(listed(open_source(f"delta+{table}@{at}", seaweedfs.storage_options)))
+
+    assert (count("0"), count("1"), count("2999-01-01")) == (1, 2, 2)
+    with pytest.raises(SourceError, match="no version 7"):
+        count("7")
+    with pytest.raises(SourceError, match="no version as old as 2001"):
+        count("2001-01-01T00:00:00Z")
+
+
+def test_a_table_that_is_not_there_is_an_error(seaweedfs: SeaweedFS, table: str) -> None:
+    with pytest.raises(SourceError, match="no Delta table"):
+        listed(open_source(f"delta+{table}s", seaweedfs.storage_options))
+
+
+def test_a_file_that_vacuum_removed_is_named(seaweedfs: SeaweedFS, table: str) -> None:
+    # deltalake goes on listing the files of version 1 after they are gone.
+    lake = DeltaTable(table, storage_options=_opened(seaweedfs))
+    write_deltalake(lake, pa.table({"carrier": ["z"], "number": [9]}), mode="overwrite")
+    lake.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    source = open_source(f"delta+{table}@1", seaweedfs.storage_options)
+    found = listed(source)
+    assert len(found) == 2
+    for key, one in found.items():
+        with pytest.raises(ObjectVanished, match="VACUUM") as caught:
+            read(source, one)
+        assert caught.value.object == key
+
+
+def test_a_file_with_a_deletion_vector_is_refused_by_name(tmp_path: Path) -> None:
+    # The list of files that deltalake gives doesn't show that a row of this one is deleted.
+    table = HandWritten(fsspec.filesystem("file"), str(tmp_path), ("deletionVectors",))
+    _parquet(tmp_path / "whole.parquet", 3)
+    table.put("whole.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}')
+    table.put(
+        "part.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}', deletionVector=_row_1()
+    )
+    source = open_source(f"delta+file://{tmp_path}")
+    with pytest.raises(SourceError, match="deletion vector") as caught:
+        listed(source)
+    assert caught.value.object == "part.parquet"
+    assert [one.key for one in source.list(lambda key: key != "part.parquet")] == ["whole.parquet"]
+
+
+def test_a_shallow_clone_is_refused(tmp_path: Path) -> None:
+    table = HandWritten(fsspec.filesystem("file"), str(tmp_path))
+    added = {"path": "s3://other/table/a.parquet", "partitionValues": {}, "size": 1, "modificationTime": 1}
+    table.commit({"add": {**added, "dataChange": True}})
+    with pytest.raises(SourceError, match="shallow clone"):
+        listed(open_source(f"delta+file://{tmp_path}"))
+
+
+def _parquet(path: Path, rows: int) -> None:
+    pq.write_table(pa.table({"x": list(range(rows))}), path)
+
+
+def _row_1() -> dict[str, object]:
+    """A deletion vector that marks row 1, inline: a roaring bitmap of one container, as Delta's protocol has it."""
+    bitmap = struct.pack("<IIHHIH", 12346, 1, 0, 0, 16, 1)
+    data = struct.pack("<IqI", 1681511377, 1, 0) + bitmap
+    data += b"\0" * (-len(data) % 4)
+    return {"storageType": "i", "pathOrInlineDv": _z85(data), "sizeInBytes": len(data), "cardinality": 1}
+
+
+def _z85(data: bytes) -> str:
+    letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+    words = struct.unpack(f">{len(data) // 4}I", data)
+    return "".join(letters[word // 85**place % 85] for word in words for place in (4, 3, 2, 1, 0))
