@@ -84,6 +84,12 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle))
 
 
+def _sftp(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.sftp import SftpSource
+
+    return SftpSource(url, options, terms)
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -104,6 +110,8 @@ SCHEMES: dict[str, Opener] = {
     "gs": _gcs,
     "s3": _s3,
     "s3a": _s3,
+    "sftp": _sftp,
+    "ssh": _sftp,
 }
 """The adapter for each scheme, and what `register` adds. Then come the plugins, and fsspec for all that it knows."""
 

@@ -1,0 +1,213 @@
+"""SFTP servers, read through asyncssh: many ranges at a time over one connection.
+
+Symbolic links are followed where they lead inside the source's folder, and refused by name where they lead out of it;
+pipes, sockets and devices are refused by name, as in local folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+import stat
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.looping import Give, LoopThread
+from prefect_stagegate.sources.sessions import Found, Sessions, kind
+from prefect_stagegate.sources.ssh import Login
+from prefect_stagegate.sources.terms import Terms
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+BATCH = 4 * (255 << 10)
+"""Bytes that one read asks for at a time; the next batch is on its way meanwhile."""
+READS = 16
+"""Reads at a time: with their batches they hold 32 MiB at most."""
+FOLDERS = 16
+"""Folders that are listed at the same time."""
+
+_Pieces = Sequence[bytes]
+_Place = tuple[str, tuple[str, ...]]
+"""A folder's key, with a slash at its end or empty, and the real paths of it and of those that lead to it."""
+
+
+class SftpSource(BaseSource):
+    """A folder or one file of an SFTP server.
+
+    The pin is the modification time, in whole seconds: weak. It is compared before and after each read, on the open
+    file, and once more by name after the last one.
+
+    Args:
+        url: `sftp://[user@]host[:port]/path`; `/~/path` begins at the user's home.
+        options: `host`, `port`, `username`, `password`, `key_filename`, `passphrase`, `known_hosts`.
+        terms: How the server is asked.
+
+    Raises:
+        UsageError: The URL or an option can't be used.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        self._login = Login.of(url, options)
+        self.url = self._login.url
+        path = unquote(urlsplit(url).path)
+        self.identity = f"sftp://{self._login.address}{path or '/'}"
+        self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
+        self._sessions = Sessions(self._login, terms.idle, terms.allowed)
+        self._loop = LoopThread(f"sftp {self._login.host}")
+        self._reads = threading.BoundedSemaphore(READS)
+
+    def credential_life(self) -> CredentialLife:
+        """Keys and passwords have no end; what is found in ~/.ssh may be a certificate, which has one."""
+        if self._login.password or self._login.keys:
+            return CredentialLife("static", "a password" if self._login.password else "an SSH key")
+        return CredentialLife("unknown", "the SSH keys of ~/.ssh and of the agent")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file: one question a folder and a few more a link, none a file."""
+        if self._single:
+            if wanted(self._single):
+                yield self.find(self._single)
+            return
+        places: list[_Place] = [("", (self._real_root,))]
+        while places:
+            taken, places = places[-FOLDERS:], places[:-FOLDERS]
+            for place, entries in zip(taken, self._loop.run(self._folders(taken)), strict=True):
+                for entry in sorted(entries, key=lambda one: one.name):
+                    found = self._found(place, entry, wanted)
+                    if isinstance(found, SourceObject):
+                        yield found
+                    elif found:
+                        places.append(found)
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        with named(key):
+            return self._object(key, self._loop.run(self._sessions.stat(self._name(key))))
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes, a batch of requests at a time, with one batch ahead."""
+        with self._reads, named(listed.key):
+            batches: Iterator[_Pieces] = self._loop.stream(lambda give: self._read(listed, start, end, give))
+            for pieces in batches:
+                yield from pieces
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Ask for time and size again, by name: the file may have been replaced between two reads."""
+        with named(listed.key):
+            self._same(listed, self._loop.run(self._sessions.stat(self._name(listed.key))))
+
+    def close(self) -> None:
+        """End the connection and the thread."""
+        if self._loop.started:
+            self._loop.run(self._sessions.close())
+        self._loop.close()
+
+    async def _read(self, listed: SourceObject, start: int, end: int, give: Give[_Pieces]) -> None:
+        async with self._sessions.opened(self._name(listed.key)) as file:
+            before = asyncio.ensure_future(self._sessions.attributes(file))
+            ahead = asyncio.ensure_future(self._sessions.read_at(file, start, min(start + BATCH, end)))
+            try:
+                self._same(listed, await before)
+                for at in range(start, end, BATCH):
+                    pieces, after = await ahead, min(at + BATCH, end)
+                    if sum(map(len, pieces)) < after - at:
+                        raise self._changed(listed)
+                    ahead = asyncio.ensure_future(self._sessions.read_at(file, after, min(after + BATCH, end)))
+                    await give(pieces)
+                self._same(listed, await self._sessions.attributes(file))
+            finally:
+                before.cancel()
+                ahead.cancel()
+
+    async def _folders(self, places: Sequence[_Place]) -> Sequence[Sequence[Found]]:
+        return await asyncio.gather(*(self._sessions.folder(self._name(key)) for key, _ in places))
+
+    @cached_property
+    def _single(self) -> str:
+        """The name of the one file that the URL names; empty when it names a folder."""
+        if self._path.endswith("/") or not stat.S_ISREG(self._loop.run(self._sessions.stat(self._path)).mode):
+            return ""
+        self._path, name = posixpath.split(self._path)
+        return name
+
+    @cached_property
+    def _real_root(self) -> str:
+        try:
+            return self._loop.run(self._sessions.real(self._path))
+        except ObjectVanished as error:
+            raise SourceError("There is no such folder", hint="Check the URL.", source=self.url) from error
+
+    def _name(self, key: str) -> str:
+        return posixpath.join(self._path, key)
+
+    def _found(self, place: _Place, entry: Found, wanted: Wanted) -> SourceObject | _Place | None:
+        """An entry of a folder: a file, a folder to look into, or nothing that is wanted."""
+        key, above = place[0] + entry.name, place[1]
+        if stat.S_ISDIR(entry.mode):
+            return (key + "/", (*above, posixpath.join(above[-1], entry.name)))
+        if stat.S_ISLNK(entry.mode):
+            return self._linked(key, above, wanted)
+        return self._object(key, entry) if wanted(key) else None
+
+    def _linked(self, key: str, above: tuple[str, ...], wanted: Wanted) -> SourceObject | _Place | None:
+        """What a link leads to; None when nobody wants it, and for one back to a folder that leads here."""
+        if not (wanted(key) or wanted(key + "/")):
+            return None
+        with named(key):
+            found, real = self._loop.run(self._behind(self._name(key)))
+            if stat.S_ISDIR(found.mode):
+                if real in above or not wanted(key + "/"):
+                    return None
+                self._keep_inside(real, key)
+                return (key + "/", (*above, real))
+            if not wanted(key):
+                return None
+            self._keep_inside(real, key)
+            return self._object(key, found)
+
+    async def _behind(self, path: str) -> tuple[Found, str]:
+        return await asyncio.gather(self._sessions.stat(path), self._sessions.real(path))
+
+    def _keep_inside(self, real: str, key: str) -> None:
+        if not real.startswith(self._real_root.rstrip("/") + "/") and real != self._real_root:
+            raise SourceError(
+                f"The symbolic link {key!r} leads out of the source, to {real}",
+                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
+                source=self.url,
+                object=key,
+            )
+
+    def _object(self, key: str, found: Found) -> SourceObject:
+        if not stat.S_ISREG(found.mode):
+            raise SourceError(
+                f"{key!r} is no file but a {kind(found.mode)}",
+                hint="Leave it out by `exclude:`, or remove it.",
+                source=self.url,
+                object=key,
+            )
+        return SourceObject(key, found.size, Pin("mtime", str(found.modified), "weak"), float(found.modified))
+
+    def _same(self, listed: SourceObject, found: Found) -> None:
+        if (found.size, str(found.modified)) != (listed.size, listed.pin.value):
+            raise self._changed(listed)
+
+    def _changed(self, listed: SourceObject) -> ObjectChanged:
+        return ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Let an error of the block speak of the object by its key."""
+    try:
+        yield
+    except SourceError as error:
+        error.object = key
+        raise

@@ -1,0 +1,411 @@
+"""SFTP against the contract and what else users of OpenSSH expect, on rclone's server and on OpenSSH's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
+from prefect_stagegate.testing.ssh import SshServer, rclone_sftp, sshd, write_key
+
+NOBODY = "sftp://127.0.0.1:1/data/"
+Served = tuple[SshServer, Path, str]
+"""A server, the folder of this machine that it serves, and that folder's URL."""
+
+
+def _write(root: Path, key: str, data: bytes) -> None:
+    (root / key).parent.mkdir(parents=True, exist_ok=True)
+    (root / key).write_bytes(data)
+
+
+def _place(served: Served) -> Place:
+    server, root, url = served
+    denied = {**server.options, "key_filename": str(server.folder / "stranger")}
+    put, remove = partial(_write, root), lambda key: (root / key).unlink()
+    return Place(url, server.options, put=put, remove=remove, denied=denied, unreachable=(NOBODY, server.options))
+
+
+@contextmanager
+def _by_rclone(folder: Path) -> Iterator[Served]:
+    root = folder / "data"
+    root.mkdir()
+    with rclone_sftp(folder / "server", folder) as server:
+        yield server, root, server.url("/data/")
+
+
+@contextmanager
+def _by_openssh(folder: Path) -> Iterator[Served]:
+    root = folder / "data"
+    root.mkdir()
+    with sshd(folder / "server") as server:
+        yield server, root, server.url(f"{root}/")
+
+
+@contextmanager
+def _opened(url: str, options: dict[str, str], *, idle: float = 30.0) -> Iterator[Source]:
+    source = open_source(url, options, idle=idle)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+class TestRclone(SourceContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with _by_rclone(tmp_path) as served:
+            yield _place(served)
+
+
+@pytest.mark.system
+class TestOpenSsh(SourceContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with _by_openssh(tmp_path) as served:
+            yield _place(served)
+
+
+@pytest.fixture(params=[_by_rclone, pytest.param(_by_openssh, marks=pytest.mark.system)], ids=["rclone", "openssh"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    with request.param(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def openssh(tmp_path: Path) -> Iterator[Served]:
+    with _by_openssh(tmp_path) as found:
+        yield found
+
+
+def test_a_host_key_that_is_not_known_is_refused(served: Served, tmp_path: Path) -> None:
+    server, _, url = served
+    (tmp_path / "empty").touch()
+    with (
+        _opened(url, {**server.options, "known_hosts": str(tmp_path / "empty")}) as source,
+        pytest.raises(SourceError, match="is not known") as caught,
+    ):
+        list(source.list())
+    assert not caught.value.retryable
+    assert f"ssh-keyscan -p {server.port} 127.0.0.1" in caught.value.hint
+
+
+def test_a_host_key_that_changed_is_refused(served: Served, tmp_path: Path) -> None:
+    server, _, url = served
+    write_key(tmp_path / "other")
+    known = tmp_path / "known"
+    known.write_text(f"[127.0.0.1]:{server.port} {(tmp_path / 'other.pub').read_text()}")
+    with (
+        _opened(url, {**server.options, "known_hosts": str(known)}) as source,
+        pytest.raises(SourceError, match="is not the one in") as caught,
+    ):
+        list(source.list())
+    assert f"ssh-keygen -R '[127.0.0.1]:{server.port}'" in caught.value.hint
+
+
+def test_a_host_key_of_another_kind_than_the_known_one_is_a_changed_one(served: Served, tmp_path: Path) -> None:
+    server, _, url = served
+    asyncssh.generate_private_key("ecdsa-sha2-nistp256").write_public_key(tmp_path / "other.pub")
+    known = tmp_path / "known"
+    known.write_text(f"[127.0.0.1]:{server.port} {(tmp_path / 'other.pub').read_text()}")
+    with (
+        _opened(url, {**server.options, "known_hosts": str(known)}) as source,
+        pytest.raises(SourceError, match="is not the one in"),
+    ):
+        list(source.list())
+
+
+def test_no_configuration_switches_the_look_at_host_keys_off(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _, url = served
+    _home(tmp_path, monkeypatch, "StrictHostKeyChecking no\nUserKnownHostsFile none\n")
+    options = {name: value for name, value in server.options.items() if name != "known_hosts"}
+    with _opened(url, options) as source, pytest.raises(SourceError, match="is not known"):
+        list(source.list())
+    with pytest.raises(UsageError, match="holds a password"):
+        open_source("sftp://me:secret@127.0.0.1/")
+
+
+def test_the_users_configuration_is_honoured(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+    user, key = f"User {server.user}", f"IdentityFile {server.folder}/user"
+    where = f"HostName 127.0.0.1\nPort {server.port}\nUserKnownHostsFile {server.folder}/known_hosts"
+    _home(tmp_path, monkeypatch, f"Host nas\n{where}\n{user}\n{key}\n")
+    with _opened(url.replace(f"127.0.0.1:{server.port}", "nas"), {}) as source:
+        assert read(source, source.find("a.bin")) == BYTES
+
+
+@pytest.mark.system
+def test_other_hosts_on_the_way_are_passed_and_verified(
+    openssh: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, root, url = openssh
+    _write(root, "a.bin", BYTES)
+    known, port = f"{server.folder}/known_hosts", server.port
+    _home(tmp_path, monkeypatch, f"Host far\nHostName 127.0.0.1\nPort {port}\nProxyJump 127.0.0.1:{port}\n")
+    far = url.replace(f"127.0.0.1:{port}", "far")
+    with _opened(far, {**server.options, "known_hosts": known}) as source:
+        assert read(source, source.find("a.bin")) == BYTES
+    (tmp_path / "none").touch()
+    with (
+        _opened(far, {**server.options, "known_hosts": str(tmp_path / "none")}) as source,
+        pytest.raises(SourceError, match="is not known"),
+    ):
+        list(source.list())
+
+
+def test_a_range_is_a_range_and_a_large_file_comes_in_order(served: Served) -> None:
+    """One of the usual clients gives the whole file out for a range (sshfs's `cat_file`)."""
+    server, root, url = served
+    data = os.urandom(5_000_001)
+    _write(root, "large", data)
+    with _opened(url, server.options) as source:
+        one = source.find("large")
+        for start, end in ((0, len(data)), (1, 2), (261_119, 1_300_000), (len(data) - 1, len(data))):
+            assert read(source, one, start, end) == data[start:end]
+
+
+def test_a_file_that_changes_in_the_middle_of_a_read_is_found(served: Served) -> None:
+    server, root, url = served
+    _write(root, "large", bytes(8_000_000))
+    os.utime(root / "large", (1_000_000_000, 1_000_000_000))
+    with _opened(url, server.options) as source:
+        one = source.find("large")
+        chunks = source.read(one, 0, one.size)
+        next(chunks)
+        with (root / "large").open("r+b") as file:
+            file.write(b"changed")
+        with pytest.raises(ObjectChanged):
+            list(chunks)
+
+
+def test_a_file_that_is_replaced_between_two_reads_is_found(served: Served) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+    os.utime(root / "a.bin", (1_000_000_000, 1_000_000_000))
+    with _opened(url, server.options) as source:
+        one = source.find("a.bin")
+        list(source.read(one, 0, 10))
+        _write(root, "new", BYTES[::-1])
+        (root / "new").rename(root / "a.bin")
+        with pytest.raises(ObjectChanged):
+            source.confirm(one)
+
+
+@pytest.mark.system
+def test_links_inside_are_followed_and_those_outside_refused(openssh: Served, tmp_path: Path) -> None:
+    server, root, url = openssh
+    _write(root, "folder/a.bin", BYTES)
+    _write(tmp_path, "secret", b"secret")
+    (root / "again").symlink_to("folder")
+    (root / "folder/round").symlink_to("..")
+    (root / "link.bin").symlink_to("folder/a.bin")
+    with _opened(url, server.options) as source:
+        assert set(listed(source)) == {"folder/a.bin", "again/a.bin", "link.bin"}
+        (root / "out").symlink_to(tmp_path / "secret")
+        with pytest.raises(SourceError, match="leads out of the source") as caught:
+            list(source.list())
+        assert caught.value.object == "out"
+        found = {one.key for one in source.list(lambda key: key != "out")}
+        assert found == {"folder/a.bin", "again/a.bin", "link.bin"}
+
+
+@pytest.mark.system
+def test_odd_names_hide_no_other(openssh: Served) -> None:
+    server, root, url = openssh
+    (root / "a.bin").write_bytes(BYTES)
+    for name in (b"new\nline", b"not-\xff-utf8", b"star*[x]", b"-dash"):
+        with open(os.path.join(os.fsencode(root), name), "wb") as file:  # noqa: PTH118, PTH123 - bytes
+            file.write(BYTES)
+    os.mkfifo(root / "pipe")
+    with _opened(url, server.options) as source:
+        found = {one.key: one for one in source.list(lambda key: key != "pipe")}
+        assert set(found) == {"a.bin", "new\nline", "not-\udcff-utf8", "star*[x]", "-dash"}
+        assert all(read(source, one) == BYTES for one in found.values())
+        with pytest.raises(SourceError, match="no file but a pipe"):
+            list(source.list())
+
+
+@pytest.mark.system
+def test_a_file_without_rights_is_named(openssh: Served) -> None:
+    server, root, url = openssh
+    _write(root, "a.bin", BYTES)
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (root / "a.bin").chmod(0)
+    with _opened(url, server.options) as source, pytest.raises(AccessDenied) as caught:
+        read(source, source.find("a.bin"))
+    assert caught.value.object == "a.bin"
+
+
+@pytest.mark.system
+def test_the_agent_opens_what_its_keys_open(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+    _home(tmp_path, monkeypatch, "")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    options = {name: value for name, value in server.options.items() if name != "key_filename"}
+    with _opened(url, options) as source, pytest.raises(AccessDenied, match="of the agent") as caught:
+        list(source.list())
+    assert "ssh -v" in caught.value.hint
+    with _agent(tmp_path, server.folder / "user") as where:
+        monkeypatch.setenv("SSH_AUTH_SOCK", where)
+        with _opened(url, options) as source:
+            assert read(source, source.find("a.bin")) == BYTES
+
+
+def test_a_lost_connection_is_told_and_the_next_read_has_another(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    _write(root, "large", bytes(20_000_000))
+    with rclone_sftp(tmp_path / "server", tmp_path) as server, _relay(server.port) as (port, cut):
+        known = tmp_path / "known"
+        known.write_text((server.folder / "known_hosts").read_text().replace(str(server.port), str(port)))
+        options = {**server.options, "known_hosts": str(known)}
+        with _opened(f"sftp://127.0.0.1:{port}/data/", options) as source:
+            one = source.find("large")
+            chunks = source.read(one, 0, one.size)
+            next(chunks)
+            cut()
+            with pytest.raises(SourceUnavailable) as caught:
+                list(chunks)
+            assert caught.value.retryable
+            assert caught.value.object == "large"
+            assert read(source, one) == bytes(20_000_000)
+
+
+def test_a_server_that_stands_still_is_given_up(served: Served) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+    with _opened(url, server.options, idle=1.0) as source:
+        one = source.find("a.bin")
+        stopped = _family(server.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            while not all(_stands_still(pid) for pid in stopped):
+                time.sleep(0.01)
+            with pytest.raises(SourceUnavailable, match="said nothing for 1 seconds"):
+                read(source, one)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        assert read(source, one) == BYTES
+
+
+def test_nothing_is_left_behind(served: Served) -> None:
+    server, root, url = served
+    for number in range(40):
+        _write(root, f"{number}.bin", BYTES)
+    before = set(threading.enumerate())
+    with _opened(url, server.options) as source:
+        found = list(source.list())
+        chunks = source.read(found[0], 0, found[0].size)
+        next(chunks)
+        chunks.close()  # type: ignore[attr-defined]
+        assert len(found) == 40
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(RuntimeError, match="closed"):
+        list(source.list())
+    forgotten = open_source(url, server.options)
+    assert len(listed(forgotten)) == 40
+    del forgotten
+    assert set(threading.enumerate()) <= before
+
+
+def test_all_reads_share_one_connection(served: Served) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    server, root, url = served
+    for number in range(40):
+        _write(root, f"{number}.bin", BYTES)
+    with _opened(url, server.options) as source, ThreadPoolExecutor(32) as pool:
+        assert set(pool.map(partial(read, source), source.list())) == {BYTES}
+        assert source._sessions.connections == 1  # type: ignore[attr-defined]
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match="no option 'known_host'") as caught:
+        open_source("sftp://nas/", {"known_host": "x"})
+    assert "known_hosts" in caught.value.hint
+
+
+@contextmanager
+def _agent(folder: Path, key: Path) -> Iterator[str]:
+    """An agent of OpenSSH's that has one key; gives its socket."""
+    where = str(folder / "agent")
+    with subprocess.Popen(["ssh-agent", "-D", "-a", where], stdout=subprocess.DEVNULL) as process:
+        while not Path(where).exists():
+            time.sleep(0.01)
+        subprocess.run(["ssh-add", "-q", key], env={**os.environ, "SSH_AUTH_SOCK": where}, check=True)
+        yield where
+        process.terminate()
+
+
+def _home(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
+    """Give the user a home of his own, with this `~/.ssh/config`."""
+    (folder / "home/.ssh").mkdir(parents=True)
+    (folder / "home/.ssh/config").write_text(config)
+    monkeypatch.setenv("HOME", str(folder / "home"))
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(thread.read_text().rpartition(") ")[2].startswith("T") for thread in threads)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and those that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in _family(int(child)))]
+
+
+@contextmanager
+def _relay(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Pass connections on to a port; the function that comes with it cuts those that are open."""
+    listener, ends = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", port))
+                ends.extend((client, server))
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=_pass, args=(one, other), daemon=True).start()
+
+    def cut() -> None:
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener:
+        yield listener.getsockname()[1], cut
+    cut()
+
+
+def _pass(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
