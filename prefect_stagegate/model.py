@@ -10,6 +10,7 @@ Only the standard library is imported here: short commands load this module.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -439,12 +440,13 @@ class Promotion:
 
 
 def person_key(name: str) -> str:
-    """What makes two spellings of a name one person: nobody becomes a second one by writing theirs in capitals.
+    """What makes two spellings of a name one person: capitals, spaces and what can't be seen make no second one.
 
-    >>> person_key(" Ines@Example.org") == person_key("ines@example.org")
+    >>> person_key(" Ines@Example.org\u200b") == person_key("ines@example.org")
     True
     """
-    return name.strip().casefold()
+    spelled = " ".join(unicodedata.normalize("NFKC", name).split())
+    return "".join(one for one in spelled if unicodedata.category(one) not in ("Cc", "Cf")).strip().casefold()
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,7 +346,7 @@ class Catalog:
     def requests(self, dataset: str, target: str) -> list[Request]:
         """All requests for a target, the oldest first."""
         folder = f"datasets/{dataset}/approvals/{target}/"
-        return [self._load(Request, f"{folder}{name}/request.json") for name in self._records.folders(folder)]
+        return [self._load_request(folder, name) for name in self._records.folders(folder)]
 
     def put_approval(self, request: Request, approver: Identity, *, approved: bool, reason: str) -> Approval:
         """Add an answer to a request; one who gives the same answer again adds nothing, whichever way it comes."""
@@ -387,8 +387,18 @@ class Catalog:
         folder = f"datasets/{dataset}/approvals/{target}/"
         for name in reversed(self._records.folders(folder)):
             if self._records.read(f"{folder}{name}/waits/{flow_run}.json") is not None:
-                return self._load(Request, f"{folder}{name}/request.json")
+                return self._load_request(folder, name)
         return None
+
+    def _load_request(self, folder: str, name: str) -> Request:
+        """A request that says of itself where it lies: whoever answers it writes beside it, and nowhere else."""
+        request = self._load(Request, f"{folder}{name}/request.json")
+        if self._request(request.dataset, request.target, request.id) != f"{folder}{name}/":
+            raise CorruptRecord(
+                f"The catalog's record {folder}{name}/request.json holds the request {request.id!r}",
+                hint="Restore it from a backup.",
+            )
+        return request
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────
 

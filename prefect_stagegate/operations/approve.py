@@ -16,7 +16,7 @@ from typing import Any
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, person_key
+from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, check_name, person_key
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer
@@ -90,6 +90,7 @@ def open_request(where: Workspace, address: Address, to: str) -> Request:
     Raises:
         UsageError: Nobody asked, or nobody waits for an answer any more.
     """
+    check_name("target", to)
     where.catalog.require_dataset(address.dataset)
     digest = where.catalog.resolve(address) if address.ref else ""
     requests = where.catalog.requests(address.dataset, to)

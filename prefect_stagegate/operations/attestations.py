@@ -14,7 +14,7 @@ from typing import Any
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import LATEST, Address, check_name
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.audit import contradictions, public_keys, self_made
 from prefect_stagegate.operations.workspace import Workspace
@@ -65,6 +65,8 @@ def verify_attestation(where: Workspace, what: str | Path, *, gate: str = "", ke
     Raises:
         UsageError: There is no such attestation, or the file holds none.
     """
+    if gate:
+        check_name("target", gate)
     public = public_keys(where, keys)
     shown = _from_file(Path(what)) if _is_file(what) else _from_catalog(where, Address.parse(str(what)), gate)
     try:

@@ -10,6 +10,7 @@ from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
 from prefect_stagegate.operations.node_refs import follow
 from prefect_stagegate.operations.question import ask_about
+from prefect_stagegate.operations.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, Question
 from prefect_stagegate.readiness.attest import decision_of
@@ -54,6 +55,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
         where.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=where.identity, attestation=statement
         )
+        _require_no_failure_since(where, decision)
     moved = Promotion(dataset, to, digest, head.digest if head else "")
     follow(where, moved)
     return moved
@@ -102,6 +104,23 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
                 hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
                 dataset=version.dataset,
             )
+
+
+def _require_no_failure_since(where: Workspace, decision: Decision) -> None:
+    """Take a version back whose gate refused it while it was promoted, and raise.
+
+    Whoever checks writes the decision and then looks whether the ref has the version; whoever promotes moves the ref
+    and then looks for a later decision. So one of the two sees what the other did.
+    """
+    newest = where.catalog.attestation(decision.dataset, decision.digest, decision.target)
+    later = decision_of(newest) if newest else decision
+    if newest and later != decision and (entry := withdraw_what_failed(where, later, newest)):
+        raise GateFailed(
+            f"{decision.dataset}@{decision.digest} failed its gate while it was promoted, and was withdrawn from "
+            f"{decision.target}: {entry.reason}",
+            hint=f"Look with `stagegate history {decision.dataset}@{decision.target}`.",
+            dataset=decision.dataset,
+        )
 
 
 def _require_waiver(version: Named, asked: Requirement, case: Case, question: Question, waiver: Waiver) -> None:

@@ -23,7 +23,7 @@ from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding
 from prefect_stagegate.readiness.base import CHECKS, CheckDefinition
 from prefect_stagegate.readiness.question import Question
 from prefect_stagegate.readiness.ruling import Case, rule, too_few
-from prefect_stagegate.readiness.run import expired, why_stale
+from prefect_stagegate.readiness.run import expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
 
 WORST_FIRST = (
@@ -86,12 +86,16 @@ def conclude(
     record: Sequence[Evidence] = (),
 ) -> Decision:
     """Make the decision of a gate about a case, from nothing but what is given."""
-    known = _worst(evidence, case.at)
-    ruled = {
-        asked.check: rule(known[asked.check], asked, case, waivers=waivers, record=record)
-        for asked in gate.requirements
-        if asked.check in known
-    }
+    required = {asked.check: asked for asked in gate.requirements}
+    # Each answer is ruled before the worst is taken, lest a waived failure hides one that tells nothing.
+    ruled = _worst(
+        (
+            rule(answer, required[answer.check], case, waivers=waivers, record=record)
+            for answer in evidence
+            if answer.check in required
+        ),
+        case.at,
+    )
     checks = tuple(ruled.get(asked.check) or _missing(asked) for asked in gate.requirements)
     return Decision(
         dataset=case.dataset,
@@ -157,10 +161,9 @@ def _plan(
     requirement: Requirement, definition: CheckDefinition, question: Question, stored: Sequence[Evidence]
 ) -> PlannedCheck:
     reason = ""
-    for answer in reversed(stored):
-        if answer.check != requirement.check:
-            continue
-        stale = why_stale(answer, definition, requirement, question)
+    own = [answer for answer in stored if answer.check == requirement.check]
+    for answer in reversed(own):
+        stale = why_stale(answer, definition, requirement, question) or superseded(answer, own)
         if not stale and (short := too_few(answer, requirement, stored)):
             return PlannedCheck(requirement, definition, State.STALE, short)
         if not stale:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,6 +16,9 @@ from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
 from prefect_stagegate.readiness.question import BINDINGS, Question
 from prefect_stagegate.spec import Requirement
+
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""How far ahead another node's clock may be."""
 
 
 def run_check(definition: CheckDefinition, requirement: Requirement, question: Question) -> Evidence:
@@ -78,6 +82,27 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
         return f"another {', '.join(changed).replace('_', ' ')}"
     if expired(evidence, clock.stamp(question.now)):
         return f"it expired at {evidence.expires}"
+    if evidence.expires and evidence.at > clock.stamp(question.now + CLOCKS_DIFFER):
+        return f"it is dated {evidence.at}, so a clock is wrong"  # and so is its end
+    return ""
+
+
+def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
+    """What was found out since about exactly the same question, where that was no pass; empty where nothing was.
+
+    Later is what was recorded later, or asked later by one whose work was shorter.
+
+    Args:
+        evidence: One answer of the record.
+        record: All recorded evidence about the version, the oldest first.
+    """
+    after = False
+    for other in record:
+        later = after or other.at > evidence.at
+        after = after or other is evidence
+        same = (other.check, other.binding) == (evidence.check, evidence.binding)
+        if same and later and other.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+            return f"a later answer, of {other.at}, was {other.outcome}"
     return ""
 
 

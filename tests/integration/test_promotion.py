@@ -12,9 +12,18 @@ import pytest
 
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.catalog import Catalog, RefEntry
-from prefect_stagegate.errors import CacheError, GateFailed, RefConflict, StagegateError, UsageError, WaitingForApproval
+from prefect_stagegate.errors import (
+    CacheError,
+    CorruptRecord,
+    GateFailed,
+    RefConflict,
+    StagegateError,
+    UsageError,
+    WaitingForApproval,
+)
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
 from prefect_stagegate.operations.approve import approve, wait, waiting_runs
+from prefect_stagegate.operations.attestations import verify_attestation
 from prefect_stagegate.operations.check import check, preview_check
 from prefect_stagegate.operations.inspect import history
 from prefect_stagegate.operations.promote import promote
@@ -399,3 +408,48 @@ def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Place) -> 
     told = entry.attestation["predicate"]["stagegate"]
     assert told["request"]["requester"]["name"] == "ada"
     assert [one["approver"]["name"] for one in told["approvals"]] == [INES.name]
+
+
+def test_a_check_that_fails_while_its_version_is_promoted_takes_it_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever checks finds nothing to withdraw yet, and whoever promotes has read the acceptance already."""
+    place.deliver("one")
+    assert check(place.node(), THINGS, "pilot").accepted
+    move = Catalog.move_ref
+
+    def fail_first(catalog: Catalog, *arguments: Any, **named: Any) -> RefEntry:
+        monkeypatch.setattr(Catalog, "move_ref", move)
+        denied = place.spec(license="CC-BY-NC-4.0")
+        assert check(place.node(), THINGS, "pilot", spec=denied).outcome is DecisionOutcome.REFUSED
+        return catalog.move_ref(*arguments, **named)
+
+    monkeypatch.setattr(Catalog, "move_ref", fail_first)
+    with pytest.raises(GateFailed, match="failed its gate while it was promoted, and was withdrawn"):
+        promote(place.node(), THINGS, "pilot")
+    log = history(place.node(), Address("things", "pilot"))
+    assert [entry.action for entry in log] == ["promote", "withdraw"]
+
+
+@pytest.mark.parametrize("target", ["../../../x", "", "Production", "a/b"])
+def test_a_target_s_name_leads_nowhere_else_in_the_catalog(place: Place, target: str) -> None:
+    place.deliver("one")
+    with pytest.raises(UsageError, match="is not a target's name"):
+        approve(place.node(INES), THINGS, target)
+    with pytest.raises(UsageError, match="is not a target's name"):
+        verify_attestation(place.node(), "things", gate=target or "/")
+
+
+def test_a_request_that_somebody_forged_leads_nowhere_out_of_the_catalog(place: Place) -> None:
+    """Whoever may write to the catalog must not write, by the hand of whoever answers, to what lies beside it."""
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    where = place.node()
+    (record,) = Path(where.catalog.url).rglob("request.json")
+    record.chmod(0o600)
+    request = where.catalog.requests("things", "production")[0]
+    record.write_text(record.read_text().replace(request.id, "../../../../../../out"))
+    with pytest.raises(CorruptRecord, match="holds the request"):
+        approve(place.node(INES), THINGS, "production", reason="seen")
+    assert not (Path(where.catalog.url).parent / "out").exists()

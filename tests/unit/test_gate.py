@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.model import DecisionOutcome, Evidence, Outcome, Severity
+from prefect_stagegate.model import DecisionOutcome, Evidence, Identity, Outcome, Severity, Waiver
 from prefect_stagegate.readiness import CHECKS, Accepted, Question, State, decide, judge, plan_checks, run_check
+from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import NOW, OTHER_DIGEST, a_question, a_spec, a_validation
 
@@ -171,3 +172,65 @@ def test_plan_says_how_long_each_check_took_last_time_here_or_where_a_version_wa
 
 def test_evidence_has_the_time_that_it_took() -> None:
     assert all(answer.seconds is not None and answer.seconds >= 0 for answer in gathered(pilot()))
+
+
+def space_of(question: Question) -> Evidence:
+    return next(answer for answer in gathered(question) if answer.check == "space")
+
+
+def space_planned(evidence: list[Evidence]) -> tuple[State, str]:
+    planned = next(one for one in plan_checks(pilot(), evidence) if one.requirement.check == "space")
+    return planned.state, planned.reason
+
+
+def test_a_failure_after_a_pass_is_not_forgotten_for_the_pass_that_has_not_expired() -> None:
+    passed = space_of(pilot())
+    for outcome, reason in (
+        (Outcome.FAIL, "it failed, and may have been mended"),
+        (Outcome.INCONCLUSIVE, "it was inconclusive"),
+    ):
+        after = replace(passed, outcome=outcome, at=stamp(NOW + timedelta(seconds=1)))
+        assert space_planned([passed, after]) == (State.STALE, reason)
+        # Two who check at once: the pass was asked for first, and recorded last.
+        assert space_planned([after, passed])[0] is State.STALE
+        assert space_planned([after, replace(passed, at=stamp(NOW + timedelta(seconds=2)))])[0] is State.CURRENT
+
+
+def test_a_failure_that_holds_counts_though_a_pass_that_was_asked_for_before_it_is_recorded_after_it() -> None:
+    passed = next(answer for answer in gathered(pilot()) if answer.check == "license")
+    failed = replace(passed, outcome=Outcome.FAIL, at=stamp(NOW + timedelta(seconds=1)))
+    planned = plan_checks(pilot(), [failed, passed])
+    kept = next(one.evidence for one in planned if one.requirement.check == "license")
+    assert kept is not None
+    assert kept.outcome is Outcome.FAIL
+
+
+def test_evidence_of_a_node_whose_clock_is_ahead_does_not_hold_longer_for_it() -> None:
+    ahead = space_of(pilot(now=NOW + timedelta(hours=2)))
+    assert space_planned([ahead]) == (State.STALE, f"it is dated {ahead.at}, so a clock is wrong")
+    assert space_planned([space_of(pilot(now=NOW + timedelta(seconds=30)))])[0] is State.CURRENT
+
+
+def test_a_waived_failure_does_not_hide_another_answer_that_tells_nothing() -> None:
+    question = pilot(spec=a_spec(gates={"pilot": {"require": ["license"]}}))
+    (requirement,) = question.gate.requirements
+    failed = replace(run_check(CHECKS["license"], requirement, question), outcome=Outcome.FAIL)
+    waiver = Waiver(
+        *(
+            "w",
+            question.dataset,
+            question.digest,
+            "pilot",
+            "license",
+            parameters_digest(CHECKS["license"], requirement),
+        ),
+        reason="agreed",
+        approver=Identity("ines@example.org", "declared"),
+        requester=question.asker.name,
+        at=stamp(NOW),
+        until=stamp(NOW + timedelta(days=1)),
+    )
+    waived = replace(question, waivers=(waiver,))
+    assert judge(waived, [failed]).accepted
+    both = [failed, replace(failed, outcome=Outcome.INCONCLUSIVE)]
+    assert judge(waived, both).outcome is judge(waived, both[::-1]).outcome is INCONCLUSIVE
