@@ -7,7 +7,7 @@ source with a `limit` nothing is asked: what it left out may have given its plac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceUnavailable
 from prefect_stagegate.model import Origin, SourceObject
@@ -19,6 +19,14 @@ ASKED = 64
 
 Missing = dict[int, list[str]]
 """The keys that are missing, by the position of their source."""
+
+
+def expected(origins: Iterable[Origin], sources: Sources) -> Iterator[str]:
+    """The paths at which the last version's objects should stand again: where all do, nothing was left out."""
+    for origin in origins:
+        position = _position(origin, sources)
+        if position is not None:
+            yield sources.shapes[position].path(origin.key)
 
 
 def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) -> None:
@@ -53,18 +61,19 @@ def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) 
 def _missing(origins: Iterator[Origin], sources: Sources, paths: Paths) -> Missing:
     missing: Missing = {}
     for origin in origins:
-        position = _position(origin, sources.urls)
+        position = _position(origin, sources)
         if position is None:
             continue
-        shape, limited = sources.shapes[position], sources.specs[position].limit
+        shape = sources.shapes[position]
         had = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
-        wanted = limited is None and shape.wants(origin.key) and shape.takes(had)
+        wanted = shape.wants(origin.key) and shape.takes(had)
         if wanted and not paths.has(shape.path(origin.key)):
             missing.setdefault(position, []).append(origin.key)
     return missing
 
 
-def _position(origin: Origin, urls: Sequence[str]) -> int | None:
-    """Where the origin's source stands in the spec; None when it is no longer there, or is another of that URL now."""
-    here = origin.position < len(urls) and urls[origin.position] == origin.source
-    return origin.position if here else None
+def _position(origin: Origin, sources: Sources) -> int | None:
+    """Where the origin's source stands in the spec; None when it is not there now, or is not to be asked."""
+    position = origin.position
+    here = position < len(sources.specs) and sources.specs[position].url == origin.source
+    return position if here and sources.specs[position].limit is None else None

@@ -14,6 +14,10 @@ KNOWN_FOLDERS = 4096
 """Folders that are remembered outside of the table, where most paths find theirs."""
 _INSERT = "INSERT OR IGNORE INTO names"
 _FIND = "SELECT path, folder, source, key FROM names WHERE name = ?"
+_LACKING = (
+    "SELECT EXISTS (SELECT 1 FROM expected WHERE NOT EXISTS "
+    "(SELECT 1 FROM names WHERE names.name = expected.name AND NOT folder))"
+)
 
 
 class _Taken(NamedTuple):
@@ -41,6 +45,15 @@ class Paths:
             "CREATE TABLE names (name TEXT PRIMARY KEY, path TEXT, folder INT, source INT, key TEXT) WITHOUT ROWID",
             self,
         )
+        self._database.execute("CREATE TABLE expected (name TEXT)")
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """Note some paths that objects should take."""
+        insert(self._database, "INSERT INTO expected", [(self._name(path),) for path in paths])
+
+    def lack(self) -> bool:
+        """Whether no object has taken one of the expected paths, or a name that is the same."""
+        return bool(self._database.execute(_LACKING).fetchone()[0])
 
     def take(self, batch: Sequence[PlannedObject]) -> None:
         """Take the paths of some objects, and the folders that they need.
@@ -56,16 +69,16 @@ class Paths:
 
     def has(self, path: str) -> bool:
         """Whether an object has the path, or one that is the same name."""
-        found = self._database.execute(_FIND, (one_name(path, folds_case=self._folds_case),)).fetchone()
+        found = self._database.execute(_FIND, (self._name(path),)).fetchone()
         return found is not None and not found[1]
 
     def _take(self, wanted: Sequence[_Taken]) -> None:
-        rows = [
-            (one_name(one.path, folds_case=self._folds_case), one.path, one.folder, one.source, one.key)
-            for one in wanted
-        ]
+        rows = [(self._name(one.path), *one) for one in wanted]
         if insert(self._database, _INSERT, rows) < len(rows):
             self._judge(wanted)
+
+    def _name(self, path: str) -> str:
+        return one_name(path, folds_case=self._folds_case)
 
     def _folders(self, files: Iterable[_Taken]) -> Iterator[_Taken]:
         """Every folder of the paths that was not seen lately, with the object that needs it."""
@@ -82,7 +95,7 @@ class Paths:
         """Refuse the first that another can't stand beside; one folder of two objects is no matter."""
         seen: set[str] = set()
         for one in wanted:
-            name = one_name(one.path, folds_case=self._folds_case)
+            name = self._name(one.path)
             path, folder, source, key = self._database.execute(_FIND, (name,)).fetchone()
             holder = _Taken(path, bool(folder), source, key)
             one_folder = holder.folder and one.folder and holder.path == one.path

@@ -27,7 +27,7 @@ from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.eviction import claimed, space_for
 from prefect_stagegate.operations.ledger import Ledger
 from prefect_stagegate.operations.node_refs import point
-from prefect_stagegate.operations.omissions import require_complete
+from prefect_stagegate.operations.omissions import expected, require_complete
 from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources, open_sources
@@ -38,6 +38,8 @@ from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
+LEARNT = 16_384
+"""Origins that are learnt in one transaction."""
 TRIES = 3
 """How often a staging begins again because a collection took a blob that it counted on."""
 REF_TRIES = 5
@@ -124,9 +126,9 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
     head = where.catalog.ref(spec.dataset, LATEST)
-    if head:
-        _learn(where, sources, head)
     paths = Paths(sources.urls, folds_case=folds_case(where.cache.root))
+    if head:
+        _learn(where, sources, head, paths)
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
         wanted = [sources.shapes[one.source].path(one.object.key) for one in batch]
@@ -135,7 +137,7 @@ def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterab
         planned = [_decide(where, sources, *each) for each in zip(batch, wanted, known, strict=True)]
         paths.take(planned)
         yield from planned
-    if head:
+    if head and paths.lack():
         require_complete(where.catalog.origins(spec.dataset, head.digest), sources, paths)
 
 
@@ -228,19 +230,21 @@ def publish_version(
     return Version(dataset, digest, view, *facts)
 
 
-def _learn(where: Workspace, sources: Sources, head: RefEntry) -> None:
-    """Teach this node what the catalog knows about the pins of the newest version, whoever staged it.
+def _learn(where: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
+    """Teach this node what the catalog knows about the pins of the newest version, whoever staged it, and its paths.
 
     Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
     within its clock's grain keeps its time.
     """
     identities = sources.identities
     origins = where.catalog.origins(head.dataset, head.digest)
-    where.cache.memory.learn(
-        (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
-        for origin in origins
-        if origin.source in identities and origin.pin.strength == "strong"
-    )
+    while some := list(islice(origins, LEARNT)):
+        paths.expect(expected(some, sources))
+        where.cache.memory.learn(
+            (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
+            for origin in some
+            if origin.source in identities and origin.pin.strength == "strong"
+        )
 
 
 def _recall(where: Workspace, sources: Sources, batch: list[Listed]) -> list[str | None]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -56,7 +57,9 @@ class Attested:
     approvals: tuple[Approval, ...]
 
 
-_ATTESTED = TypeAdapter(Attested)
+@cache
+def _attested() -> TypeAdapter[Attested]:
+    return TypeAdapter(Attested)  # late: it takes as long as a dozen modules, and staging attests nothing
 
 
 def attest(
@@ -80,7 +83,7 @@ def attest(
             "result": _result(decision),
             "configuration": [{"name": f"gate/{decision.target}", "digest": {"sha256": _hex(decision.policy)}}],
             **_tests(decision.checks),
-            "stagegate": _ATTESTED.dump_python(attested, mode="json"),
+            "stagegate": _attested().dump_python(attested, mode="json"),
         },
     }
 
@@ -118,7 +121,7 @@ def read_statement(statement: Mapping[str, Any]) -> Attested:
         extension = statement["predicate"]["stagegate"]
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
-        attested = _ATTESTED.validate_python(extension)
+        attested = _attested().validate_python(extension)
         again = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     except (KeyError, TypeError) as error:
         raise _corrupt(f"it has no {error}") from error
