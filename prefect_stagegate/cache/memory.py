@@ -72,7 +72,7 @@ def is_racy(listed: SourceObject, read_at: float) -> bool:
         return False
     if listed.modified is None:
         return True
-    window = COARSE_SECONDS if listed.modified.is_integer() else FINE_SECONDS
+    window = COARSE_SECONDS if float(listed.modified).is_integer() else FINE_SECONDS
     return listed.modified > read_at - window
 
 

@@ -48,14 +48,16 @@ class Catalog:
         self.url = records.url
 
     @classmethod
-    def open(cls, url: str, options: Mapping[str, Any] | None = None) -> Catalog:
-        """Open the catalog at a path or URL, and begin one where there is none.
+    def open(cls, url: str, options: Mapping[str, Any] | None = None, *, create: bool = True) -> Catalog:
+        """Open the catalog at a path or URL, and begin one where there is none, unless that isn't wanted.
 
         Raises:
             CatalogError: The store can't be reached, holds another format, or lets a record be created twice.
         """
         records = open_records(url, options or {})
         found = records.read(FORMAT_KEY)
+        if found is None and not create:
+            raise CatalogError(f"There is no catalog at {records.url}", hint="Name one by --catalog.")
         if found is None:
             _begin(records)
         elif found != FORMAT:

@@ -39,6 +39,7 @@ COMMANDS = {
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
     },
     "Look and read": {
+        "doctor": ("doctor:doctor", "Try each source of a spec, and say what to do about what does not work."),
         "ls": ("look:ls", "List datasets, their versions and refs, and what of it lies on this node."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
         "diff": ("look:diff", "Tell how the entries of two versions differ."),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
@@ -77,7 +78,12 @@ def stored_spec(where: Workspace, dataset: str, digest: str) -> Spec:
     Raises:
         UsageError: There is none.
     """
-    canonical = where.catalog.spec(dataset, digest)
+    return spec_beside(where.catalog, dataset, digest)
+
+
+def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
+    """The same for who has a catalog alone."""
+    canonical = catalog.spec(dataset, digest)
     if canonical is None:
         raise UsageError(f"No spec is stored beside {dataset}@{digest}", hint="Give one with --spec.", dataset=dataset)
     return read_spec(canonical)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from threading import Event
 from typing import TypeVar
 
@@ -22,19 +21,19 @@ from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.approve import request_for
 from prefect_stagegate.operations.environment import here
 from prefect_stagegate.operations.measuring import VersionMeasures
+from prefect_stagegate.operations.probe import probe
 from prefect_stagegate.operations.read import keep_dataset
-from prefect_stagegate.operations.sources import open_sources
-from prefect_stagegate.operations.stage import list_sources
+from prefect_stagegate.operations.sources import open_one, open_sources
 from prefect_stagegate.operations.validate import validate_version
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, Integrity, Machine, Probe, Question, Volume, find_gpus
 from prefect_stagegate.readiness.attest import decision_of, environment_of
+from prefect_stagegate.sources import renewing
+from prefect_stagegate.sources.shape import Shape
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.validations import newest_time
 
 T = TypeVar("T")
-PROBE_BYTES = 64 * 1024
-"""How much of one object a probe of its source reads."""
 
 
 def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None = None) -> Question:
@@ -168,18 +167,6 @@ def _credential_life(where: Workspace, version: Named, position: int) -> Credent
 
 
 def _probe(where: Workspace, version: Named, position: int) -> Probe:
-    """List a source and read the beginning of the first object that the spec lets in."""
-    url = version.spec.sources[position].url
-    begun = time.monotonic()
-    key, count, failed = "", 0, None
-    try:
-        with open_sources(where, version.spec) as sources:
-            first = next(list_sources(sources.only(position)), None)
-            if first is not None:
-                key = first.object.key
-                end = min(PROBE_BYTES, first.object.size)
-                source = sources.groups[position].primary
-                count = sum(len(memoryview(chunk)) for chunk in source.read(first.object, 0, end))
-    except StagegateError as error:
-        failed = error
-    return Probe(url, key, count, time.monotonic() - begun, failed)
+    one = version.spec.sources[position]
+    reopen = partial(renewing, partial(open_one, one, where.settings, where.resolve_credentials))
+    return probe(one.url, reopen, Shape(one, now()))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from prefect_stagegate.clock import now
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.operations.workspace import ResolveCredentials, Workspace
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Source, open_source, renewing
 from prefect_stagegate.sources.shape import Shape
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
@@ -50,7 +51,7 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
     with ExitStack() as stack:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
-            source = renewing(partial(_open, where, one))
+            source = renewing(partial(open_one, one, where.settings, where.resolve_credentials))
             stack.callback(source.close)
             return source
 
@@ -60,8 +61,12 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
         yield Sources(tuple(chosen), tuple(groups), shapes)
 
 
-def _open(where: Workspace, one: SourceSpec | MirrorSpec) -> Source:
-    credentials = where.resolve_credentials(one.credentials) if one.credentials else {}
-    settings = where.settings
+def open_one(one: SourceSpec | MirrorSpec, settings: Settings, resolve_credentials: ResolveCredentials) -> Source:
+    """Open a source or a mirror of a spec with the credentials that it names.
+
+    Raises:
+        UsageError: The URL or an option can't be used, or credentials aren't found.
+    """
+    credentials = resolve_credentials(one.credentials) if one.credentials else {}
     idle, allowed = settings.idle_timeout, settings.allowed_hosts
     return open_source(one.url, one.options, credentials=credentials, idle=idle, allowed=allowed)

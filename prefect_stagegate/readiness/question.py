@@ -23,6 +23,7 @@ from prefect_stagegate.model import (
     Finding,
     Identity,
     Origin,
+    Pin,
     Request,
     Validation,
     Waiver,
@@ -60,7 +61,7 @@ class Integrity:
     """The files that don't hold what the manifest says."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Probe:
     """What came of listing one source and reading one range of one object with the identity of this process."""
 
@@ -73,6 +74,12 @@ class Probe:
     seconds: float = 0.0
     """How long listing and reading took."""
     error: StagegateError | None = None
+    who: str = ""
+    """What kind of credentials opened it; empty when it was not opened."""
+    listed: float = 0.0
+    """How much of the time went by until the first object was listed."""
+    pin: Pin | None = None
+    """What fixes the object that was read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Terms
 __all__ = [
     "BaseSource",
     "Opener",
+    "Options",
     "Source",
     "Terms",
     "Wanted",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
+import sqlite3
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +21,9 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from prefect_dask.task_runners import DaskTaskRunner
 
 from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.sources import SCHEMES, register
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -63,3 +72,33 @@ def test_the_example_spec_loads_with_its_suite_and_its_gates() -> None:
         [requirement.check for requirement in spec.gate(target).requirements] for target in ("pilot", "production")
     )
     assert production == [*pilot, "digest", "freshness", "rollback", "approval"]
+
+
+def test_a_source_of_ones_own_keeps_the_contract_in_under_60_lines_of_code_with_its_tests() -> None:
+    example = EXAMPLES / "custom_source.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", str(example)]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) >= 14
+    lines = [line.strip() for line in example.read_text().splitlines()]
+    assert len([line for line in lines if line and not line.startswith(("#", '"""'))]) < 60
+
+
+def test_a_source_of_ones_own_is_staged_by_a_spec(tmp_path: Path) -> None:
+    before = dict(SCHEMES)
+    register("sqlar", load("custom_source").SqlarSource)
+    try:
+        with closing(sqlite3.connect(tmp_path / "scans.sqlar", isolation_level=None)) as archive:
+            archive.execute("CREATE TABLE sqlar (name TEXT PRIMARY KEY, mode INT, mtime INT, sz INT, data BLOB)")
+            packed = zlib.compress(b"x" * 1000)
+            archive.execute("INSERT INTO sqlar VALUES ('2013/a.bin', 33188, 1370000000, 1000, ?)", (packed,))
+        spec = {"stagegate": 1, "dataset": "scans", "sources": [{"url": f"sqlar://{tmp_path}/scans.sqlar/"}]}
+        where = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+        version = stage(where, read_spec(spec))
+        assert (version.path / "2013/a.bin").read_bytes() == b"x" * 1000
+        assert stage(where, read_spec(spec)).bytes_fetched == 0
+    finally:
+        SCHEMES.clear()
+        SCHEMES.update(before)

@@ -11,7 +11,9 @@ from prefect_stagegate.model import Outcome, Scope, Severity
 from prefect_stagegate.readiness import CHECKS, Renewal, run_check
 from prefect_stagegate.readiness.base import _checks
 from prefect_stagegate.settings import SETTINGS, Setting
-from prefect_stagegate.spec import Requirement
+from prefect_stagegate.sources import SCHEMES
+from prefect_stagegate.sources.extras import extra_of
+from prefect_stagegate.spec import Requirement, SourceSpec
 from prefect_stagegate.testing.questions import a_question
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,3 +60,19 @@ def test_the_reference_tells_what_the_start_of_a_run_does_not_ask(begins: str, m
 def test_the_reference_tells_which_checks_speak_about_the_node() -> None:
     row = REFERENCE.split("| the node (")[1].split(")")[0]
     assert set(row.split(", ")) == {name for name, check in CHECKS.items() if check.scope is Scope.NODE}
+
+
+SOURCES = (DOCS / "sources.md").read_text()
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme])
+def test_the_table_of_families_has_every_scheme_and_its_extra(scheme: str) -> None:
+    rows = SOURCES.split("## Families")[1].split("\n## ")[0].splitlines()
+    row = next((row for row in rows if f"`{scheme}://`" in row), None)
+    assert row, f"docs/sources.md lacks a row for {scheme}://"
+    assert f"`{extra_of(scheme)}`" in row or not extra_of(scheme)
+
+
+def test_the_page_of_sources_has_every_key_of_a_source() -> None:
+    told = set(re.findall(r"`(\w+)[`:]", SOURCES)) | set(re.findall(r"^    (\w+):", SOURCES, re.MULTILINE))
+    assert SourceSpec.model_fields.keys() <= told
