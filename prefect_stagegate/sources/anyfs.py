@@ -1,4 +1,4 @@
-"""Whatever else fsspec reads: HTTP(S), SFTP, memory, and S3 with options that only s3fs knows.
+"""Whatever else fsspec reads: HTTP(S), FTP, memory, and S3 with options that only s3fs knows.
 
 One adapter for all, so it trusts little: sizes are compared with what came, and an object's pin is asked again after
 its last byte, because fsspec pins no read.
@@ -7,6 +7,7 @@ its last byte, because fsspec pins no read.
 from __future__ import annotations
 
 import email.utils
+import ftplib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from prefect_stagegate.sources.base import BaseSource, Wanted, everything, publi
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.hosts import Allowed, ForbiddenAddress
+from prefect_stagegate.sources.turns import Turns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -48,6 +50,7 @@ PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
     ("LastModified", "mtime", "weak"),
     ("last_modified", "mtime", "weak"),
     ("Last-Modified", "mtime", "weak"),
+    ("modify", "mtime", "weak"),
     ("created", "mtime", "weak"),
 )
 """The fields of fsspec's `info` that can pin an object, the best first: field, kind and strength."""
@@ -57,6 +60,7 @@ _FORBIDDEN = (401, 403)
 _GONE = (404, 410)
 _BUSY = (429, 503)
 _SERVER_FAILED = 500
+_FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
 
 
 class FsspecSource(BaseSource):
@@ -82,7 +86,7 @@ class FsspecSource(BaseSource):
 
             options = {"get_client": web_client(idle, allowed), **options}
         try:
-            self._fs, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
+            system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
             if extra := extra_of(url):
                 raise missing_extra(extra, source=self.url) from error
@@ -93,6 +97,7 @@ class FsspecSource(BaseSource):
             raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from self._hiding.cause(error)
         except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
             raise self._explained(error, "") from self._hiding.cause(error)
+        self._fs = system if system.async_impl else Turns(system)
         where = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{where} {self.url}".strip()
         self._folder = url.endswith("/")
@@ -184,6 +189,7 @@ class FsspecSource(BaseSource):
         told = self._hiding.in_text(str(error))
         if place := _forbidden(error):
             return SourceError(f"The server leads to a place where no source may be: {place}", **where)
+        status = status or _ftp_status(error)
         if isinstance(error, FileNotFoundError) or status in _GONE:
             return ObjectVanished("The object is gone", **where)
         if isinstance(error, PermissionError) or status in _FORBIDDEN:
@@ -208,6 +214,13 @@ def _forbidden(error: BaseException | None) -> str:
             return str(refused)
         error = error.__cause__ or error.__context__
     return ""
+
+
+def _ftp_status(error: Exception) -> int:
+    """HTTP's status for what FTP answers (RFC 959), 0 for anything else."""
+    if not isinstance(error, ftplib.Error):
+        return 0
+    return _FTP.get(str(error)[:3], _SERVER_FAILED if isinstance(error, ftplib.error_temp) else 0)
 
 
 def _busy(error: Exception, where: dict[str, str]) -> SourceBusy:

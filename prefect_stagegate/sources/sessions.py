@@ -21,8 +21,8 @@ from prefect_stagegate.sources.ssh import Login, connect, explained
 
 T = TypeVar("T")
 
-SESSIONS = 8
-"""Sessions over a connection: OpenSSH lets ten in (MaxSessions)."""
+SESSIONS = 4
+"""Sessions over a connection. OpenSSH lets ten in (MaxSessions); more than four cost time here."""
 BUSY = 4
 """Requests in a session's queue, above which another session is opened."""
 REQUEST = 255 << 10

@@ -27,10 +27,10 @@ from prefect_stagegate.sources.terms import Terms
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-BATCH = 4 * (255 << 10)
+BATCH = 8 * (255 << 10)
 """Bytes that one read asks for at a time; the next batch is on its way meanwhile."""
 READS = 16
-"""Reads at a time: with their batches they hold 32 MiB at most."""
+"""Reads at a time: with their batches they hold 64 MiB at most."""
 FOLDERS = 16
 """Folders that are listed at the same time."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from prefect_stagegate.testing.clouds import Cloud
 from prefect_stagegate.testing.faults import Status
+from prefect_stagegate.testing.ftp import PASSWORD, USER, rclone_ftp
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
@@ -104,6 +105,19 @@ class TestMemory(SourceContract):
             put=lambda key, data: store.pipe_file(f"{root}/{key}", data),
             remove=lambda key: store.rm_file(f"{root}/{key}"),
         )
+
+
+class TestFtp(SourceContract):
+    """A file system that has one connection and no thread of its own."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        (tmp_path / "data").mkdir()
+        options = {"username": USER, "password": PASSWORD}
+        denied, unreachable = {**options, "password": "wrong-password"}, (f"ftp://{NOBODY}/", options)
+        with rclone_ftp(tmp_path / "server", tmp_path) as server:
+            url = f"ftp://{server}/data/"
+            yield _folder(tmp_path / "data", url, options=options, denied=denied, unreachable=unreachable)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
