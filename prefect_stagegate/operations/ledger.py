@@ -31,16 +31,8 @@ class Ledger:
         """Add a receipt."""
         listed, pin = receipt.object, receipt.object.pin
         pinned = (pin.kind, pin.value, pin.strength, listed.modified)
-        row = (
-            receipt.path,
-            listed.size,
-            receipt.digest,
-            receipt.source,
-            listed.key,
-            *pinned,
-            receipt.proof,
-            listed.state,
-        )
+        listing = (receipt.source, listed.key, *pinned)
+        row = (receipt.path, listed.size, receipt.digest, *listing, receipt.proof, listed.state)
         self._new.append(row)
         if len(self._new) >= BATCH:
             self._flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
@@ -91,6 +92,14 @@ def _sftp(url: str, options: Options, terms: Terms) -> Source:
     return SftpSource(url, options, terms)
 
 
+def _iceberg(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.iceberg import IcebergSource
+
+    source = IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed))
+    require_allowed(source.server, terms.allowed)
+    return source
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -103,6 +112,7 @@ SCHEMES: dict[str, Opener] = {
     "delta+s3": _delta,
     "delta+s3a": _delta,
     "file": _files,
+    "iceberg": _iceberg,
     "local": _files,
     "abfs": _azure,
     "abfss": _azure,

@@ -68,6 +68,8 @@ class SeaweedFS:
     secret: str
     pid: int
     log: Path
+    iceberg_url: str = ""
+    """Where its Iceberg REST catalog answers."""
 
     @property
     def storage_options(self) -> dict[str, str]:
@@ -116,7 +118,7 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
     """
     weed = require_weed()
     directory.mkdir(parents=True, exist_ok=True)
-    port, command = _command(weed, directory)
+    ports, command = _command(weed, directory)
     log = directory / "weed.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -127,7 +129,14 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
             cwd=directory,
             start_new_session=True,  # so that Ctrl-C reaches the program and not its server
         )
-    server = SeaweedFS(f"http://127.0.0.1:{port}", OWNER.key, OWNER.secret, process.pid, log)
+    server = SeaweedFS(
+        f"http://127.0.0.1:{ports['s3']}",
+        OWNER.key,
+        OWNER.secret,
+        process.pid,
+        log,
+        f"http://127.0.0.1:{ports['s3.port.iceberg']}",
+    )
     try:
         _wait_until_ready(server, process, time.monotonic() + timeout)
         yield server
@@ -156,26 +165,25 @@ def require_weed() -> str:
     return weed
 
 
-def _command(weed: str, directory: Path) -> tuple[int, list[str]]:
-    """The S3 port and the command line of a server in `directory`."""
+def _command(weed: str, directory: Path) -> tuple[dict[str, int], list[str]]:
+    """The ports and the command line of a server in `directory`."""
     config = directory / "s3.json"
     identities = [_identity("owner", OWNER, "Admin"), _identity("renewed", RENEWED, "Admin")]
     identities.append(_identity("none", STRANGER))
     config.write_text(json.dumps({"identities": identities}))
-    ports = {service: free_port(GRPC_OFFSET) for service in ("master", "volume", "filer", "s3")}
+    ports = {service: free_port(GRPC_OFFSET) for service in ("master", "volume", "filer", "s3", "s3.port.iceberg")}
     if len(set(ports.values())) < len(ports):
         return _command(weed, directory)
-    return ports["s3"], [
+    return ports, [
         weed,
         "server",
         f"-dir={directory}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
-        *(f"-{service}.port={port}" for service, port in ports.items()),
+        *(f"-{service if '.' in service else service + '.port'}={port}" for service, port in ports.items()),
         "-s3",
         f"-s3.config={config}",
-        "-s3.port.iceberg=0",  # these two have fixed ports, on which a second server would fail
-        "-s3.port.lance=0",
+        "-s3.port.lance=0",  # its port is fixed, and a second server would fail on it
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=128",
         "-volume.max=0",  # as many as the disk holds: each bucket takes seven
