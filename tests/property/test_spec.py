@@ -63,6 +63,13 @@ sources = st.fixed_dictionaries(
         into=globs,
         options=st.dictionaries(st.sampled_from(["endpoint_url", "profile", "anon"]), words | st.booleans()),
         credentials=st.just("aws-credentials/onprem"),
+        partitions=st.dictionaries(words, st.integers() | st.lists(segments, min_size=1, max_size=2), max_size=2),
+        min_size=st.integers(0, 10) | st.just("1kB"),
+        newer_than=durations | st.sampled_from(["2013-06-01", "2013-06-01T12:00:00+02:00"]),
+        sample=st.sampled_from(["10%", "1/7", 0.1, "0.25", 1]),
+        limit=st.integers(1, 1_000_000),
+        rename=st.lists(st.fixed_dictionaries({"from": st.just("raw/(.*)"), "to": st.just(r"\1.bin")}), max_size=2),
+        rehash=st.sampled_from(["always", "when_weak", "never"]),
         mirrors=st.lists(mirrors, max_size=2),
     ),
 )
