@@ -111,6 +111,10 @@ STATUSES: dict[int, Meaning] = {
 }
 
 WORDS: tuple[tuple[str, Meaning], ...] = (
+    (
+        "non-partial response",
+        Meaning(SourceError, "{endpoint} sends no parts of objects", "Only whole objects can be read from it."),
+    ),
     ("Connection refused", Meaning(SourceUnavailable, "Nobody answers at {endpoint}", _ANSWER)),
     ("dns error", Meaning(SourceUnavailable, "The name of {endpoint} is not known", "Check its spelling and the DNS.")),
     (

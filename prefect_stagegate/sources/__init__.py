@@ -100,6 +100,18 @@ def _iceberg(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
+def _http(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.http import HttpSource
+
+    return HttpSource(url, options, terms)
+
+
+def _webdav(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.webdav import WebDavSource
+
+    return WebDavSource(url, options, terms)
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -119,10 +131,14 @@ SCHEMES: dict[str, Opener] = {
     "az": _azure,
     "gcs": _gcs,
     "gs": _gcs,
+    "http": _http,
+    "https": _http,
     "s3": _s3,
     "s3a": _s3,
     "sftp": _sftp,
     "ssh": _sftp,
+    "webdav+http": _webdav,
+    "webdav+https": _webdav,
 }
 """The adapter for each scheme, and what `register` adds. Then come the plugins, and fsspec for all that it knows."""
 

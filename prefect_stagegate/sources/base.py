@@ -105,6 +105,11 @@ class Source(Protocol):
 class BaseSource:
     """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
 
+    @property
+    def ranges(self) -> bool:
+        """Whether parts of objects can be read without reading the rest."""
+        return True
+
     def confirm(self, listed: SourceObject) -> None:
         """Do nothing: every read is pinned."""
 

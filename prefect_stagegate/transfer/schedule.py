@@ -126,8 +126,8 @@ class Schedule:
                 self._changed.notify()
 
     def is_large(self, job: Job) -> bool:
-        """Whether the object is read in parts."""
-        return job.planned.object.size > self._small
+        """Whether the object is read in parts: a server that knows no ranges would send the whole for each."""
+        return job.planned.object.size > self._small and getattr(job.source, "ranges", True)
 
     def _first(self) -> Sequence[Job] | None:
         """A large object while few are open: parts of several come in turn more often than many of one."""

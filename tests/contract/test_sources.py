@@ -17,6 +17,7 @@ from prefect_stagegate.testing.ftp import PASSWORD, USER, rclone_ftp
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
+from prefect_stagegate.testing.webservers import PASSWORD, USER, nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
@@ -135,3 +136,54 @@ class TestHttp(SourceContract):
             url = f"http://127.0.0.1:{server.server_port}/"
             yield _folder(tmp_path, url, ranges=False, folders_need_slash=True, unreachable=(f"http://{NOBODY}/", {}))
             server.shutdown()
+
+
+@pytest.mark.system
+class TestNginx(SourceContract):
+    """Over TLS, by its JSON listings."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with nginx(tmp_path / "nginx") as server:
+            options = {"verify": server.ca_file, "username": USER, "password": PASSWORD}
+            (server.root / "private").mkdir()
+            yield _folder(
+                server.root / "private",
+                f"{server.url}private/",
+                options=options,
+                denied={**options, "password": "wrong"},
+                folders_need_slash=True,
+                unreachable=(f"https://{NOBODY}/", {}),
+            )
+
+
+class TestWebDav(SourceContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with rclone("webdav", tmp_path, "--read-only", "--user", USER, "--pass", PASSWORD) as server:
+            options = {"username": USER, "password": PASSWORD}
+            yield _folder(
+                server.root,
+                f"webdav+{server.url}",
+                options=options,
+                denied={**options, "password": "wrong"},
+                unreachable=(f"webdav+http://{NOBODY}/", {}),
+            )
+
+
+class TestRcloneS3(SourceContract):
+    """A second opinion on S3. Of an object it sends parts with the status of a whole, so none are asked for."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with rclone("s3", tmp_path, "--auth-key", f"{USER},{PASSWORD}") as server:
+            options = {"endpoint_url": server.url, "key": USER, "secret": PASSWORD}
+            (server.root / "lake").mkdir()
+            yield _folder(
+                server.root / "lake",
+                "s3://lake/",
+                options=options,
+                denied={**options, "secret": "wrong"},
+                unreachable=("s3://lake/", {**options, "endpoint_url": f"http://{NOBODY}"}),
+                ranges=False,
+            )

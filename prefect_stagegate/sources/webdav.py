@@ -1,0 +1,135 @@
+"""WebDAV: `webdav+https://host/folder/`. Folders are listed by PROPFIND (RFC 4918), one at a time.
+
+The pin is the etag, which reads carry as If-Match. One name that no file can have hides no other.
+"""
+
+from __future__ import annotations
+
+import http
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from prefect_stagegate.errors import ObjectVanished, SourceError
+from prefect_stagegate.model import SourceObject
+from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.http import DEEPEST, WebSource
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.webread import http_time, web_pin
+
+_ASKED = (
+    b'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/>'
+    b"<D:getetag/><D:getlastmodified/></D:prop></D:propfind>"
+)
+
+
+class WebDavSource(WebSource):
+    """A folder or one file of a WebDAV server.
+
+    Args:
+        url: `webdav+https://host/folder/` or `webdav+http://…`.
+        options: As of other web servers.
+        terms: How servers are asked.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        super().__init__(url.partition("+")[2], options, terms, scheme="webdav+")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file, folder by folder."""
+        try:
+            if self._file:
+                key = self._key(self._file[0])
+                return iter([self._object(key, self._file[1])] if wanted(key) else [])
+        except ObjectVanished as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        return self._walk(self._folder, wanted, 0)
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        for _, properties in self._properties(self._url_of(key), depth=0, key=key):
+            if properties is not None:
+                return self._object(key, properties)
+        raise ObjectVanished("The object is gone", source=self.url, object=key)
+
+    @cached_property
+    def _file(self) -> tuple[str, dict[str, str]] | None:
+        """Path and properties of the file that the URL names; None when it names a folder."""
+        for path, properties in self._properties(self._address, depth=0):
+            if properties is not None:
+                return path, properties
+        return None
+
+    @property
+    def _folder(self) -> str:
+        return self._address if self._address.endswith("/") else self._address + "/"
+
+    def _url_of(self, key: str) -> str:
+        if not self._file:
+            return urljoin(self._folder, _quoted(key))
+        return self._address
+
+    def _key(self, path: str) -> str:
+        folder = unquote(urlsplit(self._folder).path, errors="surrogateescape")
+        return path.rpartition("/")[2] if self._file else path.removeprefix(folder)
+
+    def _walk(self, folder: str, wanted: Wanted, depth: int) -> Iterator[SourceObject]:
+        if depth > DEEPEST:
+            raise SourceError(f"Folders lie in folders beyond {DEEPEST}", source=self.url, object=folder)
+        here = unquote(urlsplit(folder).path, errors="surrogateescape")
+        try:
+            for path, properties in self._properties(folder, depth=1):
+                if path.rstrip("/") == here.rstrip("/"):
+                    continue
+                name = path.removeprefix(here)
+                if not path.startswith(here) or "/" in name.rstrip("/") or name.rstrip("/") in ("", ".", ".."):
+                    raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
+                if properties is None:
+                    yield from self._walk(urljoin(folder, _quoted(name.rstrip("/") + "/")), wanted, depth + 1)
+                elif wanted(self._key(path)):
+                    yield self._object(self._key(path), properties)
+        except ObjectVanished as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+
+    def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
+        """Path and properties of what PROPFIND tells; None for a folder. It is read as it comes."""
+        headers = {"Depth": str(depth), "Content-Type": "application/xml"}
+        with self._objects.ask("PROPFIND", url, key, headers=headers, body=_ASKED) as answer:
+            if answer.status != http.HTTPStatus.MULTI_STATUS:
+                raise SourceError(
+                    f"The server answers {answer.status}: it speaks no WebDAV here",
+                    hint="Check the URL; plain web servers are read by https://.",
+                    source=self.url,
+                )
+            try:
+                for _, element in ET.iterparse(answer):  # noqa: S314 - expat bounds what entities grow to
+                    if element.tag == "{DAV:}response":
+                        yield _told(element)
+                        element.clear()
+            except ET.ParseError as error:
+                raise SourceError(f"The listing is no XML: {error}", source=self.url) from error
+
+    def _object(self, key: str, properties: Mapping[str, str]) -> SourceObject:
+        length = properties.get("getcontentlength", "")
+        if not length.isdecimal():
+            raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        modified = http_time(properties.get("getlastmodified"))
+        return SourceObject(key, int(length), web_pin(properties.get("getetag", ""), modified, int(length)), modified)
+
+
+def _told(element: ET.Element) -> tuple[str, dict[str, str] | None]:
+    path = unquote(urlsplit(element.findtext("{DAV:}href", "")).path, errors="surrogateescape")
+    found: dict[str, str] = {}
+    for group in element.iterfind("{DAV:}propstat"):
+        if " 200 " in f"{group.findtext('{DAV:}status', '')} ":
+            for one in group.iterfind("{DAV:}prop/*"):
+                if one.tag == "{DAV:}resourcetype" and one.find("{DAV:}collection") is not None:
+                    return path, None
+                found[one.tag.removeprefix("{DAV:}")] = (one.text or "").strip()
+    return path, found
+
+
+def _quoted(key: str) -> str:
+    return "./" + quote(key, errors="surrogateescape")

@@ -1,0 +1,207 @@
+"""One object of a web server: what its headers say of it, and its bytes, compared with what was listed."""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from typing import TYPE_CHECKING
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    CredentialsExpired,
+    ObjectChanged,
+    ObjectVanished,
+    SourceBusy,
+    SourceError,
+    SourceUnavailable,
+)
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.objects import retry_after
+from prefect_stagegate.sources.hosts import ForbiddenAddress
+from prefect_stagegate.sources.webclient import WebClient
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CHUNK = 1 << 18
+ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
+"""Endings of files that some servers label with an encoding which they did not apply."""
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_DENIED, _GONE, _CHANGED, _BUSY = (401, 403), (404, 410), (412, 416), (429, 503)
+_PARTIAL, _ERRORS, _FAILED = 206, 400, 500
+_NO_METHOD = (405, 501)
+
+
+class WebObjects:
+    """The objects of one server.
+
+    Args:
+        client: Asks it.
+        url: The source's, without credentials; errors name it.
+        who: Who asks, for people.
+    """
+
+    def __init__(self, client: WebClient, url: str, who: str) -> None:
+        self._client, self._url, self._who = client, url, who
+        self.ranges = True
+        """Whether the server gave parts of objects so far."""
+
+    @contextmanager
+    def ask(
+        self,
+        method: str,
+        url: str,
+        key: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Ask, and raise what a refusal means.
+
+        Raises:
+            SourceError: One of its kinds.
+        """
+        try:
+            with self._client.ask(method, url, headers, body or None) as answer:
+                if answer.status >= _ERRORS:
+                    raise self._refusal(answer, key)
+                yield answer
+        except SourceError as error:
+            error.source = error.source or self._url
+            raise
+        except ForbiddenAddress as error:
+            told = f"The server leads to a place where no source may be: {error}"
+            raise SourceError(told, source=self._url, object=key) from error
+        except ssl.SSLCertVerificationError as error:
+            told, hint = (
+                f"The certificate is not trusted: {error.verify_message}",
+                "Set `verify:` to the CA's PEM file.",
+            )
+            raise SourceError(told, hint=hint, source=self._url, object=key) from error
+        except (OSError, http.client.HTTPException) as error:
+            told = f"The server failed: {str(error) or type(error).__name__}"
+            raise SourceUnavailable(told, source=self._url, object=key) from error
+
+    def head(self, url: str, key: str) -> Message:
+        """An object's headers; asked by GET, and not read, where the server knows no HEAD."""
+        try:
+            with self.ask("HEAD", url, key) as answer:
+                return answer.headers
+        except _Unknown:
+            with self.ask("GET", url, key) as answer:
+                return answer.headers
+
+    def read(self, url: str, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes from `start` to `end`, if the answer is about the object as it was listed."""
+        headers = _condition(listed)
+        if (start, end) != (0, listed.size) and self.ranges:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        with self.ask("GET", url, listed.key, headers=headers) as answer:
+            self.ranges &= "Range" not in headers or answer.status == _PARTIAL
+            begin, size = self._extent(answer, listed)
+            if (size is not None and size != listed.size) or _differs(answer.headers, listed):
+                raise ObjectChanged("The object changed while it was read", source=self._url, object=listed.key)
+            self._skip(answer, start - begin, listed.key)
+            yield from self._chunks(answer, end - start, listed.key)
+            if size is None and end == listed.size and answer.read(1):
+                raise ObjectChanged("The object has grown", source=self._url, object=listed.key)
+
+    def _extent(self, answer: http.client.HTTPResponse, listed: SourceObject) -> tuple[int, int | None]:
+        """Where the answer's bytes begin in the object, and the object's size, as far as it tells."""
+        encoding = answer.headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity" and not listed.key.lower().endswith(ENCODED):
+            raise SourceError(
+                f"The server encodes what it sends ({encoding}), though it was asked not to",
+                hint="Switch compression off for these files at the server.",
+                source=self._url,
+                object=listed.key,
+            )
+        if answer.status == _PARTIAL:
+            found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            if not found:
+                raise SourceError("The server doesn't say which part it sends", source=self._url, object=listed.key)
+            return int(found[1]), None if found[3] == "*" else int(found[3])
+        return 0, int(length) if (length := answer.headers.get("Content-Length")) else None
+
+    def _skip(self, answer: http.client.HTTPResponse, count: int, key: str) -> None:
+        """Pass over what stands before the part that is wanted, where the server sends the whole."""
+        if count < 0:
+            raise SourceError("The server sends another part than was asked for", source=self._url, object=key)
+        for _ in self._chunks(answer, count, key):
+            pass
+
+    def _chunks(self, answer: http.client.HTTPResponse, count: int, key: str) -> Iterator[Buffer]:
+        buffer = memoryview(bytearray(min(CHUNK, max(count, 1))))
+        while count:
+            got = answer.readinto(buffer[:count])
+            if not got:
+                raise SourceUnavailable("The connection broke in mid-body", source=self._url, object=key)
+            count -= got
+            yield buffer[:got]
+        if answer.length == 0:
+            answer.read()  # so that the connection is used again
+
+    def _refusal(self, answer: http.client.HTTPResponse, key: str) -> SourceError:
+        where = {"source": self._url, "object": key}
+        if answer.status in _GONE:
+            return ObjectVanished("The object is gone", **where)
+        if answer.status in _CHANGED:
+            return ObjectChanged("The object changed while it was read", **where)
+        if answer.status in _DENIED:
+            return self._denial(answer, where)
+        if answer.status in _BUSY:
+            busy = SourceBusy("The server is too busy", **where)
+            busy.retry_after = retry_after({name.lower(): text for name, text in answer.headers.items()})
+            return busy
+        failed = SourceUnavailable if answer.status >= _FAILED else SourceError
+        kind = _Unknown if answer.status in _NO_METHOD else failed
+        return kind(f"The server answers {answer.status} {answer.reason}", **where)
+
+    def _denial(self, answer: http.client.HTTPResponse, where: dict[str, str]) -> AccessDenied:
+        if "expired" in answer.headers.get("WWW-Authenticate", ""):
+            return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
+        hint = f"Who asked: {self._who}. Give `username` and `password`, `token` or `headers` by `credentials:`."
+        return AccessDenied("Access is denied", hint=hint, **where)
+
+
+class _Unknown(SourceError):
+    """The server knows no such method."""
+
+
+def web_pin(etag: str, modified: float | None, size: int) -> Pin:
+    """What pins an object: weak, since many servers make their etags of time and size, whatever HTTP says of them."""
+    if etag:
+        return Pin("etag", etag.replace('"', ""), "weak")
+    return Pin("size", str(size), "weak") if modified is None else Pin("mtime", repr(modified), "weak")
+
+
+def http_time(text: str | None) -> float | None:
+    """A time as HTTP's headers write it, in seconds since the epoch; None when it is none.
+
+    >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time("")
+    (60.0, None)
+    """
+    try:
+        return email.utils.parsedate_to_datetime(text or "").timestamp()
+    except ValueError:
+        return None
+
+
+def _condition(listed: SourceObject) -> dict[str, str]:
+    if listed.pin.kind == "etag" and not listed.pin.value.startswith("W/"):  # which matches nothing (RFC 9110, 13.1.1)
+        return {"If-Match": f'"{listed.pin.value}"'}
+    if listed.pin.kind == "mtime" and listed.modified is not None:
+        return {"If-Unmodified-Since": email.utils.formatdate(listed.modified, usegmt=True)}
+    return {}
+
+
+def _differs(headers: Message, listed: SourceObject) -> bool:
+    """Whether an answer speaks of another state than the listed one: not every server knows conditions."""
+    if listed.pin.kind == "etag":
+        return bool(etag := headers.get("ETag", "")) and web_pin(etag, None, 0) != listed.pin
+    return listed.pin.kind == "mtime" and http_time(headers.get("Last-Modified")) not in (None, listed.modified)

@@ -1,0 +1,215 @@
+"""Where naive clients of web servers and object stores are silently wrong: what they do, and what ours does."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import obstore
+import pytest
+from obstore.exceptions import InvalidPathError
+from obstore.store import GCSStore
+
+from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.testing.clouds import Cloud
+from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.testing.webservers import nginx, rclone
+
+BYTES = bytes(range(256)) * 40
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Python's own server, which knows no ranges, and its folder."""
+    root = tmp_path / "web"
+    root.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", root
+        server.shutdown()
+
+
+def test_a_server_without_ranges_sends_the_whole_and_nothing_is_spliced(website: tuple[str, Path]) -> None:
+    url, root = website
+    (root / "a.bin").write_bytes(BYTES)
+    assert fsspec.filesystem("http").cat_file(f"{url}a.bin", start=10, end=20) == BYTES  # the naive client
+    source = open_source(url)
+    one = listed(source)["a.bin"]
+    assert read(source, one, 10, 20) == BYTES[10:20]
+    assert not getattr(source, "ranges", True)
+
+
+class _Encoding(BaseHTTPRequestHandler):
+    """Compresses whatever it was asked for."""
+
+    def do_GET(self) -> None:
+        body = gzip.compress(BYTES)
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if self.command == "GET" else b"")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_what_a_server_encodes_unasked_is_refused() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Encoding) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = open_source(f"http://127.0.0.1:{server.server_port}/a.bin")
+        (one,) = source.list()
+        with pytest.raises(SourceError, match="encodes what it sends"):
+            read(source, one)
+        server.shutdown()
+
+
+@pytest.mark.system
+def test_nginx_s_compression_changes_neither_sizes_nor_ranges(tmp_path: Path) -> None:
+    with nginx(tmp_path / "nginx") as server:
+        (server.root / "a.txt").write_bytes(b"a" * 100_000)
+        source = open_source(server.url, {"verify": server.ca_file})
+        one = listed(source)["a.txt"]
+        assert (one.size, read(source, one, 5, 9)) == (100_000, b"aaaa")
+
+
+@pytest.mark.system
+def test_a_certificate_is_believed_by_its_authority_alone(tmp_path: Path) -> None:
+    with nginx(tmp_path / "nginx") as server:
+        (server.root / "a.bin").write_bytes(BYTES)
+        with pytest.raises(SourceError, match="not trusted") as caught:
+            list(open_source(server.url).list())
+        assert "verify" in caught.value.hint
+        assert not caught.value.retryable
+        assert list(listed(open_source(server.url, {"verify": server.ca_file}))) == ["a.bin"]
+
+
+@pytest.mark.system
+def test_nginx_s_pin_is_weak_as_a_change_within_a_second_shows(tmp_path: Path) -> None:
+    with nginx(tmp_path / "nginx") as server:
+        place = server.root / "a.bin"
+        place.write_bytes(b"one")
+        os.utime(place, (1_700_000_000, 1_700_000_000))
+        source = open_source(server.url, {"verify": server.ca_file})
+        one = listed(source)["a.bin"]
+        place.write_bytes(b"two")
+        os.utime(place, (1_700_000_000, 1_700_000_000))
+        assert (one.pin.strength, read(source, one)) == ("weak", b"two")
+
+
+def test_a_server_that_ignores_if_match_is_found_out(gcs: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, client = gcs.bucket("ignores-if-match"), gcs.client()
+    client.pipe_file("ignores-if-match/a.bin", b"one")
+    store = GCSStore(
+        "ignores-if-match",
+        config={"base_url": gcs.endpoint_url, "skip_signature": True},
+        client_options={"allow_http": True},
+    )
+    etag = obstore.head(store, "a.bin")["e_tag"]
+    source = open_source(f"{url}/", gcs.storage_options)
+    one = listed(source)["a.bin"]
+    assert one.pin.kind == "generation"
+    assert one.checksums == (("md5", hashlib.md5(b"one").hexdigest()),)
+    client.pipe_file("ignores-if-match/a.bin", b"two")
+    assert bytes(obstore.get(store, "a.bin", options={"if_match": etag}).bytes()) == b"two"  # the naive client
+    with pytest.raises(ObjectChanged):
+        read(source, one)
+
+
+ODD = ("odd//key", "odd/new\nline", "odd/tab\tkey", "odd/../key", "odd/fine")
+
+
+def test_one_odd_key_hides_no_other_on_google(gcs: Cloud) -> None:
+    url, client = gcs.bucket("odd-keys"), gcs.client()
+    for key in ODD:
+        client.call(
+            "POST", f"{gcs.endpoint_url}/upload/storage/v1/b/odd-keys/o", uploadType="media", name=key, data=b"x"
+        )
+    store = GCSStore(
+        "odd-keys", config={"base_url": gcs.endpoint_url, "skip_signature": True}, client_options={"allow_http": True}
+    )
+    with pytest.raises(InvalidPathError):  # the naive client
+        obstore.list(store).collect()
+    found = listed(open_source(f"{url}/", gcs.storage_options))
+    assert {"odd//key", "odd/new\nline", "odd/tab\tkey", "odd/fine"} <= set(found)
+
+
+@pytest.mark.system
+def test_one_odd_key_hides_no_other_on_azure(azure: Cloud) -> None:
+    from azure.storage.blob import ContainerClient
+
+    url = azure.bucket("odd-keys")
+    container = ContainerClient.from_connection_string(azure.client_options["connection_string"], "odd-keys")
+    for key in ("odd/a", "odd/b//key", "odd/z"):
+        container.upload_blob(key, b"x")
+    assert set(listed(open_source(f"{url}/", azure.storage_options))) == {"odd/a", "odd/b//key", "odd/z"}
+
+
+def test_a_name_of_other_bytes_than_utf_8_hides_no_other_on_webdav(tmp_path: Path) -> None:
+    with rclone("webdav", tmp_path, "--read-only") as server:
+        (server.root / "fine.bin").write_bytes(BYTES)
+        (server.root / os.fsdecode(b"odd-\xff.bin")).write_bytes(BYTES)
+        source = open_source(f"webdav+{server.url}")
+        assert read(source, listed(source)["fine.bin"]) == BYTES
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "tagged"])
+def test_a_manifest_s_checksums_pin_and_prove(website: tuple[str, Path], name: str) -> None:
+    url, root = website
+    digest = hashlib.sha256(BYTES).hexdigest()
+    (root / "a b.bin").write_bytes(BYTES)
+    (root / "other.bin").write_bytes(b"is not named")
+    (root / "SHA256SUMS").write_text(f"{digest}  a b.bin\n")
+    (root / "tagged").write_text(f"SHA256 (a b.bin) = {digest}\n")
+    source = open_source(f"{url}{name}", {"manifest": "checksums"})
+    (one,) = source.list()
+    assert (one.key, one.pin.kind, one.pin.strength) == ("a b.bin", "sha256", "strong")
+    assert one.checksums == (("sha256", digest),)
+    assert read(source, one) == BYTES
+
+
+def test_croissant_and_lists_name_objects(website: tuple[str, Path]) -> None:
+    url, root = website
+    (root / "data").mkdir()
+    (root / "data/a.bin").write_bytes(BYTES)
+    digest = hashlib.sha256(BYTES).hexdigest()
+    (root / "list.txt").write_text("# all of it\ndata/a.bin\n")
+    (root / "croissant.json").write_text(
+        '{"distribution": [{"@type": "cr:FileObject", "contentUrl": "data/a.bin", "sha256": "%s"},'
+        '{"@type": "cr:FileSet", "includes": "*.csv"}]}' % digest
+    )
+    for name, kind in (("list.txt", "list"), ("croissant.json", "croissant")):
+        source = open_source(f"{url}{name}", {"manifest": kind})
+        assert {key: read(source, one) for key, one in listed(source).items()} == {"data/a.bin": BYTES}
+
+
+def test_what_is_no_manifest_is_refused(website: tuple[str, Path]) -> None:
+    url, root = website
+    (root / "SHA256SUMS").write_text("not a digest\n")
+    with pytest.raises(SourceError, match="Line 1"):
+        list(open_source(f"{url}SHA256SUMS", {"manifest": "checksums"}).list())
+    with pytest.raises(UsageError, match="did you mean 'checksums'"):
+        open_source(f"{url}SHA256SUMS", {"manifest": "checksum"})
+
+
+def test_a_refusal_says_who_asked(tmp_path: Path) -> None:
+    with rclone("webdav", tmp_path, "--user", "me", "--pass", "right") as server:
+        with pytest.raises(AccessDenied, match="anonymous reading"):
+            list(open_source(f"webdav+{server.url}").list())
+        with pytest.raises(AccessDenied, match="'me' with a password"):
+            list(open_source(f"webdav+{server.url}", {"username": "me", "password": "wrong"}).list())
