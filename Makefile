@@ -27,8 +27,8 @@ test-all: setup servers ## run all tests, also those that take Debian packages o
 	$(BIN)/pytest --durations=10 -m ""
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm ssh-agent:openssh-client \
-	/usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
+NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm openssl:openssl \
+	ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 
 missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done

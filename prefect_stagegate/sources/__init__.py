@@ -115,7 +115,9 @@ def _webdav(url: str, options: Options, terms: Terms) -> Source:
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
-    return FsspecSource(url, options, idle=terms.idle, allowed=terms.allowed)
+    del terms  # fsspec's file systems have timeouts of their own
+
+    return FsspecSource(url, options)
 
 
 SCHEMES: dict[str, Opener] = {

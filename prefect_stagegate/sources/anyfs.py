@@ -1,4 +1,4 @@
-"""Whatever else fsspec reads: HTTP(S), FTP, memory, and S3 with options that only s3fs knows.
+"""Whatever else fsspec reads: FTP, memory, and S3 with options that only s3fs knows.
 
 One adapter for all, so it trusts little: sizes are compared with what came, and an object's pin is asked again after
 its last byte, because fsspec pins no read.
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, unquote
 
 import fsspec
 
@@ -33,7 +32,6 @@ from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.hiding import Hiding
-from prefect_stagegate.sources.hosts import Allowed, ForbiddenAddress
 from prefect_stagegate.sources.turns import Turns
 
 if TYPE_CHECKING:
@@ -55,7 +53,6 @@ PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
 )
 """The fields of fsspec's `info` that can pin an object, the best first: field, kind and strength."""
 
-_WEB = ("http", "https")
 _FORBIDDEN = (401, 403)
 _GONE = (404, 410)
 _BUSY = (429, 503)
@@ -69,22 +66,15 @@ class FsspecSource(BaseSource):
     Args:
         url: Any URL that fsspec knows; `protocol::protocol` chains included.
         options: The file system's own storage options.
-        idle: Seconds without a byte after which a read over HTTP is given up; others have timeouts of their own.
-        allowed: Hosts that may be asked wherever they are.
 
     Raises:
         UsageError: fsspec knows no such scheme, or the file system refuses an option.
         MissingExtra: The package that reads it is absent.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float, allowed: Allowed = ()) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = public_url(url)
         self._hiding = Hiding(url, options)
-        self._web = url.partition("://")[0] in _WEB
-        if self._web:
-            from prefect_stagegate.sources.web import web_client
-
-            options = {"get_client": web_client(idle, allowed), **options}
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
@@ -101,7 +91,7 @@ class FsspecSource(BaseSource):
         where = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{where} {self.url}".strip()
         self._folder = url.endswith("/")
-        self._life = _life(self._hiding.secrets, options, open_to_all=self._web or url.startswith("memory:"))
+        self._life = _life(self._hiding.secrets, options, open_to_all=url.startswith("memory:"))
 
     def credential_life(self) -> CredentialLife:
         """What can be told by the options: fsspec's file systems don't say what they found elsewhere."""
@@ -154,16 +144,14 @@ class FsspecSource(BaseSource):
 
     def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
         self._root, _, name = self._root.rstrip("/").rpartition("/")
-        key = unquote(name) if self._web else name
-        if wanted(key):
-            yield self._object(key, info)
+        if wanted(name):
+            yield self._object(name, info)
 
     def _key(self, name: str) -> str:
-        key = name.removeprefix(self._root.rstrip("/")).lstrip("/")
-        return unquote(key) if self._web else key
+        return name.removeprefix(self._root.rstrip("/")).lstrip("/")
 
     def _name(self, key: str) -> str:
-        return f"{self._root.rstrip('/')}/{quote(key) if self._web else key}"
+        return f"{self._root.rstrip('/')}/{key}"
 
     def _object(self, key: str, info: dict[str, Any]) -> SourceObject:
         if info.get("size") is None:  # an index page names its files and no more
@@ -178,8 +166,7 @@ class FsspecSource(BaseSource):
                 # One file system may tell a time in several forms.
                 seconds = _modified(info) if kind == "mtime" else None
                 text = str(value).strip('"') if seconds is None else repr(seconds)
-                # Many web servers make their etags of time and size, whatever HTTP says about strong ones.
-                return Pin(kind, text, "weak" if self._web or text.startswith("W/") else strength)
+                return Pin(kind, text, "weak" if text.startswith("W/") else strength)
         return Pin("size", str(info["size"]), "weak")
 
     def _explained(self, error: Exception, key: str) -> SourceError:
@@ -187,8 +174,6 @@ class FsspecSource(BaseSource):
         status = getattr(error, "status", 0) or 0
         where = {"source": self.url, "object": key}
         told = self._hiding.in_text(str(error))
-        if place := _forbidden(error):
-            return SourceError(f"The server leads to a place where no source may be: {place}", **where)
         status = status or _ftp_status(error)
         if isinstance(error, FileNotFoundError) or status in _GONE:
             return ObjectVanished("The object is gone", **where)
@@ -204,16 +189,6 @@ class FsspecSource(BaseSource):
         if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
             return SourceUnavailable(f"The source failed: {told or type(error).__name__}", **where)
         return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
-
-
-def _forbidden(error: BaseException | None) -> str:
-    """What the client refused to connect to, wherever it stands among the causes; empty when it is none of them."""
-    while error is not None:
-        refused = getattr(error, "os_error", error)
-        if isinstance(refused, ForbiddenAddress):
-            return str(refused)
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def _ftp_status(error: Exception) -> int:

@@ -17,7 +17,9 @@ from prefect_stagegate.testing.ftp import PASSWORD, USER, rclone_ftp
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
-from prefect_stagegate.testing.webservers import PASSWORD, USER, nginx, rclone
+from prefect_stagegate.testing.webservers import PASSWORD as WEB_PASSWORD
+from prefect_stagegate.testing.webservers import USER as WEB_USER
+from prefect_stagegate.testing.webservers import nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
@@ -145,7 +147,7 @@ class TestNginx(SourceContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
         with nginx(tmp_path / "nginx") as server:
-            options = {"verify": server.ca_file, "username": USER, "password": PASSWORD}
+            options = {"verify": server.ca_file, "username": WEB_USER, "password": WEB_PASSWORD}
             (server.root / "private").mkdir()
             yield _folder(
                 server.root / "private",
@@ -160,8 +162,8 @@ class TestNginx(SourceContract):
 class TestWebDav(SourceContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
-        with rclone("webdav", tmp_path, "--read-only", "--user", USER, "--pass", PASSWORD) as server:
-            options = {"username": USER, "password": PASSWORD}
+        with rclone("webdav", tmp_path, "--read-only", "--user", WEB_USER, "--pass", WEB_PASSWORD) as server:
+            options = {"username": WEB_USER, "password": WEB_PASSWORD}
             yield _folder(
                 server.root,
                 f"webdav+{server.url}",
@@ -176,8 +178,8 @@ class TestRcloneS3(SourceContract):
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
-        with rclone("s3", tmp_path, "--auth-key", f"{USER},{PASSWORD}") as server:
-            options = {"endpoint_url": server.url, "key": USER, "secret": PASSWORD}
+        with rclone("s3", tmp_path, "--auth-key", f"{WEB_USER},{WEB_PASSWORD}") as server:
+            options = {"endpoint_url": server.url, "key": WEB_USER, "secret": WEB_PASSWORD}
             (server.root / "lake").mkdir()
             yield _folder(
                 server.root / "lake",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ class _Encoding(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body if self.command == "GET" else b"")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
 
     def log_message(self, *args: object) -> None:
         pass
@@ -189,10 +190,9 @@ def test_croissant_and_lists_name_objects(website: tuple[str, Path]) -> None:
     (root / "data/a.bin").write_bytes(BYTES)
     digest = hashlib.sha256(BYTES).hexdigest()
     (root / "list.txt").write_text("# all of it\ndata/a.bin\n")
-    (root / "croissant.json").write_text(
-        '{"distribution": [{"@type": "cr:FileObject", "contentUrl": "data/a.bin", "sha256": "%s"},'
-        '{"@type": "cr:FileSet", "includes": "*.csv"}]}' % digest
-    )
+    file = {"@type": "cr:FileObject", "contentUrl": "data/a.bin", "sha256": digest}
+    described = {"distribution": [file, {"@type": "cr:FileSet", "includes": "*.csv"}]}
+    (root / "croissant.json").write_text(json.dumps(described))
     for name, kind in (("list.txt", "list"), ("croissant.json", "croissant")):
         source = open_source(f"{url}{name}", {"manifest": kind})
         assert {key: read(source, one) for key, one in listed(source).items()} == {"data/a.bin": BYTES}
