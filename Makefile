@@ -8,11 +8,11 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all missing servers faults soak mutations check format coverage bench docs lock schema clean
+.PHONY: help setup demo test test-all missing servers faults soak mutations check format coverage bench bench-sources docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## build .venv with the `stagegate` command
 
@@ -70,6 +70,9 @@ coverage: setup ## run the tests and show the lines that none of them runs
 
 bench: setup ## measure staging against its peers, the engines of validation, and Prefect's share
 	$(BIN)/python benchmarks/run.py
+
+bench-sources: setup ## measure each family of sources against its best client
+	$(BIN)/python benchmarks/sources.py
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"

@@ -146,3 +146,33 @@ def test_a_file_that_may_not_be_read_is_named() -> None:
         source = open_source(folder)
         with as_nobody(), pytest.raises(AccessDenied, match=r"a\.csv"):
             read(source, listed(source)["a.csv"])
+
+
+def test_sparse_files_read_as_what_they_stand_for(root: Path) -> None:
+    with (root / "holes").open("wb") as file:
+        file.truncate(5_000_000)
+    with (root / "late").open("wb") as file:
+        file.seek(3_000_000)
+        file.write(b"data")
+    assert (root / "holes").stat().st_blocks == 0
+    source = open_source(f"file://{root}/")
+    found = listed(source)
+    assert read(source, found["holes"]) == bytes(5_000_000)
+    assert read(source, found["late"]) == bytes(3_000_000) + b"data"
+    assert read(source, found["late"], 2_999_999, 3_000_002) == b"\0da"
+
+
+def test_two_names_of_one_file_are_two_objects(root: Path) -> None:
+    os.link(root / "data" / "a.csv", root / "again.csv")
+    source = open_source(f"file://{root}/")
+    assert {key: read(source, one) for key, one in listed(source).items()} == {
+        "again.csv": b"1,2\n",
+        "data/a.csv": b"1,2\n",
+    }
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o444, 0o755, 0o4755, 0o2640, 0o1666])
+def test_modes_change_nothing_of_what_is_read(root: Path, mode: int) -> None:
+    (root / "data" / "a.csv").chmod(mode)
+    source = open_source(f"file://{root}/")
+    assert read(source, listed(source)["data/a.csv"]) == b"1,2\n"
