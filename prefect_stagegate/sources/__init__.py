@@ -29,7 +29,7 @@ __all__ = [
 
 NETWORKED = ("ftp", "hdfs", "http", "https", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs")
 """Schemes whose URLs name a host; others name a bucket or a folder."""
-ADDRESSES = ("endpoint_url", "host", "base_url")
+ADDRESSES = ("endpoint_url", "endpoint", "host", "base_url")
 """Options that say where a source's server is."""
 
 _SERVERS = re.compile(r"(\w+)://([^/?#]*)")  # of each link of a chain like `zip://*.csv::https://host/`
@@ -112,6 +112,14 @@ def _webdav(url: str, options: Options, terms: Terms) -> Source:
     return WebDavSource(url, options, terms)
 
 
+def _hub(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.hf import HubSource
+
+    source = HubSource(url, options, idle=terms.idle, judge=partial(require_allowed, allowed=terms.allowed))
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -126,6 +134,7 @@ SCHEMES: dict[str, Opener] = {
     "delta+s3": _delta,
     "delta+s3a": _delta,
     "file": _files,
+    "hf": _hub,
     "iceberg": _iceberg,
     "local": _files,
     "abfs": _azure,

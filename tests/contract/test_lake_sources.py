@@ -1,7 +1,9 @@
-"""Tables against the contract of sources, on real servers."""
+"""Tables and repositories against the contract of sources, on real servers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.typedef import Record
 
 from prefect_stagegate.testing.delta import HandWritten
+from prefect_stagegate.testing.hub import small_hub
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
 
@@ -134,3 +137,23 @@ class TestIcebergOnS3(SourceContract):
             whole=True,
             frozen=True,
         )
+
+
+class TestHub(SourceContract):
+    """A gated dataset of a small hub: most files are large ones, behind a redirect."""
+
+    @pytest.fixture
+    def place(self) -> Iterator[Place]:
+        with small_hub() as hub:
+            repo = "datasets/me/things"
+            hub.gates[repo] = "hf_owner-token"
+            options = {"endpoint": hub.endpoint, "token": "hf_owner-token"}
+            yield Place(
+                f"hf://{repo}/",
+                options,
+                put=partial(hub.put, repo),
+                remove=partial(hub.remove, repo),
+                denied={**options, "token": "hf_of-somebody-else"},
+                unreachable=(f"hf://{repo}/", {**options, "endpoint": NOBODY}),
+                keeps=True,
+            )

@@ -1,0 +1,196 @@
+"""A small Hugging Face hub for tests: commits, listings in pages, large files behind a redirect, gates.
+
+    with small_hub() as hub:
+        hub.put("datasets/me/things", "a.bin", b"…")
+
+What it answers follows the hub's API as huggingface_hub reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LARGE = 1000
+"""Files of so many bytes are kept as LFS files."""
+PAGE = 3
+"""Entries that a listing gives at once."""
+
+_API = re.compile(r"/api/((?:datasets|models|spaces)/[^/]+/[^/]+)/(revision|tree|paths-info)/([^/]+)/?(.*)")
+_FILE = re.compile(r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+class Seen(NamedTuple):
+    """A request."""
+
+    path: str
+    token: str
+    range: str
+
+
+@dataclass
+class SmallHub:
+    """The state of the hub."""
+
+    endpoint: str = ""
+    gates: dict[str, str] = field(default_factory=dict)
+    """The token that opens a repository; the others are open to all."""
+    commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    """Repository, commit, path: the content. The last commit is `main`."""
+    rotten: set[str] = field(default_factory=set)
+    """The large files whose content network gives other bytes."""
+    cdn: str = ""
+    """The address of the content network: the same server by another name."""
+    seen: list[Seen] = field(default_factory=list)
+    """Each request."""
+
+    def put(self, repo: str, path: str, data: bytes) -> str:
+        """Push a commit with a file more, or another content of it."""
+        return self._push(repo, {**self.head(repo), path: data})
+
+    def remove(self, repo: str, path: str) -> str:
+        """Push a commit without a file."""
+        return self._push(repo, {name: data for name, data in self.head(repo).items() if name != path})
+
+    def head(self, repo: str) -> dict[str, bytes]:
+        """The files of the last commit."""
+        return next(reversed(self.commits.get(repo, {"": {}}).values()))
+
+    def _push(self, repo: str, files: dict[str, bytes]) -> str:
+        commits = self.commits.setdefault(repo, {})
+        commit = hashlib.sha1(f"{repo} {len(commits)}".encode()).hexdigest()  # noqa: S324 - as git has it
+        commits[commit] = files
+        return commit
+
+
+@contextmanager
+def small_hub() -> Iterator[SmallHub]:
+    """Run a hub for as long as the block runs."""
+    hub = SmallHub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+        hub.cdn = f"http://localhost:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+
+
+def described(path: str, data: bytes) -> dict[str, Any]:
+    """A file as listings tell of it."""
+    oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - as git has it
+    facts: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": oid}
+    if len(data) >= LARGE:
+        facts["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return facts
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: SmallHub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer; nothing is written but what the hub's API knows."""
+        length = int(self.headers.get("content-length") or 0)
+        question = json.loads(self.rfile.read(length)) if length else {}
+        told = (self.headers.get(name, "") for name in ("authorization", "range"))
+        self.hub.seen.append(Seen(self.path, *told))
+        address = urlsplit(self.path)
+        path = unquote(address.path) if "/resolve/" in address.path or "/tree/" in address.path else address.path
+        if api := _API.fullmatch(path):
+            self._told(api[1], api[2], unquote(api[3]), api[4], {**parse_qs(address.query), **question})
+        elif file := _FILE.fullmatch(path):
+            repo = file[1] if file[1].count("/") > 1 else f"models/{file[1]}"
+            self._file(repo, file[2], file[3])
+        elif path.startswith("/cdn/"):
+            self._bytes(bytes.fromhex(path.removeprefix("/cdn/")), "")
+        else:
+            self._answer(404, b"")
+
+    do_POST = do_GET  # noqa: N815 - http.server's word
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def _files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """The commit and its files; None when the request is refused, and that is answered."""
+        wanted, token = self.hub.gates.get(repo), self.headers.get("authorization", "").removeprefix("Bearer ")
+        commits = self.hub.commits.get(repo)
+        if commits is None:
+            self._refuse(401, "RepoNotFound")
+            return None
+        if wanted and token != wanted:
+            self._refuse(403 if token else 401, "GatedRepo")
+            return None
+        commit = next(reversed(commits)) if revision == "main" else revision
+        if commit not in commits:
+            self._refuse(404, "RevisionNotFound")
+            return None
+        return commit, commits[commit]
+
+    def _told(self, repo: str, what: str, revision: str, below: str, asked: dict[str, Any]) -> None:
+        if (found := self._files(repo, revision)) is None:
+            return
+        commit, files = found
+        if what == "revision":
+            self._json({"id": repo, "sha": commit})
+        elif what == "paths-info":
+            folders = ({"type": "directory", "path": path, "size": 0, "oid": ""} for path in asked["paths"])
+            items = [described(path, files[path]) for path in asked["paths"] if path in files]
+            held = [folder for folder in folders if any(name.startswith(f"{folder['path']}/") for name in files)]
+            self._json(items + held)
+        else:
+            self._tree(files, below, int(asked.get("cursor", ["0"])[0]))
+
+    def _tree(self, files: dict[str, bytes], below: str, first: int) -> None:
+        prefix = f"{below}/" if below else ""
+        items = [described(path, data) for path, data in sorted(files.items()) if path.startswith(prefix)]
+        if not items and below:
+            self._refuse(404, "EntryNotFound")
+            return
+        after = f"{self.hub.endpoint}{self.path.partition('?')[0]}?recursive=true&cursor={first + PAGE}"
+        self._json(items[first : first + PAGE], {"Link": f'<{after}>; rel="next"'} if len(items) > first + PAGE else {})
+
+    def _file(self, repo: str, revision: str, path: str) -> None:
+        if (found := self._files(repo, revision)) is None:
+            return
+        data = found[1].get(path)
+        if data is None:
+            self._refuse(404, "EntryNotFound")
+        elif sha256 := described(path, data).get("lfs", {}).get("oid"):
+            lying = data[::-1] if path in self.hub.rotten else data
+            self._answer(302, b"", {"Location": f"{self.hub.cdn}/cdn/{lying.hex()}", "X-Linked-Etag": f'"{sha256}"'})
+        else:
+            self._bytes(data, described(path, data)["oid"])
+
+    def _bytes(self, data: bytes, etag: str) -> None:
+        told = {"ETag": f'"{etag}"'} if etag else {}
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
+            start, end = int(wanted[1]), int(wanted[2]) + 1
+            told["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+            self._answer(206, data[start:end], told)
+        else:
+            self._answer(200, data, told)
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._answer(status, b"", {"X-Error-Code": code})
+
+    def _json(self, value: Any, headers: dict[str, str] | None = None) -> None:
+        self._answer(200, json.dumps(value).encode(), headers)
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, text in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(body)

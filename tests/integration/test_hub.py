@@ -1,0 +1,125 @@
+"""Repositories of the hub as sources: commits, tokens, large files, and what a naive reader gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import AccessDenied, ChecksumMismatch, SourceError, TransferFailed, UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.testing.hub import SmallHub, small_hub
+from prefect_stagegate.testing.sources import listed, read
+
+REPO = "datasets/me/things"
+URL = f"hf://{REPO}"
+SMALL, LARGE = b"small", bytes(range(256)) * 10
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SmallHub]:
+    """A hub that this process asks, with one small and one large file; nobody is logged in."""
+    with small_hub() as hub:
+        hub.put(REPO, "readme.md", SMALL)
+        hub.put(REPO, "data/large.bin", LARGE)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        yield hub
+
+
+def spec_of(url: str = URL, **options: Any) -> Spec:
+    return load_spec(
+        {"stagegate": 1, "dataset": "things", "sources": [{"url": url, "options": options}]}, known_checks={}
+    )
+
+
+def workspace(tmp_path: Path, node: str) -> Workspace:
+    return open_workspace(tmp_path / node, tmp_path / "catalog")
+
+
+def test_a_url_may_name_a_commit(hub: SmallHub) -> None:
+    first = next(iter(hub.commits[REPO]))
+    assert set(listed(open_source(f"{URL}@{first}"))) == {"readme.md"}
+    assert set(listed(open_source(URL))) == {"readme.md", "data/large.bin"}
+    with pytest.raises(SourceError, match="no such revision"):
+        listed(open_source(f"{URL}@{'0' * 40}"))
+
+
+def test_a_model_needs_no_kind(hub: SmallHub) -> None:
+    hub.put("models/me/net", "weights.bin", LARGE)
+    source = open_source("hf://me/net")
+    assert read(source, listed(source)["weights.bin"]) == LARGE
+    with pytest.raises(UsageError, match="names no repository"):
+        open_source("hf://net")
+
+
+def test_files_keep_their_pins_in_later_commits(hub: SmallHub) -> None:
+    before = listed(open_source(URL))
+    commit = hub.put(REPO, "new.bin", b"new")
+    after = listed(open_source(URL))
+    assert {key: after[key].pin for key in before} == {key: one.pin for key, one in before.items()}
+    assert {one.state for one in after.values()} == {commit}
+    assert dict(after["data/large.bin"].checksums)["sha256"] == after["data/large.bin"].pin.value
+
+
+def test_a_version_is_brought_from_its_commit_after_the_branch_went_on(hub: SmallHub, tmp_path: Path) -> None:
+    version = stage(workspace(tmp_path, "one"), spec_of())
+    hub.put(REPO, "data/large.bin", LARGE[::-1])
+    hub.remove(REPO, "readme.md")
+    brought = stage(workspace(tmp_path, "two"), Address("things", version.digest))
+    assert (brought.path / "data/large.bin").read_bytes() == LARGE
+    assert (brought.path / "readme.md").read_bytes() == SMALL
+
+
+def test_large_files_are_checked_by_the_digest_that_the_hub_tells(hub: SmallHub, tmp_path: Path) -> None:
+    hub.rotten.add("data/large.bin")
+    with pytest.raises(TransferFailed) as caught:
+        stage(workspace(tmp_path, "one"), spec_of())
+    assert [type(failure) for failure in caught.value.failures] == [ChecksumMismatch]
+
+
+def test_a_range_is_one_request_for_these_bytes(hub: SmallHub) -> None:
+    # HfFileSystem reads megabytes ahead.
+    source = open_source(URL)
+    one = listed(source)["data/large.bin"]
+    hub.seen.clear()
+    assert read(source, one, 100, 200) == LARGE[100:200]
+    assert [(seen.range, seen.path.split("/")[1]) for seen in hub.seen] == [
+        ("bytes=100-199", "datasets"),
+        ("bytes=100-199", "cdn"),
+    ]
+
+
+def test_the_token_stays_with_the_hub(hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very-secret")
+    hub.gates[REPO] = "hf_very-secret"
+    source = open_source(URL)
+    assert read(source, listed(source)["data/large.bin"]) == LARGE
+    tokens = {seen.path.startswith("/cdn/"): seen.token for seen in hub.seen}
+    assert tokens == {False: "Bearer hf_very-secret", True: ""}
+
+
+def test_a_gated_repository_says_what_to_do(hub: SmallHub) -> None:
+    hub.gates[REPO] = "hf_wanted"
+    for options in ({}, {"token": "hf_of-somebody-else"}):
+        with pytest.raises(AccessDenied, match=r"gated.*Ask for access") as caught:
+            listed(open_source(URL, options))
+        assert "hf_of" not in str(caught.value)
+    with pytest.raises(AccessDenied, match="nobody is logged in"):
+        listed(open_source("hf://datasets/me/thigns"))
+
+
+def test_a_redirect_to_where_machines_tell_secrets_is_not_followed(hub: SmallHub) -> None:
+    source = open_source(URL)
+    one = listed(source)["data/large.bin"]
+    hub.cdn = "http://169.254.169.254"
+    with pytest.raises(SourceError, match="where no source may be") as caught:
+        read(source, one)
+    assert caught.value.object == "data/large.bin"
