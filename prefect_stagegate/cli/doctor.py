@@ -32,10 +32,11 @@ def doctor(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Try each source and mirror as who runs this: list until the first object, read one range of it.
+    """Try each source of a spec, and say what to do about what does not work.
 
-    Says what works, how fast, what an object can be pinned by and who was asking; and for what does not work, what to
-    do. All are tried at once, and nothing is written. Exits with 3 when one does not work.
+    Each source and mirror is tried as who runs this: listed until the first object that the spec takes, of which one
+    range is read. Told are what works, how fast, what an object can be pinned by and who was asking. All are tried at
+    once, and nothing is written. Exits with 3 when one does not work.
 
     Examples: stagegate doctor nycflights.yaml; stagegate doctor nycflights@production --json
 
