@@ -77,15 +77,23 @@ def sshd(folder: Path) -> Iterator[SshServer]:
 
 
 @contextmanager
-def rclone_sftp(folder: Path, served: Path) -> Iterator[SshServer]:
+def rclone_sftp(folder: Path, served: Path, *, password: str = "") -> Iterator[SshServer]:
     """Run rclone's SFTP server, which serves the folder `served` as `/`, for as long as the block runs.
+
+    Args:
+        folder: For its keys and its log.
+        served: What it serves.
+        password: Opens it for the same user in place of the key.
 
     Raises:
         MissingExtra: There is no `rclone`.
         SourceUnavailable: It didn't start.
     """
     command = [_command("rclone", "Run `make setup`."), "--config=/dev/null", "serve", "sftp", str(served)]
-    flags = ["--user=", f"--key={folder}/host", f"--authorized-keys={folder}/user.pub", "--dir-cache-time=0s"]
+    user = (
+        [f"--user={getpass.getuser()}", f"--pass={password}"] if password else [f"--authorized-keys={folder}/user.pub"]
+    )
+    flags = [*user, f"--key={folder}/host", "--dir-cache-time=0s"]
     with _server(folder, lambda port: [*command, *flags, f"--addr=127.0.0.1:{port}"]) as server:
         yield server
 

@@ -258,6 +258,21 @@ def test_a_file_without_rights_is_named(openssh: Served) -> None:
     assert caught.value.object == "a.bin"
 
 
+def test_a_password_comes_from_a_block_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "data", "a.bin", BYTES)
+    with rclone_sftp(tmp_path / "server", tmp_path, password="a-long-password") as server:
+        options, url = server.options, server.url("/data/")
+        del options["key_filename"]
+        with _opened(url, {**options, "password": "a-long-password"}) as source:
+            assert read(source, source.find("a.bin")) == BYTES
+        with _opened(url, {**options, "password": "a-wrong-one"}) as source, pytest.raises(AccessDenied) as caught:
+            source.find("a.bin")
+        assert "a-wrong-one" not in str(caught.value)
+        monkeypatch.setenv("SSHPASS", "a-long-password")
+        with _opened(url, options) as source:
+            assert read(source, source.find("a.bin")) == BYTES
+
+
 @pytest.mark.system
 def test_the_agent_opens_what_its_keys_open(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server, root, url = served
