@@ -96,6 +96,7 @@ def test_a_file_with_a_deletion_vector_is_refused_by_name(tmp_path: Path) -> Non
     table.put(
         "part.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}', deletionVector=_row_1()
     )
+    assert len(DeltaTable(tmp_path).file_uris()) == 2
     source = open_source(f"delta+file://{tmp_path}")
     with pytest.raises(SourceError, match="deletion vector") as caught:
         listed(source)
