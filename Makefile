@@ -28,6 +28,7 @@ test-all: setup servers ## run all tests, also those that take Debian packages o
 
 # Commands that tests run, with the packages that have them.
 NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm openssl:openssl \
+	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
 	ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 
 missing: ## list the Debian packages that test-all needs and that are not here

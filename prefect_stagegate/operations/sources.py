@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.operations.workspace import ResolveCredentials, Workspace
@@ -51,7 +52,10 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
     with ExitStack() as stack:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
-            source = renewing(partial(open_one, one, where.settings, where.resolve_credentials))
+            reopen = partial(
+                open_one, one, where.settings, where.resolve_credentials, scratch=where.cache.layout.ingest
+            )
+            source = renewing(reopen)
             stack.callback(source.close)
             return source
 
@@ -61,12 +65,30 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
         yield Sources(tuple(chosen), tuple(groups), shapes)
 
 
-def open_one(one: SourceSpec | MirrorSpec, settings: Settings, resolve_credentials: ResolveCredentials) -> Source:
+def open_one(
+    one: SourceSpec | MirrorSpec,
+    settings: Settings,
+    resolve_credentials: ResolveCredentials,
+    *,
+    scratch: Path | None = None,
+) -> Source:
     """Open a source or a mirror of a spec with the credentials that it names.
+
+    Args:
+        one: The source or mirror.
+        settings: What is set for all.
+        resolve_credentials: Gives the options behind a block.
+        scratch: A folder on whose volume the source may keep what it writes before it is read.
 
     Raises:
         UsageError: The URL or an option can't be used, or credentials aren't found.
     """
     credentials = resolve_credentials(one.credentials) if one.credentials else {}
-    idle, allowed = settings.idle_timeout, settings.allowed_hosts
-    return open_source(one.url, one.options, credentials=credentials, idle=idle, allowed=allowed)
+    return open_source(
+        one.url,
+        one.options,
+        credentials=credentials,
+        idle=settings.idle_timeout,
+        allowed=settings.allowed_hosts,
+        scratch=str(scratch) if scratch else None,
+    )

@@ -27,7 +27,9 @@ __all__ = [
     "renewing",
 ]
 
-NETWORKED = ("ftp", "hdfs", "http", "https", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs")
+NETWORKED = (
+    *("ftp", "hdfs", "http", "https", "postgres", "postgresql", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs"),
+)
 """Schemes whose URLs name a host; others name a bucket or a folder."""
 ADDRESSES = ("endpoint_url", "endpoint", "host", "base_url")
 """Options that say where a source's server is."""
@@ -120,6 +122,12 @@ def _hub(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
+def _sql(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.sql import open_sql
+
+    return open_sql(url, options, terms)
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -144,6 +152,8 @@ SCHEMES: dict[str, Opener] = {
     "gs": _gcs,
     "http": _http,
     "https": _http,
+    "postgres": _sql,
+    "postgresql": _sql,
     "s3": _s3,
     "s3a": _s3,
     "sftp": _sftp,
@@ -175,6 +185,7 @@ def open_source(
     credentials: Options | None = None,
     idle: float = IDLE_SECONDS,
     allowed: Allowed = (),
+    scratch: str | None = None,
 ) -> Source:
     """Open the source at `url`. A server is asked nothing yet.
 
@@ -184,6 +195,8 @@ def open_source(
         credentials: Further options, which win: what a block or a secret store gives.
         idle: Seconds without a byte after which a read is given up.
         allowed: Hosts that may be asked though they have an address that no source may have.
+        scratch: A folder on whose volume an adapter may keep what it must write before it can be read; None for the
+            system's folder of temporary files.
 
     Raises:
         UsageError: The scheme, the URL or an option can't be used, or the server's address is one of those.
@@ -195,4 +208,4 @@ def open_source(
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
-    return opener(url, given, Terms(idle, allowed))
+    return opener(url, given, Terms(idle, allowed, scratch))

@@ -23,6 +23,8 @@ class Terms:
     """Seconds without a byte after which a read is given up."""
     allowed: Allowed = ()
     """Hosts that may be asked wherever they are."""
+    scratch: str | None = None
+    """A folder whose volume may hold what must be written before it can be read; None for the system's."""
 
 
 Opener = Callable[[str, Options, Terms], Source]

@@ -1,0 +1,145 @@
+"""One read-only snapshot of a PostgreSQL database, through ADBC. Nothing else here knows that library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable
+from prefect_stagegate.sources.extras import missing_extra
+from prefect_stagegate.sources.hiding import Hiding
+from prefect_stagegate.sources.sql.words import literal
+
+BATCH_BYTES = 16 << 20
+"""How much of a result is held at a time, about; each batch becomes one row group."""
+
+_LOGIN = re.compile(r"authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist|password")
+_ABSENT = re.compile(r"database .* does not exist|definition of service|certificate|SSL")
+_GONE = re.compile(r"FATAL: |server closed the connection|no connection|could not receive|SSL SYSCALL|timed out")
+_STATE = re.compile(r"\s*SQLSTATE: \w+")
+_DENIED = ("28", "42501")
+_FAILED = ("08", "53", "57P", "40")
+"""Classes of SQLSTATE that say that another try may do: connection, resources, shutdown, conflict."""
+_TIMEOUT = "statement timeout"
+
+
+class Session:
+    """A connection whose one transaction sees one state of the database, whoever commits meanwhile.
+
+    Repeatable read makes PostgreSQL give every statement the snapshot of the first, and a read-only transaction refuses
+    whatever would write.
+
+    Args:
+        uri: For libpq; it may hold a password.
+        url: As people see it.
+        hiding: Knows the password.
+        statement_timeout: How long one statement may take, in PostgreSQL's words.
+
+    Raises:
+        MissingExtra: ADBC isn't installed.
+        AccessDenied, SourceError, SourceUnavailable: The server can't be used.
+    """
+
+    def __init__(self, uri: str, *, url: str, hiding: Hiding, statement_timeout: str) -> None:
+        try:
+            from adbc_driver_manager import Error
+            from adbc_driver_postgresql import StatementOptions, dbapi
+        except ImportError as error:
+            raise missing_extra("sql", source=url) from error
+        self._url, self._hiding = url, hiding
+        self._errors = (Error, OSError, pa.ArrowException)  # a result's stream raises Arrow's
+        try:
+            self._connection = dbapi.connect(uri, autocommit=True)
+        except self._errors as error:
+            raise self._refused(str(error)) from hiding.cause(error)
+        self._cursor: Any = self._connection.cursor()
+        self._cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
+        try:
+            self._begin(statement_timeout)
+        except SourceError:
+            self.close()
+            raise
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result."""
+        self._execute(query)
+        try:
+            return list(self._cursor.fetchall())
+        except self._errors as error:
+            raise self._explained(error) from self._hiding.cause(error)
+
+    def schema(self, query: str) -> pa.Schema:
+        """The types of a result, without running the query."""
+        try:
+            return self._cursor.adbc_execute_schema(query)
+        except self._errors as error:
+            raise self._explained(error) from self._hiding.cause(error)
+
+    def batches(self, query: str) -> Iterator[pa.RecordBatch]:
+        """The result, about BATCH_BYTES at a time."""
+        self._execute(query)
+        try:
+            yield from self._cursor.fetch_record_batch()
+        except self._errors as error:
+            raise self._explained(error) from self._hiding.cause(error)
+
+    def cancel(self) -> None:
+        """Ask the server to stop what it does for another thread."""
+        with suppress(*self._errors):
+            self._cursor.adbc_cancel()
+
+    def close(self) -> None:
+        """End the transaction and the connection."""
+        with suppress(*self._errors):
+            self._cursor.close()
+        with suppress(*self._errors, RuntimeError):
+            self._connection.close()
+
+    def _begin(self, statement_timeout: str) -> None:
+        for statement in (
+            "set standard_conforming_strings = on",
+            "set datestyle = 'ISO'",
+            "set timezone = 'UTC'",
+            f"set statement_timeout = {literal(statement_timeout)}",
+            "begin isolation level repeatable read, read only",
+        ):
+            self._execute(statement)
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self._cursor.execute(statement)
+        except self._errors as error:
+            raise self._explained(error) from self._hiding.cause(error)
+
+    def _told(self, text: str) -> str:
+        """What the server said, in one line and without the statement, which ADBC repeats."""
+        text = _STATE.sub("", text.partition("\nQuery was:")[0])
+        said = re.split(r"ERROR: |FATAL: ", text)[-1]
+        return self._hiding.in_text(" ".join(said.partition("\nLINE ")[0].split()))
+
+    def _refused(self, text: str) -> SourceError:
+        told = self._told(text)
+        if _ABSENT.search(told):
+            return SourceError(f"The server can't be used: {told}", source=self._url)
+        if _LOGIN.search(told):
+            hint = "Set user and password by `credentials:`, PGUSER and PGPASSWORD, ~/.pgpass or a service file."
+            return AccessDenied(f"Access is denied: {told}", hint=hint, source=self._url)
+        return SourceUnavailable(f"The server can't be reached: {told}", source=self._url)
+
+    def _explained(self, error: Exception) -> SourceError:
+        """The typed error. A result's stream tells no SQLSTATE, only what the server said."""
+        state, text = getattr(error, "sqlstate", None) or "", str(error)
+        told = self._told(text)
+        if _TIMEOUT in text:
+            hint = "Give it longer by the option `statement_timeout: 4h`, or divide it by `partition_by:`."
+            return SourceError(f"The query took too long: {told}", hint=hint, source=self._url)
+        if state.startswith(_DENIED):
+            hint = "Grant SELECT to the user, or take another by `credentials:`."
+            return AccessDenied(f"Access is denied: {told}", hint=hint, source=self._url)
+        if state.startswith(_FAILED) or (not state and _GONE.search(text)):
+            return SourceUnavailable(f"The server failed: {told}", source=self._url)
+        return SourceError(f"The server refuses the query: {told}", source=self._url)

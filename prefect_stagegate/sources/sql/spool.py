@@ -1,0 +1,89 @@
+"""Where rendered objects wait to be read: one file without a name, that goes with its process however that ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CHUNK = 1 << 20
+
+
+class Slice(NamedTuple):
+    """One object's place in the spool."""
+
+    start: int
+    size: int
+    sha256: str
+
+
+class Sink:
+    """What a writer of one object is given: a file that only grows, hashed as it does."""
+
+    closed = False
+
+    def __init__(self, descriptor: int, start: int) -> None:
+        self._descriptor, self._start = descriptor, start
+        self._position = start
+        self._hash = hashlib.sha256()
+
+    def write(self, data: Buffer) -> int:
+        """Append."""
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        written = 0
+        while written < len(view):
+            written += os.pwrite(self._descriptor, view[written:], self._position + written)
+        self._position += written
+        return written
+
+    def flush(self) -> None:
+        """Do nothing: nobody needs the spool after its process."""
+
+    def slice(self) -> Slice:
+        """The object as it was written."""
+        return Slice(self._start, self._position - self._start, self._hash.hexdigest())
+
+
+class Spool:
+    """A file of objects, one behind the other. One thread writes at a time; any number read.
+
+    Args:
+        folder: Whose volume holds it; None for the system's folder of temporary files.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder or tempfile.gettempdir()
+        self._file = tempfile.TemporaryFile(dir=folder, prefix="spool-", buffering=0)  # noqa: SIM115 - close() is ours
+        self._end = 0
+
+    @contextmanager
+    def object(self) -> Iterator[Sink]:
+        """Write one object; one that fails leaves nothing."""
+        sink = Sink(self._file.fileno(), self._end)
+        try:
+            yield sink
+        except BaseException:
+            os.ftruncate(self._file.fileno(), self._end)
+            raise
+        self._end += sink.slice().size
+
+    def read(self, one: Slice, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes of an object from `start` to `end`, through one buffer that is used again for each chunk."""
+        buffer = memoryview(bytearray(min(CHUNK, end - start)))
+        while start < end:
+            count = os.preadv(self._file.fileno(), [buffer[: end - start]], one.start + start)
+            if not count:
+                raise OSError("the spool ends early")
+            yield buffer[:count]
+            start += count
+
+    def close(self) -> None:
+        """Free the bytes."""
+        self._file.close()
