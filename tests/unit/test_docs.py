@@ -68,7 +68,7 @@ SOURCES = (DOCS / "sources.md").read_text()
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme])
 def test_the_table_of_families_has_every_scheme_and_its_extra(scheme: str) -> None:
     rows = SOURCES.split("## Families")[1].split("\n## ")[0].splitlines()
-    row = next((row for row in rows if f"`{scheme}://`" in row), None)
+    row = next((row for row in rows if f"`{scheme}://" in row), None)
     assert row, f"docs/sources.md lacks a row for {scheme}://"
     assert f"`{extra_of(scheme)}`" in row or not extra_of(scheme)
 
