@@ -33,7 +33,7 @@ class Figures:
     """What the weather spoilt, by kind."""
     violations: list[str] = field(default_factory=list)
     rss: dict[str, int] = field(default_factory=dict)
-    """Bytes that the processes which live all the time have of their own, the most that was seen."""
+    """Bytes that each process which lives all the time has of its own, the most that was seen. A line tells the resident's."""
     blobs: int = 0
     views: int = 0
 
@@ -44,6 +44,10 @@ class Figures:
         elif "did" in told:
             self.jobs[told["did"]] += 1
         self.counts.update({f"{told.get('did')} {name}": told[name] for name in told.keys() & COUNTED})
+
+    def record_memory(self, role: str, size: int) -> None:
+        """Keep the most bytes that a process was seen to have."""
+        self.rss[role] = max(size, self.rss.get(role, 0))
 
     def line(self) -> str:
         """The line a minute."""
@@ -61,7 +65,7 @@ class Figures:
             "repairs": counts["verify repaired"],
             "collections": f"{jobs['collect']} ({counts['collect versions']} versions)",
             "violations": len(self.violations),
-            "rss": f"{max(self.rss.values(), default=0) / MB:.0f} MB",
+            "rss": f"{self.rss.get('resident', 0) / MB:.0f} MB",
             "blobs": self.blobs,
         }
         clock = time.strftime("%H:%M:%S", time.gmtime(self.seconds))

@@ -156,12 +156,13 @@ class Soak:
         figures.counts["inspections"] += 1
         figures.views = self.inspection.views
         figures.blobs = sum(1 for _ in Path(self.site.root).glob("nodes/*/cache/blobs/*/*"))
+        self.figures.record_memory("conductor", memory(os.getpid()))  # it remembers all that it saw: no bound is its
         for name, pid in self._residents().items():
             self._measure(name, pid)
 
     def _measure(self, name: str, pid: int) -> None:
         size, files = memory(pid), descriptors(pid)
-        self.figures.rss[name] = max(size, self.figures.rss.get(name, 0))
+        self.figures.record_memory(name, size)
         if time.monotonic() > self.figures.began + 60:
             first = self._first_memory.setdefault(name, size)
             if size > first + GROWTH:
@@ -170,7 +171,7 @@ class Soak:
             self.violate(f"the {name} has {files} files open")
 
     def _residents(self) -> dict[str, int]:
-        found = {"conductor": os.getpid(), "nursery": self._process.pid}
+        found = {"nursery": self._process.pid}
         return found | {worker.role: pid for pid, worker in self._crew.items() if worker.role == "resident"}
 
     def _tell(self) -> None:
