@@ -55,7 +55,7 @@ def test_half_a_minute_of_everything_at_once_violates_nothing(tmp_path: Path) ->
     ],
 )
 def test_what_is_planted_is_found_and_its_evidence_kept(plant: str, found: str, tmp_path: Path) -> None:
-    done = run(tmp_path, "--hours", "0.005", "--seed", "4", "--plant", plant)
+    done = run(tmp_path, "--hours", "0.05", "--seed", "4", "--plant", plant)
     assert done.returncode == 1, done.stdout + done.stderr
     violations = [line for line in done.stdout.splitlines() if line.startswith("VIOLATION: ")]
     assert any(part in line for line in violations for part in found.split("|")), done.stdout

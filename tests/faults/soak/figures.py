@@ -33,7 +33,8 @@ class Figures:
     """What the weather spoilt, by kind."""
     violations: list[str] = field(default_factory=list)
     rss: dict[str, int] = field(default_factory=dict)
-    """Bytes that each process which lives all the time has of its own, the most that was seen. A line tells the resident's."""
+    """Bytes that each process which lives all the time has of its own, the most that was seen. A line tells of the
+    resident."""
     blobs: int = 0
     views: int = 0
 

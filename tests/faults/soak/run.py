@@ -48,6 +48,8 @@ MOST_FILES = 200
 """Files that such a process may have open."""
 ENOUGH = 20
 """Violations after which nothing more is learnt."""
+PLANTED = 6.0
+"""Seconds after which something is planted, at the latest; a run in which it is found ends at once."""
 
 
 @dataclass
@@ -88,7 +90,7 @@ class Soak:
         figures, due = self.figures, dict.fromkeys((*EVERY, "tell"), 0.0)
         figures.began = time.monotonic()
         enough = 1 if plant else ENOUGH
-        planted_at = figures.began + seconds / 3 if plant else float("inf")
+        planted_at = figures.began + min(seconds / 3, PLANTED) if plant else float("inf")
         with self._nursery():
             for role in (*CREW, "resident"):
                 self._order(role)
@@ -297,7 +299,7 @@ def soak(root: Path, figures: Figures, *, plant: str = "") -> None:
     Args:
         root: Best on a volume with some gigabytes.
         figures: With the seed and the time; filled in.
-        plant: What is broken on purpose after a third of the time; see `PLANTS`.
+        plant: What is broken on purpose early on; see `PLANTS`.
     """
     with ExitStack() as stack:
         mounted = stack.enter_context(small_volume(root / "nodes" / TIGHT))
