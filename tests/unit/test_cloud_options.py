@@ -1,0 +1,130 @@
+"""Options and identities of Google's and Azure's object stores. No server is asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.objects.azure import azure_place, open_azure
+from prefect_stagegate.objects.azure_options import EMULATED_ENDPOINT, azure_settings
+from prefect_stagegate.objects.gcs import GcsSettings, gcs_settings, open_gcs
+from prefect_stagegate.objects.google import identify
+from prefect_stagegate.objects.store import Place
+from prefect_stagegate.sources import open_source
+
+KEY = "d3Jvbmc="
+LAKE = Place("lake", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "account", "endpoint"),
+    [
+        ({"account_name": "acme"}, "", "acme", "https://acme.blob.core.windows.net"),
+        ({}, "acme.dfs.core.windows.net", "acme", "https://acme.blob.core.windows.net"),
+        ({"account_name": "acme", "account_host": "acme.blob.core.usgovcloudapi.net"}, "", "acme",
+         "https://acme.blob.core.usgovcloudapi.net"),
+        ({"connection_string": f"AccountName=acme;AccountKey={KEY}"}, "", "acme", "https://acme.blob.core.windows.net"),
+        ({"connection_string": "UseDevelopmentStorage=true"}, "", "devstoreaccount1", EMULATED_ENDPOINT),
+    ],
+)  # fmt: skip
+def test_an_azure_account_is_named_in_ways(options: dict[str, Any], host: str, account: str, endpoint: str) -> None:
+    found = azure_settings(options, host=host)
+    assert (found.account, found.endpoint) == (account, endpoint)
+
+
+def test_azure_s_variables_answer_what_the_options_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"AccountName=other;AccountKey={KEY}")
+    assert azure_settings({}).key == KEY
+    own = azure_settings({"account_name": "acme", "sas_token": "?sv=1"})
+    assert (own.account, own.key, own.sas) == ("acme", "", "?sv=1")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "Nobody says which storage account"),
+        ({"account_nam": "acme"}, "account_name"),
+        ({"connection_string": "nonsense"}, "names no account"),
+        ({"account_name": "acme", "verify": False}, "PEM file"),
+    ],
+)
+def test_azure_options_that_cannot_be_used_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        azure_settings(options)
+    assert says in str(caught.value)
+
+
+def test_an_azure_key_that_is_none_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError, match="not well formed") as caught:
+        open_azure(LAKE, azure_settings({"account_name": "acme", "account_key": "not base 64!"}))
+    assert "base 64!" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "what"),
+    [
+        ({"account_key": KEY}, "static", "the key of the account acme"),
+        ({"sas_token": "sv=1&se=2030-01-01T00:00:00Z&sig=x"}, "temporary", "a shared access signature"),
+        ({"anon": True}, "none", "anonymous reading"),
+        ({"client_id": "c", "client_secret": "s", "tenant_id": "t"}, "renewed", "the application c"),
+    ],
+)
+def test_an_azure_store_tells_who_asks(options: dict[str, Any], kind: str, what: str) -> None:
+    life = open_azure(LAKE, azure_settings({"account_name": "acme", **options})).life
+    assert (life.kind, life.what) == (kind, what)
+
+
+@pytest.mark.parametrize("url", ["az://me:secret@acme.dfs.core.windows.net/x", "az:///x"])
+def test_a_container_s_url_holds_no_credentials(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        azure_place(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://169.254.169.254/x", "webdav+http://169.254.169.254/x/", "abfss://lake@169.254.169.254/x/"]
+)
+def test_no_source_lies_where_machines_tell_their_secrets(url: str) -> None:
+    with pytest.raises(UsageError, match="tell their secrets"):
+        open_source(url, {"anon": True} if url.startswith("abfss") else {})
+
+
+def test_google_s_identities_in_the_words_of_gcsfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = {"type": "service_account", "client_email": "me@acme.example"}
+    assert identify("anon", url="gs://lake/").life.kind == "none"
+    assert identify("ya29.token", url="gs://lake/").config == {"bearer_token": "ya29.token"}
+    with pytest.raises(UsageError, match="can't be read"):
+        identify(str(tmp_path / "absent.json"), url="gs://lake/")
+    with pytest.raises(AccessDenied, match="There are no credentials"):
+        identify(account, url="gs://lake/")  # it has no key
+    monkeypatch.setitem(sys.modules, "google.auth.transport.requests", None)
+    assert json.loads(identify(account, url="gs://lake/").config["service_account_key"]) == account
+    with pytest.raises(UsageError, match="google-auth"):
+        identify({"type": "authorized_user"}, url="gs://lake/")
+
+
+def test_without_credentials_google_s_hint_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with pytest.raises(AccessDenied, match="GOOGLE_APPLICATION_CREDENTIALS"):
+        open_source("gs://lake/")
+
+
+def test_the_listing_that_tells_no_generation_makes_no_such_pin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.auth.transport.requests", None)
+    store = open_gcs(LAKE, GcsSettings(endpoint="http://127.0.0.1:1"))
+    assert not store._by_version
+    assert open_gcs(LAKE, GcsSettings(endpoint="http://127.0.0.1:1", token="anon"))._by_version
+
+
+def test_google_s_options() -> None:
+    assert gcs_settings({"token": "anon", "endpoint_url": "http://x:1", "access": "read_only"}).endpoint == "http://x:1"
+    with pytest.raises(UsageError, match="endpoint_url"):
+        gcs_settings({"endpoint": "x"})
+    with pytest.raises(UsageError, match="which project"):
+        open_gcs(LAKE, GcsSettings(token="anon", requester_pays=True))
