@@ -514,6 +514,31 @@ class Waiver:
         return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceRevocation:
+    """The end of what one check had found out about one version; what is found out after it counts."""
+
+    dataset: str
+    digest: str
+    check: str
+    target: str = ""
+    """Only evidence that is bound to this target; empty for all of the check's."""
+    reason: str
+    who: Identity
+    at: str
+    ahead: tuple[str, ...] = ()
+    """Times after `at` of evidence that was on record by then: the clock of its node was ahead."""
+
+    def __str__(self) -> str:
+        return f"revoked by {self.who} {self.at[:16]}Z: {self.reason}"
+
+    @property
+    def about(self) -> str:
+        """What it ends: `schema of nycflights@sha256:…`."""
+        there = f" at {self.target}" if self.target else ""
+        return f"{self.check}{there} of {self.dataset}@{self.digest}"
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """A flow run that is suspended until a request is answered."""

@@ -10,6 +10,7 @@
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when
+                       revocations/<sha256>/<seq>.json        whose evidence counts no more, since when and why
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
                                                    /waits/<flow run>.json         who is suspended until it is answered
                        refs/<ref>/<seq>.json                  an append-only, hash-chained log

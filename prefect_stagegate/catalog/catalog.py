@@ -22,6 +22,7 @@ from prefect_stagegate.model import (
     Approval,
     Entry,
     Evidence,
+    EvidenceRevocation,
     FailedObject,
     Identity,
     Origin,
@@ -334,6 +335,21 @@ class Catalog:
         """All waivers for a version at a target as they stand now, also those that ended, the oldest first."""
         keys = self._records.keys(self._key(dataset, "waivers", digest, f"/{target}/"))
         return list({waiver.id: waiver for waiver in (self._load(Waiver, key) for key in keys)}.values())
+
+    # ── revoked evidence ────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_revocation(self, revocation: EvidenceRevocation) -> None:
+        """Add the end of a check's evidence; the evidence itself stays on record."""
+        self._append(self._key(revocation.dataset, "revocations", revocation.digest, "/"), encode(revocation))
+
+    def revocations(self, dataset: str, digest: str) -> list[EvidenceRevocation]:
+        """All revocations of evidence about a version, the oldest first."""
+        keys = self._records.keys(self._key(dataset, "revocations", digest, "/"))
+        return [self._load(EvidenceRevocation, key) for key in keys]
+
+    def revoked_versions(self, dataset: str) -> list[str]:
+        """The digests of the versions that evidence was revoked of, sorted."""
+        return [f"sha256:{hexes}" for hexes in self._records.folders(f"datasets/{dataset}/revocations/")]
 
     # ── approvals ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -36,6 +36,7 @@ COMMANDS = {
         "promote": ("gate:promote", "Move a target's ref to a version that its gate accepted."),
         "approve": ("gate:approve", "Answer the recorded request to promote a version."),
         "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
+        "revoke": ("people:revoke", "End what a check found out about a version so far; it is asked again."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
     },
     "Look and read": {

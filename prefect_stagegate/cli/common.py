@@ -86,6 +86,11 @@ def say(text: str = "") -> None:
     print(escaped(text))
 
 
+def say_line(text: str) -> None:
+    """Print one line whatever is in it: no reason that somebody gave may look like a line of ours."""
+    say(" ".join(text.splitlines()))
+
+
 def tell_failed(failed: Sequence[FailedObject]) -> None:
     """Say which objects a version lacks, and why."""
     from prefect_stagegate.report.failed import failed_lines

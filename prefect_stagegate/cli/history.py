@@ -6,14 +6,19 @@ from collections.abc import Iterable, Iterator
 
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.model import EvidenceRevocation
 from prefect_stagegate.readiness.attest import Attested, read_statement
 from prefect_stagegate.units import digest_text
 
 
-def ledger_lines(entries: Iterable[RefEntry]) -> Iterator[str]:
-    """The lines of a ledger, the oldest entry first."""
+def ledger_lines(entries: Iterable[RefEntry], revocations: Iterable[EvidenceRevocation] = ()) -> Iterator[str]:
+    """The lines of a ledger, the oldest entry first, with the evidence that was revoked in between."""
     named: dict[str, str] = {}
-    for entry in entries:
+    told: list[RefEntry | EvidenceRevocation] = [*entries, *revocations]
+    for entry in sorted(told, key=lambda one: one.at):
+        if isinstance(entry, EvidenceRevocation):
+            yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
+            continue
         before = named.get(entry.ref, "")
         named[entry.ref] = entry.digest
         reason = f": {entry.reason}" if entry.reason else ""

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, tell_failed
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, say_line, tell_failed
 from prefect_stagegate.cli.history import ledger_lines
 from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
@@ -85,6 +85,7 @@ def show(
     where = (places or Places()).workspace()
     line, manifest = inspect.show(where, Address.parse(address))
     failed = inspect.failed(where, line.dataset, line.digest)
+    version = Address(line.dataset, line.digest)
     if rows:
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
@@ -92,14 +93,18 @@ def show(
     elif json:
         waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest)]
         entries = [asdict(entry) for entry in manifest.entries()]
-        print_json(asdict(line) | {"entries": entries, "waivers": waived, "failed": list(map(asdict, failed))})
+        revoked = [asdict(one) for one in inspect.revocations(where, version)]
+        more = {"entries": entries, "waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
+        print_json(asdict(line) | more)
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         say(f"weakest pin: {line.pins or 'unknown'}")
         for one in inspect.waivers(where, line.dataset, line.digest):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
-            say(f"{one.check} at {one.target}: {one}{ended}")
+            say_line(f"{one.check} at {one.target}: {one}{ended}")
+        for revocation in inspect.revocations(where, version):
+            say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
         for entry in manifest.entries():
@@ -156,9 +161,10 @@ def history(
     if verify:
         tell_audit(where, about, key, json=json)
         return
-    moves = inspect.history(where, about)
+    moves, revocations = inspect.history(where, about), inspect.revocations(where, about)
     if json:
-        print_json([asdict(move) for move in moves])
+        told = [*map(asdict, moves), *(asdict(one) | {"action": "revoke"} for one in revocations)]
+        print_json(sorted(told, key=lambda one: one["at"]))
         return
-    for line in ledger_lines(moves):
-        say(line)
+    for line in ledger_lines(moves, revocations):
+        say_line(line)

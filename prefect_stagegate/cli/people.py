@@ -1,4 +1,4 @@
-"""`stagegate waive`: people answer for what a gate found."""
+"""`stagegate waive` and `revoke`: people answer for what a gate found, or end what a check found out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import waive as waiving
+from prefect_stagegate.operations.revoke import revoke as end_evidence
 
 
 def waive(
@@ -52,5 +53,36 @@ def waive(
         return
     for one in waivers:
         ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
-        say(f"{one.check} of {one.dataset}@{one.digest} at {one.target}: {one}{ended}")
+        say_line(f"{one.check} of {one.dataset}@{one.digest} at {one.target}: {one}{ended}")
     say(f"Next: stagegate check {waivers[0].dataset}@{waivers[0].digest} --gate {gate}")
+
+
+def revoke(
+    what: str,
+    /,
+    *,
+    check: Annotated[str, Parameter(help="The check whose evidence counts no more.")],
+    reason: Annotated[str, Parameter(help="Why; kept with the revocation.")],
+    gate: Annotated[str, Parameter(help="Only what was found out on the way to this target.")] = "",
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """End what a check found out about a version so far; it is asked again.
+
+    Anybody may. An acceptance that rests on it can't be promoted any more, and runs that require the version have no
+    answer until `stagegate check` asks again. `stagegate show` and `history` tell who revoked what, when and why.
+
+    Example: stagegate revoke nycflights@pilot --check schema --reason "the probe ran against the wrong mount"
+
+    Parameters
+    ----------
+    what
+        DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
+    """
+    where = (places or Places()).workspace()
+    revocation = end_evidence(where, Address.parse(what), check, reason=reason, gate=gate)
+    if json:
+        print_json(asdict(revocation))
+        return
+    say_line(f"evidence of {revocation.about}: {revocation}")
+    say(f"Next: stagegate check {revocation.dataset}@{revocation.digest} --gate {gate or 'TARGET'}")

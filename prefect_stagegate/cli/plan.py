@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from prefect_stagegate.cli.common import escaped, print_json, say
+from prefect_stagegate.cli.common import escaped, print_json, say, say_line
 from prefect_stagegate.readiness import PlannedCheck
 
 SOON = 0.05
@@ -25,7 +25,7 @@ def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
     say(forecast(planned))
     for one in planned:
         held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else f"to be asked: {one.reason}"
-        say(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
+        say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
 
 
 def announce(planned: Sequence[PlannedCheck]) -> None:
@@ -36,7 +36,7 @@ def announce(planned: Sequence[PlannedCheck]) -> None:
     for one in planned:
         if one.evidence is None:
             line = f"  {one.requirement.check:<18} {_seconds(one):>8}  {one.reason}"
-            print(escaped(line), file=sys.stderr)
+            print(escaped(" ".join(line.splitlines())), file=sys.stderr)
 
 
 def forecast(planned: Sequence[PlannedCheck]) -> str:

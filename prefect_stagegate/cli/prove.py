@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, type_passphrase
+from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, type_passphrase
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import attestations
@@ -56,7 +56,7 @@ def verify_attestation(
         print_json([asdict(part) for part in parts])
     else:
         for part in parts:
-            say(f"{part.verdict:<8} {part.what:<10} {part.why}")
+            say_line(f"{part.verdict:<8} {part.what:<10} {part.why}")
     if any(part.verdict is Verdict.FAILS for part in parts):
         sys.exit(ExitCode.ERROR)
 
@@ -99,7 +99,7 @@ def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
         entries = "1 entry" if chain.entries == 1 else f"{chain.entries} entries"
         say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
         for problem in chain.problems:
-            say(f"    {problem}")
+            say_line(f"    {problem}")
     if chains and not any(chain.problems for chain in chains):
         say("Proved: no entry is missing before the last, and none was changed after the next one was written;")
         say("  each attestation is consistent, and accepts (or takes back) exactly the version that its entry names;")

@@ -9,7 +9,7 @@ from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, diff
-from prefect_stagegate.model import Address, FailedObject, Pins, Waiver
+from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, Waiver
 from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -65,6 +65,19 @@ def waivers(where: Workspace, dataset: str, digest: str) -> list[Waiver]:
     """All waivers for a version, whatever the target, also those that ended; the oldest first."""
     targets = where.catalog.waived_targets(dataset, digest)
     return sorted((one for t in targets for one in where.catalog.waivers(dataset, digest, t)), key=lambda one: one.at)
+
+
+def revocations(where: Workspace, address: Address) -> list[EvidenceRevocation]:
+    """The revocations of evidence about one version, or about all versions of a dataset; the oldest first.
+
+    Args:
+        where: The catalog.
+        address: With a digest, that version's; with a target, those of any version that speak of this target.
+    """
+    digests = [address.digest] if address.digest else where.catalog.revoked_versions(address.dataset)
+    found = [one for digest in digests for one in where.catalog.revocations(address.dataset, digest)]
+    ref = "" if address.digest else address.ref
+    return sorted((one for one in found if not ref or one.target in ("", ref)), key=lambda one: one.at)
 
 
 def failed(where: Workspace, dataset: str, digest: str) -> tuple[FailedObject, ...]:

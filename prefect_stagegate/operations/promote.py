@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect_stagegate.catalog import RefAction, withdrawn
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Promotion, Waiver
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
 from prefect_stagegate.operations.node_refs import follow
@@ -14,8 +16,10 @@ from prefect_stagegate.operations.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, Question
 from prefect_stagegate.readiness.attest import decision_of
-from prefect_stagegate.readiness.ruling import Case, case_of, why_void
-from prefect_stagegate.readiness.run import binding
+from prefect_stagegate.readiness.renewal import LETS_THROUGH
+from prefect_stagegate.readiness.revocation import revoked, standing
+from prefect_stagegate.readiness.ruling import Case, case_of, unruled, why_void
+from prefect_stagegate.readiness.run import binding, superseded
 from prefect_stagegate.spec import Gate, Requirement
 
 _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
@@ -92,7 +96,9 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
     question = ask_about(where, version, policy)
     required = {asked.check: asked for asked in policy.requirements}
     case = case_of(decision, at=stamp(question.now))
+    record = standing(where.catalog.evidence(version.dataset, version.digest), question.revocations)
     for answer in decision.checks:
+        _require_standing(version, policy, answer, question, record)
         if answer.ruling and answer.ruling.waiver:
             _require_waiver(version, required[answer.check], case, question, answer.ruling.waiver)
         current = binding(CHECKS[answer.check], required[answer.check], question)
@@ -104,6 +110,22 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
                 hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
                 dataset=version.dataset,
             )
+
+
+def _require_standing(
+    version: Named, policy: Gate, answer: Evidence, question: Question, record: Sequence[Evidence]
+) -> None:
+    """Raise when an answer that the acceptance rests on was revoked, or the same question answered otherwise since."""
+    found = unruled(answer)
+    ended = revoked(found, question.revocations)
+    since = superseded(found, record) if found.outcome in LETS_THROUGH else ""
+    if ended or since:
+        raise GateFailed(
+            f"{version.dataset}@{version.digest} was accepted for {policy.target} by evidence of {answer.check} that "
+            f"counts no more: {ended or since}",
+            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
+            dataset=version.dataset,
+        )
 
 
 def _require_no_failure_since(where: Workspace, decision: Decision) -> None:

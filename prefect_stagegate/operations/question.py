@@ -75,6 +75,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
         waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)),
+        revocations=tuple(where.catalog.revocations(dataset, digest)),
     )
 
 

@@ -13,6 +13,7 @@ from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of
 from prefect_stagegate.readiness.replay import Flip, flips, replay
+from prefect_stagegate.readiness.revocation import standing
 from prefect_stagegate.units import parse_duration
 
 
@@ -59,6 +60,7 @@ def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", targe
         if decided not in targets:
             continue
         record = where.catalog.evidence(spec.dataset, digest)
+        revocations = where.catalog.revocations(spec.dataset, digest)
         for statement in where.catalog.attestations(spec.dataset, digest, decided):
             try:
                 before = decision_of(statement)
@@ -67,7 +69,8 @@ def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", targe
                 yield Replayed(spec.dataset, digest, decided, "", undecided, undecided, (), error.message)
                 continue
             if before.at >= earliest:
-                after = replay(before, spec.gate(decided), record)
+                then = standing(record, [one for one in revocations if one.at <= before.at])
+                after = replay(before, spec.gate(decided), then)
                 told = flips(before, after)
                 yield Replayed(spec.dataset, digest, decided, before.at, before.outcome, after.outcome, told)
 

@@ -22,6 +22,7 @@ from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.readiness.base import CHECKS, CheckDefinition
 from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.revocation import standing
 from prefect_stagegate.readiness.ruling import Case, rule, too_few
 from prefect_stagegate.readiness.run import expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
@@ -74,7 +75,8 @@ def judge(question: Question, evidence: Iterable[Evidence], record: Sequence[Evi
         environment=question.environment.fingerprint,
         at=clock.stamp(question.now),
     )
-    return conclude(case, question.gate, evidence, waivers=question.waivers, record=record)
+    counting, counted = (standing(answers, question.revocations) for answers in (evidence, record))
+    return conclude(case, question.gate, counting, waivers=question.waivers, record=counted)
 
 
 def conclude(
@@ -162,9 +164,10 @@ def _plan(
 ) -> PlannedCheck:
     reason = ""
     own = [answer for answer in stored if answer.check == requirement.check]
+    counting = standing(own, question.revocations)
     for answer in reversed(own):
-        stale = why_stale(answer, definition, requirement, question) or superseded(answer, own)
-        if not stale and (short := too_few(answer, requirement, stored)):
+        stale = why_stale(answer, definition, requirement, question) or superseded(answer, counting)
+        if not stale and (short := too_few(answer, requirement, counting)):
             return PlannedCheck(requirement, definition, State.STALE, short)
         if not stale:
             kept = replace(answer, severity=requirement.severity)

@@ -20,6 +20,7 @@ from prefect_stagegate.model import (
     CredentialLife,
     Decision,
     Entry,
+    EvidenceRevocation,
     Finding,
     Identity,
     Origin,
@@ -156,6 +157,8 @@ class Question:
     """The answers to it, the oldest first."""
     waivers: tuple[Waiver, ...] = ()
     """All that were ever granted for this version at this target, also those that ended."""
+    revocations: tuple[EvidenceRevocation, ...] = ()
+    """Of evidence about this version, the oldest first."""
 
     @property
     def asker(self) -> Identity:

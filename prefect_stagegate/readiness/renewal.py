@@ -13,6 +13,7 @@ from prefect_stagegate.model import Decision, Evidence, Finding, Outcome, Scope,
 from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.revocation import standing
 from prefect_stagegate.readiness.ruling import unruled
 from prefect_stagegate.readiness.run import run_check
 
@@ -46,7 +47,8 @@ def renew(question: Question, stored: Iterable[Evidence], accepted: Decision) ->
         stored: All that is stored about the version, the oldest first.
         accepted: The decision that let it in.
     """
-    settled = {answer.check: answer for answer in accepted.checks if answer.outcome in LETS_THROUGH}
+    then = standing(accepted.checks, question.revocations)
+    settled = {answer.check: answer for answer in then if answer.outcome in LETS_THROUGH}
     record = list(stored)
     answers, asked = [], []
     for one in plan_checks(question, record):

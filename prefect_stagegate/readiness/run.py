@@ -15,6 +15,7 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
 from prefect_stagegate.readiness.question import BINDINGS, Question
+from prefect_stagegate.readiness.revocation import revoked
 from prefect_stagegate.spec import Requirement
 
 CLOCKS_DIFFER = timedelta(minutes=1)
@@ -70,6 +71,8 @@ def is_current(evidence: Evidence, definition: CheckDefinition, requirement: Req
 
 def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, question: Question) -> str:
     """Why the evidence doesn't answer this question any more; empty when it does."""
+    if ended := revoked(evidence, question.revocations):
+        return str(ended)
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
@@ -80,6 +83,10 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
     )
     if changed:
         return f"another {', '.join(changed).replace('_', ' ')}"
+    return _why_out_of_time(evidence, question)
+
+
+def _why_out_of_time(evidence: Evidence, question: Question) -> str:
     if expired(evidence, clock.stamp(question.now)):
         return f"it expired at {evidence.expires}"
     if evidence.expires and evidence.at > clock.stamp(question.now + CLOCKS_DIFFER):

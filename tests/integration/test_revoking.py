@@ -1,0 +1,161 @@
+"""Evidence that somebody revoked counts no more: exactly that, for everybody, until the check was asked again."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.cli import main
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.operations import question as asking
+from prefect_stagegate.operations.check import check, preview_check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.revoke import revoke
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import State, known_checks
+from prefect_stagegate.spec import load_spec
+
+THINGS, PILOT = Address("things"), Address("things", "pilot")
+ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
+REQUIRED = ["license", "owner", "lineage", "cache_integrity", "rollback"]
+WHY = "it looked at the wrong mount"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/data.csv").write_text("one")
+    spec = {
+        "stagegate": 1,
+        "dataset": "things",
+        "license": "CC0-1.0",
+        "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
+        "sources": [{"url": str(tmp_path / "nas")}],
+        "gates": {"pilot": {"require": REQUIRED}, "production": {"extends": "pilot", "require": ["digest"]}},
+    }
+    stage(node(tmp_path), load_spec(spec, known_checks=known_checks()))
+    return tmp_path
+
+
+def node(folder: Path, who: Identity = ADA) -> Workspace:
+    return open_workspace(folder / "cache", folder / "catalog", identity=who)
+
+
+def stale(folder: Path, gate: str = "pilot") -> dict[str, str]:
+    planned = preview_check(node(folder), THINGS, gate)
+    return {one.requirement.check: one.reason for one in planned if one.state is not State.CURRENT}
+
+
+def test_exactly_the_evidence_that_was_revoked_ends_and_counts_again_when_it_was_asked_again(folder: Path) -> None:
+    assert check(node(folder), THINGS, "pilot").accepted
+    assert stale(folder) == {}
+    ended = revoke(node(folder, INES), THINGS, "cache_integrity", reason=f" {WHY} ")
+    assert stale(folder) == {"cache_integrity": f"revoked by ines@example.org (declared) {ended.at[:16]}Z: {WHY}"}
+    with pytest.raises(GateFailed, match=r"cache_integrity that counts no more: revoked by ines.*wrong mount"):
+        promote(node(folder), THINGS, "pilot")
+    assert check(node(folder), THINGS, "pilot").accepted
+    assert stale(folder) == {}
+    promote(node(folder), THINGS, "pilot")
+
+
+def test_runs_have_no_answer_of_a_costly_check_that_was_revoked_and_ask_a_cheap_one(folder: Path) -> None:
+    check(node(folder), THINGS, "pilot")
+    promote(node(folder), THINGS, "pilot")
+    revoke(node(folder), PILOT, "lineage", reason=WHY)
+    assert find_ready(node(folder), PILOT).found
+    revoke(node(folder), PILOT, "cache_integrity", reason=WHY)
+    held = find_ready(node(folder), PILOT)
+    assert held.found is None
+    assert held.candidates[0].against_node == ("cache_integrity",)
+    check(node(folder), THINGS, "pilot")
+    assert find_ready(node(folder), PILOT).found
+
+
+def test_for_one_target_only_what_was_found_out_for_it_ends(folder: Path) -> None:
+    check(node(folder), THINGS, "pilot")
+    promote(node(folder), THINGS, "pilot")
+    check(node(folder), THINGS, "production")
+    assert (stale(folder), stale(folder, "production")) == ({}, {})
+    revoke(node(folder), THINGS, "rollback", reason=WHY, gate="production")
+    assert stale(folder) == {}
+    assert set(stale(folder, "production")) == {"rollback"}
+    with pytest.raises(UsageError, match=r"asks the same about .* for all targets"):
+        revoke(node(folder), THINGS, "license", reason=WHY, gate="production")
+
+
+def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(node(folder), THINGS, "pilot")
+    revoke(node(folder), THINGS, "lineage", reason="first")
+    ask = asking.ask_about
+
+    def revoked_meanwhile(*arguments: Any) -> Any:
+        question = ask(*arguments)
+        revoke(node(folder), THINGS, "license", reason="again")
+        return question
+
+    monkeypatch.setattr("prefect_stagegate.operations.check.ask_about", revoked_meanwhile)
+    check(node(folder), THINGS, "pilot")
+    monkeypatch.undo()
+    assert stale(folder).keys() == {"license"}
+    with pytest.raises(GateFailed, match="evidence of license that counts no more"):
+        promote(node(folder), THINGS, "pilot")
+
+
+def test_evidence_of_a_clock_that_is_ahead_is_revoked_and_does_not_take_later_answers_with_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "now", lambda: now() + timedelta(days=2))
+    check(node(folder), THINGS, "pilot")
+    monkeypatch.undo()
+    revoke(node(folder), THINGS, "license", reason=WHY)
+    assert "license" in stale(folder)
+    check(node(folder), THINGS, "pilot")
+    assert "license" not in stale(folder)
+
+
+def test_what_can_t_be_revoked_is_told(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"no evidence of license.*no evidence about it at all"):
+        revoke(node(folder), THINGS, "license", reason=WHY)
+    check(node(folder), THINGS, "pilot")
+    with pytest.raises(UsageError, match=r"no evidence of schema.*There is evidence of cache_integrity, license"):
+        revoke(node(folder), THINGS, "schema", reason=WHY)
+    with pytest.raises(UsageError, match=r"no evidence of licence.*Did you mean 'license'"):
+        revoke(node(folder), THINGS, "licence", reason=WHY)
+    with pytest.raises(UsageError, match="needs a reason"):
+        revoke(node(folder), THINGS, "license", reason=" ")
+    revoke(node(folder), THINGS, "license", reason=WHY)
+    with pytest.raises(UsageError, match="that still counts"):
+        revoke(node(folder), THINGS, "license", reason=WHY)
+
+
+def test_the_command_and_the_records_tell_who_revoked_what_when_and_why(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def do(*words: str) -> str:
+        main([*words, "--catalog", str(folder / "catalog"), "--cache", str(folder / "cache"), "--identity", "ines"])
+        return capsys.readouterr().out
+
+    check(node(folder), THINGS, "pilot")
+    promote(node(folder), THINGS, "pilot")
+    forged = "bad\n2026-01-01T00:00:00Z  production   forged\x1b[2J"
+    said = do("revoke", "things@pilot", "--check", "lineage", "--reason", forged)
+    assert said.splitlines()[0].startswith("evidence of lineage of things@sha256:")
+    assert "Next: stagegate check things@sha256:" in said
+    for told in (do("show", "things"), do("history", "things"), do("check", "things", "--gate", "pilot", "--plan")):
+        (line,) = [one for one in told.splitlines() if "lineage" in one]
+        assert "revoked by ines (declared)" in line
+        assert r"forged\x1b[2J" in line
+    (entry,) = json.loads(do("show", "things", "--json"))["revocations"]
+    assert (entry["check"], entry["who"]["name"], entry["reason"]) == ("lineage", "ines", forged)
+    moved, revoked = json.loads(do("history", "things@pilot", "--json"))
+    assert (moved["action"], revoked["action"], revoked["check"]) == ("promote", "revoke", "lineage")
