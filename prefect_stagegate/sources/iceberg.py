@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -39,8 +40,12 @@ STORE = {
     "s3.anonymous": "anon",
 }
 """What a catalog says of its store, by Iceberg's names, and the option of ours that says the same."""
+CATALOG_SECONDS = 60.0
+"""How long a catalog may take to tell of a table."""
 LOOKED_UP = 4096
 """Files whose state in the store is remembered, so that the parts of one are read from one state."""
+
+T = TypeVar("T")
 
 _ABSENT = ("NoSuchTableError", "NoSuchNamespaceError", "NoSuchIdentifierError", "NoSuchIcebergTableError")
 _REFUSED = ("ForbiddenError", "UnauthorizedError", "PermissionError", "SignError")
@@ -71,10 +76,12 @@ class IcebergSource(BaseSource):
         if not self._catalog or "." not in self._name:
             raise UsageError(f"{url} names no table", hint="It looks like iceberg://catalog/namespace.table.")
         configured: Mapping[str, Any] = Config().get_catalog_config(self._catalog) or {}
-        self._properties = {name: str(value) for name, value in {**configured, **options}.items()}
-        self.server = public_url(self._properties.get("uri", ""))
+        given = {name: value if isinstance(value, Mapping) else str(value) for name, value in options.items()}
+        properties: dict[str, Any] = {**configured, **given}
+        self._properties = properties
+        self.server = public_url(str(properties.get("uri", "")))
         self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
-        self._hiding = Hiding(self._properties.get("uri", ""), self._properties)
+        self._hiding = Hiding(str(properties.get("uri", "")), properties)
         self._store = store
         self._opened: dict[str, Source] = {}
         self._store_options: dict[str, str] = {}
@@ -157,20 +164,22 @@ class IcebergSource(BaseSource):
 
     def _table(self, *, again: bool = True) -> Any:
         """The table as it is now, or, when it need not be asked again, as it was."""
-        from pyiceberg.catalog import load_catalog
-
         with self._lock:
             if self._loaded is None or again:
                 try:
-                    catalog = load_catalog(self._catalog, **self._properties)
+                    self._loaded = _within(CATALOG_SECONDS, self._load)
                 except ValueError as error:
                     raise self._unusable(error) from self._hiding.cause(error)
                 except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
                     raise self._explained(error) from self._hiding.cause(error)
-                self._loaded = self._ask(partial(catalog.load_table, self._name))
                 given = self._loaded.io.properties
                 self._store_options = {ours: given[name] for name, ours in STORE.items() if given.get(name)}
             return self._loaded
+
+    def _load(self) -> Any:
+        from pyiceberg.catalog import load_catalog
+
+        return load_catalog(self._catalog, **self._properties).load_table(self._name)
 
     def _snapshot(self, table: Any) -> Any:
         """The snapshot to be listed. A scan of one that has expired would be empty, and say nothing."""
@@ -223,8 +232,27 @@ class IcebergSource(BaseSource):
         if "FileNotFoundError" in names:
             return SourceError(f"The table's metadata is not there: {told}", source=self.url)
         if names.intersection(_UNAVAILABLE):
-            return SourceUnavailable(f"The catalog or its store failed: {told.partition(chr(10))[0]}", source=self.url)
+            told = told.partition("\n")[0] or "no answer in time"
+            return SourceUnavailable(f"The catalog or its store failed: {told}", source=self.url)
         return SourceError(f"The table can't be read: {type(error).__name__}: {told}", source=self.url)
+
+
+def _within(seconds: float, question: Callable[[], T]) -> T:
+    """The answer to a question that may wait for ever: pyiceberg's REST client knows no time-out.
+
+    Raises:
+        TimeoutError: There is none in time. Its thread is left behind, and keeps no process alive.
+    """
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer.result(seconds)
 
 
 def _object(entry: Any, location: str, snapshot: int) -> SourceObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestCo
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
-from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, UsageError
-from prefect_stagegate.sources import open_source
+from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, UsageError
+from prefect_stagegate.sources import iceberg, open_source
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
 
@@ -175,3 +176,16 @@ def _delete_rows(table: Table, content: DataFileContent) -> None:
         patch.setattr(ManifestWriterV2, "content", lambda _: ManifestContent.DELETES)
         with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
             append.append_data_file(deletes)
+
+
+def test_a_catalog_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iceberg, "CATALOG_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = open_source(URL, {"type": "rest", "uri": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        with pytest.raises(SourceUnavailable, match="no answer in time"):
+            listed(source)
+
+
+def test_properties_may_be_nested(local: dict[str, str]) -> None:
+    _append(_table(local), 1)
+    assert _numbers(URL, {**local, "ssl": {"cabundle": "/etc/ssl/ca.pem"}}) == [1]
