@@ -13,7 +13,8 @@ from prefect_stagegate.readiness import CHECKS, CheckDefinition
 from prefect_stagegate.readiness.catalogue import asks, groups, holds, parameters, rule
 
 BEGIN, END = "<!-- catalogue: begin -->", "<!-- catalogue: end -->"
-HEAD = "| check | owner | scope | holds | ends with another | at a run's start | asks |\n|---|---|---|---|---|---|---|"
+COLUMNS = ("check", "owner", "severity", "scope", "holds", "ends with another", "at a run's start", "asks")
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def catalogue() -> str:
@@ -30,7 +31,16 @@ def _group(title: str, checks: list[CheckDefinition]) -> Iterator[str]:
 
 
 def _row(one: CheckDefinition) -> str:
-    cells = (f"`{one.name}`", one.owner, one.scope, holds(one), ", ".join(one.binds), one.renewal, asks(one))
+    cells = (
+        f"`{one.name}`",
+        one.owner,
+        one.severity,
+        one.scope,
+        holds(one),
+        ", ".join(one.binds),
+        one.renewal,
+        asks(one),
+    )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -43,17 +43,20 @@ def checks(name: str | None = None, /, *, json: Json = False) -> None:
 
 
 def _list(chosen: list[CheckDefinition]) -> None:
-    say(f"Severity is {catalogue.SEVERITY} where a gate names none. `stagegate checks NAME` explains one.")
+    say(
+        "Each with owner, severity where a gate names none, scope, how long it holds, and what ends it. "
+        "`stagegate checks NAME` explains one."
+    )
     for title, checks in catalogue.groups(chosen).items():
         say(f"\n{title}")
         for one in checks:
             ends = ", ".join(one.binds)
-            say(f"  {one.name:<16} {one.owner:<11} {one.scope:<12} {catalogue.holds(one):<15} {ends}")
+            say(f"  {one.name:<16} {one.owner:<11} {one.severity:<9} {one.scope:<12} {catalogue.holds(one):<15} {ends}")
             say(f"      {catalogue.asks(one)}")
 
 
 def _explain(one: CheckDefinition) -> None:
-    say(f"{one.name}: owner {one.owner}, severity {catalogue.SEVERITY}, scope {one.scope}")
+    say(f"{one.name}: owner {one.owner}, severity {one.severity}, scope {one.scope}")
     say(inspect.cleandoc(one.doc))
     limit = f"after {catalogue.holds(one)}, or " if one.ttl else ""
     say(f"Its evidence ends {limit}with another {', '.join(one.binds)}.")
@@ -76,7 +79,7 @@ def _facts(one: CheckDefinition) -> dict[str, Any]:
     return {
         "name": one.name,
         "owner": one.owner,
-        "severity": catalogue.SEVERITY,
+        "severity": one.severity,
         "scope": one.scope,
         "holds": str(one.ttl) if one.ttl else "until what it depends on changes",
         "binds": one.binds,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, did_you_mean
-from prefect_stagegate.model import Address, Revocation, Waiver, person_key
+from prefect_stagegate.model import Address, Outcome, Revocation, Waiver, person_key
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
 from prefect_stagegate.operations.workspace import Workspace
@@ -50,7 +50,7 @@ def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: 
         parameters=parameters_digest(CHECKS[check], asked),
         reason=reason.strip(),
         approver=where.identity,
-        requester=_who_asked(where, version, gate),
+        requester=_who_asked(where, version, gate, check),
         at=stamp(granted_at),
         until=stamp(until),
     )
@@ -144,7 +144,8 @@ def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
         )
 
 
-def _who_asked(where: Workspace, version: Named, gate: str) -> str:
+def _who_asked(where: Workspace, version: Named, gate: str, check: str) -> str:
+    """Who asked the gate about the failure; nobody answers for one that is yet to come, and that nobody has seen."""
     statement = where.catalog.attestation(version.dataset, version.digest, gate)
     if statement is None:
         raise UsageError(
@@ -152,7 +153,16 @@ def _who_asked(where: Workspace, version: Named, gate: str) -> str:
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {gate}` first.",
             dataset=version.dataset,
         )
-    requester = decision_of(statement).requester
+    decision = decision_of(statement)
+    requester = decision.requester
+    outcome = next((answer.outcome for answer in decision.checks if answer.check == check), None)
+    if outcome not in (Outcome.FAIL, Outcome.WAIVED):
+        raise UsageError(
+            f"{check} did not fail when {gate} was asked last: {outcome or 'it was not required'}",
+            hint="Only a failure that is known can be waived. "
+            f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` asks again.",
+            dataset=version.dataset,
+        )
     if person_key(requester) == person_key(where.identity.name):
         raise UsageError(
             f"{where.identity.name} asked the gate and can't waive what it found",

@@ -19,8 +19,9 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.model import Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness.question import BINDINGS, Question
+from prefect_stagegate.spec import KnownCheck
 from prefect_stagegate.spec.models import Owner
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -99,6 +100,8 @@ class CheckDefinition:
     """What the start of a run does about it."""
     broken: str = ""
     """Why it can't be asked: the plugin that it stands for can't be loaded."""
+    severity: Severity = Severity.BLOCKING
+    """What it does to a gate that says nothing of it, itself or by the gate below."""
     waivable: bool = True
     """Whether somebody may answer for its failure. Nobody can for which version it is, or for who agreed to it."""
 
@@ -153,7 +156,7 @@ def register(definition: CheckDefinition) -> None:
     _checks[definition.name] = definition
 
 
-def check(
+def check(  # noqa: PLR0913 - one parameter a property of the check
     name: str,
     *,
     owner: str,
@@ -161,6 +164,7 @@ def check(
     ttl: timedelta | None = None,
     version: int = 1,
     binds: tuple[str, ...] = (),
+    severity: Severity = Severity.BLOCKING,
     renewal: Renewal = Renewal.COSTLY,
     waivable: bool = True,
 ) -> Callable[[AskedBy[P]], AskedBy[P]]:
@@ -173,6 +177,7 @@ def check(
         ttl: How long its evidence holds; None when nothing but a change ends it.
         version: Raise it when the check asks something else than before.
         binds: What the answer depends on beyond its scope: keys of `BINDINGS`.
+        severity: What it does to a gate that says nothing of it: refuse, be reported, or be noted.
         renewal: Whether the start of a run asks it again. Cheap means seconds at most, and no engine over the data.
         waivable: False where it speaks of identity: which version this is, who agreed to it.
     """
@@ -189,6 +194,7 @@ def check(
                 parameters=_parameter_model(function),
                 ask=function,
                 doc=function.__doc__ or "",
+                severity=severity,
                 renewal=renewal,
                 waivable=waivable,
             )
@@ -198,9 +204,9 @@ def check(
     return decorate
 
 
-def known_checks() -> dict[str, type[BaseModel]]:
-    """The parameter model of every check by name: what a spec may name, and set."""
-    return {name: definition.parameters for name, definition in CHECKS.items()}
+def known_checks() -> dict[str, KnownCheck]:
+    """The parameter model and severity of every check by name: what a spec may name, and set."""
+    return {name: KnownCheck(definition.parameters, definition.severity) for name, definition in CHECKS.items()}
 
 
 def _parameter_model(function: Callable[..., Answer]) -> type[BaseModel]:

@@ -11,14 +11,11 @@ from datetime import timedelta
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from prefect_stagegate.model import Severity
 from prefect_stagegate.readiness.base import CheckDefinition
 from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.units import format_duration
 
 OURS = "prefect_stagegate."
-SEVERITY = Severity.BLOCKING
-"""Of each check, where its gate names none."""
 
 
 @dataclass(frozen=True, slots=True)

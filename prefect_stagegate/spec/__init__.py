@@ -15,7 +15,7 @@ from prefect_stagegate.spec.models import (
     Spec,
     TableSpec,
 )
-from prefect_stagegate.spec.requirements import KnownChecks
+from prefect_stagegate.spec.requirements import KnownCheck, KnownChecks
 from prefect_stagegate.spec.schema import json_schema
 from prefect_stagegate.spec.sources import MirrorSpec, Rehash, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
@@ -31,6 +31,7 @@ __all__ = [
     "GateSpec",
     "Glob",
     "JobSpec",
+    "KnownCheck",
     "KnownChecks",
     "MirrorSpec",
     "OnWithdrawal",

@@ -29,7 +29,7 @@ def load_spec(source: str | os.PathLike[str] | Mapping[str, Any], *, known_check
     Args:
         source: A path; a URL that fsspec reads; or the spec itself as a dictionary. Paths in the spec are relative to
             its file, and those in a dictionary to the current folder.
-        known_checks: The checks that gates may name, each with the model of its parameters.
+        known_checks: The checks that gates may name, each with the model of its parameters and its severity.
 
     Raises:
         SpecError: The spec can't be read or is wrong; all problems are told at once.

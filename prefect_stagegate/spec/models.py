@@ -135,7 +135,7 @@ class RequirementSpec(Part):
 
     check: str
     severity: Severity | None = None
-    """None where nothing was written: then the gate below decides, and in the end it is blocking."""
+    """None where nothing was written: then the gate below decides, and in the end the check itself."""
     consecutive: int | None = None
     """How often in a row it has to pass; None where nothing was written: then the gate below decides, in the end 1."""
     params: dict[str, Any] = Field(default={})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,7 +21,17 @@ from prefect_stagegate.spec.yamltree import Loc
 
 MOST_PASSES = 5
 """The most passes in a row that a gate may want; the catalog keeps as many answers to one question in sight."""
-KnownChecks = Mapping[str, type[BaseModel]]
+
+
+class KnownCheck(NamedTuple):
+    """What a spec has to know of a check that it may name."""
+
+    parameters: type[BaseModel]
+    severity: Severity = Severity.BLOCKING
+    """Where neither the gate nor one below it says another."""
+
+
+KnownChecks = Mapping[str, KnownCheck]
 """The checks that exist, each with the model of its parameters."""
 
 
@@ -90,8 +100,9 @@ def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Wr
     params = dict(settings or {})
     severity = _severity(document, here, params.pop("severity", None))
     consecutive = _consecutive(document, here, params.pop("consecutive", None))
-    for key in _unknown_parameters(params, known[check]):
-        choices = [*keys_at(known[check], ()), "severity", "consecutive"]
+    model = known[check].parameters
+    for key in _unknown_parameters(params, model):
+        choices = [*keys_at(model, ()), "severity", "consecutive"]
         document.report((*here, key), f"unknown parameter of {check}; {did_you_mean(key, choices)}")
         del params[key]
     return _Written(here, RequirementSpec(check=check, severity=severity, consecutive=consecutive, params=params))
@@ -161,17 +172,18 @@ def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: 
     merged: dict[str, Requirement] = {}
     for name in reversed(line):
         for item in gates[name].items:
-            merged[item.asked.check] = _merge(merged.get(item.asked.check), item.asked)
+            check = item.asked.check
+            merged[check] = _merge(merged.get(check), item.asked, known[check].severity)
     own = gates[target].items
     return tuple(
-        _filled(document, requirement, known[check], [item for item in own if item.asked.check == check])
+        _filled(document, requirement, known[check].parameters, [item for item in own if item.asked.check == check])
         for check, requirement in merged.items()
     )
 
 
-def _merge(below: Requirement | None, asked: RequirementSpec) -> Requirement:
+def _merge(below: Requirement | None, asked: RequirementSpec, severity: Severity) -> Requirement:
     if below is None:
-        return Requirement(asked.check, asked.severity or Severity.BLOCKING, asked.params, asked.consecutive or 1)
+        return Requirement(asked.check, asked.severity or severity, asked.params, asked.consecutive or 1)
     return Requirement(
         asked.check,
         asked.severity or below.severity,

@@ -56,9 +56,13 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     """The schema of a spec file, in the 2020-12 dialect.
 
     Args:
-        known_checks: The checks that gates may name, each with the model of its parameters.
+        known_checks: The checks that gates may name, each with the model of its parameters and its severity.
     """
-    models: list[type[BaseModel]] = [Spec, SuiteSpec, *dict.fromkeys(known_checks.values())]
+    models: list[type[BaseModel]] = [
+        Spec,
+        SuiteSpec,
+        *dict.fromkeys(known.parameters for known in known_checks.values()),
+    ]
     refs, combined = models_json_schema([(model, "validation") for model in models], schema_generator=_Plain)
     definitions: dict[str, Any] = combined["$defs"]
     keys = {model: refs[(model, "validation")]["$ref"].rpartition("/")[2] for model in models}
@@ -67,7 +71,7 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     spec["properties"]["gates"]["propertyNames"] = TARGET_SCHEMA
     suite = definitions["TableSpec"]["properties"]["suite"]
     suite["anyOf"] = [{"type": "string"}, refs[(SuiteSpec, "validation")], {"type": "null"}]
-    checks = {name: _parameters(definitions[keys[model]], name) for name, model in known_checks.items()}
+    checks = {name: _parameters(definitions[keys[known.parameters]], name) for name, known in known_checks.items()}
     definitions["Severity"] = _SEVERITY
     definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)

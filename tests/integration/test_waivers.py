@@ -105,6 +105,17 @@ def test_identity_and_binding_and_what_the_gate_does_not_ask_can_t_be_waived(fol
         waived(folder, name="licence")
 
 
+def test_only_a_failure_that_was_found_is_waived_and_none_that_is_yet_to_come(folder: Path) -> None:
+    staged(folder, require=["license", "owner", "feed_rate"])
+    check(node(folder), THINGS, "pilot")
+    for name, found in (("owner", "pass"), ("feed_rate", "inconclusive")):
+        with pytest.raises(UsageError, match=f"{name} did not fail when pilot was asked last: {found}"):
+            waived(folder, name=name)
+    waived(folder)
+    check(node(folder), THINGS, "pilot")
+    assert waived(folder).check == "license"  # for longer: it is waived, and still fails
+
+
 def test_a_waiver_has_a_reason_and_an_end_in_the_next_thirty_days(folder: Path) -> None:
     staged(folder)
     check(node(folder), THINGS, "pilot")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.spec import Duration, load_spec
+from prefect_stagegate.spec import Duration, KnownCheck, load_spec
 from prefect_stagegate.spec.yamltree import NotYaml, read_tree
 from prefect_stagegate.units import format_duration, format_size, parse_duration, parse_size
 
@@ -30,12 +30,13 @@ class Approval(BaseModel):
     groups: list[str] = Field(default=[], alias="from")
 
 
-CHECKS: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[BaseModel]] = {
     "schema": Nothing,
     "digest": Nothing,
     "freshness": Freshness,
     "approval": Approval,
 }
+CHECKS = {name: KnownCheck(model) for name, model in MODELS.items()}
 
 names = st.from_regex(r"[a-z0-9]{1,8}(-[a-z0-9]{1,8}){0,2}", fullmatch=True)
 words = st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="\x7f"), min_size=1, max_size=12)

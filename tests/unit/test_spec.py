@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from prefect_stagegate.errors import SpecError, UsageError
-from prefect_stagegate.spec import Duration, Spec, load_spec
+from prefect_stagegate.spec import Duration, KnownCheck, Spec, load_spec
 
 
 class Nothing(BaseModel):
@@ -32,10 +32,11 @@ class Approval(BaseModel):
     groups: list[str] = Field(default=[], alias="from")
 
 
-CHECKS: dict[str, type[BaseModel]] = {
-    **dict.fromkeys(("schema", "nonempty", "expectations", "coverage", "cache_fit", "digest", "rollback"), Nothing),
-    "freshness": Freshness,
-    "approval": Approval,
+NAMES = ("schema", "nonempty", "expectations", "coverage", "cache_fit", "digest", "rollback")
+CHECKS = {
+    **dict.fromkeys(NAMES, KnownCheck(Nothing)),
+    "freshness": KnownCheck(Freshness),
+    "approval": KnownCheck(Approval),
 }
 
 EXAMPLE = """\

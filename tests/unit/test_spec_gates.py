@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.model import Severity
-from prefect_stagegate.spec import Duration, Gate, load_spec
+from prefect_stagegate.spec import Duration, Gate, KnownCheck, load_spec
 
 
 class Nothing(BaseModel):
@@ -41,12 +41,12 @@ class Planned(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-CHECKS: dict[str, type[BaseModel]] = {
-    **dict.fromkeys(("schema", "nonempty", "digest"), Nothing),
-    "freshness": Freshness,
-    "balance": Balance,
-    "approval": Approval,
-    "drift": Planned,
+CHECKS = {
+    **dict.fromkeys(("schema", "nonempty", "digest"), KnownCheck(Nothing)),
+    "freshness": KnownCheck(Freshness),
+    "balance": KnownCheck(Balance),
+    "approval": KnownCheck(Approval),
+    "drift": KnownCheck(Planned, Severity.WARNING),
 }
 
 
@@ -297,3 +297,12 @@ def test_what_a_withdrawal_does_is_one_of_two_words() -> None:
     (problem,) = problems_of({"pilot": {"require": ["schema"], "on_withdrawal": "fallback"}})
 
     assert problem == "pilot.on_withdrawal: 'fallback' is not known; did you mean 'fall_back'?"
+
+
+def test_a_check_s_own_severity_counts_where_no_gate_says_another() -> None:
+    def severities(*items: Any) -> list[Severity]:
+        gates = {"pilot": {"require": ["drift", "schema"]}, "production": {"extends": "pilot", "require": [*items]}}
+        return [asked.severity for asked in gate_of(gates, "production").requirements]
+
+    assert severities("digest") == [Severity.WARNING, Severity.BLOCKING, Severity.BLOCKING]
+    assert severities({"drift": {"severity": "blocking"}}) == [Severity.BLOCKING, Severity.BLOCKING]

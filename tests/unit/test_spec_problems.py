@@ -10,14 +10,14 @@ import pytest
 from pydantic import BaseModel
 
 from prefect_stagegate.errors import ExitCode, SpecError
-from prefect_stagegate.spec import load_spec
+from prefect_stagegate.spec import KnownCheck, load_spec
 
 
 class Nothing(BaseModel):
     pass
 
 
-CHECKS: dict[str, type[BaseModel]] = {"schema": Nothing}
+CHECKS = {"schema": KnownCheck(Nothing)}
 TOP = "stagegate: 1\ndataset: d\n"
 BELOW = "sources: [{url: data/}]\n"
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.spec import ByteSize, Duration, json_schema, load_spec
+from prefect_stagegate.spec import ByteSize, Duration, KnownCheck, json_schema, load_spec
 
 
 class Nothing(BaseModel):
@@ -42,7 +42,7 @@ class Planned(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-CHECKS: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[BaseModel]] = {
     "schema": Nothing,
     "nonempty": Nothing,
     "freshness": Freshness,
@@ -50,6 +50,7 @@ CHECKS: dict[str, type[BaseModel]] = {
     "approval": Approval,
     "drift": Planned,
 }
+CHECKS = {name: KnownCheck(model) for name, model in MODELS.items()}
 SCHEMA = json_schema(CHECKS)
 
 RIGHT: dict[str, Any] = {
