@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all missing servers faults soak mutations check format coverage bench bench-sources docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak mutations check format coverage bench bench-sources docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -24,7 +24,22 @@ test: setup ## run the tests that need nothing but Python
 
 test-all: setup servers ## run all tests, also those that take Debian packages or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
-	$(BIN)/pytest --durations=10 -m ""
+	$(BIN)/pytest --durations=10 -m "not hdfs"
+
+HADOOP := tests/servers/hadoop
+test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
+	@command -v java >/dev/null || { echo "apt-get install openjdk-17-jre-headless" >&2; exit 1; }
+	$(BIN)/pytest --durations=10 -m hdfs tests/contract/test_hdfs.py
+
+# Spark's last release with Hadoop 2.7 in it, and the Jersey 1 that Hadoop's web servers need, from Debian.
+JERSEY := $(patsubst %,libjersey1-%-java,core server servlet json) libjsr311-api-java libasm-java
+$(HADOOP)/.installed:
+	rm -rf $(HADOOP) && mkdir -p $(HADOOP)
+	cd $(HADOOP) && apt-get download -q $(JERSEY) && for deb in *.deb; do dpkg -x $$deb . && rm $$deb; done
+	echo "pypandoc<1.8" > $(HADOOP)/constraints # Spark's setup.py calls what later ones lack
+	PIP_CONSTRAINT=$(HADOOP)/constraints $(BIN)/python -m pip download -q --no-deps --no-binary :all: -d $(HADOOP) pyspark==2.4.8
+	tar -xzf $(HADOOP)/pyspark-2.4.8.tar.gz -C $(HADOOP) --wildcards '*/deps/jars/*.jar' && rm $(HADOOP)/pyspark-2.4.8.tar.gz
+	@touch $@
 
 # Commands that tests run, with the packages that have them.
 NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm openssl:openssl \

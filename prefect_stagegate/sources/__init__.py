@@ -128,6 +128,12 @@ def _sql(url: str, options: Options, terms: Terms) -> Source:
     return open_sql(url, options, terms)
 
 
+def _hdfs(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.hdfs import HdfsSource
+
+    return HdfsSource(url, options, idle=terms.idle)
+
+
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
@@ -150,6 +156,7 @@ SCHEMES: dict[str, Opener] = {
     "az": _azure,
     "gcs": _gcs,
     "gs": _gcs,
+    "hdfs": _hdfs,
     "http": _http,
     "https": _http,
     "postgres": _sql,

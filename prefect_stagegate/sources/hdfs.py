@@ -1,0 +1,151 @@
+"""HDFS, read through hdfs-native's own client: its wrapper for fsspec cuts names at `#`, `?` and `;`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+from prefect_stagegate.sources.extras import missing_extra
+from prefect_stagegate.sources.patience import patiently
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CONNECT_SECONDS = 5.0
+_DENIED = ("AccessControlException", "GssapiError", "Kerberos", "SaslException", "AuthorizationException")
+
+T = TypeVar("T")
+
+
+class HdfsSource(BaseSource):
+    """A folder or one file of a NameNode or name service.
+
+    The pin is the time of modification in ms: weak. It is compared before and after each read.
+
+    Args:
+        url: `hdfs://namenode:8020/lake/flights/`, or a name service of HADOOP_CONF_DIR's files. The path is as it is,
+            not percent-encoded.
+        options: Hadoop's own settings by name (`dfs.…`), which win over those files.
+        idle: Seconds without an answer after which a question is given up: the client itself asks for ever.
+
+    Raises:
+        UsageError: An option is none of Hadoop's.
+        MissingExtra: hdfs-native isn't installed.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+        self.url = self.identity = public_url(url)
+        place, _, path = url.partition("://")[2].partition("/")
+        self._address, self._path, self._idle = place, f"/{path}", idle
+        for name in options:
+            if "." not in name:
+                hint = "Take Hadoop's own names, such as dfs.client.use.datanode.hostname."
+                raise UsageError(f"HDFS has no option {name!r}", hint=hint, source=self.url)
+        try:
+            from hdfs_native import Client
+        except ImportError as error:
+            raise missing_extra("hdfs", source=self.url) from error
+        try:
+            self._client = Client(f"hdfs://{place}", {name: str(value) for name, value in options.items()} or None)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UsageError(f"{self.url} can't be opened: {_first_line(error)}", source=self.url) from error
+        self._reached = False
+
+    def credential_life(self) -> CredentialLife:
+        """Kerberos is the client's matter: its ticket's end is not told."""
+        return CredentialLife("unknown", "the Kerberos ticket, HADOOP_USER_NAME or the system's user")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file, as the NameNode lists them, a page at a time."""
+        if self._single:
+            if wanted(self._single):
+                yield self.find(self._single)
+            return
+        root = f"{self._path.rstrip('/')}/"
+        try:
+            for status in self._each("", lambda: self._client.list_status(root.rstrip("/") or "/", recursive=True)):
+                key = status.path.removeprefix(root)
+                if not status.isdir and wanted(key):
+                    yield self._object(key, status)
+        except ObjectVanished as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        found = self._ask(lambda: self._client.get_file_info(self._name(key)), key)
+        if found.isdir:
+            raise ObjectVanished("The object is gone: there is a folder in its place", source=self.url, object=key)
+        return self._object(key, found)
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """One stream from the DataNodes, whose checksums the client proves."""
+        self.confirm(listed)
+        if start < end:
+            name = self._name(listed.key)
+            yield from self._each(listed.key, lambda: self._client.read(name).read_range_stream(start, end - start))
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Compare time and size once more."""
+        found = self.find(listed.key)
+        if (found.pin, found.size) != (listed.pin, listed.size):
+            raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
+
+    @cached_property
+    def _single(self) -> str:
+        """The name of the file that the URL names; empty when it names a folder, or nothing."""
+        try:
+            found = None if self._path.endswith("/") else self._ask(lambda: self._client.get_file_info(self._path))
+        except ObjectVanished:
+            return ""
+        return self._path.rpartition("/")[2] if found and not found.isdir else ""
+
+    def _name(self, key: str) -> str:
+        return self._path if self._single else f"{self._path.rstrip('/')}/{key}"
+
+    def _object(self, key: str, status: Any) -> SourceObject:
+        pin = Pin("mtime", str(status.modification_time), "weak")
+        return SourceObject(key, status.length, pin, status.modification_time / 1000)
+
+    def _ask(self, question: Callable[[], T], key: str = "") -> T:
+        return next(self._each(key, lambda: iter([question()])))
+
+    def _each(self, key: str, answers: Callable[[], Iterator[T]]) -> Iterator[T]:
+        try:
+            self._reach()
+            yield from patiently(answers, self._idle)
+        except (RuntimeError, OSError) as error:
+            raise self._explained(error, key) from error
+
+    def _reach(self) -> None:
+        """Knock once: the client would ask a NameNode that isn't there for minutes. A name service has no port."""
+        parts = urlsplit(f"hdfs://{self._address}")
+        if not self._reached and parts.hostname and parts.port:
+            socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+        self._reached = True
+
+    def _explained(self, error: Exception, key: str) -> SourceError:
+        told, where = _first_line(error), {"source": self.url, "object": key}
+        if isinstance(error, FileNotFoundError):
+            return ObjectVanished("The object is gone", **where)
+        if isinstance(error, PermissionError) or any(word in told for word in _DENIED):
+            hint = "Log in by kinit, set HADOOP_USER_NAME, or grant the right to read."
+            return AccessDenied(f"Access is denied: {told}", hint=hint, **where)
+        return SourceUnavailable(f"The source failed: {told}", **where)
+
+
+def _first_line(error: Exception) -> str:
+    """What the client says, without the NameNode's Java stack."""
+    return str(error).replace("\\n", "\n").replace("\\t", " ").partition("\n")[0] or type(error).__name__
