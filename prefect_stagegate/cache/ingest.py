@@ -1,8 +1,9 @@
 """Bytes on their way into the cache: one file an object, claimed by flock, and a journal for objects of many parts.
 
     ingest/<claim>          0600 while it is written, 0444 from its commit until the claim is dropped
-    ingest/<claim>.parts    `part-size size`, then one line for each part that is on the file: `upto index blake3`, the
-                            digest of all bytes from the first to this part's last, or `part index blake3`, of it alone
+    ingest/<claim>.parts    `part-size size time`: when the first part was asked for, in seconds since the epoch; then
+                            one line for each part that is on the file: `upto index blake3`, the digest of all bytes
+                            from the first to this part's last, or `part index blake3`, of it alone
 
 A claim ends with its holder, whatever kills it, and whoever takes it next goes on where the file stands: recorded
 parts are read back and checked against their digest before they count. `upto` costs nothing, because a part that comes
@@ -15,6 +16,8 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,20 +198,23 @@ class Journal:
         claim: Whose file it is about.
         size: Of the whole object, in bytes.
         part: Of one part, in bytes.
+        believed: Whether parts that were first asked for at a time, in seconds since the epoch, are of the object as it
+            is now. Those that aren't are forgotten.
     """
 
-    def __init__(self, claim: Claim, size: int, part: int) -> None:
-        self._head = f"{part} {size}\n".encode()
+    def __init__(self, claim: Claim, size: int, part: int, believed: Callable[[float], bool]) -> None:
         self._path = claim.journal
         claim.journaled = True
         self._file = os.open(self._path, _OPEN | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
         whole = self._whole_lines()
-        self.parts = _parts(whole) if whole.startswith(self._head) else {}
+        head, began = f"{part} {size} ".encode(), _began(whole)
+        usable = whole.startswith(head) and began is not None and believed(began)
+        self.parts = _parts(whole) if usable else {}
         """What is recorded about each part, by its index."""
         # Half a line of a killed writer must not become one with the next.
         os.ftruncate(self._file, len(whole) if self.parts else 0)
         if not self.parts:
-            os.write(self._file, self._head)
+            os.write(self._file, head + f"{time.time()!r}\n".encode())
 
     def record(self, index: int, note: Note) -> None:
         """Note that a part stands on the file. One write, so that a killed process leaves whole lines."""
@@ -221,6 +227,14 @@ class Journal:
     def _whole_lines(self) -> bytes:
         text = os.pread(self._file, os.fstat(self._file).st_size, 0)
         return text[: text.rfind(b"\n") + 1]
+
+
+def _began(lines: bytes) -> float | None:
+    """When the first part was asked for, by a journal's first line; None when it doesn't say."""
+    words = lines.partition(b"\n")[0].split(b" ")
+    with suppress(ValueError, IndexError):
+        return float(words[2])
+    return None
 
 
 def _parts(lines: bytes) -> dict[int, Note]:

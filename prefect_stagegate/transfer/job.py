@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.errors import (
     ChecksumMismatch,
     ObjectChanged,
@@ -92,6 +93,15 @@ class Job:
             return (self.planned.digest,)
         assert self.listed is not None  # noqa: S101 - looked up before anything is claimed
         return (self.source.identity, self.listed.key, str(self.listed.pin), str(self.listed.size))
+
+    def may_go_on(self, began: float) -> bool:
+        """Whether what was read of the object from a time on, in seconds since the epoch, is of its state now.
+
+        A known digest tells in the end. Else a pin has to: not one that is doubted, nor one so young that the object
+        may have been written again under it.
+        """
+        assert self.listed is not None  # noqa: S101 - looked up before anything is read
+        return bool(self.planned.digest) or not (self.planned.doubted or is_racy(self.listed, began))
 
     def proof(self, *, by_server: bool) -> Proof:
         """How the digest that came out is proved."""

@@ -60,7 +60,7 @@ class Parted:
         intake.space.take(max(0, self._size - os.fstat(claim.file).st_blocks * BLOCK))
         with writing(claim.path):
             self._file = DirectFile(claim.file, self._size)
-            self._journal = Journal(claim, self._size, self._length)
+            self._journal = Journal(claim, self._size, self._length, job.may_go_on)
         self._hasher = Hasher(job.listed.checksums)
         self._next = 0
         self._notes = dict(self._journal.parts)

@@ -25,7 +25,9 @@ from prefect_stagegate.errors import (
     StagegateError,
     TransferFailed,
 )
-from prefect_stagegate.model import Action, PlannedObject
+from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
+from prefect_stagegate.plan import plan_object
+from prefect_stagegate.spec.sources import Rehash
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits, SourceGroup, retry, transfer
 
@@ -124,6 +126,45 @@ def test_a_large_object_that_changes_between_parts_is_restarted_and_never_splice
     (receipt,) = fetch_all(source, cache, limits=LIMITS)
     assert (receipt.digest, receipt.object.pin) == (digest(newer), source.find("a").pin)
     assert contents(cache) == {digest(newer): newer}
+
+
+class WeaklyPinned(ScriptedSource):
+    """Pins that stay when the content changes, as those of a file that is written twice within a second do."""
+
+    modified: float | None = 1.0
+
+    def find(self, key: str) -> SourceObject:
+        found = super().find(key)
+        return SourceObject(key, found.size, Pin("mtime", "1", "weak"), self.modified)
+
+
+@pytest.mark.parametrize(
+    ("age", "rehash", "goes_on"),
+    [(60.0, "never", True), (0.0, "never", False), (60.0, "when_weak", False), (60.0, "always", False)],
+)
+def test_parts_of_an_interrupted_run_are_never_spliced_with_those_of_a_state_that_its_pin_does_not_tell_apart(
+    cache: Cache, age: float, rehash: Rehash, goes_on: bool
+) -> None:
+    source, alone = WeaklyPinned({"a": LARGE}), Limits(in_flight=1, part=PART, memory=8 * PART)
+    source.modified = float(int(time.time() - age))
+
+    def planned() -> list[PlannedObject]:
+        return [plan_object(source.find("a"), path="a", source=0, remembered=None, held=False, rehash=rehash)]
+
+    def break_off(_key: str, start: int, _end: int) -> None:
+        if start >= 2 * PART:
+            raise SourceError("broken off", source=source.url)
+
+    source.on_read = break_off
+    with pytest.raises(TransferFailed):
+        list(transfer(planned(), [SourceGroup(source)], cache, limits=alone))
+    source.on_read = lambda *_: None
+    before = len(source.reads)
+    if not goes_on:
+        source.objects["a"] = LARGE[::-1]
+    (receipt,) = transfer(planned(), [SourceGroup(source)], cache, limits=alone)
+    assert receipt.digest == digest(source.objects["a"])
+    assert (len(source.reads) - before < 6) == goes_on
 
 
 def test_an_object_that_never_stands_still_is_refused(cache: Cache) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -123,10 +124,10 @@ def test_what_a_dead_stager_left_is_an_orphan_and_what_a_living_one_holds_is_not
 class TestJournal:
     """Which parts are recorded survives whatever ended the process that wrote them."""
 
-    def journal(self, blobs: Blobs, size: int = 100, part: int = 10) -> tuple[Claim, Journal]:
+    def journal(self, blobs: Blobs, size: int = 100, part: int = 10, *, believed: bool = True) -> tuple[Claim, Journal]:
         claim = blobs.claim("one")
         assert claim
-        return claim, Journal(claim, size, part)
+        return claim, Journal(claim, size, part, lambda began: believed and abs(time.time() - began) < 60)
 
     def test_recorded_parts_are_found_again(self, blobs: Blobs) -> None:
         claim, journal = self.journal(blobs)
@@ -150,6 +151,13 @@ class TestJournal:
         claim.keep()
         assert self.journal(blobs)[1].parts == {0: AA, 2: BB}
 
+    def test_parts_that_are_not_believed_do_not_count(self, blobs: Blobs) -> None:
+        claim, journal = self.journal(blobs)
+        journal.record(0, AA)
+        journal.close()
+        claim.keep()
+        assert self.journal(blobs, believed=False)[1].parts == {}
+
     @pytest.mark.parametrize(("size", "part"), [(101, 10), (100, 20)])
     def test_parts_of_another_division_do_not_count(self, blobs: Blobs, size: int, part: int) -> None:
         claim, journal = self.journal(blobs)
@@ -162,4 +170,4 @@ class TestJournal:
         claim = blobs.claim("one")
         assert claim
         Path(claim.journal).write_bytes(bytes(range(256)))
-        assert Journal(claim, 100, 10).parts == {}
+        assert Journal(claim, 100, 10, lambda _: True).parts == {}
