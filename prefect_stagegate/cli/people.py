@@ -12,6 +12,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import waive as waiving
+from prefect_stagegate.operations.moments import parse_until
 from prefect_stagegate.operations.revoke import revoke as end_evidence
 
 
@@ -44,7 +45,7 @@ def waive(
     if revoke:
         waivers = waiving.revoke(where, address, gate, check, reason=reason)
     elif until:
-        end = waiving.parse_until(until, now())
+        end = parse_until(until, now())
         waivers = (waiving.waive(where, address, gate, check, reason=reason, until=end),)
     else:
         raise UsageError("A waiver needs an end", hint="Give one with --until, as in --until 7d.")

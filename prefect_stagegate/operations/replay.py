@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError, did_you_mean
 from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.moments import parse_since
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of
 from prefect_stagegate.readiness.replay import Flip, flips, replay
 from prefect_stagegate.readiness.revocation import standing
-from prefect_stagegate.units import parse_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", targe
     Raises:
         UsageError: `since` is no time, the spec has no such gate, or the catalog has no such dataset.
     """
-    spec, earliest = read_spec(policy), parse_since(since, now()) if since else ""
+    spec, earliest = read_spec(policy), stamp(parse_since(since, now())) if since else ""
     if target and target not in spec.gates:
         hint = did_you_mean(target, spec.gates)
         raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)
@@ -73,22 +72,3 @@ def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", targe
                 after = replay(before, spec.gate(decided), then)
                 told = flips(before, after)
                 yield Replayed(spec.dataset, digest, decided, before.at, before.outcome, after.outcome, told)
-
-
-def parse_since(text: str, at: datetime) -> str:
-    """Read a beginning, as `clock.stamp` writes it: a duration back from `at`, a day or a time.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        return stamp(at - parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
-        ) from None
-    return stamp(read if read.tzinfo else read.replace(tzinfo=UTC))

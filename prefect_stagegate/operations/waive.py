@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, did_you_mean
@@ -17,7 +17,6 @@ from prefect_stagegate.readiness.attest import decision_of
 from prefect_stagegate.readiness.ruling import LONGEST_WAIVER, Case, why_void
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
-from prefect_stagegate.units import parse_duration
 
 
 def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: str, until: datetime) -> Waiver:
@@ -31,7 +30,7 @@ def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: 
         gate: The target.
         check: The check's name.
         reason: Kept with the waiver.
-        until: When it ends, aware; `parse_until` reads it.
+        until: When it ends, aware; `moments.parse_until` reads it.
 
     Raises:
         UsageError: The gate doesn't require the check, the check can't be waived, nobody asked the gate yet, who asked
@@ -94,26 +93,6 @@ def revoke(where: Workspace, address: Address, gate: str, check: str, *, reason:
     for one in revoked:
         where.catalog.put_waiver(one)
     return revoked
-
-
-def parse_until(text: str, at: datetime) -> datetime:
-    """Read an end: a duration from `at` (`7d`), a day, which ends with it in UTC, or a time with a zone.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        return at + parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no end", hint="Write a duration, a day or a time, as in 7d, 2026-03-31 or 2026-03-31T12:00Z."
-        ) from None
-    day = timedelta(days=1) if len(text) <= len("2026-03-31") else timedelta()
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)) + day
 
 
 def _required(policy: Gate, check: str, dataset: str) -> Requirement:

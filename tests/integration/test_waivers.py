@@ -16,10 +16,11 @@ from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
 from prefect_stagegate.operations import check as checking
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.inspect import waivers
+from prefect_stagegate.operations.moments import parse_since, parse_until
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.ready import find_ready
 from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.waive import parse_until, revoke, waive
+from prefect_stagegate.operations.waive import revoke, waive
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.report import build_report, to_text
@@ -133,6 +134,11 @@ def test_ends_are_durations_days_or_times() -> None:
     assert parse_until("7d", at) == at + WEEK
     assert parse_until("2026-03-05", at) == datetime(2026, 3, 6, tzinfo=UTC)
     assert parse_until("2026-03-05T12:00+01:00", at) == datetime(2026, 3, 5, 11, tzinfo=UTC)
+    assert parse_since("7d", at) == at - WEEK
+    assert parse_since("2026-03-05", at) == datetime(2026, 3, 5, tzinfo=UTC)
+    for never in ("99999999999d", "9999-12-31", "0001-01-01x"):
+        with pytest.raises(UsageError, match="is no end"):
+            parse_until(never, at)
     with pytest.raises(UsageError, match="is no end"):
         parse_until("soon", at)
 
