@@ -248,6 +248,13 @@ class FailedObject:
         return cls(error.object, error.source, type(error).__name__, error.message)
 
 
+class Receipts(tuple[Receipt, ...]):
+    """What came of a transfer: a receipt for each object that is in the cache."""
+
+    failures: tuple[StagegateError, ...] = ()
+    """What the others met, which may be left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """A version that lies complete and verified in this node's cache."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.model import Receipt, Version
+from prefect_stagegate.model import Receipt, Receipts, Version
 from prefect_stagegate.operations import stage
 from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.tasks.failed import show_failed
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import announce_version
@@ -21,16 +22,20 @@ def publish_version(
 
     Args:
         spec: A path, URL, dictionary, or a loaded spec.
-        receipts: What `transfer` gave for the same spec.
+        receipts: What `transfer` gave for the same spec. It knows what failed, too; of receipts that a flow put
+            together itself, all count as staged.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
         UsageError: There are no objects, or their paths don't make a tree.
+        TransferFailed: Every object failed.
         CacheError, CatalogError: The view or a record can't be written; every ref stays.
     """
     loaded, where = read_spec(spec), open_places(cache, catalog)
     with where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"), where.cache.views.draft() as draft:
-        version = stage.publish_version(where, loaded, receipts, draft)
+        failures = receipts.failures if isinstance(receipts, Receipts) else ()
+        version = stage.publish_version(where, loaded, receipts, draft, failures=failures)
+    show_failed(version.dataset, version.failed, digest=version.digest)
     announce_version(version, loaded)
     return version

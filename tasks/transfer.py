@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.model import FailedObject, PlannedObject, Receipt
+from prefect_stagegate.model import FailedObject, PlannedObject, Receipts
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import transfer_objects
@@ -22,7 +22,7 @@ from prefect_stagegate.units import bytes_text
 @engine_task(lambda parameters: f"transfer {spoken(parameters['spec'])}")
 def transfer(
     spec: SpecLike, planned: Sequence[PlannedObject], *, cache: CacheLike = None, catalog: CatalogLike = None
-) -> tuple[Receipt, ...]:
+) -> Receipts:
     """Bring the bytes of every planned object into the cache.
 
     Between this step and `publish_version` nothing keeps them there: a collection that comes between takes them.
@@ -48,8 +48,9 @@ def transfer(
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
         run = transfer_objects(where, loaded, sources, planned, writer, progress=progress, cancel=cancel)
-        receipts = tuple(run)
-    show_failed(loaded.dataset, [FailedObject.of(failure) for failure in run.stats.failures])
+        receipts = Receipts(run)
+        receipts.failures = tuple(run.stats.failures)
+    show_failed(loaded.dataset, [FailedObject.of(failure) for failure in receipts.failures])
     fetched = sum(receipt.fetched for receipt in receipts)
     run_log().info("%s: %d objects are here; fetched %s", loaded.dataset, len(receipts), bytes_text(fetched))
     return receipts

@@ -58,6 +58,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         environment=here(where.settings, where.cache.root),
         entries=manifest.entries,
         origins=lambda: where.catalog.origins(dataset, digest),
+        failed=cache(lambda: where.catalog.failed(dataset, digest)),
         validation=cache(lambda: validate_version(where, version, cancel)),
         table_time=lambda table: _newest(where, version, table),
         probe_source=lambda position: _probe(where, version, position),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field, model_validator
@@ -18,6 +18,9 @@ from prefect_stagegate.units import digest_text
 
 TABLE = "table "
 """What the name of a table begins with in what `freshness` measured."""
+NAMED = 20
+"""Objects that could not be staged, of which `coverage` names so many; the others are counted."""
+MEND = "Mend it at its source, then `stagegate stage` again."
 SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
@@ -51,10 +54,24 @@ def expectations(question: Question, parameters: NoParameters) -> Answer:  # noq
     return _from_contract(question, "expectations")
 
 
-@check("coverage", owner="data", binds=("contract",))
+@check("coverage", owner="data", binds=("contract", "failed"))
 def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
-    """Whether every file that the contract names was really read: all of them pass, one less fails."""
-    return _from_contract(question, "coverage")
+    """Whether every file that the contract names was really read: all of them pass, one less fails.
+
+    It warns of objects that could not be staged and that `max_failed_objects` let be left out of the version.
+    """
+    answer, failed = _from_contract(question, "coverage"), question.failed()
+    if not failed:
+        return answer
+    findings = [Finding(one.path, f"could not be staged: {one.reason}", MEND, Outcome.WARN) for one in failed[:NAMED]]
+    if len(failed) > NAMED:
+        rest = f"{len(failed) - NAMED:,} more could not be staged"
+        findings.append(Finding("…", rest, f"`stagegate show {question.address} --json` names all.", Outcome.WARN))
+    outcome = Outcome.WARN if answer.outcome is Outcome.PASS else answer.outcome
+    missing = f"{len(failed):,} object{'s' if len(failed) > 1 else ''} could not be staged"
+    return replace(
+        answer, outcome=outcome, summary=f"{answer.summary}; {missing}", findings=(*answer.findings, *findings)
+    )
 
 
 def _from_contract(question: Question, name: str) -> Answer:

@@ -21,6 +21,7 @@ from prefect_stagegate.model import (
     Decision,
     Entry,
     EvidenceRevocation,
+    FailedObject,
     Finding,
     Identity,
     Origin,
@@ -121,6 +122,8 @@ class Question:
     """The version's manifest."""
     origins: Callable[[], Iterator[Origin]]
     """Where its entries came from."""
+    failed: Callable[[], tuple[FailedObject, ...]]
+    """What could not be staged when the version was made last, and was left out of it."""
     validation: Callable[[], Validation]
     """What the contract found about this version. Runs it at most once, however many checks ask."""
     table_time: Callable[[str], datetime | None]
@@ -181,10 +184,10 @@ class Question:
         return tuple(address.strip() for address in named.split(",") if address.strip())
 
 
-def _rotten(question: Question) -> str:
-    """What lies aside of the version; a cache that can't be read must not keep the other checks from being asked."""
+def _read(ask: Callable[[], str]) -> str:
+    """What a record says; one that can't be read must not keep the other checks from being asked."""
     try:
-        return ", ".join(question.rotten()) or "none"
+        return ask() or "none"
     except StagegateError:
         return UNKNOWN
 
@@ -194,7 +197,8 @@ BINDINGS: dict[str, Callable[[Question], str]] = {
     "environment": lambda question: question.environment.fingerprint,
     "target": lambda question: question.target,
     "node": lambda question: question.node,
-    "rotten": _rotten,
+    "rotten": lambda question: _read(lambda: ", ".join(question.rotten())),
+    "failed": lambda question: _read(lambda: _digest(question.failed())),
     "policy": lambda question: question.gate.policy,
     "spec": lambda question: question.spec.digest,
     "owners": lambda question: digest_of(dict(question.spec.owners)),
@@ -210,6 +214,10 @@ BINDINGS: dict[str, Callable[[Question], str]] = {
     ),
 }
 """What an answer can depend on. When the value changes, the evidence that is bound to it ends, and no other."""
+
+
+def _digest(failed: tuple[FailedObject, ...]) -> str:
+    return digest_of([asdict(one) for one in failed]) if failed else ""
 
 
 def _accepted(accepted: Accepted | None) -> str:

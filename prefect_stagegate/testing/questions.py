@@ -91,6 +91,7 @@ def a_question(*, spec: Spec | None = None, target: str = "production", **change
         "environment": ENVIRONMENT,
         "entries": lambda: iter(()),
         "origins": lambda: iter([an_origin(NOW - timedelta(hours=1))]),
+        "failed": lambda: (),
         "validation": a_validation,
         "table_time": lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
         "probe_source": lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import yaml
 
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.flows import stage as stage_flow
-from prefect_stagegate.model import LATEST, FailedObject
+from prefect_stagegate.model import LATEST, FailedObject, Outcome
+from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.report.failed import LISTED, failed_page
+from prefect_stagegate.tasks import list_sources, plan_transfer, publish_version, transfer
 from prefect_stagegate.testing.faults import Status
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -71,6 +74,27 @@ def test_a_version_that_is_whole_now_lacks_nothing_any_more(
     again = stage(where, spec)
     assert again.digest == version.digest
     assert where.catalog.failed("partial", again.digest) == ()
+
+
+def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], where: Workspace) -> None:
+    spec, places = {**spec, "max_failed_objects": 2}, {"cache": where.cache.root, "catalog": where.catalog.url}
+    planned = plan_transfer.fn(spec, list_sources.fn(spec, **places), **places)
+    received = pickle.loads(pickle.dumps(transfer.fn(spec, planned, **places)))
+    version = publish_version.fn(spec, received, **places)
+    assert sorted(one.path for one in version.failed) == list(BROKEN)
+    assert where.catalog.failed("partial", version.digest) == version.failed
+
+
+def test_a_gate_that_asks_for_coverage_names_what_the_version_lacks(spec: dict[str, Any], where: Workspace) -> None:
+    spec |= {"max_failed_objects": 2, "gates": {"pilot": {"require": ["coverage"]}}}
+    spec |= {"contract": {"files": [{"match": "*.bin", "probes": ["nonempty"]}]}}
+    stage(where, spec)
+    decision = check(where, spec, "pilot")
+    assert decision.accepted
+    (answer,) = decision.checks
+    assert answer.outcome is Outcome.WARN
+    assert "2 objects could not be staged" in answer.summary
+    assert {finding.subject for finding in answer.findings} == set(BROKEN)
 
 
 def test_beyond_the_budget_nothing_is_published(spec: dict[str, Any], where: Workspace) -> None:

@@ -57,6 +57,9 @@ MEMORY = Path("/dev/shm")
 """A volume in memory, where there is one: nothing here waits for a disk."""
 BLOCK = 4096
 PATHS = st.sampled_from(["a", "b", "sub/c", "sub/deep/d"])
+EXCLUDED = st.frozensets(PATHS, max_size=3)
+"""What a staging leaves out. So a version can lack what the source has still, and an older one has: only such a one
+frees room when it goes, and could come back."""
 CONTENTS = {
     "empty": b"",
     "small": b"small",
@@ -65,6 +68,7 @@ CONTENTS = {
     "two blocks": b"c" * 2 * BLOCK,
     "four parts": bytes(range(200)) * 1024,
 }
+CHANGES = st.dictionaries(PATHS, st.none() | st.sampled_from(sorted(CONTENTS)), min_size=1, max_size=3)
 CALLS = st.tuples(
     st.sampled_from(["open", "create", "write", "sync", "rename", "link", "unlink", "mkdir", "chmod", "flock"]),
     st.integers(1, 12),
@@ -166,14 +170,13 @@ class CacheMachine(RuleBasedStateMachine):
         self.model = Model()
         self.leases: list[tuple[str, ExitStack]] = []
         self.restart(lose_index=False)
-        # Of three versions nothing names the first, the pilot names the second, and `latest` the third.
-        self.deliver({"a": "small", "b": "a block", "sub/c": "two blocks"})
-        self.stage()
-        self.deliver({"b": "another block"})
-        self.stage()
+        # The pilot names the first of four versions, and `latest` the last. The others may go: each has what none else
+        # has, and could come back.
+        self.deliver({"a": "small", "b": "a block", "sub/c": "two blocks", "sub/deep/d": "four parts"})
+        self.stage(frozenset({"b", "sub/c", "sub/deep/d"}))
         self.promote()
-        self.deliver({"a": "four parts"})
-        self.stage()
+        for kept in ("b", "sub/c", "sub/deep/d"):
+            self.stage(frozenset({"a", "b", "sub/c", "sub/deep/d"} - {kept}))
 
     @rule(lose_index=st.booleans())
     def restart(self, *, lose_index: bool) -> None:
@@ -188,7 +191,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     # ── the source ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule(changes=st.dictionaries(PATHS, st.none() | st.sampled_from(sorted(CONTENTS)), min_size=1, max_size=3))
+    @rule(changes=CHANGES)
     def deliver(self, changes: Mapping[str, str | None]) -> None:
         changed = {path: CONTENTS[name] if name else None for path, name in changes.items()}
         wanted = {path: data for path, data in {**self.model.source, **changed}.items() if data is not None}
@@ -200,23 +203,24 @@ class CacheMachine(RuleBasedStateMachine):
 
     # ── staging ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule()
-    def stage(self) -> None:
+    @rule(exclude=EXCLUDED)
+    def stage(self, exclude: frozenset[str] = frozenset()) -> None:
         self._event("staged")
-        if not self.model.source:
+        if not self.model.source.keys() - exclude:
             with pytest.raises(UsageError):
-                stage(self.where, self.place.spec())
+                stage(self.where, self.place.spec(exclude=exclude))
             return
-        before = self._intend()
-        assert stage(self.where, self.place.spec()).digest == before
+        before = self._intend(exclude)
+        assert stage(self.where, self.place.spec(exclude=exclude)).digest == before
         self._staged(before)
 
-    def _intend(self) -> str:
+    def _intend(self, exclude: frozenset[str] = frozenset()) -> str:
         """Note what a staging would make."""
         model = self.model
-        digest = digest_of(model.source)
-        model.versions[digest] = dict(model.source)
-        pins = {path: model.delivered[path] for path in model.source}
+        files = {path: data for path, data in model.source.items() if path not in exclude}
+        digest = digest_of(files)
+        model.versions[digest] = files
+        pins = {path: model.delivered[path] for path in files}
         if pins not in model.pins.setdefault(digest, []):
             model.pins[digest].append(pins)
         return digest
@@ -226,15 +230,17 @@ class CacheMachine(RuleBasedStateMachine):
         self.model.catalog[LATEST] = self.model.node[LATEST] = digest
         self.model.used[digest] = next(self.numbers)
 
-    @precondition(lambda self: self.model.source)
-    @rule(blocks=st.integers(0, 2))
-    def stage_in_a_small_cache(self, blocks: int) -> None:
+    @rule(changes=CHANGES, exclude=EXCLUDED, blocks=st.integers(0, 2))
+    def stage_in_a_small_cache(self, changes: Mapping[str, str | None], exclude: frozenset[str], blocks: int) -> None:
         """Room is made of what could come back, the least recently used first; or nothing is touched."""
+        self.deliver(changes)
+        if not self.model.source.keys() - exclude:
+            return
         model, limit = self.model, used_bytes(self.where.cache.layout) + blocks * BLOCK
         where = replace(self.where, settings=replace(self.where.settings, max_size=limit))
-        digest = self._intend()
+        digest = self._intend(exclude)
         try:
-            stage(where, self.place.spec())
+            stage(where, self.place.spec(exclude=exclude))
         except NoSpace:
             self._event("no room could be made")
             return

@@ -9,7 +9,7 @@ import pytest
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.model import Finding, Outcome, Scope, Severity
+from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness import CHECKS, Answer, Question, check, known_checks, run_check
 from prefect_stagegate.readiness.base import NoParameters, Parameters, _checks
 from prefect_stagegate.readiness.run import is_current, why_stale
@@ -141,11 +141,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "contract": {"spec": a_spec(contract={"tables": {"flights": {"files": "flights/*.csv"}}})},
     "sources": {"spec": a_spec(sources=[{"url": "s3://lake/other/"}])},
     "license": {"spec": a_spec(license="MIT")},
+    "failed": {"failed": lambda: (FailedObject("a", "s3://lake/", "AccessDenied", "no"),)},
     "rotten": {"rotten": lambda: ("blob-1",)},
     "time": {"now": NOW + timedelta(minutes=5)},
 }
 ENDS = {
     "schema": {"version", "contract"},
+    "coverage": {"version", "contract", "failed"},
     "space": {"version", "node", "time"},
     "cache_integrity": {"version", "node", "rotten"},
     "parity_python": {"version", "environment"},

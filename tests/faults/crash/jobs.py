@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Place:
         cache, catalog = self.roots
         return open_workspace(cache, catalog, identity=Identity("ada", "declared"))
 
-    def spec(self, license: str = "CC0-1.0") -> Spec:  # noqa: A002 - the spec's word
+    def spec(self, license: str = "CC0-1.0", exclude: Collection[str] = ()) -> Spec:  # noqa: A002 - the spec's word
         """What is staged."""
         return load_spec(
             {
@@ -76,7 +76,7 @@ class Place:
                 "dataset": DATASET,
                 "license": license,
                 "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
-                "sources": [{"url": str(self.nas)}],
+                "sources": [{"url": str(self.nas), "exclude": sorted(exclude)}],
                 "gates": {"pilot": {"require": ["license", "owner"]}},
             },
             known_checks=known_checks(),
