@@ -44,10 +44,11 @@ def transfer(
         ending() as cancel,
         where.admit(loaded, cancel),
         open_sources(where, loaded) as sources,
+        where.cache.views.draft() as kept,
         live_progress(f"{loaded.dataset}-stage") as progress,
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
-        run = transfer_objects(where, loaded, sources, planned, writer, progress=progress, cancel=cancel)
+        run = transfer_objects(where, loaded, sources, planned, writer, kept, progress=progress, cancel=cancel)
         receipts = Receipts(run)
         receipts.failures = tuple(run.stats.failures)
     show_failed(loaded.dataset, [FailedObject.of(failure) for failure in receipts.failures])

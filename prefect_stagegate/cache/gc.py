@@ -22,6 +22,7 @@ from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks, takes_links
@@ -143,7 +144,7 @@ def _discard(layout: Layout, view: View, own: str) -> int | None:
             hidden = Views(layout).discard(*view)
         except FileNotFoundError:
             return None  # another collection has it
-    return sum(found.st_size for _, found in _files(hidden) if found.st_nlink == BLOB_AND_VIEW)
+    return sum(found.st_blocks * BLOCK for _, found in _files(hidden) if found.st_nlink == BLOB_AND_VIEW)
 
 
 def _sweep(layout: Layout) -> tuple[int, int]:
@@ -155,7 +156,7 @@ def _sweep(layout: Layout) -> tuple[int, int]:
         if found.st_nlink == 1:
             with suppress(FileNotFoundError):
                 path.unlink()
-                blobs, size = blobs + 1, size + found.st_size
+                blobs, size = blobs + 1, size + found.st_blocks * BLOCK
     Quarantine(layout).tidy()
     return blobs, size
 
@@ -180,7 +181,7 @@ def _foretell(layout: Layout, own: str, may_go: Callable[[str, str], bool]) -> C
                 shared[found.st_ino] += 1
                 gone_links = shared[found.st_ino]
             if found.st_nlink == gone_links + 1 and not counted_on:
-                blobs, size = blobs + 1, size + found.st_size
+                blobs, size = blobs + 1, size + found.st_blocks * BLOCK
     return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout, own))
 
 

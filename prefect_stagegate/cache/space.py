@@ -19,6 +19,8 @@ from prefect_stagegate.units import bytes_text
 
 STEP = 64 << 20
 """Bytes between two updates of what a lease says, and the least that is claimed at once while there is plenty."""
+PAGE = 4096
+"""In pages of so many bytes file systems usually give files their room."""
 BLOCK = 512
 """Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
 _TRIES = 3
@@ -91,14 +93,20 @@ class Space:
         self._left = 0
         self._told = 0
 
-    def claim(self, size: int) -> None:
+    def claim(self, size: int, before_room: Callable[[], None] = lambda: None) -> None:
         """Reserve `size` bytes that will be written later.
+
+        Args:
+            size: Zero asks nothing.
+            before_room: Called before others' bytes are freed: it holds what must not go.
 
         Raises:
             NoSpace: They can't be had; nothing was reserved.
         """
+        if not size:
+            return
         with self._lock:
-            self._claim(size)
+            self._claim(size, before_room)
 
     def take(self, size: int) -> None:
         """Write `size` bytes now, from what was claimed; what is missing is claimed.
@@ -108,7 +116,7 @@ class Space:
         """
         with self._lock:
             if self._left < size:
-                self._claim(size - self._left, ahead=STEP)
+                self._claim(size - self._left, lambda: None, ahead=STEP)
             self._left -= size
             if self._told - self._left >= STEP:
                 self._tell(self._left)
@@ -118,7 +126,7 @@ class Space:
         with explained("ask for the free space", self._layout.root), locked(self._layout.leases):
             return self._look()
 
-    def _claim(self, size: int, ahead: int = 0) -> None:
+    def _claim(self, size: int, before_room: Callable[[], None], ahead: int = 0) -> None:
         for tries_left in reversed(range(_TRIES)):
             with explained("reserve space", self._layout.root), locked(self._layout.leases):
                 found = self._look()
@@ -129,6 +137,7 @@ class Space:
                     return
             if not tries_left:
                 _refuse(size, found)
+            before_room()
             self._make_room(size, size - free, found)
 
     def _look(self) -> Available:
@@ -151,6 +160,15 @@ class Space:
             write_reserved(self._layout.leases / self._lease.id, self._lease, size)
         else:
             Leases(self._layout).reserve(self._lease, size)
+
+
+def room(size: int) -> int:
+    """Bytes of the volume that a file of so many bytes takes: whole pages.
+
+    >>> room(0), room(1), room(4096), room(4097)
+    (0, 4096, 4096, 8192)
+    """
+    return -(-size // PAGE) * PAGE
 
 
 def used_bytes(layout: Layout) -> int:

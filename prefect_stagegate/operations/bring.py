@@ -101,9 +101,9 @@ def _fetch(
     """
     spec = spec_with_sources(where, dataset, digest)
     space = space_for(where, writer)
-    with where.admit(spec, cancel), open_sources(where, spec) as sources:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources, where.cache.views.draft() as kept:
         receipts = transfer(
-            claimed(space, plan_origins(where, spec, dataset, digest, paths)),
+            claimed(space, plan_origins(where, spec, dataset, digest, paths), kept),
             sources.groups,
             where.cache,
             space=space,

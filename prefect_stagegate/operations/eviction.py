@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache, partial
 from itertools import islice
 
-from prefect_stagegate.cache.gc import Collection, collect
+from prefect_stagegate.cache.gc import Collection as Collected
+from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import Lease
-from prefect_stagegate.cache.space import Available, Space, SpaceRules
+from prefect_stagegate.cache.space import Available, Space, SpaceRules, room
+from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import CacheError, NoSpace
-from prefect_stagegate.model import Action, PlannedObject
+from prefect_stagegate.model import Action, Entry, PlannedObject
 from prefect_stagegate.operations.origins import can_be_fetched
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import bytes_text
@@ -33,8 +35,14 @@ def space_for(where: Workspace, writer: Lease) -> Space:
     return Space(where.cache.layout, rules, writer, partial(_make_room, where, writer.id))
 
 
-def claimed(space: Space, planned: Iterator[PlannedObject]) -> Iterator[PlannedObject]:
+def claimed(space: Space, planned: Iterator[PlannedObject], kept: Draft) -> Iterator[PlannedObject]:
     """Pass a plan on when the space for what is fetched is claimed: all of it at once, unless the plan takes long.
+
+    Args:
+        space: What the writer may fill.
+        planned: What it is going to do.
+        kept: Holds what is reused, when room must be made: a version that has it would free too little, and what is
+            reused would be fetched again. Nobody else may use this draft.
 
     Raises:
         NoSpace: It can't be had.
@@ -45,16 +53,25 @@ def claimed(space: Space, planned: Iterator[PlannedObject]) -> Iterator[PlannedO
         ahead.append(one)
         if time.monotonic() > until:
             break
-    space.claim(_size(ahead))
+    _claim(space, ahead, kept)
     while ahead:
         yield ahead.popleft()
     while batch := list(islice(planned, BATCH)):
-        space.claim(_size(batch))
+        _claim(space, batch, kept)
         yield from batch
 
 
-def _size(planned: deque[PlannedObject] | list[PlannedObject]) -> int:
-    return sum(one.object.size for one in planned if one.action is Action.FETCH)
+def _claim(space: Space, planned: Collection[PlannedObject], kept: Draft) -> None:
+    def hold_reused() -> None:
+        for one in planned:
+            if one.action is Action.REUSE:
+                kept.hold(Entry(one.path, one.object.size, one.digest))
+
+    space.claim(_size(planned), hold_reused)
+
+
+def _size(planned: Collection[PlannedObject]) -> int:
+    return sum(room(one.object.size) for one in planned if one.action is Action.FETCH)
 
 
 def _make_room(where: Workspace, own: str, size: int, missing: int, found: Available) -> None:
@@ -72,7 +89,7 @@ def _make_room(where: Workspace, own: str, size: int, missing: int, found: Avail
     raise NoSpace(needs + _told(could, rest), hint=_advice(could, rest))
 
 
-def _told(could: Collection, rest: Collection) -> str:
+def _told(could: Collected, rest: Collected) -> str:
     said = f". Collecting could free {bytes_text(could.bytes)}"
     if rest.bytes > could.bytes:
         said += f", and {bytes_text(rest.bytes - could.bytes)} more that could not be fetched again"
@@ -80,7 +97,7 @@ def _told(could: Collection, rest: Collection) -> str:
     return said + (f". In use: {held}" if held else "")
 
 
-def _advice(could: Collection, rest: Collection) -> str:
+def _advice(could: Collected, rest: Collected) -> str:
     choose = "choose a larger volume with --cache or STAGEGATE_CACHE, or unpin what is not needed"
     if rest.bytes > could.bytes:
         return f"`stagegate gc` also takes what its source has no more; else {choose}."

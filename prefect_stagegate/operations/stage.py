@@ -76,9 +76,9 @@ def stage(
         # Each try's draft stays open until the end, and holds what was fetched for it.
         with ExitStack() as drafts:
             for tries_left in reversed(range(TRIES)):
-                draft = drafts.enter_context(where.cache.views.draft())
+                draft, kept = (drafts.enter_context(where.cache.views.draft()) for _ in range(2))
                 try:
-                    return _stage(where, named, writer, draft, progress, cancel)
+                    return _stage(where, named, writer, draft, kept, progress, cancel)
                 except BlobVanished:
                     if not tries_left:
                         raise
@@ -86,11 +86,17 @@ def stage(
 
 
 def _stage(
-    where: Workspace, spec: Spec, writer: Lease, draft: Draft, progress: Progress | None, cancel: Event | None
+    where: Workspace,
+    spec: Spec,
+    writer: Lease,
+    draft: Draft,
+    kept: Draft,
+    progress: Progress | None,
+    cancel: Event | None,
 ) -> Version:
     with where.admit(spec, cancel), open_sources(where, spec) as sources:
         planned = plan_transfer(where, spec, sources, list_sources(sources, progress))
-        receipts = transfer_objects(where, spec, sources, planned, writer, progress=progress, cancel=cancel)
+        receipts = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
         return publish_version(where, spec, receipts, draft, failures=receipts.stats.failures)
 
 
@@ -153,11 +159,22 @@ def transfer_objects(
     sources: Sources,
     planned: Iterable[PlannedObject],
     writer: Lease,
+    kept: Draft,
     *,
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Transfer:
     """Bring the bytes of every planned object into the cache, verified.
+
+    Args:
+        where: Cache and catalog.
+        spec: What the objects were listed by.
+        sources: The spec's, opened.
+        planned: What is to happen to each object.
+        writer: The caller's lease on the dataset.
+        kept: Holds what is reused while room is made.
+        progress: Told what happens, from several threads.
+        cancel: Set it to stop in time; what was fetched stays for the next run.
 
     Raises:
         NoSpace: They don't fit, and what may go is not enough; told before the first byte, unless the plan takes long.
@@ -165,7 +182,7 @@ def transfer_objects(
     """
     space = space_for(where, writer)
     return transfer(
-        claimed(space, iter(planned)),
+        claimed(space, iter(planned), kept),
         sources.groups,
         where.cache,
         space=space,
@@ -261,8 +278,8 @@ def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, le
     head = where.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
         return False
+    where.catalog.put_spec(dataset, digest, canonical)  # first: a version can't be brought or repaired without one
     new = where.catalog.put_version(dataset, digest, files, size, ledger.entries(), ledger.origins())
-    where.catalog.put_spec(dataset, digest, canonical)
     if not spec.max_failed_objects:
         where.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
     if not _move_latest(where, dataset, digest, head):

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from prefect_stagegate.cache.blobs import BLOCK
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
+from prefect_stagegate.cache.space import room
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.transfer.buffers import Buffers, DirectFile
 from prefect_stagegate.transfer.checks import Hasher
@@ -57,7 +58,7 @@ class Parted:
         self._count = -(-self._size // self._length)
         self._started = time.time()
         # What an interrupted run left takes its room already.
-        intake.space.take(max(0, self._size - os.fstat(claim.file).st_blocks * BLOCK))
+        intake.space.take(max(0, room(self._size) - os.fstat(claim.file).st_blocks * BLOCK))
         with writing(claim.path):
             self._file = DirectFile(claim.file, self._size)
             self._journal = Journal(claim, self._size, self._length, job.may_go_on)

@@ -6,6 +6,7 @@ import os
 import time
 
 from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.cache.space import room
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.transfer.buffers import write_all
 from prefect_stagegate.transfer.checks import Hasher
@@ -23,7 +24,7 @@ def fetch_whole(intake: Intake, job: Job, claim: Claim) -> Done:
     """
     assert job.listed is not None  # noqa: S101 - looked up
     size = job.listed.size
-    intake.space.take(size)
+    intake.space.take(room(size))
     started = time.time()
     hasher = intake.retrier(job).run(lambda: _read(intake, job, claim, size), again=(SourceUnavailable,))
     return intake.finish(job, claim, hasher, fetched=size, started=started, sync=False)

@@ -45,6 +45,15 @@ def bring(where: Workspace, nas: Path, dataset: str, *names: str, **options: Any
     return stage(where, {"stagegate": 1, "dataset": dataset, "sources": [source]}, **options)
 
 
+class Moved(Silent):
+    """Counts what came over the wire."""
+
+    bytes = 0
+
+    def moved(self, size: int) -> None:
+        self.bytes += size
+
+
 def on_node(where: Workspace) -> set[str]:
     return {"@".join(view) for view in where.cache.views.all()}
 
@@ -84,18 +93,13 @@ def test_what_the_source_has_no_more_stays_and_the_job_is_told_before_it_moves_a
     bring(where, nas, "things", "b")
     (nas / "a").write_bytes(b"another" * BLOCK)
     before = used_bytes(where.cache.layout)
-    seen: list[int] = []
-
-    class Moved(Silent):
-        def moved(self, size: int) -> None:
-            seen.append(size)
-
+    moved = Moved()
     with pytest.raises(NoSpace, match="could not be fetched again") as caught:
-        bring(where, nas, "others", "c", progress=Moved())
+        bring(where, nas, "others", "c", progress=moved)
 
     assert "Collecting could free 0 B, and 409.6 kB more" in caught.value.message
     assert "`stagegate gc` also takes what its source has no more" in caught.value.hint
-    assert (seen, used_bytes(where.cache.layout)) == ([], before)
+    assert (moved.bytes, used_bytes(where.cache.layout)) == (0, before)
     assert oldest.path.is_dir()
     assert [lease for lease in where.cache.leases.live() if lease.kind is LeaseKind.WRITER] == []
 
@@ -112,6 +116,29 @@ def test_who_holds_the_rest_is_named(where: Workspace, nas: Path) -> None:
             bring(where, nas, "others", "c")
         assert held.path.is_dir()
     assert bring(where, nas, "others", "c").path.is_dir()
+
+
+def test_small_files_claim_the_room_that_they_take(where: Workspace, nas: Path) -> None:
+    """A file of one byte takes a whole block of the volume, and what is claimed before the first byte knows it."""
+    kept = bring(where, nas, "may-go", "a")
+    bring(where, nas, "may-go", "b")
+    for number in range(1 + 2 * SIZE // BLOCK):
+        (nas / f"small-{number}").write_bytes(b"%d" % number)
+    moved = Moved()
+    with pytest.raises(NoSpace, match="are needed"):
+        bring(where, nas, "many", "small-*", progress=moved)
+    assert moved.bytes == 0
+    assert f"may-go@{kept.digest}" in on_node(where)
+
+
+def test_a_version_whose_files_are_reused_makes_no_room(where: Workspace, nas: Path) -> None:
+    """It would free what must be fetched again at once, so the job is told that it can't fit, and nothing goes."""
+    reused = bring(where, nas, "things", "a")
+    bring(where, nas, "things", "b")
+    with pytest.raises(NoSpace, match="Collecting could free 0 B"):
+        bring(where, nas, "things", "a", "c")
+    assert f"things@{reused.digest}" in on_node(where)
+    assert bring(where, nas, "others", "a").bytes_fetched == 0
 
 
 def test_a_version_comes_back_after_it_went(where: Workspace, nas: Path) -> None:

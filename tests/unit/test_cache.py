@@ -11,6 +11,7 @@ from blake3 import blake3
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.space import PAGE
 from prefect_stagegate.cache.verify import check_blob, verify_view
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.model import Entry
@@ -139,7 +140,7 @@ def test_collection_takes_what_no_ref_lease_or_pin_needs(cache: Cache) -> None:
     publish(cache, V2, {"a": b"new", "b": b"shared"})
     cache.refs.put("flights", "latest", V2)
     planned = collect(cache.layout, dry_run=True)
-    assert (planned.versions, planned.blobs, planned.bytes) == ((f"flights@{V1}",), 1, 3)
+    assert (planned.versions, planned.blobs, planned.bytes) == ((f"flights@{V1}",), 1, PAGE)
     assert len(list(cache.views.all())) == 2
     assert collect(cache.layout) == planned
     assert list(cache.views.all()) == [("flights", V2)]
@@ -210,12 +211,12 @@ def test_the_least_recently_used_versions_go_first_and_no_more_than_needed(cache
         asked.append(digest)
         return digest != V2
 
-    assert collect(cache.layout, dry_run=True, may_go=may_go).bytes == 200
+    assert collect(cache.layout, dry_run=True, may_go=may_go).bytes == 2 * PAGE
     asked.clear()
     found = collect(cache.layout, enough=1, may_go=may_go)
-    assert (found.versions, found.bytes, asked) == ((f"flights@{V1}",), 100, [V2, V1])
+    assert (found.versions, found.bytes, asked) == ((f"flights@{V1}",), PAGE, [V2, V1])
     cache.views.touch("flights", V2)
-    assert collect(cache.layout, enough=120).versions == (f"flights@{V3}", f"flights@{V2}")
+    assert collect(cache.layout, enough=PAGE + 1).versions == (f"flights@{V3}", f"flights@{V2}")
     assert list(cache.layout.blobs.glob("*/*")) == []
 
 
