@@ -77,7 +77,8 @@ def test_a_version_that_is_whole_now_lacks_nothing_any_more(
 
 
 def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], where: Workspace) -> None:
-    spec, places = {**spec, "max_failed_objects": 2}, {"cache": where.cache.root, "catalog": where.catalog.url}
+    spec = {**spec, "max_failed_objects": 2}
+    places: dict[str, Any] = {"cache": where.cache.root, "catalog": where.catalog.url}
     planned = plan_transfer.fn(spec, list_sources.fn(spec, **places), **places)
     received = pickle.loads(pickle.dumps(transfer.fn(spec, planned, **places)))
     version = publish_version.fn(spec, received, **places)
