@@ -26,7 +26,7 @@ def pin(where: Workspace, address: Address) -> Lease:
         UnknownRef: The node hasn't that version.
     """
     with hold_dataset(where.cache, address, "pin") as held:
-        return where.cache.leases.pin(held.dataset, held.digest, f"pinned by {where.identity.name}")
+        return where.cache.leases.pin(held.dataset, held.digest, f"by {where.identity.name}")
 
 
 def unpin(where: Workspace, address: Address) -> int:

@@ -52,7 +52,7 @@ def require_allowed(place: str, allowed: Allowed) -> None:
     host = _host(place)
     for address in addresses(host) if host else ():
         if is_forbidden(address, allowed):
-            raise UsageError(f"{host} is {_told(address)}", hint=HINT, source=public_url(place))
+            raise UsageError(f"{host} is {_told(host, address)}", hint=HINT, source=public_url(place))
 
 
 def is_forbidden(address: str, allowed: Allowed) -> bool:
@@ -68,7 +68,7 @@ def connected(address: tuple[object, ...], allowed: Allowed) -> None:
         ForbiddenAddress: It is forbidden.
     """
     if is_forbidden(str(address[0]), allowed):
-        raise ForbiddenAddress(f"{address[0]} is {_told(str(address[0]))}. {HINT}")
+        raise ForbiddenAddress(f"{address[0]} is {_told(str(address[0]), str(address[0]))}. {HINT}")
 
 
 def addresses(host: str) -> list[str]:
@@ -80,8 +80,9 @@ def addresses(host: str) -> list[str]:
     return []
 
 
-def _told(address: str) -> str:
-    return f"at {address}, an address where machines tell their secrets to those inside"
+def _told(host: str, address: str) -> str:
+    at = "" if host == address else f"at {address}, "
+    return f"{at}an address where machines tell their secrets to those inside"
 
 
 def _host(place: str) -> str:
