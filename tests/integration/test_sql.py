@@ -167,6 +167,7 @@ def test_numeric_is_a_decimal_and_never_an_opaque_text(server: Postgres) -> None
         ("'10.0.0.1'::inet", "inet"),
         ("array[1.5::numeric(5, 1)]", "numeric"),
         ("row(1, 2)", "record"),
+        ("array['{}'::jsonb]", "jsonb"),
         ("'[1,2)'::int4range", "unnamed"),
         ("'<a/>'::xml", "xml"),
     ],
@@ -184,6 +185,12 @@ def test_an_infinite_time_is_refused_and_not_five_million_years_ago(server: Post
             _rows(server, f"select '{sign}infinity'::{kind} as at")
         with pytest.raises(SourceError, match=r"'at'.*infinite"):
             _rows(server, f"select array['{sign}infinity'::{kind}] as at")
+
+
+def test_arrays_of_several_dimensions_are_refused_and_not_flattened(server: Postgres) -> None:
+    assert _rows(server, "select '{1,2}'::int[] as a") == [{"a": [1, 2]}]
+    with pytest.raises(SourceError, match="Column 'a' holds arrays of several dimensions"):
+        _rows(server, "select '{{1,2},{3,4}}'::int[] as a")
 
 
 def test_other_types_come_as_they_are(server: Postgres) -> None:
@@ -341,6 +348,27 @@ def test_a_staging_fetches_only_the_partitions_that_changed(
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert PASSWORD.encode() not in everything
     assert not [path for path in (tmp_path / "cache" / "ingest").iterdir() if "spool" in path.name]
+
+
+LIMITED = """
+import resource, signal, sys
+from prefect_stagegate.sources import open_source
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+source = open_source(sys.argv[1], {"query": "select g, sha512(g::text::bytea) from generate_series(1, 100000) g"})
+try:
+    list(source.list())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_result_that_finds_no_room_is_told(server: Postgres) -> None:
+    command = [sys.executable, "-c", LIMITED, f"{server.url}#big"]
+    env = {**os.environ, "PGPASSWORD": PASSWORD}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert found.stdout.startswith("SourceError The result can't be kept in /"), found.stdout + found.stderr
+    assert "File too large" in found.stdout
 
 
 MEASURED = """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.errors import SpecError, UsageError
+from prefect_stagegate.errors import MissingExtra, SpecError, UsageError
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.sql.request import connection_uri, read_request
 from prefect_stagegate.spec import load_spec
@@ -68,3 +69,15 @@ def test_a_spec_takes_a_user_and_refuses_a_password(tmp_path: Path) -> None:
     spec.write_text(text % "me:secret")
     with pytest.raises(SpecError, match="a password"):
         load_spec(spec, known_checks={})
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [("postgresql://h/db#t", "adbc_driver_postgresql", "sql"), ("hdfs://h:1/x", "hdfs_native", "hdfs")],
+)
+def test_an_absent_client_is_told_by_its_extra(
+    url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"prefect-stagegate\[{extra}\]"):
+        list(open_source(url).list())

@@ -42,6 +42,8 @@ class Columns:
         self.names: list[str] = result.names
         self.unsortable = [field.name for field in result if _postgres(field) in ("json", "xml")]
         """Columns that PostgreSQL can't order by."""
+        self.arrays = [field.name for field in result if pa.types.is_list(field.type)]
+        """Columns of arrays: ADBC gives those of several dimensions as one list."""
         problems = [f"column {name!r} comes twice" for name, times in Counter(result.names).items() if times > 1]
         problems += [f"there is no numeric column {name!r}" for name in numeric if name and name not in result.names]
         fields = []
@@ -65,7 +67,7 @@ class Columns:
         for field, array in zip(self.schema, batch.columns, strict=True):
             try:
                 arrays.append(_converted(array, field.type))
-            except (pa.ArrowInvalid, ValueError) as error:
+            except (pa.ArrowException, ValueError) as error:
                 hint = "Another type by the option `numeric:`, or a cast in `query:`, may hold it."
                 raise SourceError(
                     f"Column {field.name!r} can't be written: {error}", hint=hint, source=self._url
@@ -95,9 +97,13 @@ def _numeric(field: pa.Field, wanted: Mapping[str, Numeric]) -> pa.DataType | st
 def _plain(field: pa.Field) -> pa.DataType | str:
     kind, named = field.type, _postgres(field)
     inner = kind.value_type if pa.types.is_list(kind) else kind
-    if getattr(inner, "extension_name", "") == _JSON:
+    if getattr(kind, "extension_name", "") == _JSON:
         return pa.string()
-    opaque = getattr(inner, "extension_name", "") == _OPAQUE or pa.types.is_nested(inner) or pa.types.is_interval(inner)
+    opaque = (
+        getattr(inner, "extension_name", "") in (_OPAQUE, _JSON)
+        or pa.types.is_nested(inner)
+        or pa.types.is_interval(inner)
+    )
     if named.removeprefix("_") in _AMBIGUOUS or opaque:
         seconds = pa.types.is_interval(inner)
         fix = f"extract(epoch from {field.name})" if seconds else f"{field.name}::text"

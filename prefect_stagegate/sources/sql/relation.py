@@ -40,6 +40,7 @@ class Relation:
                 hint = did_you_mean(name, self.columns.names)
                 raise SourceError(f"There is no column {name!r}: {hint}", source=request.url)
         self._order = self._order_by()
+        self._refuse_matrices()
 
     def statement(self, partition: Partition) -> str:
         """The query of one partition."""
@@ -83,6 +84,19 @@ class Relation:
                     source=self._request.url,
                 )
         return f" order by {', '.join(map(identifier, order))}" if order else ""
+
+    def _refuse_matrices(self) -> None:
+        """Any array of PostgreSQL's may have several dimensions, whatever its column declares: only its rows tell."""
+        for name in self.columns.arrays:
+            found = self._session.rows(
+                f"select exists (select from {self._from} where array_ndims({identifier(name)}) > 1)"
+            )
+            if found[0][0]:
+                raise SourceError(
+                    f"Column {name!r} holds arrays of several dimensions, whose shape would be lost",
+                    hint=f"Cast it in `query:`, as by to_jsonb({name}).",
+                    source=self._request.url,
+                )
 
     def _primary_key(self) -> tuple[str, ...]:
         if not self._oid:
