@@ -24,7 +24,7 @@ def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
         return
     say(forecast(planned))
     for one in planned:
-        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else f"to be asked: {one.reason}"
+        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else one.reason
         say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
 
 

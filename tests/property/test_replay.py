@@ -15,6 +15,7 @@ from prefect_stagegate.model import (
     Decision,
     DecisionOutcome,
     Evidence,
+    EvidenceRevocation,
     Identity,
     Outcome,
     Revocation,
@@ -22,7 +23,7 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
-from prefect_stagegate.readiness import CHECKS, Question, attest, decision_of, judge
+from prefect_stagegate.readiness import CHECKS, Question, attest, decision_of, judge, plan_checks
 from prefect_stagegate.readiness.replay import AGAIN, flips, replay
 from prefect_stagegate.readiness.ruling import LONGEST_WAIVER, passes_in_a_row
 from prefect_stagegate.readiness.run import parameters_digest
@@ -222,3 +223,36 @@ def test_a_check_that_is_new_in_the_policy_is_answered_from_the_record_or_not_at
     ]
     later = replace(space, at=stamp(NOW + timedelta(seconds=1)))
     assert replay(decision, both, [later]).outcome is DecisionOutcome.INCONCLUSIVE
+
+
+@given(histories(), st.data())
+def test_a_revocation_ends_exactly_one_check_s_evidence_and_nothing_is_accepted_by_it(
+    history: tuple[Question, list[Evidence]], data: st.DataObject
+) -> None:
+    question, record = history
+    check = data.draw(st.sampled_from([asked.check for asked in question.gate.requirements]))
+    who, at = Identity("ines", "declared"), stamp(question.now)
+    ahead = tuple(one.at for one in record if one.check == check and one.at > at)
+    ended = EvidenceRevocation(
+        dataset="nycflights", digest=DIGEST, check=check, reason="wrong", who=who, at=at, ahead=ahead
+    )
+    after = replace(question, revocations=(ended,))
+    assert not judge(after, newest(record), record).accepted
+    before, now = ({one.requirement.check: one for one in plan_checks(asker, record)} for asker in (question, after))
+    assert now[check].evidence is None
+    assert {name: one for name, one in before.items() if name != check} == {
+        name: one for name, one in now.items() if name != check
+    }
+
+
+@given(histories())
+def test_what_is_used_again_is_no_pass_that_a_later_answer_to_the_same_question_contradicts(
+    history: tuple[Question, list[Evidence]],
+) -> None:
+    question, record = history
+    for planned in plan_checks(question, record):
+        kept = planned.evidence
+        if kept is None or kept.outcome not in (Outcome.PASS, Outcome.WARN):
+            continue
+        same = [one for one in record if (one.check, one.binding) == (kept.check, kept.binding)]
+        assert same[-1].outcome in (Outcome.PASS, Outcome.WARN, Outcome.NOT_APPLICABLE)

@@ -45,7 +45,7 @@ def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> No
     tell_plan(PLAN, json=False)
     first, schema, _, license_, owner = capsys.readouterr().out.splitlines()
     assert first == forecast(PLAN)
-    assert schema.split() == ["schema", "stale", "2", "min", "to", "be", "asked:", "another", "contract"]
+    assert schema.split() == ["schema", "stale", "2", "min", "another", "contract"]
     assert license_.split()[:4] == ["license", "current", "0.2", "s"]
     assert owner.split()[2] == "?"
 
