@@ -12,6 +12,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import waive as waiving
+from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.moments import parse_until
 from prefect_stagegate.operations.revoke import revoke as end_evidence
 
@@ -86,4 +87,7 @@ def revoke(
         print_json(asdict(revocation))
         return
     say_line(f"evidence of {revocation.about}: {revocation}")
-    say(f"Next: stagegate check {revocation.dataset}@{revocation.digest} --gate {gate or 'TARGET'}")
+    spec = stored_spec(where, revocation.dataset, revocation.digest)
+    for target in [gate] if gate else spec.gates:
+        if any(asked.check == check for asked in spec.gate(target).requirements):
+            say(f"Next: stagegate check {revocation.dataset}@{revocation.digest} --gate {target}")
