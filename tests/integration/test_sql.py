@@ -343,6 +343,11 @@ def test_a_staging_fetches_only_the_partitions_that_changed(
         dry = run_stagegate("stage", spec, "--dry-run", env=env)
         assert (dry.returncode, dry.stdout.count("fetch ")) == (0, fetched), dry.stdout + dry.stderr
         assert run_stagegate("stage", spec, env=env).returncode == 0
+    other = env | {"STAGEGATE_CACHE": str(tmp_path / "other")}
+    assert run_stagegate("stage", "staged@latest", env=other).returncode == 0  # another node renders the same bytes
+    server.run("update staged set fare = 2 where id = 2")
+    third = run_stagegate("stage", "staged@latest", env=env | {"STAGEGATE_CACHE": str(tmp_path / "third")})
+    assert (third.returncode, "flights/month=3.parquet" in third.stderr) == (3, True), third.stderr
     shown = run_stagegate("show", "staged", "--rows").stdout
     assert "flights/month=1.parquet" in shown
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
