@@ -1,0 +1,180 @@
+"""One dataset from nine families of sources, the whole way to pilot; a change in each fetches nine objects, no more."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+from pyiceberg.catalog import load_catalog
+
+from prefect_stagegate.model import Address, Version
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.testing.clouds import Cloud
+from prefect_stagegate.testing.hub import small_hub
+from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.testing.ssh import rclone_sftp
+from prefect_stagegate.testing.webservers import rclone
+
+pytestmark = pytest.mark.timeout(300)
+
+Deliver = Callable[[pa.Table], object]
+REPO = "datasets/me/readings"
+LONG_AGO = 1_370_000_000
+SUITE = {
+    "name": "readings",
+    "expectations": [
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "number"}, "severity": "critical"}
+    ],
+}
+
+
+class Families:
+    """Where each family's data lie, and how a delivery gets there; each brings one Parquet file of the table."""
+
+    def __init__(self) -> None:
+        self.sources: list[dict[str, Any]] = []
+        self.deliver: dict[str, Deliver] = {}
+        self._numbers = iter(range(10_000))
+
+    def add(self, name: str, deliver: Deliver, url: str, **options: Any) -> None:
+        self.sources.append({"url": url, "into": name, "options": options})
+        self.deliver[name] = deliver
+
+    def deliver_each(self) -> None:
+        for deliver in self.deliver.values():
+            deliver(pa.table({"number": [next(self._numbers) for _ in range(100)]}))
+
+    @property
+    def spec(self) -> Spec:
+        whole = {
+            "stagegate": 1,
+            "dataset": "readings",
+            "sources": self.sources,
+            "contract": {
+                "tables": {"readings": {"files": "**/*.parquet", "suite": SUITE, "columns": {"number": "bigint"}}}
+            },
+            "gates": {"pilot": {"require": ["schema", "nonempty", "expectations", "coverage", "read_probe"]}},
+        }
+        return load_spec(whole, known_checks=known_checks())
+
+
+def parquet(table: pa.Table) -> bytes:
+    buffer = BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def write(path: Path, clock: Iterator[int], table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(parquet(table))
+    os.utime(path, (next(clock),) * 2)  # long ago: what was written just now is read twice under a weak pin
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Families]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
+    found, clock = Families(), iter(range(LONG_AGO, LONG_AGO + 10_000, 10))
+    with ExitStack() as servers:
+        bucket, client = seaweedfs.bucket("nine-families"), seaweedfs.client()
+        at = f"{bucket}/data.parquet"
+        found.add("s3", lambda table: client.pipe_file(at, parquet(table)), bucket, endpoint_url=seaweedfs.endpoint_url)
+
+        google, cloud = gcs.bucket("nine-families"), gcs.client()
+        there = f"{google}/data.parquet"
+        found.add(
+            "gs",
+            lambda table: cloud.pipe_file(there, parquet(table)),
+            google,
+            endpoint_url=gcs.endpoint_url,
+            anon=True,
+        )
+
+        found.add("nas", partial(write, tmp_path / "nas/data.parquet", clock), f"file://{tmp_path}/nas/")
+
+        (tmp_path / "ssh").mkdir()
+        ssh = servers.enter_context(rclone_sftp(tmp_path / "ssh-server", tmp_path / "ssh"))
+        found.add("sftp", partial(write, tmp_path / "ssh/data.parquet", clock), ssh.url("/"), **ssh.options)
+
+        (tmp_path / "web").mkdir()
+        web = servers.enter_context(
+            ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "web")))
+        )
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        servers.callback(web.shutdown)
+        page = f"http://127.0.0.1:{web.server_port}/data.parquet"
+        found.add("web", partial(write, tmp_path / "web/data.parquet", clock), page)
+
+        dav = servers.enter_context(rclone("webdav", tmp_path / "dav", "--read-only"))
+        found.add("dav", partial(write, dav.root / "data.parquet", clock), f"webdav+{dav.url}")
+
+        hub = servers.enter_context(small_hub())
+        put = partial(hub.put, REPO, "data.parquet")
+        found.add("hub", lambda table: put(parquet(table)), f"hf://{REPO}", endpoint=hub.endpoint, token=False)
+
+        place = {"type": "sql", "uri": f"sqlite:///{tmp_path}/ice.db", "warehouse": f"file://{tmp_path}/warehouse"}
+        catalog = load_catalog("lake", **place, init_catalog_tables="true")
+        catalog.create_namespace("ns")
+        iceberg = catalog.create_table("ns.readings", schema=pa.schema([("number", pa.int64())]))
+        found.add("iceberg", iceberg.append, "iceberg://lake/ns.readings", **place)
+
+        delta = tmp_path / "delta"
+        found.add("delta", lambda table: write_deltalake(delta, table, mode="append"), f"delta+file://{delta}")
+        yield found
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+def inodes(version: Version) -> dict[tuple[str, int], int]:
+    """Path and inode of each file of a version → its size: what was there before keeps its inode."""
+    found = {}
+    for path in version.path.rglob("*.parquet"):
+        status = path.stat()
+        found[str(path.relative_to(version.path)), status.st_ino] = status.st_size
+    return found
+
+
+def test_nine_families_are_one_dataset_and_a_change_in_each_fetches_nine_objects(
+    families: Families, where: Workspace
+) -> None:
+    families.deliver_each()
+    first = stage(where, families.spec)
+    assert first.files == 9
+    decision = check(where, Address("readings", first.digest), "pilot")
+    assert decision.accepted, [(one.check, one.summary, one.findings) for one in decision.checks]
+    assert promote(where, Address("readings", first.digest), "pilot").digest == first.digest
+    assert not stage(where, families.spec).bytes_fetched
+
+    families.deliver_each()
+    planned = [one for one in preview(where, families.spec) if one.action == "fetch"]
+    assert sorted(one.path.partition("/")[0] for one in planned) == sorted(families.deliver)
+    second = stage(where, families.spec)
+    new = {key: size for key, size in inodes(second).items() if key not in inodes(first)}
+    assert len(new) == len(planned) == 9
+    assert second.bytes_fetched == sum(new.values())
+    assert second.digest != first.digest
+    assert check(where, Address("readings", second.digest), "pilot").accepted
