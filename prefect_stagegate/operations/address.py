@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,28 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import known_checks
-from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.spec import KnownCheck, Spec, load_spec
 
 SpecLike = str | Path | Mapping[str, Any] | Spec
 """A spec as a path, a URL, a dictionary, or loaded."""
+
+
+class _KnownChecks(Mapping[str, KnownCheck]):
+    """The catalogue of checks, imported when a spec names one: that takes as long as staging a thousand objects."""
+
+    def _all(self) -> Mapping[str, KnownCheck]:
+        from prefect_stagegate.readiness import known_checks
+
+        return known_checks()
+
+    def __getitem__(self, name: str) -> KnownCheck:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +52,7 @@ def read_spec(spec: SpecLike) -> Spec:
     Raises:
         SpecError: It can't be read, or something in it is wrong.
     """
-    return spec if isinstance(spec, Spec) else load_spec(spec, known_checks=known_checks())
+    return spec if isinstance(spec, Spec) else load_spec(spec, known_checks=_KnownChecks())
 
 
 def parse(named: SpecLike | Address) -> Address | Spec:
