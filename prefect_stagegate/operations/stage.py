@@ -26,6 +26,7 @@ from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.eviction import claimed, space_for
 from prefect_stagegate.operations.ledger import Ledger
+from prefect_stagegate.operations.listing import begin_listing
 from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.omissions import expected, require_complete
 from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
@@ -95,7 +96,7 @@ def _stage(
     cancel: Event | None,
 ) -> Version:
     with where.admit(spec, cancel), open_sources(where, spec) as sources:
-        planned = plan_transfer(where, spec, sources, list_sources(sources, progress))
+        planned = plan_transfer(where, spec, sources, list_sources(sources, progress, cancel))
         receipts = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
         return publish_version(where, spec, receipts, draft, failures=receipts.stats.failures)
 
@@ -111,14 +112,14 @@ def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
         yield from plan_transfer(where, named, sources, list_sources(sources))
 
 
-def list_sources(sources: Sources, progress: Progress | None = None) -> Iterator[Listed]:
+def list_sources(sources: Sources, progress: Progress | None = None, cancel: Event | None = None) -> Iterator[Listed]:
     """What every source of a spec holds and the spec takes, as a stream.
 
     Raises:
         SourceError: A source can't be listed.
     """
     for position, (shape, group) in enumerate(zip(sources.shapes, sources.groups, strict=True)):
-        for listed in shape.taken(group.primary.list(shape.wants)):
+        for listed in shape.taken(begin_listing(group.primary, shape.wants, cancel)):
             if progress:
                 progress.listed(1, listed.size)
             yield Listed(position, listed)

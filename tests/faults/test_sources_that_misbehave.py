@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,6 +112,23 @@ class TestBusy:
         assert run.stats.retries == 1
         assert time.monotonic() - begun >= 1.0
         assert run.stats.seconds["waiting"] >= 1.0
+
+    def test_a_listing_is_begun_again_when_the_server_is_ready(self, website: str, tmp_path: Path) -> None:
+        with FaultProxy(website) as proxy:
+            answers = iter([self.BUSY] * 2)
+            proxy.refuse = lambda _: next(answers, None)
+            spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{proxy.url}/folder/"}]}
+            assert stage(open_workspace(tmp_path / "cache", tmp_path / "catalog"), spec).files == 1
+            assert next(answers, None) is None
+
+    def test_a_listing_of_a_server_that_stays_busy_ends(self, website: str, tmp_path: Path) -> None:
+        asked = itertools.count()
+        with FaultProxy(website) as proxy:
+            proxy.refuse = lambda _: Status(503, retry_after=str(next(asked) * 0))
+            spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{proxy.url}/folder/"}]}
+            with pytest.raises(SourceBusy):
+                stage(open_workspace(tmp_path / "cache", tmp_path / "catalog"), spec)
+        assert 1 < next(asked) < 10
 
     def test_nobody_waits_for_ever(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.01)

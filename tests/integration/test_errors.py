@@ -91,7 +91,13 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
         with (tmp_path / "nas/huge").open("wb") as file:
             file.truncate(stat.f_bavail * stat.f_frsize + (1 << 30))
         floor = "5%"
-    failed(run_stagegate("stage", spec, env={"STAGEGATE_FREE_FLOOR": floor}), 3, "free", "stagegate gc")
+    failed(
+        run_stagegate("stage", spec, env={"STAGEGATE_FREE_FLOOR": floor}),
+        3,
+        "are needed",
+        "free above the floor",
+        "--cache",
+    )
 
 
 def test_an_unknown_dataset_ref_and_version(tmp_path: Path, run_stagegate: Run) -> None:
