@@ -27,6 +27,8 @@ import fsspec
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable
 
+VOLUMES = 10_000
+"""How many there may be: each bucket takes seven, which hold next to nothing."""
 GRPC_OFFSET = 10_000
 """Each of SeaweedFS's ports has a twin for gRPC this far above it."""
 PORTS = range(12_000, 22_000)
@@ -186,7 +188,7 @@ def _command(weed: str, directory: Path) -> tuple[dict[str, int], list[str]]:
         "-s3.port.lance=0",  # its port is fixed, and a second server would fail on it
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=128",
-        "-volume.max=0",  # as many as the disk holds: each bucket takes seven
+        f"-volume.max={VOLUMES}",
     ]
 
 

@@ -382,4 +382,4 @@ def test_commands_write_no_name_that_acts_on_a_terminal(tmp_path: Path, run_stag
     for result in (*results, refused):
         written = result.stdout + result.stderr
         assert not acting(written)
-    assert len(results[1].stdout.splitlines()) == files + 2
+    assert len(results[1].stdout.splitlines()) == files + 3  # name, figures, weakest pin
