@@ -51,7 +51,7 @@ def test_half_a_minute_of_everything_at_once_violates_nothing(tmp_path: Path) ->
         ("rot", "differs from revision"),
         ("file", "gone from under the lease|not what its name says|not what the manifest says|lost"),
         ("ref", "its attestation does not let in"),
-        ("blob", "other bytes than its name says"),
+        ("lease", "lives, and its holder"),
     ],
 )
 def test_what_is_planted_is_found_and_its_evidence_kept(plant: str, found: str, tmp_path: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefect_stagegate.cache.leases import LeaseKind
 from soak.site import PILOT, WIDE
 
 if TYPE_CHECKING:
     from soak.run import Soak
+
+NOBODY = 1 << 22
+"""A process that there is none of: numbers end before it."""
 
 
 def spoil_a_blob(run: Soak) -> bool:
@@ -47,21 +49,19 @@ def forge_a_ref(run: Soak) -> bool:
     return False
 
 
-def leave_a_file(run: Soak) -> bool:
-    """Leave something under the cache's leases that no collection can take for one of its own."""
-    folder = run.site.cache(WIDE) / "trash"
-    if folder.is_dir():
-        (run.site.cache(WIDE) / "blobs" / "ff").mkdir(exist_ok=True)
-        (run.site.cache(WIDE) / "blobs" / "ff" / ("f" * 64)).write_bytes(b"what nobody brought")
-        os.link(run.site.cache(WIDE) / "blobs" / "ff" / ("f" * 64), Path(run.site.root, "held"))
-        return True
-    return False
+def outlive_a_holder(run: Soak) -> bool:
+    """Leave a lease that lives on though its holder is dead."""
+    cache = run.site.open(WIDE).cache
+    lease = run.planted.enter_context(cache.leases.hold(LeaseKind.READER, "north", what="planted"))
+    path = cache.layout.leases / lease.id
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": NOBODY}))
+    return True
 
 
 PLANTS: dict[str, Callable[[Soak], bool]] = {
     "rot": spoil_a_blob,
     "file": drop_a_file,
     "ref": forge_a_ref,
-    "blob": leave_a_file,
+    "lease": outlive_a_holder,
 }
 """By the name that `--plant` takes."""

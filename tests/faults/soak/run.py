@@ -73,6 +73,8 @@ class Soak:
         self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._born = 0
         self._first_memory: dict[str, int] = {}
+        self.planted = ExitStack()
+        """What a plant holds until the end."""
         self._shim = _shim(Path(site.root))
 
     # ── the time of the run ─────────────────────────────────────────────────────────────────────────────────────
