@@ -21,7 +21,7 @@ SMALL, THREADS = 10, 4
 
 def job(number: int, size: int = 1) -> Job:
     listed = SourceObject(str(number), size, Pin("etag", str(number), "strong"))
-    return Job(PlannedObject(str(number), listed, 0, Action.FETCH), (), listed=listed)
+    return Job(PlannedObject(str(number), listed, 0, Action.FETCH), (ScriptedSource({}),), listed=listed)
 
 
 def schedule(*sizes: int) -> Schedule:
