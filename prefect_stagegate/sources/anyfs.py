@@ -19,7 +19,6 @@ from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
     MissingExtra,
-    ObjectChanged,
     ObjectVanished,
     SourceBusy,
     SourceError,
@@ -29,7 +28,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import retry_after
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.turns import Turns
@@ -138,9 +137,7 @@ class FsspecSource(BaseSource):
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask for the object's pin again."""
-        found = self.find(listed.key)
-        if (found.pin, found.size) != (listed.pin, listed.size):
-            raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
+        require_unchanged(self, listed)
 
     def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
         self._root, _, name = self._root.rstrip("/").rpartition("/")

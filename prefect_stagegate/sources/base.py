@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from prefect_stagegate.errors import ObjectChanged
 from prefect_stagegate.model import CredentialLife, SourceObject
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Source(Protocol):
     """As people should see it: without credentials."""
     identity: str
     """Server and URL, without credentials; what the node remembers about pins is kept by it."""
+
+    @property
+    def ranges(self) -> bool:
+        """Whether parts of objects can be read without reading the rest."""
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, a page at a time, in no promised order, without a request per object.
@@ -123,3 +128,20 @@ class BaseSource:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def require_unchanged(source: Source, listed: SourceObject, what: str = "object") -> None:
+    """Ask for an object's pin and size once more.
+
+    Args:
+        source: Whose it is.
+        listed: The object as it was listed.
+        what: What the source's people call it.
+
+    Raises:
+        ObjectChanged: They are others.
+        ObjectVanished: It is gone.
+    """
+    found = source.find(listed.key)
+    if (found.pin, found.size) != (listed.pin, listed.size):
+        raise ObjectChanged(f"The {what} changed while it was read", source=source.url, object=listed.key)

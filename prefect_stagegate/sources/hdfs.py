@@ -10,14 +10,13 @@ from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import (
     AccessDenied,
-    ObjectChanged,
     ObjectVanished,
     SourceError,
     SourceUnavailable,
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.patience import patiently
 
@@ -99,9 +98,7 @@ class HdfsSource(BaseSource):
 
     def confirm(self, listed: SourceObject) -> None:
         """Compare time and size once more."""
-        found = self.find(listed.key)
-        if (found.pin, found.size) != (listed.pin, listed.size):
-            raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
+        require_unchanged(self, listed, "file")
 
     @cached_property
     def _single(self) -> str:

@@ -9,6 +9,7 @@ The pin is the manifest's checksum, else the time of change where the listing te
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,9 +18,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.manifests import MANIFESTS, Named
 from prefect_stagegate.sources.terms import Terms
@@ -38,7 +39,7 @@ LONGEST_PAGE = 256 << 20
 """Bytes of a listing's page or a manifest that are read."""
 
 
-class WebSource(BaseSource):
+class WebSource(BaseSource, ABC):
     """What the sources of the web have in common: a server, an address, and objects below it.
 
     Args:
@@ -82,23 +83,17 @@ class WebSource(BaseSource):
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """One GET, with a range where only a part is wanted. Of an empty object only the pin is asked."""
         if start == end:
-            self.confirm_unchanged(listed)
+            require_unchanged(self, listed)
             return
         yield from self._objects.read(self._url_of(listed.key), listed, start, end)
 
-    def confirm_unchanged(self, listed: SourceObject) -> None:
-        """Ask for the object's pin and size.
+    @abstractmethod
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object."""
 
-        Raises:
-            ObjectChanged: They are others.
-        """
-        found = self.find(listed.key)
-        if (found.pin, found.size) != (listed.pin, listed.size):
-            raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
-
+    @abstractmethod
     def find(self, key: str) -> SourceObject:
         """The object as it is now."""
-        raise NotImplementedError
 
     def _url_of(self, key: str) -> str:
         parts = urlsplit(self._address)

@@ -127,7 +127,7 @@ class Schedule:
 
     def is_large(self, job: Job) -> bool:
         """Whether the object is read in parts: a server that knows no ranges would send the whole for each."""
-        return job.planned.object.size > self._small and getattr(job.source, "ranges", True)
+        return job.planned.object.size > self._small and job.source.ranges
 
     def _first(self) -> Sequence[Job] | None:
         """A large object while few are open: parts of several come in turn more often than many of one."""
