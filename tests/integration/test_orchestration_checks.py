@@ -121,9 +121,18 @@ def deploy(client: SyncPrefectClient, pool: str) -> Any:
     return client.create_deployment(client.create_flow(nothing), name, work_pool_name=pool), f"nothing/{name}"
 
 
+def poll(client: SyncPrefectClient, pool: str) -> None:
+    """Ask for runs as a worker does, and wait until the server has noted it: it does that after its answer."""
+    client.get_scheduled_flow_runs_for_work_pool(pool)
+    until = monotonic() + 60
+    while client.read_work_queue_by_name("default", work_pool_name=pool).last_polled is None:
+        assert monotonic() < until, "the server did not note the poll"
+        sleep(0.05)
+
+
 def test_a_queue_must_be_polled_and_have_no_late_run(client: SyncPrefectClient, pool: str) -> None:
     assert ask("queue", pool=pool).summary == "nobody ever polled it"
-    client.get_scheduled_flow_runs_for_work_pool(pool)
+    poll(client, pool)
     assert ask("queue", pool=pool).outcome is Outcome.PASS
     assert ask("queue", timedelta(seconds=61), pool=pool).outcome is Outcome.FAIL
     assert ask("queue", timedelta(seconds=61), pool=pool, polled="2m").outcome is Outcome.PASS
@@ -133,7 +142,7 @@ def test_a_late_run_is_told_of(client: SyncPrefectClient, pool: str) -> None:
     deployment, _ = deploy(client, pool)
     run = client.create_flow_run_from_deployment(deployment)
     client.set_flow_run_state(run.id, Late(scheduled_time=datetime.now(UTC) - timedelta(minutes=9)), force=True)
-    client.get_scheduled_flow_runs_for_work_pool(pool)
+    poll(client, pool)
     found = ask("queue", pool=pool)
     assert (found.outcome, found.measured["late_runs"]) == (Outcome.WARN, 1)
 

@@ -146,7 +146,10 @@ def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> 
     assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
 
 
-def test_an_environment_is_captured_and_compared_with_what_it_became(run_stagegate: Run, tmp_path: Path) -> None:
+def test_an_environment_is_captured_and_compared_with_what_it_became(
+    run_stagegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     before, here = {"OMP_NUM_THREADS": "8"}, {"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "0", "HF_TOKEN": "hidden"}
     assert run_stagegate("env", "capture", "before.json", env=before).returncode == 0
     assert run_stagegate("env", "capture", env=before).stdout == (tmp_path / "before.json").read_text()
