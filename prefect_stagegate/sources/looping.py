@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Ending = Callable[[], Coroutine[Any, Any, None]]
 Give = Callable[[T], Awaitable[None]]
 """Hands something over, and waits until what was handed over before it was taken."""
 
@@ -22,10 +23,13 @@ class LoopThread:
 
     Args:
         name: The thread's.
+        ending: Makes the coroutine that frees what the others opened; it runs when the end has come, before those that
+            still run are cancelled. Whoever owns this thread must not be held by it, or it is never forgotten.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ending: Ending | None = None) -> None:
         self._name = name
+        self._ending = ending
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: weakref.finalize[..., LoopThread] | None = None
@@ -74,13 +78,8 @@ class LoopThread:
         finally:
             future.cancel()
 
-    @property
-    def started(self) -> bool:
-        """Whether anything was ever run, and the end has not come."""
-        return self._loop is not None and not self._closed
-
     def close(self) -> None:
-        """Cancel what still runs, and wait for the thread's end."""
+        """Free what was opened, cancel what still runs, and wait for the thread's end."""
         with self._lock:
             self._closed = True
             if self._end:
@@ -92,21 +91,23 @@ class LoopThread:
                 raise RuntimeError("The source is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                thread = threading.Thread(target=_serve, args=(self._loop, self._ending), name=self._name, daemon=True)
                 thread.start()
                 self._end = weakref.finalize(self, _stop, self._loop, thread)
             return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, ending: Ending | None) -> None:
     try:
         loop.run_forever()
-        loop.run_until_complete(_wind_up(loop))
+        loop.run_until_complete(_wind_up(loop, ending))
     finally:
         loop.close()
 
 
-async def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
+async def _wind_up(loop: asyncio.AbstractEventLoop, ending: Ending | None) -> None:
+    if ending:
+        await ending()
     left = asyncio.all_tasks(loop) - {asyncio.current_task()}
     for task in left:
         task.cancel()

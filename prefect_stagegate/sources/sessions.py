@@ -138,13 +138,12 @@ class Sessions:
         return task.result()
 
     async def close(self) -> None:
-        """End the connection."""
-        connecting, self._connecting = self._connecting, None
-        if connecting is None:
+        """End the connection; whoever asks afterwards meets the closed one."""
+        if self._connecting is None:
             return
-        connecting.cancel()
+        self._connecting.cancel()
         with suppress(Exception, asyncio.CancelledError):
-            connection = await connecting
+            connection = await self._connecting
             connection.close()
             await asyncio.wait_for(connection.wait_closed(), CLOSE_SECONDS)
 
@@ -205,9 +204,12 @@ class Sessions:
             raise
 
     def _forget(self) -> None:
-        """Drop the connection; the next question opens another."""
-        connecting, self._connecting, self._sessions = self._connecting, None, []
-        if connecting and connecting.done() and not connecting.cancelled() and not connecting.exception():
+        """Drop the connection; the next question opens another. One that is being opened is another already."""
+        self._sessions = []
+        if self._connecting is None or not self._connecting.done():
+            return
+        connecting, self._connecting = self._connecting, None
+        if not connecting.cancelled() and not connecting.exception():
             connecting.result().abort()
 
     def _explained(self, error: asyncssh.Error | OSError, path: str) -> SourceError:

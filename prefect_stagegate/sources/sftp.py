@@ -61,7 +61,7 @@ class SftpSource(BaseSource):
         self.identity = f"sftp://{self._login.address}{path or '/'}"
         self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
         self._sessions = Sessions(self._login, terms.idle, terms.allowed)
-        self._loop = LoopThread(f"sftp {self._login.host}")
+        self._loop = LoopThread(f"sftp {self._login.host}", self._sessions.close)
         self._reads = threading.BoundedSemaphore(READS)
 
     def credential_life(self) -> CredentialLife:
@@ -106,8 +106,6 @@ class SftpSource(BaseSource):
 
     def close(self) -> None:
         """End the connection and the thread."""
-        if self._loop.started:
-            self._loop.run(self._sessions.close())
         self._loop.close()
 
     async def _read(self, listed: SourceObject, start: int, end: int, give: Give[_Pieces]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
+from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
 from prefect_stagegate.testing.ssh import SshServer, rclone_sftp, sshd, write_key
@@ -313,17 +315,8 @@ def test_a_server_that_stands_still_is_given_up(served: Served) -> None:
     _write(root, "a.bin", BYTES)
     with _opened(url, server.options, idle=1.0) as source:
         one = source.find("a.bin")
-        stopped = _family(server.pid)
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            while not all(_stands_still(pid) for pid in stopped):
-                time.sleep(0.01)
-            with pytest.raises(SourceUnavailable, match="said nothing for 1 seconds"):
-                read(source, one)
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+        with _stopped(server), pytest.raises(SourceUnavailable, match="said nothing for 1 seconds"):
+            read(source, one)
         assert read(source, one) == BYTES
 
 
@@ -341,15 +334,45 @@ def test_nothing_is_left_behind(served: Served) -> None:
     assert set(threading.enumerate()) <= before
     with pytest.raises(RuntimeError, match="closed"):
         list(source.list())
+    sockets = _sockets()
     forgotten = open_source(url, server.options)
     assert len(listed(forgotten)) == 40
+    assert len(_sockets() - sockets) > 0
     del forgotten
     assert set(threading.enumerate()) <= before
+    assert _sockets() <= sockets
+
+
+def test_a_source_that_is_closed_while_it_connects_leaves_no_connection(served: Served) -> None:
+    server, _, url = served
+    sockets = _sockets()
+    with ThreadPoolExecutor(1) as pool, _stopped(server), _opened(url, server.options) as source:
+        asked = pool.submit(source.find, "a.bin")
+        while len(_sockets() - sockets) < 3:  # two wake the loop
+            time.sleep(0.01)
+        source.close()
+        assert asked.exception()
+    assert _sockets() <= sockets
+
+
+def test_a_read_that_is_given_up_while_it_connects_leaves_one_connection(served: Served) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+    sockets = _sockets()
+    with _opened(url, server.options) as source:
+        with _stopped(server):
+            one = SourceObject("a.bin", len(BYTES), Pin("mtime", "0", "weak"))
+            asked = source._loop.submit(source._read(one, 0, 1, _never))  # type: ignore[attr-defined]
+            while len(_sockets() - sockets) < 3:
+                time.sleep(0.01)
+            asked.cancel()
+        assert read(source, source.find("a.bin")) == BYTES
+        assert source._sessions.connections == 1  # type: ignore[attr-defined]
+        assert len(_sockets() - sockets) == 3
+    assert _sockets() <= sockets
 
 
 def test_all_reads_share_one_connection(served: Served) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     server, root, url = served
     for number in range(40):
         _write(root, f"{number}.bin", BYTES)
@@ -383,10 +406,38 @@ def _home(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
     monkeypatch.setenv("HOME", str(folder / "home"))
 
 
+@contextmanager
+def _stopped(server: SshServer) -> Iterator[None]:
+    """A server that stands still for as long as the block runs; the kernel goes on accepting connections for it."""
+    stopped = _family(server.pid)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        while not all(_stands_still(pid) for pid in stopped):
+            time.sleep(0.01)
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _sockets() -> set[str]:
+    """The sockets that this process has open."""
+    links = set()
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            links.add(str(file.readlink()))
+    return {link for link in links if link.startswith("socket:")}
+
+
+async def _never(_: object) -> None:
+    raise AssertionError("nothing was asked for")
+
+
 def _stands_still(pid: int) -> bool:
-    """Whether every thread of a process is stopped."""
+    """Whether every thread of a process is stopped, or has ended and waits for a parent that is stopped."""
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(thread.read_text().rpartition(") ")[2].startswith("T") for thread in threads)
+    return all(thread.read_text().rpartition(") ")[2].startswith(("T", "Z")) for thread in threads)
 
 
 def _family(pid: int) -> list[int]:
