@@ -16,8 +16,6 @@ from prefect_stagegate.testing.servers import SeaweedFS, seaweedfs
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 """Settings of the person who runs the tests must not reach them."""
-# Without it, gcsfs asks a host at Google on its first call, for a minute where nobody answers.
-OFFLINE = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 PROMPT = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2"}
 """The test server's answer about an event need not wait five seconds until the event is in its database."""
@@ -25,7 +23,7 @@ PROMPT = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2"}
 # At import, since Prefect and Great Expectations read their settings when they are imported.
 for name in [name for name in os.environ if name.startswith(FOREIGN)]:
     del os.environ[name]
-os.environ.update(QUIET | PROMPT | OFFLINE)
+os.environ.update(QUIET | PROMPT)
 
 # A busy machine is no reason to fail: only what an example shows is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -6,6 +6,7 @@ their objects in memory. fake-gcs-server asks nobody who he is, and knows no If-
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from prefect_stagegate.objects.azure_options import EMULATED, EMULATED_KEY
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import free_port
 
+# gcsfs looks at it when it is imported. Without it, gcsfs asks a host at Google before it asks the endpoint that it was
+# given, for a minute where nobody answers.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
 NPM = Path(__file__).parents[2] / "tests/servers/node_modules"
 """Where `make servers` installs what comes from npm."""
 
@@ -35,6 +40,7 @@ class Cloud:
     """In fsspec's words."""
     client_options: dict[str, Any]
     """For fsspec's own client."""
+    pid: int
 
     def client(self) -> Any:
         """Fsspec's client, with `pipe_file`, `rm_file` and more; it remembers no listings."""
@@ -58,9 +64,9 @@ def fake_gcs(directory: Path) -> Iterator[Cloud]:
     url = f"http://127.0.0.1:{port}"
     where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
     command = [_fake_gcs_binary(), *where, "-external-url", url, "-backend", "memory", "-log-level", "warn"]
-    with launched(command, directory / "fake-gcs.log", lambda: answers_http(f"{url}/storage/v1/b")):
+    with launched(command, directory / "fake-gcs.log", lambda: answers_http(f"{url}/storage/v1/b")) as process:
         options = {"endpoint_url": url, "token": "anon"}
-        yield Cloud(url, "gs", options, {**options, "project": "test"})
+        yield Cloud(url, "gs", options, {**options, "project": "test"}, process.pid)
 
 
 @contextmanager
@@ -78,10 +84,10 @@ def azurite(directory: Path) -> Iterator[Cloud]:
     url = f"http://127.0.0.1:{port}/{EMULATED}"
     command = [node, str(main), "--blobHost", "127.0.0.1", "--blobPort", str(port)]
     command += ["--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence"]
-    with launched(command, directory / "azurite.log", lambda: answers_http(url)):
+    with launched(command, directory / "azurite.log", lambda: answers_http(url)) as process:
         options = {"account_name": EMULATED, "account_key": EMULATED_KEY, "endpoint_url": url}
         text = f"DefaultEndpointsProtocol=http;AccountName={EMULATED};AccountKey={EMULATED_KEY};BlobEndpoint={url};"
-        yield Cloud(url, "az", options, {"connection_string": text})
+        yield Cloud(url, "az", options, {"connection_string": text}, process.pid)
 
 
 def _fake_gcs_binary() -> str:

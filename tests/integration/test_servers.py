@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from prefect_stagegate.errors import MissingExtra
-from prefect_stagegate.testing import servers
-from prefect_stagegate.testing.servers import STRANGER, Keys, SeaweedFS
+from prefect_stagegate.testing import clouds, servers
+from prefect_stagegate.testing.clouds import Cloud, azurite
+from prefect_stagegate.testing.launching import answers_http, launched
+from prefect_stagegate.testing.servers import STRANGER, Keys, SeaweedFS, free_port
+
+SMALL_PIPE = 4096
+"""The least that a pipe holds."""
 
 
 def test_the_owner_writes_reads_and_lists(seaweedfs: SeaweedFS) -> None:
@@ -58,3 +68,79 @@ def test_the_prefect_server_keeps_what_it_is_given(prefect_server: None) -> None
 
     Variable.set("servers_test", "word")
     assert Variable.get("servers_test") == "word"
+
+
+NAIVE_GCSFS = """
+import sys, gcsfs
+naive = gcsfs.GCSFileSystem(token="anon", endpoint_url=sys.argv[1])
+async def asked(): print("asks Google"); raise OSError
+naive._get_control_plane_client = asked
+naive.ls("a-bucket")
+"""
+OURS = """
+import sys
+from prefect_stagegate.testing import clouds
+cloud = clouds.Cloud(sys.argv[1], "gs", {}, {"token": "anon", "endpoint_url": sys.argv[1]}, 0)
+print(cloud.client().ls("a-bucket"), hasattr(cloud.client(), "_get_control_plane_client"))
+"""
+
+
+def test_google_is_not_asked_where_another_endpoint_is_given(gcs: Cloud) -> None:
+    gcs.bucket("a-bucket")
+    gcs.client().pipe_file("a-bucket/a.bin", b"x")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GCSFS_")}
+    naive, ours = (
+        subprocess.run(
+            [sys.executable, "-c", program, gcs.endpoint_url], env=env, capture_output=True, text=True, check=False
+        )
+        for program in (NAIVE_GCSFS, OURS)
+    )
+    assert (naive.returncode, naive.stdout) == (0, "asks Google\n"), naive.stderr
+    assert (ours.returncode, ours.stdout) == (0, "['a-bucket/a.bin'] False\n"), ours.stderr
+
+
+def test_a_server_that_says_much_goes_on_answering(tmp_path: Path) -> None:
+    """fake-gcs-server stands still as soon as its words fill a pipe that nobody reads."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/storage/v1/b"
+    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-log-level", "debug"]
+    command = [clouds._fake_gcs_binary(), *where]
+    with launched(command, tmp_path / "log", lambda: answers_http(url)):
+        assert all(answers_http(url) for _ in range(100))
+    assert (tmp_path / "log").stat().st_size > SMALL_PIPE
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SMALL_PIPE)
+    with subprocess.Popen(command, stderr=writer) as naive:
+        while not answers_http(url):
+            time.sleep(0.05)
+        assert not all(answers_http(url) for _ in range(100))
+        naive.kill()
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.system
+def test_a_server_that_waits_for_its_clients_for_ever_is_ended(tmp_path: Path) -> None:
+    with closing(socket.socket()) as client, azurite(tmp_path) as server:
+        port = int(server.endpoint_url.split(":")[2].split("/")[0])
+        client.connect(("127.0.0.1", port))
+        client.sendall(b"PUT /half HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        os.kill(server.pid, signal.SIGTERM)  # the naive way
+        while _accepts(port):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert _state(server.pid) not in ("", "Z")
+    assert _state(server.pid) == ""
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def _state(pid: int) -> str:
+    """The letter that proc(5) has for what a process does; empty when there is none."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    return ""
