@@ -54,6 +54,8 @@ PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
 
 _FORBIDDEN = (401, 403)
 _GONE = (404, 410)
+_ABSENT = ("NoCredentialsError", "PartialCredentialsError")
+"""What client libraries raise where they find nothing to come with, without an import of any."""
 _BUSY = (429, 503)
 _SERVER_FAILED = 500
 _FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
@@ -178,6 +180,9 @@ class FsspecSource(BaseSource):
             if "expired" in told:
                 return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
+        if type(error).__name__ in _ABSENT:
+            hint = "Give them in the source's options or where the file system's users keep them."
+            return AccessDenied(f"There are no credentials: {told}", hint=hint, **where)
         if status in _BUSY or "SlowDown" in told:
             return _busy(error, where)
         return self._failed(error, told, status, where)

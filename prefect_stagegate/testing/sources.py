@@ -7,14 +7,17 @@
             with my_server() as server:
                 yield Place("my://…/", options, put=server.write, remove=server.delete)
 
-Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test.
+Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test. A promise
+that does not apply is skipped, with its reason, by what the `Place` says of itself.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,12 +29,23 @@ from prefect_stagegate.errors import (
     SourceError,
     SourceUnavailable,
 )
+from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources import Source, Wanted, everything, open_source
 
 BYTES = bytes(range(256)) * 40
 """What most of the objects here hold."""
 KEYS = ("a.bin", "folder/b.bin", "folder/deep/er/c.bin", "sp ace é % + & = # @ ~ ( ) !.bin")
+ODD = (
+    *(
+        f"odd {sign}.bin"
+        for sign in ("é", "#", "%", "+", "?", "&", "*", "[x]", "{x}", "\\", '"', "'", ";", "<", "|", ":")
+    ),
+    *("odd %41.bin", "odd ?a=1.bin", "odd %2e%2e.bin", "odd\nline.bin", "odd\ttab.bin", "-odd", "~odd", "odd "),
+)
+"""Names that clients cut, decode, expand or refuse."""
+ABSENT = ("AWS_", "AZURE_", "GOOGLE_", "HF_", "PG", "PYICEBERG_", "SSH")
+"""The beginnings of variables that may hold credentials."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,10 @@ class Place:
     remove: Callable[[str], Any] = lambda key: None  # noqa: ARG005
     denied: Mapping[str, Any] | None = None
     """Options with credentials that the place refuses; None where it asks for none."""
+    anonymous: Mapping[str, Any] | None = None
+    """Options without any credentials, which the place refuses; None where it asks for none."""
+    lacks: str = ""
+    """Characters that no name here can have, or that `put` or the server turns into others."""
     unreachable: tuple[str, Mapping[str, Any]] | None = None
     """URL and options of a server of this kind that does not answer; None where there is no server."""
     folders_need_slash: bool = False
@@ -60,13 +78,21 @@ class Place:
     """Whether parts of objects can be read."""
 
 
-def listed(source: Source) -> dict[str, SourceObject]:
-    """Everything that a source lists, by key; a key that comes twice fails."""
+def listed(source: Source, wanted: Wanted = everything) -> dict[str, SourceObject]:
+    """Everything wanted that a source lists, by key; a key that comes twice fails."""
     found: dict[str, SourceObject] = {}
-    for one in source.list():
+    for one in source.list(wanted):
         assert one.key not in found, f"{one.key} was listed twice"
         found[one.key] = one
     return found
+
+
+def _listed_or_refused(source: Source, left_out: set[str]) -> dict[str, SourceObject] | str:
+    """What is listed when some keys are left out, or the key that is refused."""
+    try:
+        return listed(source, lambda key: key not in left_out)
+    except SourceError as error:
+        return error.object
 
 
 def read(source: Source, one: SourceObject, start: int = 0, end: int | None = None) -> bytes:
@@ -97,6 +123,19 @@ class SourceContract:
         assert {key: read(source, one) for key, one in listed(source).items()} == {
             key: key.encode() + BYTES for key in KEYS
         }
+
+    def test_odd_names_hide_no_other_and_are_read_as_they_are_or_refused_by_name(self, place: Place) -> None:
+        names = {name for name in ODD if not set(name) & set(place.lacks)}
+        for name in names:
+            place.put(name, name.encode())
+        source, refused = open_source(place.url, place.options), set[str]()
+        while isinstance(found := _listed_or_refused(source, refused), str):
+            assert found in names - refused, f"none of the names is told: {found!r}"
+            refused.add(found)
+        assert found.keys() == names - refused, f"listed otherwise: {found.keys() ^ (names - refused)}"
+        # What no dataset may have is listed, so that `exclude` can name it, and never read.
+        usable = [one for name, one in found.items() if not path_problem(name)]
+        assert [read(source, one) for one in usable] == [one.key.encode() for one in usable]
 
     def test_only_what_is_wanted_is_listed(self, place: Place) -> None:
         place.put("a.bin", BYTES)
@@ -192,6 +231,20 @@ class SourceContract:
             list(open_source(place.url, place.denied).list())
         assert caught.value.hint
         assert not any(str(secret) in str(caught.value) for name, secret in place.denied.items() if name == "secret")
+
+    def test_without_credentials_it_is_told_what_to_set(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if place.anonymous is None:
+            pytest.skip("this place asks for no credentials")
+        place.put("a.bin", BYTES)
+        for name in [name for name in os.environ if name.startswith(ABSENT)]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(AccessDenied) as caught:
+            list(open_source(place.url, place.anonymous).list())
+        assert caught.value.hint
 
     def test_a_server_that_does_not_answer_may_be_asked_again(self, place: Place) -> None:
         if place.unreachable is None:

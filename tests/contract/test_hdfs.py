@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import fsspec
 import pytest
 from hdfs_native import Client
 from hdfs_native.fsspec import HdfsFileSystem
@@ -44,6 +45,7 @@ class TestHdfs(SourceContract):
             server.url.rstrip("/") + root,
             put=partial(_put, server, root),
             remove=lambda key: Client(server.url).delete(root + key, False),
+            lacks=":",
             unreachable=("hdfs://127.0.0.1:1/", {}),
         )
 
@@ -56,6 +58,15 @@ class TestHdfs(SourceContract):
         assert {key: read(source, one) for key, one in listed(source).items()} == {key: key.encode() for key in keys}
         with pytest.raises(FileNotFoundError):
             HdfsFileSystem(**_wrapped(place)).cat_file(place.url + "a#b.bin")
+
+    def test_names_that_webhdfs_s_client_gives_an_error_for_as_content_are_read(
+        self, place: Place, server: Hadoop
+    ) -> None:
+        place.put("a%20b.bin", b"right")
+        naive = fsspec.filesystem("webhdfs", host="127.0.0.1", port=server.web, user="root")
+        assert naive.cat_file("/" + place.url.split("/", 3)[3] + "a%20b.bin") == b'{"Rem'  # oteException": …
+        source = open_source(place.url)
+        assert read(source, source.find("a%20b.bin")) == b"right"
 
     def test_a_file_of_many_blocks_is_read_from_any_byte(self, place: Place) -> None:
         data = os.urandom(3_500_000)

@@ -43,6 +43,7 @@ class TestDeltaOnS3(SourceContract):
             put=table.put,
             remove=table.remove,
             denied={**options, "secret": "this-is-wrong"},
+            anonymous={"endpoint_url": seaweedfs.endpoint_url},
             unreachable=(f"delta+{bucket}/table/", {**options, "endpoint_url": NOBODY}),
             whole=True,
             frozen=True,
@@ -133,6 +134,7 @@ class TestIcebergOnS3(SourceContract):
             put=table.put,
             remove=table.remove,
             denied={**properties, **store_of(seaweedfs, "this-is-wrong")},
+            anonymous={name: value for name, value in properties.items() if "key" not in name},
             unreachable=("iceberg://lake/lake.things", {**properties, "type": "rest", "uri": NOBODY}),
             whole=True,
             frozen=True,
@@ -154,6 +156,7 @@ class TestHub(SourceContract):
                 put=partial(hub.put, repo),
                 remove=partial(hub.remove, repo),
                 denied={**options, "token": "hf_of-somebody-else"},
+                anonymous={"endpoint": hub.endpoint},
                 unreachable=(f"hf://{repo}/", {**options, "endpoint": NOBODY}),
                 keeps=True,
             )

@@ -39,11 +39,20 @@ def _write(root: Path, key: str, data: bytes) -> None:
     (root / key).write_bytes(data)
 
 
-def _place(served: Served) -> Place:
+def _place(served: Served, lacks: str = "") -> Place:
     server, root, url = served
     denied = {**server.options, "key_filename": str(server.folder / "stranger")}
     put, remove = partial(_write, root), lambda key: (root / key).unlink()
-    return Place(url, server.options, put=put, remove=remove, denied=denied, unreachable=(NOBODY, server.options))
+    return Place(
+        url,
+        server.options,
+        put=put,
+        remove=remove,
+        denied=denied,
+        anonymous={name: value for name, value in server.options.items() if name != "key_filename"},
+        lacks=lacks,
+        unreachable=(NOBODY, server.options),
+    )
 
 
 @contextmanager
@@ -75,7 +84,7 @@ class TestRclone(SourceContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
         with _by_rclone(tmp_path) as served:
-            yield _place(served)
+            yield _place(served, lacks="\n\t")  # rclone shows pictures of them instead
 
 
 @pytest.mark.system

@@ -23,6 +23,8 @@ from prefect_stagegate.testing.webservers import nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
+RCLONE_LACKS = "\n\t"
+"""rclone shows pictures of them instead."""
 
 
 def _write(root: Path, key: str, data: bytes) -> None:
@@ -65,6 +67,8 @@ def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object]) -> Place:
         put=lambda key, data: client.pipe_file(f"{url}/data/{key}", data),
         remove=lambda key: client.rm_file(f"{url}/data/{key}"),
         denied={**options, "secret": "this-is-wrong"},
+        anonymous={name: value for name, value in options.items() if name not in ("key", "secret")},
+        lacks="\\",  # SeaweedFS makes slashes of them
         unreachable=(f"{url}/", {**options, "endpoint_url": f"http://{NOBODY}"}),
     )
 
@@ -76,17 +80,20 @@ class TestGcs(SourceContract):
     def place(self, gcs: Cloud, request: pytest.FixtureRequest) -> Iterator[Place]:
         with FaultProxy(gcs.endpoint_url) as refusing:
             refusing.refuse = lambda _: Status(403)
-            yield _cloud_place(gcs, request, denied={"endpoint_url": refusing.url})
+            denied = {**gcs.storage_options, "endpoint_url": refusing.url}
+            yield _cloud_place(gcs, request, denied=denied, anonymous={"endpoint_url": gcs.endpoint_url})
 
 
 @pytest.mark.system
 class TestAzure(SourceContract):
     @pytest.fixture
     def place(self, azure: Cloud, request: pytest.FixtureRequest) -> Place:
-        return _cloud_place(azure, request, denied={"account_key": "d3Jvbmc="})
+        anonymous = {name: value for name, value in azure.storage_options.items() if name != "account_key"}
+        denied = {**azure.storage_options, "account_key": "d3Jvbmc="}
+        return _cloud_place(azure, request, denied=denied, anonymous=anonymous, lacks="\\\n\t")
 
 
-def _cloud_place(server: Cloud, request: pytest.FixtureRequest, denied: dict[str, str]) -> Place:
+def _cloud_place(server: Cloud, request: pytest.FixtureRequest, **facts: object) -> Place:
     url, client = server.bucket(f"contract-{abs(hash(request.node.nodeid)) % 10**9}"), server.client()
     folder = f"{url.partition('://')[2]}/data"
     return Place(
@@ -94,8 +101,8 @@ def _cloud_place(server: Cloud, request: pytest.FixtureRequest, denied: dict[str
         server.storage_options,
         put=lambda key, data: client.pipe_file(f"{folder}/{key}", data),
         remove=lambda key: client.rm_file(f"{folder}/{key}"),
-        denied={**server.storage_options, **denied},
         unreachable=(f"{url}/", {**server.storage_options, "endpoint_url": f"http://{NOBODY}"}),
+        **facts,  # type: ignore[arg-type]
     )
 
 
@@ -119,8 +126,15 @@ class TestFtp(SourceContract):
         options = {"username": USER, "password": PASSWORD}
         denied, unreachable = {**options, "password": "wrong-password"}, (f"ftp://{NOBODY}/", options)
         with rclone_ftp(tmp_path / "server", tmp_path) as server:
-            url = f"ftp://{server}/data/"
-            yield _folder(tmp_path / "data", url, options=options, denied=denied, unreachable=unreachable)
+            yield _folder(
+                tmp_path / "data",
+                f"ftp://{server}/data/",
+                options=options,
+                denied=denied,
+                anonymous={},
+                lacks=RCLONE_LACKS,
+                unreachable=unreachable,
+            )
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -154,6 +168,7 @@ class TestNginx(SourceContract):
                 f"{server.url}private/",
                 options=options,
                 denied={**options, "password": "wrong"},
+                anonymous={"verify": server.ca_file},
                 folders_need_slash=True,
                 unreachable=(f"https://{NOBODY}/", {}),
             )
@@ -169,6 +184,8 @@ class TestWebDav(SourceContract):
                 f"webdav+{server.url}",
                 options=options,
                 denied={**options, "password": "wrong"},
+                anonymous={},
+                lacks=RCLONE_LACKS,
                 unreachable=(f"webdav+http://{NOBODY}/", {}),
             )
 
@@ -186,6 +203,8 @@ class TestRcloneS3(SourceContract):
                 "s3://lake/",
                 options=options,
                 denied={**options, "secret": "wrong"},
+                anonymous={"endpoint_url": server.url},
+                lacks=RCLONE_LACKS,
                 unreachable=("s3://lake/", {**options, "endpoint_url": f"http://{NOBODY}"}),
                 ranges=False,
             )
