@@ -213,7 +213,7 @@ SETTINGS = (
         "free_floor",
         "5%",
         "0% to 50%",
-        "Share of the cache's volume that staging leaves free.",
+        "Share of the cache's volume that staging leaves free; 16 MiB, or a twentieth of a small volume, at least.",
         _share(50),
     ),
     Setting(

@@ -18,7 +18,14 @@ from prefect_stagegate.errors import NoSpace
 from prefect_stagegate.units import bytes_text
 
 STEP = 64 << 20
-"""Bytes between two updates of what a lease says, and the least that is claimed at once while there is plenty."""
+"""Bytes between two updates of what a lease says, and the least that is claimed for what nobody planned."""
+AHEAD = 8
+"""Of what is free, a writer whose plan isn't at its end claims one of so many parts ahead at most."""
+RECORDS = 16 << 20
+"""Bytes of the volume that objects never take: leases, pins, views and the pin memory have to be written on it too, and
+a collection needs them to make room."""
+SMALL_VOLUME = 20
+"""Of a volume with less than so many times `RECORDS`, one of so many parts stays for them."""
 PAGE = 4096
 """In pages of so many bytes file systems usually give files their room."""
 BLOCK = 512
@@ -35,6 +42,18 @@ class SpaceRules:
     """Share of the volume that stays free."""
     limit: int | None = None
     """Bytes that the cache may hold; None for no limit but the volume's."""
+    mends: bool = False
+    """Whether what is written puts back what was here and rotted: it may have what is kept free otherwise."""
+
+    def kept_free(self, total: int) -> int:
+        """Bytes of a volume of `total` bytes that objects never take: the floor, and room for the cache's records.
+
+        >>> SpaceRules(floor=0.05).kept_free(10**12), SpaceRules().kept_free(10**12), SpaceRules().kept_free(10**7)
+        (50000000000, 16777216, 500000)
+        """
+        if self.mends:
+            return 0
+        return max(int(total * self.floor), min(RECORDS, total // SMALL_VOLUME))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,8 @@ class Space:
         self._make_room = make_room or (lambda size, _, found: _refuse(size, found))
         self._lock = threading.Lock()
         self._left = 0
+        self._ahead = 0
+        self._claimed = 0
         self._told = 0
 
     def claim(self, size: int, before_room: Callable[[], None] = lambda: None) -> None:
@@ -103,10 +124,13 @@ class Space:
         Raises:
             NoSpace: They can't be had; nothing was reserved.
         """
-        if not size:
-            return
         with self._lock:
-            self._claim(size, before_room)
+            from_ahead = min(size, self._ahead)
+            if size > from_ahead:
+                # By what was claimed so far, so that the looks at the cache are few, however long the plan is.
+                self._claim(size - from_ahead, before_room, ahead=self._claimed)
+            self._ahead -= from_ahead
+            self._claimed += size
 
     def take(self, size: int) -> None:
         """Write `size` bytes now, from what was claimed; what is missing is claimed.
@@ -118,6 +142,7 @@ class Space:
             if self._left < size:
                 self._claim(size - self._left, lambda: None, ahead=STEP)
             self._left -= size
+            self._ahead = min(self._ahead, self._left)
             if self._told - self._left >= STEP:
                 self._tell(self._left)
 
@@ -126,13 +151,15 @@ class Space:
         with explained("ask for the free space", self._layout.root), locked(self._layout.leases):
             return self._look()
 
-    def _claim(self, size: int, before_room: Callable[[], None], ahead: int = 0) -> None:
+    def _claim(self, size: int, before_room: Callable[[], None], ahead: int) -> None:
         for tries_left in reversed(range(_TRIES)):
             with explained("reserve space", self._layout.root), locked(self._layout.leases):
                 found = self._look()
                 free = found.bytes - self._left
                 if size <= free:
-                    self._left += max(size, min(ahead, free))
+                    more = max(0, min(ahead, free // AHEAD) - size)
+                    self._left += size + more
+                    self._ahead += more
                     self._tell(self._left, locked_already=True)
                     return
             if not tries_left:
@@ -146,7 +173,7 @@ class Space:
         others = [lease for lease in Leases(self._layout).live() if not self._lease or lease.id != self._lease.id]
         return Available(
             volume.f_bavail * volume.f_frsize,
-            int(volume.f_blocks * volume.f_frsize * self._rules.floor),
+            self._rules.kept_free(volume.f_blocks * volume.f_frsize),
             used_bytes(self._layout) if self._rules.limit is not None else None,
             self._rules.limit,
             sum(lease.reserved for lease in others),

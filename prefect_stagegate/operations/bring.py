@@ -100,10 +100,10 @@ def _fetch(
     each may fail.
     """
     spec = spec_with_sources(where, dataset, digest)
-    space = space_for(where, writer)
+    space = space_for(where, writer, mends=paths is not None)
     with where.admit(spec, cancel), open_sources(where, spec) as sources, where.cache.views.draft() as kept:
         receipts = transfer(
-            claimed(space, plan_origins(where, spec, dataset, digest, paths), kept),
+            claimed(where, space, plan_origins(where, spec, dataset, digest, paths), sources.groups, kept),
             sources.groups,
             where.cache,
             space=space,

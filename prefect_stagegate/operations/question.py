@@ -11,6 +11,7 @@ from threading import Event
 from typing import TypeVar
 
 from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.space import SpaceRules
 from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
@@ -141,7 +142,7 @@ def _volume(where: Workspace, version: Named) -> Volume:
     here = where.cache.views.path(version.dataset, version.digest) is not None
     blobs = where.cache.blobs
     held = manifest.bytes if here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
-    free, floor = stat.f_bavail * stat.f_frsize, int(total * where.settings.free_floor)
+    free, floor = stat.f_bavail * stat.f_frsize, SpaceRules(where.settings.free_floor).kept_free(total)
     return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail)
 
 

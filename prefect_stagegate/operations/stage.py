@@ -183,7 +183,7 @@ def transfer_objects(
     """
     space = space_for(where, writer)
     return transfer(
-        claimed(space, iter(planned), kept),
+        claimed(where, space, iter(planned), sources.groups, kept),
         sources.groups,
         where.cache,
         space=space,

@@ -65,11 +65,13 @@ class Engine:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the threads and wait for them, though not for ever."""
+        """Stop the threads and wait for them, though not for ever, and give up the claims on what is not at its end."""
         self._intake.stop.end()
         until = time.monotonic() + GRACE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        for parted in self._schedule.left():
+            parted.abandon(discard=False)
 
     @staticmethod
     def _thread(target: Callable[[], None], name: str) -> threading.Thread:

@@ -105,6 +105,12 @@ class Schedule:
             if parted in self._open:
                 self._open.remove(parted)
 
+    def left(self) -> list[Parted]:
+        """The large objects that are open, and no longer so. Nothing is started after it."""
+        with self._changed:
+            left, self._open = self._open, []
+            return left
+
     def next(self) -> Work | None:
         """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done."""
         with self._changed:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
-from crash.full import fill
+from crash.full import fill, mounted
 from crash.lab import Lab
+
+from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.errors import NoSpace
+from prefect_stagegate.model import Version
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -27,3 +38,41 @@ def test_a_job_on_a_volume_with_too_little_room_leaves_the_old_state(lab: Lab, j
     verdicts = [fill(lab, job, pages, tmp_path) for pages in (*range(1, 24, 2), *range(24, 160, 17))]
     failed = [str(verdict) for verdict in verdicts if verdict.problems]
     assert not failed, "\n".join(failed)
+
+
+def fill_up(where: Workspace, nas: Path) -> list[Version]:
+    """Stage datasets of 100, then of 10, then of one file until not even that finds room."""
+    staged: list[Version] = []
+    for files in (100, 10, 1):
+        for number in count():
+            folder = nas / f"{files}-{number}"
+            folder.mkdir(parents=True)
+            for name in range(files):
+                (folder / f"{name}.bin").write_bytes(b"%d %d %d" % (files, number, name) * 900)
+            try:
+                staged.append(stage(where, {"stagegate": 1, "dataset": folder.name, "sources": [{"url": str(folder)}]}))
+            except NoSpace:
+                break
+    return staged
+
+
+def test_a_volume_full_of_versions_still_takes_leases_pins_repairs_and_collections(tmp_path: Path) -> None:
+    """The floor is zero, so objects may take all but what is kept for the cache's own records."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with mounted(volume, 20 << 20):
+        where = open_workspace(volume / "cache", tmp_path / "catalog")
+        where = replace(where, settings=replace(where.settings, free_floor=0.0))
+        first, *_, last = fill_up(where, tmp_path / "nas")
+
+        where.cache.leases.pin(last.dataset, last.digest)
+        with ExitStack() as readers:
+            for _ in range(20):
+                readers.enter_context(where.cache.leases.hold(LeaseKind.READER, first.dataset, first.digest))
+            rotten = first.path / "7.bin"
+            rotten.chmod(0o600)
+            rotten.write_bytes(b"rotten")
+            rotten.chmod(0o400)
+            found = verify(where, repair=True)
+            assert (len(found.damaged), found.repaired) == (1, 1)
+        assert collect(where.cache.layout).blobs == 1  # the rotten one

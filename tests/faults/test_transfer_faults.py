@@ -13,6 +13,7 @@ import pytest
 from blake3 import blake3
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.ingest import PARTS, Claim
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -30,6 +31,7 @@ from prefect_stagegate.plan import plan_object
 from prefect_stagegate.spec.sources import Rehash
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits, SourceGroup, retry, transfer
+from prefect_stagegate.transfer.progress import Silent
 
 PART = 64 * 1024
 LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
@@ -275,6 +277,10 @@ class TestMirrors:
         assert contents(cache) == {digest(LARGE): LARGE}
 
 
+def journals(cache: Cache) -> list[str]:
+    return [str(path) for path in cache.layout.ingest.glob(f"*{PARTS}")]
+
+
 class TestStopping:
     """Whoever stops a transfer waits less than two seconds, and the next run goes on from there."""
 
@@ -292,6 +298,21 @@ class TestStopping:
         assert sorted(start for _, start, _ in source.reads) == [3 * PART, 4 * PART, 5 * PART]
         assert (receipt.fetched, run.stats.resumed) == (2 * PART + 77, 3 * PART)
         assert contents(cache) == {digest(LARGE): LARGE}
+
+    def test_a_large_object_that_no_thread_is_at_when_it_stops_is_claimed_no_longer(self, cache: Cache) -> None:
+        """The same process goes on with it, as a task's retry does."""
+        source, cancel = ScriptedSource({"a": LARGE}), threading.Event()
+
+        class Stopping(Silent):
+            def moved(self, _size: int) -> None:
+                cancel.set()
+
+        limits = Limits(in_flight=1, part=PART, memory=8 * PART)
+        with pytest.raises(Cancelled):
+            list(fetch_all(source, cache, limits=limits, progress=Stopping(), cancel=cancel))
+        assert [Claim.is_taken(journal.removesuffix(PARTS)) for journal in journals(cache)] == [False]
+        (receipt,) = fetch_all(source, cache, limits=limits)
+        assert receipt.digest == digest(LARGE)
 
     def test_a_source_that_hangs_holds_nobody_up(self, cache: Cache) -> None:
         source, cancel, never = ScriptedSource({"a": SMALL}), threading.Event(), threading.Event()

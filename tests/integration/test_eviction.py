@@ -13,7 +13,7 @@ import pytest
 from prefect_stagegate.cache.gc import collect, empty_trash
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import used_bytes
-from prefect_stagegate.errors import NoSpace
+from prefect_stagegate.errors import Cancelled, NoSpace
 from prefect_stagegate.model import Address, Receipt, Version
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
@@ -129,6 +129,25 @@ def test_small_files_claim_the_room_that_they_take(where: Workspace, nas: Path) 
         bring(where, nas, "many", "small-*", progress=moved)
     assert moved.bytes == 0
     assert f"may-go@{kept.digest}" in on_node(where)
+
+
+def test_what_an_interrupted_run_left_is_not_claimed_again(where: Workspace, nas: Path) -> None:
+    """The room for all of a large object is taken when its first part is written."""
+    narrow = replace(where, settings=replace(where.settings, part_size=SIZE // 4, objects_in_flight=1))
+    (nas / "large").write_bytes(b"l" * 2 * SIZE)
+    os.utime(nas / "large", (1_000_000, 1_000_000))
+    stop = threading.Event()
+
+    class Half(Moved):
+        def moved(self, size: int) -> None:
+            super().moved(size)
+            if self.bytes >= SIZE:
+                stop.set()
+
+    with pytest.raises(Cancelled):
+        bring(narrow, nas, "things", "large", progress=Half(), cancel=stop)
+    assert used_bytes(where.cache.layout) >= SIZE
+    assert 0 < bring(narrow, nas, "things", "large").bytes_fetched < 2 * SIZE
 
 
 def test_a_version_whose_files_are_reused_makes_no_room(where: Workspace, nas: Path) -> None:

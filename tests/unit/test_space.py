@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.layout import Layout
 from prefect_stagegate.cache.leases import Lease, LeaseKind
-from prefect_stagegate.cache.space import STEP, Available, Space, SpaceRules, used_bytes
+from prefect_stagegate.cache.space import AHEAD, RECORDS, SMALL_VOLUME, STEP, Available, Space, SpaceRules, used_bytes
 from prefect_stagegate.errors import NoSpace
 
 LIMIT = 4 * STEP
@@ -81,7 +82,7 @@ def test_what_is_written_is_no_longer_reserved(cache: Cache, writer: Lease) -> N
 def test_what_was_not_planned_is_claimed_when_it_comes(cache: Cache, writer: Lease) -> None:
     space = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
     space.take(3)
-    assert reserved(cache) == {"flights": STEP}
+    assert reserved(cache) == {"flights": LIMIT // AHEAD}
     space.take(LIMIT - 3)
     with pytest.raises(NoSpace):
         space.take(LIMIT + 1)
@@ -103,6 +104,42 @@ def test_room_is_made_and_only_what_is_missing(cache: Cache, writer: Lease) -> N
     assert asked == []
     space.claim(50)
     assert asked == [(50, 50, held)]
+
+
+def test_a_long_plan_looks_at_the_cache_seldom(cache: Cache, writer: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look asks every blob for its size, so their number must not grow with the number of objects."""
+    looks = 0
+
+    def look(layout: Layout) -> int:
+        nonlocal looks
+        looks += 1
+        return used_bytes(layout)
+
+    monkeypatch.setattr("prefect_stagegate.cache.space.used_bytes", look)
+    space, claims = Space(cache.layout, SpaceRules(limit=LIMIT), writer), 4096
+    for _ in range(claims):
+        space.claim(LIMIT // claims)
+    assert looks < 80
+    assert reserved(cache) == {"flights": LIMIT}
+    with pytest.raises(NoSpace):
+        space.claim(1)
+
+
+def test_what_a_long_plan_claims_ahead_is_not_all_that_others_could_have(cache: Cache, writer: Lease) -> None:
+    mine = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
+    mine.claim(STEP)
+    mine.claim(1)
+    ahead = (LIMIT - STEP) // AHEAD
+    assert reserved(cache) == {"flights": STEP + ahead}
+    with cache.leases.hold(LeaseKind.WRITER, "planes") as other:
+        Space(cache.layout, SpaceRules(limit=LIMIT), other).claim(LIMIT - STEP - ahead)
+
+
+def test_objects_leave_room_for_the_records_of_the_cache(cache: Cache, writer: Lease) -> None:
+    volume = os.statvfs(cache.root)
+    records = min(RECORDS, volume.f_blocks * volume.f_frsize // SMALL_VOLUME)
+    found = Space(cache.layout, SpaceRules(), writer).available()
+    assert (found.floor, found.bytes) == (records, found.free - records)
 
 
 def test_the_floor_of_the_volume_stays_free(cache: Cache, writer: Lease) -> None:

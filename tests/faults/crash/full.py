@@ -13,6 +13,8 @@ from crash.lab import Lab, Point, Verdict, problems_ended, problems_left
 from crash.look import look
 
 PAGE = 4096
+ROOMY = 64 << 20
+"""Bytes of a volume on which every job fits."""
 ROOM = "room"
 """Stands for a kind of call: the number is the pages that are free."""
 
@@ -20,30 +22,31 @@ ROOM = "room"
 def fill(lab: Lab, job: str, pages: int, folder: Path) -> Verdict:
     """Run a job where so many pages are free, look at what is left, make room, and run it again."""
     calm = lab.calm(job)
-    mounted = folder / "full"
-    mounted.mkdir(exist_ok=True)
-    place = Place(mounted / "place", lab.nas(job))
+    volume = folder / "full"
+    volume.mkdir(exist_ok=True)
+    place = Place(volume / "place", lab.nas(job))
     verdict = Verdict(Point(job, ROOM, pages, "enospc"), reached=True)
-    with lab.warm() as warm, _mounted(mounted):
+    with lab.warm() as warm, mounted(volume, ROOMY):
         subprocess.run(["cp", "-a", lab.world(job), place.folder], check=True)
-        found = os.statvfs(mounted)
-        _resize(mounted, (found.f_blocks - found.f_bfree) * found.f_frsize + pages * PAGE)
+        found = os.statvfs(volume)
+        _resize(volume, (found.f_blocks - found.f_bfree) * found.f_frsize + pages * PAGE)
         told = warm.run(job, place)
         verdict.problems += problems_ended(verdict.point, told, calm)
         verdict.problems += problems_left(job, told, look(*place.roots, lab.rotten(job)), calm)
-        _resize(mounted, 64 << 20)
+        _resize(volume, ROOMY)
         verdict.problems += lab.converges(warm, job, place)
     return verdict
 
 
 @contextmanager
-def _mounted(mounted: Path) -> Iterator[None]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", mounted], check=True)
+def mounted(folder: Path, size: int) -> Iterator[None]:
+    """Have a volume of so many bytes at a folder for the time of the block."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", mounted], check=True)
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
-def _resize(mounted: Path, size: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={size}", mounted], check=True)
+def _resize(volume: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", volume], check=True)
