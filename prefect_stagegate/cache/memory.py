@@ -55,6 +55,11 @@ WHERE durable OR boot = ?
 """One statement for many: between two, a thread of a busy transfer would wait for the interpreter each time. CROSS
 keeps SQLite from reading all pins and looking each up among the asked ones."""
 
+_SIZE = """
+SELECT size FROM sources JOIN pins ON source = id
+WHERE identity = ? AND key = ? AND pin = ? AND (durable OR boot = ?)
+"""
+
 _WRITE = "BEGIN IMMEDIATE"
 
 T = TypeVar("T")
@@ -113,6 +118,12 @@ class PinMemory:
             return found
 
         return self._transact("BEGIN", recall) or [None] * len(asked)
+
+    def size(self, identity: str, key: str, pin: Pin) -> int | None:
+        """Bytes of the object that the pin of a source is known to name; None when it is not known."""
+        words = (identity, key, str(pin), self._boot)
+        found = self._transact("BEGIN", lambda database: database.execute(_SIZE, words).fetchone())
+        return int(found[0]) if found else None
 
     def remember(self, rows: Iterable[Row]) -> None:
         """Note what pins name, in one transaction."""

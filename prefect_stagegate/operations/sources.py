@@ -11,8 +11,9 @@ from pathlib import Path
 from prefect_stagegate.clock import now
 from prefect_stagegate.operations.workspace import ResolveCredentials, Workspace
 from prefect_stagegate.settings import Settings
-from prefect_stagegate.sources import Source, open_source, renewing
+from prefect_stagegate.sources import Recall, Source, open_source, renewing
 from prefect_stagegate.sources.shape import Shape
+from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.transfer import SourceGroup
 
@@ -52,9 +53,8 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
     with ExitStack() as stack:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
-            reopen = partial(
-                open_one, one, where.settings, where.resolve_credentials, scratch=where.cache.layout.ingest
-            )
+            scratch, recall = where.cache.layout.ingest, where.cache.memory.size
+            reopen = partial(open_one, one, where.settings, where.resolve_credentials, scratch=scratch, recall=recall)
             source = renewing(reopen)
             stack.callback(source.close)
             return source
@@ -71,6 +71,7 @@ def open_one(
     resolve_credentials: ResolveCredentials,
     *,
     scratch: Path | None = None,
+    recall: Recall = nothing,
 ) -> Source:
     """Open a source or a mirror of a spec with the credentials that it names.
 
@@ -79,6 +80,7 @@ def open_one(
         settings: What is set for all.
         resolve_credentials: Gives the options behind a block.
         scratch: A folder on whose volume the source may keep what it writes before it is read.
+        recall: Tells the sizes of objects that were made before.
 
     Raises:
         UsageError: The URL or an option can't be used, or credentials aren't found.
@@ -91,4 +93,5 @@ def open_one(
         idle=settings.idle_timeout,
         allowed=settings.allowed_hosts,
         scratch=str(scratch) if scratch else None,
+        recall=recall,
     )

@@ -11,12 +11,13 @@ from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everythin
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
-from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Terms
+from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Recall, Terms, nothing
 
 __all__ = [
     "BaseSource",
     "Opener",
     "Options",
+    "Recall",
     "Source",
     "Terms",
     "Wanted",
@@ -97,7 +98,7 @@ def _sftp(url: str, options: Options, terms: Terms) -> Source:
 def _iceberg(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.iceberg import IcebergSource
 
-    source = IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed))
+    source = IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed), terms)
     require_allowed(source.server, terms.allowed)
     return source
 
@@ -193,6 +194,7 @@ def open_source(
     idle: float = IDLE_SECONDS,
     allowed: Allowed = (),
     scratch: str | None = None,
+    recall: Recall = nothing,
 ) -> Source:
     """Open the source at `url`. A server is asked nothing yet.
 
@@ -204,6 +206,7 @@ def open_source(
         allowed: Hosts that may be asked though they have an address that no source may have.
         scratch: A folder on whose volume an adapter may keep what it must write before it can be read; None for the
             system's folder of temporary files.
+        recall: Tells the sizes of objects that were made before.
 
     Raises:
         UsageError: The scheme, the URL or an option can't be used, or the server's address is one of those.
@@ -215,4 +218,4 @@ def open_source(
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
-    return opener(url, given, Terms(idle, allowed, scratch))
+    return opener(url, given, Terms(idle, allowed, scratch, recall))

@@ -15,18 +15,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, StagegateError
+from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import explain
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.files import local_path
+from prefect_stagegate.sources.tables import LOOKED_UP, lying
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-LOOKED_UP = 4096
-"""Files whose state in the store is remembered, so that the parts of one are read from one state."""
 _STEP = re.compile(r"\x1b\[[0-9;]*m|[↳\s]+")
 
 
@@ -110,24 +109,11 @@ class DeltaSource(BaseSource):
 
     def _look(self, listed: SourceObject) -> SourceObject:
         """The file in the store."""
-        try:
-            found = self._files.find(listed.key)
-        except ObjectVanished as error:
-            raise ObjectVanished(
-                "The table's log lists the file, but it is gone",
-                hint="VACUUM removes the files of old versions: name a newer one, or keep old files for longer by "
-                "the table's delta.deletedFileRetentionDuration.",
-                source=self.url,
-                object=listed.key,
-            ) from error
-        if found.size != listed.size:
-            raise ObjectChanged(
-                f"The file has {found.size} bytes, and the table's log says {listed.size}",
-                hint="Something other than Delta wrote into the table's folder.",
-                source=self.url,
-                object=listed.key,
-            )
-        return found
+        hint = (
+            "VACUUM removes the files of old versions: name a newer one, or keep old files for longer by the table's "
+            "delta.deletedFileRetentionDuration."
+        )
+        return lying(self._files, listed.key, listed, url=self.url, records="log", hint=hint)
 
     def _table(self) -> Any:
         """The table in the state that the URL names, or in the newest."""

@@ -1,17 +1,23 @@
-"""Apache Iceberg: the data files of one snapshot of a table, as they are.
+"""Apache Iceberg: the data files of one snapshot of a table, as they are, or without the rows that are deleted.
 
 Only the catalog, metadata and manifests are read through `pyiceberg`, by the user's own configuration of the catalog;
 the files are read as any others of the store they lie in. Iceberg never changes a file, so its path and the snapshot
-that added it pin it, whatever snapshot lists it.
+that added it pin it, whatever snapshot lists it. A data file of which files of positions mark rows as deleted is
+re-written without them; its pin names those files too.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -27,10 +33,22 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.hiding import Hiding
+from prefect_stagegate.sources.rewriting import WRITTEN_BY, Pinned, Rewritten, marked_paths, rewrite
+from prefect_stagegate.sources.spool import Sink
+from prefect_stagegate.sources.tables import LOOKED_UP, lying
+from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+REWRITTEN = "rewritten"
+"""The kind of the pin of a data file without its deleted rows."""
+POSITIONS = 1
+"""Iceberg's number for files that delete rows by position."""
+EVERYWHERE: tuple[int, Any] = (-1, ())
+"""The scope of a delete file without a partition."""
+PATH_ID = 2147483546
+"""Its number of the column `file_path` of such files."""
 STORE = {
     "s3.endpoint": "endpoint_url",
     "s3.access-key-id": "key",
@@ -42,8 +60,6 @@ STORE = {
 """What a catalog says of its store, by Iceberg's names, and the option of ours that says the same."""
 CATALOG_SECONDS = 60.0
 """How long a catalog may take to tell of a table."""
-LOOKED_UP = 4096
-"""Files whose state in the store is remembered, so that the parts of one are read from one state."""
 
 T = TypeVar("T")
 
@@ -59,13 +75,16 @@ class IcebergSource(BaseSource):
         url: `iceberg://catalog/namespace.table`, with `@` and a snapshot's id, a branch or a tag behind it or not.
         options: Properties of the catalog by pyiceberg's names; they win over its configuration file and environment.
         store: Opens the place that files lie in: a URL, and options by fsspec's names.
+        terms: Where re-written files are kept, and what is remembered of them.
 
     Raises:
         MissingExtra: pyiceberg is not installed.
         UsageError: The URL names no table.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], store: Callable[[str, Mapping[str, Any]], Source]) -> None:
+    def __init__(
+        self, url: str, options: Mapping[str, Any], store: Callable[[str, Mapping[str, Any]], Source], terms: Terms
+    ) -> None:
         try:
             from pyiceberg.utils.config import Config
         except ImportError as error:
@@ -83,6 +102,11 @@ class IcebergSource(BaseSource):
         self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
         self._hiding = Hiding(str(properties.get("uri", "")), properties)
         self._store = store
+        self._recall = terms.recall
+        self._rewritten = Rewritten(terms.scratch, url=url)
+        self._tasks: dict[str, _Task] = {}
+        self._replanned: set[str] = set()
+        self._planning = threading.Lock()
         self._opened: dict[str, Source] = {}
         self._store_options: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -94,65 +118,123 @@ class IcebergSource(BaseSource):
         return CredentialLife("unknown", "what the Iceberg catalog is opened with")
 
     def close(self) -> None:
-        """Close the stores that were read from."""
+        """Close the stores that were read from, and free what was re-written."""
+        self._rewritten.close()
         for source in self._opened.values():
             source.close()
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted data file of the snapshot, a manifest at a time.
 
+        One of whose rows some are deleted is re-written without them, unless it is remembered how large that is.
+
         Raises:
-            SourceError: There is no such table or snapshot, or rows of it are deleted by delete files.
+            SourceError: There is no such table or snapshot, or rows are deleted in a way that is not read here.
         """
         table = self._table()
-        snapshot = self._snapshot(table)
-        manifests = self._ask(partial(snapshot.manifests, table.io))
-        for manifest in sorted(manifests, key=lambda one: one.content, reverse=True):  # those of deletes first
-            for entry in self._ask(partial(manifest.fetch_manifest_entry, table.io, discard_deleted=True)):
-                if entry.data_file.content:
-                    raise self._rows_deleted(entry.data_file)
-                found = _object(entry, table.location(), snapshot.snapshot_id)
-                if wanted(found.key):
-                    yield found
+        for one, task in self._planned(table, self._snapshot(table), wanted):
+            yield self._sized(one, task) if task else one
 
     def find(self, key: str) -> SourceObject:
         """The data file, if the snapshot that the URL names has it, or the newest now."""
-        found = next((one for one in self.list() if one.key == key), None)
+        found = next(self.list(lambda one: one == key), None)
         if found is None:
             raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
         return found
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, from the store."""
-        source, lying = self._lying(listed)
-        yield from source.read(lying, start, end)
+        """The bytes, from the store, or as they were re-written."""
+        if listed.pin.kind != REWRITTEN:
+            source, lying_there = self._lying(listed)
+            yield from source.read(lying_there, start, end)
+            return
+        task = self._task(listed)
+        if self._rewritten.size(listed.pin.value, listed.key, task.make) != listed.size:
+            raise ObjectChanged("The file is re-written otherwise now", source=self.url, object=listed.key)
+        yield from self._rewritten.read(listed.pin.value, listed.key, task.make, start, end)
 
     def confirm(self, listed: SourceObject) -> None:
-        """Ask the store."""
-        source, lying = self._lying(listed)
-        source.confirm(lying)
+        """Ask the store. What a file was re-written from was confirmed then."""
+        if listed.pin.kind != REWRITTEN:
+            source, lying_there = self._lying(listed)
+            source.confirm(lying_there)
+
+    def _planned(self, table: Any, snapshot: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, _Task | None]]:
+        """The wanted data files of a snapshot; beside one of whose rows some are deleted, how it is re-written.
+
+        Such an object has the size of the data file, not of what is made of it.
+        """
+        manifests = self._ask(partial(snapshot.manifests, table.io))
+        deletes = self._deletes(table, [one for one in manifests if one.content])
+        for manifest in manifests:
+            for entry in () if manifest.content else self._entries(table, manifest):
+                found = _object(entry, table.location(), snapshot.snapshot_id)
+                if not wanted(found.key):
+                    continue
+                file = entry.data_file
+                if by := deletes.by_equality(entry):
+                    raise self._rows_deleted("by equality deletes", by)
+                marking = [
+                    one for one in deletes.marks.get(file.file_path, ()) if one.sequence >= entry.sequence_number
+                ]
+                if marking and _format(file) != "PARQUET":
+                    raise self._rows_deleted(f"from a file of {_format(file)}", file.file_path)
+                yield found, _Task(found, marking, self._pinned) if marking else None
+
+    def _deletes(self, table: Any, manifests: Iterable[Any]) -> _Deletes:
+        found = _Deletes()
+        for entry in chain.from_iterable(self._entries(table, one) for one in manifests):
+            file = entry.data_file
+            if int(file.content) != POSITIONS:
+                found.equality[_scope(file)].append((entry.sequence_number, file.file_path))
+                continue
+            if _format(file) != "PARQUET":
+                raise self._rows_deleted(f"by a file of {_format(file)}", file.file_path)
+            marks = _Marks(entry.sequence_number, _object(entry, table.location(), 0))
+            only = _one_path(file)
+            for path in {only} if only else self._ask(partial(marked_paths, self._pinned(marks.object))):
+                found.marks[path].append(marks)
+        return found
+
+    def _entries(self, table: Any, manifest: Any) -> Iterable[Any]:
+        found: Iterable[Any] = self._ask(partial(manifest.fetch_manifest_entry, table.io, discard_deleted=True))
+        return found
+
+    def _sized(self, one: SourceObject, task: _Task) -> SourceObject:
+        """The object that a data file is re-written to."""
+        size = self._recall(self.identity, one.key, task.pin)
+        if size is None:
+            size = self._rewritten.size(task.pin.value, one.key, task.make)
+        self._tasks[task.pin.value] = task
+        return replace(one, size=size, pin=task.pin)
+
+    def _task(self, listed: SourceObject) -> _Task:
+        """How an object is re-written, also one that was listed elsewhere, as long as its snapshot is there."""
+        with self._planning:
+            if listed.pin.value not in self._tasks and listed.state not in self._replanned:
+                table = self._table(again=False)
+                snapshot = table.snapshot_by_id(int(listed.state)) if listed.state.isdigit() else None
+                planned = self._planned(table, snapshot or self._snapshot(table), everything)
+                self._tasks |= {task.pin.value: task for _, task in planned if task}
+                self._replanned.add(listed.state)
+        if found := self._tasks.get(listed.pin.value):
+            return found
+        raise ObjectChanged(
+            "The table no longer has the file with these rows deleted, or another release of pyarrow writes it",
+            hint="Its snapshot may have expired: stage the table as it is now.",
+            source=self.url,
+            object=listed.key,
+        )
+
+    def _pinned(self, listed: SourceObject) -> Pinned:
+        return Pinned(*self._lying(listed))
 
     def _look(self, listed: SourceObject) -> tuple[Source, SourceObject]:
         """The file in its store."""
         scheme, root, key = _place(listed.pin.value.partition(":")[2])
         source = self._source(scheme, root)
-        try:
-            found = source.find(key)
-        except ObjectVanished as error:
-            raise ObjectVanished(
-                "The table's snapshot lists the file, but it is gone",
-                hint="Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it.",
-                source=self.url,
-                object=listed.key,
-            ) from error
-        if found.size != listed.size:
-            raise ObjectChanged(
-                f"The file has {found.size} bytes, and the table says {listed.size}",
-                hint="Something other than Iceberg wrote over it.",
-                source=self.url,
-                object=listed.key,
-            )
-        return source, found
+        hint = "Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it."
+        return source, lying(source, key, listed, url=self.url, records="snapshot", hint=hint)
 
     def _source(self, scheme: str, root: str) -> Source:
         self._table(again=False)  # which tells how the store is opened
@@ -197,18 +279,19 @@ class IcebergSource(BaseSource):
             raise SourceError(f"The table has {wanted}", hint=hint, source=self.url)
         return found
 
-    def _rows_deleted(self, file: Any) -> SourceError:
-        kind = {1: "position", 2: "equality"}.get(int(file.content), "row")
+    def _rows_deleted(self, how: str, path: str) -> SourceError:
         return SourceError(
-            f"Rows of the table are deleted by {kind} deletes ({file.file_path}), so its files are not what it says",
-            hint="Write it without them, by Spark: CALL system.rewrite_data_files(table => …, "
-            "options => map('delete-file-threshold', '1')). Without more of them: write.delete.mode = copy-on-write.",
+            f"Rows of the table are deleted {how} ({path}), which is not read here",
+            hint="Write the table without them, by Spark: CALL catalog.system.rewrite_data_files(table => "
+            f"'{self._name}', options => map('delete-file-threshold', '1')); or name a snapshot before them behind @.",
             source=self.url,
         )
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
+        except StagegateError:
+            raise
         except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
             raise self._explained(error) from self._hiding.cause(error)
 
@@ -235,6 +318,51 @@ class IcebergSource(BaseSource):
             told = told.partition("\n")[0] or "no answer in time"
             return SourceUnavailable(f"The catalog or its store failed: {told}", source=self.url)
         return SourceError(f"The table can't be read: {type(error).__name__}: {told}", source=self.url)
+
+
+class _Marks(NamedTuple):
+    """A file of positions of deleted rows."""
+
+    sequence: int
+    """It is about data files that are no younger."""
+    object: SourceObject
+
+
+class _Deletes:
+    """What deletes rows in a snapshot, apart from the data files."""
+
+    def __init__(self) -> None:
+        self.marks: defaultdict[str, list[_Marks]] = defaultdict(list)
+        """The files of positions, by the paths of the data files whose rows they mark."""
+        self.equality: defaultdict[tuple[int, Any], list[tuple[int, str]]] = defaultdict(list)
+        """Sequence and path of files that delete rows by their values, by spec and partition."""
+
+    def marking(self, entry: Any) -> list[_Marks]:
+        """The files of positions that mark rows of a data file."""
+        found = self.marks.get(entry.data_file.file_path, ())
+        return [one for one in found if one.sequence >= entry.sequence_number]
+
+    def by_equality(self, entry: Any) -> str:
+        """A file that deletes rows of a data file by their values: of its partition or of none, and younger."""
+        scopes = (_scope(entry.data_file), EVERYWHERE)
+        found = chain.from_iterable(self.equality.get(scope, ()) for scope in scopes)
+        return next((path for sequence, path in found if sequence > entry.sequence_number), "")
+
+
+class _Task:
+    """A data file, and the files that mark rows of it: what is left of it is a Parquet file of its own."""
+
+    def __init__(self, data: SourceObject, marking: Iterable[_Marks], opened: Callable[[SourceObject], Pinned]) -> None:
+        self._data, self._opened = data, opened
+        self._deletes = sorted((one.object for one in marking), key=lambda one: one.pin.value)
+        told = json.dumps([one.pin.value for one in self._deletes])
+        digest = hashlib.sha256(told.encode()).hexdigest()[:32]
+        self.pin = Pin(REWRITTEN, f"{data.pin.value}-{digest}-{WRITTEN_BY}", "strong")
+
+    def make(self, sink: Sink) -> Iterator[None]:
+        """Write it."""
+        path = self._data.pin.value.partition(":")[2]
+        yield from rewrite(self._opened(self._data), [self._opened(one) for one in self._deletes], path, sink)
 
 
 def _within(seconds: float, question: Callable[[], T]) -> T:
@@ -274,3 +402,18 @@ def _place(path: str) -> tuple[str, str, str]:
         scheme, rest = "file", path.removeprefix("file:")
     bucket, _, key = rest.partition("/")
     return scheme, f"{scheme}://{bucket}/", key
+
+
+def _format(file: Any) -> str:
+    return str(getattr(file.file_format, "value", file.file_format)).upper()
+
+
+def _scope(file: Any) -> tuple[int, Any]:
+    """Which data files a delete file may be about: those of its spec and partition."""
+    return (file.spec_id or 0, file.partition) if len(file.partition) else EVERYWHERE
+
+
+def _one_path(file: Any) -> str:
+    """The one data file that a file of positions is about, when the bounds of its paths tell; else empty."""
+    lower, upper = ((bounds or {}).get(PATH_ID) for bounds in (file.lower_bounds, file.upper_bounds))
+    return lower.decode(errors="replace") if lower and lower == upper else ""

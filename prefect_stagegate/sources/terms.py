@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prefect_stagegate.model import Pin
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.hosts import Allowed
 
@@ -13,6 +14,12 @@ IDLE_SECONDS = 30.0
 """How long a read may stand still before it is given up, unless the caller says otherwise."""
 
 Options = Mapping[str, Any]
+Recall = Callable[[str, str, Pin], int | None]
+"""The bytes that an object is known to have, by its source's identity, its key and its pin; None where unknown."""
+
+
+def nothing(_identity: str, _key: str, _pin: Pin) -> None:
+    """Know nothing of any object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,8 @@ class Terms:
     """Hosts that may be asked wherever they are."""
     scratch: str | None = None
     """A folder whose volume may hold what must be written before it can be read; None for the system's."""
+    recall: Recall = nothing
+    """Spares making an object whose size is known, where it must be made before it can be read."""
 
 
 Opener = Callable[[str, Options, Terms], Source]

@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import load_catalog
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestWriterV2
 from pyiceberg.table import Table
-from pyiceberg.typedef import Record
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.sources import iceberg, open_source
+from prefect_stagegate.testing.iceberg import local_catalog, rest_catalog
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
 
@@ -26,23 +24,14 @@ URL = "iceberg://lake/ns.flights"
 
 @pytest.fixture
 def rest(seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> dict[str, str]:
-    """The properties of SeaweedFS's REST catalog, with a table bucket of its own."""
-    name = f"tables-{abs(hash(request.node.nodeid)) % 10**9}"
-    keys = {"aws_access_key_id": seaweedfs.key, "aws_secret_access_key": seaweedfs.secret}
-    tables = boto3.client("s3tables", endpoint_url=seaweedfs.endpoint_url, region_name="us-east-1", **keys)
-    tables.create_table_bucket(name=name)
-    signing = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": "us-east-1"}
-    store = {"s3.endpoint": seaweedfs.endpoint_url, "s3.region": "us-east-1"}
-    store |= {"s3.access-key-id": seaweedfs.key, "s3.secret-access-key": seaweedfs.secret}
-    signer = {"client.access-key-id": seaweedfs.key, "client.secret-access-key": seaweedfs.secret}
-    return {"type": "rest", "uri": seaweedfs.iceberg_url, "warehouse": f"s3://{name}", **signing, **store, **signer}
+    """The properties of a REST catalog of the test's own."""
+    return rest_catalog(seaweedfs, f"tables-{abs(hash(request.node.nodeid)) % 10**9}")
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> dict[str, str]:
-    """The properties of a catalog in SQLite with its files beside it."""
-    made = {"init_catalog_tables": "true"}
-    return {"type": "sql", "uri": f"sqlite:///{tmp_path}/c.db", "warehouse": f"file://{tmp_path}/w", **made}
+    """The properties of a catalog of files."""
+    return local_catalog(tmp_path)
 
 
 def _table(properties: Mapping[str, str]) -> Table:
@@ -123,18 +112,6 @@ def test_a_file_that_is_gone_from_a_snapshot_is_named(local: dict[str, str], tmp
     assert caught.value.object == key
 
 
-@pytest.mark.parametrize(
-    ("content", "word"),
-    [(DataFileContent.POSITION_DELETES, "position"), (DataFileContent.EQUALITY_DELETES, "equality")],
-)
-def test_a_table_with_delete_files_is_refused(local: dict[str, str], content: DataFileContent, word: str) -> None:
-    table = _table(local)
-    _append(table, 1)
-    _delete_rows(table, content)
-    with pytest.raises(SourceError, match=f"{word} deletes .*rewrite_data_files"):
-        listed(open_source(URL, local))
-
-
 def test_a_table_that_is_not_there_is_an_error(local: dict[str, str]) -> None:
     _table(local)
     with pytest.raises(SourceError, match="no snapshot: nothing was written"):
@@ -155,27 +132,6 @@ def test_a_catalog_is_found_by_its_name_in_the_environment(
     for name, value in local.items():
         monkeypatch.setenv(f"PYICEBERG_CATALOG__LAKE__{name.upper()}", value)
     assert _numbers(URL, {}) == [1]
-
-
-def _delete_rows(table: Table, content: DataFileContent) -> None:
-    """Add a delete file to the table; pyiceberg itself writes none, so its writer of manifests is told to."""
-    names = ("column_sizes", "value_counts", "null_value_counts", "lower_bounds", "upper_bounds")
-    facts: Any = {name: {} for name in names}
-    deletes = DataFile.from_args(
-        content=content,
-        file_path=f"{table.location()}/data/deletes.parquet",
-        file_format=FileFormat.PARQUET,
-        partition=Record(),
-        record_count=1,
-        file_size_in_bytes=1,
-        equality_ids=[1] if content is DataFileContent.EQUALITY_DELETES else None,
-        **facts,
-    )
-    deletes.spec_id = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ManifestWriterV2, "content", lambda _: ManifestContent.DELETES)
-        with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
-            append.append_data_file(deletes)
 
 
 def test_a_catalog_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

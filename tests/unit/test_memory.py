@@ -188,3 +188,16 @@ def test_a_memory_that_nobody_has_any_more_closes_its_database(path: Path) -> No
     del memory
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         database.execute("SELECT 1")
+
+
+def test_the_size_that_a_pin_names_is_known_as_long_as_the_pin_is_believed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = PinMemory(path)
+    memory.remember([ROW])
+    assert memory.size("s3://lake/", "a.bin", PIN) == 3
+    assert memory.size("s3://other/", "a.bin", PIN) is None
+    assert memory.size("s3://lake/", "b.bin", PIN) is None
+    assert memory.size("s3://lake/", "a.bin", Pin("version", "abc", "strong")) is None
+    reboot(monkeypatch)
+    assert PinMemory(path).size("s3://lake/", "a.bin", PIN) is None

@@ -18,24 +18,14 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.hiding import Hiding
+from prefect_stagegate.sources.spool import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.sql.relation import Partition, Relation
 from prefect_stagegate.sources.sql.request import connection_uri, read_request
 from prefect_stagegate.sources.sql.session import Session
-from prefect_stagegate.sources.sql.spool import Sink, Slice, Spool
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-WRITER: Mapping[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 3,
-    "data_page_version": "1.0",
-    "store_schema": False,  # pyarrow's own note on the schema changes with its releases
-    "use_dictionary": True,
-    "version": "2.6",
-    "write_statistics": True,
-}
-"""Fixed: the same rows in the same order are the same bytes, of one release of pyarrow, which signs its files."""
 CLOSING_SECONDS = 5.0
 
 

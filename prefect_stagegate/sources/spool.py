@@ -5,14 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 CHUNK = 1 << 20
+WRITER: Mapping[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 3,
+    "data_page_version": "1.0",
+    "store_schema": False,  # pyarrow's own note on the schema changes with its releases
+    "use_dictionary": True,
+    "version": "2.6",
+    "write_statistics": True,
+}
+"""How Parquet is written into it. Fixed: the same rows in the same order are the same bytes, of one release of pyarrow,
+which signs its files."""
 
 
 class Slice(NamedTuple):

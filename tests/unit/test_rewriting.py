@@ -1,0 +1,94 @@
+"""Parquet files that are re-written without some of their rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_stagegate.errors import SourceError
+from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.rewriting import Pinned, Rewritten, marked_paths, rewrite
+from prefect_stagegate.sources.spool import Sink
+
+NAME = "s3://lake/data.parquet"
+
+
+def _pinned(path: Path) -> Pinned:
+    source = FileSource(str(path))
+    return Pinned(source, next(source.list()))
+
+
+POSITIONS = pa.schema([("file_path", pa.string()), ("pos", pa.int64())])
+
+
+def _without(folder: Path, marked: list[dict[str, Any]]) -> pq.ParquetFile:
+    pq.write_table(pa.Table.from_pylist(marked, POSITIONS), folder / "deletes")
+
+    def make(sink: Sink) -> Iterator[None]:
+        yield from rewrite(_pinned(folder / "data"), [_pinned(folder / "deletes")], NAME, sink)
+
+    made = Rewritten(str(folder), url="iceberg://lake/ns.t")
+    size = made.size("it", "data", make)
+    found = b"".join(bytes(chunk) for chunk in made.read("it", "data", make, 0, size))
+    made.close()
+    return pq.ParquetFile(pa.BufferReader(found))
+
+
+@given(
+    st.integers(0, 60),
+    st.lists(st.tuples(st.sampled_from([NAME, "other"]), st.integers(0, 70)), max_size=40),
+    st.integers(1, 25),
+)
+def test_what_is_left_is_what_nobody_marked(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, marked: list[tuple[str, int]], group: int
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    pq.write_table(pa.table({"x": pa.array(range(rows), pa.int32())}), folder / "data", row_group_size=group)
+    found = _without(folder, [{"file_path": name, "pos": at} for name, at in marked])
+    gone = {at for name, at in marked if name == NAME}
+    assert found.read()["x"].to_pylist() == [one for one in range(rows) if one not in gone]
+    assert marked_paths(_pinned(folder / "deletes")) == {name for name, _ in marked}
+
+
+def test_notes_of_the_file_are_kept_and_pyarrows_own_is_not(tmp_path: Path) -> None:
+    table = pa.table({"x": [1, 2]}).replace_schema_metadata({"iceberg.schema": '{"fields": []}'})
+    pq.write_table(table, tmp_path / "data")
+    found = _without(tmp_path, [{"file_path": NAME, "pos": 0}]).metadata.metadata
+    assert found == {b"iceberg.schema": b'{"fields": []}'}
+
+
+def test_the_times_of_old_writers_are_kept_where_nanoseconds_would_overflow(tmp_path: Path) -> None:
+    far = dt.datetime(9999, 12, 31)  # noqa: DTZ001
+    table = pa.table({"at": pa.array([far, far], pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "data", use_deprecated_int96_timestamps=True)
+    assert _without(tmp_path, [{"file_path": NAME, "pos": 0}]).read()["at"].to_pylist() == [far]
+
+
+def test_what_is_no_parquet_file_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"no parquet")
+    with pytest.raises(SourceError, match="can't be re-written") as caught:
+        _without(tmp_path, [])
+    assert caught.value.object == "data"
+    assert not caught.value.retryable
+
+
+def test_a_volume_without_room_is_told(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "data")
+    made = Rewritten(str(tmp_path / "not-there"), url="iceberg://lake/ns.t")
+    with pytest.raises(SourceError, match=r"can't be kept in .*not-there"):
+        made.size("it", "data", lambda sink: rewrite(_pinned(tmp_path / "data"), [], NAME, sink))
+
+
+def test_nothing_is_made_after_the_end(tmp_path: Path) -> None:
+    made = Rewritten(str(tmp_path), url="iceberg://lake/ns.t")
+    made.close()
+    with pytest.raises(SourceError, match="is closed"):
+        made.size("it", "data", lambda sink: iter(()))  # noqa: ARG005
