@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
 import os
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import obstore
 import pytest
-from obstore.exceptions import InvalidPathError
-from obstore.store import GCSStore
+from obstore.exceptions import GenericError, InvalidPathError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, HTTPStore
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
+from prefect_stagegate.objects.azure_options import EMULATED, EMULATED_KEY
+from prefect_stagegate.objects.store import ObjectStore
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.buckets import BucketSource
 from prefect_stagegate.testing.clouds import Cloud
 from prefect_stagegate.testing.sources import listed, read
 from prefect_stagegate.testing.webservers import nginx, rclone
 
 BYTES = bytes(range(256)) * 40
+
+ONCE: Any = {
+    "max_retries": 0,
+    "backoff": {"init_backoff": timedelta(0), "max_backoff": timedelta(0), "base": 2},
+    "retry_timeout": timedelta(seconds=10),
+}
+
+
+def _gcs_store(server: Cloud, bucket: str) -> GCSStore:
+    """The naive client of Google's protocol."""
+    config: Any = {"base_url": server.endpoint_url, "skip_signature": True}
+    return GCSStore(bucket, config=config, client_options={"allow_http": True})
+
+
+def _azure_store(server: Cloud, container: str) -> AzureStore:
+    """The naive client of Azure's protocol."""
+    config: Any = {"account_name": EMULATED, "account_key": EMULATED_KEY, "endpoint": server.endpoint_url}
+    return AzureStore(container, config=config, client_options={"allow_http": True})
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -84,6 +110,8 @@ def test_what_a_server_encodes_unasked_is_refused() -> None:
 def test_nginx_s_compression_changes_neither_sizes_nor_ranges(tmp_path: Path) -> None:
     with nginx(tmp_path / "nginx") as server:
         (server.root / "a.txt").write_bytes(b"a" * 100_000)
+        naive = fsspec.filesystem("http", ssl=ssl.create_default_context(cafile=server.ca_file))
+        assert len(naive.cat_file(f"{server.url}a.txt", start=5, end=9)) == 100_000
         source = open_source(server.url, {"verify": server.ca_file})
         one = listed(source)["a.txt"]
         assert (one.size, read(source, one, 5, 9)) == (100_000, b"aaaa")
@@ -101,6 +129,27 @@ def test_a_certificate_is_believed_by_its_authority_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.system
+def test_a_certificate_that_is_its_own_authority_is_believed_where_it_is_named(tmp_path: Path) -> None:
+    own, key = tmp_path / "own.pem", tmp_path / "own.key"
+    words = "req -x509 -nodes -days 2 -newkey rsa:2048 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(["openssl", *words.split(), "-keyout", key, "-out", own], check=True, capture_output=True)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/a.bin").write_bytes(BYTES)
+    with ThreadingHTTPServer(("localhost", 0), partial(_Quiet, directory=str(tmp_path / "web"))) as server:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(own, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://localhost:{server.server_port}/"
+        naive = HTTPStore(url, client_options={"root_certificate": own.read_bytes()}, retry_config=ONCE)
+        with pytest.raises(GenericError):
+            obstore.head(naive, "a.bin")
+        source = open_source(url, {"verify": str(own)})
+        assert read(source, source.find("a.bin")) == BYTES
+        server.shutdown()
+
+
+@pytest.mark.system
 def test_nginx_s_pin_is_weak_as_a_change_within_a_second_shows(tmp_path: Path) -> None:
     with nginx(tmp_path / "nginx") as server:
         place = server.root / "a.bin"
@@ -108,19 +157,18 @@ def test_nginx_s_pin_is_weak_as_a_change_within_a_second_shows(tmp_path: Path) -
         os.utime(place, (1_700_000_000, 1_700_000_000))
         source = open_source(server.url, {"verify": server.ca_file})
         one = listed(source)["a.bin"]
+        naive = HTTPStore(server.url, client_options={"root_certificate": Path(server.ca_file).read_bytes()})
+        etag = obstore.head(naive, "a.bin")["e_tag"]
         place.write_bytes(b"two")
         os.utime(place, (1_700_000_000, 1_700_000_000))
+        assert bytes(obstore.get(naive, "a.bin", options={"if_match": etag}).bytes()) == b"two"
         assert (one.pin.strength, read(source, one)) == ("weak", b"two")
 
 
 def test_a_server_that_ignores_if_match_is_found_out(gcs: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     url, client = gcs.bucket("ignores-if-match"), gcs.client()
     client.pipe_file("ignores-if-match/a.bin", b"one")
-    store = GCSStore(
-        "ignores-if-match",
-        config={"base_url": gcs.endpoint_url, "skip_signature": True},
-        client_options={"allow_http": True},
-    )
+    store = _gcs_store(gcs, "ignores-if-match")
     etag = obstore.head(store, "a.bin")["e_tag"]
     source = open_source(f"{url}/", gcs.storage_options)
     one = listed(source)["a.bin"]
@@ -141,11 +189,8 @@ def test_one_odd_key_hides_no_other_on_google(gcs: Cloud) -> None:
         client.call(
             "POST", f"{gcs.endpoint_url}/upload/storage/v1/b/odd-keys/o", uploadType="media", name=key, data=b"x"
         )
-    store = GCSStore(
-        "odd-keys", config={"base_url": gcs.endpoint_url, "skip_signature": True}, client_options={"allow_http": True}
-    )
     with pytest.raises(InvalidPathError):  # the naive client
-        obstore.list(store).collect()
+        obstore.list(_gcs_store(gcs, "odd-keys")).collect()
     found = listed(open_source(f"{url}/", gcs.storage_options))
     assert {"odd//key", "odd/new\nline", "odd/tab\tkey", "odd/fine"} <= set(found)
 
@@ -158,6 +203,8 @@ def test_one_odd_key_hides_no_other_on_azure(azure: Cloud) -> None:
     container = ContainerClient.from_connection_string(azure.client_options["connection_string"], "odd-keys")
     for key in ("odd/a", "odd/b//key", "odd/z"):
         container.upload_blob(key, b"x")
+    with pytest.raises(InvalidPathError):  # the naive client
+        obstore.list(_azure_store(azure, "odd-keys")).collect()
     assert set(listed(open_source(f"{url}/", azure.storage_options))) == {"odd/a", "odd/b//key", "odd/z"}
 
 
@@ -165,8 +212,63 @@ def test_a_name_of_other_bytes_than_utf_8_hides_no_other_on_webdav(tmp_path: Pat
     with rclone("webdav", tmp_path, "--read-only") as server:
         (server.root / "fine.bin").write_bytes(BYTES)
         (server.root / os.fsdecode(b"odd-\xff.bin")).write_bytes(BYTES)
+        with pytest.raises(GenericError, match="non-unicode"):  # the naive client
+            obstore.list(HTTPStore(server.url, client_options={"allow_http": True})).collect()
         source = open_source(f"webdav+{server.url}")
         assert read(source, listed(source)["fine.bin"]) == BYTES
+
+
+def test_keys_begin_at_the_url_and_passwords_go_along_on_webdav(tmp_path: Path) -> None:
+    with rclone("webdav", tmp_path, "--read-only", "--user", "me", "--pass", "right") as server:
+        (server.root / "sub").mkdir()
+        (server.root / "sub/a.bin").write_bytes(BYTES)
+        naive = HTTPStore(f"{server.url}sub/".replace("://", "://me:right@"), client_options={"allow_http": True})
+        with pytest.raises(UnauthenticatedError):
+            obstore.list(naive).collect()
+        headers = {"authorization": "Basic " + base64.b64encode(b"me:right").decode()}
+        naive = HTTPStore(f"{server.url}sub/", client_options={"allow_http": True, "default_headers": headers})
+        assert [one["path"] for one in obstore.list(naive).collect()] == ["sub/a.bin"]
+        source = open_source(f"webdav+{server.url}sub/", {"username": "me", "password": "right"})
+        assert {key: read(source, one) for key, one in listed(source).items()} == {"a.bin": BYTES}
+
+
+def test_an_etag_is_one_whether_it_was_listed_or_asked_for_on_google(gcs: Cloud) -> None:
+    url, client = gcs.bucket("etags"), gcs.client()
+    client.pipe_file("etags/a.bin", b"one")
+    store = _gcs_store(gcs, "etags")
+    (naive,) = obstore.list(store).collect()
+    assert naive["e_tag"] != obstore.head(store, "a.bin")["e_tag"]
+    source = BucketSource(f"{url}/", ObjectStore(store, store, url, gcs.endpoint_url), "")
+    one = listed(source)["a.bin"]
+    assert (one.pin.kind, one.pin) == ("etag", source.find("a.bin").pin)
+    assert read(source, one) == b"one"
+
+
+@pytest.mark.system
+def test_an_etag_is_one_whether_it_was_listed_or_asked_for_on_azure(azure: Cloud) -> None:
+    url, client = azure.bucket("etags"), azure.client()
+    client.pipe_file("etags/a.bin", b"one")
+    store = _azure_store(azure, "etags")
+    (naive,) = obstore.list(store).collect()
+    assert naive["e_tag"] != obstore.head(store, "a.bin")["e_tag"]
+    source = open_source(f"{url}/", azure.storage_options)
+    one = listed(source)["a.bin"]
+    assert (one.pin.kind, one.pin) == ("etag", source.find("a.bin").pin)
+    assert read(source, one) == b"one"
+
+
+@pytest.mark.system
+def test_a_server_that_ignores_versions_is_asked_by_etag(azure: Cloud) -> None:
+    url, client = azure.bucket("no-versions"), azure.client()
+    client.pipe_file("no-versions/a.bin", b"one")
+    source = open_source(f"{url}/", azure.storage_options)
+    one = listed(source)["a.bin"]
+    client.pipe_file("no-versions/a.bin", b"two")
+    old: Any = {"version": "2020-01-01T00:00:00.0000000Z"}
+    naive = obstore.get(_azure_store(azure, "no-versions"), "a.bin", options=old)
+    assert bytes(naive.bytes()) == b"two"
+    with pytest.raises(ObjectChanged):
+        read(source, one)
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "tagged"])
