@@ -35,6 +35,7 @@ PerSourcePenalties no
 AllowTcpForwarding yes
 MaxStartups 10:30:100
 Subsystem sftp internal-sftp
+ForceCommand internal-sftp
 """
 
 
@@ -63,8 +64,12 @@ class SshServer:
 
 
 @contextmanager
-def sshd(folder: Path) -> Iterator[SshServer]:
+def sshd(folder: Path, *, user: str = "") -> Iterator[SshServer]:
     """Run OpenSSH's server, which serves this machine's files, for as long as the block runs.
+
+    Args:
+        folder: For its keys and its log. `user` must be able to reach it.
+        user: Who is let in, whatever his shell; needs root. Empty for who runs this.
 
     Raises:
         MissingExtra: There is no `sshd`.
@@ -72,7 +77,7 @@ def sshd(folder: Path) -> Iterator[SshServer]:
     """
     command = _command("sshd", "Install it: apt-get install openssh-server")
     Path("/run/sshd").mkdir(exist_ok=True)  # where it locks itself up before it knows who asks
-    with _server(folder, lambda port: [command, "-D", "-e", "-f", _configured(folder, port)]) as server:
+    with _server(folder, lambda port: [command, "-D", "-e", "-f", _configured(folder, port)], user) as server:
         yield server
 
 
@@ -99,7 +104,7 @@ def rclone_sftp(folder: Path, served: Path, *, password: str = "") -> Iterator[S
 
 
 @contextmanager
-def _server(folder: Path, command: Callable[[int], list[str]]) -> Iterator[SshServer]:
+def _server(folder: Path, command: Callable[[int], list[str]], user: str = "") -> Iterator[SshServer]:
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     for name in ("host", "user", "stranger"):
@@ -107,7 +112,7 @@ def _server(folder: Path, command: Callable[[int], list[str]]) -> Iterator[SshSe
     host = (folder / "host.pub").read_text()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host}")
     with launched(command(port), folder / "server.log", lambda: _listens(port)) as process:
-        yield SshServer(port, getpass.getuser(), folder, process.pid)
+        yield SshServer(port, user or getpass.getuser(), folder, process.pid)
 
 
 def write_key(path: Path) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncssh
 import pytest
+from sshfs import SSHFileSystem
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -109,6 +113,7 @@ def openssh(tmp_path: Path) -> Iterator[Served]:
 
 def test_a_host_key_that_is_not_known_is_refused(served: Served, tmp_path: Path) -> None:
     server, _, url = served
+    assert _naive(server).ls(urlsplit(url).path) == []  # it asks for nobody's key
     (tmp_path / "empty").touch()
     with (
         _opened(url, {**server.options, "known_hosts": str(tmp_path / "empty")}) as source,
@@ -186,10 +191,10 @@ def test_other_hosts_on_the_way_are_passed_and_verified(
 
 
 def test_a_range_is_a_range_and_a_large_file_comes_in_order(served: Served) -> None:
-    """One of the usual clients gives the whole file out for a range (sshfs's `cat_file`)."""
     server, root, url = served
     data = os.urandom(5_000_001)
     _write(root, "large", data)
+    assert _naive(server).cat_file(f"{urlsplit(url).path}large", start=1, end=2) == data
     with _opened(url, server.options) as source:
         one = source.find("large")
         for start, end in ((0, len(data)), (1, 2), (261_119, 1_300_000), (len(data) - 1, len(data))):
@@ -258,14 +263,21 @@ def test_odd_names_hide_no_other(openssh: Served) -> None:
 
 
 @pytest.mark.system
-def test_a_file_without_rights_is_named(openssh: Served) -> None:
-    server, root, url = openssh
-    _write(root, "a.bin", BYTES)
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    (root / "a.bin").chmod(0)
-    with _opened(url, server.options) as source, pytest.raises(AccessDenied) as caught:
-        read(source, source.find("a.bin"))
+def test_a_file_without_rights_is_named() -> None:
+    somebody = "" if os.geteuid() else "nobody"  # root may read everything
+    with tempfile.TemporaryDirectory() as name:  # a folder of pytest's is closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        _write(folder, "data/a.bin", BYTES)
+        _write(folder, "data/b.bin", BYTES)
+        (folder / "data/a.bin").chmod(0)
+        with (
+            sshd(folder / "server", user=somebody) as server,
+            _opened(server.url(f"{folder}/data/"), server.options) as source,
+        ):
+            assert read(source, source.find("b.bin")) == BYTES
+            with pytest.raises(AccessDenied) as caught:
+                read(source, source.find("a.bin"))
     assert caught.value.object == "a.bin"
 
 
@@ -388,6 +400,50 @@ def test_all_reads_share_one_connection(served: Served) -> None:
     with _opened(url, server.options) as source, ThreadPoolExecutor(32) as pool:
         assert set(pool.map(partial(read, source), source.list())) == {BYTES}
         assert source._sessions.connections == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.system
+def test_a_server_that_drops_connections_and_refuses_channels_is_not_overrun(openssh: Served) -> None:
+    server, root, url = openssh
+    _write(root, "a.bin", BYTES)
+    assert asyncio.run(_channels(server)) == 10
+    with _opened(url, server.options) as source, ThreadPoolExecutor(60) as pool:
+        one = source.find("a.bin")
+        assert set(pool.map(lambda _: read(source, one), range(60))) == {BYTES}
+    with ExitStack() as several:  # a connection for each read, as naive clients have it
+        clients = [several.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(60)]
+        assert not all(client.recv(4) == b"SSH-" for client in clients)
+
+
+async def _channels(server: SshServer) -> int:
+    """How many sessions the server lets into one connection."""
+    options = server.options
+    async with asyncssh.connect(
+        "127.0.0.1",
+        server.port,
+        username=options["username"],
+        client_keys=[options["key_filename"]],
+        known_hosts=options["known_hosts"],
+        config=(),
+    ) as connection:
+        for number in range(20):
+            try:
+                await connection.start_sftp_client()
+            except asyncssh.ChannelOpenError:
+                return number
+    return 20
+
+
+def _naive(server: SshServer) -> SSHFileSystem:
+    """The client that fsspec's users have."""
+    options = server.options
+    return SSHFileSystem(
+        "127.0.0.1",
+        port=server.port,
+        username=options["username"],
+        client_keys=[options["key_filename"]],
+        skip_instance_cache=True,
+    )
 
 
 def test_an_option_that_nobody_knows_is_refused() -> None:

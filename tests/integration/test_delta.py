@@ -43,6 +43,8 @@ def _append(server: SeaweedFS, url: str, number: int) -> None:
 
 
 def test_the_files_of_the_newest_version_are_read(seaweedfs: SeaweedFS, table: str) -> None:
+    naive = pa.table(DeltaTable(table, storage_options=_opened(seaweedfs)).get_add_actions())["path"].to_pylist()
+    assert not any(seaweedfs.client().exists(f"{table}/{path}") for path in naive)  # they are encoded once more
     source = open_source(f"delta+{table}", seaweedfs.storage_options)
     found = listed(source)
     rows = [pq.read_table(pa.BufferReader(read(source, one))).to_pylist() for one in found.values()]
@@ -75,10 +77,11 @@ def test_a_table_that_is_not_there_is_an_error(seaweedfs: SeaweedFS, table: str)
 
 
 def test_a_file_that_vacuum_removed_is_named(seaweedfs: SeaweedFS, table: str) -> None:
-    # deltalake goes on listing the files of version 1 after they are gone.
     lake = DeltaTable(table, storage_options=_opened(seaweedfs))
     write_deltalake(lake, pa.table({"carrier": ["z"], "number": [9]}), mode="overwrite")
     lake.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    naive = DeltaTable(table, version=1, storage_options=_opened(seaweedfs)).file_uris()
+    assert [seaweedfs.client().exists(uri) for uri in naive] == [False, False]
     source = open_source(f"delta+{table}@1", seaweedfs.storage_options)
     found = listed(source)
     assert len(found) == 2
@@ -89,14 +92,13 @@ def test_a_file_that_vacuum_removed_is_named(seaweedfs: SeaweedFS, table: str) -
 
 
 def test_a_file_with_a_deletion_vector_is_refused_by_name(tmp_path: Path) -> None:
-    # The list of files that deltalake gives doesn't show that a row of this one is deleted.
     table = HandWritten(fsspec.filesystem("file"), str(tmp_path), ("deletionVectors",))
     _parquet(tmp_path / "whole.parquet", 3)
     table.put("whole.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}')
     table.put(
         "part.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}', deletionVector=_row_1()
     )
-    assert len(DeltaTable(tmp_path).file_uris()) == 2
+    assert len(DeltaTable(tmp_path).file_uris()) == 2  # the naive list, which shows no deleted rows
     source = open_source(f"delta+file://{tmp_path}")
     with pytest.raises(SourceError, match="deletion vector") as caught:
         listed(source)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import HfFileSystem
 
 from prefect_stagegate.errors import AccessDenied, ChecksumMismatch, SourceError, TransferFailed, UsageError
 from prefect_stagegate.model import Address
@@ -86,7 +87,9 @@ def test_large_files_are_checked_by_the_digest_that_the_hub_tells(hub: SmallHub,
 
 
 def test_a_range_is_one_request_for_these_bytes(hub: SmallHub) -> None:
-    # HfFileSystem reads megabytes ahead.
+    naive = HfFileSystem(endpoint=hub.endpoint, token=False, skip_instance_cache=True)
+    assert naive.cat_file(f"{REPO}@main/data/large.bin", start=100, end=200) == LARGE[100:200]
+    assert {seen.range for seen in hub.seen if seen.range} == {f"bytes=100-{len(LARGE) - 1}"}  # it reads 5 MB ahead
     source = open_source(URL)
     one = listed(source)["data/large.bin"]
     hub.seen.clear()
