@@ -22,9 +22,9 @@ demo: setup ## run the main job on real data, from servers to promotion
 test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest --durations=10
 
-test-all: setup servers ## run all tests, also those that take Debian packages or minutes
+test-all: setup servers ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
-	$(BIN)/pytest --durations=10 -m "not hdfs"
+	$(BIN)/pytest --durations=10 -m "system and not hdfs"
 
 HADOOP := tests/servers/hadoop
 test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
