@@ -144,6 +144,15 @@ def bytes_text(count: float) -> str:
     return f"{count:.1f} PB"
 
 
+def count_text(number: int, word: str) -> str:
+    """A number and its noun.
+
+    >>> count_text(1, "file"), count_text(2, "file")
+    ('1 file', '2 files')
+    """
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def digest_text(digest: str) -> str:
     """Write a digest short enough to read aloud: its algorithm and twelve digits.
 

@@ -11,7 +11,7 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import maintain
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 
 def gc(
@@ -31,7 +31,8 @@ def gc(
     for version in found.versions:
         say(version)
     verb = "would go" if dry_run else "gone"
-    say(f"{len(found.versions)} versions and {found.blobs} blobs {verb}, {bytes_text(found.bytes)}.")
+    taken = f"{count_text(len(found.versions), 'version')} and {count_text(found.blobs, 'blob')}"
+    say(f"{taken} {verb}, {bytes_text(found.bytes)}.")
     for reason in found.kept:
         say(f"kept: {reason}")
 

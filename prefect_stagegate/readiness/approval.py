@@ -14,9 +14,9 @@ from prefect_stagegate.model import Finding, Outcome, Request, person_key
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
 from prefect_stagegate.readiness.signing import signers
-from prefect_stagegate.readiness.wording import count_text, listed
+from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec.models import Owner
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 ANYBODY = "anybody"
 ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"

@@ -12,8 +12,8 @@ from prefect_stagegate.readiness.base import Answer, Renewal, check
 from prefect_stagegate.readiness.dcgmi import Diagnosis, diagnose
 from prefect_stagegate.readiness.gpu import OnGpus, no_gpu
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import count_text
 from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
 
 HOLDS = timedelta(days=1)
 """Level 1 is what NVIDIA calls a readiness metric: once a day and after each failure."""

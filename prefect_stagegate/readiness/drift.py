@@ -11,8 +11,8 @@ from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, Parameters, check
 from prefect_stagegate.readiness.question import Accepted, Question
-from prefect_stagegate.readiness.wording import count_text, listed
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import count_text, digest_text
 
 
 class Drift(Parameters):

@@ -14,7 +14,8 @@ from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.nvml import Gpu, Gpus
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import count_text, listed
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import count_text
 
 HOLDS = timedelta(minutes=5)
 """A job that ends badly leaves processes and memory behind within seconds."""

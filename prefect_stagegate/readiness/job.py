@@ -17,9 +17,8 @@ from prefect_stagegate.readiness.bottleneck import FIXES, Bottleneck, bottleneck
 from prefect_stagegate.readiness.feed import read_cold, sample
 from prefect_stagegate.readiness.question import Question
 from prefect_stagegate.readiness.tiers import Reading
-from prefect_stagegate.readiness.wording import count_text
 from prefect_stagegate.spec import ByteSize, Duration, JobSpec
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 HOLDS = timedelta(days=1)
 """A volume slows down as it fills and ages, and that takes days; who shares it changes from day to day."""

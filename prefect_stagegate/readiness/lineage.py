@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prefect_stagegate.model import Entry, Finding, Origin, Outcome
 from prefect_stagegate.readiness.base import Answer, NoParameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import count_text
+from prefect_stagegate.units import count_text
 
 SHOWN = 20
 """Files that are named before the rest is only counted."""

@@ -13,7 +13,8 @@ from prefect_stagegate.environment.variables import DECLARED as DECLARED_VARIABL
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import count_text, listed
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import count_text
 
 OUTCOMES = {
     Weight.BLOCKING: Outcome.FAIL,

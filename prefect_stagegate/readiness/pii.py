@@ -11,7 +11,8 @@ from prefect_stagegate.measures import Scan
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, Parameters, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import count_text, listed
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import count_text
 
 Pattern = Literal["email", "phone", "iban", "credit_card", "us_ssn"]
 """What can be looked for; validations has each."""

@@ -12,8 +12,9 @@ from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness import orchestration
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text, count_text
+from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
 
 HOLDS = timedelta(minutes=5)
 """A worker can die at any time."""

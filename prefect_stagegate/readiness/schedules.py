@@ -12,8 +12,9 @@ from prefect_stagegate.readiness import orchestration
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.pools import HOLDS, ask, unnamed
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text, count_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
 
 TEST = "prefect event emit stagegate.gate.failed --resource-id stagegate.alert-test"
 """Makes the automation of deployments/automations.yaml send a message."""

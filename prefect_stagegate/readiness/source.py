@@ -9,8 +9,9 @@ from pydantic import Field
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Probe, Question
-from prefect_stagegate.readiness.wording import age_text, count_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
 
 LIFE_HOLDS = timedelta(minutes=5)
 AMPLE = 2

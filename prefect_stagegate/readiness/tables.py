@@ -10,8 +10,9 @@ from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, Parameters, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import count_text, listed
+from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec import Glob
+from prefect_stagegate.units import count_text
 
 FILES = "files"
 

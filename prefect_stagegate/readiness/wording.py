@@ -22,15 +22,6 @@ def age_text(age: timedelta) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
-def count_text(number: int, word: str) -> str:
-    """A number and its noun.
-
-    >>> count_text(1, "file"), count_text(2, "file")
-    ('1 file', '2 files')
-    """
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence, the first few of them.
 
