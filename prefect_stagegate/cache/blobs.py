@@ -121,7 +121,7 @@ class Blobs:
                 os.fsync(claim.file)
             elif self._durability is not Durability.NONE:
                 self._unsynced.add(digest)
-            folder = os.path.dirname(target)  # noqa: PTH120
+            folder = target.rpartition("/")[0]
             self._make_folder(folder)
             self._place(claim, target, digest)
             if self._durability is Durability.FULL:

@@ -152,11 +152,19 @@ class ObjectStore:
         except _FAILURES as error:
             raise self._explained(error, key) from error
 
-    def read(self, listed: Listed, start: int, end: int) -> Iterator[Any]:
+    def read(self, key: str, start: int, end: int, *, size: int, etag: str, version: str) -> Iterator[Any]:
         """The bytes from `start` to `end` (exclusive) in chunks, if the object still is the one that was listed.
 
         Its version is asked for by name, its etag by If-Match; what the answer says of both is compared as well,
         because not every server knows these conditions.
+
+        Args:
+            key: The object's.
+            start: In bytes.
+            end: In bytes.
+            size: Of the whole object, as it was listed.
+            etag: As it was listed, without quotes; empty when nobody knows it.
+            version: Its version id or generation; empty when nobody knows it.
 
         Raises:
             ObjectVanished, ObjectChanged, SourceUnavailable, AccessDenied: What the server answered; `SourceBusy` with
@@ -164,30 +172,27 @@ class ObjectStore:
         """
         self._introduce()
         try:
-            result = obstore.get(self._reader, listed.key, options=_conditions(listed, start, end))  # type: ignore[arg-type]
-            self._compare(listed, result.meta)
+            whole = (start, end) == (0, size)  # of which some servers send no part (rclone serve s3)
+            conditions = _conditions(None if whole else (start, end), etag, version)
+            result = obstore.get(self._reader, key, options=conditions)  # type: ignore[arg-type]
+            if _is_another(result.meta, size, etag, version):
+                raise self._changed(key)
             if end - start <= WHOLE:
                 yield result.bytes()
             else:
                 yield from result.stream(CHUNK)
         except _FAILURES as error:
-            raise self._failed_read(error, listed) from error
+            raise self._failed_read(error, key, version) from error
 
-    def _compare(self, listed: Listed, answered: Any) -> None:
-        found = _listed(answered)
-        of_another = listed.version and found.version and found.version != listed.version
-        if found.size != listed.size or of_another or (listed.etag and found.etag and found.etag != listed.etag):
-            raise self._changed(listed.key)
-
-    def _failed_read(self, error: Exception, listed: Listed) -> StagegateError:
-        explained = self._explained(error, listed.key)
+    def _failed_read(self, error: Exception, key: str, version: str) -> StagegateError:
+        explained = self._explained(error, key)
         if isinstance(explained, SourceBusy):
-            explained.retry_after = self._retry_after(listed.key)
+            explained.retry_after = self._retry_after(key)
         # What is missing may be the version only, and a condition on an object that is gone may count as failed.
-        if isinstance(explained, ObjectVanished) and listed.version and self.find(listed.key):
-            return self._changed(listed.key)
-        if isinstance(explained, ObjectChanged) and not self.find(listed.key):
-            return ObjectVanished("The object is gone", source=self.url, object=listed.key)
+        if isinstance(explained, ObjectVanished) and version and self.find(key):
+            return self._changed(key)
+        if isinstance(explained, ObjectChanged) and not self.find(key):
+            return ObjectVanished("The object is gone", source=self.url, object=key)
         return explained
 
     def _changed(self, key: str) -> ObjectChanged:
@@ -284,20 +289,30 @@ class ObjectStore:
         return explained
 
 
-def _conditions(listed: Listed, start: int, end: int) -> dict[str, Any]:
-    # Of the whole object some servers send no part (rclone serve s3), so none is asked for.
-    conditions: dict[str, Any] = {} if (start, end) == (0, listed.size) else {"range": (start, end)}
-    if listed.version:
-        conditions["version"] = listed.version
-    elif listed.etag:
-        conditions["if_match"] = f'"{listed.etag}"'
+def _conditions(part: tuple[int, int] | None, etag: str, version: str) -> dict[str, Any]:
+    conditions: dict[str, Any] = {"range": part} if part else {}
+    if version:
+        conditions["version"] = version
+    elif etag:
+        conditions["if_match"] = f'"{etag}"'
     return conditions
 
 
-def _listed(meta: Any, *, by_version: bool = True) -> Listed:
-    etag = (meta["e_tag"] or "").strip('"')
+def _is_another(meta: Any, size: int, etag: str, version: str) -> bool:
+    """Whether an answer says that it is about another object than the listed one."""
+    if meta["size"] != size or (version and meta["version"] and meta["version"] != version):
+        return True
+    answered = _etag(meta)
+    return bool(etag and answered and answered != etag)
+
+
+def _etag(meta: Any) -> str:
+    return (meta["e_tag"] or "").strip('"')
+
+
+def _listed(meta: Any, *, by_version: bool) -> Listed:
     version = (meta["version"] or "") if by_version else ""
-    return Listed(meta["path"], meta["size"], etag, meta["last_modified"].timestamp(), version)
+    return Listed(meta["path"], meta["size"], _etag(meta), meta["last_modified"].timestamp(), version)
 
 
 def memory_store(url: str) -> ObjectStore:

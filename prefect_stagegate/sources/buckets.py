@@ -58,8 +58,11 @@ class BucketSource(BaseSource):
             if self.find(listed.key).pin != listed.pin:
                 raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
             return
+        pin, key = listed.pin, self._folder + listed.key
+        etag = pin.value if pin.kind == _ETAG else ""
+        version = pin.value if pin.kind == _VERSION else ""
         try:
-            yield from self._store.read(self._wanted(listed), start, end)
+            yield from self._store.read(key, start, end, size=listed.size, etag=etag, version=version)
         except SourceError as error:
             error.object = listed.key
             raise
@@ -99,11 +102,6 @@ class BucketSource(BaseSource):
         """What the store offers to check the bytes by."""
         return listed.checksums
 
-    def _wanted(self, listed: SourceObject) -> Listed:
-        """The object as the store listed it, by what its pin says."""
-        etag, version = (listed.pin.value if listed.pin.kind == kind else "" for kind in ("etag", _VERSION))
-        return Listed(self._folder + listed.key, listed.size, etag, listed.modified or 0.0, version)
-
     def _is_folder_marker(self, listed: Listed) -> bool:
         """Whether this is an empty object that some tools put in place of a folder: its key ends with a slash.
 
@@ -112,10 +110,10 @@ class BucketSource(BaseSource):
         return listed.size == 0 and not path_problem(listed.key) and self._store.find(listed.key) is None
 
 
-_VERSION = "generation"
+_ETAG, _VERSION = "etag", "generation"
 
 
 def _pin(listed: Listed) -> Pin:
     if listed.version:
         return Pin(_VERSION, listed.version, "strong")
-    return Pin("etag", listed.etag, "strong") if listed.etag else Pin("mtime", str(listed.modified), "weak")
+    return Pin(_ETAG, listed.etag, "strong") if listed.etag else Pin("mtime", str(listed.modified), "weak")

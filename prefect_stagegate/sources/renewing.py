@@ -31,6 +31,7 @@ class _RenewingSource:
     def __init__(self, reopen: Callable[[], Source]) -> None:
         self._reopen = reopen
         self._source = reopen()
+        self.url, self.identity = self._source.url, self._source.identity
         self._renewed = False
         self._lock = threading.Lock()
 

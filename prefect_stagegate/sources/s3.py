@@ -33,7 +33,7 @@ class S3Source(BucketSource):
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """True for an object that is encrypted by KMS or a customer's key: its etag looks like an MD5 and is none."""
-        headers = self._store.headers(self._wanted(listed).key)
+        headers = self._store.headers(self._folder + listed.key)
         return headers.get(_ENCRYPTION) in _OTHER_ETAG or f"{_ENCRYPTION}-customer-algorithm" in headers
 
     def _checksums(self, listed: Listed) -> tuple[tuple[str, str], ...]:

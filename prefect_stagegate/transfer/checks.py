@@ -67,18 +67,20 @@ def judge(job: Job, hasher: Hasher) -> bool:
         ChecksumMismatch: They fail a checksum of the source's, or have not the planned digest.
         ObjectChanged: They have not the planned digest because the object was replaced.
     """
-    where = {"source": job.source.url, "object": job.planned.path}
-    wrong, checked = hasher.mismatch(), hasher.checked
+    wrong, planned = hasher.mismatch(), job.planned.digest
     if wrong and job.listed and not job.source.disowns_checksums(job.listed):
         hint = "The object is damaged where it lies or on its way. If this server's etags are no MD5, set "
-        raise ChecksumMismatch(f"The bytes are wrong: {wrong}", hint=hint + "`etag_is_md5: false`.", **where)
-    planned, found = job.planned.digest, hasher.digest()
-    if planned and planned != found:
+        raise ChecksumMismatch(f"The bytes are wrong: {wrong}", hint=hint + "`etag_is_md5: false`.", **_where(job))
+    if planned and planned != (found := hasher.digest()):
         if job.restarted or job.member:
             raise ObjectChanged(
                 f"The object was replaced: it has not the digest {planned} any more",
                 hint="Look for a mirror that still has it.",
-                **where,
+                **_where(job),
             )
-        raise ChecksumMismatch(f"The bytes are wrong: they hash to {found}, and {planned} was expected", **where)
-    return checked and not wrong
+        raise ChecksumMismatch(f"The bytes are wrong: they hash to {found}, and {planned} was expected", **_where(job))
+    return hasher.checked and not wrong
+
+
+def _where(job: Job) -> dict[str, str]:
+    return {"source": job.source.url, "object": job.planned.path}
