@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist, and each of its promises is broken on purpose by a mutation."""
+"""Pages name tests that exist; each promise of docs/reliability.md is broken on purpose by a mutation."""
 
 import ast
 import re
@@ -8,6 +8,7 @@ import pytest
 from mutations import ROOT, Mutation, load
 
 PAGE = (ROOT / "docs/reliability.md").read_text()
+SOURCES = (ROOT / "docs/sources.md").read_text()
 MUTATIONS = load()
 TEST = re.compile(r"`(tests/[\w/]+\.py::[\w:]+)`")
 PROMISES = [line.split("|")[1].strip() for line in PAGE.splitlines() if TEST.search(line) and line.startswith("| ")]
@@ -25,7 +26,7 @@ def exists(test: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("test", sorted(set(TEST.findall(PAGE)) | {one.test for one in MUTATIONS}))
+@pytest.mark.parametrize("test", sorted(set(TEST.findall(PAGE + SOURCES)) | {one.test for one in MUTATIONS}))
 def test_every_test_that_is_named_exists(test: str) -> None:
     assert exists(test)
 
@@ -33,6 +34,12 @@ def test_every_test_that_is_named_exists(test: str) -> None:
 def test_a_test_that_does_not_exist_is_noticed() -> None:
     assert not exists("tests/unit/test_reliability.py::test_nothing")
     assert not exists("tests/unit/test_nothing.py::test_nothing")
+
+
+def test_each_of_the_fourteen_traps_has_its_test() -> None:
+    rows = SOURCES.split("## Traps")[1].split("\n## ")[0].splitlines()
+    traps = [row for row in rows if row.startswith("| ") and TEST.search(row)]
+    assert [int(row.split("|")[1]) for row in traps] == list(range(1, 15))
 
 
 def test_every_promise_is_broken_by_a_mutation_and_no_mutation_breaks_another() -> None:
