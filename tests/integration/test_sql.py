@@ -15,6 +15,7 @@ from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.testing.postgres import OWNER, PASSWORD, Postgres, postgres
-from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.testing.sources import ODD, listed, read
 
 pytestmark = pytest.mark.system
 
@@ -116,6 +117,23 @@ def test_partitions_hold_every_row_once_and_are_named_by_their_values(server: Po
         "word=...parquet": [5],
         "word=it%27s.parquet": [6],
     }
+
+
+def test_odd_names_of_tables_and_partitions_are_files_of_these_names(server: Postgres) -> None:
+    """Percent-encoded, so that each can stand in a path and none is another's."""
+    values = ", ".join("({}, '{}')".format(number, name.replace("'", "''")) for number, name in enumerate(ODD))
+    rows = _open(server, "odd", query=f"select * from (values {values}) as t(id, name)", partition_by="name")
+    found = {key: _table(rows, key)["id"].to_pylist() for key in listed(rows)}
+    assert {unquote(key): ids for key, ids in found.items()} == {
+        f"name={name}.parquet": [number] for number, name in enumerate(ODD)
+    }
+    for number, name in enumerate(ODD):
+        quoted = '"{}"'.format(name.replace('"', '""'))
+        server.run(f"create table {quoted} (id int primary key)", f"insert into {quoted} values ({number})")
+        source = _open(server, quote(f"public.{quoted}", safe=""))
+        (key,) = listed(source)
+        assert (unquote(key), _table(source, key)["id"].to_pylist()) == (f"public.{quoted}.parquet", [number])
+        source.close()
 
 
 @pytest.mark.parametrize("kind", ["int", "bigint", "date", "timestamp", "double precision", "numeric(9, 2)"])
@@ -279,6 +297,7 @@ def test_nothing_can_be_written(server: Postgres) -> None:
 
 
 def test_refused_logins_are_told_without_the_password(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
     for login in (
         {"user": OWNER, "password": "wrong-secret"},
         {"user": OWNER},
