@@ -102,6 +102,8 @@ class SourceObject:
     """What the source offers to check the whole object by: (`md5` | `sha256` | `crc32c` | …, lowercase hex)."""
     state: str = ""
     """What it was listed in, where the source has states as a whole: a commit, a snapshot, a table's version."""
+    away: bool = field(default=False, compare=False)
+    """Whether its bytes are kept elsewhere and must be brought back before they can be read, as the source tells."""
 
 
 class Action(StrEnum):

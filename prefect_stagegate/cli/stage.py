@@ -74,16 +74,23 @@ def _tell(version: Version) -> None:
 
 def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:
     totals = {action: [0, 0] for action in Action}
+    away = [0, 0]
     lines = []
     for planned in job.preview(where, named):
         totals[planned.action][0] += 1
         totals[planned.action][1] += planned.object.size
+        if planned.object.away and planned.action is Action.FETCH:
+            away[0] += 1
+            away[1] += planned.object.size
         if json:
             lines.append({"action": planned.action, "path": planned.path, "size": planned.object.size})
         else:
             say(f"{planned.action:<6} {bytes_text(planned.object.size):>12}  {planned.path}")
     if json:
-        print_json({"dataset": named.dataset, "objects": lines, "bytes_to_fetch": totals[Action.FETCH][1]})
+        fetched = {"bytes_to_fetch": totals[Action.FETCH][1], "bytes_away": away[1]}
+        print_json({"dataset": named.dataset, "objects": lines, **fetched})
         return
     for action, (count, total) in totals.items():
         say(f"{action}: {count} objects, {bytes_text(total)}")
+    if away[0]:
+        say(f"to be brought back first: {away[0]} of them, {bytes_text(away[1])}, whose bytes are kept elsewhere")

@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 def _files(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.files import FileSource
 
-    del options, terms
-    return FileSource(url)
+    del terms
+    return FileSource(url, options)
 
 
 def _s3(url: str, options: Options, terms: Terms) -> Source:

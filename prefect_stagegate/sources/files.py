@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import (
@@ -24,6 +25,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.recalls import Recalls, is_away
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -63,10 +65,15 @@ class FileSource(BaseSource):
 
     Args:
         url: `file:///mnt/nas/flights/` or a path.
+        options: Those of `Recalls`; others mean nothing here.
+
+    Raises:
+        UsageError: The URL names another host, or an option can't be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.url = url
+        self.recalls = Recalls(options, url=url)
         path = local_path(url)
         self.identity = f"file://{path}"
         self._single = path.name if path.is_file() else ""
@@ -95,9 +102,12 @@ class FileSource(BaseSource):
             raise self._explained(error, key) from error
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, through one buffer that is used again for each chunk."""
+        """The bytes, through one buffer that is used again for each chunk. What is kept elsewhere is waited for."""
+        path = self._root / listed.key
         try:
-            descriptor = os.open(self._root / listed.key, os.O_RDONLY | os.O_CLOEXEC)
+            if is_away(path.stat()):
+                self.recalls.wait(path, listed.key)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._explained(error, listed.key) from error
         try:
@@ -201,7 +211,7 @@ def _pin(found: os.stat_result) -> Pin:
 
 
 def _object(key: str, found: os.stat_result) -> SourceObject:
-    return SourceObject(key, found.st_size, _pin(found), found.st_mtime)
+    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, away=is_away(found))
 
 
 def _kind(mode: int) -> str:
