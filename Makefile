@@ -88,7 +88,7 @@ bench: setup ## measure staging against its peers, the engines of validation, an
 	$(BIN)/python benchmarks/run.py
 
 bench-sources: setup ## measure each family of sources against its best client
-	$(BIN)/python benchmarks/sources.py
+	$(BIN)/python -m benchmarks.sources
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"

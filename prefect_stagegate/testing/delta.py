@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -34,9 +35,12 @@ class HandWritten:
         """Write a file and a version that has it; `facts` go into its add action."""
         self._files.makedirs(f"{self._root}/{key}".rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(f"{self._root}/{key}", data)
-        now = time.time_ns() // 1_000_000
-        added = {"path": quote(key), "partitionValues": {}, "size": len(data), "modificationTime": now}
-        self.commit({"add": {**added, "dataChange": True, **facts}})
+        self.append({key: len(data)}, **facts)
+
+    def append(self, sizes: Mapping[str, int], **facts: Any) -> None:
+        """Write a version that has these files too, which lie in the table's folder already."""
+        told = {"partitionValues": {}, "modificationTime": time.time_ns() // 1_000_000, "dataChange": True, **facts}
+        self.commit(*({"add": {"path": quote(key), "size": size, **told}} for key, size in sizes.items()))
 
     def remove(self, key: str) -> None:
         """Write a version without a file, and delete that, as VACUUM would."""

@@ -12,17 +12,19 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LARGE = 1000
 """Files of so many bytes are kept as LFS files."""
-PAGE = 3
-"""Entries that a listing gives at once."""
 
 _API = re.compile(r"/api/((?:datasets|models|spaces)/[^/]+/[^/]+)/(revision|tree|paths-info)/([^/]+)/?(.*)")
 _FILE = re.compile(r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -49,12 +51,20 @@ class SmallHub:
     """The large files whose content network gives other bytes."""
     cdn: str = ""
     """The address of the content network: the same server by another name."""
+    page: int = 3
+    """Entries that a listing gives at once."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """What the content network holds, by SHA-256."""
     seen: list[Seen] = field(default_factory=list)
     """Each request."""
 
     def put(self, repo: str, path: str, data: bytes) -> str:
         """Push a commit with a file more, or another content of it."""
-        return self._push(repo, {**self.head(repo), path: data})
+        return self.put_all(repo, {path: data})
+
+    def put_all(self, repo: str, files: Mapping[str, bytes]) -> str:
+        """Push a commit with all of these files."""
+        return self._push(repo, {**self.head(repo), **files})
 
     def remove(self, repo: str, path: str) -> str:
         """Push a commit without a file."""
@@ -68,6 +78,7 @@ class SmallHub:
         commits = self.commits.setdefault(repo, {})
         commit = hashlib.sha1(f"{repo} {len(commits)}".encode()).hexdigest()  # noqa: S324 - as git has it
         commits[commit] = files
+        self.blobs |= {_digests(data)[1]: data for data in files.values()}
         return commit
 
 
@@ -88,16 +99,24 @@ def small_hub() -> Iterator[SmallHub]:
 
 def described(path: str, data: bytes) -> dict[str, Any]:
     """A file as listings tell of it."""
-    oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - as git has it
+    oid, sha256 = _digests(data)
     facts: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": oid}
     if len(data) >= LARGE:
-        facts["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        facts["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 134}
     return facts
+
+
+@lru_cache(None)
+def _digests(data: bytes) -> tuple[str, str]:
+    """Git's digest of a file, and its SHA-256; of the same object they are made once."""
+    oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - as git has it
+    return oid, hashlib.sha256(data).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
     hub: SmallHub
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # so that headers and body leave together, and no body waits for the headers' acknowledgement
 
     def do_GET(self) -> None:
         """Answer; nothing is written but what the hub's API knows."""
@@ -113,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             repo = file[1] if file[1].count("/") > 1 else f"models/{file[1]}"
             self._file(repo, file[2], file[3])
         elif path.startswith("/cdn/"):
-            self._bytes(bytes.fromhex(path.removeprefix("/cdn/")), "")
+            self._content(*path.removeprefix("/cdn/").split("/"))
         else:
             self._answer(404, b"")
 
@@ -153,13 +172,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._tree(files, below, int(asked.get("cursor", ["0"])[0]))
 
     def _tree(self, files: dict[str, bytes], below: str, first: int) -> None:
-        prefix = f"{below}/" if below else ""
+        prefix, page = f"{below}/" if below else "", self.hub.page
         items = [described(path, data) for path, data in sorted(files.items()) if path.startswith(prefix)]
         if not items and below:
             self._refuse(404, "EntryNotFound")
             return
-        after = f"{self.hub.endpoint}{self.path.partition('?')[0]}?recursive=true&cursor={first + PAGE}"
-        self._json(items[first : first + PAGE], {"Link": f'<{after}>; rel="next"'} if len(items) > first + PAGE else {})
+        after = f"{self.hub.endpoint}{self.path.partition('?')[0]}?recursive=true&cursor={first + page}"
+        self._json(items[first : first + page], {"Link": f'<{after}>; rel="next"'} if len(items) > first + page else {})
 
     def _file(self, repo: str, revision: str, path: str) -> None:
         if (found := self._files(repo, revision)) is None:
@@ -168,17 +187,21 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._refuse(404, "EntryNotFound")
         elif sha256 := described(path, data).get("lfs", {}).get("oid"):
-            lying = data[::-1] if path in self.hub.rotten else data
-            self._answer(302, b"", {"Location": f"{self.hub.cdn}/cdn/{lying.hex()}", "X-Linked-Etag": f'"{sha256}"'})
+            place = f"{self.hub.cdn}/cdn/{'rotten' if path in self.hub.rotten else 'sound'}/{sha256}"
+            self._answer(302, b"", {"Location": place, "X-Linked-Etag": f'"{sha256}"'})
         else:
             self._bytes(data, described(path, data)["oid"])
+
+    def _content(self, state: str, sha256: str) -> None:
+        data = self.hub.blobs[sha256]
+        self._bytes(data[::-1] if state == "rotten" else data, "")
 
     def _bytes(self, data: bytes, etag: str) -> None:
         told = {"ETag": f'"{etag}"'} if etag else {}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
             start, end = int(wanted[1]), int(wanted[2]) + 1
             told["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
-            self._answer(206, data[start:end], told)
+            self._answer(206, memoryview(data)[start:end], told)
         else:
             self._answer(200, data, told)
 
@@ -188,9 +211,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Any, headers: dict[str, str] | None = None) -> None:
         self._answer(200, json.dumps(value).encode(), headers)
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def _answer(self, status: int, body: Buffer, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, text in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for name, text in {**(headers or {}), "Content-Length": str(memoryview(body).nbytes)}.items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(body)

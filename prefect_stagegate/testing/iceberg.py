@@ -1,4 +1,4 @@
-"""Iceberg catalogs for tests, and delete files, which pyiceberg reads and doesn't write."""
+"""Iceberg catalogs for tests, tables whose files hold anything, and delete files, which pyiceberg doesn't write."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyiceberg.catalog import load_catalog
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestWriterV2
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
@@ -26,10 +27,21 @@ POSITIONS = pa.schema(
 )
 
 
+def sql_catalog(folder: Path, warehouse: str, store: dict[str, str]) -> dict[str, str]:
+    """The properties of a new catalog in a database of SQLite's."""
+    made = {"init_catalog_tables": "true"}
+    return {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": warehouse, **made, **store}
+
+
+def store_of(server: SeaweedFS, secret: str = "") -> dict[str, str]:
+    """How Iceberg names what opens the server."""
+    keys = {"s3.access-key-id": server.key, "s3.secret-access-key": secret or server.secret}
+    return {"s3.endpoint": server.endpoint_url, "s3.region": "us-east-1", **keys}
+
+
 def local_catalog(folder: Path) -> dict[str, str]:
     """The properties of a catalog in SQLite with its files beside it, in `w`."""
-    made = {"init_catalog_tables": "true"}
-    return {"type": "sql", "uri": f"sqlite:///{folder}/c.db", "warehouse": f"file://{folder}/w", **made}
+    return sql_catalog(folder, f"file://{folder}/w", {})
 
 
 def rest_catalog(server: SeaweedFS, name: str) -> dict[str, str]:
@@ -38,10 +50,15 @@ def rest_catalog(server: SeaweedFS, name: str) -> dict[str, str]:
     tables = boto3.client("s3tables", endpoint_url=server.endpoint_url, region_name="us-east-1", **keys)
     tables.create_table_bucket(name=name)
     signing = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": "us-east-1"}
-    store = {"s3.endpoint": server.endpoint_url, "s3.region": "us-east-1"}
-    store |= {"s3.access-key-id": server.key, "s3.secret-access-key": server.secret}
     signer = {"client.access-key-id": server.key, "client.secret-access-key": server.secret}
-    return {"type": "rest", "uri": server.iceberg_url, "warehouse": f"s3://{name}", **signing, **store, **signer}
+    return {
+        "type": "rest",
+        "uri": server.iceberg_url,
+        "warehouse": f"s3://{name}",
+        **signing,
+        **store_of(server),
+        **signer,
+    }
 
 
 def delete_positions(table: Table, rows: Mapping[str, Sequence[int]], *, bounds: bool = False) -> str:
@@ -103,3 +120,68 @@ def _manifests_of_deletes() -> Any:
         yield
     finally:
         ManifestWriterV2.content = before  # type: ignore[method-assign]
+
+
+class AnyBytes:
+    """The table `lake.things`, of which only the metadata are read as Iceberg.
+
+    Args:
+        catalog: The catalog's name.
+        properties: What opens it.
+        files: An fsspec file system of its store.
+    """
+
+    def __init__(self, catalog: str, properties: Mapping[str, str], files: Any) -> None:
+        opened = load_catalog(catalog, **properties)
+        opened.create_namespace_if_not_exists("lake")
+        self._table = opened.create_table("lake.things", schema=pa.schema([("x", pa.int64())]))
+        self._files, self._held = files, dict[str, DataFile]()
+
+    @property
+    def location(self) -> str:
+        """The table's folder, without a slash at its end."""
+        return self._table.location()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a file and a snapshot that has it."""
+        path = f"{self.location}/{key}"
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._files.pipe_file(path, data)
+        self.append({key: len(data)})
+
+    def append(self, sizes: Mapping[str, int]) -> None:
+        """Write a snapshot that has these files too, which lie in the table's folder already."""
+        now = {key: _data_file(f"{self.location}/{key}", size) for key, size in sizes.items()}
+        self._commit([self._held[key] for key in now if key in self._held], list(now.values()))
+        self._held |= now
+
+    def remove(self, key: str) -> None:
+        """Write a snapshot without a file, and delete that."""
+        self._commit([self._held.pop(key)], [])
+        self._files.rm_file(f"{self.location}/{key}")
+
+    def _commit(self, before: list[DataFile], now: list[DataFile]) -> None:
+        with self._table.transaction() as transaction:
+            change = transaction.update_snapshot()
+            with change.overwrite() if before else change.fast_append() as producer:
+                for file in before:
+                    producer.delete_data_file(file)
+                for file in now:
+                    producer.append_data_file(file)
+
+
+def _data_file(path: str, size: int) -> DataFile:
+    facts: Any = {name: {} for name in ("column_sizes", "value_counts", "null_value_counts")}
+    found = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=1,
+        file_size_in_bytes=size,
+        **facts,
+        lower_bounds={},
+        upper_bounds={},
+    )
+    found.spec_id = 0
+    return found

@@ -1,0 +1,224 @@
+"""Stage from a server of each family, against the best client of that family, and write docs/performance.md.
+
+    python -m benchmarks.sources [--rounds 3] [--family sftp …] [--folder DIR] [--dry-run]
+
+Both copy the same files from the same server to the same disk, in turn, each in a new process; what is told is the
+median of the seconds after the imports, until the volume is synced. Ours is the whole of `stagegate stage`.
+
+A family is one class beside this file with a line in `FAMILIES`: what serves the files, and how its best client copies
+them. One whose server isn't installed is left out, and what would install it is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.sources.clouds import S3, Azure, Gcs
+from benchmarks.sources.family import FILES, Family, Options, sizes
+from benchmarks.sources.files import Files, Sftp
+from benchmarks.sources.tables import Delta, Iceberg, Sql
+from benchmarks.sources.web import Http, Https, Hub, WebDav
+from prefect_stagegate.errors import MissingExtra
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/performance.md"
+BEGIN, END = "<!-- sources: begin -->", "<!-- sources: end -->"
+LONGEST = 120.0
+"""Seconds after which a copy is given up, and the run with it."""
+FAMILIES: dict[str, Family] = {
+    "file": Files(),
+    "sftp": Sftp(),
+    "s3": S3(),
+    "gs": Gcs(),
+    "az": Azure(),
+    "http": Http(),
+    "https": Https(),
+    "webdav": WebDav(),
+    "hf": Hub(),
+    "delta": Delta(),
+    "iceberg": Iceberg(),
+    "postgresql": Sql(),
+}
+
+
+class Took(NamedTuple):
+    """What one copy took."""
+
+    seconds: float
+    cpu: float
+    """The process's own seconds of processor time, and its children's."""
+
+
+# ── the worker: one copy in a new process ───────────────────────────────────────────────────────────────────────────
+
+
+def stage(url: str, options: Options, out: Path) -> None:
+    from prefect_stagegate.operations.stage import stage as staged
+    from prefect_stagegate.operations.workspace import open_workspace
+
+    # A spec holds no passwords, so all options come as a block's would.
+    where = open_workspace(out / "cache", out / "catalog", resolve_credentials=lambda _: options)
+    staged(where, {"stagegate": 1, "dataset": "measured", "sources": [{"url": url, "credentials": "block/measured"}]})
+
+
+def work(family: Family, who: str, url: str, options: Options, out: Path) -> Took:
+    """Copy once, until the volume is synced."""
+    from prefect_stagegate.sources import open_source
+
+    open_source(url, options).close()  # imports what the adapter needs, and asks no server
+    for module in (*family.imports, "prefect_stagegate.operations.stage"):
+        import_module(module)
+    job = stage if who == "ours" else family.copy
+    cpu, begun = sum(os.times()[:4]), time.monotonic()
+    job(url, options, out)
+    descriptor = os.open(out, os.O_RDONLY)
+    if ctypes.CDLL(None).syncfs(descriptor):
+        sys.exit("the volume can't be synced")
+    return Took(time.monotonic() - begun, sum(os.times()[:4]) - cpu)
+
+
+# ── the rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run(name: str, who: str, served: tuple[str, Options], out: Path) -> Took:
+    """Let a worker copy into the folder."""
+    url, options = served
+    out.mkdir()
+    os.sync()  # what an earlier one left to the kernel is not this one's burden
+    command = [sys.executable, "-m", "benchmarks.sources", "--worker", name, who, url, json.dumps(dict(options))]
+    # A session of its own, so that what a worker started ends with it.
+    with subprocess.Popen(
+        [*command, str(out)], stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    ) as worker:
+        try:
+            told = worker.communicate(timeout=LONGEST)[0]
+        except BaseException as error:
+            os.killpg(worker.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                sys.exit(f"{name}, {who}: no end after {LONGEST:.0f} s")
+            raise
+    if worker.returncode:
+        sys.exit(f"{name}, {who}: failed")
+    return Took(*json.loads(told.splitlines()[-1]))
+
+
+def measure(name: str, which: str, files: Path, folder: Path, rounds: int) -> dict[str, Took]:
+    """The medians: ours, and the client's."""
+    family, found = FAMILIES[name], dict[str, list[Took]](ours=[], client=[])
+    least = sum(sizes(files / which).values()) if family.sets is FILES else 1
+    server = folder / "server"
+    server.mkdir(parents=True)
+    with family.serve(files / which, server) as served:
+        for number in range(rounds):
+            for who in sorted(found, reverse=bool(number % 2)):
+                out = folder / f"{who}-{number}"
+                found[who].append(run(name, who, served, out))
+                if held(out) < least:
+                    sys.exit(f"{name}, {who}: less was copied than there is")
+                if which == "large":  # small files stay: ext4 is slow to make files where many were deleted just now
+                    shutil.rmtree(out)
+    shutil.rmtree(server, ignore_errors=True)
+    return {who: Took(*map(statistics.median, zip(*took, strict=True))) for who, took in found.items()}
+
+
+def held(folder: Path) -> int:
+    """Bytes of the files below a folder; those that share an inode count once."""
+    found = {entry.stat().st_ino: entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()}
+    return sum(found.values())
+
+
+def seed(folder: Path) -> None:
+    """Write both sets; the same bytes each time."""
+    source = random.Random(7)  # noqa: S311 - the same bytes each time
+    for which, count, size in (("large", 4, 128 << 20), ("small", 2000, 4000)):
+        (folder / which).mkdir(parents=True)
+        for number in range(count):
+            with (folder / which / f"{number:05}.bin").open("wb") as file:
+                for start in range(0, size, 1 << 20):
+                    file.write(source.randbytes(min(1 << 20, size - start)))
+
+
+# ── the page ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def page(rows: list[str], missing: list[str], rounds: int, load: float) -> str:
+    """What goes between the markers of docs/performance.md."""
+    head = (
+        f"Medians of {rounds} rounds in turn, a new process each, in seconds after the imports until the volume is"
+        f" synced, on {os.cpu_count()} cores that the servers use too ({platform.machine()}, Linux"
+        f" {platform.release()}, Python {platform.python_version()}), load average {load:.1f} before,"
+        f" {time.strftime('%Y-%m-%d')}. `CPU` is the process's own."
+    )
+    table = [
+        "| family | copied | ours | best client | ours ÷ client | CPU, ours | CPU, client | client |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    left_out = ["", f"Not measured, for want of a server: {', '.join(missing)}."] if missing else []
+    return "\n".join([head, "", *table, *rows, *left_out, "", "Again: `make bench-sources`"])
+
+
+def publish(text: str) -> None:
+    """Put the text between its markers, and leave the rest of the page alone."""
+    found = PAGE.read_text()
+    if BEGIN not in found:
+        found = found.replace("\n## Validation\n", f"\n## Sources\n\n{BEGIN}\n{END}\n\n## Validation\n", 1)
+    before, _, rest = found.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--family", action="append", choices=list(FAMILIES), help="all when left out")
+    parser.add_argument("--set", action="append", choices=list(FILES), help="both when left out")
+    parser.add_argument("--folder", type=Path, help="a folder on the volume to measure; needs 4 GB")
+    parser.add_argument("--dry-run", action="store_true", help="print the table and leave the page alone")
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        name, who, url, given, out = options.worker
+        print(json.dumps(work(FAMILIES[name], who, url, json.loads(given), Path(out))))
+        return
+    load, rows, missing = os.getloadavg()[0], list[str](), list[str]()
+    with tempfile.TemporaryDirectory(prefix="stagegate-bench-", dir=options.folder, ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        seed(folder / "files")
+        for name in options.family or FAMILIES:
+            for which in options.set or FILES:
+                try:
+                    took = measure(name, which, folder / "files", folder / f"{name}-{which}", options.rounds)
+                except MissingExtra as error:
+                    print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
+                    missing.append(name)
+                    break
+                rows.append(row(name, which, took["ours"], took["client"]))
+                print(rows[-1], flush=True)
+    if not options.dry_run:
+        publish(page(rows, missing, options.rounds, load))
+    if missing and options.family:
+        sys.exit(1)
+
+
+def row(name: str, which: str, ours: Took, client: Took) -> str:
+    """A line of the table."""
+    told, family = f"{ours.seconds:.2f} | {client.seconds:.2f} | {ours.seconds / client.seconds:.2f}", FAMILIES[name]
+    return f"| {name} | {family.sets[which]} | {told} | {ours.cpu:.2f} | {client.cpu:.2f} | {family.client} |"
+
+
+if __name__ == "__main__":
+    main()
