@@ -44,6 +44,8 @@ ODD = (
     *("odd %41.bin", "odd ?a=1.bin", "odd %2e%2e.bin", "odd\nline.bin", "odd\ttab.bin", "-odd", "~odd", "odd "),
 )
 """Names that clients cut, decode, expand or refuse."""
+_MACHINE_S = {"AWS_EC2_METADATA_DISABLED": "true", "AZURE_TOKEN_CREDENTIALS": "dev", "NO_GCE_CHECK": "true"}
+"""What keeps clients from the credentials of the machine that they run on."""
 ABSENT = ("AWS_", "AZURE_", "GOOGLE_", "HF_", "PG", "PYICEBERG_", "SSH")
 """The beginnings of variables that may hold credentials."""
 
@@ -241,7 +243,8 @@ class SourceContract:
         for name in [name for name in os.environ if name.startswith(ABSENT)]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name, value in _MACHINE_S.items():
+            monkeypatch.setenv(name, value)
         with pytest.raises(AccessDenied) as caught:
             list(open_source(place.url, place.anonymous).list())
         assert caught.value.hint

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncssh
@@ -30,6 +31,8 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources.sessions import Sessions
+from prefect_stagegate.sources.ssh import Login
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
 from prefect_stagegate.testing.ssh import SshServer, rclone_sftp, sshd, write_key
 
@@ -391,6 +394,17 @@ def test_a_read_that_is_given_up_while_it_connects_leaves_one_connection(served:
         assert source._sessions.connections == 1  # type: ignore[attr-defined]
         assert len(_sockets() - sockets) == 3
     assert _sockets() <= sockets
+
+
+def test_a_connection_that_is_being_opened_outlives_the_one_that_is_given_up() -> None:
+    async def give_up() -> bool:
+        sessions = Sessions(Login.of(NOBODY, {}), 30.0, ())
+        attempt: Any = asyncio.get_running_loop().create_future()
+        sessions._connecting = attempt
+        sessions._forget()
+        return sessions._connecting is attempt
+
+    assert asyncio.run(give_up())
 
 
 def test_all_reads_share_one_connection(served: Served) -> None:
