@@ -82,11 +82,11 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
 
     table = table_of(url)[0]
     if table.startswith("file:"):
-        return DeltaSource(url, _files(table, {}, terms), {})
+        return DeltaSource(url, _files(table, {}, terms), {}, terms)
     settings, left = translate(options)
     if left:
         raise UsageError(f"The option {left[0]!r} can't be used for a table", hint="Leave it out.", source=url)
-    return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle))
+    return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle), terms)
 
 
 def _sftp(url: str, options: Options, terms: Terms) -> Source:

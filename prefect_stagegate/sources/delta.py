@@ -1,7 +1,8 @@
-"""Delta Lake: the data files of one version of a table, as they are.
+"""Delta Lake: the data files of one version of a table, as they are, or without the rows that are deleted.
 
-Only the table's log is read through `deltalake`; the files are read as any others of the store they lie in. Delta never
-changes a file, so its path and the time when it was added pin it, whatever version lists it.
+Only the table's log and deletion vectors are read through `deltalake`; the files are read as any others of the store
+they lie in. Delta never changes a file, so its path and the time when it was added pin it, whatever version lists it. A
+data file with a deletion vector is re-written without the rows that this marks, and pinned by them too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -21,9 +22,13 @@ from prefect_stagegate.objects import explain
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.files import local_path
+from prefect_stagegate.sources.rewriting import REWRITTEN, Pinned, Rewritten, Task, rewrite, task
+from prefect_stagegate.sources.spool import Sink
 from prefect_stagegate.sources.tables import LOOKED_UP, lying
+from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from typing_extensions import Buffer
 
 _STEP = re.compile(r"\x1b\[[0-9;]*m|[↳\s]+")
@@ -51,12 +56,13 @@ class DeltaSource(BaseSource):
         url: `delta+s3://bucket/table`, with `@12` or `@2026-01-31T08:00:00Z` behind it or not.
         files: The table's folder as a source of files.
         options: How deltalake opens the store.
+        terms: Where re-written files are kept, and what is remembered of them.
 
     Raises:
         MissingExtra: deltalake is not installed.
     """
 
-    def __init__(self, url: str, files: Source, options: Mapping[str, str]) -> None:
+    def __init__(self, url: str, files: Source, options: Mapping[str, str], terms: Terms) -> None:
         try:
             import deltalake
         except ImportError as error:
@@ -67,6 +73,7 @@ class DeltaSource(BaseSource):
         self._place = str(local_path(table)) if table.startswith("file:") else table
         self._library, self._options = deltalake, dict(options)
         self._files = files
+        self._rewritten = Rewritten(terms, url=url, identity=self.identity)
         self._lock = threading.Lock()
         self._lying = lru_cache(LOOKED_UP)(self._look)
 
@@ -75,37 +82,64 @@ class DeltaSource(BaseSource):
         return self._files.credential_life()
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, and free what was re-written."""
+        self._rewritten.close()
         self._files.close()
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted data file of the version; deltalake holds its list in memory.
 
+        One of whose rows some are deleted is re-written without them, unless it is remembered how large that is.
+
         Raises:
-            SourceError: There is no such table or version, or rows of a wanted file are marked as deleted.
+            SourceError: There is no such table or version.
         """
-        table = self._table()
-        deleted = self._with_deleted_rows(table)
-        for one in self._of(table):
-            if wanted(one.key):
-                if one.key in deleted:
-                    raise self._rows_deleted(one.key)
-                yield one
+        for one, made in self._planned(self._table(self._at), wanted):
+            yield self._rewritten.sized(one, made) if made else one
 
     def find(self, key: str) -> SourceObject:
         """The data file, if the version that the URL names has it, or the newest now."""
-        found = next((one for one in self._of(self._table()) if one.key == key), None)
+        found = next(self.list(lambda one: one == key), None)
         if found is None:
             raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
         return found
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, from the store."""
-        yield from self._files.read(self._lying(listed), start, end)
+        """The bytes, from the store, or as they were re-written."""
+        if listed.pin.kind == REWRITTEN:
+            yield from self._rewritten.read(listed, start, end, partial(self._tasks, listed.state))
+        else:
+            yield from self._files.read(self._lying(listed), start, end)
 
     def confirm(self, listed: SourceObject) -> None:
-        """Ask the store."""
-        self._files.confirm(self._lying(listed))
+        """Ask the store. What a file was re-written from was confirmed then."""
+        if listed.pin.kind != REWRITTEN:
+            self._files.confirm(self._lying(listed))
+
+    def _planned(self, table: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
+        """The wanted data files; beside one of whose rows some are deleted, how it is re-written."""
+        vectors = self._vectors(table)
+        for one in self._of(table):
+            if wanted(one.key):
+                yield one, self._without(one, vectors[one.key]) if one.key in vectors else None
+
+    def _tasks(self, version: str) -> Iterator[Task]:
+        """What is re-written of a version, or of the one that the URL names when that is gone."""
+        try:
+            table = self._table(version)
+        except SourceError:
+            table = self._table(self._at)
+        yield from (made for _, made in self._planned(table, everything) if made)
+
+    def _without(self, data: SourceObject, vector: pa.BooleanArray) -> Task:
+        """How a data file is written without the rows that its deletion vector marks."""
+
+        def make(sink: Sink) -> Iterator[None]:
+            # Rows behind the vector's end are kept.
+            listed = self._lying(data)
+            yield from rewrite(Pinned(self._files, listed), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
+
+        return task(data, bytes(_bytes(vector)).rstrip(b"\x01"), make)
 
     def _look(self, listed: SourceObject) -> SourceObject:
         """The file in the store."""
@@ -115,16 +149,16 @@ class DeltaSource(BaseSource):
         )
         return lying(self._files, listed.key, listed, url=self.url, records="log", hint=hint)
 
-    def _table(self) -> Any:
-        """The table in the state that the URL names, or in the newest."""
+    def _table(self, at: str) -> Any:
+        """The table in a version or at a time, or in the newest."""
         with self._lock:
             try:
                 table = self._library.DeltaTable(self._place, storage_options=self._options)
-                if self._at:
-                    table.load_as_version(int(self._at) if self._at.isdigit() else _moment(self._at) or self._at)
+                if at:
+                    table.load_as_version(int(at) if at.isdigit() else _moment(at) or at)
             except Exception as error:
                 raise self._explained(error) from error
-        if self._at and not self._at.isdigit():
+        if at and not at.isdigit():
             self._require_begun(table)
         return table
 
@@ -159,25 +193,20 @@ class DeltaSource(BaseSource):
                 key = unquote(path)
                 yield SourceObject(key, size, Pin("file", f"{key}@{modified}", "strong"), modified / 1000, state=state)
 
-    def _with_deleted_rows(self, table: Any) -> frozenset[str]:
-        """The keys of the files that the log lists and of whose rows some are deleted."""
+    def _vectors(self, table: Any) -> dict[str, pa.BooleanArray]:
+        """The deletion vectors by the keys of their files, a bit for each row: whether it is kept."""
         if "deletionVectors" not in (table.protocol().reader_features or ()):
-            return frozenset()
+            return {}
+        import pyarrow as pa
+
+        root, found = unquote(table.table_uri), {}
         try:
-            found = [name for batch in table.deletion_vectors() for name in batch["filepath"].to_pylist()]
+            for batch in map(pa.record_batch, table.deletion_vectors()):
+                for name, vector in zip(batch["filepath"], batch["selection_vector"], strict=True):
+                    found[unquote(name.as_py()).removeprefix(root)] = vector.values
         except Exception as error:
             raise self._explained(error) from error
-        root = unquote(table.table_uri)
-        return frozenset(unquote(name).removeprefix(root) for name in found)
-
-    def _rows_deleted(self, key: str) -> SourceError:
-        return SourceError(
-            "Rows of the file are deleted by a deletion vector, so it is not what the table says",
-            hint="Write the table without them: REORG TABLE … APPLY (PURGE), then stage again. Without more of them: "
-            "set the table's delta.enableDeletionVectors to false.",
-            source=self.url,
-            object=key,
-        )
+        return found
 
     def _explained(self, error: Exception) -> StagegateError:
         """The typed error for what deltalake raised: by its class, else by the store's answer in its text."""
@@ -193,6 +222,11 @@ class DeltaSource(BaseSource):
         if type(explained) is SourceError and kind != "OSError":
             return SourceError(f"The table's log can't be read: {text}", source=self.url)
         return explained
+
+
+def _bytes(vector: pa.BooleanArray) -> bytearray:
+    """A byte for each bit."""
+    return bytearray(vector.cast("uint8").buffers()[1].to_pybytes()[: len(vector)])
 
 
 def _moment(text: str) -> datetime | None:

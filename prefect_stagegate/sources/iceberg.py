@@ -8,13 +8,11 @@ re-written without them; its pin names those files too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
-    ObjectChanged,
     ObjectVanished,
     SourceError,
     SourceUnavailable,
@@ -33,7 +30,16 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.hiding import Hiding
-from prefect_stagegate.sources.rewriting import WRITTEN_BY, Pinned, Rewritten, marked_paths, rewrite
+from prefect_stagegate.sources.rewriting import (
+    REWRITTEN,
+    Pinned,
+    Rewritten,
+    Task,
+    marked_paths,
+    rewrite,
+    task,
+    unmarked,
+)
 from prefect_stagegate.sources.spool import Sink
 from prefect_stagegate.sources.tables import LOOKED_UP, lying
 from prefect_stagegate.sources.terms import Terms
@@ -41,8 +47,6 @@ from prefect_stagegate.sources.terms import Terms
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-REWRITTEN = "rewritten"
-"""The kind of the pin of a data file without its deleted rows."""
 POSITIONS = 1
 """Iceberg's number for files that delete rows by position."""
 EVERYWHERE: tuple[int, Any] = (-1, ())
@@ -102,11 +106,7 @@ class IcebergSource(BaseSource):
         self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
         self._hiding = Hiding(str(properties.get("uri", "")), properties)
         self._store = store
-        self._recall = terms.recall
-        self._rewritten = Rewritten(terms.scratch, url=url)
-        self._tasks: dict[str, _Task] = {}
-        self._replanned: set[str] = set()
-        self._planning = threading.Lock()
+        self._rewritten = Rewritten(terms, url=url, identity=self.identity)
         self._opened: dict[str, Source] = {}
         self._store_options: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -132,8 +132,8 @@ class IcebergSource(BaseSource):
             SourceError: There is no such table or snapshot, or rows are deleted in a way that is not read here.
         """
         table = self._table()
-        for one, task in self._planned(table, self._snapshot(table), wanted):
-            yield self._sized(one, task) if task else one
+        for one, made in self._planned(table, self._snapshot(table), wanted):
+            yield self._rewritten.sized(one, made) if made else one
 
     def find(self, key: str) -> SourceObject:
         """The data file, if the snapshot that the URL names has it, or the newest now."""
@@ -148,10 +148,7 @@ class IcebergSource(BaseSource):
             source, lying_there = self._lying(listed)
             yield from source.read(lying_there, start, end)
             return
-        task = self._task(listed)
-        if self._rewritten.size(listed.pin.value, listed.key, task.make) != listed.size:
-            raise ObjectChanged("The file is re-written otherwise now", source=self.url, object=listed.key)
-        yield from self._rewritten.read(listed.pin.value, listed.key, task.make, start, end)
+        yield from self._rewritten.read(listed, start, end, partial(self._tasks, listed.state))
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask the store. What a file was re-written from was confirmed then."""
@@ -159,7 +156,7 @@ class IcebergSource(BaseSource):
             source, lying_there = self._lying(listed)
             source.confirm(lying_there)
 
-    def _planned(self, table: Any, snapshot: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, _Task | None]]:
+    def _planned(self, table: Any, snapshot: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files of a snapshot; beside one of whose rows some are deleted, how it is re-written.
 
         Such an object has the size of the data file, not of what is made of it.
@@ -179,7 +176,7 @@ class IcebergSource(BaseSource):
                 ]
                 if marking and _format(file) != "PARQUET":
                     raise self._rows_deleted(f"from a file of {_format(file)}", file.file_path)
-                yield found, _Task(found, marking, self._pinned) if marking else None
+                yield found, self._without(found, marking) if marking else None
 
     def _deletes(self, table: Any, manifests: Iterable[Any]) -> _Deletes:
         found = _Deletes()
@@ -200,31 +197,23 @@ class IcebergSource(BaseSource):
         found: Iterable[Any] = self._ask(partial(manifest.fetch_manifest_entry, table.io, discard_deleted=True))
         return found
 
-    def _sized(self, one: SourceObject, task: _Task) -> SourceObject:
-        """The object that a data file is re-written to."""
-        size = self._recall(self.identity, one.key, task.pin)
-        if size is None:
-            size = self._rewritten.size(task.pin.value, one.key, task.make)
-        self._tasks[task.pin.value] = task
-        return replace(one, size=size, pin=task.pin)
+    def _tasks(self, state: str) -> Iterator[Task]:
+        """What is re-written of a snapshot, or of the one that the URL names when that is gone."""
+        table = self._table(again=False)
+        snapshot = table.snapshot_by_id(int(state)) if state.isdigit() else None
+        planned = self._planned(table, snapshot or self._snapshot(table), everything)
+        yield from (made for _, made in planned if made)
 
-    def _task(self, listed: SourceObject) -> _Task:
-        """How an object is re-written, also one that was listed elsewhere, as long as its snapshot is there."""
-        with self._planning:
-            if listed.pin.value not in self._tasks and listed.state not in self._replanned:
-                table = self._table(again=False)
-                snapshot = table.snapshot_by_id(int(listed.state)) if listed.state.isdigit() else None
-                planned = self._planned(table, snapshot or self._snapshot(table), everything)
-                self._tasks |= {task.pin.value: task for _, task in planned if task}
-                self._replanned.add(listed.state)
-        if found := self._tasks.get(listed.pin.value):
-            return found
-        raise ObjectChanged(
-            "The table no longer has the file with these rows deleted, or another release of pyarrow writes it",
-            hint="Its snapshot may have expired: stage the table as it is now.",
-            source=self.url,
-            object=listed.key,
-        )
+    def _without(self, data: SourceObject, marking: Iterable[_Marks]) -> Task:
+        """How a data file is written without the rows that files of positions mark."""
+        deletes = sorted((one.object for one in marking), key=lambda one: one.pin.value)
+        path = data.pin.value.partition(":")[2]
+
+        def make(sink: Sink) -> Iterator[None]:
+            marks = [self._pinned(one) for one in deletes]
+            yield from rewrite(self._pinned(data), partial(unmarked, marks, path), sink)
+
+        return task(data, json.dumps([one.pin.value for one in deletes]).encode(), make)
 
     def _pinned(self, listed: SourceObject) -> Pinned:
         return Pinned(*self._lying(listed))
@@ -347,22 +336,6 @@ class _Deletes:
         scopes = (_scope(entry.data_file), EVERYWHERE)
         found = chain.from_iterable(self.equality.get(scope, ()) for scope in scopes)
         return next((path for sequence, path in found if sequence > entry.sequence_number), "")
-
-
-class _Task:
-    """A data file, and the files that mark rows of it: what is left of it is a Parquet file of its own."""
-
-    def __init__(self, data: SourceObject, marking: Iterable[_Marks], opened: Callable[[SourceObject], Pinned]) -> None:
-        self._data, self._opened = data, opened
-        self._deletes = sorted((one.object for one in marking), key=lambda one: one.pin.value)
-        told = json.dumps([one.pin.value for one in self._deletes])
-        digest = hashlib.sha256(told.encode()).hexdigest()[:32]
-        self.pin = Pin(REWRITTEN, f"{data.pin.value}-{digest}-{WRITTEN_BY}", "strong")
-
-    def make(self, sink: Sink) -> Iterator[None]:
-        """Write it."""
-        path = self._data.pin.value.partition(":")[2]
-        yield from rewrite(self._opened(self._data), [self._opened(one) for one in self._deletes], path, sink)
 
 
 def _within(seconds: float, question: Callable[[], T]) -> T:

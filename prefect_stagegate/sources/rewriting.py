@@ -1,24 +1,28 @@
-"""Parquet files without the rows that files of positions mark as deleted, re-written in bounded memory.
+"""Parquet files of tables without the rows that the table says are deleted, re-written in bounded memory.
 
 What is written has the schema of the file that it is made of, field ids and metadata included, and depends on nothing
-but the two and on the release of pyarrow.
+but those rows and the release of pyarrow.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prefect_stagegate.errors import SourceError
-from prefect_stagegate.model import SourceObject
+from prefect_stagegate.errors import ObjectChanged, SourceError
+from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.spool import WRITER, Sink, Slice, Spool
+from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -76,37 +80,86 @@ class Pinned(io.RawIOBase):
 
 Make = Callable[[Sink], Iterator[None]]
 """Writes a file into the sink, and gives whoever asked for it a say between two of its parts."""
+REWRITTEN = "rewritten"
+"""The kind of the pins of such files."""
+
+
+class Task(NamedTuple):
+    """A file to be made."""
+
+    pin: Pin
+    make: Make
+
+
+def task(data: SourceObject, told: bytes, make: Make) -> Task:
+    """How a data file is re-written.
+
+    Args:
+        data: The file as it is.
+        told: What says which rows of it are deleted.
+        make: Writes it without them.
+    """
+    digest = hashlib.sha256(told).hexdigest()[:32]
+    return Task(Pin(REWRITTEN, f"{data.pin.value}-{digest}-{WRITTEN_BY}", "strong"), make)
 
 
 class Rewritten:
-    """Files that are made once, and read any number of times, by any number of threads.
+    """The re-written files of a table, each made once, and read any number of times by any number of threads.
 
     Args:
-        scratch: The folder whose volume holds them; None for the system's.
-        url: For errors.
+        terms: Where they are kept, and what is remembered of them.
+        url: The table's, for errors.
+        identity: The source's.
     """
 
-    def __init__(self, scratch: str | None, *, url: str) -> None:
-        self._scratch, self._url = scratch, url
-        self._lock = threading.Lock()
+    def __init__(self, terms: Terms, *, url: str, identity: str) -> None:
+        self._terms, self._url, self._identity = terms, url, identity
+        self._lock, self._planning = threading.Lock(), threading.Lock()
+        self._tasks: dict[str, Task] = {}
+        self._planned: set[str] = set()
         self._spool: Spool | None = None
         self._made: dict[str, Slice] = {}
         self._closed = False
 
-    def size(self, name: str, key: str, make: Make) -> int:
-        """Bytes of what `make` writes, which is asked once for each name."""
-        return self._slice(name, key, make).size
+    def sized(self, data: SourceObject, made: Task) -> SourceObject:
+        """The object that is made of a data file. It is made now, unless it is remembered how large it is."""
+        self._tasks[made.pin.value] = made
+        found = replace(data, pin=made.pin)
+        size = self._terms.recall(self._identity, data.key, made.pin)
+        return replace(found, size=self._slice(found, made).size if size is None else size)
 
-    def read(self, name: str, key: str, make: Make, start: int, end: int) -> Iterator[Buffer]:
-        """A range of it."""
-        one = self._slice(name, key, make)
+    def read(self, listed: SourceObject, start: int, end: int, plan: Callable[[], Iterable[Task]]) -> Iterator[Buffer]:
+        """A range of an object.
+
+        Args:
+            listed: The object, which another process may have listed.
+            start: Where it begins.
+            end: Where it ends, exclusive.
+            plan: Tells all that is made of the state that the object was listed in.
+
+        Raises:
+            ObjectChanged: It is not among that, or has another size now.
+        """
+        with self._planning:
+            if listed.pin.value not in self._tasks and listed.state not in self._planned:
+                self._tasks |= {one.pin.value: one for one in plan()}
+                self._planned.add(listed.state)
+        made = self._tasks.get(listed.pin.value)
+        one = self._slice(listed, made) if made else None
+        if one is None or one.size != listed.size:
+            raise ObjectChanged(
+                "The table no longer has the file with these rows deleted, or another release of pyarrow writes it",
+                hint="The state of the table that it was listed in may be gone: stage the table as it is now.",
+                source=self._url,
+                object=listed.key,
+            )
         spool = self._spool
         if spool is None:
-            raise self._is_closed(key)
+            raise self._is_closed(listed)
         try:
             yield from spool.read(one, start, end)
         except (OSError, ValueError) as error:  # the latter when it was closed
-            raise SourceError(f"The spool can't be read: {error}", source=self._url, object=key) from error
+            raise SourceError(f"The spool can't be read: {error}", source=self._url, object=listed.key) from error
 
     def close(self) -> None:
         """Free the bytes; what is being made ends at its next row group."""
@@ -116,33 +169,35 @@ class Rewritten:
                 self._spool.close()
                 self._spool = None
 
-    def _slice(self, name: str, key: str, make: Make) -> Slice:
+    def _slice(self, one: SourceObject, made: Task) -> Slice:
+        name = made.pin.value
         if name not in self._made:
             with self._lock:
                 if self._closed:
-                    raise self._is_closed(key)
+                    raise self._is_closed(one)
                 if name not in self._made:
-                    self._made[name] = self._make(key, make)
+                    self._made[name] = self._make(one, made)
         return self._made[name]
 
-    def _make(self, key: str, make: Make) -> Slice:
+    def _make(self, one: SourceObject, made: Task) -> Slice:
         try:
-            self._spool = self._spool or Spool(self._scratch)
+            self._spool = self._spool or Spool(self._terms.scratch)
             with self._spool.object() as sink:
-                for _ in make(sink):
+                for _ in made.make(sink):
                     if self._closed:
-                        raise self._is_closed(key)
+                        raise self._is_closed(one)
         except (OSError, ValueError, pa.ArrowException) as error:
             if not (isinstance(error, OSError) and error.errno):  # pyarrow's own, of a broken file for one, have none
-                raise SourceError(f"The file can't be re-written: {error}", source=self._url, object=key) from error
-            where = self._spool.folder if self._spool else self._scratch
+                told = f"The file can't be re-written: {error}"
+                raise SourceError(told, source=self._url, object=one.key) from error
+            where = self._spool.folder if self._spool else self._terms.scratch
             hint = "Free some of its volume, or take fewer files by `include:`."
             told = f"What is re-written of the file can't be kept in {where}: {error}"
-            raise SourceError(told, hint=hint, source=self._url, object=key) from error
+            raise SourceError(told, hint=hint, source=self._url, object=one.key) from error
         return sink.slice()
 
-    def _is_closed(self, key: str) -> SourceError:
-        return SourceError("The source is closed", source=self._url, object=key)
+    def _is_closed(self, one: SourceObject) -> SourceError:
+        return SourceError("The source is closed", source=self._url, object=one.key)
 
 
 def marked_paths(deletes: Pinned) -> frozenset[str]:
@@ -154,38 +209,46 @@ def marked_paths(deletes: Pinned) -> frozenset[str]:
         return frozenset(found)
 
 
-def rewrite(data: Pinned, deletes: Sequence[Pinned], path: str, sink: Sink) -> Iterator[None]:
-    """Write a Parquet file without the rows that the files of positions mark in it.
+def unmarked(deletes: Sequence[Pinned], path: str, rows: int) -> bytearray:
+    """A byte for each row of a file: 0 where a file of positions marks it.
 
-    Memory holds one row group of what is written, and a byte for each row of the file.
+    Args:
+        deletes: Files with the columns `file_path` and `pos`.
+        path: The file's name in them.
+        rows: How many it has.
+    """
+    kept = bytearray(b"\x01") * rows
+    for one in deletes:
+        for position in chain.from_iterable(_positions(one, path)):
+            if position < rows:
+                kept[position] = 0
+        one.confirm()
+    return kept
+
+
+def rewrite(data: Pinned, kept: Callable[[int], bytearray], sink: Sink) -> Iterator[None]:
+    """Write a Parquet file without some of its rows. Memory holds one row group, and a byte for each row of the file.
 
     Args:
         data: The file.
-        deletes: Files with the columns `file_path` and `pos`.
-        path: Its name in them.
+        kept: Gives a byte for each of so many rows: 0 where the row is left out.
         sink: What is written to.
 
     Raises:
-        OSError, ValueError, pyarrow.ArrowException: One of them isn't what it should be.
+        OSError, ValueError, pyarrow.ArrowException: The file isn't what it should be.
     """
     with pq.ParquetFile(data, buffer_size=BUFFERED, coerce_int96_timestamp_unit="us") as file:
-        kept = bytearray(b"\x01") * file.metadata.num_rows
-        for one in deletes:
-            for positions in _positions(one, path):
-                for position in positions:
-                    if position < len(kept):
-                        kept[position] = 0
-            yield
-        options = {**WRITER, "store_decimal_as_integer": True}  # as Iceberg has it
+        rows = kept(file.metadata.num_rows)
+        yield
+        options = {**WRITER, "store_decimal_as_integer": True}  # as Iceberg has it, and Spark writes it
         with pq.ParquetWriter(sink, file.schema_arrow, **options) as writer:
-            for group in _groups(_kept(file, kept)):
+            for group in _groups(_kept(file, rows)):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 yield
             told = file.metadata.metadata or {}
             if notes := {name: note for name, note in told.items() if name != b"ARROW:schema"}:
                 writer.add_key_value_metadata(notes)
-    for one in (data, *deletes):
-        one.confirm()
+    data.confirm()
 
 
 def _positions(deletes: Pinned, path: str) -> Iterator[list[int]]:

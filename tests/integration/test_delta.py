@@ -9,10 +9,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from prefect_stagegate.errors import ObjectVanished, SourceError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.delta import HandWritten
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
@@ -91,19 +95,38 @@ def test_a_file_that_vacuum_removed_is_named(seaweedfs: SeaweedFS, table: str) -
         assert caught.value.object == key
 
 
-def test_a_file_with_a_deletion_vector_is_refused_by_name(tmp_path: Path) -> None:
-    table = HandWritten(fsspec.filesystem("file"), str(tmp_path), ("deletionVectors",))
-    _parquet(tmp_path / "whole.parquet", 3)
-    table.put("whole.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}')
-    table.put(
-        "part.parquet", (tmp_path / "whole.parquet").read_bytes(), stats='{"numRecords": 3}', deletionVector=_row_1()
-    )
-    assert len(DeltaTable(tmp_path).file_uris()) == 2  # the naive list, which shows no deleted rows
-    source = open_source(f"delta+file://{tmp_path}")
-    with pytest.raises(SourceError, match="deletion vector") as caught:
-        listed(source)
-    assert caught.value.object == "part.parquet"
-    assert [one.key for one in source.list(lambda key: key != "part.parquet")] == ["whole.parquet"]
+def test_rows_that_a_deletion_vector_marks_are_left_out(tmp_path: Path) -> None:
+    table = HandWritten(fsspec.filesystem("file"), str(tmp_path / "ta ble"), ("deletionVectors",))
+    table.put("whole.parquet", _parquet(tmp_path, 3), stats='{"numRecords": 3}')
+    table.put("pa rt.parquet", _parquet(tmp_path, 5), stats='{"numRecords": 5}', deletionVector=_row_1())
+    source = open_source(f"delta+file://{tmp_path}/ta ble")
+    found = listed(source)
+    rows = {key: pq.read_table(pa.BufferReader(read(source, one)))["x"].to_pylist() for key, one in found.items()}
+    assert rows == {"whole.parquet": [0, 1, 2], "pa rt.parquet": [0, 2, 3, 4]}
+    asked = QueryBuilder().register("t", DeltaTable(tmp_path / "ta ble")).execute("select x from t").read_all()
+    assert sorted(pa.table(asked)["x"].to_pylist()) == sorted([*rows["whole.parquet"], *rows["pa rt.parquet"]])
+    naive = pq.read_table(tmp_path / "ta ble" / "pa rt.parquet")["x"].to_pylist()
+    assert naive == [0, 1, 2, 3, 4]
+    assert {key: one.pin.kind for key, one in found.items()} == {"whole.parquet": "file", "pa rt.parquet": "rewritten"}
+
+
+def test_a_deletion_vector_makes_one_file_new_and_is_applied_elsewhere_too(tmp_path: Path) -> None:
+    table = HandWritten(fsspec.filesystem("file"), str(tmp_path / "table"), ("deletionVectors",))
+    for key in ("a.parquet", "b.parquet"):
+        table.put(key, _parquet(tmp_path, 3), stats='{"numRecords": 3}')
+    where = open_workspace(tmp_path / "cache", tmp_path / "records")
+    sources = [{"url": f"delta+file://{tmp_path}/table"}]
+    spec = load_spec({"stagegate": 1, "dataset": "things", "sources": sources}, known_checks={})
+    stage(where, spec)
+    table.commit({"remove": {"path": "b.parquet", "deletionTimestamp": 1, "dataChange": True}})
+    table.put("b.parquet", _parquet(tmp_path, 3), stats='{"numRecords": 3}', deletionVector=_row_1())
+    assert {one.path for one in preview(where, spec) if one.action == "fetch"} == {"b.parquet"}
+    version = stage(where, spec)
+    assert pq.read_table(version.path / "b.parquet")["x"].to_pylist() == [0, 2]
+    assert not stage(where, spec).bytes_fetched
+    table.put("c.parquet", _parquet(tmp_path, 3))
+    brought = stage(open_workspace(tmp_path / "other", tmp_path / "records"), Address("things", version.digest))
+    assert (brought.digest, brought.files) == (version.digest, 2)
 
 
 def test_a_shallow_clone_is_refused(tmp_path: Path) -> None:
@@ -114,8 +137,9 @@ def test_a_shallow_clone_is_refused(tmp_path: Path) -> None:
         listed(open_source(f"delta+file://{tmp_path}"))
 
 
-def _parquet(path: Path, rows: int) -> None:
-    pq.write_table(pa.table({"x": list(range(rows))}), path)
+def _parquet(folder: Path, rows: int) -> bytes:
+    pq.write_table(pa.table({"x": list(range(rows))}), folder / "made.parquet")
+    return (folder / "made.parquet").read_bytes()
 
 
 def _row_1() -> dict[str, object]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.errors import SourceError
+from prefect_stagegate.errors import ObjectChanged, SourceError
+from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.files import FileSource
-from prefect_stagegate.sources.rewriting import Pinned, Rewritten, marked_paths, rewrite
+from prefect_stagegate.sources.rewriting import Pinned, Rewritten, Task, marked_paths, rewrite, task, unmarked
 from prefect_stagegate.sources.spool import Sink
+from prefect_stagegate.sources.terms import Terms
 
 NAME = "s3://lake/data.parquet"
 
@@ -29,16 +33,27 @@ def _pinned(path: Path) -> Pinned:
 POSITIONS = pa.schema([("file_path", pa.string()), ("pos", pa.int64())])
 
 
-def _without(folder: Path, marked: list[dict[str, Any]]) -> pq.ParquetFile:
-    pq.write_table(pa.Table.from_pylist(marked, POSITIONS), folder / "deletes")
+def _made(folder: Path, scratch: Path, marked: Sequence[dict[str, Any]] = ()) -> tuple[Rewritten, Task, SourceObject]:
+    """A file that lies in a folder, without the rows that are marked."""
+    pq.write_table(pa.Table.from_pylist(list(marked), POSITIONS), folder / "deletes")
+    data = _pinned(folder / "data")
 
     def make(sink: Sink) -> Iterator[None]:
-        yield from rewrite(_pinned(folder / "data"), [_pinned(folder / "deletes")], NAME, sink)
+        yield from rewrite(data, partial(unmarked, [_pinned(folder / "deletes")], NAME), sink)
 
-    made = Rewritten(str(folder), url="iceberg://lake/ns.t")
-    size = made.size("it", "data", make)
-    found = b"".join(bytes(chunk) for chunk in made.read("it", "data", make, 0, size))
-    made.close()
+    listed = next(FileSource(str(folder / "data")).list())
+    return (
+        Rewritten(Terms(scratch=str(scratch)), url="iceberg://lake/ns.t", identity="t"),
+        task(listed, b"", make),
+        listed,
+    )
+
+
+def _without(folder: Path, marked: Sequence[dict[str, Any]]) -> pq.ParquetFile:
+    rewritten, made, data = _made(folder, folder, marked)
+    one = rewritten.sized(data, made)
+    found = b"".join(bytes(chunk) for chunk in rewritten.read(one, 0, one.size, lambda: ()))
+    rewritten.close()
     return pq.ParquetFile(pa.BufferReader(found))
 
 
@@ -82,13 +97,29 @@ def test_what_is_no_parquet_file_is_told_by_name(tmp_path: Path) -> None:
 
 def test_a_volume_without_room_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "data")
-    made = Rewritten(str(tmp_path / "not-there"), url="iceberg://lake/ns.t")
+    rewritten, made, data = _made(tmp_path, tmp_path / "not-there")
     with pytest.raises(SourceError, match=r"can't be kept in .*not-there"):
-        made.size("it", "data", lambda sink: rewrite(_pinned(tmp_path / "data"), [], NAME, sink))
+        rewritten.sized(data, made)
 
 
 def test_nothing_is_made_after_the_end(tmp_path: Path) -> None:
-    made = Rewritten(str(tmp_path), url="iceberg://lake/ns.t")
-    made.close()
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "data")
+    rewritten, made, data = _made(tmp_path, tmp_path)
+    rewritten.close()
     with pytest.raises(SourceError, match="is closed"):
-        made.size("it", "data", lambda sink: iter(()))  # noqa: ARG005
+        rewritten.sized(data, made)
+
+
+def test_what_a_table_no_longer_tells_is_asked_for_once(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "data")
+    asked = []
+
+    def plan() -> list[Task]:
+        asked.append(1)
+        return []
+
+    rewritten, made, data = _made(tmp_path, tmp_path)
+    for _ in range(2):
+        with pytest.raises(ObjectChanged, match="no longer has the file"):
+            list(rewritten.read(replace(data, pin=made.pin), 0, 1, plan))
+    assert asked == [1]
