@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,7 @@ class Hub:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         timeout = httpx.Timeout(idle, connect=CONNECT_SECONDS)
         self._client = httpx.Client(headers=headers, timeout=timeout, limits=httpx.Limits(max_connections=None))
+        weakref.finalize(self, self._client.close)
 
     def close(self) -> None:
         """Close the connections."""
@@ -119,6 +121,9 @@ class Hub:
                         return
                     history.append(answer)
                     request = self._follow(answer.next_request)
+                    length = answer.headers.get("content-length", "")
+                    if length.isdecimal() and int(length) <= CHUNK:
+                        answer.read()  # so that the connection is used again
                 finally:
                     answer.close()
         except (self._library.HTTPError, self._library.StreamError) as error:

@@ -55,6 +55,8 @@ class SmallHub:
     """Entries that a listing gives at once."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """What the content network holds, by SHA-256."""
+    connections: int = 0
+    """How many were opened."""
     seen: list[Seen] = field(default_factory=list)
     """Each request."""
 
@@ -117,6 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
     hub: SmallHub
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # so that headers and body leave together, and no body waits for the headers' acknowledgement
+
+    def setup(self) -> None:
+        """Count the connection."""
+        self.hub.connections += 1
+        super().setup()
 
     def do_GET(self) -> None:
         """Answer; nothing is written but what the hub's API knows."""

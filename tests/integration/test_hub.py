@@ -100,6 +100,15 @@ def test_a_range_is_one_request_for_these_bytes(hub: SmallHub) -> None:
     ]
 
 
+def test_a_redirect_costs_no_connection(hub: SmallHub) -> None:
+    source = open_source(URL)
+    one = listed(source)["data/large.bin"]
+    for start in range(20):
+        assert read(source, one, start, start + 100) == LARGE[start : start + 100]
+    source.close()
+    assert hub.connections <= 2, "one to the hub, and one to its content network"
+
+
 def test_the_token_stays_with_the_hub(hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_very-secret")
     hub.gates[REPO] = "hf_very-secret"
