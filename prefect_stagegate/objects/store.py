@@ -102,6 +102,10 @@ class ObjectStore:
         self.url = url
         self.endpoint = endpoint
 
+    def close(self) -> None:
+        """Let the connections go, whoever still names this store: a traceback may, for long. It can't be used again."""
+        self._store = self._reader = None
+
     def listing(self, prefix: str) -> Iterator[Listed]:
         """Every object below `prefix`, a page at a time. Trailing slashes of keys are lost.
 

@@ -34,6 +34,10 @@ class BucketSource(BaseSource):
         self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
 
+    def close(self) -> None:
+        """Let the connections go."""
+        self._store.close()
+
     def credential_life(self) -> CredentialLife:
         """What the options, the environment or the block say of the credentials."""
         return self._store.life
