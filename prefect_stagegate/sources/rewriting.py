@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,8 +33,8 @@ GROUP_BYTES = 16 << 20
 """A row group of what is written, in memory."""
 MOST_ROWS = 8192
 """Rows that are read at a time."""
-BUFFERED = 1 << 20
-"""Bytes that are read of a column at a time."""
+READER: Mapping[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}
+"""A MiB of a column is read at a time, and nothing ahead: by default pyarrow reads whole row groups."""
 
 
 class Pinned(io.RawIOBase):
@@ -202,7 +202,7 @@ class Rewritten:
 
 def marked_paths(deletes: Pinned) -> frozenset[str]:
     """The data files of which a file of positions marks rows."""
-    with pq.ParquetFile(deletes, buffer_size=BUFFERED) as file:
+    with pq.ParquetFile(deletes, **READER) as file:
         found: set[str] = set()
         for batch in file.iter_batches(MOST_ROWS, columns=["file_path"], use_threads=False):
             found.update(pc.unique(batch["file_path"]).to_pylist())
@@ -237,7 +237,7 @@ def rewrite(data: Pinned, kept: Callable[[int], bytearray], sink: Sink) -> Itera
     Raises:
         OSError, ValueError, pyarrow.ArrowException: The file isn't what it should be.
     """
-    with pq.ParquetFile(data, buffer_size=BUFFERED, coerce_int96_timestamp_unit="us") as file:
+    with pq.ParquetFile(data, coerce_int96_timestamp_unit="us", **READER) as file:
         rows = kept(file.metadata.num_rows)
         yield
         options = {**WRITER, "store_decimal_as_integer": True}  # as Iceberg has it, and Spark writes it
@@ -252,7 +252,7 @@ def rewrite(data: Pinned, kept: Callable[[int], bytearray], sink: Sink) -> Itera
 
 
 def _positions(deletes: Pinned, path: str) -> Iterator[list[int]]:
-    with pq.ParquetFile(deletes, buffer_size=BUFFERED) as file:
+    with pq.ParquetFile(deletes, **READER) as file:
         for batch in file.iter_batches(MOST_ROWS, columns=["file_path", "pos"], use_threads=False):
             yield batch.filter(pc.equal(batch["file_path"], path))["pos"].to_pylist()
 

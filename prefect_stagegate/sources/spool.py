@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -72,6 +73,7 @@ class Spool:
     def __init__(self, folder: str | None) -> None:
         self.folder = folder or tempfile.gettempdir()
         self._file = tempfile.TemporaryFile(dir=folder, prefix="spool-", buffering=0)  # noqa: SIM115 - close() is ours
+        weakref.finalize(self, self._file.close)  # where nobody closes the source
         self._end = 0
 
     @contextmanager

@@ -317,15 +317,17 @@ def test_a_data_file_that_changes_while_it_is_re_written_is_noticed(
 
 
 MEASURED = """
-import resource, sys, json
+import re, sys, json
 from prefect_stagegate.sources import open_source
 source = open_source(sys.argv[1], json.loads(sys.argv[2]))
+def peak():  # of this program: ru_maxrss begins with what its parent had
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 (small,) = source.list(lambda key: key == sys.argv[3])
 for chunk in source.read(small, 0, small.size): pass
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 (one,) = source.list(lambda key: key != sys.argv[3])
 assert sum(len(chunk) for chunk in source.read(one, 0, one.size)) == one.size
-print(one.size >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+print(one.size >> 20, (peak() - before) >> 10)
 """
 
 
@@ -343,4 +345,4 @@ def test_memory_does_not_grow_with_the_rows(local: dict[str, str]) -> None:
     assert found.returncode == 0, found.stderr
     file, grown = map(int, found.stdout.split())
     assert file > 150
-    assert grown < 96  # MiB: a row group of 16, its copy, what is read of two columns, and the writer's buffers
+    assert grown < 140  # MiB: a row group of 16, its copies, what is read of two columns, and the writer's buffers
