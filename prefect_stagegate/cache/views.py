@@ -144,8 +144,13 @@ class Draft:
                     object=entry.path,
                 ) from error
             except FileExistsError:
-                if not _holds(path, blob):
+                if _holds(path, blob):
+                    return
+                if not _stands(path):
                     raise
+                # The blob that was held rotted meanwhile: it is in quarantine, and another one has its name.
+                os.unlink(path)  # noqa: PTH108
+                self._link(entry)
 
 
 class Views:
@@ -260,6 +265,11 @@ def _holds(path: str, blob: str) -> bool:
     """Whether a draft's file is that of the blob, by a link, or by a copy where links are refused."""
     held, wanted = os.lstat(path), os.lstat(blob)
     return held.st_ino == wanted.st_ino or (held.st_nlink == 1 and held.st_size == wanted.st_size)
+
+
+def _stands(path: str) -> bool:
+    """Whether a file has this very name, and not one that the volume takes for it."""
+    return Path(path) in Path(path).parent.iterdir()
 
 
 def _clone_or_copy(blob: Path, path: Path) -> None:

@@ -220,6 +220,19 @@ def test_the_least_recently_used_versions_go_first_and_no_more_than_needed(cache
     assert list(cache.layout.blobs.glob("*/*")) == []
 
 
+def test_a_blob_that_was_replaced_while_a_draft_held_it_stands_in_the_view_as_it_is_now(cache: Cache) -> None:
+    """A verification moved the rotten one aside, and a repair fetched it again."""
+    entry = Entry("a.csv", 3, put(cache, b"one"))
+    blob = cache.layout.blob(entry.digest)
+    with cache.views.draft() as draft:
+        draft.hold(entry)
+        cache.layout.quarantine.mkdir()
+        rotten = blob.rename(cache.layout.quarantine / "rotten")
+        put(cache, b"one")
+        view = draft.publish("flights", V1, [entry])
+    assert (view / "a.csv").stat().st_ino == blob.stat().st_ino != rotten.stat().st_ino
+
+
 def test_what_a_live_writer_just_made_stays_though_no_ref_names_it_yet(cache: Cache) -> None:
     publish(cache, V1, {"a": b"one"})
     with cache.leases.hold(LeaseKind.WRITER, "flights"):
