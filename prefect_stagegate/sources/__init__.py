@@ -118,7 +118,7 @@ def _webdav(url: str, options: Options, terms: Terms) -> Source:
 def _hub(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.hf import HubSource
 
-    source = HubSource(url, options, idle=terms.idle, judge=partial(require_allowed, allowed=terms.allowed))
+    source = HubSource(url, options, terms)
     require_allowed(source.endpoint, terms.allowed)
     return source
 

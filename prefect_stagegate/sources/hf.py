@@ -7,15 +7,16 @@ while others push. A file's pin is its content's own digest: SHA-256 where the f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, UsageError
+from prefect_stagegate.errors import ObjectVanished, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.hubclient import Hub
+from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -71,18 +72,17 @@ class HubSource(BaseSource):
     Args:
         url: `hf://datasets/owner/name@revision/path`, `hf://owner/name` for a model.
         options: `token` (False for none) and `endpoint`; else HF_TOKEN, the hub's own file and HF_ENDPOINT are asked.
-        idle: Seconds without a byte after which a read is given up.
-        judge: Called with each address that an answer leads to; raises `UsageError` when it is forbidden.
+        terms: How servers are asked.
 
     Raises:
         MissingExtra: huggingface_hub is not installed.
         UsageError: The URL names no repository, or an option is unknown.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float, judge: Callable[[str], None]) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         self.url = url
         self._repo = Repository.parse(url)
-        self._hub = Hub(url, options, idle=idle, judge=judge)
+        self._hub = Hub(url, options, terms)
         place = "/".join(filter(None, (self._repo.kind, self._repo.name, self._repo.path)))
         self.endpoint = self._hub.endpoint
         self.identity = f"{self.endpoint} hf://{place}"
@@ -125,18 +125,11 @@ class HubSource(BaseSource):
         """The bytes of a range, at the commit in which the file was listed."""
         commit = listed.state or self._commit()
         address = f"{self._repo.files}/resolve/{commit}/{quote(self._path(listed.key, commit))}"
-        try:
-            with self._hub.file(address, start, end, listed.size) as (digest, chunks):
-                if digest and digest != listed.pin.value:
-                    raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
-                yield from chunks
-        except SourceError as error:
-            error.object = listed.key
-            raise
+        yield from self._hub.file(address, listed, start, end)
 
     def _commit(self) -> str:
         """The commit that the revision names now."""
-        return str(self._hub.ask(f"{self._repo.api}/revision/{quote(self._repo.revision, safe='')}")["sha"])
+        return str(self._hub.tell(f"{self._repo.api}/revision/{quote(self._repo.revision, safe='')}")["sha"])
 
     def _path(self, key: str, commit: str) -> str:
         """Where a key stands in the repository."""
@@ -153,7 +146,7 @@ class HubSource(BaseSource):
         return found if single else None
 
     def _info(self, commit: str, path: str) -> dict[str, Any] | None:
-        found = self._hub.ask(f"{self._repo.api}/paths-info/{commit}", {"paths": [path], "expand": False})
+        found = self._hub.tell(f"{self._repo.api}/paths-info/{commit}", {"paths": [path], "expand": False})
         return next(iter(found), None)
 
 

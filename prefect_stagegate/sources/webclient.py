@@ -3,10 +3,14 @@
 obstore's follows redirects wherever they lead and can't be told not to; fsspec's hands out a whole object for a range
 when the server knows none. So this one stands on Python's own: each connection's address is judged before it is made,
 nothing secret goes to another origin, nothing is decoded, and a read is compared with what was asked.
+
+Where the environment's proxies are used (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY), the proxy makes the connection:
+then the addresses are judged that the name has here.
 """
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 import ssl
@@ -14,16 +18,23 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from functools import partial
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.sources.hosts import Allowed, connected
+from prefect_stagegate.sources.base import public_url
+from prefect_stagegate.sources.hosts import Allowed, addresses, connected
 
 CONNECT_SECONDS = 5
 MOST_REDIRECTS = 5
-FOLLOWING = frozenset({"accept", "accept-encoding", "depth", "if-match", "if-unmodified-since", "range", "user-agent"})
+LONGEST_REDIRECT = 1 << 16
+"""Bytes of an answer that leads elsewhere, up to which it is cheaper to read it than to connect again."""
+FOLLOWING = frozenset(
+    {"accept", "accept-encoding", "content-type", "depth", "if-match", "if-unmodified-since", "range", "user-agent"}
+)
 """The request's headers that go along to another server; any other may hold a credential."""
 ALWAYS = {"Accept-Encoding": "identity", "User-Agent": "prefect-stagegate"}
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -44,6 +55,15 @@ def origin_of(url: str) -> Origin:
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
+class Proxy(NamedTuple):
+    """What is asked in an origin's place."""
+
+    host: str
+    port: int
+    headers: dict[str, str]
+    """Who asks it."""
+
+
 class WebClient:
     """Connections that are kept and used again by many threads.
 
@@ -53,14 +73,25 @@ class WebClient:
         ca_file: Path of a PEM file with further certificate authorities to trust.
         idle: Seconds without a byte after which a read is given up; in all it may take as long as it likes.
         allowed: Hosts that may be asked wherever they are.
+        proxied: Whether servers are asked through the proxies that the environment names.
 
     Raises:
         UsageError: The CA file can't be read.
     """
 
-    def __init__(self, home: str, headers: Mapping[str, str], *, ca_file: str, idle: float, allowed: Allowed) -> None:
+    def __init__(
+        self,
+        home: str,
+        headers: Mapping[str, str],
+        *,
+        ca_file: str,
+        idle: float,
+        allowed: Allowed,
+        proxied: bool = False,
+    ) -> None:
         self._home, self._own = origin_of(home), dict(headers)
-        self._idle, self._allowed = idle, allowed
+        self._idle, self._allowed, self._proxied = idle, allowed, proxied
+        self._proxies: dict[Origin, Proxy | None] = {}
         self._kept: defaultdict[Origin, list[http.client.HTTPConnection]] = defaultdict(list)
         self._lock = threading.Lock()
         self._tls = ssl.create_default_context()
@@ -72,9 +103,21 @@ class WebClient:
 
     @contextmanager
     def ask(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        led: list[Message] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         """Ask, and follow where the server leads; what is not read of the answer is not fetched.
+
+        Args:
+            method: HTTP's.
+            url: What is asked.
+            headers: Those of `FOLLOWING` go along wherever it leads.
+            body: Goes along, too.
+            led: Is given the headers of each answer that led on.
 
         Raises:
             OSError, http.client.HTTPException: Nobody answered, or not in HTTP.
@@ -86,7 +129,10 @@ class WebClient:
             sent = {**(headers or {}), **ALWAYS}
             if origin == self._home:
                 sent |= self._own
-            connection, answer = self._answered(origin, method, _target(url), sent, body)
+            target, proxy = _target(url), self._proxy(origin)
+            if proxy and origin[0] == "http":
+                target, sent = url, sent | proxy.headers
+            connection, answer = self._answered(origin, method, target, sent, body)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or not location:
                 try:
@@ -94,7 +140,13 @@ class WebClient:
                 finally:
                     self._keep(origin, connection, answer)
                 return
-            self._keep(origin, connection, answer)
+            try:
+                if answer.length is not None and answer.length <= LONGEST_REDIRECT:
+                    answer.read()  # so that the connection is used again
+            finally:
+                self._keep(origin, connection, answer)
+            if led is not None:
+                led.append(answer.headers)
             url = _led(url, urljoin(url, location))
             headers = {name: text for name, text in (headers or {}).items() if name.lower() in FOLLOWING}
         raise SourceError("The server leads round and round", hint="Name the address that it leads to.")
@@ -132,12 +184,27 @@ class WebClient:
 
     def _connection(self, origin: Origin) -> http.client.HTTPConnection:
         scheme, host, port = origin
+        proxy = self._proxy(origin)
+        asked = (proxy.host, proxy.port) if proxy else (host, port)
         if scheme == "https":
-            made: Any = http.client.HTTPSConnection(host, port, timeout=self._idle, context=self._tls)
+            made: Any = http.client.HTTPSConnection(*asked, timeout=self._idle, context=self._tls)
+            if proxy:
+                made.set_tunnel(host, port, proxy.headers)
         else:
-            made = http.client.HTTPConnection(host, port, timeout=self._idle)
+            made = http.client.HTTPConnection(*asked, timeout=self._idle)
         made._create_connection = partial(_judged_connection, self._allowed)  # noqa: SLF001 - Python's own hook
         return made  # type: ignore[no-any-return]
+
+    def _proxy(self, origin: Origin) -> Proxy | None:
+        """The proxy through which an origin is asked, if that may be asked; looked up once."""
+        if not self._proxied:
+            return None
+        if origin not in self._proxies:
+            proxy = _proxy_for(origin)
+            for address in addresses(origin[1]) if proxy else ():
+                connected((address,), self._allowed)
+            self._proxies[origin] = proxy
+        return self._proxies[origin]
 
     def _keep(self, origin: Origin, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> None:
         """Keep a connection whose answer was read to its end; another's rest would take its time."""
@@ -165,6 +232,27 @@ def _judged_connection(allowed: Allowed, address: tuple[str, int], timeout: floa
             made.settimeout(timeout)
             return made
     raise failed
+
+
+def _proxy_for(origin: Origin) -> Proxy | None:
+    """What the environment says about an origin.
+
+    Raises:
+        UsageError: It names a proxy that isn't spoken to by HTTP.
+    """
+    scheme, host, port = origin
+    named = getproxies()
+    url = named.get(scheme) or named.get("all", "")
+    if not url or proxy_bypass(f"{host}:{port}"):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
+        raise UsageError(f"The proxy {public_url(url)} is not one that HTTP is spoken to", hint=hint)
+    told = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    basic = base64.b64encode(told.encode()).decode()
+    headers = {"Proxy-Authorization": f"Basic {basic}"} if parts.username else {}
+    return Proxy(parts.hostname, parts.port or 80, headers)
 
 
 def _target(url: str) -> str:

@@ -46,6 +46,9 @@ class WebObjects:
         who: Who asks, for people.
     """
 
+    trusting = "Set `verify:` to the CA's PEM file."
+    """How a certificate authority is trusted."""
+
     def __init__(self, client: WebClient, url: str, who: str) -> None:
         self._client, self._url, self._who = client, url, who
         self.ranges = True
@@ -60,14 +63,15 @@ class WebObjects:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        led: list[Message] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Ask, and raise what a refusal means.
+        """Ask as `WebClient` does, and raise what a refusal means.
 
         Raises:
             SourceError: One of its kinds.
         """
         try:
-            with self._client.ask(method, url, headers, body or None) as answer:
+            with self._client.ask(method, url, headers, body or None, led) as answer:
                 if answer.status >= _ERRORS:
                     raise self._refusal(answer, key)
                 yield answer
@@ -78,11 +82,8 @@ class WebObjects:
             told = f"The server leads to a place where no source may be: {error}"
             raise SourceError(told, source=self._url, object=key) from error
         except ssl.SSLCertVerificationError as error:
-            told, hint = (
-                f"The certificate is not trusted: {error.verify_message}",
-                "Set `verify:` to the CA's PEM file.",
-            )
-            raise SourceError(told, hint=hint, source=self._url, object=key) from error
+            told = f"The certificate is not trusted: {error.verify_message}"
+            raise SourceError(told, hint=self.trusting, source=self._url, object=key) from error
         except (OSError, http.client.HTTPException) as error:
             told = f"The server failed: {str(error) or type(error).__name__}"
             raise SourceUnavailable(told, source=self._url, object=key) from error
@@ -101,15 +102,28 @@ class WebObjects:
         headers = _condition(listed)
         if (start, end) != (0, listed.size) and self.ranges:
             headers["Range"] = f"bytes={start}-{end - 1}"
-        with self.ask("GET", url, listed.key, headers=headers) as answer:
+        led: list[Message] = []
+        with self.ask("GET", url, listed.key, headers=headers, led=led) as answer:
             self.ranges &= "Range" not in headers or answer.status == _PARTIAL
             begin, size = self._extent(answer, listed)
-            if (size is not None and size != listed.size) or _differs(answer.headers, listed):
+            if (size is not None and size != listed.size) or self._differs([*led, answer.headers], listed):
                 raise ObjectChanged("The object changed while it was read", source=self._url, object=listed.key)
             self._skip(answer, start - begin, listed.key)
             yield from self._chunks(answer, end - start, listed.key)
             if size is None and end == listed.size and answer.read(1):
                 raise ObjectChanged("The object has grown", source=self._url, object=listed.key)
+
+    def _differs(self, answers: list[Message], listed: SourceObject) -> bool:
+        """Whether the last answer speaks of another state than the listed one: not every server knows conditions.
+
+        Args:
+            answers: The headers of those that led there, and its own.
+            listed: The object as it was listed.
+        """
+        headers = answers[-1]
+        if listed.pin.kind == "etag":
+            return bool(etag := headers.get("ETag", "")) and web_pin(etag, None, 0) != listed.pin
+        return listed.pin.kind == "mtime" and http_time(headers.get("Last-Modified")) not in (None, listed.modified)
 
     def _extent(self, answer: http.client.HTTPResponse, listed: SourceObject) -> tuple[int, int | None]:
         """Where the answer's bytes begin in the object, and the object's size, as far as it tells."""
@@ -198,10 +212,3 @@ def _condition(listed: SourceObject) -> dict[str, str]:
     if listed.pin.kind == "mtime" and listed.modified is not None:
         return {"If-Unmodified-Since": email.utils.formatdate(listed.modified, usegmt=True)}
     return {}
-
-
-def _differs(headers: Message, listed: SourceObject) -> bool:
-    """Whether an answer speaks of another state than the listed one: not every server knows conditions."""
-    if listed.pin.kind == "etag":
-        return bool(etag := headers.get("ETag", "")) and web_pin(etag, None, 0) != listed.pin
-    return listed.pin.kind == "mtime" and http_time(headers.get("Last-Modified")) not in (None, listed.modified)

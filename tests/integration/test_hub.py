@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import HfFileSystem
 
-from prefect_stagegate.errors import AccessDenied, ChecksumMismatch, SourceError, TransferFailed, UsageError
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ChecksumMismatch,
+    SourceError,
+    SourceUnavailable,
+    TransferFailed,
+    UsageError,
+)
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
@@ -116,6 +126,59 @@ def test_the_token_stays_with_the_hub(hub: SmallHub, monkeypatch: pytest.MonkeyP
     assert read(source, listed(source)["data/large.bin"]) == LARGE
     tokens = {seen.path.startswith("/cdn/"): seen.token for seen in hub.seen}
     assert tokens == {False: "Bearer hf_very-secret", True: ""}
+
+
+def test_the_hub_is_asked_through_the_environment_s_proxy(hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")  # which only the proxy knows: it is the hub itself
+    monkeypatch.setenv("http_proxy", hub.endpoint.replace("//", "//me:se%20cret@"))
+    monkeypatch.setenv("no_proxy", "localhost")
+    source = open_source(URL)
+    one = listed(source)["data/large.bin"]
+    hub.seen.clear()
+    assert read(source, one) == LARGE
+    assert [seen.path.partition("/resolve/")[0].partition("/sound/")[0] for seen in hub.seen] == [
+        f"http://hub.invalid/{REPO}",
+        "/cdn",
+    ]
+    hub.cdn = "http://169.254.169.254"
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(SourceError, match="where no source may be"):
+        read(source, one)
+
+
+def test_a_proxy_is_told_the_host_and_not_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very-secret")
+    monkeypatch.setenv("no_proxy", "")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")
+        told = pool.submit(_refusing, server)
+        source = open_source(URL, {"endpoint": "https://hub.invalid"})
+        with pytest.raises(SourceUnavailable, match="407") as caught:
+            listed(source)
+    assert "secret" not in str(caught.value)
+    lines = told.result().decode().splitlines()
+    assert lines[0].startswith("CONNECT hub.invalid:443 ")
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'me:secret').decode()}" in lines
+    assert "hf_very-secret" not in "".join(lines)
+
+
+def test_a_proxy_that_is_no_http_proxy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://me:secret@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(UsageError, match=r"socks5://127\.0\.0\.1:1 is not") as caught:
+        listed(open_source(URL, {"endpoint": "https://hub.invalid"}))
+    assert "secret" not in str(caught.value)
+
+
+def _refusing(server: socket.socket) -> bytes:
+    """What is asked on the next connection, which is answered by 407."""
+    connection, _ = server.accept()
+    with connection:
+        asked = b""
+        while b"\r\n\r\n" not in asked:
+            asked += connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    return asked
 
 
 def test_a_gated_repository_says_what_to_do(hub: SmallHub) -> None:
