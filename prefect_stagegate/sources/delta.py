@@ -24,7 +24,7 @@ from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.files import local_path
 from prefect_stagegate.sources.rewriting import REWRITTEN, Pinned, Rewritten, Task, rewrite, task
 from prefect_stagegate.sources.spool import Sink
-from prefect_stagegate.sources.tables import LOOKED_UP, lying
+from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, reading
 from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
@@ -109,12 +109,12 @@ class DeltaSource(BaseSource):
         if listed.pin.kind == REWRITTEN:
             yield from self._rewritten.read(listed, start, end, partial(self._tasks, listed.state))
         else:
-            yield from self._files.read(self._lying(listed), start, end)
+            yield from reading(self._files, listed.key, listed, start, end, partial(self._lying, listed))
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask the store. What a file was re-written from was confirmed then."""
         if listed.pin.kind != REWRITTEN:
-            self._files.confirm(self._lying(listed))
+            confirm(self._files, partial(self._lying, listed))
 
     def _planned(self, table: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files; beside one of whose rows some are deleted, how it is re-written."""

@@ -41,7 +41,7 @@ from prefect_stagegate.sources.rewriting import (
     unmarked,
 )
 from prefect_stagegate.sources.spool import Sink
-from prefect_stagegate.sources.tables import LOOKED_UP, lying
+from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, reading
 from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
@@ -145,16 +145,15 @@ class IcebergSource(BaseSource):
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes, from the store, or as they were re-written."""
         if listed.pin.kind != REWRITTEN:
-            source, lying_there = self._lying(listed)
-            yield from source.read(lying_there, start, end)
+            source, key = self._place_of(listed)
+            yield from reading(source, key, listed, start, end, lambda: self._lying(listed)[1])
             return
         yield from self._rewritten.read(listed, start, end, partial(self._tasks, listed.state))
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask the store. What a file was re-written from was confirmed then."""
         if listed.pin.kind != REWRITTEN:
-            source, lying_there = self._lying(listed)
-            source.confirm(lying_there)
+            confirm(self._place_of(listed)[0], lambda: self._lying(listed)[1])
 
     def _planned(self, table: Any, snapshot: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files of a snapshot; beside one of whose rows some are deleted, how it is re-written.
@@ -220,10 +219,14 @@ class IcebergSource(BaseSource):
 
     def _look(self, listed: SourceObject) -> tuple[Source, SourceObject]:
         """The file in its store."""
-        scheme, root, key = _place(listed.pin.value.partition(":")[2])
-        source = self._source(scheme, root)
+        source, key = self._place_of(listed)
         hint = "Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it."
         return source, lying(source, key, listed, url=self.url, records="snapshot", hint=hint)
+
+    def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
+        """The store in which a file lies, and its key there."""
+        scheme, root, key = _place(listed.pin.value.partition(":")[2])
+        return self._source(scheme, root), key
 
     def _source(self, scheme: str, root: str) -> Source:
         self._table(again=False)  # which tells how the store is opened

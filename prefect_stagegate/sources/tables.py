@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.buckets import BucketSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LOOKED_UP = 4096
 """Files whose state in the store is remembered, so that the parts of one are read from one state."""
@@ -38,3 +46,35 @@ def lying(store: Source, key: str, listed: SourceObject, *, url: str, records: s
             object=listed.key,
         )
     return found
+
+
+def reading(
+    store: Source, key: str, listed: SourceObject, start: int, end: int, look: Callable[[], SourceObject]
+) -> Iterator[Buffer]:
+    """The bytes of a range of a table's file.
+
+    What one request brings is of one state by itself, and its answer tells the size: so a bucket need not be asked for
+    the file's pin before.
+
+    Args:
+        store: Where it lies.
+        key: Its key there.
+        listed: The file as the table lists it.
+        start: Where the range begins.
+        end: Where it ends, exclusive.
+        look: Finds the file in its store, as `lying` does.
+    """
+    if not isinstance(store, BucketSource) or not 0 == start < end == listed.size:
+        yield from store.read(look(), start, end)
+        return
+    try:
+        yield from store.read(replace(listed, key=key), start, end)
+    except (ObjectChanged, ObjectVanished):
+        look()  # says more
+        raise
+
+
+def confirm(store: Source, look: Callable[[], SourceObject]) -> None:
+    """Ask the store whether a table's file is as it was found; not a bucket, whose every read is compared."""
+    if not isinstance(store, BucketSource):
+        store.confirm(look())

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from prefect_stagegate.errors import ObjectVanished, SourceError
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.stage import preview, stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.delta import HandWritten
+from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
 
@@ -62,6 +63,22 @@ def test_a_file_keeps_its_pin_in_later_versions(seaweedfs: SeaweedFS, table: str
     after = listed(open_source(f"delta+{table}", seaweedfs.storage_options))
     assert {key: after[key].pin for key in before} == {key: one.pin for key, one in before.items()}
     assert len(after) == 3
+
+
+def test_a_file_costs_one_request_and_another_in_its_place_is_named(seaweedfs: SeaweedFS, table: str) -> None:
+    with FaultProxy(seaweedfs.endpoint_url) as proxy:
+        source = open_source(f"delta+{table}", {**seaweedfs.storage_options, "endpoint_url": proxy.url})
+        first, second = listed(source).values()
+        before = proxy.requests
+        assert len(read(source, first)) == first.size
+        source.confirm(first)
+        assert proxy.requests - before == 1
+        seaweedfs.client().pipe(f"{table}/{first.key}", bytes(first.size + 1))
+        seaweedfs.client().rm(f"{table}/{second.key}")
+        with pytest.raises(ObjectChanged, match=f"has {first.size + 1} bytes, and the table's log says {first.size}"):
+            read(source, first)
+        with pytest.raises(ObjectVanished, match="The table's log lists the file"):
+            read(source, second)
 
 
 def test_a_url_may_name_a_version_or_a_time(seaweedfs: SeaweedFS, table: str) -> None:
