@@ -72,6 +72,9 @@ class Sessions:
     _most: int = SESSIONS
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _heard: float = 0.0
+    _pending: dict[asyncio.Timeout, float] = field(default_factory=dict)
+    """When each question that waits for its answer was asked, the oldest first."""
+    _watched: asyncio.TimerHandle | None = None
 
     async def stat(self, path: str) -> Found:
         """What lies at a path, behind links."""
@@ -122,20 +125,21 @@ class Sessions:
                 task.cancel()
 
     async def patiently(self, question: Awaitable[T]) -> T:
-        """The answer, unless the server has said nothing at all for the idle time: then it is given up."""
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(question)
-        begun = loop.time()
+        """The answer, unless the server has said nothing at all for the idle time: then all questions are given up."""
+        loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
+        self._watched = self._watched or loop.call_later(self.idle, self._watch)
         try:
-            while not task.done():
-                left = max(self._heard, begun) + self.idle - loop.time()
-                if left <= 0:
-                    self._forget()
-                    raise TimeoutError(f"it said nothing for {self.idle:g} seconds")
-                await asyncio.wait({task}, timeout=left)
+            async with limit:
+                self._pending[limit] = loop.time()
+                answer = await question
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"it said nothing for {self.idle:g} seconds") from None
+            raise
         finally:
-            task.cancel()
+            self._pending.pop(limit, None)
         self._heard = loop.time()
-        return task.result()
+        return answer
 
     async def close(self) -> None:
         """End the connection; whoever asks afterwards meets the closed one."""
@@ -202,6 +206,20 @@ class Sessions:
             if attempt.done() and self._connecting is attempt:
                 self._connecting = None
             raise
+
+    def _watch(self) -> None:
+        """Give all questions up when the idle time has passed; one timer for all costs far less than one for each."""
+        loop, self._watched = asyncio.get_running_loop(), None
+        if not self._pending:
+            return
+        end = max(self._heard, next(iter(self._pending.values()))) + self.idle
+        if end > loop.time():
+            self._watched = loop.call_at(end, self._watch)
+            return
+        given_up, self._pending = self._pending, {}
+        for limit in given_up:
+            limit.reschedule(end)
+        self._forget()
 
     def _forget(self) -> None:
         """Drop the connection; the next question opens another. One that is being opened is another already."""

@@ -93,8 +93,11 @@ class SftpSource(BaseSource):
             return self._object(key, self._loop.run(self._sessions.stat(self._name(key))))
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, a batch of requests at a time, with one batch ahead."""
+        """The bytes, a batch of requests at a time, with one batch ahead; a single batch without handing over."""
         with self._reads, named(listed.key):
+            if end - start <= BATCH:
+                yield from self._loop.run(self._at_once(listed, start, end))
+                return
             batches: Iterator[_Pieces] = self._loop.stream(lambda give: self._read(listed, start, end, give))
             for pieces in batches:
                 yield from pieces
@@ -118,12 +121,22 @@ class SftpSource(BaseSource):
                     pieces, after = await ahead, min(at + BATCH, end)
                     if sum(map(len, pieces)) < after - at:
                         raise self._changed(listed)
-                    ahead = asyncio.ensure_future(self._sessions.read_at(file, after, min(after + BATCH, end)))
+                    if after < end:
+                        ahead = asyncio.ensure_future(self._sessions.read_at(file, after, min(after + BATCH, end)))
                     await give(pieces)
                 self._same(listed, await self._sessions.attributes(file))
             finally:
                 before.cancel()
                 ahead.cancel()
+
+    async def _at_once(self, listed: SourceObject, start: int, end: int) -> _Pieces:
+        read: list[bytes] = []
+
+        async def keep(pieces: _Pieces) -> None:
+            read.extend(pieces)
+
+        await self._read(listed, start, end, keep)
+        return read
 
     async def _folders(self, places: Sequence[_Place]) -> Sequence[Sequence[Found]]:
         return await asyncio.gather(*(self._sessions.folder(self._name(key)) for key, _ in places))

@@ -344,6 +344,23 @@ def test_a_server_that_stands_still_is_given_up(served: Served) -> None:
         assert read(source, one) == BYTES
 
 
+def test_all_reads_that_wait_for_a_server_that_stands_still_are_told_why(served: Served) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+
+    def failure(source: Source, one: SourceObject) -> str:
+        with pytest.raises(SourceUnavailable) as caught:
+            read(source, one)
+        return str(caught.value)
+
+    with _opened(url, server.options, idle=1.0) as source, ThreadPoolExecutor(4) as pool:
+        one = source.find("a.bin")
+        with _stopped(server):
+            told = list(pool.map(partial(failure, source), [one] * 4))
+        assert all("said nothing for 1 seconds" in text for text in told)
+        assert read(source, one) == BYTES
+
+
 def test_nothing_is_left_behind(served: Served) -> None:
     server, root, url = served
     for number in range(40):
