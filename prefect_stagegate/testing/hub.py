@@ -89,7 +89,7 @@ def small_hub() -> Iterator[SmallHub]:
     """Run a hub for as long as the block runs."""
     hub = SmallHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         hub.endpoint = f"http://127.0.0.1:{server.server_port}"
         hub.cdn = f"http://localhost:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -113,6 +113,10 @@ def _digests(data: bytes) -> tuple[str, str]:
     """Git's digest of a file, and its SHA-256; of the same object they are made once."""
     oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - as git has it
     return oid, hashlib.sha256(data).hexdigest()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # beyond it a connection's first packet is dropped, and sent again after seconds
 
 
 class _Handler(BaseHTTPRequestHandler):
