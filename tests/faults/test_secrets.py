@@ -21,6 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.registry import _registry
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -214,6 +216,27 @@ def test_errors_of_web_servers_are_told_without_what_was_signed(status: int, cap
         server.shutdown()
         server.server_close()
     assert found_in(caplog.text.encode(), CANARIES) == []
+
+
+class Talkative(AbstractFileSystem):  # type: ignore[misc]
+    """Some libraries repeat in their errors what they were given."""
+
+    protocol = "talkative"
+
+    def __init__(self, password: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        raise ValueError(f"cannot log in with {password!r}, {quote(password, safe='')}")
+
+
+def test_what_a_library_repeats_of_its_options_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import traceback
+
+    from prefect_stagegate.sources import open_source
+
+    monkeypatch.setitem(_registry, "talkative", Talkative)
+    with pytest.raises(StagegateError, match="cannot log in") as caught:
+        open_source(f"talkative://me:{quote(CANARIES['password'], safe='')}@host/", {"password": CANARIES["password"]})
+    assert found_in("".join(traceback.format_exception(caught.value)).encode(), CANARIES) == []
 
 
 # ── by flows ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prefect import State, flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.types import SecretDict
@@ -164,8 +166,8 @@ def test_each_job_says_one_line_to_the_run(place: Place) -> None:
 
     async def logs() -> list[str]:
         async with get_client() as client:
-            lines = await client.read_logs(limit=200)
-            return [one.message for one in lines if str(one.flow_run_id) == of and one.task_run_id]
+            lines = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(of)])), limit=200)
+            return [one.message for one in lines if one.task_run_id]
 
     until = time.monotonic() + 15
     while not (lines := [line for line in asyncio.run(logs()) if place.dataset in line]) and time.monotonic() < until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,11 +55,17 @@ def changes(tmp_path: Path, hub: SmallHub, spec: Spec) -> dict[str, Change]:
         "labels": lambda: hub.put(REPO, f"{next(numbers)}.bin", bytes(range(200)) * 10),
         "flights": lambda: table.append(rows()),
         "weather": lambda: write_deltalake(tmp_path / "weather", rows(), mode="append"),
-        "reference": lambda: (tmp_path / f"nas/{next(numbers)}.csv").write_bytes(b"a,b\n"),
+        "reference": lambda: _write_long_ago(tmp_path / f"nas/{next(numbers)}.csv", b"a,b\n"),
     }
     for change in (*found.values(), *found.values()):
         change()
     return found
+
+
+def _write_long_ago(path: Path, data: bytes) -> None:
+    """A file that was written just now is read again, lest it changes within its clock's grain."""
+    path.write_bytes(data)
+    os.utime(path, (1_000_000, 1_000_000))
 
 
 @pytest.fixture
