@@ -1,6 +1,6 @@
 """Listing a bucket of Google Cloud Storage with each object's generation, which obstore's listings leave out.
 
-The JSON API tells it, and MD5 too, for a thousand objects a request, and takes keys as they come
+The JSON API tells it, and checksums too, for a thousand objects a request, and takes keys as they come
 (https://cloud.google.com/storage/docs/json_api/v1/objects/list).
 """
 
@@ -21,7 +21,7 @@ from prefect_stagegate.objects.answers import opener
 from prefect_stagegate.objects.client import RETRIES
 from prefect_stagegate.objects.listed import Listed, behind
 
-FIELDS = "nextPageToken,items(name,size,updated,etag,generation,md5Hash)"
+FIELDS = "nextPageToken,items(name,size,updated,etag,generation,crc32c,md5Hash)"
 PAGE = 1000
 _SERVER_FAILED = 500
 _NOT_FOUND = 404
@@ -92,7 +92,12 @@ def _told(error: urllib.error.HTTPError) -> str:
 
 
 def _listed(found: dict[str, Any]) -> Listed:
-    md5 = base64.b64decode(found.get("md5Hash", "")).hex()
     modified = datetime.fromisoformat(found["updated"]).timestamp()
-    checksums = (("md5", md5),) if md5 else ()
-    return Listed(found["name"], int(found["size"]), "", modified, found["generation"], checksums)
+    return Listed(found["name"], int(found["size"]), "", modified, found["generation"], tuple(_checksums(found)))
+
+
+def _checksums(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """CRC32C, which each object has, and MD5, which composite ones lack."""
+    for name, field in (("crc32c", "crc32c"), ("md5", "md5Hash")):
+        if value := found.get(field):
+            yield name, base64.b64decode(value).hex()

@@ -4,7 +4,7 @@
         source = open_source("s3://lake/", {**options, "endpoint_url": proxy.url})
         proxy.break_with(lambda fetch: Status(503) if fetch.number < 3 else None)
 
-Requests are passed on with their Host header, so that signatures hold.
+Requests are passed on with their Host header, so that signatures hold, unless a `host` is given in its place.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class FaultProxy:
     Args:
         upstream: The server's address.
         delay: Seconds that each answer takes at least.
+        host: The Host header that the server wants; empty for the one that came.
     """
 
     upstream: str
     delay: float = 0.0
+    host: str = ""
     adds: dict[str, str] = field(default_factory=dict)
     """Headers that every answer gets."""
     fetches: list[Fetch] = field(default_factory=list)
@@ -153,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                upstream.putheader(name, value)
+                upstream.putheader(name, self.proxy.host if self.proxy.host and name.lower() == "host" else value)
             upstream.endheaders(sent)
             answer = upstream.getresponse()
             headers = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}

@@ -173,7 +173,6 @@ def test_a_server_that_ignores_if_match_is_found_out(gcs: Cloud, monkeypatch: py
     source = open_source(f"{url}/", gcs.storage_options)
     one = listed(source)["a.bin"]
     assert one.pin.kind == "generation"
-    assert one.checksums == (("md5", hashlib.md5(b"one").hexdigest()),)
     client.pipe_file("ignores-if-match/a.bin", b"two")
     assert bytes(obstore.get(store, "a.bin", options={"if_match": etag}).bytes()) == b"two"  # the naive client
     with pytest.raises(ObjectChanged):
