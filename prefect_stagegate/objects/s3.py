@@ -63,7 +63,8 @@ def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -
     any_key = AnyKey(place.bucket, found.settings, found.provider, endpoint, virtual, idle)
     token = found.provider and found.provider().get("token")
     introduction = (host if virtual else f"{host}/{place.bucket}") if host and token else ""
-    asker = Asker(found.life, introduction, found.settings.ca_file)
+    signs = found.provider is not None and not found.settings.requester_pays  # which a signed address can't say
+    asker = Asker(found.life, introduction, found.settings.ca_file, signs)
     return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, asker)
 
 

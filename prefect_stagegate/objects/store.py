@@ -37,6 +37,8 @@ from prefect_stagegate.objects.listed import Listed, Lister
 
 PAGE = 1000
 """Objects that a store lists at once."""
+SIGNED_SECONDS = 15 * 60
+"""How long a signed address can be used: as long as a signed request, by the clocks that S3 tolerates."""
 WHOLE = 1 << 20
 """A read of up to so many bytes is handed over in one piece."""
 CHUNK = 1 << 18
@@ -66,6 +68,8 @@ class Asker:
     """Asked first, without credentials: an address that must lead to no other host, or empty."""
     ca_file: str = ""
     """Path of a PEM file with further certificate authorities to trust."""
+    signs: bool = False
+    """Whether the credentials sign addresses without asking anybody."""
 
 
 NOBODY = Asker()
@@ -97,7 +101,7 @@ class ObjectStore:
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
         self._asking = threading.Lock()
-        self._introduction, self._ca_file = asker.introduction, asker.ca_file
+        self._introduction, self.ca_file, self._signs = asker.introduction, asker.ca_file, asker.signs
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
@@ -203,6 +207,19 @@ class ObjectStore:
         hint = "Stage again to read its new content."
         return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
 
+    def signed(self, key: str) -> str:
+        """An address by which any client may read an object for `SIGNED_SECONDS`; empty when none can be made.
+
+        It is as good as a credential: it may stand in no log and no message.
+        """
+        if not self._signs:
+            return ""
+        self._introduce()
+        try:
+            return str(obstore.sign(self._store, "GET", key, timedelta(seconds=SIGNED_SECONDS)))
+        except _FAILURES:
+            return ""
+
     def get(self, key: str) -> bytes | None:
         """A whole small object; None when there is none."""
         try:
@@ -252,7 +269,7 @@ class ObjectStore:
         """
         if not self._introduction:
             return
-        answer = head(self._introduction, ca_file=self._ca_file, timeout=CONNECT_SECONDS)
+        answer = head(self._introduction, ca_file=self.ca_file, timeout=CONNECT_SECONDS)
         target = urllib.parse.urljoin(self._introduction, answer.headers.get("location", ""))
         here, there = (urllib.parse.urlsplit(one).netloc for one in (self._introduction, target))
         if answer.status in _REDIRECTS and there != here:
@@ -269,7 +286,7 @@ class ObjectStore:
             url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
         except _FAILURES:
             return Answer()
-        return head(url, ca_file=self._ca_file, timeout=CONNECT_SECONDS)
+        return head(url, ca_file=self.ca_file, timeout=CONNECT_SECONDS)
 
     def _retry_after(self, key: str) -> float:
         """How long a busy server asks to be left alone: obstore doesn't say, so one thread asks once more by HEAD."""

@@ -127,6 +127,16 @@ class WebObjects:
 
     def _extent(self, answer: http.client.HTTPResponse, listed: SourceObject) -> tuple[int, int | None]:
         """Where the answer's bytes begin in the object, and the object's size, as far as it tells."""
+        self._require_plain(answer, listed)
+        if answer.status == _PARTIAL:
+            found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            if not found:
+                raise SourceError("The server doesn't say which part it sends", source=self._url, object=listed.key)
+            return int(found[1]), None if found[3] == "*" else int(found[3])
+        return 0, int(length) if (length := answer.headers.get("Content-Length")) else None
+
+    def _require_plain(self, answer: http.client.HTTPResponse, listed: SourceObject) -> None:
+        """Refuse what was encoded on its way: nobody here decodes it."""
         encoding = answer.headers.get("Content-Encoding", "identity").lower()
         if encoding != "identity" and not listed.key.lower().endswith(ENCODED):
             raise SourceError(
@@ -135,12 +145,6 @@ class WebObjects:
                 source=self._url,
                 object=listed.key,
             )
-        if answer.status == _PARTIAL:
-            found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-            if not found:
-                raise SourceError("The server doesn't say which part it sends", source=self._url, object=listed.key)
-            return int(found[1]), None if found[3] == "*" else int(found[3])
-        return 0, int(length) if (length := answer.headers.get("Content-Length")) else None
 
     def _skip(self, answer: http.client.HTTPResponse, count: int, key: str) -> None:
         """Pass over what stands before the part that is wanted, where the server sends the whole."""
