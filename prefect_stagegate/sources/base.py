@@ -9,10 +9,11 @@ looks at a library's exception. A source may be used by many threads at once.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from prefect_stagegate.errors import ObjectChanged
+from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import CredentialLife, SourceObject
 
 if TYPE_CHECKING:
@@ -91,6 +92,19 @@ class Source(Protocol):
             SourceUnavailable: The server failed or stopped answering.
         """
 
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """The same bytes, put into `buffer` from its beginning; gives how many came each time some did.
+
+        Args:
+            listed: The object.
+            start: The first byte.
+            end: The byte after the last one.
+            buffer: Has room for all of them.
+
+        Raises:
+            SourceError: What `read` raises, or the server sent more than was asked for.
+        """
+
     def confirm(self, listed: SourceObject) -> None:
         """Called once after the last byte of an object: raise `ObjectChanged` when its pin no longer holds.
 
@@ -108,12 +122,33 @@ class Source(Protocol):
 
 
 class BaseSource:
-    """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
+    """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close.
+
+    An adapter whose client can read into memory that is there has a `fill` of its own, which spares a copy.
+    """
+
+    url: str
 
     @property
     def ranges(self) -> bool:
         """Whether parts of objects can be read without reading the rest."""
         return True
+
+    @abstractmethod
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes from `start` to `end` (exclusive)."""
+
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """Copy what is read."""
+        position = 0
+        for chunk in self.read(listed, start, end):
+            view = memoryview(chunk)
+            came = len(view)
+            if position + came > end - start:
+                raise too_much(self.url, listed.key, end - start)
+            buffer[position : position + came] = view
+            position += came
+            yield came
 
     def confirm(self, listed: SourceObject) -> None:
         """Do nothing: every read is pinned."""
@@ -128,6 +163,12 @@ class BaseSource:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def too_much(url: str, key: str, count: int) -> SourceError:
+    """What to raise when a read gives more than the `count` bytes that were asked for: they may be others, too."""
+    told = f"The server sent more than the {count} bytes that were asked for; it may know no ranges"
+    return SourceError(told, source=url, object=key)
 
 
 def require_unchanged(source: Source, listed: SourceObject, what: str = "object") -> None:

@@ -123,9 +123,16 @@ class HubSource(BaseSource):
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes of a range, at the commit in which the file was listed."""
+        return self._hub.read(self._address(listed), listed, start, end)
+
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """The same from the connection into the buffer."""
+        return self._hub.fill(self._address(listed), listed, start, end, buffer)
+
+    def _address(self, listed: SourceObject) -> str:
+        """Where a file is read, at the commit in which it was listed."""
         commit = listed.state or self._commit()
-        address = f"{self._repo.files}/resolve/{commit}/{quote(self._path(listed.key, commit))}"
-        yield from self._hub.file(address, listed, start, end)
+        return f"{self._hub.endpoint}{self._repo.files}/resolve/{commit}/{quote(self._path(listed.key, commit))}"
 
     def _commit(self) -> str:
         """The commit that the revision names now."""

@@ -87,6 +87,10 @@ class WebSource(BaseSource, ABC):
             return
         yield from self._objects.read(self._url_of(listed.key), listed, start, end)
 
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """The same from the connection into the buffer."""
+        return self._objects.fill(self._url_of(listed.key), listed, start, end, buffer)
+
     @abstractmethod
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object."""

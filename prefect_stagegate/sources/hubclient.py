@@ -86,10 +86,6 @@ class Hub(WebObjects):
             found = _NEXT.search(headers.get("Link", ""))
             following = urljoin(following, found[1]) if found else ""
 
-    def file(self, address: str, listed: SourceObject, start: int, end: int) -> Iterator[Any]:
-        """The bytes of a range of a file, if the hub names it by the digest that was listed."""
-        return self.read(self.endpoint + address, listed, start, end)
-
     def _told(self, method: str, url: str, key: str, body: bytes | None = None) -> tuple[Any, Message]:
         headers = {"Content-Type": "application/json"} if body else {}
         with self.ask(method, url, key, headers=headers, body=body) as answer:

@@ -50,6 +50,10 @@ class _RenewingSource:
         """The bytes of a range."""
         return self._stream(lambda source: source.read(listed, start, end))
 
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """The bytes of a range, put into a buffer."""
+        return self._stream(lambda source: source.fill(listed, start, end, buffer))
+
     def confirm(self, listed: SourceObject) -> None:
         """Raise when the object's pin no longer holds."""
         self._ask(lambda source: source.confirm(listed))

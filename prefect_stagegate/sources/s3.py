@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.objects import Listed, S3Settings, open_s3, s3_place
 from prefect_stagegate.sources.buckets import BucketSource
 from prefect_stagegate.sources.signed import SignedReads
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -44,10 +40,10 @@ class S3Source(BucketSource):
         super().close()
         self._signed.close()
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """One GET with a range and If-Match."""
-        by_obstore = partial(super().read, listed, start, end)
-        return self._signed.read(self._folder + listed.key, listed, start, end, by_obstore)
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """One GET with a range and If-Match, from the connection into the buffer."""
+        by_obstore = partial(super().fill, listed, start, end, buffer)
+        return self._signed.fill(self._folder + listed.key, listed, start, end, buffer, by_obstore)
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """True for an object that is encrypted by KMS or a customer's key: its etag looks like an MD5 and is none."""

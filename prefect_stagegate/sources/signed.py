@@ -1,8 +1,7 @@
-"""Large parts of an object store's objects, read from the connection by Python's own client, at signed addresses.
+"""Parts of an object store's objects, read from the connection into a buffer, at addresses that obstore signs.
 
-obstore's client copies what it reads once more, into memory that is new each time: reading 2 GiB took it twice the
-processor time. It signs the address, and it is asked whenever anything is not as it should be, for it tells best what
-is wrong.
+obstore's own client copies what it reads once more, into memory that is new each time, which took twice the processor
+time. It is asked from then on when the first read fails, or the server refuses one: it tells best what is wrong.
 """
 
 from __future__ import annotations
@@ -11,23 +10,16 @@ import http.client
 import threading
 from collections.abc import Callable, Iterator
 from email.message import Message
-from typing import TYPE_CHECKING
 
-from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.objects import ObjectStore
 from prefect_stagegate.sources.webclient import WebClient
 from prefect_stagegate.sources.webread import WebObjects, web_pin
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-LARGE = 1 << 20
-"""Parts of more bytes are read so: for smaller ones obstore takes less time."""
-
 
 class SignedReads:
-    """The large reads of one bucket. Safe to use from many threads.
+    """Reads of one bucket's parts. Safe to use from many threads.
 
     Args:
         store: Signs, and has the bucket's certificates.
@@ -46,37 +38,41 @@ class SignedReads:
         if self._client:
             self._client.close()
 
-    def read(
-        self, key: str, listed: SourceObject, start: int, end: int, otherwise: Callable[[], Iterator[Buffer]]
-    ) -> Iterator[Buffer]:
-        """The bytes from `start` to `end` of an object that its etag pins.
+    def fill(
+        self,
+        key: str,
+        listed: SourceObject,
+        start: int,
+        end: int,
+        buffer: memoryview,
+        by_obstore: Callable[[], Iterator[int]],
+    ) -> Iterator[int]:
+        """Put the bytes from `start` to `end` of an object into `buffer`; gives how many came each time some did.
 
         Args:
             key: The object's, in the bucket.
             listed: The object as it was listed.
             start: The first byte.
             end: The byte after the last one.
-            otherwise: Reads the same by obstore: small parts, and whatever can't be read here.
+            buffer: Has room for all of them.
+            by_obstore: Does the same, where it can't be done here.
         """
-        large = end - start > LARGE and listed.pin.kind == "etag"
-        address = self._store.signed(key) if large and self._usable else ""
-        if not address:
-            yield from otherwise()
-            return
+        address = self._store.signed(key) if self._usable and listed.pin.kind == "etag" else ""
         begun = False
-        try:
-            for chunk in self._objects(address).read(address, listed, start, end):
-                begun = True
-                yield chunk
-        except StagegateError as error:
-            known = isinstance(error, SourceUnavailable | ObjectChanged | ObjectVanished)
-            self._usable &= known
-            if begun or (self._proven and isinstance(error, SourceUnavailable)):
-                raise
-        else:
-            self._proven = True
-            return
-        yield from otherwise()
+        if address:
+            try:
+                for came in self._objects(address).fill(address, listed, start, end, buffer):
+                    begun = True
+                    yield came
+            except (SourceError, UsageError) as error:
+                told = isinstance(error, SourceUnavailable | ObjectChanged | ObjectVanished)
+                self._usable &= told and self._proven
+                if told or begun:
+                    raise
+            else:
+                self._proven = True
+                return
+        yield from by_obstore()
 
     def _objects(self, address: str) -> _Signed:
         with self._lock:

@@ -99,6 +99,26 @@ class WebObjects:
 
     def read(self, url: str, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes from `start` to `end`, if the answer is about the object as it was listed."""
+        left = end - start
+        buffer = memoryview(bytearray(min(CHUNK, left)))
+        with self._answer(url, listed, start, end) as answer:
+            while left:
+                some = buffer[: self._read_into(buffer[:left], answer, listed.key)]
+                left -= len(some)
+                yield some
+
+    def fill(self, url: str, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """The same bytes, put into `buffer` from its beginning; gives how many came each time some did."""
+        position, count = 0, end - start
+        with self._answer(url, listed, start, end) as answer:
+            while position < count:
+                came = self._read_into(buffer[position : min(position + CHUNK, count)], answer, listed.key)
+                position += came
+                yield came
+
+    @contextmanager
+    def _answer(self, url: str, listed: SourceObject, start: int, end: int) -> Iterator[http.client.HTTPResponse]:
+        """An answer of which the part from `start` on can be read, to whoever reads exactly that."""
         headers = _condition(listed)
         if (start, end) != (0, listed.size) and self.ranges:
             headers["Range"] = f"bytes={start}-{end - 1}"
@@ -109,9 +129,11 @@ class WebObjects:
             if (size is not None and size != listed.size) or self._differs([*led, answer.headers], listed):
                 raise ObjectChanged("The object changed while it was read", source=self._url, object=listed.key)
             self._skip(answer, start - begin, listed.key)
-            yield from self._chunks(answer, end - start, listed.key)
+            yield answer
             if size is None and end == listed.size and answer.read(1):
                 raise ObjectChanged("The object has grown", source=self._url, object=listed.key)
+            if answer.length == 0:
+                answer.read()  # so that the connection is used again
 
     def _differs(self, answers: list[Message], listed: SourceObject) -> bool:
         """Whether the last answer speaks of another state than the listed one: not every server knows conditions.
@@ -150,19 +172,15 @@ class WebObjects:
         """Pass over what stands before the part that is wanted, where the server sends the whole."""
         if count < 0:
             raise SourceError("The server sends another part than was asked for", source=self._url, object=key)
-        for _ in self._chunks(answer, count, key):
-            pass
-
-    def _chunks(self, answer: http.client.HTTPResponse, count: int, key: str) -> Iterator[Buffer]:
-        buffer = memoryview(bytearray(min(CHUNK, max(count, 1))))
+        scratch = memoryview(bytearray(min(CHUNK, count)))
         while count:
-            got = answer.readinto(buffer[:count])
-            if not got:
-                raise SourceUnavailable("The connection broke in mid-body", source=self._url, object=key)
-            count -= got
-            yield buffer[:got]
-        if answer.length == 0:
-            answer.read()  # so that the connection is used again
+            count -= self._read_into(scratch[:count], answer, key)
+
+    def _read_into(self, buffer: memoryview, answer: http.client.HTTPResponse, key: str) -> int:
+        came = answer.readinto(buffer)
+        if not came:
+            raise SourceUnavailable("The connection broke in mid-body", source=self._url, object=key)
+        return came
 
     def _refusal(self, answer: http.client.HTTPResponse, key: str) -> SourceError:
         where = {"source": self._url, "object": key}

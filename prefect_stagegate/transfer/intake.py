@@ -13,9 +13,9 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import Layout, cache_error
 from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
 from prefect_stagegate.cache.space import Space
-from prefect_stagegate.errors import SourceError, SourceUnavailable
+from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.sources.base import Source, server_of
+from prefect_stagegate.sources.base import Source, server_of, too_much
 from prefect_stagegate.transfer.checks import Hasher, judge
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.limits import BLOCK, Limits
@@ -102,23 +102,36 @@ class Intake:
             Cancelled: It is time to stop.
         """
         assert job.listed is not None  # noqa: S101
-        left, throttle = end - start, self.retrier(job).throttle
+        left = end - start
         for chunk in job.source.read(job.listed, start, end):
-            self.stop.check()
             view = memoryview(chunk)
             left -= len(view)
             if left < 0:
-                raise SourceError(
-                    f"The server sent more than the {end - start} bytes that were asked for; it may know no ranges",
-                    source=job.source.url,
-                    object=job.listed.key,
-                )
-            self.progress.moved(len(view))
-            if throttle:
-                throttle.spend(len(view), self.stop)
+                raise too_much(job.source.url, job.listed.key, end - start)
+            self._came(job, len(view))
             yield view
+        self._require_all(job, left)
+
+    def fill(self, job: Job, start: int, end: int, buffer: memoryview) -> None:
+        """Put the same bytes into `buffer`, from its beginning: all of them, or an error, as `read` has it."""
+        assert job.listed is not None  # noqa: S101
+        left = end - start
+        for count in job.source.fill(job.listed, start, end, buffer):
+            left -= count
+            self._came(job, count)
+        self._require_all(job, left)
+
+    def _came(self, job: Job, count: int) -> None:
+        """So many bytes came."""
+        self.stop.check()
+        self.progress.moved(count)
+        if throttle := self.retrier(job).throttle:
+            throttle.spend(count, self.stop)
+
+    def _require_all(self, job: Job, left: int) -> None:
         if left:
-            raise SourceUnavailable(f"The read ended {left} bytes early", source=job.source.url, object=job.listed.key)
+            told = f"The read ended {left} bytes early"
+            raise SourceUnavailable(told, source=job.source.url, object=job.planned.object.key)
 
     def resumed(self, size: int) -> None:
         """Count bytes that an interrupted run had fetched."""

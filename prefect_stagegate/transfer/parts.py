@@ -173,11 +173,9 @@ class Parted:
 
     def _read(self, buffer: mmap.mmap, start: int, end: int) -> None:
         """Fill the buffer with one part."""
-        position = 0
         laps = Laps()
-        for chunk in self._intake.read(self.job, start, end):
-            buffer[position : position + len(chunk)] = chunk
-            position += len(chunk)
+        with memoryview(buffer) as view:
+            self._intake.fill(self.job, start, end, view)
         laps.lap("network")
         self._intake.stats.spend(laps)
 

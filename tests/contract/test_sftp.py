@@ -514,7 +514,8 @@ def _stopped(server: SshServer) -> Iterator[None]:
         yield
     finally:
         for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it was about to end when it was stopped
+                os.kill(pid, signal.SIGCONT)
 
 
 def _sockets() -> set[str]:
