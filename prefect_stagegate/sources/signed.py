@@ -17,6 +17,8 @@ from prefect_stagegate.objects import ObjectStore
 from prefect_stagegate.sources.webclient import WebClient
 from prefect_stagegate.sources.webread import WebObjects, web_pin
 
+_GIVEN = (200, 206)
+
 
 class SignedReads:
     """Reads of one bucket's parts. Safe to use from many threads.
@@ -77,8 +79,16 @@ class SignedReads:
     def _objects(self, address: str) -> _Signed:
         with self._lock:
             if not self._client:  # not before it is needed: reading the system's certificates takes time
-                ca_file = self._store.ca_file
-                self._client = WebClient(address, {}, ca_file=ca_file, idle=self._idle, allowed=(), proxied=True)
+                # A signed address goes nowhere else: a session token may stand in it.
+                self._client = WebClient(
+                    address,
+                    {},
+                    ca_file=self._store.ca_file,
+                    idle=self._idle,
+                    allowed=(),
+                    proxied=True,
+                    follows=False,
+                )
         return _Signed(self._client, self._store.url, self._store.life.what)
 
 
@@ -90,8 +100,9 @@ class _Signed(WebObjects):
         return bool(etag) and web_pin(etag, None, 0).value != listed.pin.value
 
     def _extent(self, answer: http.client.HTTPResponse, listed: SourceObject) -> tuple[int, int | None]:
-        if not self.ranges:
-            raise SourceError("The server sends no parts", source=self._url, object=listed.key)
+        if answer.status not in _GIVEN or not self.ranges:
+            told = f"The server doesn't give the part, but answers {answer.status}"
+            raise SourceError(told, source=self._url, object=listed.key)
         return super()._extent(answer, listed)
 
     def _require_plain(self, answer: http.client.HTTPResponse, listed: SourceObject) -> None:

@@ -74,6 +74,7 @@ class WebClient:
         idle: Seconds without a byte after which a read is given up; in all it may take as long as it likes.
         allowed: Hosts that may be asked wherever they are.
         proxied: Whether servers are asked through the proxies that the environment names.
+        follows: Whether it goes where servers lead; else their answer is given as it is.
 
     Raises:
         UsageError: The CA file can't be read.
@@ -88,9 +89,10 @@ class WebClient:
         idle: float,
         allowed: Allowed,
         proxied: bool = False,
+        follows: bool = True,
     ) -> None:
         self._home, self._own = origin_of(home), dict(headers)
-        self._idle, self._allowed, self._proxied = idle, allowed, proxied
+        self._idle, self._allowed, self._proxied, self._follows = idle, allowed, proxied, follows
         self._proxies: dict[Origin, Proxy | None] = {}
         self._kept: defaultdict[Origin, list[http.client.HTTPConnection]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -134,7 +136,7 @@ class WebClient:
                 target, sent = url, sent | proxy.headers
             connection, answer = self._answered(origin, method, target, sent, body)
             location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or not location:
+            if answer.status not in _REDIRECTS or not location or not self._follows:
                 try:
                     yield answer
                 finally:

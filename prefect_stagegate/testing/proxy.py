@@ -34,6 +34,8 @@ class Fetch:
     """The Range header, or empty."""
     who: str = ""
     """The access key that signed it, or empty."""
+    signed_address: bool = False
+    """Whether the signature stands in the address."""
 
 
 @dataclass
@@ -90,10 +92,10 @@ class FaultProxy:
         """Ask `script` about each GET of an object from now on."""
         self._script = script
 
-    def begin(self, path: str, wanted: str, who: str) -> Fault | None:
+    def begin(self, path: str, wanted: str, who: str, *, signed_address: bool) -> Fault | None:
         """Count a GET of an object; returns what is to go wrong with it."""
         with self._lock:
-            fetch = Fetch(len(self.fetches), unquote(path), wanted, who)
+            fetch = Fetch(len(self.fetches), unquote(path), wanted, who, signed_address)
             self.fetches.append(fetch)
         return self._script(fetch)
 
@@ -119,11 +121,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Pass the request on, and break the answer when the script says so."""
         url = urlsplit(self.path)
         query = parse_qs(url.query)
-        who = _signer(self.headers.get("Authorization", ""))
+        in_address = query.get("X-Amz-Credential", [""])[0].partition("/")[0]
+        who = in_address or _signer(self.headers.get("Authorization", ""))
         is_object = self.command == "GET" and url.path.count("/") > 1 and "list-type" not in query
         self.proxy.count(requests=1)
         self.proxy.seen.append(dict(self.headers))
-        fault = self.proxy.begin(url.path, self.headers.get("Range", ""), who) if is_object else None
+        fault = None
+        if is_object:
+            fault = self.proxy.begin(url.path, self.headers.get("Range", ""), who, signed_address=bool(in_address))
         fault = self.proxy.refuse(who) or fault
         if "list-type" in query and self.proxy.listings:
             fault = Status(self.proxy.listings.pop(0))

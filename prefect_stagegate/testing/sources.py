@@ -175,6 +175,16 @@ class SourceContract:
         for start, end in ((0, 1), (1, 7), (len(BYTES) - 3, len(BYTES)), (0, len(BYTES))):
             assert read(source, one, start, end) == BYTES[start:end]
 
+    def test_a_buffer_is_filled_with_what_is_read_and_no_further(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        source = open_source(place.url, place.options)
+        one = listed(source)["a.bin"]
+        start = 7 if place.ranges else 0
+        count = len(BYTES) - start
+        buffer = bytearray(b"#" * (count + 5))
+        assert sum(source.fill(one, start, len(BYTES), memoryview(buffer))) == count
+        assert buffer == BYTES[start:] + b"#" * 5
+
     def test_an_empty_object_is_read(self, place: Place) -> None:
         place.put("empty", b"")
         source = open_source(place.url, place.options)

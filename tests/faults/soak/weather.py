@@ -48,9 +48,9 @@ class Weather(FaultProxy):
         self.refuse = self._refusal
         return self
 
-    def begin(self, path: str, wanted: str, who: str) -> Fault | None:
+    def begin(self, path: str, wanted: str, who: str, *, signed_address: bool) -> Fault | None:
         """Count a fetch; returns what is to go wrong with it."""
-        super().begin(path, wanted, who)
+        super().begin(path, wanted, who, signed_address=signed_address)
         if len(self.fetches) > KEPT:
             self.fetches.clear()
         if self.calm or path.endswith(VERDICT):  # which may be empty: nothing of it can be spoilt
