@@ -24,6 +24,8 @@ PATH_BYTES = 3072
 """The longest path that an entry may have, in bytes; leaves the cache's own folders room below Linux's 4096."""
 DEPTH = 256
 """The most names that a path may have between its slashes: programs that walk trees give up at some depth."""
+_PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+"""What most paths look like. Those that are no longer than one name may be have nothing that is looked for further."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -66,6 +68,8 @@ def path_problem(path: str) -> str:
     >>> path_problem("flights/2013-01.parquet"), path_problem("../etc/passwd")
     ('', 'it has a segment ".."')
     """
+    if len(path) <= SEGMENT_BYTES and _PLAIN.fullmatch(path):
+        return ""
     try:
         encoded = path.encode()
     except UnicodeEncodeError:

@@ -29,8 +29,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -243,7 +242,7 @@ _REASONS = {
 }
 
 
-def cache_error(error: OSError, doing: str, path: Path) -> CacheError:
+def cache_error(error: OSError, doing: str, path: Path | str) -> CacheError:
     """The typed error for `error`, which came up while `doing` something (`write the blob`) to `path`."""
     if error.errno in _NO_SPACE:
         return NoSpace(
@@ -254,10 +253,18 @@ def cache_error(error: OSError, doing: str, path: Path) -> CacheError:
     return CacheError(f"Could not {doing} at {path}: {reason}", hint=hint)
 
 
-@contextmanager
-def explained(doing: str, path: Path) -> Iterator[None]:
+class explained:  # noqa: N801 - used as a statement; a generator would cost more, and this is done for each object
     """Turn every `OSError` of the block into the `CacheError` or `NoSpace` that tells what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise cache_error(error, doing, path) from error
+
+    __slots__ = ("_doing", "_path")
+
+    def __init__(self, doing: str, path: Path | str) -> None:
+        self._doing = doing
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise cache_error(error, self._doing, self._path) from error

@@ -45,6 +45,7 @@ class Draft:
         self._layout = layout
         self._durability = durability
         self._root = layout.ingest / f"{DRAFT}{uuid.uuid4().hex}"
+        self._place = str(self._root)
         self._lock = -1
         self._folders = {""}
         self._copied = 0
@@ -73,8 +74,9 @@ class Draft:
         target = self._layout.view(dataset, digest)
         with explained("build the view", target):
             self._begin()
+            held = False  # neighbours are mostly alike, and to look is cheaper than a link that fails
             for entry in entries:
-                self._link(entry)
+                held = (held and self._has(entry)) or not self._link(entry)
             for folder in self._folders - {""}:
                 _close(self._layout, self._root / folder)
             target.parent.mkdir(mode=0o755, exist_ok=True)
@@ -124,16 +126,22 @@ class Draft:
             self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def _link(self, entry: Entry) -> None:
-        path = f"{self._root}/{entry.path}"
+    def _has(self, entry: Entry) -> bool:
+        """Whether the entry is held; `_link` says what is wrong where that can't be told."""
+        if path_problem(entry.path):
+            return False
+        try:
+            return _holds(f"{self._place}/{entry.path}", self._layout.blob_path(entry.digest))
+        except OSError:
+            return False
+
+    def _link(self, entry: Entry) -> bool:
+        """Link an entry's blob; False when it was held already."""
+        path = f"{self._place}/{entry.path}"
         with _naming(entry.path):
             folder = entry.path.rpartition("/")[0]
             if folder not in self._folders:
-                (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-                above = {folder, *(str(one) for one in PurePosixPath(folder).parents[:-1])} - self._folders
-                for one in above:
-                    self._layout.share(self._root / one, GROUP_DIR)
-                self._folders |= above
+                self._make(folder)
             blob = self._layout.blob_path(entry.digest)
             try:
                 self._copied += _place(blob, path)
@@ -145,12 +153,20 @@ class Draft:
                 ) from error
             except FileExistsError:
                 if _holds(path, blob):
-                    return
+                    return False
                 if not _stands(path):
                     raise
                 # The blob that was held rotted meanwhile: it is in quarantine, and another one has its name.
                 os.unlink(path)  # noqa: PTH108
-                self._link(entry)
+                return self._link(entry)
+        return True
+
+    def _make(self, folder: str) -> None:
+        (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
+        above = {folder, *(str(one) for one in PurePosixPath(folder).parents[:-1])} - self._folders
+        for one in above:
+            self._layout.share(self._root / one, GROUP_DIR)
+        self._folders |= above
 
 
 class Views:

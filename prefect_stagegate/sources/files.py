@@ -78,6 +78,7 @@ class FileSource(BaseSource):
         self.identity = f"file://{path}"
         self._single = path.name if path.is_file() else ""
         self._root = path.parent if self._single else path
+        self._folder = str(self._root)
         self._real_root = os.path.realpath(self._root)
 
     def credential_life(self) -> CredentialLife:
@@ -102,40 +103,40 @@ class FileSource(BaseSource):
             raise self._explained(error, key) from error
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, through one buffer that is used again for each chunk. What is kept elsewhere is waited for."""
-        path = self._root / listed.key
+        """The bytes. What is kept elsewhere is waited for."""
+        path = f"{self._folder}/{listed.key}"  # a `Path` for each file would cost as much as opening it
         try:
-            if is_away(path.stat()):
-                self.recalls.wait(path, listed.key)
+            found = os.stat(path)  # noqa: PTH116
+            self._check(found, listed)
+            if is_away(found):
+                self.recalls.wait(Path(path), listed.key)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._explained(error, listed.key) from error
         try:
-            self._check(descriptor, listed)
             yield from self._chunks(descriptor, listed, start, end)
-            self._check(descriptor, listed)
+            self._check(os.fstat(descriptor), listed)
         finally:
             os.close(descriptor)
 
     def _chunks(self, descriptor: int, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        buffer = memoryview(bytearray(min(CHUNK, end - start)))
         while start < end:
             try:
-                count = os.preadv(descriptor, [buffer[: end - start]], start)
+                chunk = os.pread(descriptor, min(CHUNK, end - start), start)
             except OSError as error:
                 raise self._explained(error, listed.key) from error
-            if not count:
+            if not chunk:
                 raise self._changed(listed)
-            yield buffer[:count]
-            start += count
+            yield chunk
+            start += len(chunk)
 
-    def _check(self, descriptor: int, listed: SourceObject) -> None:
-        if _pin(os.fstat(descriptor)) != listed.pin or os.fstat(descriptor).st_size != listed.size:
+    def _check(self, found: os.stat_result, listed: SourceObject) -> None:
+        if found.st_size != listed.size or _pin(found) != listed.pin:
             raise self._changed(listed)
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
         """Walk the directory, however deep it is: a call within a call for each folder would come to an end."""
-        open_folders = [self._folder("", (self._real_root,))]
+        open_folders = [self._entries("", (self._real_root,))]
         while open_folders:
             for folder, entry in open_folders[-1]:
                 key = folder.key + entry.name
@@ -148,7 +149,7 @@ class FileSource(BaseSource):
             else:
                 open_folders.pop()
 
-    def _folder(self, key: str, above: tuple[str, ...]) -> Iterator[tuple[_Folder, os.DirEntry[str]]]:
+    def _entries(self, key: str, above: tuple[str, ...]) -> Iterator[tuple[_Folder, os.DirEntry[str]]]:
         """Read one directory; `above` are the real paths of it and of those that lead to it."""
         try:
             with os.scandir(self._root / key) as entries:
@@ -162,12 +163,12 @@ class FileSource(BaseSource):
     ) -> Iterator[tuple[_Folder, os.DirEntry[str]]] | None:
         """Read a directory in another; None for a link back to one that leads here, or that nobody wants."""
         if not entry.is_symlink():
-            return self._folder(key + "/", (*above, os.path.join(above[-1], entry.name)))  # noqa: PTH118
+            return self._entries(key + "/", (*above, os.path.join(above[-1], entry.name)))  # noqa: PTH118
         real = os.path.realpath(entry.path)
         if real in above or not wanted(key + "/"):
             return None
         self._keep_inside(real, key)
-        return self._folder(key + "/", (*above, real))
+        return self._entries(key + "/", (*above, real))
 
     def _file(self, entry: os.DirEntry[str], key: str) -> SourceObject:
         if entry.is_symlink():

@@ -29,7 +29,7 @@ BATCH = 256
 UNSYNCED = 64 << 20
 """Bytes of small objects between two syncs: a power cut costs no more, and at the end little is left to wait for."""
 BATCH_SECONDS = 0.05
-"""How often results are looked at."""
+"""How often results are looked at, unless many come."""
 
 
 class Transfer(Iterator[Receipt]):
@@ -122,9 +122,11 @@ def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
     """The results in batches, until all threads have ended or something ends the transfer."""
     ended = False
     while not ended and not stop:
-        ended = engine.ended.wait(BATCH_SECONDS)
+        ended = engine.wait(BATCH_SECONDS)
         while batch := _taken(engine):
             yield batch
+            if len(batch) < BATCH:
+                break  # a transaction for each of the few that came meanwhile would cost more than they do
 
 
 def _sync(intake: Intake) -> None:

@@ -24,6 +24,8 @@ SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
 BACKLOG = 256
 """Results that wait at most, each with an open file; a consumer that is slower than the transfer slows it down."""
+MANY = 192
+"""Results for which the consumer is woken."""
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
 
@@ -52,8 +54,8 @@ class Engine:
         self._running = limits.in_flight
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
-        self.ended = threading.Event()
-        """Set when all threads have ended, or something ends the transfer."""
+        self._news = threading.Event()
+        self._ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
         self._threads = [self._thread(self._read_plan, "plan")]
@@ -72,6 +74,16 @@ class Engine:
             thread.join(max(0.0, until - time.monotonic()))
         for parted in self._schedule.left():
             parted.abandon(discard=False)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until many results are there, or for so long.
+
+        Returns:
+            Whether all threads have ended, or something ends the transfer.
+        """
+        self._news.wait(seconds)
+        self._news.clear()
+        return self._ended
 
     @staticmethod
     def _thread(target: Callable[[], None], name: str) -> threading.Thread:
@@ -118,7 +130,7 @@ class Engine:
                 self._running -= 1
                 last = not self._running
             if last:
-                self.ended.set()
+                self._tell_end()
 
     def _do_each(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -205,9 +217,15 @@ class Engine:
         while len(self.results) >= BACKLOG and not self._intake.stop:
             time.sleep(0.01)  # the consumer is slower than the transfer
         self.results.append(done)
+        if len(self.results) >= MANY and not self._news.is_set():
+            self._news.set()
 
     def _end(self, error: BaseException) -> None:
         with self._lock:
             self.fatal = self.fatal or error
         self._intake.stop.end()
-        self.ended.set()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        self._ended = True
+        self._news.set()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.cache.layout import Layout, cache_error
+from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.errors import SourceUnavailable
@@ -138,22 +136,25 @@ class Intake:
         self.stats.resume(size)
         self.progress.moved(size)
 
-    def finish(self, job: Job, claim: Claim, hasher: Hasher, *, fetched: int, started: float, sync: bool) -> Done:
+    def finish(
+        self, job: Job, claim: Claim, hasher: Hasher, laps: Laps, *, fetched: int, started: float, sync: bool
+    ) -> Done:
         """Judge the bytes of the claimed file and make them a blob.
 
         Args:
             job: Whose bytes they are.
             claim: Its file holds them.
             hasher: Was given them.
+            laps: Runs since then.
             fetched: How many of them came over the wire in this run.
             started: When the first was read, in seconds since the epoch.
             sync: Whether the blob is to be durable at once.
         """
         assert job.listed is not None  # noqa: S101
-        by_server = judge(job, hasher)
+        by_server, digest = judge(job, hasher), hasher.digest()
+        laps.lap("hashing")
         job.source.confirm(job.listed)
-        digest = hasher.digest()
-        laps = Laps()
+        laps.lap("network")
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
         laps.lap("disk")
         self.stats.spend(laps)
@@ -175,10 +176,6 @@ class Intake:
         return (job.sources[0].identity, listed.key, listed.pin, listed.size, digest)
 
 
-@contextmanager
-def writing(path: str) -> Iterator[None]:
+def writing(path: str) -> explained:
     """Turn an `OSError` of the block, which writes to the ingest file `path`, into a `CacheError`."""
-    try:
-        yield
-    except OSError as error:
-        raise cache_error(error, "write an object", Path(path)) from error
+    return explained("write an object", path)

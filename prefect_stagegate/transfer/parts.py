@@ -237,7 +237,7 @@ class Parted:
     def _finish(self) -> Done:
         with writing(self._claim.path):
             self._file.finish()
-        fetched, started = self._fetched, self._started
-        done = self._intake.finish(self.job, self._claim, self._hasher, fetched=fetched, started=started, sync=True)
+        facts = (self.job, self._claim, self._hasher, Laps())
+        done = self._intake.finish(*facts, fetched=self._fetched, started=self._started, sync=True)
         self._journal.close()
         return done

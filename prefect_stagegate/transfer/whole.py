@@ -26,11 +26,11 @@ def fetch_whole(intake: Intake, job: Job, claim: Claim) -> Done:
     size = job.listed.size
     intake.space.take(room(size))
     started = time.time()
-    hasher = intake.retrier(job).run(lambda: _read(intake, job, claim, size), again=(SourceUnavailable,))
-    return intake.finish(job, claim, hasher, fetched=size, started=started, sync=False)
+    hasher, laps = intake.retrier(job).run(lambda: _read(intake, job, claim, size), again=(SourceUnavailable,))
+    return intake.finish(job, claim, hasher, laps, fetched=size, started=started, sync=False)
 
 
-def _read(intake: Intake, job: Job, claim: Claim, size: int) -> Hasher:
+def _read(intake: Intake, job: Job, claim: Claim, size: int) -> tuple[Hasher, Laps]:
     """Read the object from its beginning into the claimed file; returns the digests of what was written."""
     assert job.listed is not None  # noqa: S101
     hasher, position = Hasher(job.listed.checksums), 0
@@ -46,5 +46,4 @@ def _read(intake: Intake, job: Job, claim: Claim, size: int) -> Hasher:
     if claim.size > size:
         with writing(claim.path):
             os.ftruncate(claim.file, size)
-    intake.stats.spend(laps)
-    return hasher
+    return hasher, laps

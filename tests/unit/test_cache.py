@@ -222,15 +222,28 @@ def test_the_least_recently_used_versions_go_first_and_no_more_than_needed(cache
 
 def test_a_blob_that_was_replaced_while_a_draft_held_it_stands_in_the_view_as_it_is_now(cache: Cache) -> None:
     """A verification moved the rotten one aside, and a repair fetched it again."""
-    entry = Entry("a.csv", 3, put(cache, b"one"))
-    blob = cache.layout.blob(entry.digest)
+    entries = [Entry(name, len(name), put(cache, name.encode())) for name in ("a", "b", "c", "d")]
+    cache.layout.quarantine.mkdir()
     with cache.views.draft() as draft:
-        draft.hold(entry)
-        cache.layout.quarantine.mkdir()
-        rotten = blob.rename(cache.layout.quarantine / "rotten")
-        put(cache, b"one")
-        view = draft.publish("flights", V1, [entry])
-    assert (view / "a.csv").stat().st_ino == blob.stat().st_ino != rotten.stat().st_ino
+        for entry in entries:
+            draft.hold(entry)
+        for entry in (entries[0], entries[2]):
+            cache.layout.blob(entry.digest).rename(cache.layout.quarantine / entry.path)
+            put(cache, entry.path.encode())
+        view = draft.publish("flights", V1, entries)
+    for entry in entries:
+        assert (view / entry.path).samefile(cache.layout.blob(entry.digest))
+    assert not (view / "c").samefile(cache.layout.quarantine / "c")
+
+
+def test_what_is_held_already_excuses_no_path_that_leads_out_of_the_view(cache: Cache) -> None:
+    held = [Entry(name, len(name), put(cache, name.encode())) for name in ("a", "b")]
+    outside = Entry(f"../../{cache.layout.blob(held[0].digest).relative_to(cache.layout.root)}", 1, held[0].digest)
+    with cache.views.draft() as draft:
+        for entry in held:
+            draft.hold(entry)
+        with pytest.raises(CacheError, match="can't stand in a view"):
+            draft.publish("flights", V1, [*held, outside])
 
 
 def test_what_a_live_writer_just_made_stays_though_no_ref_names_it_yet(cache: Cache) -> None:
