@@ -175,13 +175,14 @@ class Engine:
             self._schedule.later(replace(job, deferred=True))
             return None
         try:
-            if (held := self._intake.held(job)) is not None:
-                claim.drop()
-                return held
-            return bring(self._intake, job, claim)
+            held = self._intake.held(job)
+            if held is None:
+                return bring(self._intake, job, claim)
         except BaseException:
             claim.keep()
             raise
+        claim.drop()
+        return held
 
     def _open(self, intake: Intake, job: Job, claim: Claim) -> Parted:
         return Parted(intake, job, claim, self._buffers)

@@ -17,6 +17,7 @@ from prefect_stagegate.cache.ingest import PARTS, Claim
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import (
     AccessDenied,
+    CacheError,
     Cancelled,
     ChecksumMismatch,
     ObjectChanged,
@@ -398,3 +399,20 @@ except StagegateError as error:
         assert done.stdout.startswith("CacheError"), done
         assert "permission is denied" in done.stdout
         assert "--cache" in done.stdout
+
+    def test_a_claim_that_cannot_be_removed_is_named_and_closed_once(
+        self, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file that is closed twice may be another thread's by then."""
+        listed = next(ScriptedSource({"a": SMALL}).list())
+        planned = PlannedObject("a", listed, 0, Action.FETCH, digest(SMALL))
+
+        def found_meanwhile(*_: object) -> bool:
+            (claim,) = cache.layout.ingest.iterdir()
+            claim.unlink()
+            claim.mkdir()  # so it can't be unlinked
+            return True
+
+        monkeypatch.setattr(cache.blobs, "holds", found_meanwhile)
+        with pytest.raises(CacheError, match="remove a claim"):
+            list(transfer([planned], [SourceGroup(ScriptedSource({"a": SMALL}))], cache, limits=LIMITS))
