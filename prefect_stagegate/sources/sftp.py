@@ -20,17 +20,18 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.looping import Give, LoopThread
-from prefect_stagegate.sources.sessions import Found, Sessions, kind
+from prefect_stagegate.sources.sessions import Found, Sessions, kind, told
+from prefect_stagegate.sources.sftpwire import REQUEST, Attributes
 from prefect_stagegate.sources.ssh import Login
 from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-BATCH = 8 * (255 << 10)
+BATCH = 8 * REQUEST
 """Bytes that one read asks for at a time; the next batch is on its way meanwhile."""
 READS = 16
-"""Reads at a time: with their batches they hold 64 MiB at most."""
+"""Reads of several requests at a time: with their batches they hold 64 MiB at most."""
 FOLDERS = 16
 """Folders that are listed at the same time."""
 
@@ -42,8 +43,8 @@ _Place = tuple[str, tuple[str, ...]]
 class SftpSource(BaseSource):
     """A folder or one file of an SFTP server.
 
-    The pin is the modification time, in whole seconds: weak. It is compared before and after each read, on the open
-    file, and once more by name after the last one.
+    The pin is the modification time, in whole seconds: weak. It is compared after each read, on the open file: one that
+    is replaced meanwhile is read to its end as it was listed.
 
     Args:
         url: `sftp://[user@]host[:port]/path`; `/~/path` begins at the user's home.
@@ -93,50 +94,38 @@ class SftpSource(BaseSource):
             return self._object(key, self._loop.run(self._sessions.stat(self._name(key))))
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, a batch of requests at a time, with one batch ahead; a single batch without handing over."""
-        with self._reads, named(listed.key):
-            if end - start <= BATCH:
+        """The bytes, a batch of requests at a time, with one batch ahead; a single request's without handing over."""
+        with named(listed.key):
+            if end - start <= REQUEST:
                 yield from self._loop.run(self._at_once(listed, start, end))
                 return
-            batches: Iterator[_Pieces] = self._loop.stream(lambda give: self._read(listed, start, end, give))
-            for pieces in batches:
-                yield from pieces
-
-    def confirm(self, listed: SourceObject) -> None:
-        """Ask for time and size again, by name: the file may have been replaced between two reads."""
-        with named(listed.key):
-            self._same(listed, self._loop.run(self._sessions.stat(self._name(listed.key))))
+            with self._reads:
+                batches: Iterator[_Pieces] = self._loop.stream(lambda give: self._read(listed, start, end, give))
+                for pieces in batches:
+                    yield from pieces
 
     def close(self) -> None:
         """End the connection and the thread."""
         self._loop.close()
 
+    async def _at_once(self, listed: SourceObject, start: int, end: int) -> _Pieces:
+        async with self._sessions.opened(self._name(listed.key)) as file:
+            asked, state = file.ask(start, end), file.attributes()
+            pieces = await file.pieces(asked)
+            self._complete(listed, pieces, end - start)
+            self._same(listed, await (file.attributes() if file.asked_again else state))
+            return pieces
+
     async def _read(self, listed: SourceObject, start: int, end: int, give: Give[_Pieces]) -> None:
         async with self._sessions.opened(self._name(listed.key)) as file:
-            before = asyncio.ensure_future(self._sessions.attributes(file))
-            ahead = asyncio.ensure_future(self._sessions.read_at(file, start, min(start + BATCH, end)))
-            try:
-                self._same(listed, await before)
-                for at in range(start, end, BATCH):
-                    pieces, after = await ahead, min(at + BATCH, end)
-                    if sum(map(len, pieces)) < after - at:
-                        raise self._changed(listed)
-                    if after < end:
-                        ahead = asyncio.ensure_future(self._sessions.read_at(file, after, min(after + BATCH, end)))
-                    await give(pieces)
-                self._same(listed, await self._sessions.attributes(file))
-            finally:
-                before.cancel()
-                ahead.cancel()
-
-    async def _at_once(self, listed: SourceObject, start: int, end: int) -> _Pieces:
-        read: list[bytes] = []
-
-        async def keep(pieces: _Pieces) -> None:
-            read.extend(pieces)
-
-        await self._read(listed, start, end, keep)
-        return read
+            ahead = file.ask(start, min(start + BATCH, end))
+            for at in range(start, end, BATCH):
+                asked, after = ahead, min(at + BATCH, end)
+                ahead = file.ask(after, min(after + BATCH, end))
+                pieces = await file.pieces(asked)
+                self._complete(listed, pieces, after - at)
+                await give(pieces)
+            self._same(listed, await file.attributes())
 
     async def _folders(self, places: Sequence[_Place]) -> Sequence[Sequence[Found]]:
         return await asyncio.gather(*(self._sessions.folder(self._name(key)) for key, _ in places))
@@ -206,7 +195,13 @@ class SftpSource(BaseSource):
             )
         return SourceObject(key, found.size, Pin("mtime", str(found.modified), "weak"), float(found.modified))
 
-    def _same(self, listed: SourceObject, found: Found) -> None:
+    def _complete(self, listed: SourceObject, pieces: _Pieces, size: int) -> None:
+        """Raise `ObjectChanged` when less came than there was when the file was listed."""
+        if sum(map(len, pieces)) < size:
+            raise self._changed(listed)
+
+    def _same(self, listed: SourceObject, state: Attributes) -> None:
+        found = told(b"", state, listed.key)
         if (found.size, str(found.modified)) != (listed.size, listed.pin.value):
             raise self._changed(listed)
 

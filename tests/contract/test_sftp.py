@@ -228,7 +228,41 @@ def test_a_file_that_is_replaced_between_two_reads_is_found(served: Served) -> N
         _write(root, "new", BYTES[::-1])
         (root / "new").rename(root / "a.bin")
         with pytest.raises(ObjectChanged):
-            source.confirm(one)
+            list(source.read(one, 10, one.size))
+
+
+@pytest.mark.system
+def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end_as_it_was(openssh: Served) -> None:
+    server, root, url = openssh
+    data = os.urandom(20_000_000)
+    _write(root, "large", data)
+    _write(root, "new", data[::-1])
+    with _opened(url, server.options) as source:
+        one = source.find("large")
+        chunks = source.read(one, 0, one.size)
+        begun = bytes(next(chunks))
+        (root / "new").rename(root / "large")
+        assert begun + b"".join(map(bytes, chunks)) == data
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("change", [b"cut", b"appended"])
+def test_a_file_that_is_cut_or_grows_in_its_second_is_found(openssh: Served, change: bytes) -> None:
+    server, root, url = openssh
+    _write(root, "large", bytes(8_000_000))
+    os.utime(root / "large", (1_000_000_000, 1_000_000_000))
+    with _opened(url, server.options) as source:
+        one = source.find("large")
+        chunks = source.read(one, 0, one.size)
+        next(chunks)
+        if change == b"cut":
+            os.truncate(root / "large", 7_999_999)
+        else:
+            with (root / "large").open("ab") as file:
+                file.write(change)
+        os.utime(root / "large", (1_000_000_000, 1_000_000_000))
+        with pytest.raises(ObjectChanged):
+            list(chunks)
 
 
 @pytest.mark.system
