@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
+from prefect_stagegate.transfer.crew import LOOK_SECONDS, Crew, thread
 from prefect_stagegate.transfer.intake import Done, Intake
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.parts import Part, Parted
@@ -22,6 +23,8 @@ from prefect_stagegate.transfer.whole import fetch_whole
 
 SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
+TINY = 1 << 16
+"""Objects of up to so many bytes cost the interpreter more than hashing and writing them costs."""
 BACKLOG = 256
 """Results that wait at most, each with an open file; a consumer that is slower than the transfer slows it down."""
 MANY = 192
@@ -51,27 +54,26 @@ class Engine:
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
         self._schedule = Schedule(self._buffers, min(SMALL, limits.part), limits.in_flight, intake.stop)
         self._lock = threading.Lock()
-        self._running = limits.in_flight
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
         self._news = threading.Event()
         self._ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
-        self._threads = [self._thread(self._read_plan, "plan")]
-        self._threads += [self._thread(self._work, f"fetch-{number}") for number in range(limits.in_flight)]
+        self._planning = thread(self._read_plan, "plan", copy_context())
+        self._crew = Crew(self._work, limits.in_flight, self._tell_end)
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        self._crew.begin()
+        self._planning.start()
 
     def stop(self) -> None:
         """Stop the threads and wait for them, though not for ever, and give up the claims on what is not at its end."""
         self._intake.stop.end()
         until = time.monotonic() + GRACE
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        self._planning.join(GRACE)
+        self._crew.join(until)
         for parted in self._schedule.left():
             parted.abandon(discard=False)
 
@@ -81,15 +83,13 @@ class Engine:
         Returns:
             Whether all threads have ended, or something ends the transfer.
         """
-        self._news.wait(seconds)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._crew.look(needed=self._schedule.waiting)
+            if self._news.wait(min(left, LOOK_SECONDS)):
+                break
         self._news.clear()
         return self._ended
-
-    @staticmethod
-    def _thread(target: Callable[[], None], name: str) -> threading.Thread:
-        # Loggers and progress of the caller (Prefect's run context among them) work in the threads too.
-        context = contextvars.copy_context()
-        return threading.Thread(target=context.run, args=(target,), name=f"stagegate-{name}", daemon=True)
 
     def _read_plan(self) -> None:
         try:
@@ -99,8 +99,11 @@ class Engine:
                 job = Job(planned, self._members[planned.source], listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
+                if planned.object.size > TINY:
+                    self._crew.complete()
                 if not self._schedule.add(job):
                     return
+                self._crew.spend()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
         finally:
@@ -115,7 +118,7 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            while (work := self._schedule.next()) is not None:
+            while not self._crew.is_superfluous() and (work := self._schedule.next()) is not None:
                 try:
                     if isinstance(work, Part):
                         self._do(work)
@@ -125,12 +128,6 @@ class Engine:
                     self._schedule.rest()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
-        finally:
-            with self._lock:
-                self._running -= 1
-                last = not self._running
-            if last:
-                self._tell_end()
 
     def _do_each(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -217,6 +214,7 @@ class Engine:
     def _give(self, done: Done) -> None:
         while len(self.results) >= BACKLOG and not self._intake.stop:
             time.sleep(0.01)  # the consumer is slower than the transfer
+        self._crew.spend()
         self.results.append(done)
         if len(self.results) >= MANY and not self._news.is_set():
             self._news.set()

@@ -53,6 +53,11 @@ class Schedule:
         self.closed = False
         """Whether no further objects are started."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether planned objects wait for a thread."""
+        return bool(self._jobs)
+
     def add(self, job: Job) -> bool:
         """Add a planned object; waits while enough are there. False when no further ones are started."""
         with self._changed:

@@ -1,0 +1,124 @@
+"""The threads that bring objects in: as many as keep the interpreter busy.
+
+One thread at a time runs Python. One that waits for no server keeps the interpreter busy alone, and others would only
+take its lock from it, at each of its system calls. Where threads mostly wait, each further one is of use. So there is one
+at first, twice as many when the interpreter was idle, and half as many when it was busy.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+
+LOOK_SECONDS = 0.02
+"""How often it is looked how busy the interpreter was."""
+IDLE, BUSY = 0.7, 0.9
+"""Below and above which share of the time that threads ran Python there are too few of them, and too many."""
+
+
+class Crew:
+    """Threads that do the same, until nothing is left to do.
+
+    Args:
+        work: What each does: a loop that also ends when `is_superfluous` says so.
+        most: How many there may be.
+        ended: Called when the last one has ended.
+    """
+
+    def __init__(self, work: Callable[[], None], most: int, ended: Callable[[], None]) -> None:
+        self._work, self._most, self._ended = work, most, ended
+        self._context = contextvars.copy_context()
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._members: set[threading.Thread] = set()
+        self._wanted = 1
+        self._complete = False
+        self._spent: dict[threading.Thread, float] = {}
+        self._spent_by_left = 0.0
+        self._looked = self._seen = 0.0
+
+    def begin(self) -> None:
+        """Start the first thread."""
+        self._looked, self._seen = time.monotonic(), time.thread_time()
+        with self._lock:
+            self._start()
+
+    def complete(self) -> None:
+        """Have all threads that there may be, from now on."""
+        if not self._complete:
+            self._complete = True
+            self._want(self._most)
+
+    def spend(self) -> None:
+        """Note what the calling thread has used of the processor. Each that runs Python for the crew says so often."""
+        self._spent[threading.current_thread()] = time.thread_time()
+
+    def look(self, *, needed: bool) -> None:
+        """Have more threads, if they are needed, or fewer, by how busy the interpreter was since the last look."""
+        now = time.monotonic()
+        if self._complete or now - self._looked < LOOK_SECONDS:
+            return
+        self.spend()
+        spent = self._spent_by_left + sum(list(self._spent.values()))
+        share = (spent - self._seen) / (now - self._looked)
+        self._looked, self._seen = now, spent
+        self.adjust(share, needed=needed)
+
+    def adjust(self, share: float, *, needed: bool) -> None:
+        """The same, for a share of the time."""
+        if share > BUSY:
+            self._want(max(self._wanted // 2, 1))
+        elif needed and share < IDLE:
+            self._want(min(2 * self._wanted, self._most))
+
+    def is_superfluous(self) -> bool:
+        """Whether the calling thread, one of the crew, is to end while others go on."""
+        if len(self._members) <= self._wanted:
+            return False
+        with self._lock:
+            if len(self._members) <= self._wanted:
+                return False
+            self._leave()
+            return True
+
+    def join(self, until: float) -> None:
+        """Wait for all threads to end, but not longer than until a time of the monotonic clock."""
+        for one in list(self._members):
+            one.join(max(0.0, until - time.monotonic()))
+
+    def _want(self, wanted: int) -> None:
+        with self._lock:
+            self._wanted = wanted
+            while self._members and len(self._members) < wanted:
+                self._start()
+
+    def _start(self) -> None:
+        one = thread(self._run, f"fetch-{next(self._numbers)}", self._context)
+        one.start()
+        self._members.add(one)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            with self._lock:
+                last = self._leave() and not self._members
+            if last:
+                self._ended()
+
+    def _leave(self) -> bool:
+        """Let the calling thread be of the crew no more; False when it wasn't."""
+        one = threading.current_thread()
+        if one not in self._members:
+            return False
+        self._members.remove(one)
+        self._spent_by_left += self._spent.pop(one, 0.0)
+        return True
+
+
+def thread(target: Callable[[], None], name: str, context: contextvars.Context) -> threading.Thread:
+    """A thread in which the loggers and progress of a context work (Prefect's run context among them)."""
+    return threading.Thread(target=context.copy().run, args=(target,), name=f"stagegate-{name}", daemon=True)
