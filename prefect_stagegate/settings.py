@@ -178,7 +178,7 @@ SETTINGS = (
         "objects_in_flight",
         "64",
         "1 to 1024",
-        "Objects that are fetched at the same time.",
+        "Objects that are fetched at the same time, at most; fewer small ones where a few keep the interpreter busy.",
         _whole(1, 1024),
     ),
     Setting(

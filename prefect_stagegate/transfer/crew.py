@@ -1,8 +1,8 @@
 """The threads that bring objects in: as many as keep the interpreter busy.
 
 One thread at a time runs Python. One that waits for no server keeps the interpreter busy alone, and others would only
-take its lock from it, at each of its system calls. Where threads mostly wait, each further one is of use. So there is one
-at first, twice as many when the interpreter was idle, and half as many when it was busy.
+take its lock from it, at each of its system calls. Where threads mostly wait, each further one is of use. So one
+begins; they are doubled when the interpreter was idle, and halved when it was busy.
 """
 
 from __future__ import annotations

@@ -1,0 +1,113 @@
+"""How many threads share the work: more while they wait, fewer while they only take the interpreter from each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transfer.crew import Crew
+
+MOST = 8
+SECONDS = 20.0
+
+
+class Loop:
+    """Work that goes on until it is told to end, and knows how many do it."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.crew = Crew(self._work, MOST, self.ended.set)
+        self._over = False
+        self._lock = threading.Lock()
+        self._threads = 0
+
+    def _work(self) -> None:
+        with self._lock:
+            self._threads += 1
+        while not self._over and not self.crew.is_superfluous():
+            time.sleep(0.001)
+        with self._lock:
+            self._threads -= 1
+
+    def wait_for(self, threads: int) -> None:
+        """Wait until so many are at work."""
+        until = time.monotonic() + SECONDS
+        while self._threads != threads:
+            assert time.monotonic() < until, self._threads
+            time.sleep(0.001)
+
+    def end(self) -> None:
+        self._over = True
+
+
+@contextmanager
+def running() -> Iterator[Loop]:
+    loop = Loop()
+    loop.crew.begin()
+    try:
+        loop.wait_for(1)
+        yield loop
+    finally:
+        loop.end()
+        assert loop.ended.wait(SECONDS)
+
+
+def test_an_idle_interpreter_gets_twice_as_many_and_a_busy_one_half() -> None:
+    with running() as loop:
+        for threads in (2, 4, 8, 8):
+            loop.crew.adjust(0.3, needed=True)
+            loop.wait_for(threads)
+        loop.crew.adjust(0.8, needed=True)
+        loop.wait_for(8)
+        for threads in (4, 2, 1, 1):
+            loop.crew.adjust(1.1, needed=True)
+            loop.wait_for(threads)
+        assert not loop.ended.is_set()
+        loop.crew.adjust(0.3, needed=True)
+        loop.wait_for(2)
+
+
+def test_nobody_joins_who_finds_nothing_to_do() -> None:
+    with running() as loop:
+        loop.crew.adjust(0.0, needed=False)
+        time.sleep(0.05)
+        loop.wait_for(1)
+
+
+def test_a_crew_that_was_completed_stays_so() -> None:
+    with running() as loop:
+        loop.crew.complete()
+        loop.wait_for(MOST)
+        time.sleep(0.05)
+        loop.crew.look(needed=False)
+        loop.wait_for(MOST)
+
+
+def test_who_joins_when_all_have_ended_does_nothing() -> None:
+    with running() as loop:
+        loop.end()
+        assert loop.ended.wait(SECONDS)
+        loop.crew.adjust(0.0, needed=True)
+        loop.crew.complete()
+        loop.crew.join(time.monotonic() + SECONDS)
+        loop.wait_for(0)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_from_a_source_that_lets_wait_as_many_are_read_at_once_as_may(tmp_path: Path, size: int) -> None:
+    source, threads = ScriptedSource({f"{number:03}": bytes(size) for number in range(96)}), 16
+    reached = threading.Event()
+    together = threading.Barrier(threads, reached.set)
+    source.on_read = lambda *_: reached.is_set() or together.wait(SECONDS)
+
+    list(fetch_all(source, Cache.open(tmp_path / "cache"), limits=Limits(in_flight=threads)))
+
+    assert reached.is_set()
