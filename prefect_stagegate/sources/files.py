@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
@@ -104,6 +105,24 @@ class FileSource(BaseSource):
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes. What is kept elsewhere is waited for."""
+        with self._opened(listed) as descriptor:
+            while start < end:
+                chunk = os.pread(descriptor, min(CHUNK, end - start), start)
+                start += self._some(len(chunk), listed)
+                yield chunk
+
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        """The same from the file into the buffer."""
+        with self._opened(listed) as descriptor:
+            position, count = 0, end - start
+            while position < count:
+                came = os.preadv(descriptor, [buffer[position : min(position + CHUNK, count)]], start + position)
+                position += self._some(came, listed)
+                yield came
+
+    @contextmanager
+    def _opened(self, listed: SourceObject) -> Iterator[int]:
+        """The file's descriptor, for a block that reads it; the file is looked at before and after."""
         path = f"{self._folder}/{listed.key}"  # a `Path` for each file would cost as much as opening it
         try:
             found = os.stat(path)  # noqa: PTH116
@@ -111,24 +130,18 @@ class FileSource(BaseSource):
             if is_away(found):
                 self.recalls.wait(Path(path), listed.key)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                yield descriptor
+                self._check(os.fstat(descriptor), listed)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise self._explained(error, listed.key) from error
-        try:
-            yield from self._chunks(descriptor, listed, start, end)
-            self._check(os.fstat(descriptor), listed)
-        finally:
-            os.close(descriptor)
 
-    def _chunks(self, descriptor: int, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        while start < end:
-            try:
-                chunk = os.pread(descriptor, min(CHUNK, end - start), start)
-            except OSError as error:
-                raise self._explained(error, listed.key) from error
-            if not chunk:
-                raise self._changed(listed)
-            yield chunk
-            start += len(chunk)
+    def _some(self, count: int, listed: SourceObject) -> int:
+        if not count:
+            raise self._changed(listed)
+        return count
 
     def _check(self, found: os.stat_result, listed: SourceObject) -> None:
         if found.st_size != listed.size or _pin(found) != listed.pin:
