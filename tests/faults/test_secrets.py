@@ -10,6 +10,7 @@ import base64
 import json
 import logging
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from fsspec import AbstractFileSystem
@@ -56,27 +58,38 @@ def found_below(folder: Path, secrets: dict[str, str]) -> dict[str, list[str]]:
 
 @contextmanager
 def command_lines(secrets: dict[str, str]) -> Iterator[list[str]]:
-    """Look at the command lines of all processes again and again during the block, and give those with a secret."""
+    """Look at the command lines of all processes again and again during the block, and give those with a secret.
+
+    All that the block starts and all that these start: they inherit a mark. What other tests start meanwhile is theirs.
+    """
     caught: list[str] = []
-    ended = threading.Event()
+    ended, mark = threading.Event(), f"SECRETS_TEST={uuid4().hex}"
 
     def watch() -> None:
         while not ended.wait(0.02):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
+            for path in Path("/proc").glob("[0-9]*"):
                 try:
-                    line = path.read_bytes()
+                    line = (path / "cmdline").read_bytes()
+                    if found_in(line, secrets) and mark.encode() in (path / "environ").read_bytes():
+                        caught.append(line.decode(errors="replace"))
                 except OSError:
-                    continue
-                if found_in(line, secrets):
-                    caught.append(line.decode(errors="replace"))
+                    continue  # it ended meanwhile
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield caught
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(*mark.split("="))
+            yield caught
     finally:
         ended.set()
         watcher.join()
+
+
+def test_a_secret_on_a_command_line_is_seen() -> None:
+    with command_lines(CANARIES) as caught:
+        subprocess.run(["sh", "-c", "sleep 0.5", CANARIES["token"]], check=True)
+    assert caught
 
 
 SPEC: dict[str, Any] = {
