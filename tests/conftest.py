@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from prefect_stagegate.testing.clouds import Cloud, azurite, fake_gcs
-from prefect_stagegate.testing.servers import SeaweedFS, seaweedfs
+from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 """Settings of the person who runs the tests must not reach them."""
@@ -32,32 +33,57 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="session", name="seaweedfs")
 def _seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """One S3 server for the whole run. Take a bucket of your own: `seaweedfs.bucket("my-test")`."""
+    """One S3 server for this process. Take a bucket of your own: `seaweedfs.bucket("my-test")`."""
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
 
 
 @pytest.fixture(scope="session", name="gcs")
 def _gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """One server of Google's protocol for the whole run. Take a bucket of your own: `gcs.bucket("my-test")`."""
+    """One server of Google's protocol for this process. Take a bucket of your own: `gcs.bucket("my-test")`."""
     with fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
         yield server
 
 
 @pytest.fixture(scope="session", name="azure")
 def _azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """One server of Azure's protocol for the whole run, from npm: tests that name it are marked `system`."""
+    """One server of Azure's protocol for this process, from npm: tests that name it are marked `system`."""
     with azurite(tmp_path_factory.mktemp("azurite")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """One Prefect server with an empty database for the whole run; flows and blocks of this process reach it."""
+    """One Prefect server with an empty database for this process, whose flows and blocks reach it."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        # Prefect's choice is a port that an outgoing connection may have taken before the server has started.
+        patch.setattr("prefect.testing.utilities._find_available_port", free_port)
+        with prefect_test_harness(server_startup_timeout=180):
+            yield
+
+
+@pytest.fixture(scope="session")
+def prefect_at() -> Callable[[str], AbstractContextManager[None]]:
+    """What lets flows of this process tell another server for a while: use it in `with`, around their calls.
+
+    Prefect's services that take concurrency slots and send events are made once a process, with a client of the server
+    of that moment. Those of one server are ended before another is told, or they would ask one that is long gone.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    @contextmanager
+    def at(url: str) -> Iterator[None]:
+        EventsWorker.drain_all(timeout=30)  # and all other services: they are kept in one place
+        try:
+            with temporary_settings({PREFECT_API_URL: url}):
+                yield
+        finally:
+            EventsWorker.drain_all(timeout=30)
+
+    return at
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks.waking import Woken, wake
+from prefect_stagegate.testing.servers import free_port
 
 pytestmark = pytest.mark.timeout(240)  # a server, a worker and five runs start with the first test
 
@@ -89,12 +89,17 @@ class Platform:
         return found
 
     def reaches(self, run: str, *states: str, form: str = "") -> str:
-        """Wait until the run is in one of these states; returns the key of the form that it waits with, another one."""
+        """Wait until the run is in one of these states; returns the key of the form that it waits with, another one.
+
+        A run stores its form after it is suspended, the description last.
+        """
 
         def look() -> dict[str, Any]:
             state: dict[str, Any] = self.run(run)["state"]
             if state["name"] in states:
-                return state if not form or state["state_details"]["pause_key"] != form else {}
+                another = not form or state["state_details"]["pause_key"] != form
+                asks = state["name"] != "Suspended" or self._input(run, "description").is_success
+                return state if another and asks else {}
             ended = state["type"] in ("FAILED", "CRASHED", "COMPLETED")
             return state if ended and "never resumed" not in (state["message"] or "") else {}  # that gets its name yet
 
@@ -115,8 +120,11 @@ class Platform:
 
     def form(self, run: str, part: str) -> Any:
         """What the form that the run waits with shows: its `description` or its `schema`."""
+        return self._input(run, part).raise_for_status().json()
+
+    def _input(self, run: str, part: str) -> httpx.Response:
         key = self.run(run)["state"]["state_details"]["run_input_keyset"][part]
-        return httpx.get(f"{self.url}/flow_runs/{run}/input/{key}", timeout=30).raise_for_status().json()
+        return httpx.get(f"{self.url}/flow_runs/{run}/input/{key}", timeout=30)
 
     def answer(self, run: str, **form: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.ask(f"/flow_runs/{run}/resume", run_input=form)
@@ -125,9 +133,7 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("platform")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])
+    folder, port = tmp_path_factory.mktemp("platform"), str(free_port())
     url = f"http://127.0.0.1:{port}/api"
     own = {
         "PREFECT_HOME": str(folder),
@@ -363,9 +369,9 @@ def test_a_run_that_nobody_answers_ends_as_not_approved_and_asks_again_when_it_i
 
 
 @pytest.fixture
-def called(platform: Platform) -> Iterator[None]:
+def called(platform: Platform, prefect_at: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
     """Flows of this process tell the platform's server, and no worker can start them again."""
-    with temporary_settings({PREFECT_API_URL: platform.url}):
+    with prefect_at(platform.url):
         yield
 
 

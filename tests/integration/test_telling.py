@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import httpx
 import pytest
 from prefect import flow
 from prefect.assets import materialize
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
 from prefect_stagegate.model import Address, Decision, Identity, Version
@@ -368,14 +369,17 @@ def slow(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 
 def test_progress_costs_one_call_every_two_seconds_and_none_when_nothing_moves(
-    place: Place, seaweedfs: SeaweedFS, slow: FaultProxy
+    place: Place,
+    seaweedfs: SeaweedFS,
+    slow: FaultProxy,
+    prefect_at: Callable[[str], AbstractContextManager[None]],
 ) -> None:
     bucket = seaweedfs.bucket("telling-progress")
     seaweedfs.client().pipe({f"{bucket}/{number:02}.bin": bytes(50_000) for number in range(18)})
     spec = place.spec(sources=[{"url": bucket, "options": {"endpoint_url": slow.url}}])
 
     with CallCounter(PREFECT_API_URL.value()) as counter:
-        with temporary_settings({PREFECT_API_URL: counter.url}):
+        with prefect_at(counter.url):
             begun = time.monotonic()
             stage(spec, **place.on)
             lasted = time.monotonic() - begun
