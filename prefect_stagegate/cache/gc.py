@@ -172,11 +172,13 @@ def _foretell(layout: Layout, own: str, may_go: Callable[[str, str], bool]) -> C
     gone = [view for view in _oldest_first(layout, _others(Leases(layout).live(), own)) if may_go(*view)]
     counted_on = _counted_on(layout)
     shared: Counter[int] = Counter()
+    for left in (layout.trash, *_strays(layout)):  # these go first, as a collection that was killed left them
+        shared.update(found.st_ino for _, found in _files(left) if found.st_nlink > 1)
     blobs = size = 0
     blobs_first = [(chain(_files(layout.blobs), _rotten(layout)), 0)]
     for files, links in chain(blobs_first, ((_files(layout.view(*view)), 1) for view in gone)):
         for _, found in files:
-            gone_links = links
+            gone_links = links or shared[found.st_ino]
             if links and found.st_nlink > BLOB_AND_VIEW:
                 shared[found.st_ino] += 1
                 gone_links = shared[found.st_ino]
@@ -193,7 +195,8 @@ def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for folder, _, names in os.walk(root):
+    """The files of a folder; or the one that `root` is."""
+    for folder, _, names in os.walk(root) if root.is_dir() else [(root.parent, (), (root.name,))]:
         for name in names:
             path = Path(folder, name)
             with suppress(FileNotFoundError):
@@ -201,17 +204,19 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _remove_strays(layout: Layout) -> None:
-    """What dead writers left: their drafts, and objects that nobody went on with for a day."""
-    for path in layout.ingest.glob(f"{DRAFT}*"):
-        if _abandoned(path):
-            layout.discard(path)
-    blobs = Blobs(layout)
-    for path in blobs.orphans(RESUME_SECONDS):
-        if not path.name.startswith((DRAFT, UNSYNCED)):
-            layout.discard(path)
+    for path in _strays(layout):
+        layout.discard(path)
     if any(layout.ingest.glob(f"{UNSYNCED}*")):
-        blobs.sync()
+        Blobs(layout).sync()
     empty_trash(layout)
+
+
+def _strays(layout: Layout) -> Iterator[Path]:
+    """What dead writers left: their drafts, and objects that nobody went on with for a day."""
+    yield from filter(_abandoned, layout.ingest.glob(f"{DRAFT}*"))
+    for path in Blobs(layout).orphans(RESUME_SECONDS):
+        if not path.name.startswith((DRAFT, UNSYNCED)):
+            yield path
 
 
 def _abandoned(draft: Path) -> bool:

@@ -149,6 +149,20 @@ def test_collection_takes_what_no_ref_lease_or_pin_needs(cache: Cache) -> None:
     assert collect(cache.layout).versions == ()
 
 
+def test_what_a_killed_job_left_is_foretold_as_gone(cache: Cache) -> None:
+    for version, own in ((V1, b"one"), (V2, b"two"), (V3, b"three")):
+        publish(cache, version, {"own": own, "shared": b"shared"})
+    cache.views.discard("flights", V1)  # by a collection that was killed before it unlinked anything
+    draft = cache.layout.view("flights", V2).rename(cache.layout.ingest / "view-0")
+    os.utime(draft, (0, 0))
+    cache.leases.pin("flights", V3, "pinned by ann")
+    assert collect(cache.layout, dry_run=True).blobs == 2
+    assert cache.leases.unpin("flights", V3) == 1
+    assert (planned := collect(cache.layout, dry_run=True)).blobs == 4
+    assert len(list(cache.layout.blobs.glob("*/*"))) == 4
+    assert collect(cache.layout) == planned
+
+
 def test_leased_and_pinned_versions_stay(cache: Cache) -> None:
     publish(cache, V1, {"a": b"one"})
     publish(cache, V2, {"a": b"two"})
