@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +20,9 @@ from typing import Any, NamedTuple
 import asyncssh
 
 REQUEST = 255 << 10
-"""Bytes of one read request. OpenSSH takes 256 KiB with its header; servers that give less are asked again."""
+"""Bytes of one read request at first. OpenSSH takes 256 KiB with its header; less is asked of whoever gives less."""
+LEAST = 32 << 10
+"""Bytes that every server gives at once (section 3 of the draft)."""
 VERSION = 3
 LARGEST = 4 << 20
 """Bytes of an answer at most."""
@@ -91,6 +94,8 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         """When anything came, by the loop's clock."""
         self.users = 0
         """How many reads and questions use it now."""
+        self.request = REQUEST
+        """Bytes of one read request: what the server was seen to give at once."""
 
     @property
     def waits_since(self) -> float | None:
@@ -239,22 +244,25 @@ class OpenFile:
         """Whether the server gave less than was asked for, and was asked for the rest."""
 
     def ask(self, start: int, end: int) -> Sequence[_Range]:
-        """Ask for a range, in requests of 255 KiB; `pieces` gives what comes."""
-        ends = ((at, min(at + REQUEST, end)) for at in range(start, end, REQUEST))
+        """Ask for a range, in as many requests as the server needs; `pieces` gives what comes."""
+        size = self._wire.request
+        ends = ((at, min(at + size, end)) for at in range(start, end, size))
         return [(one, other, self._read(one, other)) for one, other in ends]
 
     async def pieces(self, asked: Sequence[_Range]) -> list[bytes]:
         """The bytes that were asked for, in order; less at the file's end."""
         found: list[bytes] = []
-        for start, end, answer in asked:
-            at, piece = start, await answer
-            while piece:
-                found.append(piece)
-                at += len(piece)
-                if at >= end:
-                    break
+        left = deque(asked)
+        while left:
+            start, end, answer = left.popleft()
+            if not (piece := await answer):
+                continue
+            found.append(piece)
+            if (at := start + len(piece)) < end:
+                # Most likely this is as much as the server gives at once, and no file's end.
+                self._wire.request = min(self._wire.request, max(len(piece), LEAST))
                 self.asked_again = True
-                piece = await self._read(at, end)
+                left.extendleft(reversed(self.ask(at, end)))
         return found
 
     def attributes(self) -> asyncio.Future[Attributes]:

@@ -173,6 +173,20 @@ def test_a_file_is_read_whole_however_little_an_answer_gives(pieces: int, most: 
     assert FSTAT in server.asked[len(server.asked) - 1 - server.asked[::-1].index(READ) :]  # asked after the last read
 
 
+def test_a_server_that_gives_little_at_once_is_asked_for_no_more_from_then_on() -> None:
+    server = Server(most=1 << 15)
+
+    async def again(wire: Wire) -> bool:
+        await whole(wire)
+        server.asked.clear()
+        file = await wire.open(b"a")
+        assert b"".join(await file.pieces(file.ask(0, len(BYTES)))) == BYTES
+        return file.asked_again
+
+    assert not ask(server, again)
+    assert server.asked.count(READ) == -(-len(BYTES) // (1 << 15))
+
+
 def test_a_small_file_takes_four_requests_in_two_packets() -> None:
     server = Server()
 
