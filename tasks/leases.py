@@ -16,12 +16,12 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, get_settings_context
 from prefect.exceptions import ObjectNotFound
 
 LOOK_SECONDS = 0.25
@@ -115,7 +115,14 @@ def _of_worker(run_id: UUID) -> _Run:
     kept = next((one for one in _runs if one.id == run_id), None)
     if kept is None:
         kept = _Run(run_id, lambda: None)
-        _watch(kept, ASK_SECONDS, _ended_elsewhere, call=copy_context().run)  # which knows where the API is
+        # Of the task's context, the thread needs to know where the API is. The task's client is closed with the task.
+        settings = get_settings_context().model_copy()
+
+        def call(look: Callable[[], None]) -> None:
+            with settings:
+                look()
+
+        _watch(kept, ASK_SECONDS, _ended_elsewhere, call)
     return kept
 
 

@@ -450,9 +450,12 @@ def test_a_guarded_function_keeps_its_version_exactly_as_long_as_it_runs(place: 
     assert place.leases() == []
 
 
-def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [0.1, 2.0], ids=["asking meanwhile", "asking only when its client is closed"])
+def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
     digest = place.promote("first")
-    monkeypatch.setattr(leases, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "ASK_SECONDS", seconds)
 
     @flow
     def train() -> list[str]:
