@@ -344,6 +344,7 @@ def test_a_kubernetes_pool_takes_the_template_and_refuses_one_with_an_unknown_va
 # ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.system  # a minute: it does all that the page says
 def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -> None:
     promotion = "stagegate-pilot-to-production/nycflights"
 
@@ -369,6 +370,7 @@ def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -
     assert "stagegate-refresh" in said
 
 
+@pytest.mark.system  # it goes on where the page ends
 def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform) -> None:
     before = platform.head("pilot"), platform.head("production")
     assert all(before), "the page's steps came first"
@@ -385,6 +387,7 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
     assert (platform.head("pilot"), platform.head("production")) == before != (platform.head("latest"),) * 2
 
 
+@pytest.mark.system  # two minutes: it waits for the clock
 def test_staging_by_the_clock_leads_to_production_and_only_what_was_approved_gets_there(platform: Platform) -> None:
     stage, promotion = "stagegate-stage/nycflights", "stagegate-pilot-to-production/nycflights"
     before, first = platform.head("production"), platform.head("latest")
