@@ -541,7 +541,8 @@ def _stopped(server: SshServer) -> Iterator[None]:
     """A server that stands still for as long as the block runs; the kernel goes on accepting connections for it."""
     stopped = _family(server.pid)
     for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
     try:
         while not all(_stands_still(pid) for pid in stopped):
             time.sleep(0.01)
@@ -568,12 +569,17 @@ async def _never(_: object) -> None:
 def _stands_still(pid: int) -> bool:
     """Whether every thread of a process is stopped, or has ended and waits for a parent that is stopped."""
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(thread.read_text().rpartition(") ")[2].startswith(("T", "Z")) for thread in threads)
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return all(thread.read_text().rpartition(") ")[2].startswith(("T", "Z")) for thread in threads)
+    return True
 
 
 def _family(pid: int) -> list[int]:
     """A process and those that it started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # an earlier connection's, which has just ended
+        return []
     return [pid, *(one for child in children for one in _family(int(child)))]
 
 
