@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL
+from soak.inspection import is_alive
 
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
@@ -188,13 +189,6 @@ class Job:
 
     def reschedule(self) -> None:
         ask(f"/flow_runs/{self.id}/set_state", state={"type": "SCHEDULED"}, force=True)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def test_a_killed_worker_and_a_killed_run_end_in_time_and_the_next_run_fetches_only_what_is_missing(

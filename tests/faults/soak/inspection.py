@@ -187,9 +187,16 @@ def _held_by_nobody(cache: Path) -> Iterator[str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
+    """Whether one of its threads goes on: the first may be a zombie while others still hold what they share."""
+
+    def goes_on(thread: Path) -> bool:
+        try:
+            return "\nState:\tZ" not in (thread / "status").read_text()
+        except OSError:
+            return False  # it ended meanwhile
+
     try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        return any(map(goes_on, Path(f"/proc/{pid}/task").iterdir()))
     except OSError:
         return False
 
