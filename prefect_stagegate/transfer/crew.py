@@ -15,7 +15,7 @@ from itertools import count
 
 LOOK_SECONDS = 0.02
 """How often it is looked how busy the interpreter was."""
-IDLE, BUSY = 0.6, 0.9
+IDLE, BUSY = 0.8, 0.95
 """Below and above which share of the time that threads ran Python there are too few of them, and too many."""
 
 
