@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from prefect_stagegate.cache import Cache
 from prefect_stagegate.testing.clouds import Cloud, azurite, fake_gcs
+from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
+from prefect_stagegate.transfer import retry
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 """Settings of the person who runs the tests must not reach them."""
@@ -36,6 +39,25 @@ def _seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """One S3 server for this process. Take a bucket of your own: `seaweedfs.bucket("my-test")`."""
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
+
+
+@pytest.fixture
+def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
+    """A proxy in front of the S3 server, that counts and breaks what a test has it break."""
+    with FaultProxy(seaweedfs.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """An empty cache."""
+    return Cache.open(tmp_path / "cache")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries that come soon."""
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture(scope="session", name="gcs")

@@ -45,7 +45,7 @@ class Draft:
         self._layout = layout
         self._durability = durability
         self._root = layout.ingest / f"{DRAFT}{uuid.uuid4().hex}"
-        self._place = str(self._root)
+        self._root_text = str(self._root)
         self._lock = -1
         self._folders = {""}
         self._copied = 0
@@ -131,13 +131,13 @@ class Draft:
         if path_problem(entry.path):
             return False
         try:
-            return _holds(f"{self._place}/{entry.path}", self._layout.blob_path(entry.digest))
+            return _holds(f"{self._root_text}/{entry.path}", self._layout.blob_path(entry.digest))
         except OSError:
             return False
 
     def _link(self, entry: Entry) -> bool:
         """Link an entry's blob; False when it was held already."""
-        path = f"{self._place}/{entry.path}"
+        path = f"{self._root_text}/{entry.path}"
         with _naming(entry.path):
             folder = entry.path.rpartition("/")[0]
             if folder not in self._folders:

@@ -37,6 +37,8 @@ from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, list
 from prefect_stagegate.testing.ssh import SshServer, rclone_sftp, sshd, write_key
 
 NOBODY = "sftp://127.0.0.1:1/data/"
+OLD = (1_000_000_000, 1_000_000_000)
+"""Times of access and change, in seconds since the epoch."""
 Served = tuple[SshServer, Path, str]
 """A server, the folder of this machine that it serves, and that folder's URL."""
 
@@ -205,23 +207,17 @@ def test_a_range_is_a_range_and_a_large_file_comes_in_order(served: Served) -> N
 
 
 def test_a_file_that_changes_in_the_middle_of_a_read_is_found(served: Served) -> None:
-    server, root, url = served
-    _write(root, "large", bytes(8_000_000))
-    os.utime(root / "large", (1_000_000_000, 1_000_000_000))
-    with _opened(url, server.options) as source:
-        one = source.find("large")
-        chunks = source.read(one, 0, one.size)
-        next(chunks)
-        with (root / "large").open("r+b") as file:
+    with _begun(served) as (large, rest):
+        with large.open("r+b") as file:
             file.write(b"changed")
         with pytest.raises(ObjectChanged):
-            list(chunks)
+            list(rest)
 
 
 def test_a_file_that_is_replaced_between_two_reads_is_found(served: Served) -> None:
     server, root, url = served
     _write(root, "a.bin", BYTES)
-    os.utime(root / "a.bin", (1_000_000_000, 1_000_000_000))
+    os.utime(root / "a.bin", OLD)
     with _opened(url, server.options) as source:
         one = source.find("a.bin")
         list(source.read(one, 0, 10))
@@ -248,21 +244,15 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end_as_it_was(o
 @pytest.mark.system
 @pytest.mark.parametrize("change", [b"cut", b"appended"])
 def test_a_file_that_is_cut_or_grows_in_its_second_is_found(openssh: Served, change: bytes) -> None:
-    server, root, url = openssh
-    _write(root, "large", bytes(8_000_000))
-    os.utime(root / "large", (1_000_000_000, 1_000_000_000))
-    with _opened(url, server.options) as source:
-        one = source.find("large")
-        chunks = source.read(one, 0, one.size)
-        next(chunks)
+    with _begun(openssh) as (large, rest):
         if change == b"cut":
-            os.truncate(root / "large", 7_999_999)
+            os.truncate(large, large.stat().st_size - 1)
         else:
-            with (root / "large").open("ab") as file:
+            with large.open("ab") as file:
                 file.write(change)
-        os.utime(root / "large", (1_000_000_000, 1_000_000_000))
+        os.utime(large, OLD)
         with pytest.raises(ObjectChanged):
-            list(chunks)
+            list(rest)
 
 
 @pytest.mark.system
@@ -534,6 +524,19 @@ def _home(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
     (folder / "home/.ssh").mkdir(parents=True)
     (folder / "home/.ssh/config").write_text(config)
     monkeypatch.setenv("HOME", str(folder / "home"))
+
+
+@contextmanager
+def _begun(served: Served) -> Iterator[tuple[Path, Iterator[Any]]]:
+    """A large file whose time is `OLD`, and the rest of a read of it that has begun."""
+    server, root, url = served
+    _write(root, "large", bytes(8_000_000))
+    os.utime(root / "large", OLD)
+    with _opened(url, server.options) as source:
+        one = source.find("large")
+        chunks = source.read(one, 0, one.size)
+        next(chunks)
+        yield root / "large", chunks
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ FOLDERS = 10
 """Each dataset takes six of ten folders, so every object is in three of the five."""
 WASTE = 1.1
 """Bytes that may be fetched, as a share of the set's size."""
-
-
-@pytest.fixture
-def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
-    with FaultProxy(seaweedfs.endpoint_url) as running:
-        yield running
 
 
 def sizes(objects: int) -> dict[str, int]:

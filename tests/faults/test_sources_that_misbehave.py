@@ -39,23 +39,12 @@ LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
-
-
-@pytest.fixture
 def bucket(seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> str:
     """A bucket with twenty small objects and a large one."""
     url, client = seaweedfs.bucket(f"misbehaving-{abs(hash(request.node.name))}"), seaweedfs.client()
     client.pipe({f"{url}/{number:02}.bin": bytes([number]) * 100 for number in range(20)})
     client.pipe(f"{url}/large.bin", bytes(5 * PART + 1))
     return url
-
-
-@pytest.fixture
-def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
-    with FaultProxy(seaweedfs.endpoint_url) as running:
-        yield running
 
 
 @pytest.fixture

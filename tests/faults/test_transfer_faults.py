@@ -40,11 +40,6 @@ LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
 SMALL, LARGE = os.urandom(1000), os.urandom(5 * PART + 77)
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
-
-
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)

@@ -12,16 +12,12 @@ import pytest
 import weather
 
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.transfer import retry
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 USUAL = (0, 102, 103, 105, 106, 116, 119, 129, 136, 147)
 """Seeds whose climates hold everything together."""
 SEEDS = [int(seed) for seed in os.environ.get("FAULT_SEED", "").split(",") if seed] or USUAL
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

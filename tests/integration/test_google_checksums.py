@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +22,10 @@ from prefect_stagegate.testing.faults import Flip
 from prefect_stagegate.testing.proxy import FaultProxy, Fetch
 from prefect_stagegate.testing.scripted import fetch_all
 from prefect_stagegate.testing.sources import listed
-from prefect_stagegate.transfer import Limits, crc32c, retry
+from prefect_stagegate.transfer import Limits, crc32c
 from prefect_stagegate.transfer.checks import Hasher
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 PART = 64 * 1024
 LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
@@ -56,16 +57,6 @@ def proxy(gcs: Cloud) -> Iterator[FaultProxy]:
 @pytest.fixture
 def options(gcs: Cloud, proxy: FaultProxy) -> dict[str, Any]:
     return {**gcs.storage_options, "endpoint_url": proxy.url}
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

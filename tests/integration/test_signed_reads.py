@@ -36,12 +36,6 @@ def bucket(seaweedfs: SeaweedFS) -> str:
 
 
 @pytest.fixture
-def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
-    with FaultProxy(seaweedfs.endpoint_url) as running:
-        yield running
-
-
-@pytest.fixture
 def source(bucket: str, seaweedfs: SeaweedFS, proxy: FaultProxy) -> Iterator[Source]:
     opened = open_source(f"{bucket}/", {**seaweedfs.storage_options, "endpoint_url": proxy.url})
     yield opened

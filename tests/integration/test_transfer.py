@@ -30,7 +30,9 @@ from prefect_stagegate.testing.faults import Fault, Flip, Stall, Status, Truncat
 from prefect_stagegate.testing.proxy import FaultProxy, Fetch
 from prefect_stagegate.testing.scripted import fetch_all
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.transfer import Limits, retry
+from prefect_stagegate.transfer import Limits
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 PART = 256 * 1024
 LIMITS = Limits(in_flight=4, part=PART, memory=4 * PART)
@@ -60,11 +62,6 @@ def fetched(run: Iterator[Any]) -> dict[str, str]:
     return {receipt.path: receipt.digest for receipt in run}
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
-
-
 @pytest.fixture(scope="module")
 def bucket(seaweedfs: SeaweedFS) -> str:
     """A bucket that holds SMALL and LARGE; the tests only read it."""
@@ -75,19 +72,8 @@ def bucket(seaweedfs: SeaweedFS) -> str:
 
 
 @pytest.fixture
-def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
-    with FaultProxy(seaweedfs.endpoint_url) as running:
-        yield running
-
-
-@pytest.fixture
 def options(seaweedfs: SeaweedFS, proxy: FaultProxy) -> dict[str, str]:
     return {**seaweedfs.storage_options, "endpoint_url": proxy.url}
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
 
 
 def stager(url: str, options: dict[str, str], cache: Cache) -> subprocess.Popen[str]:

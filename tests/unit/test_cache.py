@@ -19,11 +19,6 @@ from prefect_stagegate.model import Entry
 V1, V2, V3 = ("sha256:" + digit * 64 for digit in "123")
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
-
-
 def put(cache: Cache, data: bytes) -> str:
     """Place a blob as the ingest would, without it."""
     digest = "blake3:" + blake3(data).hexdigest()

@@ -25,11 +25,6 @@ from prefect_stagegate.errors import CacheError, NoSpace
 DIGEST = "sha256:" + "0" * 64
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
-
-
 def test_a_lease_that_cannot_be_read_is_not_taken_for_none(cache: Cache) -> None:
     cache.views.publish("things", DIGEST, [])
     pin = cache.leases.pin("things", DIGEST)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,11 +16,6 @@ from prefect_stagegate.cache.space import AHEAD, RECORDS, SMALL_VOLUME, STEP, Av
 from prefect_stagegate.errors import NoSpace
 
 LIMIT = 4 * STEP
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
 
 
 @pytest.fixture

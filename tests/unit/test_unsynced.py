@@ -19,11 +19,6 @@ DATA = b"some bytes"
 DIGEST = f"blake3:{blake3(DATA).hexdigest()}"
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache.open(tmp_path / "cache")
-
-
 def commit(cache: Cache, data: bytes = DATA, *, sync: bool = False) -> str:
     digest = f"blake3:{blake3(data).hexdigest()}"
     claim = cache.blobs.claim(digest)
