@@ -83,6 +83,15 @@ class Source(Protocol):
             ObjectVanished: There is none.
         """
 
+    def ask_ahead(self, listed: SourceObject) -> bool:
+        """Told that the whole of an object is read soon: a source may ask its server now, and wait when it is read.
+
+        Nothing is raised: the read tells what went wrong.
+
+        Returns:
+            Whether it did.
+        """
+
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes from `start` to `end` (exclusive), in chunks that are valid until the next one is asked for.
 
@@ -133,6 +142,10 @@ class BaseSource:
     def ranges(self) -> bool:
         """Whether parts of objects can be read without reading the rest."""
         return True
+
+    def ask_ahead(self, listed: SourceObject) -> bool:  # noqa: ARG002
+        """Ask nobody."""
+        return False
 
     @abstractmethod
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:

@@ -121,6 +121,10 @@ class HubSource(BaseSource):
             raise ObjectVanished("The repository no longer has the file", source=self.url, object=key)
         return _object(key, found, commit)
 
+    def ask_ahead(self, listed: SourceObject) -> bool:
+        """Ask for a whole file that is read soon."""
+        return self._hub.ask_ahead(self._address(listed), listed)
+
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes of a range, at the commit in which the file was listed."""
         return self._hub.read(self._address(listed), listed, start, end)

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from prefect_stagegate.errors import ObjectVanished, SourceError, SourceUnavailable, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.indexes import Item, html_items, json_items
@@ -80,6 +80,10 @@ class WebSource(BaseSource, ABC):
         """Close the connections that are kept."""
         self._client.close()
 
+    def ask_ahead(self, listed: SourceObject) -> bool:
+        """Ask for a whole object that is read soon."""
+        return self._objects.ask_ahead(self._url_of(listed.key), listed)
+
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """One GET, with a range where only a part is wanted. Of an empty object only the pin is asked."""
         if start == end:
@@ -127,12 +131,12 @@ class HttpSource(WebSource):
 
     def _headed(self, key: str) -> SourceObject:
         headers = self._objects.head(self._url_of(key), key)
-        length = headers.get("Content-Length", "")
+        length = headers.get("content-length", "")
         if not length.isdecimal():
             raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
         by_time = self._is_folder and not self._manifest and self._tells_times
-        modified = http_time(headers.get("Last-Modified"))
-        pin = web_pin("" if by_time else headers.get("ETag", ""), modified, int(length))
+        modified = http_time(headers.get("last-modified"))
+        pin = web_pin("" if by_time else headers.get("etag", ""), modified, int(length))
         return SourceObject(key, int(length), pin, modified)
 
     def _checked(self, named: Named, found: SourceObject) -> SourceObject:
@@ -204,13 +208,11 @@ class HttpSource(WebSource):
         try:
             with self._objects.ask("GET", url) as answer:
                 data = answer.read(LONGEST_PAGE + 1)
-                kind = answer.headers.get_content_type()
+                kind = answer.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
         if len(data) > LONGEST_PAGE:
             raise SourceError(f"The page is longer than {LONGEST_PAGE} bytes", source=self.url)
-        if answer.length:
-            raise SourceUnavailable("The connection broke in mid-page", source=self.url)
         return kind, data.decode(errors="surrogateescape")
 
     def _asked(self, keys: Iterable[str]) -> Iterator[SourceObject]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import weakref
 from collections.abc import Iterator, Mapping
-from email.message import Message
 from typing import Any
 from urllib.parse import urljoin
 
@@ -24,6 +22,7 @@ from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.webclient import WebClient
 from prefect_stagegate.sources.webread import WebObjects
+from prefect_stagegate.sources.webwire import Answer, Headers
 
 OPTIONS = ("endpoint", "token")
 
@@ -83,10 +82,10 @@ class Hub(WebObjects):
                 hint = "Check the path."
                 raise SourceError("There is nothing at this address", hint=hint, source=self._url) from error
             yield from items
-            found = _NEXT.search(headers.get("Link", ""))
+            found = _NEXT.search(headers.get("link", ""))
             following = urljoin(following, found[1]) if found else ""
 
-    def _told(self, method: str, url: str, key: str, body: bytes | None = None) -> tuple[Any, Message]:
+    def _told(self, method: str, url: str, key: str, body: bytes | None = None) -> tuple[Any, Headers]:
         headers = {"Content-Type": "application/json"} if body else {}
         with self.ask(method, url, key, headers=headers, body=body) as answer:
             try:
@@ -95,13 +94,13 @@ class Hub(WebObjects):
                 hint = "Check HF_ENDPOINT, and whether a proxy stands between."
                 raise SourceError("What answers is no hub", hint=hint, source=self._url) from error
 
-    def _differs(self, answers: list[Message], listed: SourceObject) -> bool:
-        digest = answers[0].get("X-Linked-Etag") or answers[0].get("ETag") or ""  # the content network has its own
+    def _differs(self, answers: list[Headers], listed: SourceObject) -> bool:
+        digest = answers[0].get("x-linked-etag") or answers[0].get("etag") or ""  # the content network has its own
         return bool(digest) and digest.removeprefix("W/").strip('"') != listed.pin.value
 
-    def _refusal(self, answer: http.client.HTTPResponse, key: str) -> SourceError:
+    def _refusal(self, answer: Answer, key: str) -> SourceError:
         """The typed error for an answer that is none, by its status and the hub's own code."""
-        status, code = answer.status, answer.headers.get("X-Error-Code", "")
+        status, code = answer.status, answer.headers.get("x-error-code", "")
         where = {"source": self._url, "object": key}
         if code == "GatedRepo":
             return AccessDenied("The repository is gated, and this user has no access", hint=_GATE, **where)

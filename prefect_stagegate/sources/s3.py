@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.objects import Listed, S3Settings, open_s3, s3_place
 from prefect_stagegate.sources.buckets import BucketSource
 from prefect_stagegate.sources.signed import SignedReads
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -39,6 +43,17 @@ class S3Source(BucketSource):
         """Let the connections go."""
         super().close()
         self._signed.close()
+
+    def ask_ahead(self, listed: SourceObject) -> bool:
+        """Ask for a whole object that is read soon."""
+        return self._signed.ask_ahead(self._folder + listed.key, listed)
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+        """One GET with a range and If-Match. Of an empty object, which has no ranges, only the pin is asked."""
+        by_obstore = partial(super().read, listed, start, end)
+        if start == end:
+            return by_obstore()
+        return self._signed.read(self._folder + listed.key, listed, start, end, by_obstore)
 
     def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
         """One GET with a range and If-Match, from the connection into the buffer."""

@@ -1,27 +1,33 @@
-"""Parts of an object store's objects, read from the connection into a buffer, at addresses that obstore signs.
+"""An object store's objects, read at addresses that obstore signs: from the connection to where the bytes go.
 
 obstore's own client copies what it reads once more, into memory that is new each time, which took twice the processor
-time. It is asked from then on when the first read fails, or the server refuses one: it tells best what is wrong.
+time, and can't be asked ahead. It is asked from then on when the first read fails, or the server refuses one: it tells
+best what is wrong.
 """
 
 from __future__ import annotations
 
-import http.client
 import threading
 from collections.abc import Callable, Iterator
-from email.message import Message
+from typing import TYPE_CHECKING, TypeVar
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.objects import ObjectStore
 from prefect_stagegate.sources.webclient import WebClient
 from prefect_stagegate.sources.webread import WebObjects, web_pin
+from prefect_stagegate.sources.webwire import Answer, Headers
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _GIVEN = (200, 206)
 
+T = TypeVar("T")
+
 
 class SignedReads:
-    """Reads of one bucket's parts. Safe to use from many threads.
+    """Reads of one bucket's objects. Safe to use from many threads.
 
     Args:
         store: Signs, and has the bucket's certificates.
@@ -30,15 +36,41 @@ class SignedReads:
 
     def __init__(self, store: ObjectStore, *, idle: float) -> None:
         self._store, self._idle = store, idle
-        self._client: WebClient | None = None
+        self._opened: tuple[WebClient, _Signed] | None = None
         self._lock = threading.Lock()
         self._usable = True
         self._proven = False
+        self._asked: dict[str, str] = {}
+        """Where objects were asked for ahead, by key."""
 
     def close(self) -> None:
         """Close the connections."""
-        if self._client:
-            self._client.close()
+        if self._opened:
+            self._opened[0].close()
+
+    def ask_ahead(self, key: str, listed: SourceObject) -> bool:
+        """Ask for the whole of an object that is read soon; False when it isn't."""
+        if not (self._usable and self._proven):
+            return False
+        address = self._address(key, listed)
+        asked = bool(address) and self._objects(address).ask_ahead(address, listed)
+        if asked:
+            self._asked[key] = address
+        return asked
+
+    def read(
+        self, key: str, listed: SourceObject, start: int, end: int, by_obstore: Callable[[], Iterator[Buffer]]
+    ) -> Iterator[Buffer]:
+        """The bytes from `start` to `end` of an object.
+
+        Args:
+            key: The object's, in the bucket.
+            listed: The object as it was listed.
+            start: The first byte.
+            end: The byte after the last one.
+            by_obstore: Does the same, where it can't be done here.
+        """
+        return self._tried(key, listed, lambda objects, at: objects.read(at, listed, start, end), by_obstore)
 
     def fill(
         self,
@@ -49,21 +81,21 @@ class SignedReads:
         buffer: memoryview,
         by_obstore: Callable[[], Iterator[int]],
     ) -> Iterator[int]:
-        """Put the bytes from `start` to `end` of an object into `buffer`; gives how many came each time some did.
+        """The same bytes, put into `buffer` from its beginning; gives how many came each time some did."""
+        return self._tried(key, listed, lambda objects, at: objects.fill(at, listed, start, end, buffer), by_obstore)
 
-        Args:
-            key: The object's, in the bucket.
-            listed: The object as it was listed.
-            start: The first byte.
-            end: The byte after the last one.
-            buffer: Has room for all of them.
-            by_obstore: Does the same, where it can't be done here.
-        """
-        address = self._store.signed(key) if self._usable and listed.pin.kind == "etag" else ""
+    def _tried(
+        self,
+        key: str,
+        listed: SourceObject,
+        here: Callable[[_Signed, str], Iterator[T]],
+        by_obstore: Callable[[], Iterator[T]],
+    ) -> Iterator[T]:
+        address = self._asked.pop(key, "") or self._address(key, listed)
         begun = False
         if address:
             try:
-                for came in self._objects(address).fill(address, listed, start, end, buffer):
+                for came in here(self._objects(address), address):
                     begun = True
                     yield came
             except (SourceError, UsageError) as error:
@@ -76,11 +108,15 @@ class SignedReads:
                 return
         yield from by_obstore()
 
+    def _address(self, key: str, listed: SourceObject) -> str:
+        """Where an object can be read; empty where obstore is to be asked."""
+        return self._store.signed(key) if self._usable and listed.pin.kind == "etag" else ""
+
     def _objects(self, address: str) -> _Signed:
         with self._lock:
-            if not self._client:  # not before it is needed: reading the system's certificates takes time
+            if not self._opened:  # not before it is needed: reading the system's certificates takes time
                 # A signed address goes nowhere else: a session token may stand in it.
-                self._client = WebClient(
+                client = WebClient(
                     address,
                     {},
                     ca_file=self._store.ca_file,
@@ -89,21 +125,22 @@ class SignedReads:
                     proxied=True,
                     follows=False,
                 )
-        return _Signed(self._client, self._store.url, self._store.life.what)
+                self._opened = client, _Signed(client, self._store.url, self._store.life.what)
+            return self._opened[1]
 
 
 class _Signed(WebObjects):
     """Objects at signed addresses: the pin is the store's etag, and their encoding is their own."""
 
-    def _differs(self, answers: list[Message], listed: SourceObject) -> bool:
-        etag = answers[-1].get("ETag", "")
+    def _differs(self, answers: list[Headers], listed: SourceObject) -> bool:
+        etag = answers[-1].get("etag", "")
         return bool(etag) and web_pin(etag, None, 0).value != listed.pin.value
 
-    def _extent(self, answer: http.client.HTTPResponse, listed: SourceObject) -> tuple[int, int | None]:
+    def _extent(self, answer: Answer, listed: SourceObject) -> tuple[int, int | None]:
         if answer.status not in _GIVEN or not self.ranges:
             told = f"The server doesn't give the part, but answers {answer.status}"
             raise SourceError(told, source=self._url, object=listed.key)
         return super()._extent(answer, listed)
 
-    def _require_plain(self, answer: http.client.HTTPResponse, listed: SourceObject) -> None:
+    def _require_plain(self, answer: Answer, listed: SourceObject) -> None:
         """What is said of the encoding was said when the object was put, and its bytes are sent as they are."""

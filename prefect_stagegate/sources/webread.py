@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import email.utils
-import http.client
 import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.message import Message
 from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import (
@@ -24,6 +22,7 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.hosts import ForbiddenAddress
 from prefect_stagegate.sources.webclient import WebClient
+from prefect_stagegate.sources.webwire import Answer, Headers
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -63,15 +62,15 @@ class WebObjects:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        led: list[Message] | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
+        led: list[Headers] | None = None,
+    ) -> Iterator[Answer]:
         """Ask as `WebClient` does, and raise what a refusal means.
 
         Raises:
             SourceError: One of its kinds.
         """
         try:
-            with self._client.ask(method, url, headers, body or None, led) as answer:
+            with self._client.ask(method, url, headers, body, led) as answer:
                 if answer.status >= _ERRORS:
                     raise self._refusal(answer, key)
                 yield answer
@@ -84,11 +83,11 @@ class WebObjects:
         except ssl.SSLCertVerificationError as error:
             told = f"The certificate is not trusted: {error.verify_message}"
             raise SourceError(told, hint=self.trusting, source=self._url, object=key) from error
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             told = f"The server failed: {str(error) or type(error).__name__}"
             raise SourceUnavailable(told, source=self._url, object=key) from error
 
-    def head(self, url: str, key: str) -> Message:
+    def head(self, url: str, key: str) -> Headers:
         """An object's headers; asked by GET, and not read, where the server knows no HEAD."""
         try:
             with self.ask("HEAD", url, key) as answer:
@@ -97,13 +96,24 @@ class WebObjects:
             with self.ask("GET", url, key) as answer:
                 return answer.headers
 
+    def ask_ahead(self, url: str, listed: SourceObject) -> bool:
+        """Ask for the whole of an object that is read soon; False when that fails, which the read will tell."""
+        try:
+            self._client.ask_ahead("GET", url, _condition(listed))
+        except (OSError, SourceError):
+            return False
+        return True
+
     def read(self, url: str, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes from `start` to `end`, if the answer is about the object as it was listed."""
         left = end - start
         buffer = memoryview(bytearray(min(CHUNK, left)))
         with self._answer(url, listed, start, end) as answer:
             while left:
-                some = buffer[: self._read_into(buffer[:left], answer, listed.key)]
+                some = buffer[: min(CHUNK, left)]
+                position = 0
+                while position < len(some):
+                    position += self._read_into(some[position:], answer, listed.key)
                 left -= len(some)
                 yield some
 
@@ -117,12 +127,12 @@ class WebObjects:
                 yield came
 
     @contextmanager
-    def _answer(self, url: str, listed: SourceObject, start: int, end: int) -> Iterator[http.client.HTTPResponse]:
+    def _answer(self, url: str, listed: SourceObject, start: int, end: int) -> Iterator[Answer]:
         """An answer of which the part from `start` on can be read, to whoever reads exactly that."""
         headers = _condition(listed)
         if (start, end) != (0, listed.size) and self.ranges:
             headers["Range"] = f"bytes={start}-{end - 1}"
-        led: list[Message] = []
+        led: list[Headers] = []
         with self.ask("GET", url, listed.key, headers=headers, led=led) as answer:
             self.ranges &= "Range" not in headers or answer.status == _PARTIAL
             begin, size = self._extent(answer, listed)
@@ -135,7 +145,7 @@ class WebObjects:
             if answer.length == 0:
                 answer.read()  # so that the connection is used again
 
-    def _differs(self, answers: list[Message], listed: SourceObject) -> bool:
+    def _differs(self, answers: list[Headers], listed: SourceObject) -> bool:
         """Whether the last answer speaks of another state than the listed one: not every server knows conditions.
 
         Args:
@@ -144,22 +154,22 @@ class WebObjects:
         """
         headers = answers[-1]
         if listed.pin.kind == "etag":
-            return bool(etag := headers.get("ETag", "")) and web_pin(etag, None, 0) != listed.pin
-        return listed.pin.kind == "mtime" and http_time(headers.get("Last-Modified")) not in (None, listed.modified)
+            return bool(etag := headers.get("etag", "")) and web_pin(etag, None, 0) != listed.pin
+        return listed.pin.kind == "mtime" and http_time(headers.get("last-modified")) not in (None, listed.modified)
 
-    def _extent(self, answer: http.client.HTTPResponse, listed: SourceObject) -> tuple[int, int | None]:
+    def _extent(self, answer: Answer, listed: SourceObject) -> tuple[int, int | None]:
         """Where the answer's bytes begin in the object, and the object's size, as far as it tells."""
         self._require_plain(answer, listed)
         if answer.status == _PARTIAL:
-            found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
             if not found:
                 raise SourceError("The server doesn't say which part it sends", source=self._url, object=listed.key)
             return int(found[1]), None if found[3] == "*" else int(found[3])
-        return 0, int(length) if (length := answer.headers.get("Content-Length")) else None
+        return 0, int(length) if (length := answer.headers.get("content-length")) else None
 
-    def _require_plain(self, answer: http.client.HTTPResponse, listed: SourceObject) -> None:
+    def _require_plain(self, answer: Answer, listed: SourceObject) -> None:
         """Refuse what was encoded on its way: nobody here decodes it."""
-        encoding = answer.headers.get("Content-Encoding", "identity").lower()
+        encoding = answer.headers.get("content-encoding", "identity").lower()
         if encoding != "identity" and not listed.key.lower().endswith(ENCODED):
             raise SourceError(
                 f"The server encodes what it sends ({encoding}), though it was asked not to",
@@ -168,7 +178,7 @@ class WebObjects:
                 object=listed.key,
             )
 
-    def _skip(self, answer: http.client.HTTPResponse, count: int, key: str) -> None:
+    def _skip(self, answer: Answer, count: int, key: str) -> None:
         """Pass over what stands before the part that is wanted, where the server sends the whole."""
         if count < 0:
             raise SourceError("The server sends another part than was asked for", source=self._url, object=key)
@@ -176,13 +186,13 @@ class WebObjects:
         while count:
             count -= self._read_into(scratch[:count], answer, key)
 
-    def _read_into(self, buffer: memoryview, answer: http.client.HTTPResponse, key: str) -> int:
+    def _read_into(self, buffer: memoryview, answer: Answer, key: str) -> int:
         came = answer.readinto(buffer)
         if not came:
             raise SourceUnavailable("The connection broke in mid-body", source=self._url, object=key)
         return came
 
-    def _refusal(self, answer: http.client.HTTPResponse, key: str) -> SourceError:
+    def _refusal(self, answer: Answer, key: str) -> SourceError:
         where = {"source": self._url, "object": key}
         if answer.status in _GONE:
             return ObjectVanished("The object is gone", **where)
@@ -192,14 +202,14 @@ class WebObjects:
             return self._denial(answer, where)
         if answer.status in _BUSY:
             busy = SourceBusy("The server is too busy", **where)
-            busy.retry_after = retry_after({name.lower(): text for name, text in answer.headers.items()})
+            busy.retry_after = retry_after(answer.headers)
             return busy
         failed = SourceUnavailable if answer.status >= _FAILED else SourceError
         kind = _Unknown if answer.status in _NO_METHOD else failed
         return kind(f"The server answers {answer.status} {answer.reason}", **where)
 
-    def _denial(self, answer: http.client.HTTPResponse, where: dict[str, str]) -> AccessDenied:
-        if "expired" in answer.headers.get("WWW-Authenticate", ""):
+    def _denial(self, answer: Answer, where: dict[str, str]) -> AccessDenied:
+        if "expired" in answer.headers.get("www-authenticate", ""):
             return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
         hint = f"Who asked: {self._who}. Give `username` and `password`, `token` or `headers` by `credentials:`."
         return AccessDenied("Access is denied", hint=hint, **where)

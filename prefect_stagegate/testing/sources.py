@@ -185,6 +185,35 @@ class SourceContract:
         assert sum(source.fill(one, start, len(BYTES), memoryview(buffer))) == count
         assert buffer == BYTES[start:] + b"#" * 5
 
+    def test_objects_that_are_asked_for_ahead_read_as_ever(self, place: Place) -> None:
+        for number in range(20):
+            place.put(f"{number}.bin", bytes([number]) * (1000 * number + 1))
+        source = open_source(place.url, place.options)
+        found = listed(source)
+        for _ in range(2):
+            asked = {source.ask_ahead(one) for one in found.values()}
+            assert asked <= {True, False}
+            for number in reversed(range(20)):
+                assert read(source, found[f"{number}.bin"]) == bytes([number]) * (1000 * number + 1)
+        for one in found.values():
+            source.ask_ahead(one)
+        source.close()
+
+    def test_an_object_that_is_gone_when_it_is_asked_for_ahead_is_named_when_it_is_read(self, place: Place) -> None:
+        place.put("a.bin", BYTES)
+        place.put("b.bin", BYTES)
+        source = open_source(place.url, place.options)
+        found = listed(source)
+        assert read(source, found["b.bin"]) == BYTES
+        place.remove("a.bin")
+        source.ask_ahead(found["a.bin"])
+        if place.keeps:
+            assert read(source, found["a.bin"]) == BYTES
+        else:
+            with pytest.raises(ObjectVanished) as caught:
+                read(source, found["a.bin"])
+            assert caught.value.object == "a.bin"
+
     def test_an_empty_object_is_read(self, place: Place) -> None:
         place.put("empty", b"")
         source = open_source(place.url, place.options)

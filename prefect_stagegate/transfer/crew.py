@@ -2,7 +2,8 @@
 
 One thread at a time runs Python. One that waits for no server keeps the interpreter busy alone, and others would only
 take its lock from it, at each of its system calls. Where threads mostly wait, each further one is of use. So one
-begins; they are doubled when the interpreter was idle, and halved when it was busy.
+begins; they are doubled when the interpreter was idle, and halved when it was busy. Where a source can be asked ahead,
+a thread first asks for more objects before it takes the answers, which costs less than a second thread.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from itertools import count
 
 LOOK_SECONDS = 0.02
 """How often it is looked how busy the interpreter was."""
+FIRST, LAST = 8, 32
+"""Small objects that a thread takes at once, at first and at most: it asks for all, and takes the answers in turn."""
 IDLE, BUSY = 0.8, 0.95
 """Below and above which share of the time that threads ran Python there are too few of them, and too many."""
+WAITING = 0.5
+"""Below which share there are too few of them, where all have asked for as much as one may ask for ahead."""
 
 
 class Crew:
@@ -24,12 +29,13 @@ class Crew:
 
     Args:
         work: What each does: a loop that also ends when `is_superfluous` says so.
-        most: How many there may be.
+        most: How many there may be, and how many objects they may ask for together.
         ended: Called when the last one has ended.
     """
 
     def __init__(self, work: Callable[[], None], most: int, ended: Callable[[], None]) -> None:
         self._work, self._most, self._ended = work, most, ended
+        self._ahead = FIRST
         self._context = contextvars.copy_context()
         self._numbers = count()
         self._lock = threading.Lock()
@@ -39,6 +45,21 @@ class Crew:
         self._spent: dict[threading.Thread, float] = {}
         self._spent_by_left = 0.0
         self._looked = self._seen = 0.0
+
+    @property
+    def size(self) -> int:
+        """How many threads there are."""
+        return len(self._members) or 1
+
+    @property
+    def ahead(self) -> int:
+        """How many objects each thread may have asked for."""
+        return max(1, min(self._ahead, self._most // self.size))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether some are to end."""
+        return len(self._members) > self._wanted
 
     def begin(self) -> None:
         """Start the first thread."""
@@ -56,8 +77,13 @@ class Crew:
         """Note what the calling thread has used of the processor. Each that runs Python for the crew says so often."""
         self._spent[threading.current_thread()] = time.thread_time()
 
-    def look(self, *, needed: bool) -> None:
-        """Have more threads, if they are needed, or fewer, by how busy the interpreter was since the last look."""
+    def look(self, *, needed: bool, asks_ahead: bool) -> None:
+        """Have more in flight, if needed, or fewer threads, by how busy the interpreter was since the last look.
+
+        Args:
+            needed: Whether there is work for more.
+            asks_ahead: Whether threads ask for objects ahead.
+        """
         now = time.monotonic()
         if self._complete or now - self._looked < LOOK_SECONDS:
             return
@@ -65,14 +91,17 @@ class Crew:
         spent = self._spent_by_left + sum(list(self._spent.values()))
         share = (spent - self._seen) / (now - self._looked)
         self._looked, self._seen = now, spent
-        self.adjust(share, needed=needed)
+        self.adjust(share if needed else max(share, IDLE), asks_ahead=asks_ahead)
 
-    def adjust(self, share: float, *, needed: bool) -> None:
+    def adjust(self, share: float, *, asks_ahead: bool) -> None:
         """The same, for a share of the time."""
         if share > BUSY:
             self._want(max(self._wanted // 2, 1))
-        elif needed and share < IDLE:
-            self._want(min(2 * self._wanted, self._most))
+        elif asks_ahead and share < IDLE and self._ahead < LAST:
+            self._ahead = min(2 * self._ahead, LAST)
+        elif share < (WAITING if asks_ahead else IDLE):
+            most = max(self._most // self._ahead, 1) if asks_ahead else self._most
+            self._want(max(min(2 * self._wanted, most), self._wanted))
 
     def is_superfluous(self) -> bool:
         """Whether the calling thread, one of the crew, is to end while others go on."""

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
@@ -18,8 +19,10 @@ from prefect_stagegate.transfer.crew import LOOK_SECONDS, Crew, thread
 from prefect_stagegate.transfer.intake import Done, Intake
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.parts import Part, Parted
-from prefect_stagegate.transfer.schedule import Schedule
+from prefect_stagegate.transfer.schedule import Schedule, Work
 from prefect_stagegate.transfer.whole import fetch_whole
+
+T = TypeVar("T")
 
 SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
@@ -32,7 +35,12 @@ MANY = 192
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
 
-T = TypeVar("T")
+
+class Claimed(NamedTuple):
+    """An object that this transfer brings in, and nobody else."""
+
+    job: Job
+    claim: Claim
 
 
 class Engine:
@@ -52,7 +60,7 @@ class Engine:
         self._members = [group.members() for group in groups]
         limits = intake.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
-        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), limits.in_flight, intake.stop)
+        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), intake.stop)
         self._lock = threading.Lock()
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
@@ -62,6 +70,8 @@ class Engine:
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
         self._planning = thread(self._read_plan, "plan", copy_context())
         self._crew = Crew(self._work, limits.in_flight, self._tell_end)
+        self._asks_ahead = False
+        """Whether the last small object was asked for ahead."""
 
     def start(self) -> None:
         """Start the threads."""
@@ -85,7 +95,7 @@ class Engine:
         """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._crew.look(needed=self._schedule.waiting)
+            self._crew.look(needed=self._schedule.waiting, asks_ahead=self._asks_ahead)
             if self._news.wait(min(left, LOOK_SECONDS)):
                 break
         self._news.clear()
@@ -118,54 +128,83 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            while not self._crew.is_superfluous() and (work := self._schedule.next()) is not None:
+            while (
+                not self._crew.is_superfluous()
+                and (work := self._schedule.next(self._crew.size, self._crew.ahead)) is not None
+            ):
                 try:
-                    if isinstance(work, Part):
-                        self._do(work)
-                    else:
-                        self._do_each(work)
+                    self._do(work)
                 finally:
                     self._schedule.rest()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
 
-    def _do_each(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if self._schedule.closed or self._intake.stop:
-                return
-            self._do(job)
-
-    def _do(self, work: Job | Part) -> None:
-        """Do one thing; an object's failure leads to the next try or to the list of failures."""
-        try:
-            if isinstance(work, Part):
-                done = self._advance(work.parted, lambda: work.parted.fetch(work))
-            else:
-                done = self._object(work)
-        except Cancelled:
-            return
-        except SourceError as error:
-            self._decide(work.parted.job if isinstance(work, Part) else work, error)
+    def _do(self, work: Work) -> None:
+        if isinstance(work, Part):
+            parted = work.parted
+            self._give(self._tried(parted.job, lambda: self._advance(parted, partial(parted.fetch, work))))
+        elif isinstance(work, Job):
+            self._give(self._tried(work, partial(self._large, work)))
         else:
-            if done:
-                self._give(done)
+            self._small(work)
 
-    def _object(self, job: Job) -> Done | None:
-        """Bring a small object in, or open a large one for all threads."""
-        if not self._schedule.is_large(job):
-            return self._claimed(job, fetch_whole)
+    def _tried(self, job: Job, step: Callable[[], T]) -> T | None:
+        """Take a step; an object's failure leads to the next try or to the list of failures."""
+        try:
+            return step()
+        except Cancelled:
+            return None
+        except SourceError as error:
+            self._decide(job, error)
+            return None
+
+    def _small(self, jobs: list[Job]) -> None:
+        """Bring some small objects in, and those that come next: while some are asked for, others are taken in turn."""
+        claimed: deque[Claimed] = deque()
+        try:
+            while (jobs or claimed) and not self._is_over():
+                for job in jobs:
+                    self._claim_ahead(job, claimed)
+                if claimed:
+                    one = claimed.popleft()
+                    self._give(self._tried(one.job, partial(self._bring, one, fetch_whole)))
+                jobs = self._following(len(claimed))
+        finally:
+            for one in claimed:
+                one.claim.keep()
+
+    def _following(self, left: int) -> list[Job]:
+        """What a thread does after some small objects of which so many are left: half of what it may have at a time."""
+        ahead = self._crew.ahead
+        if 2 * left > ahead or self._crew.crowded:
+            return []
+        return self._schedule.more(self._crew.size, ahead - left)
+
+    def _claim_ahead(self, job: Job, claimed: deque[Claimed]) -> None:
+        found = self._tried(job, partial(self._claim, job))
+        if isinstance(found, Claimed):
+            claimed.append(found)
+            self._asks_ahead = self._intake.ask_ahead(found.job)
+        else:
+            self._give(found)
+
+    def _is_over(self) -> bool:
+        return self._schedule.closed or bool(self._intake.stop)
+
+    def _large(self, job: Job) -> Done | None:
+        """Open a large object for all threads."""
         parted = None
         try:
-            opened = self._claimed(job, self._open)
-            if not isinstance(opened, Parted):
-                return opened
-            parted = opened
+            found = self._claim(job)
+            if not isinstance(found, Claimed):
+                return found
+            parted = self._bring(found, partial(Parted, buffers=self._buffers))
         finally:
             self._schedule.opened(parted)
         return self._advance(parted, parted.begin)
 
-    def _claimed(self, job: Job, bring: Callable[[Intake, Job, Claim], T]) -> Done | T | None:
-        """Look the object up, claim it, and bring it in unless somebody else does or did."""
+    def _claim(self, job: Job) -> Claimed | Done | None:
+        """Look the object up and claim it, unless somebody else brings it in or did."""
         job = job.looked_up()
         claim = self._intake.store.blobs.claim(*job.claim_words())
         if claim is None:
@@ -173,16 +212,20 @@ class Engine:
             return None
         try:
             held = self._intake.held(job)
-            if held is None:
-                return bring(self._intake, job, claim)
         except BaseException:
             claim.keep()
             raise
+        if held is None:
+            return Claimed(job, claim)
         claim.drop()
         return held
 
-    def _open(self, intake: Intake, job: Job, claim: Claim) -> Parted:
-        return Parted(intake, job, claim, self._buffers)
+    def _bring(self, one: Claimed, bring: Callable[[Intake, Job, Claim], T]) -> T:
+        try:
+            return bring(self._intake, one.job, one.claim)
+        except BaseException:
+            one.claim.keep()
+            raise
 
     def _advance(self, parted: Parted, step: Callable[[], Done | None]) -> Done | None:
         """Take a large object a step further. The first step that fails abandons it; those after it are mute."""
@@ -211,7 +254,9 @@ class Engine:
         if enough:
             self._schedule.close()
 
-    def _give(self, done: Done) -> None:
+    def _give(self, done: Done | None) -> None:
+        if done is None:
+            return
         while len(self.results) >= BACKLOG and not self._intake.stop:
             time.sleep(0.01)  # the consumer is slower than the transfer
         self._crew.spend()

@@ -91,6 +91,11 @@ class Intake:
             return None
         return Done(self._receipt(job, digest, fetched=0, by_server=False))
 
+    def ask_ahead(self, job: Job) -> bool:
+        """Have the source ask for a whole object that is read soon, unless reads of its server are counted."""
+        assert job.listed is not None  # noqa: S101
+        return bool(job.listed.size) and self.retrier(job).asks_ahead and job.source.ask_ahead(job.listed)
+
     def read(self, job: Job, start: int, end: int) -> Iterator[memoryview]:
         """The bytes from `start` to `end` (exclusive) of the job's object: all of them, or an error.
 

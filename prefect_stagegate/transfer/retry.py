@@ -94,6 +94,11 @@ class Retrier:
                 return result
         raise AssertionError("unreachable")
 
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether the server may be asked before its answer is waited for: no limit holds for it, and it isn't busy."""
+        return self.throttle is None and self._quiet_until <= time.monotonic()
+
     def _keep_quiet(self) -> None:
         """Wait while the server wants to be left alone; nearly always it doesn't."""
         if (left := self._quiet_until - time.monotonic()) > 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
@@ -21,11 +20,9 @@ CLAIMED_SECONDS = 0.1
 """How long an object that somebody else brings in is left alone before it is looked at again."""
 SPREAD = 8
 """Large objects that are open at the same time while buffers are free."""
-RUN = 8
-"""Small objects that a thread takes at once, while plenty wait: each handing over costs as much as a system call."""
 _TICK = 0.2
 
-Work = Part | Sequence[Job]
+Work = Part | Job | list[Job]
 """What a thread does next: a part of an open object, a large object to open, or some small ones in turn."""
 
 
@@ -35,12 +32,11 @@ class Schedule:
     Args:
         buffers: For the parts of large objects.
         small: Objects of up to so many bytes take no buffer.
-        threads: How many share the work.
         stop: Ends all waiting.
     """
 
-    def __init__(self, buffers: Buffers, small: int, threads: int, stop: Stop) -> None:
-        self._buffers, self._small, self._threads, self._stop = buffers, small, threads, stop
+    def __init__(self, buffers: Buffers, small: int, stop: Stop) -> None:
+        self._buffers, self._small, self._stop = buffers, small, stop
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._room = threading.Condition(lock)
@@ -116,11 +112,16 @@ class Schedule:
             left, self._open = self._open, []
             return left
 
-    def next(self) -> Work | None:
-        """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done."""
+    def next(self, threads: int, most: int) -> Work | None:
+        """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done.
+
+        Args:
+            threads: How many share the work.
+            most: Small objects that one of them takes at once, at most.
+        """
         with self._changed:
             while not self._stop:
-                if (work := self._first() or self._part() or self._some()) is not None:
+                if (work := self._first() or self._part() or self._some(threads, most)) is not None:
                     self._busy += 1
                     return work
                 if self._complete and not (self._busy or self._jobs or self._claimed):
@@ -128,6 +129,18 @@ class Schedule:
                 self._changed.wait(_TICK)
             self._changed.notify_all()
             return None
+
+    def more(self, threads: int, most: int) -> list[Job]:
+        """Small objects for who has some left; none where something else comes next, or they belong to others.
+
+        Args:
+            threads: How many share the work.
+            most: How many there may be.
+        """
+        with self._changed:
+            if self._stop or self._open or len(self._jobs) < threads or self.is_large(self._jobs[0]):
+                return []
+            return self._run(threads, most)
 
     def rest(self) -> None:
         """The work that `next` gave is done."""
@@ -140,7 +153,7 @@ class Schedule:
         """Whether the object is read in parts: a server that knows no ranges would send the whole for each."""
         return job.planned.object.size > self._small and job.source.ranges
 
-    def _first(self) -> Sequence[Job] | None:
+    def _first(self) -> Job | None:
         """A large object while few are open: parts of several come in turn more often than many of one."""
         if self._jobs and self.is_large(self._jobs[0]) and len(self._open) + self._opening < SPREAD:
             return self._large()
@@ -152,23 +165,23 @@ class Schedule:
                 return part
         return None
 
-    def _some(self) -> Sequence[Job] | None:
+    def _some(self, threads: int, most: int) -> Job | list[Job] | None:
+        if not self._jobs and self._claimed and self._claimed[0][0] <= time.monotonic():
+            self._jobs.append(self._claimed.popleft()[1])
         if self._jobs:
-            return self._large() if self.is_large(self._jobs[0]) else self._run()
-        if self._claimed and self._claimed[0][0] <= time.monotonic():
-            return [self._claimed.popleft()[1]]
+            return self._large() if self.is_large(self._jobs[0]) else self._run(threads, most)
         return None
 
-    def _large(self) -> Sequence[Job] | None:
+    def _large(self) -> Job | None:
         if self._buffers.available <= self._opening:
             return None
         self._opening += 1
-        return [self._taken()]
+        return self._taken()
 
-    def _run(self) -> Sequence[Job]:
+    def _run(self, threads: int, most: int) -> list[Job]:
         """Some small objects: fewer when few wait, so that the last ones are spread over all threads."""
+        most = min(most, len(self._jobs) // threads)
         run = [self._taken()]
-        most = min(RUN, len(self._jobs) // self._threads)
         while len(run) < most and not self.is_large(self._jobs[0]):
             run.append(self._taken())
         return run

@@ -93,7 +93,7 @@ class TestBusy:
     def test_the_transfer_waits_for_as_long(self, bucket: str, proxy: FaultProxy, cache: Cache) -> None:
         source = open_source(f"{bucket}/00.bin", options(OWNER, proxy))
         source.find("00.bin")
-        answers = iter([self.BUSY] * 2)  # to the read, and to the question for how long
+        answers = iter([self.BUSY])
         proxy.refuse = lambda _: next(answers, None) if proxy.fetches else None
         begun = time.monotonic()
         run = fetch_all(source, cache, limits=LIMITS)

@@ -1,8 +1,10 @@
-"""Parts of S3's objects at signed addresses: read there when that works, else by obstore, and never elsewhere."""
+"""S3's objects at signed addresses: read there when that works, else by obstore, and never elsewhere."""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,13 +60,41 @@ def filled(source: Source, start: int, end: int, key: str = KEY) -> bytes:
     return bytes(buffer)
 
 
-def test_parts_are_read_at_signed_addresses_whatever_their_key_and_encoding(
+def test_objects_are_read_at_signed_addresses_whatever_their_key_and_encoding(
     source: Source, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     assert staged(source, tmp_path) == expected()
-    assert {fetch.path for fetch in proxy.fetches if fetch.signed_address} == {f"/signed/{KEY}", "/signed/text.json"}
-    assert {fetch.path for fetch in proxy.fetches if not fetch.signed_address} == {"/signed/small.bin"}
+    assert all(fetch.signed_address for fetch in proxy.fetches)
+    assert {fetch.path for fetch in proxy.fetches} == {f"/signed/{KEY}", "/signed/small.bin", "/signed/text.json"}
     assert len(proxy.fetches) == 2 * 13 + 1
+
+
+def test_a_thread_asks_for_small_objects_before_it_takes_the_answers(
+    seaweedfs: SeaweedFS, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    url, client = seaweedfs.bucket("ahead"), seaweedfs.client()
+    objects = {f"{number:03}.bin": os.urandom(500) for number in range(200)}
+    client.pipe({f"{url}/{key}": data for key, data in objects.items()})
+    source = open_source(f"{url}/", {**seaweedfs.storage_options, "endpoint_url": proxy.url})
+    limits, reading, most, lock = Limits(in_flight=16), 0, 0, threading.Lock()
+
+    def slow(_: Fetch) -> None:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        time.sleep(0.01)
+        with lock:
+            reading -= 1
+
+    proxy.break_with(slow)
+    threads = threading.active_count()
+    begun = {one.path: one.digest for one in fetch_all(source, Cache.open(tmp_path), limits=limits)}
+    source.close()
+    assert begun == {key: f"blake3:{blake3(data).hexdigest()}" for key, data in objects.items()}
+    assert 4 < most <= limits.in_flight
+    assert len(proxy.fetches) == len(objects)
+    assert threading.active_count() <= threads + 64
 
 
 def test_a_server_that_takes_none_is_asked_by_obstore(source: Source, proxy: FaultProxy, tmp_path: Path) -> None:

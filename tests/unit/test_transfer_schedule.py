@@ -13,10 +13,10 @@ from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.schedule import RUN, Schedule
+from prefect_stagegate.transfer.schedule import Schedule
 from prefect_stagegate.transfer.stop import Stop
 
-SMALL, THREADS = 10, 4
+SMALL, THREADS, RUN = 10, 4, 8
 
 
 def job(number: int, size: int = 1) -> Job:
@@ -25,7 +25,7 @@ def job(number: int, size: int = 1) -> Job:
 
 
 def schedule(*sizes: int) -> Schedule:
-    made = Schedule(Buffers(4, 4096), SMALL, THREADS, Stop(None))
+    made = Schedule(Buffers(4, 4096), SMALL, Stop(None))
     for number, size in enumerate(sizes):
         made.add(job(number, size))
     made.complete()
@@ -40,7 +40,7 @@ def names(work: object) -> list[str]:
 def test_small_objects_come_in_runs_that_grow_shorter_towards_the_end() -> None:
     made = schedule(*[1] * (RUN * THREADS * 2))
     lengths = []
-    while (work := made.next()) is not None:
+    while (work := made.next(THREADS, RUN)) is not None:
         lengths.append(len(names(work)))
         made.rest()
 
@@ -53,8 +53,20 @@ def test_small_objects_come_in_runs_that_grow_shorter_towards_the_end() -> None:
 def test_a_run_ends_before_a_large_object() -> None:
     made = schedule(*[1, 1, SMALL + 1], *[1] * 100)
 
-    assert names(made.next()) == ["0", "1"]
-    assert names(made.next()) == ["2"]
+    assert names(made.next(THREADS, RUN)) == ["0", "1"]
+    large = made.next(THREADS, RUN)
+    assert isinstance(large, Job)
+    assert large.planned.path == "2"
+
+
+def test_who_has_some_small_objects_left_is_given_no_large_ones_and_none_that_others_wait_for() -> None:
+    made = schedule(*[1] * 20, SMALL + 1, *[1] * 20)
+    names(made.next(THREADS, RUN))
+
+    assert [one.planned.path for one in made.more(THREADS, 3)] == ["8", "9", "10"]
+    assert len(made.more(1, 100)) == 9
+    assert made.more(1, 100) == []
+    assert schedule(*[1] * (THREADS - 1)).more(THREADS, RUN) == []
 
 
 def test_what_came_in_is_durable_long_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
