@@ -12,7 +12,7 @@ from __future__ import annotations
 import http
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -207,18 +207,18 @@ class ObjectStore:
         hint = "Stage again to read its new content."
         return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
 
-    def signed(self, key: str) -> str:
-        """An address by which any client may read an object for `SIGNED_SECONDS`; empty when none can be made.
+    def signed(self, keys: Sequence[str]) -> list[str]:
+        """Addresses by which any client may read these objects for `SIGNED_SECONDS`; none when they can't be made.
 
-        It is as good as a credential: it may stand in no log and no message.
+        They are as good as credentials: they may stand in no log and no message.
         """
         if not self._signs:
-            return ""
+            return []
         self._introduce()
         try:
-            return str(obstore.sign(self._store, "GET", key, timedelta(seconds=SIGNED_SECONDS)))
+            return list(obstore.sign(self._store, "GET", keys, timedelta(seconds=SIGNED_SECONDS)))
         except _FAILURES:
-            return ""
+            return []
 
     def get(self, key: str) -> bytes | None:
         """A whole small object; None when there is none."""

@@ -10,7 +10,7 @@ looks at a library's exception. A source may be used by many threads at once.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from prefect_stagegate.errors import ObjectChanged, SourceError
@@ -83,8 +83,8 @@ class Source(Protocol):
             ObjectVanished: There is none.
         """
 
-    def ask_ahead(self, listed: SourceObject) -> bool:
-        """Told that the whole of an object is read soon: a source may ask its server now, and wait when it is read.
+    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
+        """Told of objects that are read soon and whole: a source may ask its server now, and wait when they are read.
 
         Nothing is raised: the read tells what went wrong.
 
@@ -143,7 +143,7 @@ class BaseSource:
         """Whether parts of objects can be read without reading the rest."""
         return True
 
-    def ask_ahead(self, listed: SourceObject) -> bool:  # noqa: ARG002
+    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:  # noqa: ARG002
         """Ask nobody."""
         return False
 

@@ -7,7 +7,7 @@ while others push. A file's pin is its content's own digest: SHA-256 where the f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -121,9 +121,9 @@ class HubSource(BaseSource):
             raise ObjectVanished("The repository no longer has the file", source=self.url, object=key)
         return _object(key, found, commit)
 
-    def ask_ahead(self, listed: SourceObject) -> bool:
-        """Ask for a whole file that is read soon."""
-        return self._hub.ask_ahead(self._address(listed), listed)
+    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
+        """Ask for whole files that are read soon."""
+        return self._hub.ask_ahead((self._address(one), one) for one in soon)
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes of a range, at the commit in which the file was listed."""

@@ -10,7 +10,7 @@ The pin is the manifest's checksum, else the time of change where the listing te
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -80,9 +80,9 @@ class WebSource(BaseSource, ABC):
         """Close the connections that are kept."""
         self._client.close()
 
-    def ask_ahead(self, listed: SourceObject) -> bool:
-        """Ask for a whole object that is read soon."""
-        return self._objects.ask_ahead(self._url_of(listed.key), listed)
+    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
+        """Ask for whole objects that are read soon."""
+        return self._objects.ask_ahead((self._url_of(one.key), one) for one in soon)
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """One GET, with a range where only a part is wanted. Of an empty object only the pin is asked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,9 @@ class S3Source(BucketSource):
         super().close()
         self._signed.close()
 
-    def ask_ahead(self, listed: SourceObject) -> bool:
-        """Ask for a whole object that is read soon."""
-        return self._signed.ask_ahead(self._folder + listed.key, listed)
+    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
+        """Ask for whole objects that are read soon."""
+        return self._signed.ask_ahead([(self._folder + one.key, one) for one in soon])
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """One GET with a range and If-Match. Of an empty object, which has no ranges, only the pin is asked."""

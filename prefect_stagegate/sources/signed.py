@@ -8,7 +8,7 @@ best what is wrong.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, UsageError
@@ -48,15 +48,19 @@ class SignedReads:
         if self._opened:
             self._opened[0].close()
 
-    def ask_ahead(self, key: str, listed: SourceObject) -> bool:
-        """Ask for the whole of an object that is read soon; False when it isn't."""
-        if not (self._usable and self._proven):
+    def ask_ahead(self, soon: Sequence[tuple[str, SourceObject]]) -> bool:
+        """Ask for the whole of objects that are read soon; False where that is left to their reads.
+
+        Args:
+            soon: The key of each object in the bucket, and as what it was listed.
+        """
+        by_etag = [(key, listed) for key, listed in soon if listed.pin.kind == "etag"]
+        if not (self._usable and self._proven and by_etag):
             return False
-        address = self._address(key, listed)
-        asked = bool(address) and self._objects(address).ask_ahead(address, listed)
-        if asked:
-            self._asked[key] = address
-        return asked
+        addresses = self._store.signed([key for key, _ in by_etag])
+        self._asked.update((key, address) for (key, _), address in zip(by_etag, addresses, strict=False))
+        found = [(address, listed) for (_, listed), address in zip(by_etag, addresses, strict=False)]
+        return bool(found) and self._objects(found[0][0]).ask_ahead(found)
 
     def read(
         self, key: str, listed: SourceObject, start: int, end: int, by_obstore: Callable[[], Iterator[Buffer]]
@@ -110,7 +114,9 @@ class SignedReads:
 
     def _address(self, key: str, listed: SourceObject) -> str:
         """Where an object can be read; empty where obstore is to be asked."""
-        return self._store.signed(key) if self._usable and listed.pin.kind == "etag" else ""
+        if not self._usable or listed.pin.kind != "etag":
+            return ""
+        return next(iter(self._store.signed([key])), "")
 
     def _objects(self, address: str) -> _Signed:
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from prefect_stagegate.errors import (
     SourceBusy,
     SourceError,
     SourceUnavailable,
+    StagegateError,
 )
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.objects import retry_after
@@ -96,11 +97,16 @@ class WebObjects:
             with self.ask("GET", url, key) as answer:
                 return answer.headers
 
-    def ask_ahead(self, url: str, listed: SourceObject) -> bool:
-        """Ask for the whole of an object that is read soon; False when that fails, which the read will tell."""
+    def ask_ahead(self, soon: Iterable[tuple[str, SourceObject]]) -> bool:
+        """Ask for the whole of objects that are read soon; False when that fails, which the first read will tell.
+
+        Args:
+            soon: Where each object is, and as what it was listed.
+        """
         try:
-            self._client.ask_ahead("GET", url, _condition(listed))
-        except (OSError, SourceError):
+            for url, listed in soon:
+                self._client.ask_ahead("GET", url, _condition(listed))
+        except (OSError, StagegateError):
             return False
         return True
 

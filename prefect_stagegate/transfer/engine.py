@@ -15,11 +15,11 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
-from prefect_stagegate.transfer.crew import LOOK_SECONDS, Crew, thread
+from prefect_stagegate.transfer.crew import FIRST, LOOK_SECONDS, Crew, thread
 from prefect_stagegate.transfer.intake import Done, Intake
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.parts import Part, Parted
-from prefect_stagegate.transfer.schedule import Schedule, Work
+from prefect_stagegate.transfer.schedule import Schedule, Share, Work
 from prefect_stagegate.transfer.whole import fetch_whole
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Engine:
         self._members = [group.members() for group in groups]
         limits = intake.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
-        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), intake.stop)
+        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), self._share, intake.stop)
         self._lock = threading.Lock()
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
@@ -71,7 +71,7 @@ class Engine:
         self._planning = thread(self._read_plan, "plan", copy_context())
         self._crew = Crew(self._work, limits.in_flight, self._tell_end)
         self._asks_ahead = False
-        """Whether the last small object was asked for ahead."""
+        """Whether the last small objects were asked for ahead."""
 
     def start(self) -> None:
         """Start the threads."""
@@ -128,16 +128,18 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            while (
-                not self._crew.is_superfluous()
-                and (work := self._schedule.next(self._crew.size, self._crew.ahead)) is not None
-            ):
+            while (work := self._next()) is not None:
                 try:
                     self._do(work)
                 finally:
                     self._schedule.rest()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
+
+    def _next(self) -> Work | None:
+        if self._crew.is_superfluous():
+            return None
+        return self._schedule.next()
 
     def _do(self, work: Work) -> None:
         if isinstance(work, Part):
@@ -163,30 +165,33 @@ class Engine:
         claimed: deque[Claimed] = deque()
         try:
             while (jobs or claimed) and not self._is_over():
-                for job in jobs:
-                    self._claim_ahead(job, claimed)
+                self._claim_ahead(jobs, claimed)
                 if claimed:
                     one = claimed.popleft()
                     self._give(self._tried(one.job, partial(self._bring, one, fetch_whole)))
-                jobs = self._following(len(claimed))
+                jobs = [] if self._crew.crowded else self._schedule.more(len(claimed))
         finally:
             for one in claimed:
                 one.claim.keep()
 
-    def _following(self, left: int) -> list[Job]:
-        """What a thread does after some small objects of which so many are left: half of what it may have at a time."""
-        ahead = self._crew.ahead
-        if 2 * left > ahead or self._crew.crowded:
-            return []
-        return self._schedule.more(self._crew.size, ahead - left)
+    def _claim_ahead(self, jobs: Sequence[Job], claimed: deque[Claimed]) -> None:
+        """Claim small objects, add them to those that are claimed, and have their sources ask for them."""
+        soon: list[Job] = []
+        for job in jobs:
+            found = self._tried(job, partial(self._claim, job))
+            if isinstance(found, Claimed):
+                claimed.append(found)
+                soon.append(found.job)
+            else:
+                self._give(found)
+        if soon:
+            self._asks_ahead = self._intake.ask_ahead(soon)
 
-    def _claim_ahead(self, job: Job, claimed: deque[Claimed]) -> None:
-        found = self._tried(job, partial(self._claim, job))
-        if isinstance(found, Claimed):
-            claimed.append(found)
-            self._asks_ahead = self._intake.ask_ahead(found.job)
-        else:
-            self._give(found)
+    def _share(self, job: Job) -> Share:
+        """Objects that can't be asked for ahead are left to whoever is free: a read of one may stand still for long."""
+        if self._intake.asks_ahead(job):
+            return Share(self._crew.size, self._crew.ahead)
+        return Share(self._intake.limits.in_flight, FIRST)
 
     def _is_over(self) -> bool:
         return self._schedule.closed or bool(self._intake.stop)

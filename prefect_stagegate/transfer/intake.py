@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +70,8 @@ class Intake:
         self.progress = progress
         self.stop = stop
         self.stats = stats
+        self._asking: set[int] = set()
+        """The sources that ask for objects ahead."""
         # Sources at one server are still granted retries each.
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
@@ -91,10 +93,17 @@ class Intake:
             return None
         return Done(self._receipt(job, digest, fetched=0, by_server=False))
 
-    def ask_ahead(self, job: Job) -> bool:
-        """Have the source ask for a whole object that is read soon, unless reads of its server are counted."""
-        assert job.listed is not None  # noqa: S101
-        return bool(job.listed.size) and self.retrier(job).asks_ahead and job.source.ask_ahead(job.listed)
+    def ask_ahead(self, jobs: Sequence[Job]) -> bool:
+        """Have the one source of these jobs ask for the objects, read soon and whole; False when it does not."""
+        source, retrier = jobs[0].source, self.retrier(jobs[0])
+        soon = [job.listed for job in jobs if job.listed and job.listed.size]
+        asked = bool(soon) and retrier.asks_ahead and source.ask_ahead(soon)
+        (self._asking.add if asked else self._asking.discard)(id(source))
+        return asked
+
+    def asks_ahead(self, job: Job) -> bool:
+        """Whether the job's source asked for the last objects ahead."""
+        return id(job.source) in self._asking
 
     def read(self, job: Job, start: int, end: int) -> Iterator[memoryview]:
         """The bytes from `start` to `end` (exclusive) of the job's object: all of them, or an error.

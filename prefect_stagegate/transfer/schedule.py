@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
@@ -26,17 +28,27 @@ Work = Part | Job | list[Job]
 """What a thread does next: a part of an open object, a large object to open, or some small ones in turn."""
 
 
+class Share(NamedTuple):
+    """How the small objects of a source are shared."""
+
+    threads: int
+    """Among how many threads."""
+    most: int
+    """How many one of them takes at most."""
+
+
 class Schedule:
     """The work that is left, shared by all threads of one transfer.
 
     Args:
         buffers: For the parts of large objects.
         small: Objects of up to so many bytes take no buffer.
+        share: Tells how objects like a small one are shared.
         stop: Ends all waiting.
     """
 
-    def __init__(self, buffers: Buffers, small: int, stop: Stop) -> None:
-        self._buffers, self._small, self._stop = buffers, small, stop
+    def __init__(self, buffers: Buffers, small: int, share: Callable[[Job], Share], stop: Stop) -> None:
+        self._buffers, self._small, self._share, self._stop = buffers, small, share, stop
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._room = threading.Condition(lock)
@@ -112,16 +124,11 @@ class Schedule:
             left, self._open = self._open, []
             return left
 
-    def next(self, threads: int, most: int) -> Work | None:
-        """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done.
-
-        Args:
-            threads: How many share the work.
-            most: Small objects that one of them takes at once, at most.
-        """
+    def next(self) -> Work | None:
+        """The next thing to do, waiting for it if need be; None at the end. `rest` must follow when it is done."""
         with self._changed:
             while not self._stop:
-                if (work := self._first() or self._part() or self._some(threads, most)) is not None:
+                if (work := self._first() or self._part() or self._some()) is not None:
                     self._busy += 1
                     return work
                 if self._complete and not (self._busy or self._jobs or self._claimed):
@@ -130,17 +137,15 @@ class Schedule:
             self._changed.notify_all()
             return None
 
-    def more(self, threads: int, most: int) -> list[Job]:
-        """Small objects for who has some left; none where something else comes next, or they belong to others.
-
-        Args:
-            threads: How many share the work.
-            most: How many there may be.
-        """
+    def more(self, left: int) -> list[Job]:
+        """Small objects for a thread that has so many left, half of its share at a time; none when others need them."""
         with self._changed:
-            if self._stop or self._open or len(self._jobs) < threads or self.is_large(self._jobs[0]):
+            if self._stop or self._open or not self._jobs or self.is_large(self._jobs[0]):
                 return []
-            return self._run(threads, most)
+            share = self._share(self._jobs[0])
+            if 2 * left > share.most or len(self._jobs) < share.threads:
+                return []
+            return self._run(share._replace(most=share.most - left))
 
     def rest(self) -> None:
         """The work that `next` gave is done."""
@@ -165,11 +170,11 @@ class Schedule:
                 return part
         return None
 
-    def _some(self, threads: int, most: int) -> Job | list[Job] | None:
+    def _some(self) -> Job | list[Job] | None:
         if not self._jobs and self._claimed and self._claimed[0][0] <= time.monotonic():
             self._jobs.append(self._claimed.popleft()[1])
         if self._jobs:
-            return self._large() if self.is_large(self._jobs[0]) else self._run(threads, most)
+            return self._large() if self.is_large(self._jobs[0]) else self._run(self._share(self._jobs[0]))
         return None
 
     def _large(self) -> Job | None:
@@ -178,11 +183,11 @@ class Schedule:
         self._opening += 1
         return self._taken()
 
-    def _run(self, threads: int, most: int) -> list[Job]:
-        """Some small objects: fewer when few wait, so that the last ones are spread over all threads."""
-        most = min(most, len(self._jobs) // threads)
+    def _run(self, share: Share) -> list[Job]:
+        """Some small objects of one source: fewer when few wait, so that the last ones are spread over all threads."""
+        most = min(share.most, len(self._jobs) // share.threads)
         run = [self._taken()]
-        while len(run) < most and not self.is_large(self._jobs[0]):
+        while len(run) < most and self._jobs[0].source is run[0].source and not self.is_large(self._jobs[0]):
             run.append(self._taken())
         return run
 

@@ -154,4 +154,4 @@ def test_another_state_is_not_read(source: Source, seaweedfs: SeaweedFS, bucket:
     ids=["anonymous", "requester pays"],
 )
 def test_no_address_is_signed_that_would_not_be_taken(settings: S3Settings) -> None:
-    assert open_s3(s3_place("s3://lake/"), settings).signed("a.bin") == ""
+    assert open_s3(s3_place("s3://lake/"), settings).signed(["a.bin"]) == []

@@ -13,19 +13,20 @@ from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.schedule import Schedule
+from prefect_stagegate.transfer.schedule import Schedule, Share
 from prefect_stagegate.transfer.stop import Stop
 
 SMALL, THREADS, RUN = 10, 4, 8
+SOURCE = ScriptedSource({})
 
 
 def job(number: int, size: int = 1) -> Job:
     listed = SourceObject(str(number), size, Pin("etag", str(number), "strong"))
-    return Job(PlannedObject(str(number), listed, 0, Action.FETCH), (ScriptedSource({}),), listed=listed)
+    return Job(PlannedObject(str(number), listed, 0, Action.FETCH), (SOURCE,), listed=listed)
 
 
 def schedule(*sizes: int) -> Schedule:
-    made = Schedule(Buffers(4, 4096), SMALL, Stop(None))
+    made = Schedule(Buffers(4, 4096), SMALL, lambda _: Share(THREADS, RUN), Stop(None))
     for number, size in enumerate(sizes):
         made.add(job(number, size))
     made.complete()
@@ -40,7 +41,7 @@ def names(work: object) -> list[str]:
 def test_small_objects_come_in_runs_that_grow_shorter_towards_the_end() -> None:
     made = schedule(*[1] * (RUN * THREADS * 2))
     lengths = []
-    while (work := made.next(THREADS, RUN)) is not None:
+    while (work := made.next()) is not None:
         lengths.append(len(names(work)))
         made.rest()
 
@@ -53,20 +54,30 @@ def test_small_objects_come_in_runs_that_grow_shorter_towards_the_end() -> None:
 def test_a_run_ends_before_a_large_object() -> None:
     made = schedule(*[1, 1, SMALL + 1], *[1] * 100)
 
-    assert names(made.next(THREADS, RUN)) == ["0", "1"]
-    large = made.next(THREADS, RUN)
+    assert names(made.next()) == ["0", "1"]
+    large = made.next()
     assert isinstance(large, Job)
     assert large.planned.path == "2"
 
 
-def test_who_has_some_small_objects_left_is_given_no_large_ones_and_none_that_others_wait_for() -> None:
+def test_who_has_some_small_objects_left_is_given_half_of_a_share_and_no_large_ones_or_those_of_others() -> None:
     made = schedule(*[1] * 20, SMALL + 1, *[1] * 20)
-    names(made.next(THREADS, RUN))
+    names(made.next())
 
-    assert [one.planned.path for one in made.more(THREADS, 3)] == ["8", "9", "10"]
-    assert len(made.more(1, 100)) == 9
-    assert made.more(1, 100) == []
-    assert schedule(*[1] * (THREADS - 1)).more(THREADS, RUN) == []
+    assert made.more(5) == []
+    assert [one.planned.path for one in made.more(4)] == ["8", "9", "10", "11"]
+    assert [one.planned.path for one in made.more(0)] == ["12", "13", "14", "15", "16", "17", "18"]
+    assert [one.planned.path for one in made.more(0)] == ["19"]
+    assert made.more(0) == []
+    assert schedule(*[1] * (THREADS - 1)).more(0) == []
+
+
+def test_a_run_has_the_objects_of_one_source() -> None:
+    made = schedule(*[1] * 100)
+    other = Job(job(100).planned, (ScriptedSource({}),))
+    made.again(other)
+
+    assert names(made.next()) == ["100"]
 
 
 def test_what_came_in_is_durable_long_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
