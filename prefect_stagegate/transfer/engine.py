@@ -185,7 +185,8 @@ class Engine:
             else:
                 self._give(found)
         if soon:
-            self._asks_ahead = self._intake.ask_ahead(soon)
+            # A run may be longer than what may be asked for: it was taken before the source was known to be asked so.
+            self._asks_ahead = self._intake.ask_ahead(soon[: self._crew.ahead])
 
     def _share(self, job: Job) -> Share:
         """Objects that can't be asked for ahead are left to whoever is free: a read of one may stand still for long."""

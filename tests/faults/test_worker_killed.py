@@ -118,7 +118,11 @@ class Node:
         version = stage(open_workspace(), self.spec)
         assert version.files == len(OBJECTS)
         assert version.bytes_fetched < TOTAL
-        assert TOTAL <= self.proxy.bytes <= TOTAL + interruptions * IN_FLIGHT * 1000, self.log()
+        assert TOTAL <= self.proxy.bytes <= TOTAL + interruptions * IN_FLIGHT * 1000, (
+            TOTAL,
+            self.proxy.bytes,
+            self.log(),
+        )
 
 
 @pytest.fixture
