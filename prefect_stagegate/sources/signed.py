@@ -36,7 +36,7 @@ class SignedReads:
 
     def __init__(self, store: ObjectStore, *, idle: float) -> None:
         self._store, self._idle = store, idle
-        self._opened: tuple[WebClient, _Signed] | None = None
+        self._opened: _Signed | None = None
         self._lock = threading.Lock()
         self._usable = True
         self._proven = False
@@ -46,7 +46,7 @@ class SignedReads:
     def close(self) -> None:
         """Close the connections."""
         if self._opened:
-            self._opened[0].close()
+            self._opened.close()
 
     def ask_ahead(self, soon: Sequence[tuple[str, SourceObject]]) -> bool:
         """Ask for the whole of objects that are read soon; False where that is left to their reads.
@@ -54,13 +54,12 @@ class SignedReads:
         Args:
             soon: The key of each object in the bucket, and as what it was listed.
         """
-        by_etag = [(key, listed) for key, listed in soon if listed.pin.kind == "etag"]
-        if not (self._usable and self._proven and by_etag):
+        addresses = self._addresses(soon) if self._proven else {}
+        if not addresses:
             return False
-        addresses = self._store.signed([key for key, _ in by_etag])
-        self._asked.update((key, address) for (key, _), address in zip(by_etag, addresses, strict=False))
-        found = [(address, listed) for (_, listed), address in zip(by_etag, addresses, strict=False)]
-        return bool(found) and self._objects(found[0][0]).ask_ahead(found)
+        self._asked |= addresses
+        objects = self._objects(next(iter(addresses.values())))
+        return objects.ask_ahead((addresses[key], listed) for key, listed in soon if key in addresses)
 
     def read(
         self, key: str, listed: SourceObject, start: int, end: int, by_obstore: Callable[[], Iterator[Buffer]]
@@ -95,7 +94,7 @@ class SignedReads:
         here: Callable[[_Signed, str], Iterator[T]],
         by_obstore: Callable[[], Iterator[T]],
     ) -> Iterator[T]:
-        address = self._asked.pop(key, "") or self._address(key, listed)
+        address = self._asked.pop(key, "") or self._addresses([(key, listed)]).get(key, "")
         begun = False
         if address:
             try:
@@ -112,11 +111,10 @@ class SignedReads:
                 return
         yield from by_obstore()
 
-    def _address(self, key: str, listed: SourceObject) -> str:
-        """Where an object can be read; empty where obstore is to be asked."""
-        if not self._usable or listed.pin.kind != "etag":
-            return ""
-        return next(iter(self._store.signed([key])), "")
+    def _addresses(self, objects: Sequence[tuple[str, SourceObject]]) -> dict[str, str]:
+        """Where objects can be read, by key; without those for which obstore is to be asked."""
+        keys = [key for key, listed in objects if listed.pin.kind == "etag"] if self._usable else []
+        return dict(zip(keys, self._store.signed(keys), strict=False)) if keys else {}  # none where it can't sign
 
     def _objects(self, address: str) -> _Signed:
         with self._lock:
@@ -131,12 +129,16 @@ class SignedReads:
                     proxied=True,
                     follows=False,
                 )
-                self._opened = client, _Signed(client, self._store.url, self._store.life.what)
-            return self._opened[1]
+                self._opened = _Signed(client, self._store.url, self._store.life.what)
+            return self._opened
 
 
 class _Signed(WebObjects):
     """Objects at signed addresses: the pin is the store's etag, and their encoding is their own."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
     def _differs(self, answers: list[Headers], listed: SourceObject) -> bool:
         etag = answers[-1].get("etag", "")

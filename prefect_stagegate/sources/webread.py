@@ -148,8 +148,6 @@ class WebObjects:
             yield answer
             if size is None and end == listed.size and answer.read(1):
                 raise ObjectChanged("The object has grown", source=self._url, object=listed.key)
-            if answer.length == 0:
-                answer.read()  # so that the connection is used again
 
     def _differs(self, answers: list[Headers], listed: SourceObject) -> bool:
         """Whether the last answer speaks of another state than the listed one: not every server knows conditions.

@@ -91,12 +91,14 @@ class Crew:
         spent = self._spent_by_left + sum(list(self._spent.values()))
         share = (spent - self._seen) / (now - self._looked)
         self._looked, self._seen = now, spent
-        self.adjust(share if needed else max(share, IDLE), asks_ahead=asks_ahead)
+        self.adjust(share, needed=needed, asks_ahead=asks_ahead)
 
-    def adjust(self, share: float, *, asks_ahead: bool) -> None:
+    def adjust(self, share: float, *, needed: bool, asks_ahead: bool) -> None:
         """The same, for a share of the time."""
         if share > BUSY:
             self._want(max(self._wanted // 2, 1))
+        elif not needed:
+            return
         elif asks_ahead and share < IDLE and self._ahead < LAST:
             self._ahead = min(2 * self._ahead, LAST)
         elif share < (WAITING if asks_ahead else IDLE):

@@ -95,7 +95,7 @@ class Retrier:
         raise AssertionError("unreachable")
 
     @property
-    def asks_ahead(self) -> bool:
+    def may_ask_ahead(self) -> bool:
         """Whether the server may be asked before its answer is waited for: no limit holds for it, and it isn't busy."""
         return self.throttle is None and self._quiet_until <= time.monotonic()
 

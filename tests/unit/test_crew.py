@@ -63,15 +63,15 @@ def running() -> Iterator[Loop]:
 def test_an_idle_interpreter_gets_twice_as_many_and_a_busy_one_half() -> None:
     with running() as loop:
         for threads in (2, 4, 8, 8):
-            loop.crew.adjust(0.3, asks_ahead=False)
+            loop.crew.adjust(0.3, needed=True, asks_ahead=False)
             loop.wait_for(threads)
-        loop.crew.adjust(0.8, asks_ahead=False)
+        loop.crew.adjust(0.8, needed=True, asks_ahead=False)
         loop.wait_for(8)
         for threads in (4, 2, 1, 1):
-            loop.crew.adjust(1.1, asks_ahead=False)
+            loop.crew.adjust(1.1, needed=True, asks_ahead=False)
             loop.wait_for(threads)
         assert not loop.ended.is_set()
-        loop.crew.adjust(0.3, asks_ahead=False)
+        loop.crew.adjust(0.3, needed=True, asks_ahead=False)
         loop.wait_for(2)
 
 
@@ -79,12 +79,12 @@ def test_where_a_source_can_be_asked_ahead_that_comes_before_further_threads() -
     crew = Crew(lambda: None, 2 * LAST, lambda: None)
     asked = FIRST
     while asked < LAST:
-        crew.adjust(0.3, asks_ahead=True)
+        crew.adjust(0.3, needed=True, asks_ahead=True)
         asked *= 2
         assert (crew.ahead, crew.crowded) == (asked, False)
     with running() as loop:
         for _ in range(4):  # MOST is less than a thread may ask for
-            loop.crew.adjust(0.3, asks_ahead=True)
+            loop.crew.adjust(0.3, needed=True, asks_ahead=True)
         time.sleep(0.05)
         loop.wait_for(1)
         assert loop.crew.ahead == MOST
@@ -95,7 +95,7 @@ def test_where_a_source_can_be_asked_ahead_that_comes_before_further_threads() -
 
 def test_nobody_joins_who_finds_nothing_to_do() -> None:
     with running() as loop:
-        loop.crew.look(needed=False, asks_ahead=False)
+        loop.crew.adjust(0.0, needed=False, asks_ahead=False)
         time.sleep(0.05)
         loop.wait_for(1)
 
@@ -113,7 +113,7 @@ def test_who_joins_when_all_have_ended_does_nothing() -> None:
     with running() as loop:
         loop.end()
         assert loop.ended.wait(SECONDS)
-        loop.crew.adjust(0.0, asks_ahead=False)
+        loop.crew.adjust(0.0, needed=True, asks_ahead=False)
         loop.crew.complete()
         loop.crew.join(time.monotonic() + SECONDS)
         loop.wait_for(0)
