@@ -177,6 +177,8 @@ class Engine:
     def _claim_ahead(self, jobs: Sequence[Job], claimed: deque[Claimed]) -> None:
         """Claim small objects, add them to those that are claimed, and have their sources ask for them."""
         soon: list[Job] = []
+        # Some may be left that were not asked for: they were taken before the source was known to be asked so.
+        room = max(self._crew.ahead - len(claimed), 0)
         for job in jobs:
             found = self._tried(job, partial(self._claim, job))
             if isinstance(found, Claimed):
@@ -184,9 +186,8 @@ class Engine:
                 soon.append(found.job)
             else:
                 self._give(found)
-        if soon:
-            # A run may be longer than what may be asked for: it was taken before the source was known to be asked so.
-            self._asks_ahead = self._intake.ask_ahead(soon[: self._crew.ahead])
+        if soon[:room]:
+            self._asks_ahead = self._intake.ask_ahead(soon[:room])
 
     def _share(self, job: Job) -> Share:
         """Objects that can't be asked for ahead are left to whoever is free: a read of one may stand still for long."""
