@@ -4,33 +4,22 @@ obstore's follows redirects wherever they lead and can't be told not to; fsspec'
 when the server knows none. Here each connection's address is judged before it is made, nothing secret goes to another
 origin, nothing is decoded, and a read is compared with what was asked. A question can be asked ahead: many are under
 way then, and one thread takes the answers in turn.
-
-Where the environment's proxies are used (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY), the proxy makes the connection:
-then the addresses are judged that the name has here.
 """
 
 from __future__ import annotations
 
-import base64
-import http.client
-import re
-import socket
-import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import NamedTuple
+from urllib.parse import urljoin
 
-from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.sources.base import public_url
-from prefect_stagegate.sources.hosts import Allowed, addresses, connected
+from prefect_stagegate.errors import SourceError
+from prefect_stagegate.sources.hosts import Allowed
+from prefect_stagegate.sources.webconnect import Connector, Origin, origin_of
 from prefect_stagegate.sources.webwire import Answer, Headers, Wire
 
-CONNECT_SECONDS = 5
 MOST_REDIRECTS = 5
 LONGEST_REDIRECT = 1 << 16
 """Bytes of an answer that leads elsewhere, up to which it is cheaper to read it than to connect again."""
@@ -39,39 +28,7 @@ FOLLOWING = frozenset(
 )
 """The request's headers that go along to another server; any other may hold a credential."""
 ALWAYS = {"Accept-Encoding": "identity", "User-Agent": "prefect-stagegate"}
-_AUTHORITY = re.compile(r"[^:/?#]+://[^/?#]*")
-_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-
-Origin = tuple[str, str, int]
-"""Scheme, host and port."""
-
-
-def origin_of(url: str) -> Origin:
-    """Whom a URL asks.
-
-    Raises:
-        SourceError: It is none of the web.
-    """
-    return _origin(_divided(url)[0])
-
-
-@lru_cache(maxsize=256)
-def _origin(address: str) -> Origin:
-    """The same, for a URL without path and query: taking one apart takes as long as sending a question."""
-    parts = urlsplit(address)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise SourceError(f"The server leads to {parts.scheme or 'nowhere'}:, which is no address of the web")
-    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
-
-
-class Proxy(NamedTuple):
-    """What is asked in an origin's place."""
-
-    host: str
-    port: int
-    headers: dict[str, str]
-    """Who asks it."""
 
 
 class Question(NamedTuple):
@@ -120,18 +77,12 @@ class WebClient:
         follows: bool = True,
     ) -> None:
         self._home, self._own = origin_of(home), dict(headers)
-        self._idle, self._allowed, self._proxied, self._follows = idle, allowed, proxied, follows
-        self._proxies: dict[Origin, Proxy | None] = {}
+        self._follows = follows
         self._kept: defaultdict[Origin, list[Wire]] = defaultdict(list)
         self._asked: dict[str, tuple[Question, Asked]] = {}
         """What was asked ahead, by URL."""
         self._lock = threading.Lock()
-        self._tls = ssl.create_default_context()
-        try:
-            if ca_file:
-                self._tls.load_verify_locations(ca_file)
-        except OSError as error:
-            raise UsageError(f"The CA file {ca_file} can't be used: {error}", hint="Check `verify`.") from error
+        self._connector = Connector(ca_file=ca_file, idle=idle, allowed=allowed, proxied=proxied)
 
     @contextmanager
     def ask(
@@ -239,7 +190,7 @@ class WebClient:
                 kept.close()
             else:
                 return Asked(kept, fresh=False)
-        wire = self._connected(origin)
+        wire = self._connector.connect(origin)
         try:
             self._send(wire, origin, question)
         except BaseException:
@@ -248,51 +199,16 @@ class WebClient:
         return Asked(wire, fresh=True)
 
     def _send(self, wire: Wire, origin: Origin, question: Question) -> None:
+        host, target, further = self._connector.addressed(origin, question.url)
         headers = {**question.headers, **ALWAYS}
         if origin == self._home:
             headers |= self._own
-        target, proxy = _divided(question.url)[1], self._proxy(origin)
-        if proxy and origin[0] == "http":
-            target, headers = question.url, headers | proxy.headers
-        wire.send(question.method, _host(origin), target, headers, question.body)
+        wire.send(question.method, host, target, headers | further, question.body)
 
     def _taken(self, origin: Origin) -> Wire | None:
         """A connection that was kept."""
         with self._lock:
             return self._kept[origin].pop() if self._kept[origin] else None
-
-    def _connected(self, origin: Origin) -> Wire:
-        """A new connection, by Python's own client: it knows TLS and tunnels."""
-        scheme, host, port = origin
-        proxy = self._proxy(origin)
-        asked = (proxy.host, proxy.port) if proxy else (host, port)
-        if scheme == "https":
-            made: Any = http.client.HTTPSConnection(*asked, timeout=self._idle, context=self._tls)
-            if proxy:
-                made.set_tunnel(host, port, proxy.headers)
-        else:
-            made = http.client.HTTPConnection(*asked, timeout=self._idle)
-        made._create_connection = partial(_judged_connection, self._allowed)  # noqa: SLF001 - Python's own hook
-        try:
-            made.connect()
-        except http.client.HTTPException as error:
-            made.close()
-            raise OSError(f"the proxy doesn't answer in HTTP: {error}") from error
-        except BaseException:
-            made.close()
-            raise
-        return Wire(made.sock)
-
-    def _proxy(self, origin: Origin) -> Proxy | None:
-        """The proxy through which an origin is asked, if that may be asked; looked up once."""
-        if not self._proxied:
-            return None
-        if origin not in self._proxies:
-            proxy = _proxy_for(origin)
-            for address in addresses(origin[1]) if proxy else ():
-                connected((address,), self._allowed)
-            self._proxies[origin] = proxy
-        return self._proxies[origin]
 
     def _keep(self, origin: Origin, wire: Wire, answer: Answer) -> None:
         """Keep a connection whose answer was read to its end; another's rest would take its time."""
@@ -301,62 +217,6 @@ class WebClient:
                 self._kept[origin].append(wire)
         else:
             wire.close()
-
-
-def _judged_connection(allowed: Allowed, address: tuple[str, int], timeout: float, *_: object) -> socket.socket:
-    """Connect as `socket.create_connection`, after each address was judged: a name may have changed its own."""
-    failed: OSError = OSError(f"the name {address[0]} is not known")
-    for family, kind, protocol, *_name, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-        connected(tuple(place), allowed)
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.settimeout(CONNECT_SECONDS)
-            made.connect(place)
-        except OSError as error:
-            made.close()
-            failed = error
-        else:
-            made.settimeout(timeout)
-            return made
-    raise failed
-
-
-def _proxy_for(origin: Origin) -> Proxy | None:
-    """What the environment says about an origin.
-
-    Raises:
-        UsageError: It names a proxy that isn't spoken to by HTTP.
-    """
-    scheme, host, port = origin
-    named = getproxies()
-    url = named.get(scheme) or named.get("all", "")
-    if not url or proxy_bypass(f"{host}:{port}"):
-        return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
-        raise UsageError(f"The proxy {public_url(url)} is not one that HTTP is spoken to", hint=hint)
-    told = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    basic = base64.b64encode(told.encode()).decode()
-    headers = {"Proxy-Authorization": f"Basic {basic}"} if parts.username else {}
-    return Proxy(parts.hostname, parts.port or 80, headers)
-
-
-def _host(origin: Origin) -> str:
-    """Whom a question names: with the port unless it is the scheme's own."""
-    scheme, host, port = origin
-    host = host if host.isascii() else host.encode("idna").decode()
-    host = f"[{host}]" if ":" in host else host
-    return host if port == _PORTS[scheme] else f"{host}:{port}"
-
-
-def _divided(url: str) -> tuple[str, str]:
-    """Scheme and host of a URL, and path and query: what is asked of whom."""
-    whole, _, _ = url.partition("#")
-    found = _AUTHORITY.match(whole)
-    at = found.end() if found else len(whole)
-    target = whole[at:]
-    return whole[:at], target if target.startswith("/") else "/" + target
 
 
 def _led(before: str, after: str) -> str:
