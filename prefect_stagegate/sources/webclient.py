@@ -3,19 +3,22 @@
 obstore's follows redirects wherever they lead and can't be told not to; fsspec's hands out a whole object for a range
 when the server knows none. Here each connection's address is judged before it is made, nothing secret goes to another
 origin, nothing is decoded, and a read is compared with what was asked. A question can be asked ahead: many are under
-way then, and one thread takes the answers in turn.
+way then, and one thread takes the answers in turn. Those that lead elsewhere are followed as they come, so that what
+they lead to is under way together, too.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-from prefect_stagegate.errors import SourceError
+from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.sources.hosts import Allowed
 from prefect_stagegate.sources.webconnect import Connector, Origin, origin_of
 from prefect_stagegate.sources.webwire import Answer, Headers, Wire
@@ -41,12 +44,28 @@ class Question(NamedTuple):
     body: bytes | None = None
 
 
-class Asked(NamedTuple):
-    """Where a question was sent, and its answer is not read yet."""
+@dataclass(slots=True)
+class Asked:
+    """Where a question was sent, and its answer once its head was read."""
 
+    question: Question
+    origin: Origin
     wire: Wire
     fresh: bool
     """Whether the connection was made for it; the server may have closed an older one meanwhile."""
+    led: tuple[Headers, ...] = ()
+    """The headers of the answers that led here."""
+    answer: Answer | None = None
+
+
+class Ahead(NamedTuple):
+    """What was asked ahead."""
+
+    question: Question
+    thread: int
+    """Who asked, and is to ask on."""
+    asked: Asked
+    """How far it was led."""
 
 
 class WebClient:
@@ -79,8 +98,10 @@ class WebClient:
         self._home, self._own = origin_of(home), dict(headers)
         self._follows = follows
         self._kept: defaultdict[Origin, list[Wire]] = defaultdict(list)
-        self._asked: dict[str, tuple[Question, Asked]] = {}
-        """What was asked ahead, by URL."""
+        self._ahead: dict[str, Ahead] = {}
+        """What was asked ahead, by URL. Whoever takes it out is the only one to go on with it."""
+        self._led_to: set[Origin] = set()
+        """Where redirects led to and somebody answered."""
         self._lock = threading.Lock()
         self._connector = Connector(ca_file=ca_file, idle=idle, allowed=allowed, proxied=proxied)
 
@@ -108,27 +129,19 @@ class WebClient:
             SourceError: It leads round and round, or from HTTPS to HTTP.
         """
         question = Question(method, url, headers or {}, body)
-        for _ in range(MOST_REDIRECTS):
-            origin = origin_of(question.url)
-            wire, answer = self._answered(origin, question)
-            location = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or not location or not self._follows:
-                try:
-                    yield answer
-                finally:
-                    self._keep(origin, wire, answer)
-                return
-            try:
-                if answer.length is not None and answer.length <= LONGEST_REDIRECT:
-                    answer.read()  # so that the connection is used again
-            finally:
-                self._keep(origin, wire, answer)
-            if led is not None:
-                led.append(answer.headers)
-            going = {name: text for name, text in question.headers.items() if name.lower() in FOLLOWING}
-            led_to = _led(question.url, urljoin(question.url, location))
-            question = question._replace(url=led_to, headers=going)
-        raise SourceError("The server leads round and round", hint="Name the address that it leads to.")
+        self._lead_on()
+        asked = self._asked_ahead(question) or self._sent(question)
+        while self._leads(answer := self._answered(asked)):
+            asked = self._followed(asked, answer)
+            self._lead_on()
+        if asked.led:
+            self._led_to.add(asked.origin)
+        if led is not None:
+            led += asked.led
+        try:
+            yield answer
+        finally:
+            self._keep(asked, answer)
 
     def ask_ahead(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> None:
         """Send a question now that `ask` will be called with soon: it reads the answer then.
@@ -138,12 +151,7 @@ class WebClient:
             SourceError: It is no address of the web.
         """
         question = Question(method, url, headers or {})
-        asked = self._sent(origin_of(url), question)
-        with self._lock:
-            _, former = self._asked.get(url, (None, None))
-            self._asked[url] = question, asked
-        if former:
-            former.wire.close()
+        self._await(Ahead(question, threading.get_ident(), self._sent(question)))
 
     def __del__(self) -> None:
         self.close()
@@ -152,51 +160,111 @@ class WebClient:
         """Close what is kept, and what nobody waits for any more."""
         with self._lock:
             wires = [wire for wires in self._kept.values() for wire in wires]
-            wires += [asked.wire for _, asked in self._asked.values()]
+            wires += [ahead.asked.wire for ahead in self._ahead.values()]
             self._kept.clear()
-            self._asked.clear()
+            self._ahead.clear()
         for wire in wires:
             wire.close()
 
-    def _answered(self, origin: Origin, question: Question) -> tuple[Wire, Answer]:
-        """Ask, unless it was asked ahead, and read the answer's head."""
-        wire, fresh = self._asked_ahead(question) or self._sent(origin, question)
-        if not fresh:
-            try:
-                return wire, wire.answer(question.method)
-            except OSError:
-                wire.close()
-            wire, _ = self._sent(origin, question, anew=True)
-        try:
-            return wire, wire.answer(question.method)
-        except BaseException:
-            wire.close()
-            raise
+    def _await(self, ahead: Ahead) -> None:
+        with self._lock:
+            former = self._ahead.get(ahead.question.url)
+            self._ahead[ahead.question.url] = ahead
+        if former:
+            former.asked.wire.close()
 
     def _asked_ahead(self, question: Question) -> Asked | None:
         """The question, if it was asked ahead; another one to the same URL is forgotten."""
-        former, asked = self._asked.pop(question.url, None) or (None, None)
-        if asked and former != question:
-            asked.wire.close()
+        ahead = self._ahead.pop(question.url, None)
+        if ahead and ahead.question != question:
+            ahead.asked.wire.close()
             return None
-        return asked
+        return ahead.asked if ahead else None
 
-    def _sent(self, origin: Origin, question: Question, *, anew: bool = False) -> Asked:
+    def _answered(self, asked: Asked) -> Answer:
+        """Read the answer's head. What was asked on a connection that the server closed meanwhile is asked anew."""
+        if asked.answer:
+            return asked.answer
+        method = asked.question.method
+        if not asked.fresh:
+            try:
+                return asked.wire.answer(method)
+            except OSError:
+                asked.wire.close()
+            asked.wire = self._newly_sent(asked.origin, asked.question)
+        try:
+            return asked.wire.answer(method)
+        except BaseException:
+            asked.wire.close()
+            raise
+
+    def _leads(self, answer: Answer) -> bool:
+        return answer.status in _REDIRECTS and bool(answer.headers.get("location")) and self._follows
+
+    def _followed(self, asked: Asked, answer: Answer) -> Asked:
+        """Ask where an answer leads; its connection is kept for that, or for others."""
+        try:
+            _read_rest(answer)
+        finally:
+            self._keep(asked, answer)
+        return self._sent(_following(asked, answer), (*asked.led, answer.headers))
+
+    def _lead_on(self) -> None:
+        """Follow the answers that have come to what this thread asked ahead, without waiting for any.
+
+        What goes wrong with one is left to its own `ask`. So is what leads where nobody answered yet: to connect there
+        may take time, which is for that read alone to lose.
+        """
+        for url in self._come() if self._led_to else ():
+            ahead = self._ahead.pop(url, None)
+            if ahead and (answer := self._leading_now(ahead.asked)):
+                try:
+                    ahead = ahead._replace(asked=self._followed(ahead.asked, answer))
+                except (OSError, StagegateError):
+                    self._led_to.clear()
+                    return
+            if ahead:
+                self._await(ahead)
+
+    def _come(self) -> list[str]:
+        """The URLs of what this thread asked ahead and has heard something of since."""
+        here, poll, urls = threading.get_ident(), select.poll(), {}
+        for url, (_, thread, asked) in list(self._ahead.items()):
+            if thread == here and not asked.answer and (number := asked.wire.fileno()) >= 0:
+                poll.register(number, select.POLLIN)
+                urls[number] = url
+        return [urls[number] for number, _ in poll.poll(0)]
+
+    def _leading_now(self, asked: Asked) -> Answer | None:
+        """The answer if it has come, to its end, and leads to where somebody answered."""
+        with suppress(OSError, SourceError), asked.wire.at_once():
+            asked.answer = asked.wire.answer(asked.question.method)
+            if self._leads(asked.answer) and origin_of(_following(asked, asked.answer).url) in self._led_to:
+                _read_rest(asked.answer)
+                return asked.answer
+        return None
+
+    def _sent(self, question: Question, led: tuple[Headers, ...] = ()) -> Asked:
         """Ask on a connection that was kept, and on a new one when the server has closed that meanwhile."""
-        if not anew and (kept := self._taken(origin)):
+        origin = origin_of(question.url)
+        if kept := self._taken(origin):
             try:
                 self._send(kept, origin, question)
             except OSError:
                 kept.close()
             else:
-                return Asked(kept, fresh=False)
+                return Asked(question, origin, kept, fresh=False, led=led)
+        return Asked(question, origin, self._newly_sent(origin, question), fresh=True, led=led)
+
+    def _newly_sent(self, origin: Origin, question: Question) -> Wire:
+        """Ask on a new connection."""
         wire = self._connector.connect(origin)
         try:
             self._send(wire, origin, question)
         except BaseException:
             wire.close()
             raise
-        return Asked(wire, fresh=True)
+        return wire
 
     def _send(self, wire: Wire, origin: Origin, question: Question) -> None:
         host, target, further = self._connector.addressed(origin, question.url)
@@ -210,24 +278,33 @@ class WebClient:
         with self._lock:
             return self._kept[origin].pop() if self._kept[origin] else None
 
-    def _keep(self, origin: Origin, wire: Wire, answer: Answer) -> None:
+    def _keep(self, asked: Asked, answer: Answer) -> None:
         """Keep a connection whose answer was read to its end; another's rest would take its time."""
         if answer.reusable:
             with self._lock:
-                self._kept[origin].append(wire)
+                self._kept[asked.origin].append(asked.wire)
         else:
-            wire.close()
+            asked.wire.close()
 
 
-def _led(before: str, after: str) -> str:
-    """Where a redirect leads.
+def _read_rest(answer: Answer) -> None:
+    """Read what an answer that leads elsewhere says beside that, so that the connection is used again."""
+    if answer.length and answer.length <= LONGEST_REDIRECT:
+        answer.read()
+
+
+def _following(asked: Asked, answer: Answer) -> Question:
+    """What is asked where an answer leads.
 
     Raises:
-        SourceError: Out of TLS.
+        SourceError: It leads round and round, or out of TLS.
     """
-    if before.startswith("https://") and not after.startswith("https://"):
-        raise SourceError(
-            f"The server leads from https to {origin_of(after)[1]} without TLS",
-            hint="Name that address, if it is meant.",
-        )
-    return after
+    if len(asked.led) + 1 == MOST_REDIRECTS:
+        raise SourceError("The server leads round and round", hint="Name the address that it leads to.")
+    question = asked.question
+    url = urljoin(question.url, answer.headers["location"])
+    if question.url.startswith("https://") and not url.startswith("https://"):
+        told = f"The server leads from https to {origin_of(url)[1]} without TLS"
+        raise SourceError(told, hint="Name that address, if it is meant.")
+    going = {name: text for name, text in question.headers.items() if name.lower() in FOLLOWING}
+    return question._replace(url=url, headers=going)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 HEAD = 1 << 16
 """Bytes of an answer's head that are read at most."""
@@ -51,6 +52,20 @@ class Wire:
         """Close the connection."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The connection's file descriptor; -1 when it is closed."""
+        return self._socket.fileno()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Have what has not come yet be an `OSError` in the block instead of waiting for it. It can be read later."""
+        patience = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            yield
+        finally:
+            self._socket.settimeout(patience)
+
     def send(self, method: str, host: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> None:
         """Send a question.
 
@@ -81,16 +96,20 @@ class Wire:
         """The answer's head; its body is read by the answer itself.
 
         Raises:
-            BadAnswer: It is none.
+            BadAnswer: It is none, also for whoever asks once more.
             OSError: The connection broke.
         """
         for _ in range(_MOST_INFORMATIONAL):
             head = self._head()
             if not (found := _STATUS.match(head)):
                 break
+            answer = None
             if (status := int(found[2])) not in _INFORMATIONAL:
                 headers = _headers(head, found.end())
-                return Answer(self, method, status, found[3] or "", headers, newer=found[1] == "1")
+                answer = Answer(self, method, status, found[3] or "", headers, newer=found[1] == "1")
+            self._begin += len(head) + len(_END)
+            if answer:
+                return answer
         raise BadAnswer("the answer is not HTTP")
 
     @property
@@ -117,15 +136,14 @@ class Wire:
         return line
 
     def _head(self) -> str:
+        """The next head, which stays in the buffer."""
         searched = self._begin
         while (at := self._buffer.find(_END, searched, self._end)) < 0:
             if self._end - self._begin > HEAD:
                 raise BadAnswer(f"the answer's head is longer than {HEAD} bytes")
             searched = max(self._begin, self._end - len(_END) + 1)
             searched -= self._more()
-        head = self._buffer[self._begin : at].decode("latin-1")
-        self._begin = at + len(_END)
-        return head
+        return self._buffer[self._begin : at].decode("latin-1")
 
     def _more(self) -> int:
         """Receive what comes next behind what is there; returns by how much that was moved towards the beginning."""

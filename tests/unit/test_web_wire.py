@@ -122,8 +122,28 @@ def test_a_connection_is_used_again_only_where_that_is_sure(method: str, said: b
     ],
 )
 def test_what_is_no_answer_is_refused(said: bytes) -> None:
-    with connected(said) as (wire, _), pytest.raises(BadAnswer):
-        wire.answer("GET")
+    with connected(said) as (wire, _):
+        for _ in range(2):  # also by whoever asks once more
+            with pytest.raises(BadAnswer):
+                wire.answer("GET")
+
+
+def test_what_has_not_come_yet_is_read_later() -> None:
+    here, there = socket.socketpair()
+    here.settimeout(5)
+    with here, there:
+        wire = Wire(here)
+        for piece in (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-", b"Length: 5\r\n\r\nhe"):
+            with pytest.raises(BlockingIOError), wire.at_once():
+                wire.answer("GET")
+            there.sendall(piece)
+        with wire.at_once():
+            answer = wire.answer("GET")
+        with pytest.raises(BlockingIOError), wire.at_once():
+            answer.read()
+        there.sendall(b"llo")
+        assert here.gettimeout() == 5
+        assert (answer.read(), answer.reusable) == (b"llo", True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,345 @@
+"""What is asked ahead and led elsewhere: it is under way together, and nobody's trouble is another's."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.errors import SourceError
+from prefect_stagegate.sources.hosts import ForbiddenAddress
+from prefect_stagegate.sources.webclient import MOST_REDIRECTS, WebClient
+from prefect_stagegate.sources.webwire import Headers
+from prefect_stagegate.testing.webservers import certificates
+
+PATIENCE = 5
+"""Seconds that a test waits for what should happen."""
+
+
+class Site:
+    """Answers as a test says, as soon as that may be sent, and keeps connections until it is told to close them."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._listener, self._tls = socket.create_server(("127.0.0.1", 0)), tls
+        name = "https://localhost" if tls else "http://127.0.0.1"
+        self.url = f"{name}:{self._listener.getsockname()[1]}"
+        self.answers: dict[str, bytes] = {}
+        """By path; any other is answered by the path itself, by 200. Empty: the connection is closed."""
+        self.asked: list[str] = []
+        self.heads: dict[str, str] = {}
+        """The last question, by path."""
+        self.answered: list[str] = []
+        """Also those whose answer began."""
+        self.held: dict[str, tuple[int, threading.Event]] = {}
+        """Answers whose bytes from a number on wait for an event, by path."""
+        self.connections: list[socket.socket] = []
+        self.served = 0
+        """Connections that have ended."""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def leads(self, path: str, url: str, *headers: str, body: bytes = b"elsewhere") -> None:
+        """Answer a path by a redirect."""
+        lines = ("HTTP/1.1 302 Found", f"Location: {url}", f"Content-Length: {len(body)}", *headers, "", "")
+        self.answers[path] = "\r\n".join(lines).encode() + body
+
+    def hold(self, path: str, begun: int = 0) -> threading.Event:
+        """Answer a path when the event is set, but for so many bytes, which are sent before."""
+        self.held[path] = begun, threading.Event()
+        return self.held[path][1]
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Be gone."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # which ends the wait for the next connection, too
+        self._listener.close()
+        self.hang_up()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection = self._listener.accept()[0]
+                self.connections.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what was sent has come
+            while head := _head(connection):
+                path = head.split()[1]
+                self.heads[path] = head
+                self.asked.append(path)
+                plain = f"HTTP/1.1 200 OK\r\nETag: last\r\nContent-Length: {len(path)}\r\n\r\n{path}".encode()
+                answer, (begun, event) = self.answers.get(path, plain), self.held.get(path, (0, None))
+                if event:
+                    connection.sendall(answer[:begun])
+                    self.answered.append(path)
+                    event.wait(2 * PATIENCE)
+                if answer:
+                    connection.sendall(answer[begun:])
+                else:
+                    connection.shutdown(socket.SHUT_RDWR)
+                self.answered.append(path)
+        self.served += 1
+
+
+def _head(connection: socket.socket) -> str:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        if not (came := connection.recv(4096)):
+            return ""
+        head += came
+    return head.decode()
+
+
+@pytest.fixture
+def home() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def network(home: Site) -> Iterator[Site]:
+    """Where home leads to: each path to itself."""
+    site = Site()
+    for name in ("first", *"abcde"):
+        home.leads(f"/{name}", f"{site.url}/{name}", f"ETag: {name}")
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def client(home: Site, network: Site) -> Iterator[WebClient]:
+    """A client that was led once."""
+    made = WebClient(home.url, {"Authorization": "canary"}, ca_file="", idle=PATIENCE, allowed=())
+    assert got(made, f"{home.url}/first") == b"/first"
+    yield made
+    made.close()
+
+
+def got(client: WebClient, url: str, led: list[Headers] | None = None, **headers: str) -> bytes:
+    with client.ask("GET", url, headers, led=led) as answer:
+        return answer.read()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def ask_ahead(client: WebClient, home: Site, names: str, **headers: str) -> None:
+    """Ask for these, and wait until they are answered."""
+    home.answered.clear()
+    for name in names:
+        client.ask_ahead("GET", f"{home.url}/{name}", headers)
+    until(lambda: {f"/{name}" for name in names} <= {*home.answered})
+
+
+def test_what_answers_lead_to_is_under_way_together(home: Site, network: Site, client: WebClient) -> None:
+    ask_ahead(client, home, "abcde")
+    held = [network.hold(f"/{name}") for name in "abcde"]
+
+    def let_go() -> None:
+        until(lambda: len(network.asked) == 6)
+        for event in held:
+            event.set()
+
+    threading.Thread(target=let_go).start()
+    assert got(client, f"{home.url}/a") == b"/a"  # which is not answered before all five are asked
+    assert [got(client, f"{home.url}/{name}") for name in "edcb"] == [b"/e", b"/d", b"/c", b"/b"]
+    assert sorted(home.asked) == ["/a", "/b", "/c", "/d", "/e", "/first"]
+    assert sorted(network.asked) == ["/a", "/b", "/c", "/d", "/e", "/first"]
+    connections = len(home.connections), len(network.connections)
+    ask_ahead(client, home, "abcde")
+    assert [got(client, f"{home.url}/{name}") for name in "abcde"] == [b"/a", b"/b", b"/c", b"/d", b"/e"]
+    assert (len(home.connections), len(network.connections)) == connections
+
+
+def test_redirects_of_redirects_are_followed_as_they_come(home: Site, network: Site, client: WebClient) -> None:
+    network.leads("/b", "/elsewhere", "ETag: second")
+    ask_ahead(client, home, "abc")
+    assert got(client, f"{home.url}/a") == b"/a"
+    until(lambda: "/b" in network.answered)
+    assert got(client, f"{home.url}/c") == b"/c"
+    until(lambda: "/elsewhere" in network.answered)
+    led: list[Headers] = []
+    assert got(client, f"{home.url}/b", led) == b"/elsewhere"
+    assert [headers["etag"] for headers in led] == ["b", "second"]
+    assert network.asked.count("/elsewhere") == 1
+
+
+def test_who_asked_hears_of_each_answer_that_led_on(home: Site, network: Site, client: WebClient) -> None:
+    ask_ahead(client, home, "ab")
+    for name in "ab":
+        led: list[Headers] = []
+        with client.ask("GET", f"{home.url}/{name}", led=led) as answer:
+            assert answer.headers["etag"] == "last"
+        assert [headers["etag"] for headers in led] == [name]
+    assert sorted(network.asked) == ["/a", "/b", "/first"]
+
+
+def test_nothing_secret_goes_along(home: Site, network: Site, client: WebClient) -> None:
+    home.leads("/c", "/d")
+    ask_ahead(client, home, "abc", Cookie="canary", Range="bytes=0-9")
+    assert got(client, f"{home.url}/a", Cookie="canary", Range="bytes=0-9") == b"/a"
+    until(lambda: "/b" in network.answered)
+    assert "canary" not in "".join(network.heads.values())
+    assert "Range: bytes=0-9" in network.heads["/b"]
+    assert home.heads["/b"].count("canary") == 2
+    assert got(client, f"{home.url}/c", Cookie="canary", Range="bytes=0-9") == b"/d"
+    assert home.heads["/d"].count("canary") == 1, "what is secret at home stays there, and another header behind"
+
+
+@pytest.mark.parametrize("begun", [0, 30, -1])
+def test_who_is_slow_holds_nobody_up(home: Site, network: Site, client: WebClient, begun: int) -> None:
+    let_go = home.hold("/b", begun % len(home.answers["/b"]))
+    ask_ahead(client, home, "abc")
+    began = time.monotonic()
+    assert got(client, f"{home.url}/a") == b"/a"
+    assert got(client, f"{home.url}/c") == b"/c"
+    assert time.monotonic() - began < PATIENCE
+    let_go.set()
+    assert got(client, f"{home.url}/b") == b"/b"
+    assert sorted(home.asked) == ["/a", "/b", "/c", "/first"]
+    assert sorted(network.asked) == ["/a", "/b", "/c", "/first"]
+
+
+def test_what_leads_nowhere_is_left_for_who_wants_it(home: Site, network: Site, client: WebClient) -> None:
+    del home.answers["/b"]
+    home.answers["/c"] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"
+    ask_ahead(client, home, "abc")
+    assert got(client, f"{home.url}/a") == b"/a"
+    with client.ask("GET", f"{home.url}/c") as answer:
+        assert (answer.status, answer.read()) == (404, b"gone")
+    assert got(client, f"{home.url}/b") == b"/b"
+    assert sorted(home.asked) == ["/a", "/b", "/c", "/first"]
+    assert sorted(network.asked) == ["/a", "/first"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "asked"),
+    [
+        (b"", OSError, 1),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", OSError, 1),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", ForbiddenAddress, 1),
+        (b"HTTP/1.1 302 Found\r\nLocation: ftp://localhost/\r\nContent-Length: 0\r\n\r\n", SourceError, 1),
+        (b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", SourceError, MOST_REDIRECTS),
+    ],
+)  # fmt: skip
+def test_an_error_is_raised_where_the_object_is_wanted(
+    home: Site, network: Site, client: WebClient, answer: bytes, error: type[Exception], asked: int
+) -> None:
+    home.leads("/first", "/second")
+    assert got(client, f"{home.url}/first") == b"/second"  # so that home is led to, too
+    home.answers["/b"] = answer
+    ask_ahead(client, home, "abc")
+    assert got(client, f"{home.url}/a") == b"/a"
+    assert got(client, f"{home.url}/c") == b"/c"
+    with pytest.raises(error):
+        got(client, f"{home.url}/b")
+    assert home.asked.count("/b") == asked
+    assert sorted(network.asked) == ["/a", "/c", "/first"]
+
+
+def test_who_leads_to_where_nobody_is_any_more_spoils_no_other_read(
+    home: Site, network: Site, client: WebClient
+) -> None:
+    other = Site()
+    other.answers["/b"] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    home.leads("/b", f"{other.url}/b")
+    assert got(client, f"{home.url}/b") == b""
+    other.close()
+    ask_ahead(client, home, "abc")
+    assert got(client, f"{home.url}/a") == b"/a"
+    assert got(client, f"{home.url}/c") == b"/c"
+    with pytest.raises(ConnectionRefusedError):
+        got(client, f"{home.url}/b")
+    assert sorted(network.asked) == ["/a", "/c", "/first"]
+
+
+def test_what_was_asked_ahead_where_the_server_hung_up_is_asked_again_there(
+    home: Site, network: Site, client: WebClient
+) -> None:
+    ask_ahead(client, home, "ab")
+    assert [got(client, f"{home.url}/{name}") for name in "ab"] == [b"/a", b"/b"]  # on connections that are kept
+    network.hold("/b")
+    ask_ahead(client, home, "ab")
+    assert got(client, f"{home.url}/a") == b"/a"
+    until(lambda: network.asked.count("/b") == 2)
+    network.hang_up()
+    network.held.clear()
+    led: list[Headers] = []
+    assert got(client, f"{home.url}/b", led) == b"/b"
+    assert [headers["etag"] for headers in led] == ["b"]
+    assert (home.asked.count("/b"), network.asked.count("/b")) == (2, 3)
+
+
+def test_each_thread_leads_on_what_it_asked_itself(home: Site, network: Site, client: WebClient) -> None:
+    another = threading.Thread(target=ask_ahead, args=(client, home, "bc"))
+    another.start()
+    another.join()
+    ask_ahead(client, home, "ad")
+    assert got(client, f"{home.url}/a") == b"/a"
+    until(lambda: "/d" in network.answered)
+    assert sorted(network.asked) == ["/a", "/d", "/first"]
+    assert got(client, f"{home.url}/b") == b"/b"
+
+
+def test_a_closed_client_waits_for_nothing(home: Site, network: Site, client: WebClient) -> None:
+    network.hold("/b")
+    network.hold("/c")
+    ask_ahead(client, home, "abc")
+    assert got(client, f"{home.url}/a") == b"/a"
+    until(lambda: {"/b", "/c"} <= {*network.asked})
+    client.close()
+    for _, event in network.held.values():
+        event.set()
+    until(lambda: home.served == len(home.connections) and network.served == len(network.connections))
+
+
+@pytest.mark.system
+def test_tls_is_spoken_wherever_answers_lead(tmp_path: Path) -> None:
+    authority = certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    home, network, plain = Site(context), Site(context), Site()
+    client = WebClient(home.url, {"Authorization": "canary"}, ca_file=str(authority), idle=PATIENCE, allowed=())
+    for name in "abcd":
+        home.leads(f"/{name}", f"{network.url}/{name}")
+    home.leads("/e", f"{plain.url}/e")
+    assert got(client, f"{home.url}/a") == b"/a"
+    let_go = home.hold("/b", 30)
+    held = home.hold("/d")  # what comes before its answer are the session's tickets
+    for name in "abcde":
+        client.ask_ahead("GET", f"{home.url}/{name}")
+    until(lambda: {"/a", "/b", "/c", "/d", "/e"} <= {*home.answered})
+    assert got(client, f"{home.url}/a") == b"/a"
+    until(lambda: "/c" in network.answered)
+    assert "/b" not in network.asked
+    let_go.set()
+    held.set()
+    assert [got(client, f"{home.url}/{name}") for name in "dcb"] == [b"/d", b"/c", b"/b"]
+    with pytest.raises(SourceError, match="without TLS"):
+        got(client, f"{home.url}/e")
+    assert sorted(home.asked) == [f"/{name}" for name in ("a", "a", "b", "c", "d", "e")]
+    assert "canary" not in "".join(network.heads.values())
+    assert plain.asked == []
+    client.close()
+    for site in (home, network, plain):
+        site.close()
