@@ -126,7 +126,7 @@ class WebClient:
         Raises:
             OSError: Nobody answered, or not in HTTP.
             ForbiddenAddress: It leads to a place where no source may be.
-            SourceError: It leads round and round, or from HTTPS to HTTP.
+            SourceError: It leads round and round, from HTTPS to HTTP, or to what is no address of the web.
         """
         question = Question(method, url, headers or {}, body)
         self._lead_on()
@@ -297,12 +297,15 @@ def _following(asked: Asked, answer: Answer) -> Question:
     """What is asked where an answer leads.
 
     Raises:
-        SourceError: It leads round and round, or out of TLS.
+        SourceError: It leads round and round, out of TLS, or to what is no address.
     """
     if len(asked.led) + 1 == MOST_REDIRECTS:
         raise SourceError("The server leads round and round", hint="Name the address that it leads to.")
     question = asked.question
-    url = urljoin(question.url, answer.headers["location"])
+    try:
+        url = urljoin(question.url, answer.headers["location"])
+    except ValueError as error:
+        raise SourceError("The server leads to what is no address") from error
     if question.url.startswith("https://") and not url.startswith("https://"):
         told = f"The server leads from https to {origin_of(url)[1]} without TLS"
         raise SourceError(told, hint="Name that address, if it is meant.")

@@ -170,10 +170,15 @@ def _proxy_for(origin: Origin) -> _Proxy | None:
 @lru_cache(maxsize=256)
 def _origin(address: str) -> Origin:
     """The same for a URL without path and query, remembered: taking one apart takes as long as sending a question."""
-    parts = urlsplit(address)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise SourceError(f"The server leads to {parts.scheme or 'nowhere'}:, which is no address of the web")
-    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+    try:
+        parts = urlsplit(address)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        host.encode("idna")  # which connecting does, too
+    except ValueError as error:
+        raise SourceError("The server leads to what is no address") from error
+    if scheme not in _PORTS or not host:
+        raise SourceError(f"The server leads to {scheme or 'nowhere'}:, which is no address of the web")
+    return scheme, host, port or _PORTS[scheme]
 
 
 def _host(origin: Origin) -> str:
