@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import Any, TypeVar
 
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
-from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, counts, metadata
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import Manifest, path_problem, row
@@ -68,6 +69,10 @@ class Catalog:
             )
         return cls(records)
 
+    def load(self) -> None:
+        """Load what reads and writes manifests, in the background: it takes 0.15 s, most of it pyarrow's import."""
+        threading.Thread(target=import_module, args=(f"{__package__}.tables",), daemon=True).start()
+
     # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def datasets(self) -> list[str]:
@@ -98,6 +103,8 @@ class Catalog:
             entries: Sorted by path.
             origins: Sorted by path; they replace those of an earlier staging of the same version.
         """
+        from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS
+
         facts = {"digest": digest, "files": str(files), "bytes": str(size)}
         self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts))
         key = self._key(dataset, "manifests", digest)
@@ -119,6 +126,8 @@ class Catalog:
             UnknownRef: The catalog has no such version.
             CorruptRecord: The stored manifest is another version's.
         """
+        from prefect_stagegate.catalog.tables import ENTRIES, metadata
+
         key = self._key(dataset, "manifests", digest)
         data = self._version_record(dataset, digest, key)
         facts = metadata(data, key)
@@ -132,6 +141,8 @@ class Catalog:
 
     def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
         """Where the version's entries came from, sorted by path."""
+        from prefect_stagegate.catalog.tables import ORIGINS
+
         key = self._key(dataset, "origins", digest)
         return ORIGINS.read(self._version_record(dataset, digest, key), key)
 
@@ -141,6 +152,8 @@ class Catalog:
         Raises:
             CorruptRecord: The record is damaged.
         """
+        from prefect_stagegate.catalog.tables import counts
+
         key = self._key(dataset, "origins", digest)
         data = self._records.read(key)
         if data is None:

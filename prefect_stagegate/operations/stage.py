@@ -96,6 +96,7 @@ def _stage(
     cancel: Event | None,
 ) -> Version:
     with where.admit(spec, cancel), open_sources(where, spec) as sources:
+        where.catalog.load()  # while the sources are listed
         planned = plan_transfer(where, spec, sources, list_sources(sources, progress, cancel))
         receipts = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
         return publish_version(where, spec, receipts, draft, failures=receipts.stats.failures)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -51,3 +52,19 @@ def test_no_row_costs_an_import_of_pandas() -> None:
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
     )
+
+
+def test_pyarrow_is_loaded_with_the_first_manifest_or_before_it_when_asked_for(tmp_path: Path) -> None:
+    script = (
+        "import sys, threading; from prefect_stagegate.catalog import Catalog\n"
+        "from prefect_stagegate.operations import stage\n"
+        "catalog = Catalog.open(sys.argv[1])\n"
+        "catalog.datasets()\n"
+        "print('pyarrow' in sys.modules)\n"
+        "catalog.load()\n"
+        "for one in threading.enumerate():\n"
+        "    if one is not threading.current_thread(): one.join()\n"
+        "print('pyarrow' in sys.modules)\n"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "catalog")]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\nTrue\n"
