@@ -19,7 +19,7 @@ from prefect_stagegate.transfer.crew import FIRST, LOOK_SECONDS, Crew, thread
 from prefect_stagegate.transfer.intake import Done, Intake
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.parts import Part, Parted
-from prefect_stagegate.transfer.schedule import Schedule, Share, Work
+from prefect_stagegate.transfer.schedule import TURN, Schedule, Share, Work
 from prefect_stagegate.transfer.whole import fetch_whole
 
 T = TypeVar("T")
@@ -166,13 +166,20 @@ class Engine:
         try:
             while (jobs or claimed) and not self._is_over():
                 self._claim_ahead(jobs, claimed)
-                if claimed:
-                    one = claimed.popleft()
-                    self._give(self._tried(one.job, partial(self._bring, one, fetch_whole)))
+                self._take_turns(claimed)
+                self._crew.spend()
                 jobs = [] if self._crew.crowded else self._schedule.more(len(claimed))
         finally:
             for one in claimed:
                 one.claim.keep()
+
+    def _take_turns(self, claimed: deque[Claimed]) -> None:
+        """Bring in some of what is claimed, before more is: the others are under way meanwhile."""
+        for _ in range(-(-len(claimed) // TURN)):
+            if self._is_over():
+                break
+            one = claimed.popleft()
+            self._give(self._tried(one.job, partial(self._bring, one, fetch_whole)))
 
     def _claim_ahead(self, jobs: Sequence[Job], claimed: deque[Claimed]) -> None:
         """Claim small objects, add them to those that are claimed, and have their sources ask for them."""
@@ -266,7 +273,6 @@ class Engine:
             return
         while len(self.results) >= BACKLOG and not self._intake.stop:
             time.sleep(0.01)  # the consumer is slower than the transfer
-        self._crew.spend()
         self.results.append(done)
         if len(self.results) >= MANY and not self._news.is_set():
             self._news.set()

@@ -20,6 +20,8 @@ AHEAD = 2048
 """Planned objects that wait at most."""
 CLAIMED_SECONDS = 0.1
 """How long an object that somebody else brings in is left alone before it is looked at again."""
+TURN = 4
+"""Of its share, a thread brings in one of so many parts at a time before it takes more."""
 SPREAD = 8
 """Large objects that are open at the same time while buffers are free."""
 _TICK = 0.2
@@ -138,14 +140,15 @@ class Schedule:
             return None
 
     def more(self, left: int) -> list[Job]:
-        """Small objects for a thread that has so many left, half of its share at a time; none when others need them."""
+        """Small objects for a thread that has so many left; none while that is most of its share, or others need them."""
         with self._changed:
             if self._stop or self._open or not self._jobs or self.is_large(self._jobs[0]):
                 return []
             share = self._share(self._jobs[0])
-            if 2 * left > share.most or len(self._jobs) < share.threads:
+            room = share.most - left
+            if room < max(share.most // TURN, 1) or len(self._jobs) < share.threads:
                 return []
-            return self._run(share._replace(most=share.most - left))
+            return self._run(share._replace(most=room))
 
     def rest(self) -> None:
         """The work that `next` gave is done."""

@@ -13,7 +13,7 @@ from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.schedule import Schedule, Share
+from prefect_stagegate.transfer.schedule import TURN, Schedule, Share
 from prefect_stagegate.transfer.stop import Stop
 
 SMALL, THREADS, RUN = 10, 4, 8
@@ -60,12 +60,13 @@ def test_a_run_ends_before_a_large_object() -> None:
     assert large.planned.path == "2"
 
 
-def test_who_has_some_small_objects_left_is_given_half_of_a_share_and_no_large_ones_or_those_of_others() -> None:
+def test_who_has_some_small_objects_left_is_given_the_rest_of_a_share_and_no_large_ones_or_those_of_others() -> None:
     made = schedule(*[1] * 20, SMALL + 1, *[1] * 20)
     names(made.next())
 
-    assert made.more(5) == []
-    assert [one.planned.path for one in made.more(4)] == ["8", "9", "10", "11"]
+    assert made.more(RUN) == []
+    assert made.more(RUN - RUN // TURN + 1) == []
+    assert [one.planned.path for one in made.more(RUN - 4)] == ["8", "9", "10", "11"]
     assert [one.planned.path for one in made.more(0)] == ["12", "13", "14", "15", "16", "17", "18"]
     assert [one.planned.path for one in made.more(0)] == ["19"]
     assert made.more(0) == []
