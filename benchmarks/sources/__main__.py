@@ -81,7 +81,7 @@ def work(family: Family, who: str, url: str, options: Options, out: Path) -> Too
     from prefect_stagegate.sources import open_source
 
     open_source(url, options).close()  # imports what the adapter needs, and asks no server
-    for module in (*family.imports, "prefect_stagegate.operations.stage"):
+    for module in (*family.imports, "prefect_stagegate.operations.stage", "prefect_stagegate.catalog.tables"):
         import_module(module)
     job = stage if who == "ours" else family.copy
     cpu, begun = sum(os.times()[:4]), time.monotonic()
@@ -192,8 +192,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         name, who, url, given, out = options.worker
-        print(json.dumps(work(FAMILIES[name], who, url, json.loads(given), Path(out))))
-        return
+        print(json.dumps(work(FAMILIES[name], who, url, json.loads(given), Path(out))), flush=True)
+        os._exit(0)  # obstore's coroutines abort one process in a hundred as its interpreter ends
     load, rows, missing = os.getloadavg()[0], list[str](), list[str]()
     with tempfile.TemporaryDirectory(prefix="stagegate-bench-", dir=options.folder, ignore_cleanup_errors=True) as made:
         folder = Path(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ AT_ONCE = 32
 CHUNK = 1 << 20
 
 
-def copy_objects(store: ObjectStore, out: Path, names: Iterable[str] | None = None) -> None:
-    """Copy the objects of these names, else all that the store lists."""
-    asyncio.run(_copy(store, out, iter(_listed(store) if names is None else names)))
+def copy_objects(
+    store: ObjectStore, out: Path, names: Iterable[str] | None = None, versions: Mapping[str, str] | None = None
+) -> None:
+    """Copy the objects of these names, else all that the store lists; at these versions, where they are known."""
+    asyncio.run(_copy(store, out, iter(_listed(store) if names is None else names), versions or {}))
 
 
 def client_options(**more: Any) -> Any:
@@ -32,12 +34,12 @@ def _listed(store: ObjectStore) -> Iterator[str]:
             yield one["path"]
 
 
-async def _copy(store: ObjectStore, out: Path, names: Iterator[str]) -> None:
+async def _copy(store: ObjectStore, out: Path, names: Iterator[str], versions: Mapping[str, str]) -> None:
     import obstore
 
     async def work() -> None:
         for name in names:  # which the workers share
-            got = await obstore.get_async(store, name)
+            got = await obstore.get_async(store, name, options={"version": versions[name]} if versions else None)
             with (out / name.rpartition("/")[2]).open("wb", buffering=0) as file:
                 async for chunk in got.stream(CHUNK):
                     file.write(chunk)

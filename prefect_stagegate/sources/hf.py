@@ -123,7 +123,7 @@ class HubSource(BaseSource):
 
     def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
         """Ask for whole files that are read soon."""
-        return self._hub.ask_ahead((self._address(one), one) for one in soon)
+        return self._hub.ask_ahead([(self._address(one), one) for one in soon])
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes of a range, at the commit in which the file was listed."""

@@ -82,7 +82,7 @@ class WebSource(BaseSource, ABC):
 
     def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
         """Ask for whole objects that are read soon."""
-        return self._objects.ask_ahead((self._url_of(one.key), one) for one in soon)
+        return self._objects.ask_ahead([(self._url_of(one.key), one) for one in soon])
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """One GET, with a range where only a part is wanted. Of an empty object only the pin is asked."""

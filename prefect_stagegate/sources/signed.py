@@ -59,7 +59,7 @@ class SignedReads:
             return False
         self._asked |= addresses
         objects = self._objects(next(iter(addresses.values())))
-        return objects.ask_ahead((addresses[key], listed) for key, listed in soon if key in addresses)
+        return objects.ask_ahead([(addresses[key], listed) for key, listed in soon if key in addresses])
 
     def read(
         self, key: str, listed: SourceObject, start: int, end: int, by_obstore: Callable[[], Iterator[Buffer]]

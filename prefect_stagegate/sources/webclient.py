@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -143,6 +143,18 @@ class WebClient:
         finally:
             self._keep(asked, answer)
 
+    def connect(self, origin: Origin, count: int) -> None:
+        """Keep so many connections, the missing ones made together: each takes up to three trips to the server.
+
+        One that can't be made is left to who needs it.
+        """
+        missing = count - len(self._kept[origin])
+        makers = [threading.Thread(target=self._keep_new, args=(origin,), daemon=True) for _ in range(missing)]
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join()
+
     def ask_ahead(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> None:
         """Send a question now that `ask` will be called with soon: it reads the answer then.
 
@@ -215,16 +227,24 @@ class WebClient:
         What goes wrong with one is left to its own `ask`. So is what leads where nobody answered yet: to connect there
         may take time, which is for that read alone to lose.
         """
+        leading: deque[tuple[Ahead, Answer]] = deque()
         for url in self._come() if self._led_to else ():
-            ahead = self._ahead.pop(url, None)
-            if ahead and (answer := self._leading_now(ahead.asked)):
-                try:
-                    ahead = ahead._replace(asked=self._followed(ahead.asked, answer))
-                except (OSError, StagegateError):
-                    self._led_to.clear()
-                    return
-            if ahead:
-                self._await(ahead)
+            if ahead := self._ahead.pop(url, None):
+                if answer := self._leading_now(ahead.asked):
+                    leading.append((ahead, answer))
+                else:
+                    self._await(ahead)
+        origins = Counter(origin_of(_following(ahead.asked, answer).url) for ahead, answer in leading)
+        for origin, count in origins.items():
+            self.connect(origin, count)
+        try:
+            while leading:
+                ahead, answer = leading.popleft()
+                self._await(ahead._replace(asked=self._followed(ahead.asked, answer)))
+        except (OSError, StagegateError):
+            self._led_to.clear()
+        for ahead, _ in leading:
+            self._await(ahead)
 
     def _come(self) -> list[str]:
         """The URLs of what this thread asked ahead and has heard something of since."""
@@ -277,6 +297,13 @@ class WebClient:
         """A connection that was kept."""
         with self._lock:
             return self._kept[origin].pop() if self._kept[origin] else None
+
+    def _keep_new(self, origin: Origin) -> None:
+        """Keep a new connection, if one can be made."""
+        with suppress(OSError, StagegateError):
+            wire = self._connector.connect(origin)
+            with self._lock:
+                self._kept[origin].append(wire)
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
         """Keep a connection whose answer was read to its end; another's rest would take its time."""

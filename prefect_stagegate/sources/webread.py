@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.hosts import ForbiddenAddress
 from prefect_stagegate.sources.webclient import WebClient
+from prefect_stagegate.sources.webconnect import origin_of
 from prefect_stagegate.sources.webwire import Answer, Headers
 
 if TYPE_CHECKING:
@@ -97,13 +98,14 @@ class WebObjects:
             with self.ask("GET", url, key) as answer:
                 return answer.headers
 
-    def ask_ahead(self, soon: Iterable[tuple[str, SourceObject]]) -> bool:
+    def ask_ahead(self, soon: Sequence[tuple[str, SourceObject]]) -> bool:
         """Ask for the whole of objects that are read soon; False when that fails, which the first read will tell.
 
         Args:
-            soon: Where each object is, and as what it was listed.
+            soon: Where each object is, and as what it was listed; all at one server, and at least one.
         """
         try:
+            self._client.connect(origin_of(soon[0][0]), len(soon))
             for url, listed in soon:
                 self._client.ask_ahead("GET", url, _condition(listed))
         except (OSError, StagegateError):

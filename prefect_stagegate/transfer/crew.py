@@ -16,7 +16,7 @@ from itertools import count
 
 LOOK_SECONDS = 0.02
 """How often it is looked how busy the interpreter was."""
-FIRST, LAST = 8, 64
+FIRST, LAST = 32, 64
 """Small objects that a thread takes at once, at first and at most: it asks for all, and takes the answers in turn."""
 IDLE, BUSY = 0.8, 0.95
 """Below and above which share of the time that threads ran Python there are too few of them, and too many."""

@@ -15,7 +15,7 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
-from prefect_stagegate.transfer.crew import FIRST, LOOK_SECONDS, Crew, thread
+from prefect_stagegate.transfer.crew import LOOK_SECONDS, Crew, thread
 from prefect_stagegate.transfer.intake import Done, Intake
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.parts import Part, Parted
@@ -28,6 +28,8 @@ SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
 TINY = 1 << 16
 """Objects of up to so many bytes cost the interpreter more than hashing and writing them costs."""
+RUN = 8
+"""Small objects that a thread takes at once where they can't be asked for ahead."""
 BACKLOG = 256
 """Results that wait at most, each with an open file; a consumer that is slower than the transfer slows it down."""
 MANY = 192
@@ -200,7 +202,7 @@ class Engine:
         """Objects that can't be asked for ahead are left to whoever is free: a read of one may stand still for long."""
         if self._intake.asks_ahead(job):
             return Share(self._crew.size, self._crew.ahead)
-        return Share(self._intake.limits.in_flight, FIRST)
+        return Share(self._intake.limits.in_flight, RUN)
 
     def _is_over(self) -> bool:
         return self._schedule.closed or bool(self._intake.stop)

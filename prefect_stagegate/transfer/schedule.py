@@ -140,7 +140,7 @@ class Schedule:
             return None
 
     def more(self, left: int) -> list[Job]:
-        """Small objects for a thread that has so many left; none while that is most of its share, or others need them."""
+        """Small objects for a thread with so many left; none while that is most of its share, or others need them."""
         with self._changed:
             if self._stop or self._open or not self._jobs or self.is_large(self._jobs[0]):
                 return []

@@ -15,6 +15,7 @@ import pytest
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.sources.hosts import ForbiddenAddress
 from prefect_stagegate.sources.webclient import MOST_REDIRECTS, WebClient
+from prefect_stagegate.sources.webconnect import origin_of
 from prefect_stagegate.sources.webwire import Headers
 from prefect_stagegate.testing.webservers import certificates
 
@@ -314,6 +315,40 @@ def test_a_closed_client_waits_for_nothing(home: Site, network: Site, client: We
     for _, event in network.held.values():
         event.set()
     until(lambda: home.served == len(home.connections) and network.served == len(network.connections))
+
+
+def test_connections_are_made_for_what_is_missing_and_used_by_the_questions(home: Site, client: WebClient) -> None:
+    until(lambda: len(home.connections) == 1)  # which led, and was kept
+    client.connect(origin_of(home.url), 4)
+    until(lambda: len(home.connections) == 4)
+    client.connect(origin_of(home.url), 3)
+    for name in "wxyz":
+        client.ask_ahead("GET", f"{home.url}/{name}")
+    assert [got(client, f"{home.url}/{name}") for name in "wxyz"] == [b"/w", b"/x", b"/y", b"/z"]
+    assert len(home.connections) == 4
+
+
+def test_who_can_t_be_connected_to_is_told_of_by_the_question(home: Site) -> None:
+    client = WebClient(home.url, {}, ca_file="", idle=PATIENCE, allowed=())
+    home.close()
+    client.connect(origin_of(home.url), 3)
+    with pytest.raises(OSError, match="refused"):
+        client.ask_ahead("GET", f"{home.url}/x")
+
+
+@pytest.mark.system
+def test_connections_are_made_together(tmp_path: Path) -> None:
+    authority = certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    met = threading.Barrier(5)
+    context.sni_callback = lambda *_: met.wait(PATIENCE) and None  # no handshake goes on before all have begun
+    home = Site(context)
+    client = WebClient(home.url, {}, ca_file=str(authority), idle=PATIENCE, allowed=())
+    client.connect(origin_of(home.url), 5)
+    until(lambda: len(home.connections) == 5)
+    assert got(client, f"{home.url}/a") == b"/a"
+    assert len(home.connections) == 5
 
 
 @pytest.mark.system
