@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import urljoin
 
@@ -31,6 +32,8 @@ FOLLOWING = frozenset(
 )
 """The request's headers that go along to another server; any other may hold a credential."""
 ALWAYS = {"Accept-Encoding": "identity", "User-Agent": "prefect-stagegate"}
+BUSY = (429, 503)
+"""What a server answers that wants to be left alone for a while."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -56,6 +59,8 @@ class Asked:
     led: tuple[Headers, ...] = ()
     """The headers of the answers that led here."""
     answer: Answer | None = None
+    at: float = field(default_factory=time.monotonic)
+    """When it was sent."""
 
 
 class Ahead(NamedTuple):
@@ -102,6 +107,8 @@ class WebClient:
         """What was asked ahead, by URL. Whoever takes it out is the only one to go on with it."""
         self._led_to: set[Origin] = set()
         """Where redirects led to and somebody answered."""
+        self._busy_at = 0.0
+        """When an answer was read by which a server wants to be left alone."""
         self._lock = threading.Lock()
         self._connector = Connector(ca_file=ca_file, idle=idle, allowed=allowed, proxied=proxied)
 
@@ -116,6 +123,9 @@ class WebClient:
     ) -> Iterator[Answer]:
         """Ask, and follow where the server leads; what is not read of the answer is not fetched.
 
+        What was asked ahead, and refused by a busy server, is asked anew if such a refusal was told before this call: who
+        was told has waited since, and need not wait for each of many that were refused together.
+
         Args:
             method: HTTP's.
             url: What is asked.
@@ -129,11 +139,21 @@ class WebClient:
             SourceError: It leads round and round, from HTTPS to HTTP, or to what is no address of the web.
         """
         question = Question(method, url, headers or {}, body)
+        told_at = self._busy_at
         self._lead_on()
         asked = self._asked_ahead(question) or self._sent(question)
-        while self._leads(answer := self._answered(asked)):
-            asked = self._followed(asked, answer)
-            self._lead_on()
+        while True:
+            answer = self._answered(asked)
+            if self._leads(answer):
+                asked = self._followed(asked, answer)
+                self._lead_on()
+            elif answer.status in BUSY and asked.at < told_at:
+                self._finish(asked, answer)
+                asked = self._sent(asked.question, asked.led)
+            else:
+                break
+        if answer.status in BUSY:
+            self._busy_at = time.monotonic()
         if asked.led:
             self._led_to.add(asked.origin)
         if led is not None:
@@ -203,7 +223,7 @@ class WebClient:
                 return asked.wire.answer(method)
             except OSError:
                 asked.wire.close()
-            asked.wire = self._newly_sent(asked.origin, asked.question)
+            asked.wire, asked.at = self._newly_sent(asked.origin, asked.question), time.monotonic()
         try:
             return asked.wire.answer(method)
         except BaseException:
@@ -215,11 +235,15 @@ class WebClient:
 
     def _followed(self, asked: Asked, answer: Answer) -> Asked:
         """Ask where an answer leads; its connection is kept for that, or for others."""
+        self._finish(asked, answer)
+        return self._sent(_following(asked, answer), (*asked.led, answer.headers))
+
+    def _finish(self, asked: Asked, answer: Answer) -> None:
+        """Be done with an answer that is not the last one."""
         try:
             _read_rest(answer)
         finally:
             self._keep(asked, answer)
-        return self._sent(_following(asked, answer), (*asked.led, answer.headers))
 
     def _lead_on(self) -> None:
         """Follow the answers that have come to what this thread asked ahead, without waiting for any.
@@ -315,7 +339,7 @@ class WebClient:
 
 
 def _read_rest(answer: Answer) -> None:
-    """Read what an answer that leads elsewhere says beside that, so that the connection is used again."""
+    """Read what an answer says that is not the last one, so that the connection is used again."""
     if answer.length and answer.length <= LONGEST_REDIRECT:
         answer.read()
 

@@ -22,7 +22,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.hosts import ForbiddenAddress
-from prefect_stagegate.sources.webclient import WebClient
+from prefect_stagegate.sources.webclient import BUSY, WebClient
 from prefect_stagegate.sources.webconnect import origin_of
 from prefect_stagegate.sources.webwire import Answer, Headers
 
@@ -33,7 +33,7 @@ CHUNK = 1 << 18
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
 """Endings of files that some servers label with an encoding which they did not apply."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_DENIED, _GONE, _CHANGED, _BUSY = (401, 403), (404, 410), (412, 416), (429, 503)
+_DENIED, _GONE, _CHANGED = (401, 403), (404, 410), (412, 416)
 _PARTIAL, _ERRORS, _FAILED = 206, 400, 500
 _NO_METHOD = (405, 501)
 
@@ -206,7 +206,7 @@ class WebObjects:
             return ObjectChanged("The object changed while it was read", **where)
         if answer.status in _DENIED:
             return self._denial(answer, where)
-        if answer.status in _BUSY:
+        if answer.status in BUSY:
             busy = SourceBusy("The server is too busy", **where)
             busy.retry_after = retry_after(answer.headers)
             return busy

@@ -7,20 +7,27 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.errors import SourceError
+from prefect_stagegate.errors import SourceError, SourceUnavailable
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.hosts import ForbiddenAddress
 from prefect_stagegate.sources.webclient import MOST_REDIRECTS, WebClient
 from prefect_stagegate.sources.webconnect import origin_of
 from prefect_stagegate.sources.webwire import Headers
 from prefect_stagegate.testing.webservers import certificates
+from prefect_stagegate.transfer.progress import TransferStats
+from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.stop import Stop
 
 PATIENCE = 5
 """Seconds that a test waits for what should happen."""
+BUSY = b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy"
 
 
 class Site:
@@ -135,6 +142,12 @@ def client(home: Site, network: Site) -> Iterator[WebClient]:
 def got(client: WebClient, url: str, led: list[Headers] | None = None, **headers: str) -> bytes:
     with client.ask("GET", url, headers, led=led) as answer:
         return answer.read()
+
+
+def status(client: WebClient, url: str) -> int:
+    with client.ask("GET", url) as answer:
+        answer.read()
+        return answer.status
 
 
 def until(happened: Callable[[], bool]) -> None:
@@ -292,6 +305,53 @@ def test_what_was_asked_ahead_where_the_server_hung_up_is_asked_again_there(
     assert got(client, f"{home.url}/b", led) == b"/b"
     assert [headers["etag"] for headers in led] == ["b"]
     assert (home.asked.count("/b"), network.asked.count("/b")) == (2, 3)
+
+
+def test_what_a_busy_server_refused_together_is_told_once(home: Site, client: WebClient) -> None:
+    home.answers |= dict.fromkeys(("/w", "/x", "/y"), BUSY)
+    ask_ahead(client, home, "wxyz")
+    home.answers = {"/y": BUSY}
+    assert status(client, f"{home.url}/w") == 503
+    assert got(client, f"{home.url}/x") == b"/x", "it was refused before anybody knew, so it is asked anew"
+    assert status(client, f"{home.url}/y") == 503, "the server is busy still"
+    assert got(client, f"{home.url}/z") == b"/z"
+    assert sorted(home.asked) == ["/first", "/w", "/x", "/x", "/y", "/y", "/z"]
+    assert len(home.connections) == 4
+    home.answers["/x"] = BUSY
+    assert status(client, f"{home.url}/x") == 503
+    assert home.asked.count("/x") == 3, "what was not asked ahead is not asked anew"
+
+
+def test_what_is_refused_where_redirects_lead_is_asked_anew_there(home: Site, network: Site, client: WebClient) -> None:
+    network.answers = {"/a": BUSY, "/b": BUSY}
+    ask_ahead(client, home, "ab")
+    assert status(client, f"{home.url}/a") == 503
+    until(lambda: "/b" in network.answered)
+    network.answers = {}
+    led: list[Headers] = []
+    assert got(client, f"{home.url}/b", led) == b"/b"
+    assert [headers["etag"] for headers in led] == ["b"]
+    assert sorted(home.asked) == ["/a", "/b", "/first"]
+    assert sorted(network.asked) == ["/a", "/b", "/b", "/first"]
+
+
+def test_a_server_that_was_busy_once_is_waited_for_once(home: Site) -> None:
+    home.answers |= dict.fromkeys(("/v", "/w", "/x", "/y"), BUSY)
+    soon = [SourceObject(name, 2, Pin("size", "2", "weak")) for name in "vwxyz"]
+    stats = TransferStats()
+    retrier = Retrier(10, Stop(None), stats)
+
+    def read(source: Source, listed: SourceObject) -> bytes:
+        return b"".join(bytes(some) for some in source.read(listed, 0, listed.size))
+
+    with closing(open_source(f"{home.url}/")) as source:
+        assert source.ask_ahead(soon)
+        until(lambda: len(home.answered) == len(soon))
+        home.answers.clear()
+        read_again = [retrier.run(partial(read, source, one), again=(SourceUnavailable,)) for one in soon]
+    assert read_again == [b"/v", b"/w", b"/x", b"/y", b"/z"]
+    assert stats.retries == 1
+    assert sorted(home.asked) == ["/v", "/v", "/w", "/w", "/x", "/x", "/y", "/y", "/z"]
 
 
 def test_each_thread_leads_on_what_it_asked_itself(home: Site, network: Site, client: WebClient) -> None:
