@@ -123,8 +123,8 @@ class WebClient:
     ) -> Iterator[Answer]:
         """Ask, and follow where the server leads; what is not read of the answer is not fetched.
 
-        What was asked ahead, and refused by a busy server, is asked anew if such a refusal was told before this call: who
-        was told has waited since, and need not wait for each of many that were refused together.
+        What was asked ahead, and refused by a busy server, is asked anew if such a refusal was told before this call:
+        who was told has waited since, and need not wait for each of many that were refused together.
 
         Args:
             method: HTTP's.

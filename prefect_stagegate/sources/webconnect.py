@@ -24,6 +24,8 @@ from prefect_stagegate.sources.webwire import Wire
 CONNECT_SECONDS = 5
 _AUTHORITY = re.compile(r"[^:/?#]+://[^/?#]*")
 _PORTS = {"http": 80, "https": 443}
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+"""What Python's client refuses in a host by an error of its own."""
 
 Origin = tuple[str, str, int]
 """Scheme, host and port."""
@@ -157,14 +159,20 @@ def _proxy_for(origin: Origin) -> _Proxy | None:
     url = named.get(scheme) or named.get("all", "")
     if not url or proxy_bypass(f"{host}:{port}"):
         return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
-        raise UsageError(f"The proxy {public_url(url)} is not one that HTTP is spoken to", hint=hint)
+    url = url if "://" in url else f"http://{url}"
+    hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
+    wrong = UsageError(f"The proxy {public_url(url)} is not one that HTTP is spoken to", hint=hint)
+    try:
+        spoken, host, port = origin_of(url)
+    except SourceError:
+        raise wrong from None  # a password may stand in what the parser says
+    if spoken != "http":
+        raise wrong
+    parts = urlsplit(url)
     told = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     basic = base64.b64encode(told.encode()).decode()
     headers = {"Proxy-Authorization": f"Basic {basic}"} if parts.username else {}
-    return _Proxy(parts.hostname, parts.port or 80, headers)
+    return _Proxy(host, port, headers)
 
 
 @lru_cache(maxsize=256)
@@ -176,6 +184,8 @@ def _origin(address: str) -> Origin:
         host.encode("idna")  # which connecting does, too
     except ValueError as error:
         raise SourceError("The server leads to what is no address") from error
+    if _CONTROL.search(host):
+        raise SourceError("The server leads to what is no address")
     if scheme not in _PORTS or not host:
         raise SourceError(f"The server leads to {scheme or 'nowhere'}:, which is no address of the web")
     return scheme, host, port or _PORTS[scheme]
