@@ -144,6 +144,8 @@ class WebClient:
         asked = self._asked_ahead(question) or self._sent(question)
         while True:
             answer = self._answered(asked)
+            if asked.led:
+                self._led_to.add(asked.origin)
             if self._leads(answer):
                 asked = self._followed(asked, answer)
                 self._lead_on()
@@ -154,8 +156,6 @@ class WebClient:
                 break
         if answer.status in BUSY:
             self._busy_at = time.monotonic()
-        if asked.led:
-            self._led_to.add(asked.origin)
         if led is not None:
             led += asked.led
         try:

@@ -198,6 +198,23 @@ def test_redirects_of_redirects_are_followed_as_they_come(home: Site, network: S
     assert network.asked.count("/elsewhere") == 1
 
 
+def test_redirects_by_way_of_another_origin_are_followed_as_they_come(
+    home: Site, network: Site, client: WebClient
+) -> None:
+    between = Site()
+    for name in "abcd":
+        home.leads(f"/{name}", f"{between.url}/{name}")
+        between.leads(f"/{name}", f"{network.url}/{name}")
+    assert got(client, f"{home.url}/d") == b"/d"
+    ask_ahead(client, home, "abc")
+    assert got(client, f"{home.url}/a") == b"/a"
+    until(lambda: {"/b", "/c"} <= {*between.answered})
+    assert got(client, f"{home.url}/d") == b"/d"
+    until(lambda: {"/b", "/c"} <= {*network.answered})
+    assert [got(client, f"{home.url}/{name}") for name in "bc"] == [b"/b", b"/c"]
+    between.close()
+
+
 def test_who_asked_hears_of_each_answer_that_led_on(home: Site, network: Site, client: WebClient) -> None:
     ask_ahead(client, home, "ab")
     for name in "ab":
