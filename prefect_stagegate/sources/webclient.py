@@ -357,8 +357,9 @@ def _following(asked: Asked, answer: Answer) -> Question:
         url = urljoin(question.url, answer.headers["location"])
     except ValueError as error:
         raise SourceError("The server leads to what is no address") from error
-    if question.url.startswith("https://") and not url.startswith("https://"):
-        told = f"The server leads from https to {origin_of(url)[1]} without TLS"
+    scheme, host, _ = origin_of(url)
+    if asked.origin[0] == "https" and scheme != "https":
+        told = f"The server leads from https to {host} without TLS"
         raise SourceError(told, hint="Name that address, if it is meant.")
     going = {name: text for name, text in question.headers.items() if name.lower() in FOLLOWING}
     return question._replace(url=url, headers=going)
