@@ -12,7 +12,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ class Ahead(NamedTuple):
 
     question: Question
     thread: int
-    """Who asked, and is to ask on."""
+    """The one that asked, and that follows its redirects."""
     asked: Asked
     """How far it was led."""
 
@@ -168,10 +168,16 @@ class WebClient:
 
         One that can't be made is left to who needs it.
         """
-        missing = count - len(self._kept[origin])
-        makers = [threading.Thread(target=self._keep_new, args=(origin,), daemon=True) for _ in range(missing)]
-        for maker in makers:
-            maker.start()
+        with self._lock:
+            missing = count - len(self._kept.get(origin, ()))
+        makers: list[threading.Thread] = []
+        with suppress(RuntimeError):  # no further thread can be started
+            while len(makers) < missing - 1:
+                maker = threading.Thread(target=self._keep_new, args=(origin,), daemon=True)
+                maker.start()
+                makers.append(maker)
+        if missing > 0:
+            self._keep_new(origin)
         for maker in makers:
             maker.join()
 
@@ -248,49 +254,61 @@ class WebClient:
     def _lead_on(self) -> None:
         """Follow the answers that have come to what this thread asked ahead, without waiting for any.
 
-        What goes wrong with one is left to its own `ask`. So is what leads where nobody answered yet: to connect there
-        may take time, which is for that read alone to lose.
+        What goes wrong with one is left to its own `ask`. So is what leads where nobody answered yet, or nobody answers
+        any more: to connect there may take time, which is for that read alone to lose.
         """
-        leading: deque[tuple[Ahead, Answer]] = deque()
+        leading: defaultdict[Origin, list[tuple[Ahead, Question]]] = defaultdict(list)
         for url in self._come() if self._led_to else ():
             if ahead := self._ahead.pop(url, None):
-                if answer := self._leading_now(ahead.asked):
-                    leading.append((ahead, answer))
+                if following := self._leading_now(ahead.asked):
+                    leading[origin_of(following.url)].append((ahead, following))
                 else:
                     self._await(ahead)
-        origins = Counter(origin_of(_following(ahead.asked, answer).url) for ahead, answer in leading)
-        for origin, count in origins.items():
-            self.connect(origin, count)
-        try:
-            while leading:
-                ahead, answer = leading.popleft()
-                self._await(ahead._replace(asked=self._followed(ahead.asked, answer)))
-        except (OSError, StagegateError):
-            self._led_to.clear()
-        for ahead, _ in leading:
-            self._await(ahead)
+        for origin, some in leading.items():
+            self.connect(origin, len(some))
+            for ahead, following in some:
+                self._await(ahead._replace(asked=self._further(origin, ahead.asked, following)))
+
+    def _further(self, origin: Origin, asked: Asked, following: Question) -> Asked:
+        """Ask where the answer leads, on a connection that was kept; the question as it is where that can't be."""
+        answer = asked.answer
+        if not answer or not (further := self._sent_on_kept(origin, following, (*asked.led, answer.headers))):
+            self._led_to.discard(origin)
+            return asked
+        self._keep(asked, answer)
+        return further
 
     def _come(self) -> list[str]:
         """The URLs of what this thread asked ahead and has heard something of since."""
         here, poll, urls = threading.get_ident(), select.poll(), {}
-        for url, (_, thread, asked) in list(self._ahead.items()):
+        with self._lock:
+            waiting = list(self._ahead.items())
+        for url, (_, thread, asked) in waiting:
             if thread == here and not asked.answer and (number := asked.wire.fileno()) >= 0:
                 poll.register(number, select.POLLIN)
                 urls[number] = url
         return [urls[number] for number, _ in poll.poll(0)]
 
-    def _leading_now(self, asked: Asked) -> Answer | None:
-        """The answer if it has come, to its end, and leads to where somebody answered."""
+    def _leading_now(self, asked: Asked) -> Question | None:
+        """What follows, if the answer has come, to its end, and leads to where somebody answered."""
         with suppress(OSError, SourceError), asked.wire.at_once():
             asked.answer = asked.wire.answer(asked.question.method)
-            if self._leads(asked.answer) and origin_of(_following(asked, asked.answer).url) in self._led_to:
-                _read_rest(asked.answer)
-                return asked.answer
+            if self._leads(asked.answer):
+                following = _following(asked, asked.answer)
+                if origin_of(following.url) in self._led_to:
+                    _read_rest(asked.answer)
+                    return following
         return None
 
     def _sent(self, question: Question, led: tuple[Headers, ...] = ()) -> Asked:
         """Ask on a connection that was kept, and on a new one when the server has closed that meanwhile."""
         origin = origin_of(question.url)
+        if kept := self._sent_on_kept(origin, question, led):
+            return kept
+        return Asked(question, origin, self._newly_sent(origin, question), fresh=True, led=led)
+
+    def _sent_on_kept(self, origin: Origin, question: Question, led: tuple[Headers, ...]) -> Asked | None:
+        """Ask on a connection that was kept; None when there is none, or it can't be sent on that."""
         if kept := self._taken(origin):
             try:
                 self._send(kept, origin, question)
@@ -298,7 +316,7 @@ class WebClient:
                 kept.close()
             else:
                 return Asked(question, origin, kept, fresh=False, led=led)
-        return Asked(question, origin, self._newly_sent(origin, question), fresh=True, led=led)
+        return None
 
     def _newly_sent(self, origin: Origin, question: Question) -> Wire:
         """Ask on a new connection."""

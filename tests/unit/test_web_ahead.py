@@ -18,8 +18,8 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.hosts import ForbiddenAddress
 from prefect_stagegate.sources.webclient import MOST_REDIRECTS, WebClient
-from prefect_stagegate.sources.webconnect import origin_of
-from prefect_stagegate.sources.webwire import Headers
+from prefect_stagegate.sources.webconnect import Connector, Origin, origin_of
+from prefect_stagegate.sources.webwire import Headers, Wire
 from prefect_stagegate.testing.webservers import certificates
 from prefect_stagegate.transfer.progress import TransferStats
 from prefect_stagegate.transfer.retry import Retrier
@@ -307,6 +307,61 @@ def test_who_leads_to_where_nobody_is_any_more_spoils_no_other_read(
     with pytest.raises(ConnectionRefusedError):
         got(client, f"{home.url}/b")
     assert sorted(network.asked) == ["/a", "/c", "/first"]
+
+
+def test_who_leads_to_where_nobody_answers_any_more_costs_another_read_one_try(
+    home: Site, network: Site, client: WebClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, tried = Site(), 0
+    other.answers["/x"] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    for name in "bcx":
+        home.leads(f"/{name}", f"{other.url}/{name}")
+    assert got(client, f"{home.url}/x") == b""
+    connect = Connector.connect
+
+    def hole(self: Connector, origin: Origin) -> Wire:
+        nonlocal tried
+        if origin != origin_of(other.url):
+            return connect(self, origin)
+        tried += 1
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(Connector, "connect", hole)
+    ask_ahead(client, home, "abcd")
+    assert got(client, f"{home.url}/a") == b"/a"
+    assert tried == 2, "together, one for each"
+    assert "/d" in network.asked, "elsewhere is led on all the same"
+    assert got(client, f"{home.url}/d") == b"/d"
+    assert tried == 2
+    for name in "bc":
+        with pytest.raises(TimeoutError):
+            got(client, f"{home.url}/{name}")
+    assert sorted(home.asked) == ["/a", "/b", "/c", "/d", "/first", "/x"]
+    monkeypatch.undo()
+    ask_ahead(client, home, "ab")
+    assert [got(client, f"{home.url}/{name}") for name in "ab"] == [b"/a", b"/b"]
+    other.close()
+
+
+def test_connections_for_which_there_is_no_thread_are_made_by_the_questions(
+    home: Site, network: Site, client: WebClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_ahead(client, home, "abcd")
+    started, start = 0, threading.Thread.start
+
+    def scarce(self: threading.Thread) -> None:
+        nonlocal started
+        if threading.current_thread() is threading.main_thread():
+            started += 1
+            if started > 1:
+                raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    assert [got(client, f"{home.url}/{name}") for name in "abcd"] == [b"/a", b"/b", b"/c", b"/d"]
+    assert sorted(home.asked) == ["/a", "/b", "/c", "/d", "/first"]
+    assert sorted(network.asked) == ["/a", "/b", "/c", "/d", "/first"]
+    client.connect(origin_of("http://127.0.0.2:1"), 3)
 
 
 def test_what_was_asked_ahead_where_the_server_hung_up_is_asked_again_there(
