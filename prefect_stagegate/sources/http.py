@@ -18,13 +18,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.manifests import MANIFESTS, Named
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.webclient import WebClient
+from prefect_stagegate.sources.webconnect import home_of
 from prefect_stagegate.sources.weboptions import web_settings
 from prefect_stagegate.sources.webread import WebObjects, http_time, web_pin
 
@@ -53,12 +54,11 @@ class WebSource(BaseSource, ABC):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms, *, scheme: str = "") -> None:
-        parts = urlsplit(url)
-        if not parts.hostname:
-            raise UsageError("The URL names no host", hint="It is like https://host/folder/.", source=public_url(url))
-        settings = web_settings(url, options)
         self.url = scheme + public_url(url)
         self.identity = self.url
+        home_of(url, self.url)
+        settings = web_settings(url, options)
+        parts = urlsplit(url)
         self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self._life = settings.life()
         self._manifest = settings.manifest

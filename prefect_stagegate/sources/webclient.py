@@ -21,7 +21,7 @@ from urllib.parse import urljoin
 
 from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.sources.hosts import Allowed
-from prefect_stagegate.sources.webconnect import Connector, Origin, origin_of
+from prefect_stagegate.sources.webconnect import Connector, Origin, home_of, origin_of
 from prefect_stagegate.sources.webwire import Answer, Headers, Wire
 
 MOST_REDIRECTS = 5
@@ -86,7 +86,7 @@ class WebClient:
         follows: Whether it goes where servers lead; else their answer is given as it is.
 
     Raises:
-        UsageError: The CA file can't be read.
+        UsageError: `home` is no address of the web, or the CA file can't be read.
     """
 
     def __init__(
@@ -100,8 +100,6 @@ class WebClient:
         proxied: bool = False,
         follows: bool = True,
     ) -> None:
-        self._home, self._own = origin_of(home), dict(headers)
-        self._follows = follows
         self._kept: defaultdict[Origin, list[Wire]] = defaultdict(list)
         self._ahead: dict[str, Ahead] = {}
         """What was asked ahead, by URL. Whoever takes it out is the only one to go on with it."""
@@ -110,6 +108,8 @@ class WebClient:
         self._busy_at = 0.0
         """When an answer was read by which a server wants to be left alone."""
         self._lock = threading.Lock()
+        self._own, self._follows = dict(headers), follows
+        self._home = home_of(home)
         self._connector = Connector(ca_file=ca_file, idle=idle, allowed=allowed, proxied=proxied)
 
     @contextmanager

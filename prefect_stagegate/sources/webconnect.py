@@ -40,6 +40,23 @@ def origin_of(url: str) -> Origin:
     return _origin(_divided(url)[0])
 
 
+def home_of(url: str, shown: str = "") -> Origin:
+    """The same for a URL that a user names.
+
+    Args:
+        url: What he names.
+        shown: It as people may see it, where that is another.
+
+    Raises:
+        UsageError: It is none of the web.
+    """
+    try:
+        return origin_of(url)
+    except SourceError:  # which speaks of a server; and a password may stand in what the parser says
+        hint = "It is like https://host/folder/: check its host and port."
+        raise UsageError("The URL is no address of the web", hint=hint, source=shown or public_url(url)) from None
+
+
 class Addressed(NamedTuple):
     """How a question names what it asks for."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.errors import SourceError, SourceUnavailable, UsageError
+from prefect_stagegate.errors import SourceError, SourceUnavailable
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.hosts import ForbiddenAddress
@@ -468,14 +468,6 @@ def test_who_can_t_be_connected_to_is_told_of_by_the_question(home: Site) -> Non
     client.connect(origin_of(home.url), 3)
     with pytest.raises(OSError, match="refused"):
         client.ask_ahead("GET", f"{home.url}/x")
-
-
-@pytest.mark.parametrize("proxy", ["socks5://h:1", "http://a b:1", "http://h:99999", "http://["])
-def test_a_proxy_that_is_none_is_the_user_s_mistake(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    monkeypatch.setenv("HTTP_PROXY", proxy)
-    client = WebClient("http://203.0.113.1", {}, ca_file="", idle=PATIENCE, allowed=(), proxied=True)
-    with pytest.raises(UsageError, match="is not one that HTTP is spoken to"):
-        got(client, "http://203.0.113.1/a")
 
 
 @pytest.mark.system

@@ -1,0 +1,59 @@
+"""What a user names that is no address of the web: it is told as his mistake, before anybody is asked."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import traceback
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.webclient import WebClient
+
+BROKEN = ("http://a..b", "http://127.0.0.1:99999", "http://127.0.0.1:x", "http://a b", "http://[", "http://")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Any:
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    yield
+    gc.collect()
+    assert ignored == []
+
+
+@pytest.mark.parametrize("url", BROKEN)
+@pytest.mark.parametrize("scheme", ["", "webdav+"])
+def test_a_source_s_url(scheme: str, url: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        open_source(f"{scheme}{url}/data/")
+    assert raised.value.source == f"{scheme}{url}/data/"
+    assert "host" in raised.value.hint
+
+
+def test_a_password_that_looks_like_a_port_is_told_to_nobody() -> None:
+    with pytest.raises(UsageError) as raised:
+        open_source("http://me:canary/secret@127.0.0.1/data/")
+    assert "canary" not in "".join(traceback.format_exception(raised.value)).partition("Error: ")[2]
+
+
+@pytest.mark.parametrize("url", BROKEN)
+def test_a_hub_s_endpoint(url: str) -> None:
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(UsageError, match="no address of the web") as raised:
+        open_source("hf://datasets/owner/name", {"endpoint": url})
+    assert url.rstrip("/") in str(raised.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://h:1", "http://a b:1", "http://h:99999", "http://["])
+def test_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    client = WebClient("http://203.0.113.1", {}, ca_file="", idle=5, allowed=(), proxied=True)
+    with (
+        pytest.raises(UsageError, match="is not one that HTTP is spoken to"),
+        client.ask("GET", "http://203.0.113.1/a"),
+    ):
+        pass
