@@ -108,6 +108,7 @@ class WebClient:
         self._busy_at = 0.0
         """When an answer was read by which a server wants to be left alone."""
         self._lock = threading.Lock()
+        self._closed = False
         self._own, self._follows = dict(headers), follows
         self._home = home_of(home)
         self._connector = Connector(ca_file=ca_file, idle=idle, allowed=allowed, proxied=proxied)
@@ -195,8 +196,9 @@ class WebClient:
         self.close()
 
     def close(self) -> None:
-        """Close what is kept, and what nobody waits for any more."""
+        """Close what is kept, and what nobody waits for any more. Who asks on has connections for his question only."""
         with self._lock:
+            self._closed = True
             wires = [wire for wires in self._kept.values() for wire in wires]
             wires += [ahead.asked.wire for ahead in self._ahead.values()]
             self._kept.clear()
@@ -206,10 +208,12 @@ class WebClient:
 
     def _await(self, ahead: Ahead) -> None:
         with self._lock:
-            former = self._ahead.get(ahead.question.url)
-            self._ahead[ahead.question.url] = ahead
-        if former:
-            former.asked.wire.close()
+            dropped: Ahead | None = ahead
+            if not self._closed:
+                dropped = self._ahead.get(ahead.question.url)
+                self._ahead[ahead.question.url] = ahead
+        if dropped:
+            dropped.asked.wire.close()
 
     def _asked_ahead(self, question: Question) -> Asked | None:
         """The question, if it was asked ahead; another one to the same URL is forgotten."""
@@ -343,17 +347,21 @@ class WebClient:
     def _keep_new(self, origin: Origin) -> None:
         """Keep a new connection, if one can be made."""
         with suppress(OSError, StagegateError):
-            wire = self._connector.connect(origin)
-            with self._lock:
-                self._kept[origin].append(wire)
+            self._keep_wire(origin, self._connector.connect(origin))
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
         """Keep a connection whose answer was read to its end; another's rest would take its time."""
         if answer.reusable:
-            with self._lock:
-                self._kept[asked.origin].append(asked.wire)
+            self._keep_wire(asked.origin, asked.wire)
         else:
             asked.wire.close()
+
+    def _keep_wire(self, origin: Origin, wire: Wire) -> None:
+        with self._lock:
+            if not self._closed:
+                self._kept[origin].append(wire)
+                return
+        wire.close()
 
 
 def _read_rest(answer: Answer) -> None:

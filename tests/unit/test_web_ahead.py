@@ -451,6 +451,16 @@ def test_a_closed_client_waits_for_nothing(home: Site, network: Site, client: We
     until(lambda: home.served == len(home.connections) and network.served == len(network.connections))
 
 
+def test_a_closed_client_keeps_no_connection(home: Site, client: WebClient) -> None:
+    with client.ask("GET", f"{home.url}/x") as answer:
+        client.close()
+        assert answer.read() == b"/x"
+    client.connect(origin_of(home.url), 2)
+    client.ask_ahead("GET", f"{home.url}/y")
+    assert got(client, f"{home.url}/y") == b"/y"
+    until(lambda: home.served == len(home.connections) == 5)
+
+
 def test_connections_are_made_for_what_is_missing_and_used_by_the_questions(home: Site, client: WebClient) -> None:
     until(lambda: len(home.connections) == 1)  # which led, and was kept
     client.connect(origin_of(home.url), 4)
