@@ -169,8 +169,10 @@ class WebClient:
 
         One that can't be made is left to who needs it.
         """
-        with self._lock:
-            missing = count - len(self._kept.get(origin, ()))
+        usable = [wire for _ in range(count) if (wire := self._taken(origin))]
+        for wire in usable:
+            self._keep_wire(origin, wire)
+        missing = count - len(usable)
         makers: list[threading.Thread] = []
         with suppress(RuntimeError):  # no further thread can be started
             while len(makers) < missing - 1:
@@ -340,9 +342,15 @@ class WebClient:
         wire.send(question.method, host, target, headers | further, question.body)
 
     def _taken(self, origin: Origin) -> Wire | None:
-        """A connection that was kept."""
-        with self._lock:
-            return self._kept[origin].pop() if self._kept[origin] else None
+        """A connection that was kept; not one on which the server spoke unasked: that would be taken for an answer."""
+        while True:
+            with self._lock:
+                if not (kept := self._kept.get(origin)):
+                    return None
+                wire = kept.pop()
+            if not wire.disturbed:
+                return wire
+            wire.close()
 
     def _keep_new(self, origin: Origin) -> None:
         """Keep a new connection, if one can be made."""

@@ -7,7 +7,9 @@ object costs, and copy the body once more. Connections are still made by Python'
 from __future__ import annotations
 
 import re
+import select
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -56,6 +58,15 @@ class Wire:
         """The connection's file descriptor; -1 when it is closed."""
         return self._socket.fileno()
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether something came since the last answer, if only the end. Not known of TLS, whose tickets come then."""
+        if isinstance(self._socket, ssl.SSLSocket):
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Have what has not come yet be an `OSError` in the block instead of waiting for it. It can be read later."""
@@ -96,7 +107,7 @@ class Wire:
         """The answer's head; its body is read by the answer itself.
 
         Raises:
-            BadAnswer: It is none, also for whoever asks once more.
+            BadAnswer: It is none.
             OSError: The connection broke.
         """
         for _ in range(_MOST_INFORMATIONAL):

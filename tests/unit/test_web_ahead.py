@@ -461,6 +461,23 @@ def test_a_closed_client_keeps_no_connection(home: Site, client: WebClient) -> N
     until(lambda: home.served == len(home.connections) == 5)
 
 
+def test_a_connection_on_which_the_server_spoke_unasked_is_not_used_again(home: Site, client: WebClient) -> None:
+    names = [f"{home.url}/{name}" for name in "wxyz"]
+    for url in names:
+        client.ask_ahead("GET", url)
+    assert [got(client, url) for url in names] == [b"/w", b"/x", b"/y", b"/z"]
+    for connection in home.connections[1:]:  # as HAProxy does it before it closes one that nobody uses
+        connection.sendall(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    assert got(client, names[0]) == b"/w"
+    assert len(home.connections) == 4
+    client.connect(origin_of(home.url), 3)
+    until(lambda: len(home.connections) == 6)
+    for url in names[:3]:
+        client.ask_ahead("GET", url)
+    assert [got(client, url) for url in names[:3]] == [b"/w", b"/x", b"/y"]
+    assert len(home.connections) == 6
+
+
 def test_connections_are_made_for_what_is_missing_and_used_by_the_questions(home: Site, client: WebClient) -> None:
     until(lambda: len(home.connections) == 1)  # which led, and was kept
     client.connect(origin_of(home.url), 4)
