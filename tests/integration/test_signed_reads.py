@@ -138,6 +138,35 @@ def test_a_busy_server_says_for_how_long_and_is_asked_no_more(source: Source, pr
     assert proxy.requests == requests + 2  # the listing and one read
 
 
+def test_what_a_busy_server_refused_together_is_told_once(
+    source: Source, seaweedfs: SeaweedFS, bucket: str, proxy: FaultProxy
+) -> None:
+    client = seaweedfs.client()
+    client.pipe({f"{bucket}/busy/{name}": SMALL for name in "abcdef"})
+    listed = list(source.list(lambda key: key.startswith("busy/")))
+    buffer = memoryview(bytearray(len(SMALL)))
+    assert sum(source.fill(listed[0], 0, len(SMALL), buffer)) == len(SMALL)  # nothing is asked ahead before that
+    refused: list[Fetch] = []
+
+    def busy(fetch: Fetch) -> Fault:
+        refused.append(fetch)
+        return Status(503, "SlowDown", retry_after="1")
+
+    proxy.break_with(busy)
+    assert source.ask_ahead(listed)
+    end = time.monotonic() + 5
+    while len(refused) < len(listed):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    proxy.break_with(lambda _: None)
+    with pytest.raises(SourceBusy):
+        list(source.fill(listed[0], 0, len(SMALL), buffer))
+    for one in listed:
+        assert sum(source.fill(one, 0, len(SMALL), buffer)) == len(SMALL)
+    assert all(fetch.signed_address for fetch in proxy.fetches)
+    client.rm(f"{bucket}/busy", recursive=True)
+
+
 def test_another_state_is_not_read(source: Source, seaweedfs: SeaweedFS, bucket: str) -> None:
     client = seaweedfs.client()
     client.pipe_file(f"{bucket}/other/a.bin", LARGE)
