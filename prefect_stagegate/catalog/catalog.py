@@ -6,6 +6,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
 from typing import Any, TypeVar
@@ -71,7 +72,8 @@ class Catalog:
 
     def load(self) -> None:
         """Load what reads and writes manifests, in the background: it takes 0.15 s, most of it pyarrow's import."""
-        threading.Thread(target=import_module, args=(f"{__package__}.tables",), daemon=True).start()
+        with suppress(RuntimeError):  # where no thread can be started, whoever uses it loads it
+            threading.Thread(target=_load_tables, daemon=True).start()
 
     # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -483,3 +485,8 @@ def _begin(records: Records) -> None:
             hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
         )
     records.create(FORMAT_KEY, FORMAT)
+
+
+def _load_tables() -> None:
+    with suppress(Exception):  # whoever uses it is told
+        import_module(f"{__package__}.tables")

@@ -3,7 +3,8 @@
 One thread at a time runs Python. One that waits for no server keeps the interpreter busy alone, and others would only
 take its lock from it, at each of its system calls. Where threads mostly wait, each further one is of use. So one
 begins; they are doubled when the interpreter was idle, and halved when it was busy. Where a source can be asked ahead,
-a thread first asks for more objects before it takes the answers, which costs less than a second thread.
+a thread first asks for more objects before it takes the answers, which costs less than a second thread. Threads, and
+what they have asked for beside what they bring in, are never more than may be in flight.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from itertools import count
 
 LOOK_SECONDS = 0.02
 """How often it is looked how busy the interpreter was."""
-FIRST, LAST = 32, 64
+FIRST, LAST = 32, 48
 """Small objects that a thread takes at once, at first and at most: it asks for all, and takes the answers in turn."""
+LEAST = 4
+"""Objects that each may take at once where there are as many threads as ask ahead."""
 IDLE, BUSY = 0.8, 0.95
 """Below and above which share of the time that threads ran Python there are too few of them, and too many."""
-WAITING = 0.5
-"""Below which share there are too few of them, where all have asked for as much as one may ask for ahead."""
+WAITING = 0.25
+"""Below which share there are too few of them, where they have asked for as much as they may ask for ahead."""
 
 
 class Crew:
@@ -42,6 +45,7 @@ class Crew:
         self._members: set[threading.Thread] = set()
         self._wanted = 1
         self._complete = False
+        self._asked: dict[threading.Thread, int] = {}
         self._spent: dict[threading.Thread, float] = {}
         self._spent_by_left = 0.0
         self._looked = self._seen = 0.0
@@ -53,8 +57,9 @@ class Crew:
 
     @property
     def ahead(self) -> int:
-        """How many objects each thread may have asked for."""
-        return max(1, min(self._ahead, self._most // self.size))
+        """How many objects each thread may have asked for: never all, so that others can join one that stands still."""
+        most, threads = self._most, max(self.size, self._wanted)
+        return max(1, min(self._ahead, most - most // 4, most // threads))
 
     @property
     def crowded(self) -> bool:
@@ -77,6 +82,20 @@ class Crew:
         """Note what the calling thread has used of the processor. Each that runs Python for the crew says so often."""
         self._spent[threading.current_thread()] = time.thread_time()
 
+    def reserve(self, count: int) -> int:
+        """How many of so many objects the calling thread may ask for now. Each that runs `settle`s them afterwards."""
+        with self._lock:
+            room = self._most - max(self.size, self._wanted) - sum(self._asked.values())
+            granted = max(min(count, room), 0)
+            self._asked[threading.current_thread()] = self._asked.get(threading.current_thread(), 0) + granted
+            return granted
+
+    def settle(self, left: int) -> None:
+        """Note how many of the objects that the calling thread asked for are still to be brought in."""
+        with self._lock:
+            self._asked[threading.current_thread()] = left
+            self._hire()
+
     def look(self, *, needed: bool, asks_ahead: bool) -> None:
         """Have more in flight, if needed, or fewer threads, by how busy the interpreter was since the last look.
 
@@ -97,12 +116,10 @@ class Crew:
         """The same, for a share of the time."""
         if share > BUSY:
             self._want(max(self._wanted // 2, 1))
-        elif not needed:
-            return
-        elif asks_ahead and share < IDLE and self._ahead < LAST:
+        elif needed and asks_ahead and share < IDLE and self._ahead < LAST:
             self._ahead = min(2 * self._ahead, LAST)
-        elif share < (WAITING if asks_ahead else IDLE):
-            most = max(self._most // self._ahead, 1) if asks_ahead else self._most
+        elif needed and share < (WAITING if asks_ahead else IDLE):
+            most = self._most // LEAST if asks_ahead else self._most
             self._want(max(min(2 * self._wanted, most), self._wanted))
 
     def is_superfluous(self) -> bool:
@@ -123,8 +140,13 @@ class Crew:
     def _want(self, wanted: int) -> None:
         with self._lock:
             self._wanted = wanted
-            while self._members and len(self._members) < wanted:
-                self._start()
+            self._hire()
+
+    def _hire(self) -> None:
+        """Start the threads that are wanted, as far as there is room for what they bring in."""
+        asked = sum(self._asked.values())
+        while self._members and len(self._members) < min(self._wanted, self._most - asked):
+            self._start()
 
     def _start(self) -> None:
         one = thread(self._run, f"fetch-{next(self._numbers)}", self._context)
@@ -146,6 +168,7 @@ class Crew:
         if one not in self._members:
             return False
         self._members.remove(one)
+        self._asked.pop(one, None)
         self._spent_by_left += self._spent.pop(one, 0.0)
         return True
 

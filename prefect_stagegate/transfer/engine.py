@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
@@ -38,11 +38,14 @@ GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
 
 
-class Claimed(NamedTuple):
+@dataclass(slots=True)
+class Claimed:
     """An object that this transfer brings in, and nobody else."""
 
     job: Job
     claim: Claim
+    asked: bool = False
+    """Whether its source was asked for it ahead."""
 
 
 class Engine:
@@ -109,12 +112,11 @@ class Engine:
                 if self._intake.stop:
                     return
                 job = Job(planned, self._members[planned.source], listed=planned.object)
-                if planned.action is Action.REUSE and self._reuse(job):
-                    continue
-                if planned.object.size > TINY:
-                    self._crew.complete()
-                if not self._schedule.add(job):
-                    return
+                if not (planned.action is Action.REUSE and self._reuse(job)):
+                    if planned.object.size > TINY:
+                        self._crew.complete()
+                    if not self._schedule.add(job):
+                        return
                 self._crew.spend()
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
@@ -169,9 +171,11 @@ class Engine:
             while (jobs or claimed) and not self._is_over():
                 self._claim_ahead(jobs, claimed)
                 self._take_turns(claimed)
+                self._settle(claimed)
                 self._crew.spend()
                 jobs = [] if self._crew.crowded else self._schedule.more(len(claimed))
         finally:
+            self._crew.settle(0)
             for one in claimed:
                 one.claim.keep()
 
@@ -185,18 +189,25 @@ class Engine:
 
     def _claim_ahead(self, jobs: Sequence[Job], claimed: deque[Claimed]) -> None:
         """Claim small objects, add them to those that are claimed, and have their sources ask for them."""
-        soon: list[Job] = []
         # Some may be left that were not asked for: they were taken before the source was known to be asked so.
         room = max(self._crew.ahead - len(claimed), 0)
+        soon: list[Claimed] = []
         for job in jobs:
             found = self._tried(job, partial(self._claim, job))
             if isinstance(found, Claimed):
                 claimed.append(found)
-                soon.append(found.job)
+                soon.append(found)
             else:
                 self._give(found)
-        if soon[:room]:
-            self._asks_ahead = self._intake.ask_ahead(soon[:room])
+        if soon := soon[: self._crew.reserve(min(room, len(soon)))]:
+            self._asks_ahead = self._intake.ask_ahead([one.job for one in soon])
+            for one in soon:
+                one.asked = self._asks_ahead
+            if not self._asks_ahead:
+                self._settle(claimed)
+
+    def _settle(self, claimed: Iterable[Claimed]) -> None:
+        self._crew.settle(sum(one.asked for one in claimed))
 
     def _share(self, job: Job) -> Share:
         """Objects that can't be asked for ahead are left to whoever is free: a read of one may stand still for long."""

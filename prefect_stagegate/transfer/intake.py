@@ -97,7 +97,9 @@ class Intake:
         """Have the one source of these jobs ask for the objects, read soon and whole; False when it does not."""
         source, retrier = jobs[0].source, self.retrier(jobs[0])
         soon = [job.listed for job in jobs if job.listed and job.listed.size]
-        asked = bool(soon) and retrier.may_ask_ahead and source.ask_ahead(soon)
+        if not soon:  # of an empty object nothing is read
+            return self.asks_ahead(jobs[0])
+        asked = retrier.may_ask_ahead and source.ask_ahead(soon)
         (self._asking.add if asked else self._asking.discard)(id(source))
         return asked
 

@@ -54,17 +54,23 @@ def test_no_row_costs_an_import_of_pandas() -> None:
     )
 
 
-def test_pyarrow_is_loaded_with_the_first_manifest_or_before_it_when_asked_for(tmp_path: Path) -> None:
+def test_pyarrow_is_loaded_while_sources_are_listed_and_not_before(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a").write_bytes(b"a")
     script = (
-        "import sys, threading; from prefect_stagegate.catalog import Catalog\n"
-        "from prefect_stagegate.operations import stage\n"
-        "catalog = Catalog.open(sys.argv[1])\n"
-        "catalog.datasets()\n"
+        "import sys, time; from pathlib import Path\n"
+        "from prefect_stagegate.operations import stage, workspace\n"
+        "folder, listed = Path(sys.argv[1]), stage.list_sources\n"
+        "where = workspace.open_workspace(folder / 'cache', folder / 'catalog')\n"
+        "where.catalog.datasets()\n"
         "print('pyarrow' in sys.modules)\n"
-        "catalog.load()\n"
-        "for one in threading.enumerate():\n"
-        "    if one is not threading.current_thread(): one.join()\n"
-        "print('pyarrow' in sys.modules)\n"
+        "def listing(*given):\n"
+        "    until = time.monotonic() + 20\n"
+        "    while 'pyarrow.parquet' not in sys.modules and time.monotonic() < until: time.sleep(0.01)\n"
+        "    print('pyarrow.parquet' in sys.modules)\n"
+        "    yield from listed(*given)\n"
+        "stage.list_sources = listing\n"
+        "stage.stage(where, {'stagegate': 1, 'dataset': 'd', 'sources': [{'url': f'file://{folder}/data/'}]})\n"
     )
-    words = [sys.executable, "-c", script, str(tmp_path / "catalog")]
+    words = [sys.executable, "-c", script, str(tmp_path)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\nTrue\n"
