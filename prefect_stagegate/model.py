@@ -257,6 +257,31 @@ class Receipts(tuple[Receipt, ...]):
     """What the others met, which may be left out."""
 
 
+class Direction(StrEnum):
+    """What a change of policy does to versions that want to pass."""
+
+    LOOSENED = "loosened"
+    """Versions pass that did not before."""
+    TIGHTENED = "tightened"
+    """Versions fail that passed before."""
+    CHANGED = "changed"
+    """It can be either, or nobody can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """One difference between two policies."""
+
+    subject: str
+    """What it concerns: `gate production`, `contract`, `owners`, `job`, `policy`."""
+    difference: str
+    """What is other, with both values: `freshness: fail 24h → 72h`."""
+    direction: Direction
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.difference} ({self.direction})"
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """A version that lies complete and verified in this node's cache."""
@@ -274,6 +299,8 @@ class Version:
     """What the spec's `max_failed_objects` let be left out of it."""
     pins: Pins | None = None
     """What its entries are fixed by at their sources."""
+    proposed: tuple[PolicyChange, ...] = ()
+    """How the policy in its spec differs from the adopted one, which it is judged by."""
 
     @property
     def address(self) -> str:
@@ -405,6 +432,10 @@ class Decision:
     expires: str = ""
     """When the first of its evidence goes stale; empty when none does."""
     requester: str = ""
+    adopted: str = ""
+    """`sha256:<hex>` of the dataset's adopted policy, which the gate is of; empty for a trial, which nothing counts."""
+    after: int = 0
+    """The number of the target's last move when it was decided; 0 before the first."""
 
     @property
     def accepted(self) -> bool:

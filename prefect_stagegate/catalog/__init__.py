@@ -13,13 +13,16 @@
                        revocations/<sha256>/<seq>.json        whose evidence counts no more, since when and why
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
                                                    /waits/<flow run>.json         who is suspended until it is answered
-                       refs/<ref>/<seq>.json                  an append-only, hash-chained log
+                       policy/<seq>.json                      the policies that were adopted: a hash-chained log
+                       proposals/<sha256>.json                policies that somebody asked to have adopted
+                       refs/<ref>/<seq>.json                  the moves of one ref: a hash-chained log
 
 It lies on a local directory or an object store. Creating a numbered record that must not exist yet *is* the
 compare-and-swap, so a store that lets a second creation pass can't hold a catalog: opening one finds that out.
 """
 
 from prefect_stagegate.catalog.catalog import Catalog
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, moves, withdrawn
 
-__all__ = ["Catalog", "RefAction", "RefEntry", "moves", "withdrawn"]
+__all__ = ["Catalog", "Consent", "PolicyEntry", "RefAction", "RefEntry", "moves", "withdrawn"]

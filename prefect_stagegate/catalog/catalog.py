@@ -11,10 +11,13 @@ from datetime import datetime
 from importlib import import_module
 from typing import Any, TypeVar
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
+from prefect_stagegate.catalog.log import Log, LogMemory
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry, policy_log
 from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefLog
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, ref_log
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import Manifest, path_problem, row
@@ -36,7 +39,8 @@ from prefect_stagegate.model import (
 )
 
 FORMAT_KEY = "format"
-FORMAT = b"stagegate-catalog 1\n"
+FORMAT = b"stagegate-catalog 2\n"
+"""2: policies have a log, and attestations name the policy that they were made under."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -46,13 +50,30 @@ T = TypeVar("T")
 class Catalog:
     """The shared memory of all environments. `open` one; every method may raise `CatalogError`."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
         self._records = records
+        self._memory = memory
+        self._consent = consent
         self.url = records.url
 
     @classmethod
-    def open(cls, url: str, options: Mapping[str, Any] | None = None, *, create: bool = True) -> Catalog:
+    def open(
+        cls,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        create: bool = True,
+        memory: LogMemory | None = None,
+        consent: Consent | None = None,
+    ) -> Catalog:
         """Open the catalog at a path or URL, and begin one where there is none, unless that isn't wanted.
+
+        Args:
+            url: A folder's path, or the URL of an object store.
+            options: Storage options of the URL, by fsspec's names.
+            create: Begin a catalog where there is none.
+            memory: Where this node remembers which entries of logs it checked; None to check all at each read.
+            consent: Judges whether those agreed to a change of policy who had to; None to leave that to others.
 
         Raises:
             CatalogError: The store can't be reached, holds another format, or lets a record be created twice.
@@ -68,7 +89,7 @@ class Catalog:
                 f"The catalog {records.url} has the format {found[:60].decode(errors='replace').strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
-        return cls(records)
+        return cls(records, memory=memory, consent=consent)
 
     def load(self) -> None:
         """Load what reads and writes manifests, in the background: it takes 0.15 s, most of it pyarrow's import."""
@@ -204,8 +225,12 @@ class Catalog:
     # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ref(self, dataset: str, ref: str) -> RefEntry | None:
-        """The newest entry of a ref's log, or None when the ref was never moved."""
-        return RefLog(self._records, dataset, ref).head()
+        """The newest entry of a ref's log, or None when the ref was never moved.
+
+        Raises:
+            CorruptRecord: The log is damaged, or moved the ref to a version that its gate did not accept.
+        """
+        return self.ref_log(dataset, ref).head()
 
     def ref_names(self, dataset: str) -> list[str]:
         """The names of a dataset's refs, sorted."""
@@ -216,12 +241,17 @@ class Catalog:
         return {name: entry for name in self.ref_names(dataset) if (entry := self.ref(dataset, name))}
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
-        """A ref's whole log, the oldest entry first, its chain of hashes checked."""
-        return RefLog(self._records, dataset, ref).entries()
+        """A ref's whole log, the oldest entry first, checked as for `ref`."""
+        return self.ref_log(dataset, ref).entries()
 
     def chain(self, dataset: str, ref: str) -> tuple[list[RefEntry], str]:
         """A ref's whole log as `history` gives it, and the hash of its last entry as stored."""
-        return RefLog(self._records, dataset, ref).chain()
+        return self.ref_log(dataset, ref).chain()
+
+    def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
+        """The log of a ref."""
+        policies = self.policy_log(dataset)
+        return ref_log(self._records, dataset, ref, self.url, self._memory, lambda: policies.state().get("digests", ()))
 
     def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
@@ -253,7 +283,63 @@ class Catalog:
             withdrawn=withdrawn,
             attestation=attestation or {},
         )
-        return RefLog(self._records, dataset, ref).append(entry)
+        return self.ref_log(dataset, ref).append(entry)
+
+    # ── policy ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def policy(self, dataset: str) -> PolicyEntry | None:
+        """The adoption of the policy that counts for a dataset now; None when none was adopted yet.
+
+        Raises:
+            CorruptRecord: The log is damaged, or a policy was adopted to which nobody agreed who had to.
+        """
+        return self.policy_log(dataset).head()
+
+    def policies(self, dataset: str) -> list[PolicyEntry]:
+        """All adoptions, the oldest first, checked as for `policy`."""
+        return self.policy_log(dataset).entries()
+
+    def policy_log(self, dataset: str) -> Log[PolicyEntry]:
+        """The log of a dataset's policy."""
+        return policy_log(self._records, dataset, self.url, self._memory, self._consent)
+
+    def adopt_policy(
+        self,
+        dataset: str,
+        policy: Mapping[str, Any],
+        *,
+        head: PolicyEntry | None,
+        who: Identity,
+        reason: str,
+        request: Request | None = None,
+        approvals: Sequence[Approval] = (),
+    ) -> PolicyEntry:
+        """Adopt a policy, if the log still ends with `head`.
+
+        Raises:
+            RefConflict: Somebody adopted another one since `head` was read; nothing was changed.
+        """
+        seq = head.seq + 1 if head else 1
+        entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals))
+        return self.policy_log(dataset).append(entry)
+
+    def put_proposal(self, dataset: str, policy: Mapping[str, Any]) -> str:
+        """Store a policy that somebody proposes to adopt; gives its digest, by which requests name it."""
+        digest = digest_of(policy)
+        self._records.create(self._key(dataset, "proposals", digest, ".json"), encode(dict(policy)))
+        return digest
+
+    def proposal(self, dataset: str, digest: str) -> dict[str, Any]:
+        """A proposed policy by its digest.
+
+        Raises:
+            CorruptRecord: It is gone, or is another one.
+        """
+        key = self._key(dataset, "proposals", digest, ".json")
+        policy = self._load(dict[str, Any], key)
+        if digest_of(policy) != digest:
+            raise CorruptRecord(f"The catalog's record {key} holds another policy", hint="Propose it again.")
+        return policy
 
     def resolve(self, address: Address, default: str = LATEST) -> str:
         """The digest that an address names.

@@ -1,17 +1,18 @@
-"""The log of a ref: numbered entries, each holding the hash of the one before. Creating the next moves the ref."""
+"""The log of a ref: each entry moves it, or withdraws a version, and holds the attestation that allowed it."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.acceptance import read_attested
+from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.records import Records
-from prefect_stagegate.errors import CorruptRecord, RefConflict
-from prefect_stagegate.model import Identity
+from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.model import LATEST, Identity
 
 
 class RefAction(StrEnum):
@@ -62,73 +63,83 @@ def moves(entries: Sequence[RefEntry]) -> list[RefEntry]:
     return [entry for entry in entries if entry.action is not RefAction.WITHDRAW]
 
 
-class RefLog:
-    """One ref's log in the store."""
+def ref_log(
+    records: Records,
+    dataset: str,
+    ref: str,
+    catalog: str,
+    memory: LogMemory | None,
+    policies: Callable[[], Sequence[str]],
+) -> Log[RefEntry]:
+    """The log of one ref.
 
-    def __init__(self, records: Records, dataset: str, ref: str) -> None:
-        self._records = records
-        self.dataset = dataset
-        self.ref = ref
-        self._prefix = f"datasets/{dataset}/refs/{ref}/"
+    Args:
+        records: The catalog's store.
+        dataset: The dataset's name.
+        ref: The ref's name.
+        catalog: The catalog's URL.
+        memory: Where the node remembers what it checked.
+        policies: Gives the digests of the policies that the dataset adopted, the oldest first.
+    """
+    return Log(
+        records,
+        f"datasets/{dataset}/refs/{ref}/",
+        RefEntry,
+        f"{dataset}@{ref}",
+        f"stagegate history {dataset}@{ref}",
+        partial(_prove, dataset, ref, policies),
+        memory,
+        catalog,
+    )
 
-    def head(self) -> RefEntry | None:
-        """The newest entry, or None when the ref was never moved."""
-        keys = list(self._records.keys(self._prefix))
-        return self._load(keys[-1])[0] if keys else None
 
-    def entries(self) -> list[RefEntry]:
-        """All entries, the oldest first, with the chain of hashes checked.
+def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
+    """Check that an entry of a target's log was allowed, by what it holds and by the entries before it."""
+    if (entry.dataset, entry.ref) != (dataset, ref):
+        raise CorruptRecord(f"it is of {entry.dataset}@{entry.ref}")
+    if (ref == LATEST) != (entry.action is RefAction.STAGE):
+        raise CorruptRecord(f"nobody moves {ref} by {entry.action}")
+    if ref == LATEST:
+        return {}
+    taken: dict[str, int] = dict(state.get("withdrawn", {}))
+    adopted: int = state.get("policy", 0)
+    if entry.action is RefAction.WITHDRAW:
+        if entry.digest != state.get("digest"):
+            raise CorruptRecord("it withdraws a version and moves the ref to another one")
+    else:
+        adopted = max(adopted, _require_accepted(entry, policies(), adopted, taken.get(entry.digest, 0)))
+        taken.pop(entry.digest, None)
+    if entry.withdrawn:
+        taken[entry.withdrawn] = entry.seq
+    return {"digest": entry.digest, "policy": adopted, "withdrawn": taken}
 
-        Raises:
-            CorruptRecord: An entry is unreadable, missing, or was changed after it was written.
-        """
-        return self.chain()[0]
 
-    def chain(self) -> tuple[list[RefEntry], str]:
-        """All entries as `entries` gives them, and the hash of the last one as stored.
+def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, withdrawn: int) -> int:
+    """Raise unless the target's gate accepted exactly this version, under a policy that was adopted then.
 
-        Raises:
-            CorruptRecord: As for `entries`.
-        """
-        entries: list[RefEntry] = []
-        before = ""
-        for number, key in enumerate(self._records.keys(self._prefix), start=1):
-            entry, digest = self._load(key)
-            if entry.seq != number or entry.before != before:
-                raise self._corrupt(f"entry {number} of the log does not follow the one before")
-            entries.append(entry)
-            before = digest
-        return entries, before
+    Args:
+        entry: A promotion or a rollback.
+        policies: The digests of the adopted policies, the oldest first.
+        adopted: The number of the newest policy that the log was moved under so far.
+        withdrawn: The number of the entry that withdrew the version; 0 when none did.
 
-    def append(self, entry: RefEntry) -> RefEntry:
-        """Move the ref. `entry.seq` must be one more than the head's that the caller decided on.
-
-        Raises:
-            RefConflict: Somebody else wrote that number first; nothing was changed.
-        """
-        before = self._load(self._key(entry.seq - 1))[1] if entry.seq > 1 else ""
-        entry = RefEntry(**{name: getattr(entry, name) for name in RefEntry.__slots__} | {"before": before})
-        if not self._records.create(self._key(entry.seq), encode(entry)):
-            winner = self.head()
-            raise RefConflict(
-                f"{self.dataset}@{self.ref} was moved by {winner.who if winner else 'somebody else'} a moment ago",
-                hint=f"Look with `stagegate history {self.dataset}@{self.ref}` and decide again.",
-                dataset=self.dataset,
-            )
-        return entry
-
-    def _key(self, seq: int) -> str:
-        return f"{self._prefix}{seq:08d}.json"
-
-    def _load(self, key: str) -> tuple[RefEntry, str]:
-        data = self._records.read(key)
-        if data is None:
-            raise self._corrupt(f"{key} is missing")
-        return decode(RefEntry, data, key), "sha256:" + hashlib.sha256(data).hexdigest()
-
-    def _corrupt(self, what: str) -> CorruptRecord:
-        return CorruptRecord(
-            f"The log of {self.dataset}@{self.ref} is damaged: {what}",
-            hint="Restore the catalog's refs from a backup; no ref is believed until then.",
-            dataset=self.dataset,
+    Returns:
+        The number of the policy, counted from 1.
+    """
+    attested = read_attested(entry.attestation)
+    about = (attested.dataset, attested.target, attested.digest)
+    if about != (entry.dataset, entry.ref, entry.digest):
+        raise CorruptRecord(f"its attestation is about {about[0]}@{about[2]} for {about[1]}, not about {entry.digest}")
+    if not attested.accepted:
+        raise CorruptRecord(f"its attestation does not accept {entry.digest}")
+    if attested.after < withdrawn:
+        raise CorruptRecord(f"{entry.digest} was withdrawn, and its gate has not accepted it since")
+    # A rollback returns to what was accepted under an earlier policy; a promotion never does.
+    earliest = 1 if entry.action is RefAction.ROLLBACK else max(adopted, 1)
+    numbers = [number for number, digest in enumerate(policies, start=1) if digest == attested.adopted]
+    number = next((number for number in numbers if number >= earliest), 0)
+    if not number:
+        raise CorruptRecord(
+            f"the policy {attested.adopted[:19]}… that its decision was made under was not adopted then"
         )
+    return number

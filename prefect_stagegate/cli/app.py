@@ -38,6 +38,7 @@ COMMANDS = {
         "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
         "revoke": ("people:revoke", "End what a check found out about a version so far; it is asked again."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
+        "policy": ("", "Show, compare, adopt and agree to the policy that counts for a dataset."),
     },
     "Look and read": {
         "doctor": ("doctor:doctor", "Try each source of a spec, and say what to do about what does not work."),
@@ -68,6 +69,13 @@ COMMANDS = {
 }
 """Where each command lies, and its line in the overview, which must not import them all."""
 SUBCOMMANDS = {
+    "policy": {
+        "show": ("policy:show", "Print the policy that counts for a dataset."),
+        "diff": ("policy:diff", "Tell how a spec's policy differs from the adopted one, check by check."),
+        "adopt": ("policy:adopt", "Adopt a spec's policy, or ask those who must agree to it."),
+        "approve": ("policy:approve", "Agree to a proposed policy, or decline it."),
+        "history": ("policy:history", "Tell who adopted which policy, when, why, and what it changed."),
+    },
     "gate": {
         "replay": (
             "replay:replay",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.table import Table
 
     from prefect_stagegate.cache import Cache
-    from prefect_stagegate.model import FailedObject
+    from prefect_stagegate.model import FailedObject, PolicyChange
     from prefect_stagegate.operations.workspace import Workspace
 
 
@@ -98,6 +98,12 @@ def tell_failed(failed: Sequence[FailedObject]) -> None:
     say(f"{len(failed)} object{'s' if len(failed) != 1 else ''} failed and were left out:")
     for line in failed_lines(failed):
         say(line)
+
+
+def tell_changes(changes: Iterable[PolicyChange]) -> None:
+    """Say how two policies differ, a line each."""
+    for change in changes:
+        say_line(f"{change.direction:<10} {change.subject}: {change.difference}")
 
 
 def escaped(text: str) -> str:

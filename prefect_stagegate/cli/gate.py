@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
+from prefect_stagegate.cli.judged import judged_line
 from prefect_stagegate.cli.plan import announce, tell_plan
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
 from prefect_stagegate.operations import check as checking
-from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.promote import promote as move_up
 from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
@@ -44,7 +44,7 @@ _CODES = {
     DecisionOutcome.WAITING: ExitCode.WAITING,
 }
 
-SpecFile = Annotated[Path | None, Parameter(help="Judge under this spec instead of the version's own.")]
+SpecFile = Annotated[Path | None, Parameter(help="Try this spec instead of the adopted policy.")]
 Target = Annotated[str, Parameter(help="A target of the spec's `gates:`.")]
 
 
@@ -101,6 +101,9 @@ def check(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Gather the evidence that a gate requires, decide, and record the decision.
 
+    It judges by the policy that the dataset adopted. Under a spec of your own (`--spec`) it is a trial: nothing is
+    recorded, and nothing of it counts.
+
     Evidence that still holds is used again; `--plan` tells which, and how long the rest took last time. Exits with 0
     when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
 
@@ -113,11 +116,13 @@ def check(  # noqa: PLR0913 - one parameter a flag
         version that the gate below accepted, else `latest`.
     """
     where = (places or Places()).workspace()
+    version, policy = checking.for_gate(where, what, gate, spec)
+    print(escaped(judged_line(where, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
-        tell_plan(checking.preview_check(where, what, gate, spec=spec), json=json)
+        tell_plan(checking.preview_version(where, version, policy), json=json)
         return
-    decision = checking.check(where, what, gate, spec=spec, announce=announce)
-    report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
+    decision = checking.check_version(where, version, policy, announce=announce)
+    report = build_report(decision, version.spec)
     if json:
         say(to_json(report).rstrip())
     elif sys.stdout.isatty():

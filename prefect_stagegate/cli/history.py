@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import EvidenceRevocation
+from prefect_stagegate.model import EvidenceRevocation, PolicyChange
 from prefect_stagegate.readiness.attest import Attested, read_statement
 from prefect_stagegate.units import digest_text
 
 
-def ledger_lines(entries: Iterable[RefEntry], revocations: Iterable[EvidenceRevocation] = ()) -> Iterator[str]:
-    """The lines of a ledger, the oldest entry first, with the evidence that was revoked in between."""
+def ledger_lines(
+    entries: Iterable[RefEntry],
+    revocations: Iterable[EvidenceRevocation] = (),
+    adoptions: Iterable[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = (),
+) -> Iterator[str]:
+    """The lines of a ledger, the oldest entry first, with what was revoked and which policy was adopted in between."""
     named: dict[str, str] = {}
-    told: list[RefEntry | EvidenceRevocation] = [*entries, *revocations]
+    changes = {entry.seq: differences for entry, differences in adoptions}
+    told: list[RefEntry | EvidenceRevocation | PolicyEntry] = [*entries, *revocations, *(one for one, _ in adoptions)]
     for entry in sorted(told, key=lambda one: one.at):
+        if isinstance(entry, PolicyEntry):
+            yield from policy_lines(entry, changes[entry.seq])
+            continue
         if isinstance(entry, EvidenceRevocation):
             yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
             continue
@@ -25,6 +33,19 @@ def ledger_lines(entries: Iterable[RefEntry], revocations: Iterable[EvidenceRevo
         yield f"{entry.at[:19]}Z  {entry.ref:<12} {_moved(entry, before)}  {entry.action} by {entry.who}{reason}"
         if entry.attestation:
             yield from (f"    {line}" for line in _decided(entry))
+
+
+def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterator[str]:
+    """The lines of one adoption: who, when, why, who agreed, and each change."""
+    yield (
+        f"{entry.at[:19]}Z  {'policy':<12} number {entry.seq}, {digest_text(entry.digest)}  "
+        f"adopted by {entry.who}: {entry.reason}"
+    )
+    for answer in entry.approvals:
+        verb = "approved" if answer.approved else "declined"
+        yield f"    {verb} by {answer.approver} {answer.at[:19]}Z{f': {answer.reason}' if answer.reason else ''}"
+    for change in changes:
+        yield f"    {change.direction:<10} {change.subject}: {change.difference}"
 
 
 def _moved(entry: RefEntry, before: str) -> str:

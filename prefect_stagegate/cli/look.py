@@ -16,6 +16,7 @@ from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
+from prefect_stagegate.operations.policy import adoptions
 from prefect_stagegate.units import bytes_text, digest_text
 
 
@@ -143,10 +144,13 @@ def history(
     *,
     verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
     key: Keys = (),
+    forget: Annotated[
+        bool, Parameter(negative="", help="Forget what this node knows of the logs, after a restore that was meant.")
+    ] = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell who moved which ref to which version, when and why; by which decision, approvals and waivers.
+    """Tell who moved which ref to which version, when and why; by which decision, approvals, waivers and policy.
 
     `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
 
@@ -158,13 +162,17 @@ def history(
         DATASET@REF for one ref, DATASET for all of them.
     """
     where, about = (places or Places()).workspace(), Address.parse(address)
+    if forget:
+        inspect.forget(where, about)
     if verify:
         tell_audit(where, about, key, json=json)
         return
     moves, revocations = inspect.history(where, about), inspect.revocations(where, about)
+    policies = adoptions(where, about.dataset)
     if json:
         told = [*map(asdict, moves), *(asdict(one) | {"action": "revoke"} for one in revocations)]
+        told += [asdict(one) | {"action": "adopt", "changes": list(map(asdict, each))} for one, each in policies]
         print_json(sorted(told, key=lambda one: one["at"]))
         return
-    for line in ledger_lines(moves, revocations):
+    for line in ledger_lines(moves, revocations, policies):
         say_line(line)

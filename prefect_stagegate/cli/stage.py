@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, tell_failed
+from prefect_stagegate.cli.common import Json, Places, print_json, say, tell_changes, tell_failed
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Action, Address, FailedObject, Version
@@ -70,6 +70,10 @@ def _tell(version: Version) -> None:
     say(f"weakest pin: {version.pins}")
     if version.failed:
         tell_failed(version.failed)
+    if version.proposed:
+        say("The spec proposes another policy; the version is judged by the adopted one, from which it differs:")
+        tell_changes(version.proposed)
+        say("Next: stagegate policy adopt SPEC --reason TEXT")
 
 
 def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
@@ -44,6 +44,10 @@ class Named:
     spec: Spec
     ref: str = ""
     """The ref that the user named; empty when the version was named by digest or not at all."""
+    adopted: str = ""
+    """`sha256:<hex>` of the adopted policy that the spec holds; empty where none was adopted, and for a trial."""
+    is_trial: bool = False
+    """Whether the spec is the asker's own: then nothing is recorded, and nothing of it counts."""
 
 
 def read_spec(spec: SpecLike) -> Spec:
@@ -65,45 +69,84 @@ def parse(named: SpecLike | Address) -> Address | Spec:
 
 
 def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None = None, default: str = LATEST) -> Named:
-    """Find the version that is meant, and the spec to speak about it under.
+    """Find the version that is meant, and the spec that it is judged under.
+
+    That is the spec that it was staged from, with the policy that the dataset adopted. A spec of the asker's own makes
+    it a trial, unless it is named in place of the version and holds just the adopted policy.
 
     Args:
         where: Cache and catalog.
         named: A version's address, or a spec.
-        spec: A spec to use instead of the one that is stored beside the version.
+        spec: A spec to try instead.
         default: The ref that is meant when the user named none.
 
     Raises:
         UsageError: There is no such dataset, ref or version, or the spec is another dataset's.
     """
     what = parse(named)
-    if isinstance(what, Spec):
-        return Named(what.dataset, where.catalog.resolve(Address(what.dataset), default), what)
-    digest = where.catalog.resolve(what, default)
-    chosen = read_spec(spec) if spec is not None else stored_spec(where, what.dataset, digest)
-    if chosen.dataset != what.dataset:
+    address = Address(what.dataset) if isinstance(what, Spec) else what
+    digest = where.catalog.resolve(address, default)
+    ref = "" if address.digest else address.ref
+    adoption = where.catalog.policy(what.dataset)
+    tried = read_spec(spec) if spec is not None else what if isinstance(what, Spec) else None
+    if tried is not None and tried.dataset != what.dataset:
         raise UsageError(
-            f"The spec describes {chosen.dataset}, not {what.dataset}",
-            hint=f"Give the spec of {what.dataset}, or leave it out to use the one that is stored beside the version.",
+            f"The spec describes {tried.dataset}, not {what.dataset}",
+            hint=f"Give the spec of {what.dataset}, or leave it out to judge by the adopted policy.",
         )
-    return Named(what.dataset, digest, chosen, "" if what.digest else what.ref)
+    if tried is not None and (spec is not None or adoption is None or policy_of(tried) != adoption.policy):
+        return Named(what.dataset, digest, tried, ref, is_trial=True)
+    judged = judged_spec(where.catalog, what.dataset, digest, adoption)
+    return Named(what.dataset, digest, judged, ref, adoption.digest if adoption else "")
+
+
+POLICY_KEYS = ("contract", "gates", "job", "owners", "policy")
+"""The keys of a spec that are policy: what the gates ask, of whom, and who must agree to a change of that."""
+
+
+def policy_of(spec: Spec) -> dict[str, Any]:
+    """The part of a spec that a dataset adopts as its policy; JSON values."""
+    canonical = spec.canonical()
+    return {key: canonical[key] for key in POLICY_KEYS if key in canonical}
 
 
 def stored_spec(where: Workspace, dataset: str, digest: str) -> Spec:
-    """The spec that is stored beside a version.
+    """The spec that a version is judged under now: see `judged_spec`.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+    """
+    return judged_spec(where.catalog, dataset, digest, where.catalog.policy(dataset))
+
+
+def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEntry | None) -> Spec:
+    """The spec that a version was staged from, with an adopted policy in place of its own.
+
+    Before any policy was adopted, it has no gates: nobody may bring their own.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+    """
+    canonical = _canonical_beside(catalog, dataset, digest)
+    replaced = POLICY_KEYS if adoption else ("gates", "policy")
+    facts = {key: value for key, value in canonical.items() if key not in replaced}
+    return read_spec(facts | dict(adoption.policy) if adoption else facts)
+
+
+def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
+    """The spec that a version was staged from, as it was written.
 
     Raises:
         UsageError: There is none.
     """
-    return spec_beside(where.catalog, dataset, digest)
+    return read_spec(_canonical_beside(catalog, dataset, digest))
 
 
-def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
-    """The same for who has a catalog alone."""
+def _canonical_beside(catalog: Catalog, dataset: str, digest: str) -> Mapping[str, Any]:
     canonical = catalog.spec(dataset, digest)
     if canonical is None:
-        raise UsageError(f"No spec is stored beside {dataset}@{digest}", hint="Give one with --spec.", dataset=dataset)
-    return read_spec(canonical)
+        raise UsageError(f"No spec is stored beside {dataset}@{digest}", hint="Stage it again.", dataset=dataset)
+    return canonical
 
 
 def _looks_like_a_file(text: str) -> bool:

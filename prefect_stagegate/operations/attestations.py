@@ -15,8 +15,8 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import LATEST, Address, check_name
-from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.audit import contradictions, public_keys, self_made
+from prefect_stagegate.operations.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.attest import Attested, read_statement, statement_digest
 from prefect_stagegate.readiness.signing import STATEMENT_PAYLOAD, signers
@@ -138,18 +138,25 @@ def _subject(where: Workspace, attested: Attested) -> Part:
 
 
 def _policy(where: Workspace, attested: Attested) -> Part:
-    """Whether a spec that the version was checked under has the policy that it was judged by."""
+    """Whether the policy that the version was judged by was adopted, and gives the gate that decided."""
     decision = attested.decision
-    for number, stored in enumerate(where.catalog.specs(decision.dataset, decision.digest)):
-        try:
-            policy = read_spec(stored).gate(decision.target).policy
-        except UsageError:
-            continue  # a spec of a release that knew other checks, or without this target
-        if policy == decision.policy:
-            age = "the version's current policy" if number == 0 else "a policy that was changed since"
-            return Part("policy", Verdict.HOLDS, f"{digest_text(policy)} is {age}")
-    why = f"no spec that is stored beside the version has the policy {decision.policy}"
-    return Part("policy", Verdict.UNKNOWN, why)
+    try:
+        policies = where.catalog.policies(decision.dataset)
+    except StagegateError as error:
+        return Part("policy", Verdict.FAILS, error.message)
+    adopted = next((entry for entry in reversed(policies) if entry.digest == decision.adopted), None)
+    if adopted is None:
+        return Part("policy", Verdict.FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}")
+    try:
+        gate = spec_under(adopted.policy, decision.dataset).gate(decision.target)
+    except UsageError as error:  # of a release that knew other checks
+        return Part("policy", Verdict.UNKNOWN, error.message)
+    if gate.policy != decision.policy:
+        return Part(
+            "policy", Verdict.UNKNOWN, f"this release reads policy {adopted.seq} otherwise than the one that decided"
+        )
+    age = "the adopted policy" if adopted.seq == len(policies) else "a policy that was changed since"
+    return Part("policy", Verdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
 
 
 def _log(where: Workspace, shown: Presented, attested: Attested) -> Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Event
 
-from prefect_stagegate.errors import Cancelled
+from prefect_stagegate.errors import Cancelled, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import Named, SpecLike, parse, resolve
 from prefect_stagegate.operations.approve import ask
@@ -33,30 +33,35 @@ def check(
     """Decide whether a version may go where a gate leads, and record why.
 
     Evidence that still holds is used again. When all that is missing is an approval, a request for it is recorded,
-    and the outcome is `waiting`.
+    and the outcome is `waiting`. Under a spec of the asker's own it is a trial: nothing is recorded.
 
     Args:
         where: Cache and catalog.
         named: A version's address, or a spec. Without a ref: the version that the gate below accepted, else `latest`.
         gate: The target's name.
-        spec: A spec to judge under instead of the one that is stored beside the version.
+        spec: A spec to try instead of the adopted policy.
         cancel: Set it to stop in time, before the next check or while the version is brought; nothing is decided then.
         announce: Told what is to be asked, and why, before the first check is.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    version, policy = for_gate(where, named, gate, spec)
+    return check_version(where, *for_gate(where, named, gate, spec), cancel=cancel, announce=announce)
+
+
+def check_version(
+    where: Workspace, version: Named, gate: Gate, *, cancel: Event | None = None, announce: Announce | None = None
+) -> Decision:
+    """Do the same for a version that `for_gate` found."""
     key = signing_key(where)
-    dataset, digest = version.dataset, version.digest
-    # From here on the version's current policy is this spec's, which promotion will ask for.
-    where.catalog.put_spec(dataset, digest, version.spec.canonical())
-    question = ask_about(where, version, policy, cancel)
-    decision = judge(question, *_gather(where, question, cancel, announce))
+    question = ask_about(where, version, gate, cancel)
+    decision = judge(question, *_gather(where, version, question, cancel, announce))
+    if version.is_trial:
+        return decision
     statement = attest(decision, question.environment, question.request, question.approvals)
     if key:  # the signature first: a decision that is recorded is a decision that is signed
-        where.catalog.put_signature(dataset, statement_digest(statement), key.id, key.sign(statement))
-    where.catalog.put_attestation(dataset, digest, gate, statement)
+        where.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
+    where.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)
     withdraw_what_failed(where, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:
         ask(where, decision)
@@ -73,32 +78,49 @@ def preview_check(
     where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
 ) -> tuple[PlannedCheck, ...]:
     """What `check` would ask, what it would use as it is, and why. Changes nothing."""
-    version, policy = for_gate(where, named, gate, spec)
+    return preview_version(where, *for_gate(where, named, gate, spec))
+
+
+def preview_version(where: Workspace, version: Named, gate: Gate) -> tuple[PlannedCheck, ...]:
+    """Do the same for a version that `for_gate` found."""
     stored = where.catalog.evidence(version.dataset, version.digest)
-    return plan_checks(ask_about(where, version, policy), stored)
+    return plan_checks(ask_about(where, version, gate), stored)
 
 
 def for_gate(
     where: Workspace, named: SpecLike | Address, gate: str, spec: SpecLike | None = None
 ) -> tuple[Named, Gate]:
-    """Find the version that is meant at a gate, and the gate's policy for it.
+    """Find the version that is meant at a gate, and the gate that it is judged by.
 
     Without a ref that is the version which the gate below accepted, else `latest`.
     """
     what = parse(named)
     newest = resolve(where, what, spec)
-    policy = newest.spec.gate(gate)
+    policy = _gate(where, newest, gate)
     if isinstance(what, Spec) or what.ref or not policy.extends:
         return newest, policy
     below = where.catalog.ref(newest.dataset, policy.extends)
     if below is None or below.digest == newest.digest:
         return newest, policy
     older = resolve(where, Address(newest.dataset, below.digest), spec)
-    return older, older.spec.gate(gate)
+    return older, _gate(where, older, gate)
+
+
+def _gate(where: Workspace, version: Named, target: str) -> Gate:
+    """The gate of a target in the spec that a version is judged under; says so where only another spec has it."""
+    if version.spec.gates or version.is_trial:
+        return version.spec.gate(target)
+    if where.catalog.policy(version.dataset) is None:
+        problem, hint = "adopted no policy yet", "`stagegate policy adopt SPEC --reason TEXT` adopts the one of a spec."
+    else:
+        problem, hint = "adopted a policy without gates", f"`stagegate policy show {version.dataset}` prints it."
+    raise UsageError(
+        f"There is no gate for {target!r}: {version.dataset} {problem}", hint=hint, dataset=version.dataset
+    )
 
 
 def _gather(
-    where: Workspace, question: Question, cancel: Event | None, announce: Announce | None
+    where: Workspace, version: Named, question: Question, cancel: Event | None, announce: Announce | None
 ) -> tuple[list[Evidence], list[Evidence]]:
     """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
     record = where.catalog.evidence(question.dataset, question.digest)
@@ -111,5 +133,6 @@ def _gather(
             raise Cancelled(f"The check of {question.address} was stopped", dataset=question.dataset)
         if one.evidence is None:
             fresh.append(run_check(one.definition, one.requirement, question))
-    where.catalog.put_evidence(question.dataset, question.digest, fresh)
+    if not version.is_trial:
+        where.catalog.put_evidence(question.dataset, question.digest, fresh)
     return [one.evidence for one in planned if one.evidence] + fresh, record + fresh

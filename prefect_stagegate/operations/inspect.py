@@ -106,6 +106,12 @@ def history(where: Workspace, address: Address) -> list[RefEntry]:
     return sorted((move for ref in refs for move in where.catalog.history(address.dataset, ref)), key=lambda m: m.at)
 
 
+def forget(where: Workspace, address: Address) -> None:
+    """Forget what this node remembers of the logs of one ref, or of all refs of a dataset."""
+    for ref in [address.ref] if address.ref else where.catalog.ref_names(address.dataset):
+        where.catalog.ref_log(address.dataset, ref).forget()
+
+
 def _line(where: Workspace, manifest: Manifest, refs: dict[str, RefEntry], leases: list[Lease]) -> VersionLine:
     dataset, digest = manifest.dataset, manifest.digest
     here = where.cache.views.path(dataset, digest) is not None

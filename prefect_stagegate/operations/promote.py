@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect_stagegate.catalog import RefAction, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
@@ -17,9 +17,9 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, Question
 from prefect_stagegate.readiness.attest import decision_of
 from prefect_stagegate.readiness.renewal import LETS_THROUGH
-from prefect_stagegate.readiness.revocation import revoked, standing
+from prefect_stagegate.readiness.revocation import revoked
 from prefect_stagegate.readiness.ruling import Case, case_of, unruled, why_void
-from prefect_stagegate.readiness.run import binding, superseded
+from prefect_stagegate.readiness.run import CLOCKS_DIFFER, binding, counting, superseded
 from prefect_stagegate.spec import Gate, Requirement
 
 _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
@@ -44,15 +44,11 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     version, policy = for_gate(where, address, to)
     dataset, digest = version.dataset, version.digest
     statement = where.catalog.attestation(dataset, digest, to)
-    decision = _require_acceptance(dataset, digest, policy, decision_of(statement) if statement else None)
+    decision = _require_acceptance(version, policy, decision_of(statement) if statement else None)
     entries = where.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
     taken = withdrawn(entries).get(digest)
-    if taken and not reinstate:
-        raise GateFailed(
-            f"{dataset}@{digest} was withdrawn from {to} by {taken.who} at {taken.at}: {taken.reason}",
-            hint=f"If it may come back: `stagegate promote {dataset}@{digest} --to {to} --reinstate`.",
-            dataset=dataset,
-        )
+    if taken:
+        _require_reinstatement(decision, taken, reinstate=reinstate)
     _require_same_facts(where, version, policy, decision)
     head = entries[-1] if entries else None
     if head is None or head.digest != digest or taken:
@@ -65,12 +61,13 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     return moved
 
 
-def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decision | None) -> Decision:
+def _require_acceptance(version: Named, policy: Gate, decision: Decision | None) -> Decision:
     """Give the decision when it lets this version through now, else raise."""
+    dataset, digest = version.dataset, version.digest
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
     if decision is None:
         raise GateFailed(f"The gate {policy.target} was never asked about {dataset}@{digest}", hint=again)
-    if decision.policy != policy.policy:
+    if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
         raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
     if decision.outcome is DecisionOutcome.WAITING:
         raise WaitingForApproval(
@@ -83,9 +80,32 @@ def _require_acceptance(dataset: str, digest: str, policy: Gate, decision: Decis
     if not decision.accepted:
         failed = ", ".join(one.check for one in decision.checks if one.outcome == "fail")
         raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
+    if decision.at > stamp(now() + CLOCKS_DIFFER):
+        raise GateFailed(
+            f"The acceptance of {dataset}@{digest} is dated {decision.at}, ahead of this node's clock, {stamp(now())}",
+            hint=f"Set the clock that is wrong. {again}",
+        )
     if decision.expires and decision.expires <= stamp(now()):
         raise GateFailed(f"The acceptance of {dataset}@{digest} expired at {decision.expires}", hint=again)
     return decision
+
+
+def _require_reinstatement(decision: Decision, taken: RefEntry, *, reinstate: bool) -> None:
+    """Raise unless a withdrawn version was accepted again since, and the caller wants it back."""
+    version, target = f"{decision.dataset}@{decision.digest}", decision.target
+    why = f"{version} was withdrawn from {target} by {taken.who} at {taken.at}: {taken.reason}"
+    if decision.after < taken.seq:
+        raise GateFailed(
+            f"{why}; its acceptance is older than that",
+            hint=f"If it may come back: `stagegate check {version} --gate {target}`, then promote with --reinstate.",
+            dataset=decision.dataset,
+        )
+    if not reinstate:
+        raise GateFailed(
+            why,
+            hint=f"If it may come back: `stagegate promote {version} --to {target} --reinstate`.",
+            dataset=decision.dataset,
+        )
 
 
 def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision: Decision) -> None:
@@ -96,7 +116,7 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
     question = ask_about(where, version, policy)
     required = {asked.check: asked for asked in policy.requirements}
     case = case_of(decision, at=stamp(question.now))
-    record = standing(where.catalog.evidence(version.dataset, version.digest), question.revocations)
+    record = counting(where.catalog.evidence(version.dataset, version.digest), question)
     for answer in decision.checks:
         _require_standing(version, policy, answer, question, record)
         if answer.ruling and answer.ruling.waiver:

@@ -72,6 +72,8 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         gpus=_once(lambda: find_gpus(machine)),
         machine=machine,
         resolvable=lambda other: where.catalog.has_version(dataset, other),
+        adopted=version.adopted,
+        after=len(where.catalog.history(dataset, gate.target)),
         below=_below(where, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(where, version, gate.target),
         request=request,

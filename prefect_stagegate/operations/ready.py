@@ -15,9 +15,9 @@ from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
-from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError
+from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import LATEST, Address, Decision, Version
-from prefect_stagegate.operations.address import Named, stored_spec
+from prefect_stagegate.operations.address import Named, judged_spec
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.question import ask_about
@@ -53,12 +53,15 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
     tried: list[Candidate] = []
     falls_back = False
     taken = withdrawn(log)
+    policies = where.catalog.policies(address.dataset)  # each version is judged by the one that let it in
     for entry in _accepted(log, taken):
         if tried and not where.catalog.has_version(address.dataset, entry.digest):
             continue  # nobody can return to it
-        decision = _believed(entry, address)
-        version = Named(address.dataset, entry.digest, stored_spec(where, address.dataset, entry.digest))
-        gate = version.spec.gate(address.ref)
+        decision = decision_of(entry.attestation)
+        adoption = next(one for one in reversed(policies) if one.digest == decision.adopted)
+        spec = judged_spec(where.catalog, address.dataset, entry.digest, adoption)
+        version = Named(address.dataset, entry.digest, spec, adopted=adoption.digest)
+        gate = spec.gate(address.ref)
         falls_back = falls_back or (not tried and gate.on_withdrawal != HOLD)
         tried.append(_look(where, version, gate, entry, decision, taken.get(entry.digest)))
         if not tried[-1].against_version or not falls_back:
@@ -130,16 +133,3 @@ def _withdrawn_for(taken: RefEntry | None) -> tuple[str, ...]:
     if taken is None or taken.action is not RefAction.WITHDRAW:
         return ()
     return tuple(answer.check for answer in failed_for_all(decision_of(taken.attestation)))
-
-
-def _believed(entry: RefEntry, address: Address) -> Decision:
-    """The decision that let a version in, when it speaks about exactly this version and this gate."""
-    decision = decision_of(entry.attestation)
-    about = (decision.dataset, decision.digest, decision.target)
-    if about != (address.dataset, entry.digest, address.ref) or not decision.accepted:
-        raise CorruptRecord(
-            f"{address} names {entry.digest}, and the attestation beside it does not accept that version",
-            hint=f"Look with `stagegate history {address}`, then check and promote the version again.",
-            dataset=address.dataset,
-        )
-    return decision

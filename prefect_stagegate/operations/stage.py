@@ -31,6 +31,7 @@ from prefect_stagegate.operations.node_refs import point
 from prefect_stagegate.operations.omissions import expected, require_complete
 from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
+from prefect_stagegate.operations.policy import begin_policy, proposed_changes
 from prefect_stagegate.operations.sources import Sources, open_sources
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
@@ -246,7 +247,7 @@ def publish_version(
     new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
     point(where, dataset, LATEST, digest)
     facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
-    return Version(dataset, digest, view, *facts)
+    return Version(dataset, digest, view, *facts, proposed=proposed_changes(where, spec))
 
 
 def _learn(where: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
@@ -277,6 +278,7 @@ def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, le
     One whose stager died before that is new still, since nobody was told of it; of two stagers, one is told.
     """
     dataset, canonical = spec.dataset, spec.canonical()
+    begin_policy(where, spec)
     head = where.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
         return False

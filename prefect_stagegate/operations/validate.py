@@ -20,7 +20,7 @@ def validate(
     Args:
         where: Cache and catalog.
         named: A version's address (`latest` without a ref), or a spec, which means the `latest` of its dataset.
-        spec: A spec to use instead of the one that is stored beside the version.
+        spec: A spec to try instead of the adopted policy; then nothing is recorded.
         cancel: Set it to stop bringing the version in time.
 
     Raises:
@@ -34,7 +34,8 @@ def validate_version(where: Workspace, version: Named, cancel: Event | None = No
     """Run the contract on a version that is resolved already."""
     with present(where, version.dataset, version.digest, "validate", cancel) as view:
         found = _run(where, version, view)
-    where.catalog.put_evidence(version.dataset, version.digest, found.evidence)
+    if not version.is_trial:
+        where.catalog.put_evidence(version.dataset, version.digest, found.evidence)
     return found
 
 

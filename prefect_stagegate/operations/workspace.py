@@ -84,10 +84,13 @@ def open_workspace(
         CacheError: The cache can't be opened.
         CatalogError: The catalog can't be opened.
     """
+    from prefect_stagegate.operations.consent import consent  # late: it imports all checks, and few commands ask
+
     settings = Settings.from_environment(os.environ)
+    opened = Cache.open(Path(cache or settings.cache), durability=settings.durability)
     return Workspace(
-        Cache.open(Path(cache or settings.cache), durability=settings.durability),
-        Catalog.open(os.fspath(catalog or settings.catalog), catalog_options),
+        opened,
+        Catalog.open(os.fspath(catalog or settings.catalog), catalog_options, memory=opened.memory, consent=consent),
         identity or whoami(settings),
         settings,
         resolve_credentials,

@@ -5,7 +5,8 @@
     predicateType  https://in-toto.io/attestation/test-result/v0.1
     predicate
       result         PASSED | WARNED | FAILED: anything but an acceptance is FAILED
-      configuration  [{name: gate/TARGET, digest: {sha256: the policy's digest}}]
+      configuration  [{name: gate/TARGET, digest: {sha256: the gate's digest}},
+                  {name: policy, digest: {sha256: the adopted policy's digest}}]
       passedTests, warnedTests, failedTests     checks by name; inconclusive and waiting ones are among the failed,
                                                 those that did not apply in none
       stagegate      our extension: format, verifier, the decision with every check's evidence, the environment that
@@ -33,7 +34,7 @@ from prefect_stagegate.model import Approval, Decision, Evidence, Outcome, Reque
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
-FORMAT = 2
+FORMAT = 3
 """The version of the `stagegate` extension that this release writes and reads."""
 _TESTS = {
     Outcome.PASS: "passedTests",
@@ -81,7 +82,10 @@ def attest(
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "result": _result(decision),
-            "configuration": [{"name": f"gate/{decision.target}", "digest": {"sha256": _hex(decision.policy)}}],
+            "configuration": [
+                {"name": name, "digest": {"sha256": _hex(digest)}}
+                for name, digest in ((f"gate/{decision.target}", decision.policy), ("policy", decision.adopted))
+            ],
             **_tests(decision.checks),
             "stagegate": _attested().dump_python(attested, mode="json"),
         },

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import BINDINGS, Question
-from prefect_stagegate.readiness.revocation import standing
+from prefect_stagegate.readiness.run import counting
 from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import digest_text
@@ -143,7 +143,7 @@ def recorded_times(stored: Iterable[Evidence], question: Question) -> dict[str, 
     bound = {name: BINDINGS[name](question) for name in ("version", "contract")}
     return {
         name.removeprefix(TABLE): datetime.fromisoformat(at)
-        for answer in standing(stored, question.revocations)
+        for answer in counting(stored, question)
         if answer.check == "freshness" and bound.items() <= answer.binding.items()
         for name, at in answer.measured.items()
         if name.startswith(TABLE)

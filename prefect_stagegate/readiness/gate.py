@@ -22,9 +22,8 @@ from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.readiness.base import CHECKS, CheckDefinition
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.revocation import standing
 from prefect_stagegate.readiness.ruling import Case, rule, too_few
-from prefect_stagegate.readiness.run import expired, superseded, why_stale
+from prefect_stagegate.readiness.run import counting, expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
 
 WORST_FIRST = (
@@ -74,9 +73,16 @@ def judge(question: Question, evidence: Iterable[Evidence], record: Sequence[Evi
         requester=question.asker.name,
         environment=question.environment.fingerprint,
         at=clock.stamp(question.now),
+        adopted=question.adopted,
+        after=question.after,
     )
-    counting, counted = (standing(answers, question.revocations) for answers in (evidence, record))
-    return conclude(case, question.gate, counting, waivers=question.waivers, record=counted)
+    return conclude(
+        case,
+        question.gate,
+        counting(evidence, question),
+        waivers=question.waivers,
+        record=counting(record, question),
+    )
 
 
 def conclude(
@@ -110,6 +116,8 @@ def conclude(
         at=case.at,
         expires=min((answer.expires for answer in checks if answer.expires), default=""),
         requester=case.requester,
+        adopted=case.adopted,
+        after=case.after,
     )
 
 
@@ -164,10 +172,10 @@ def _plan(
 ) -> PlannedCheck:
     reason = ""
     own = [answer for answer in stored if answer.check == requirement.check]
-    counting = standing(own, question.revocations)
+    counted = counting(own, question)
     for answer in reversed(own):
-        stale = why_stale(answer, definition, requirement, question) or superseded(answer, counting)
-        if not stale and (short := too_few(answer, requirement, counting)):
+        stale = why_stale(answer, definition, requirement, question) or superseded(answer, counted)
+        if not stale and (short := too_few(answer, requirement, counted)):
             return PlannedCheck(requirement, definition, State.STALE, short)
         if not stale:
             kept = replace(answer, severity=requirement.severity)

@@ -35,6 +35,10 @@ class Case:
     """`sha256:<hex>` of the environment's fingerprint."""
     at: str
     """The moment of the decision, as `clock.stamp` writes it."""
+    adopted: str = ""
+    """`sha256:<hex>` of the adopted policy; empty for a trial."""
+    after: int = 0
+    """The number of the target's last move."""
 
 
 def case_of(decision: Decision, at: str = "") -> Case:
@@ -46,6 +50,8 @@ def case_of(decision: Decision, at: str = "") -> Case:
         requester=decision.requester,
         environment=decision.environment,
         at=at or decision.at,
+        adopted=decision.adopted,
+        after=decision.after,
     )
 
 

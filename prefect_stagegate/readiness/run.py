@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 
@@ -15,7 +15,7 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
 from prefect_stagegate.readiness.question import BINDINGS, Question
-from prefect_stagegate.readiness.revocation import revoked
+from prefect_stagegate.readiness.revocation import revoked, standing
 from prefect_stagegate.spec import Requirement
 
 CLOCKS_DIFFER = timedelta(minutes=1)
@@ -73,25 +73,34 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
     """Why the evidence doesn't answer this question any more; empty when it does."""
     if ended := revoked(evidence, question.revocations):
         return str(ended)
+    if is_ahead(evidence, question.now):
+        return f"it is dated {evidence.at}, so a clock is wrong"  # and so is its end
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
         return "it failed, and may have been mended"  # nobody waits for an end of what they just put right
-    wanted = binding(definition, requirement, question)
-    changed = sorted(
-        name for name in wanted.keys() | evidence.binding if wanted.get(name) != evidence.binding.get(name)
+    return _why_bound_otherwise(evidence, binding(definition, requirement, question)) or _why_expired(
+        evidence, question
     )
-    if changed:
-        return f"another {', '.join(changed).replace('_', ' ')}"
-    return _why_out_of_time(evidence, question)
 
 
-def _why_out_of_time(evidence: Evidence, question: Question) -> str:
-    if expired(evidence, clock.stamp(question.now)):
-        return f"it expired at {evidence.expires}"
-    if evidence.expires and evidence.at > clock.stamp(question.now + CLOCKS_DIFFER):
-        return f"it is dated {evidence.at}, so a clock is wrong"  # and so is its end
-    return ""
+def _why_bound_otherwise(evidence: Evidence, wanted: Mapping[str, str]) -> str:
+    names = sorted(name for name in wanted.keys() | evidence.binding if wanted.get(name) != evidence.binding.get(name))
+    return f"another {', '.join(names).replace('_', ' ')}" if names else ""
+
+
+def _why_expired(evidence: Evidence, question: Question) -> str:
+    return f"it expired at {evidence.expires}" if expired(evidence, clock.stamp(question.now)) else ""
+
+
+def is_ahead(evidence: Evidence, now: datetime) -> bool:
+    """Whether evidence is dated later than clocks may differ. It counts for nothing, failing evidence included."""
+    return evidence.at > clock.stamp(now + CLOCKS_DIFFER)
+
+
+def counting(evidence: Iterable[Evidence], question: Question) -> list[Evidence]:
+    """The evidence that can count at all: nobody revoked it, and it is not dated ahead."""
+    return [answer for answer in standing(evidence, question.revocations) if not is_ahead(answer, question.now)]
 
 
 def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:

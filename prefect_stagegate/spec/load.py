@@ -16,7 +16,7 @@ from prefect_stagegate.spec.document import Document, Unreadable, mapping_docume
 from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Spec
-from prefect_stagegate.spec.requirements import KnownChecks, settle_gates
+from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, settle_gates
 from prefect_stagegate.spec.suites import inline_suites
 
 DICTIONARY = "spec"
@@ -60,6 +60,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
 def _checked(document: Document, known_checks: KnownChecks) -> Spec | None:
     """Build the spec; None, with the problems in the document, when it is wrong."""
     values, requirements = settle_gates(document, inline_suites(document), known_checks)
+    check_change_rule(document, values, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements))
     except ValidationError as error:

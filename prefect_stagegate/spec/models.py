@@ -173,6 +173,26 @@ class GateSpec(Part):
     )
 
 
+class ChangeSpec(Part):
+    """Who must agree before another policy is adopted."""
+
+    approval: dict[str, Any] = Field(
+        description="Who must agree, as parameters of the check `approval`.",
+        examples=[{"count": 1, "from": ["governance"]}],
+    )
+
+
+class PolicySpec(Part):
+    """What holds for the policy itself: the gates, the contract, the owners and the job of a dataset."""
+
+    change: ChangeSpec | None = Field(
+        default=None,
+        description="Who must agree before another policy is adopted, this rule included. "
+        "Without it, anybody may adopt one.",
+        examples=[{"approval": {"count": 1, "from": ["governance"]}}],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """A check that a gate requires, with everything settled."""
@@ -258,6 +278,12 @@ class Spec(Part):
         default={},
         description="The gate of each target, by the target's name.",
         examples=[{"pilot": {"require": ["schema", "nonempty"]}}],
+    )
+
+    policy: PolicySpec = Field(
+        default=PolicySpec(),
+        description="Who must agree to a change of the policy.",
+        examples=[{"change": {"approval": {"count": 1, "from": ["governance"]}}}],
     )
 
     _requirements: Mapping[str, tuple[Requirement, ...]] = PrivateAttr(default={})

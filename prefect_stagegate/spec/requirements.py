@@ -69,6 +69,24 @@ def settle_gates(
     return {**values, "gates": shaped}, settled
 
 
+def check_change_rule(document: Document, values: Mapping[str, Any], known: KnownChecks) -> None:
+    """Report what is wrong with the parameters of `policy.change.approval`; the spec's models report the rest."""
+    place: Any = values
+    for key in ("policy", "change", "approval"):
+        place = place.get(key) if isinstance(place, Mapping) else None
+    if not isinstance(place, dict):
+        return
+    loc, model = ("policy", "change", "approval"), known["approval"].parameters
+    unknown = _unknown_parameters(place, model)
+    for key in unknown:
+        document.report((*loc, key), f"unknown parameter of approval; {did_you_mean(key, keys_at(model, ()))}")
+    try:
+        model.model_validate({key: value for key, value in place.items() if key not in unknown})
+    except ValidationError as error:
+        for detail in error.errors():
+            document.report((*loc, *place_of(detail)), complaint(detail, model))
+
+
 def _gate(document: Document, target: str, gate: dict[str, Any], known: KnownChecks) -> _Gate:
     extends, require = gate.get("extends"), gate.get("require")
     loc = ("gates", target, "require")

@@ -75,6 +75,7 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     definitions["Severity"] = _SEVERITY
     definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
+    definitions["ChangeSpec"]["properties"]["approval"] = _without_settings(checks["approval"])
     inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
     kept = {key: value for key, value in definitions.items() if key not in inlined}
     return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": kept}
@@ -103,6 +104,12 @@ def _parameters(schema: dict[str, Any], check: str) -> dict[str, Any]:
         },
         "additionalProperties": schema.get("additionalProperties", False),
     }
+
+
+def _without_settings(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A check's parameters where no gate requires it: neither a severity nor a number of passes means anything."""
+    properties = {k: v for k, v in parameters["properties"].items() if k not in ("severity", "consecutive")}
+    return {**parameters, "type": "object", "properties": properties}
 
 
 def _requirement(checks: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""What a ref's log must know of the attestations in it: whom a decision is about, and how it ended.
+
+Only the fields are compared here; `readiness.attest` reads the whole Statement, and `history --verify` asks for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.errors import CorruptRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """The fields of a decision that decide whether a ref may name its version."""
+
+    dataset: str
+    digest: str
+    target: str
+    accepted: bool
+    adopted: str
+    """`sha256:<hex>` of the dataset's policy that the decision was made under."""
+    after: int
+    """The number of the target's last move when it was decided; 0 before the first."""
+
+
+def read_attested(statement: Mapping[str, Any]) -> Attested:
+    """Read these fields from an in-toto Statement.
+
+    Raises:
+        CorruptRecord: It lacks one, or what others read of it says something else than the decision in it.
+    """
+    try:
+        (subject,) = statement["subject"]
+        predicate = statement["predicate"]
+        decision = predicate["stagegate"]["decision"]
+        attested = Attested(
+            dataset=str(decision["dataset"]),
+            digest=str(decision["digest"]),
+            target=str(decision["target"]),
+            accepted=decision["outcome"] == "accepted",
+            adopted=str(decision["adopted"]),
+            after=int(decision["after"]),
+        )
+        shown = (subject["name"], "sha256:" + subject["digest"]["sha256"], predicate["result"] in ("PASSED", "WARNED"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptRecord("it holds no attestation of a gate's decision") from error
+    if shown != (attested.dataset, attested.digest, attested.accepted):
+        raise CorruptRecord("its attestation contradicts itself")
+    return attested

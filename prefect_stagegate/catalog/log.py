@@ -1,0 +1,231 @@
+"""A hash-chained log: numbered records, each with the hash of the one before. Creating the next number appends.
+
+    <prefix>00000001.json  ←  00000002.json  ←  00000003.json
+                            before = sha256 of 1   before = sha256 of 2
+
+Every reader goes through `Log`, which checks that no number is missing, that each entry holds the hash of the one
+before, and what the log's own rules say of the entry (`prove`). The number and hash of the last entry that was checked
+are remembered on the node, so a read costs one record and those that are new. A log that no longer has what the node
+remembers is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.errors import CorruptRecord, RefConflict
+from prefect_stagegate.model import Identity
+
+READERS = 8
+"""Threads that read a log's entries when many are new to a node: an object store takes 20 ms for each."""
+
+State = Mapping[str, Any]
+"""What a log's rules have to know of the entries so far; JSON values."""
+
+
+class LogMemory(Protocol):
+    """Where a node keeps what it checked. Losing it costs the next reader a full check, and nothing else."""
+
+    def note(self, name: str, note: str) -> None:
+        """Remember a text under a name."""
+
+    def noted(self, name: str) -> str | None:
+        """What was remembered under a name; None when nothing was."""
+
+
+class Entry(Protocol):
+    """What every entry of a log has."""
+
+    @property
+    def seq(self) -> int:
+        """Counts from 1, without gaps."""
+
+    @property
+    def before(self) -> str:
+        """`sha256:<hex>` of the entry before as stored; empty for the first."""
+
+    @property
+    def who(self) -> Identity:
+        """Who appended it."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a log was checked."""
+
+    seq: int = 0
+    hash: str = ""
+    """`sha256:<hex>` of the entry `seq` as stored."""
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Log(Generic[E]):
+    """One log in a store.
+
+    Args:
+        records: The store.
+        prefix: Where its entries lie; ends with a slash.
+        kind: The dataclass of its entries.
+        name: What people call it: `nycflights@production`.
+        history: The command that shows it.
+        prove: Raises `CorruptRecord` when an entry contradicts those before it, else gives the state after it.
+        memory: Where the node remembers what was checked; None to check all at each read.
+        catalog: The catalog's URL, which tells logs of one name apart in the memory.
+    """
+
+    records: Records
+    prefix: str
+    kind: type[E]
+    name: str
+    history: str
+    prove: Callable[[E, State], State]
+    memory: LogMemory | None
+    catalog: str
+
+    def head(self) -> E | None:
+        """The newest entry, or None when there is none.
+
+        Raises:
+            CorruptRecord: The log is damaged, or has lost what this node remembers of it.
+        """
+        entries, mark = self._walk(self._remembered())
+        if entries or not mark.seq:
+            return entries[-1] if entries else None
+        entry, digest = self._decoded(mark.seq, self._read(mark.seq))
+        self._require_remembered(mark, digest)
+        return entry
+
+    def entries(self) -> list[E]:
+        """All entries, the oldest first.
+
+        Raises:
+            CorruptRecord: As for `head`.
+        """
+        return self.chain()[0]
+
+    def chain(self) -> tuple[list[E], str]:
+        """All entries, the oldest first, and the hash of the last one as stored.
+
+        Raises:
+            CorruptRecord: As for `head`.
+        """
+        entries, mark = self._walk(Mark())
+        return entries, mark.hash
+
+    def state(self) -> State:
+        """What the log's rules know after its last entry.
+
+        Raises:
+            CorruptRecord: As for `head`.
+        """
+        return self._walk(self._remembered())[1].state
+
+    def append(self, entry: E) -> E:
+        """Add an entry, whose `seq` must be one more than the head's that the caller decided on.
+
+        Raises:
+            RefConflict: Somebody else wrote that number first; nothing was changed.
+        """
+        before = self._decoded(entry.seq - 1, self._read(entry.seq - 1))[1] if entry.seq > 1 else ""
+        entry = replace(entry, before=before)  # type: ignore[type-var]
+        if not self.records.create(self._key(entry.seq), encode(entry)):
+            winner = self.head()
+            raise RefConflict(
+                f"{self.name} was changed by {winner.who if winner else 'somebody else'} a moment ago",
+                hint=f"Look with `{self.history}` and decide again.",
+            )
+        return entry
+
+    def forget(self) -> None:
+        """Forget what this node remembers of the log, after a restore of the catalog that was meant."""
+        if self.memory:
+            self.memory.note(self._note, "")
+
+    def corrupt(self, problem: str) -> CorruptRecord:
+        """The error for a log that can't be believed."""
+        return CorruptRecord(
+            f"The log of {self.name} is damaged: {problem}",
+            hint=f"Restore {self.prefix} of {self.catalog} from a backup; nothing of it is believed until then.",
+        )
+
+    def _walk(self, start: Mark) -> tuple[list[E], Mark]:
+        """The entries after a mark, each checked, and the mark after the last of them."""
+        remembered, count = self._remembered(), self._count()
+        if remembered.seq > count:
+            raise self._contradiction(f"it had {remembered.seq} entries, and has {count} now")
+        entries: list[E] = []
+        mark = start
+        for number, data in self._records_of(range(start.seq + 1, count + 1)):
+            entry, digest = self._decoded(number, data)
+            if entry.seq != number or entry.before != mark.hash:
+                raise self.corrupt(f"entry {number} does not follow the one before")
+            try:
+                state = self.prove(entry, mark.state)
+            except CorruptRecord as error:
+                raise self.corrupt(f"entry {number}: {error.message}") from error
+            if number == remembered.seq:
+                self._require_remembered(remembered, digest)
+            entries.append(entry)
+            mark = Mark(number, digest, state)
+        if self.memory and mark.seq > remembered.seq:
+            self.memory.note(self._note, json.dumps([mark.seq, mark.hash, mark.state]))
+        return entries, mark
+
+    def _count(self) -> int:
+        """How many entries there are; other files beside them, such as backups, are none."""
+        names = (key.removeprefix(self.prefix) for key in self.records.keys(self.prefix))
+        numbers = sorted(int(name[:8]) for name in names if re.fullmatch(r"[0-9]{8}\.json", name))
+        missing = next((number for number, found in enumerate(numbers, start=1) if number != found), 0)
+        if missing:
+            raise self.corrupt(f"entry {missing} is missing")
+        return len(numbers)
+
+    def _records_of(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        if len(numbers) < READERS:
+            yield from ((number, self._read(number)) for number in numbers)
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from zip(numbers, pool.map(self._read, numbers), strict=True)
+
+    def _read(self, number: int) -> bytes:
+        data = self.records.read(self._key(number))
+        if data is None:
+            raise self.corrupt(f"entry {number} is missing")
+        return data
+
+    def _decoded(self, number: int, data: bytes) -> tuple[E, str]:
+        return decode(self.kind, data, self._key(number)), "sha256:" + hashlib.sha256(data).hexdigest()
+
+    def _key(self, number: int) -> str:
+        return f"{self.prefix}{number:08d}.json"
+
+    @property
+    def _note(self) -> str:
+        return f"log {self.catalog} {self.prefix}"
+
+    def _remembered(self) -> Mark:
+        noted = self.memory.noted(self._note) if self.memory else None
+        return Mark(*json.loads(noted)) if noted else Mark()
+
+    def _require_remembered(self, mark: Mark, digest: str) -> None:
+        if digest != mark.hash:
+            raise self._contradiction(f"entry {mark.seq} was {mark.hash[:19]}…, and is {digest[:19]}… now")
+
+    def _contradiction(self, problem: str) -> CorruptRecord:
+        return CorruptRecord(
+            f"The log of {self.name} contradicts what this node remembers: {problem}",
+            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.catalog} from a backup; "
+            f"if it was restored or begun anew on purpose: `{self.history} --forget`.",
+        )

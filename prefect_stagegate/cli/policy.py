@@ -1,0 +1,189 @@
+"""`stagegate policy show`, `diff`, `adopt`, `approve` and `history`: which gates and contract count for a dataset."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, tell_changes, type_passphrase
+from prefect_stagegate.cli.history import policy_lines
+from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.model import check_name
+from prefect_stagegate.operations import policy as job
+from prefect_stagegate.operations.consent import rule_of
+from prefect_stagegate.readiness.signing import read_signing_key
+from prefect_stagegate.units import digest_text
+
+ANYBODY = (
+    "Anybody may adopt another policy: this one has no rule. Add `policy: {change: {approval: {count: 1, from: "
+    "[governance]}}}` to the spec and adopt it."
+)
+Reason = Annotated[str, Parameter(help="Why; kept in the log.")]
+
+
+def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -> None:
+    """Print the policy that counts for a dataset: its gates, contract, owners, job, and who must agree to a change.
+
+    Example: stagegate policy show nycflights
+
+    Parameters
+    ----------
+    dataset
+        The dataset's name.
+    """
+    workspace = (places or Places()).workspace()
+    workspace.catalog.require_dataset(check_name("dataset", dataset))
+    adoption = workspace.catalog.policy(dataset)
+    if adoption is None:
+        raise UsageError(
+            f"{dataset} adopted no policy yet",
+            hint="The first staging of a spec with gates adopts one, and `stagegate policy adopt SPEC --reason TEXT`.",
+            dataset=dataset,
+        )
+    requests = job.open_requests(workspace, dataset)
+    if json:
+        print_json(asdict(adoption) | {"digest": adoption.digest, "requests": [asdict(one) for one in requests]})
+        return
+    import yaml
+
+    say_line(f"# policy {adoption.seq} of {dataset}, {adoption.digest}")
+    say_line(f"# adopted {adoption.at[:19]}Z by {adoption.who}: {adoption.reason}")
+    say(yaml.safe_dump(dict(adoption.policy), sort_keys=False, allow_unicode=True).rstrip())
+    for request in requests:
+        say_line(f"# proposed: {digest_text(request.digest)} by {request.requester}, {request.at[:19]}Z")
+    if rule_of(adoption.policy) is None:
+        say(f"# {ANYBODY}")
+
+
+def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> None:
+    """Tell how a spec's policy differs from the adopted one, check by check, and what it loosens or tightens.
+
+    Example: stagegate policy diff nycflights.yaml
+
+    Parameters
+    ----------
+    spec
+        A spec.
+    """
+    changes = job.difference((places or Places()).workspace(), spec)
+    if json:
+        print_json([asdict(change) for change in changes])
+        return
+    tell_changes(changes)
+    if not changes:
+        say("The spec has the adopted policy.")
+
+
+def adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places | None = None) -> None:
+    """Adopt a spec's policy for its dataset, or ask those who must agree by the adopted policy's rule.
+
+    Exits with 4 while somebody must agree; the same command adopts the policy once they did.
+
+    Example: stagegate policy adopt nycflights.yaml --reason "freshness of 12 h, as agreed with the AI team"
+
+    Parameters
+    ----------
+    spec
+        A spec.
+    """
+    done = job.adopt((places or Places()).workspace(), spec, reason=reason)
+    if json:
+        print_json(asdict(done))
+    else:
+        _tell_adoption(done)
+    if done.missing:
+        sys.exit(ExitCode.WAITING)
+
+
+def _tell_adoption(done: job.Adoption) -> None:
+    if not done.is_new:
+        say(f"{done.dataset} has this policy already: number {done.seq}, {done.digest}")
+        return
+    tell_changes(done.changes)
+    if done.missing:
+        say_line(f"Not adopted yet: {done.missing}")
+        say(f"Next: stagegate policy approve {done.dataset}, by somebody who may; then the same command again.")
+        return
+    say(f"{done.dataset} adopted policy {done.seq}, {done.digest}")
+    if done.request is None and done.changes:
+        say("Nobody had to agree: the policy before had no rule.")
+    say("Evidence and approvals under the policy before don't count any more: check again before the next promotion.")
+
+
+def approve(
+    dataset: str,
+    /,
+    *,
+    decline: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
+    reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
+    policy: Annotated[str, Parameter(help="The proposed policy's digest, where several wait.")] = "",
+    key: Annotated[Path | None, Parameter(help="An Ed25519 key in PEM that signs the answer.")] = None,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Agree to a proposed policy. Whoever asked can't.
+
+    Example: stagegate policy approve nycflights --identity legal@example.org
+
+    Parameters
+    ----------
+    dataset
+        The dataset's name.
+    """
+    workspace = (places or Places()).workspace()
+    signing = read_signing_key(key, type_passphrase) if key else None
+    request, answer = job.answer_request(
+        workspace, check_name("dataset", dataset), approved=not decline, reason=reason, digest=policy, key=signing
+    )
+    changes = job.proposed_by(workspace, request)
+    if json:
+        print_json({"request": asdict(request), "answer": asdict(answer), "changes": list(map(asdict, changes))})
+        return
+    tell_changes(changes)
+    verb = "approved" if answer.approved else "declined"
+    say_line(f"{answer.approver} {verb} policy {request.digest} of {dataset}, asked for by {request.requester}")
+    if answer.approved:
+        say("Next: stagegate policy adopt SPEC --reason TEXT, with the same spec")
+
+
+def history(
+    dataset: str,
+    /,
+    *,
+    forget: Annotated[
+        bool, Parameter(negative="", help="Forget what this node knows of the log, after a restore that was meant.")
+    ] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Tell who adopted which policy, when, why, who agreed, and what each loosened or tightened.
+
+    Example: stagegate policy history nycflights
+
+    Parameters
+    ----------
+    dataset
+        The dataset's name.
+    """
+    workspace = (places or Places()).workspace()
+    workspace.catalog.require_dataset(check_name("dataset", dataset))
+    if forget:
+        workspace.catalog.policy_log(dataset).forget()
+    adoptions = job.adoptions(workspace, dataset)
+    if json:
+        print_json(
+            [
+                asdict(entry) | {"digest": entry.digest, "changes": list(map(asdict, changes))}
+                for entry, changes in adoptions
+            ]
+        )
+        return
+    for entry, changes in adoptions:
+        for line in policy_lines(entry, changes):
+            say_line(line)
+    if not adoptions:
+        say(f"{dataset} adopted no policy yet.")

@@ -1,0 +1,88 @@
+"""Whether those agreed to a change of policy who had to: the rule of the policy that is left decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.model import Approval, Request, person_key
+from prefect_stagegate.units import count_text
+
+POLICY_TARGET = "_policy"
+"""Stands for a target in requests to adopt a policy; no target's name begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far a request to adopt a policy got."""
+
+    count: int
+    """How many people must agree."""
+    groups: tuple[str, ...]
+    """Of which groups of `owners`; empty for anybody but the requester."""
+    agreed: tuple[Approval, ...]
+    declined: tuple[Approval, ...]
+
+    @property
+    def missing(self) -> str:
+        """Why the policy can't be adopted yet; empty when it can."""
+        if self.declined:
+            answer = self.declined[-1]
+            return f"declined by {answer.approver.name}: {answer.reason}"
+        if len(self.agreed) < self.count:
+            return (
+                f"{len(self.agreed)} of {count_text(self.count, 'approval')} by {', '.join(self.groups) or 'anybody'}"
+            )
+        return ""
+
+
+def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The parameters of the approval that a policy asks for before another one is adopted; None for no rule."""
+    rule: Mapping[str, Any] | None = policy.get("policy", {}).get("change", {}).get("approval")
+    return rule
+
+
+def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement | None:
+    """Count the answers to a request by the rule of the policy in force; None where it has no rule.
+
+    Args:
+        policy: The policy in force; its keys `policy` and `owners` are read.
+        request: The request to adopt another one.
+        answers: The answers to it, the oldest first; the last of each person counts.
+    """
+    from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.approval import why_answer_is_void
+
+    rule, owners = rule_of(policy), policy.get("owners", {})
+    if rule is None:
+        return None
+    parameters = Parameters.model_validate(rule)
+    last = {person_key(answer.approver.name): answer for answer in answers if answer.request == request.id}
+    counted = [answer for answer in last.values() if not why_answer_is_void(answer, request, parameters, owners)]
+    return Agreement(
+        count=parameters.count,
+        groups=parameters.groups,
+        agreed=tuple(answer for answer in counted if answer.approved),
+        declined=tuple(answer for answer in counted if not answer.approved),
+    )
+
+
+def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
+    """Why the rule of the policy before does not let an entry of its log in; empty when it does.
+
+    Args:
+        before: The keys `policy` and `owners` of the policy before.
+        entry: The entry.
+    """
+    if rule_of(before) is None:
+        return ""
+    request = entry.request
+    about = (entry.dataset, entry.digest, POLICY_TARGET)
+    if request is None or (request.dataset, request.digest, request.target) != about:
+        return "no request for this policy stands beside it"
+    if request.after != entry.seq - 1:
+        return "its request is from before another policy was adopted"
+    found = agreement(before, request, entry.approvals)
+    return found.missing if found else ""

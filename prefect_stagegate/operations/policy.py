@@ -1,0 +1,225 @@
+"""A dataset's policy: adopt the first, propose another, agree to it, adopt it, and tell how policies differ.
+
+    stage ──first spec with gates──▶ adopted
+    adopt ──▶ request ──(people agree, where the adopted policy has a rule)──▶ adopted
+
+Which policy counts is the catalog's record alone: no spec that somebody brings replaces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import RefConflict, UsageError
+from prefect_stagegate.model import Approval, Identity, PolicyChange, Request
+from prefect_stagegate.operations.address import SpecLike, policy_of, read_spec
+from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.spec import Spec
+
+if TYPE_CHECKING:
+    from prefect_stagegate.readiness.signing import SigningKey
+
+FIRST = "the first staging adopts the policy of its spec"
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What became of an attempt to adopt a policy."""
+
+    dataset: str
+    digest: str
+    """`sha256:<hex>` of the policy that is wanted."""
+    seq: int
+    """Its number in the log; 0 while people must agree."""
+    changes: tuple[PolicyChange, ...]
+    """How it differs from the one before; empty for the first."""
+    request: Request | None = None
+    """What people were asked; None where the policy before has no rule."""
+    missing: str = ""
+    """Why it is not adopted yet; empty once it is."""
+    is_new: bool = True
+    """False when it was adopted before and nothing was changed."""
+
+
+def begin_policy(workspace: Workspace, spec: Spec) -> None:
+    """Adopt a spec's policy when the dataset has none yet and the spec has gates.
+
+    Raises:
+        CatalogError: The record can't be written.
+    """
+    if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
+        return
+    with suppress(RefConflict):  # another stager's policy was first, so this one is a proposal
+        workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
+
+
+def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
+    """How a spec's policy differs from the one that its dataset adopted; empty when it does not, or none was."""
+    adoption = workspace.catalog.policy(spec.dataset)
+    if adoption is None or policy_of(spec) == adoption.policy:
+        return ()
+    return changes(spec_under(adoption.policy, spec.dataset), spec)
+
+
+def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
+    """How a spec's policy differs from the one that its dataset adopted; all of it where none was adopted."""
+    read = read_spec(spec)
+    adoption = workspace.catalog.policy(read.dataset)
+    return changes(spec_under(adoption.policy if adoption else {}, read.dataset), read)
+
+
+def changes(before: Spec, after: Spec) -> tuple[PolicyChange, ...]:
+    """How the policy in one spec differs from the one in another."""
+    from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging asks
+
+    return policy_changes(before, after)
+
+
+def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
+    """A spec that has nothing but a policy; its one source is never opened."""
+    return read_spec({"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy})
+
+
+def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
+    """Adopt a spec's policy for its dataset, or ask those who must agree to it.
+
+    The rule of the adopted policy decides who must agree. Without a rule anybody may adopt. The same command adopts the
+    policy once they agreed.
+
+    Args:
+        workspace: The catalog, and who adopts.
+        spec: The spec.
+        reason: Kept with the adoption.
+
+    Raises:
+        UsageError: There is no reason, the spec has no gates, or somebody declined.
+        RefConflict: Somebody adopted another policy meanwhile; nothing was changed.
+    """
+    read = read_spec(spec)
+    policy, dataset = policy_of(read), read.dataset
+    workspace.catalog.require_dataset(dataset)
+    if not reason.strip():
+        raise UsageError("A change of policy needs a reason", hint="Give one with --reason.", dataset=dataset)
+    if not read.gates:
+        raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
+    head = workspace.catalog.policy(dataset)
+    digest = workspace.catalog.put_proposal(dataset, policy)
+    if head and head.digest == digest:
+        return Adoption(dataset, digest, head.seq, (), is_new=False)
+    differences = changes(spec_under(head.policy, dataset), read) if head else ()
+    if head is None or rule_of(head.policy) is None:
+        entry = workspace.catalog.adopt_policy(
+            dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
+        )
+        return Adoption(dataset, digest, entry.seq, differences)
+    request = _request(workspace, head, digest)
+    answers = tuple(workspace.catalog.approvals(request))
+    found = _counted(head, request, answers)
+    if found.missing:
+        return Adoption(dataset, digest, 0, differences, request, found.missing)
+    entry = workspace.catalog.adopt_policy(
+        dataset,
+        policy,
+        head=head,
+        who=workspace.identity,
+        reason=reason.strip(),
+        request=request,
+        approvals=answers,
+    )
+    return Adoption(dataset, digest, entry.seq, differences, request)
+
+
+def open_requests(workspace: Workspace, dataset: str) -> list[Request]:
+    """The requests to adopt another policy than the one in force that can still be answered, the oldest first."""
+    head = workspace.catalog.policy(dataset)
+    seq = head.seq if head else 0
+    return [one for one in workspace.catalog.requests(dataset, POLICY_TARGET) if one.after == seq]
+
+
+def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, ...]:
+    """How the policy that a request is about differs from the adopted one."""
+    head = workspace.catalog.policy(request.dataset)
+    proposal = workspace.catalog.proposal(request.dataset, request.digest)
+    before = spec_under(head.policy if head else {}, request.dataset)
+    return changes(before, spec_under(proposal, request.dataset))
+
+
+def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
+    """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
+    entries = workspace.catalog.policies(dataset)
+    specs = [spec_under(entry.policy, dataset) for entry in entries]
+    differences = [(), *(changes(before, after) for before, after in pairwise(specs))]
+    return list(zip(entries, differences, strict=False))
+
+
+def answer_request(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    approved: bool,
+    reason: str,
+    digest: str = "",
+    key: SigningKey | None = None,
+) -> tuple[Request, Approval]:
+    """Agree to a proposed policy, or decline it.
+
+    Args:
+        workspace: The catalog, and who answers.
+        dataset: The dataset.
+        approved: False to decline.
+        reason: Kept with the answer; a refusal needs one.
+        digest: The proposed policy, where several are; by default the newest.
+        key: Signs the answer.
+
+    Raises:
+        UsageError: Nobody asked, the answer would not count, or a refusal has no reason.
+    """
+    from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer, why_answer_is_void
+    from prefect_stagegate.readiness.approval import Approval as Parameters
+
+    head = workspace.catalog.policy(dataset)
+    requests = [one for one in open_requests(workspace, dataset) if digest in ("", one.digest)]
+    rule = rule_of(head.policy) if head else None
+    if not requests or head is None or rule is None:
+        raise UsageError(
+            f"Nobody asked to adopt another policy for {dataset}",
+            hint="`stagegate policy adopt SPEC --reason TEXT` asks.",
+            dataset=dataset,
+        )
+    if not approved and not reason.strip():
+        raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=dataset)
+    request = requests[-1]
+    answer = Approval(request.id, workspace.identity, approved, reason.strip(), stamp(now()))
+    if key:
+        answer = replace(answer, approver=Identity(workspace.identity.name, "signature"))
+        answer = replace(answer, envelope=key.sign(signed_answer(request, answer), ANSWER_PAYLOAD))
+    if why := why_answer_is_void(answer, request, Parameters.model_validate(rule), head.policy.get("owners", {})):
+        raise UsageError(
+            f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
+            hint="`--identity NAME` says who you are.",
+            dataset=dataset,
+        )
+    return request, workspace.catalog.put_answer(request, answer)
+
+
+def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:
+    """The open request for a policy; recorded when there is none."""
+    asked = [one for one in open_requests(workspace, head.dataset) if one.digest == digest]
+    if asked:
+        return asked[-1]
+    return workspace.catalog.put_request(
+        head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
+    )
+
+
+def _counted(head: PolicyEntry, request: Request, answers: tuple[Approval, ...]) -> Agreement:
+    found = agreement(head.policy, request, answers)
+    assert found is not None  # noqa: S101 - the caller saw a rule
+    return found

@@ -1,0 +1,171 @@
+"""How two policies differ: gate by gate and check by check, and what of it is loosened or tightened. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prefect_stagegate.canonical import canonical
+from prefect_stagegate.model import Direction, PolicyChange, Severity
+from prefect_stagegate.readiness.base import CHECKS
+from prefect_stagegate.spec import Gate, Requirement, Spec
+
+MORE_IS_STRICTER = {
+    ("approval", "count"),
+    ("approval", "signed"),
+    ("cache_fit", "fail"),
+    ("cache_fit", "warn"),
+    ("credential_life", "run"),
+    ("feed_rate", "fail"),
+    ("feed_rate", "warn"),
+    ("runbook", "resolve"),
+    ("soak", "period"),
+    ("utilisation", "fail"),
+    ("utilisation", "warn"),
+}
+"""Parameters whose higher value lets fewer versions through."""
+LESS_IS_STRICTER = {
+    ("alert", "warn"),
+    ("drift", "distance"),
+    ("drift", "share"),
+    ("freshness", "fail"),
+    ("freshness", "warn"),
+    ("gpu_idle", "processes"),
+    ("gpu_idle", "used"),
+    ("gpu_memory", "corrected"),
+    ("gpu_memory", "retired"),
+    ("gpu_memory", "uncorrected"),
+    ("inodes", "fail"),
+    ("inodes", "warn"),
+    ("rollback", "warn"),
+    ("space", "fail"),
+    ("space", "warn"),
+    ("worker", "fail"),
+    ("worker", "warn"),
+}
+"""Parameters whose lower value lets fewer versions through."""
+SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
+"""From the loosest to the strictest."""
+
+
+def policy_changes(old: Spec, new: Spec) -> tuple[PolicyChange, ...]:
+    """How the policy in one spec differs from the one in another, in the order in which people read it."""
+    return (*_gates(old, new), *_contract(old, new), *_others(old, new))
+
+
+def _gates(old: Spec, new: Spec) -> Iterator[PolicyChange]:
+    for target in dict.fromkeys((*old.gates, *new.gates)):
+        subject = f"gate {target}"
+        if target not in new.gates:
+            yield PolicyChange(subject, "is gone, so nothing can be promoted to it", Direction.TIGHTENED)
+        elif target not in old.gates:
+            names = ", ".join(asked.check for asked in new.gate(target).requirements)
+            yield PolicyChange(subject, f"is new; it requires {names}", Direction.CHANGED)
+        else:
+            yield from _gate(subject, old.gate(target), new.gate(target))
+
+
+def _gate(subject: str, old: Gate, new: Gate) -> Iterator[PolicyChange]:
+    before, after = ({asked.check: asked for asked in gate.requirements} for gate in (old, new))
+    for check in dict.fromkeys((*before, *after)):
+        if check not in after:
+            yield PolicyChange(subject, f"{check} is not required any more", Direction.LOOSENED)
+        elif check not in before:
+            yield PolicyChange(subject, f"{check} is required", Direction.TIGHTENED)
+        else:
+            yield from _requirement(subject, before[check], after[check])
+    if old.extends != new.extends:
+        yield PolicyChange(subject, f"extends {old.extends or 'none'} → {new.extends or 'none'}", Direction.CHANGED)
+    if old.on_withdrawal != new.on_withdrawal:
+        yield PolicyChange(subject, f"on_withdrawal {old.on_withdrawal} → {new.on_withdrawal}", Direction.CHANGED)
+
+
+def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[PolicyChange]:
+    check = old.check
+    if old.severity is not new.severity:
+        direction = _direction(SEVERITIES.index(old.severity), SEVERITIES.index(new.severity))
+        yield PolicyChange(subject, f"{check}: severity {old.severity} → {new.severity}", direction)
+    if old.consecutive != new.consecutive:
+        direction = _direction(old.consecutive, new.consecutive)
+        yield PolicyChange(subject, f"{check}: consecutive {old.consecutive} → {new.consecutive}", direction)
+    if old.params != new.params:
+        model = CHECKS[check].parameters
+        before, after = model.model_validate(old.params), model.model_validate(new.params)
+        for name, field in model.model_fields.items():
+            if getattr(before, name) != getattr(after, name):
+                key = field.alias or name
+                text = f"{check}: {key} {_text(old.params.get(key))} → {_text(new.params.get(key))}"
+                yield PolicyChange(subject, text, _of_parameter(check, name, before, after))
+
+
+def _of_parameter(check: str, name: str, before: Any, after: Any) -> Direction:
+    if (check, name) in MORE_IS_STRICTER:
+        return _direction(getattr(before, name), getattr(after, name))
+    if (check, name) in LESS_IS_STRICTER:
+        return _direction(getattr(after, name), getattr(before, name))
+    return Direction.CHANGED
+
+
+def _direction(before: Any, after: Any) -> Direction:
+    return Direction.TIGHTENED if after > before else Direction.LOOSENED
+
+
+def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
+    before, after = old.contract.tables, new.contract.tables
+    for name in dict.fromkeys((*before, *after)):
+        if name not in after:
+            yield PolicyChange("contract", f"the table {name} is gone", Direction.LOOSENED)
+        elif name not in before:
+            yield PolicyChange("contract", f"the table {name} is new", Direction.TIGHTENED)
+        else:
+            yield from _table(f"contract of {name}", before[name].model_dump(), after[name].model_dump())
+    probes = [{(files.match, probe) for files in spec.contract.files for probe in files.probes} for spec in (old, new)]
+    yield from _items("contract", *({f"the probe {probe} of {match}" for match, probe in each} for each in probes))
+
+
+def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[PolicyChange]:
+    yield from _items(subject, *(set(map(_expectation, _expectations(table))) for table in (old, new)))
+    yield from _items(
+        subject, *({f"the column {n}: {kind}" for n, kind in table["columns"].items()} for table in (old, new))
+    )
+    for key in ("files", "engine", "time"):
+        if old[key] != new[key]:
+            yield PolicyChange(subject, f"{key} {_text(old[key])} → {_text(new[key])}", Direction.CHANGED)
+
+
+def _expectations(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
+    return found
+
+
+def _expectation(expectation: Mapping[str, Any]) -> str:
+    kwargs = ", ".join(f"{key}={_text(value)}" for key, value in expectation.get("kwargs", {}).items())
+    severity = expectation.get("severity")
+    return f"{expectation['type']}({kwargs}){f' as {severity}' if severity else ''}"
+
+
+def _items(subject: str, old: set[str], new: set[str]) -> Iterator[PolicyChange]:
+    for item in sorted(old - new):
+        yield PolicyChange(subject, f"{item} is not asked any more", Direction.LOOSENED)
+    for item in sorted(new - old):
+        yield PolicyChange(subject, f"{item} is asked", Direction.TIGHTENED)
+
+
+def _others(old: Spec, new: Spec) -> Iterator[PolicyChange]:
+    before, after = (spec.model_dump(mode="json") for spec in (old, new))
+    for role in dict.fromkeys((*before["owners"], *after["owners"])):
+        if before["owners"].get(role) != after["owners"].get(role):
+            text = f"{role} {before['owners'].get(role, 'nobody')} → {after['owners'].get(role, 'nobody')}"
+            yield PolicyChange("owners", text, Direction.CHANGED)
+    if before["job"] != after["job"]:
+        yield PolicyChange("job", f"{_text(before['job'])} → {_text(after['job'])}", Direction.CHANGED)
+    rules = [each["policy"]["change"] for each in (before, after)]
+    if rules[0] != rules[1]:
+        direction = (
+            Direction.LOOSENED if rules[1] is None else Direction.TIGHTENED if rules[0] is None else Direction.CHANGED
+        )
+        yield PolicyChange("policy", f"change {_text(rules[0])} → {_text(rules[1])}", direction)
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else canonical(value).decode()
