@@ -13,6 +13,7 @@ from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_checks, run_check
+from prefect_stagegate.readiness.approval import counted_answers
 from prefect_stagegate.readiness.attest import attest, statement_digest
 from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
 from prefect_stagegate.spec import Gate, Spec
@@ -53,7 +54,8 @@ def check(
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
     question = ask_about(where, version, policy, cancel)
     decision = judge(question, *_gather(where, question, cancel, announce))
-    statement = attest(decision, question.environment, question.request, question.approvals)
+    answers = counted_answers(decision, question.approvals)
+    statement = attest(decision, question.environment, question.request, answers)
     if key:  # the signature first: a decision that is recorded is a decision that is signed
         where.catalog.put_signature(dataset, statement_digest(statement), key.id, key.sign(statement))
     where.catalog.put_attestation(dataset, digest, gate, statement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Approval as Reply
-from prefect_stagegate.model import Finding, Outcome, Request, person_key
+from prefect_stagegate.model import Decision, Finding, Identity, Outcome, Request, person_key
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
-from prefect_stagegate.readiness.question import Question
+from prefect_stagegate.readiness.question import Question, addresses_of
 from prefect_stagegate.readiness.signing import signers
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec.models import Owner
@@ -60,13 +60,22 @@ def approval(question: Question, parameters: Approval) -> Answer:
     not the requester. `count` (1) who agree pass, one who declines fails, and until then it waits. With `signed`, only
     answers count that are signed with the person's key under `keys`.
     """
-    may = _who_may(question, parameters)
+    owners = question.spec.owners
+    may = _who_may(parameters, owners, question.asker)
     if may is not None and len(may) < parameters.count:
         return _nobody_can(question, parameters, may)
     replies = _last_replies(question, parameters)
-    void = {name: why for name, reply in replies.items() if (why := _why_void(name, reply, question, parameters, may))}
-    counted = {name: reply for name, reply in replies.items() if name not in void}
-    ignored = tuple(Finding(str(replies[name].approver), why, "", Outcome.WARN) for name, why in void.items())
+    request = question.request
+    void = [
+        (reply, why)
+        for reply in replies.values()
+        if request and (why := why_answer_is_void(reply, request, parameters, owners))
+    ]
+    refused = [reply for reply, _ in void]
+    counted = {name: reply for name, reply in replies.items() if reply not in refused}
+    ignored = tuple(
+        Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN) for reply, why in void
+    )
     measured = {
         "count": parameters.count,
         "answers": [_answer(reply, question, parameters) for reply in counted.values()],
@@ -82,19 +91,74 @@ def approval(question: Question, parameters: Approval) -> Answer:
     return _waiting(question, parameters, len(counted), ignored, measured)
 
 
-def _who_may(question: Question, parameters: Approval) -> frozenset[str] | None:
+def why_answer_is_void(reply: Reply, request: Request, parameters: Approval, owners: Mapping[Any, str]) -> str:
+    """Why an answer does not count; empty when it does. Both the check and whoever records an answer ask here.
+
+    Args:
+        reply: The answer, signed where the policy asks for that.
+        request: What it answers.
+        parameters: What the gate asks of answers.
+        owners: The addresses of each group, as the spec has them.
+    """
+    person = person_key(reply.approver.name)
+    if person == person_key(request.requester.name):
+        return f"{reply.approver.name} asked for it and can't answer"
+    may = _who_may(parameters, owners, request.requester)
+    if may is not None and person not in may:
+        in_group = not parameters.groups or person in _members(parameters, owners)
+        return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
+    if parameters.signed and not _proved(reply, request, parameters):
+        return "it is not signed with the key that the policy has for this name"
+    return ""
+
+
+def why_request_ended(request: Request, *, policy: str, named: str, moves: int) -> str:
+    """Why answers to a request count no more; empty while they do.
+
+    While the target names the version itself, whatever let it in still counts.
+
+    Args:
+        request: The request.
+        policy: The digest of the policy that the version is judged under now.
+        named: The digest of the version that the target names now; empty when it names none.
+        moves: The number of the target's last move; 0 before the first.
+    """
+    if request.policy != policy:
+        return f"the policy of {request.target} changed since"
+    if named != request.digest and request.after not in (None, moves):
+        return f"{request.target} moved since, and names {digest_text(named)}"
+    return ""
+
+
+def counted_answers(decision: Decision, replies: Sequence[Reply]) -> tuple[Reply, ...]:
+    """The answers that a decision counted, of all that were recorded."""
+    counted = {
+        (one["name"], one["at"])
+        for answer in decision.checks
+        if answer.check == "approval"
+        for one in answer.measured.get("answers", ())
+    }
+    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
+
+
+def _members(parameters: Approval, owners: Mapping[Any, str]) -> set[str]:
+    """The people of the groups that the gate asks."""
+    return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
+
+
+def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
     """The names that may answer; None when anybody but the requester may."""
-    named = {person_key(address) for group in parameters.groups for address in question.addresses(group)}
+    named = _members(parameters, owners)
     keyed = {person_key(name) for name in parameters.keys}
     if parameters.signed:
         named = named & keyed if parameters.groups else keyed
     elif not parameters.groups:
         return None
-    return frozenset(named - {person_key(question.asker.name)})
+    return frozenset(named - {person_key(requester.name)})
 
 
 def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
-    """The last answer of each person but the requester, to the request for this version under this policy."""
+    """The last answer of each person, to the request for this version under this policy."""
     request = question.request
     if request is None or (request.digest, request.target, request.policy) != (
         question.digest,
@@ -107,9 +171,7 @@ def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
         # What is signed says when; so nobody can put somebody's earlier answer behind their last one.
         proved = [reply for reply in replies if _proved(reply, request, parameters)]
         replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
-    last = {person_key(reply.approver.name): reply for reply in replies}
-    last.pop(person_key(question.asker.name), None)
-    return last
+    return {person_key(reply.approver.name): reply for reply in replies}
 
 
 def signed_answer(request: Request, reply: Reply) -> dict[str, Any]:
@@ -133,16 +195,6 @@ def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
     if not keys or not reply.envelope:
         return False
     return bool(signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, keys))
-
-
-def _why_void(name: str, reply: Reply, question: Question, parameters: Approval, may: frozenset[str] | None) -> str:
-    """Why an answer does not count; empty when it does."""
-    if may is not None and name not in may:
-        of = f"not an address of {listed(parameters.groups)}" if parameters.groups else "the policy has no key for it"
-        return f"the answer does not count: {of}"
-    if parameters.signed and question.request and not _proved(reply, question.request, parameters):
-        return "the answer does not count: it is not signed with the key that the policy has for this name"
-    return ""
 
 
 def _answer(reply: Reply, question: Question, parameters: Approval) -> Mapping[str, object]:

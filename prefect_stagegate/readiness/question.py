@@ -6,10 +6,11 @@ raise any `StagegateError`: the check that called it is then inconclusive, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.environment import UNKNOWN, Environment
@@ -180,8 +181,13 @@ class Question:
 
     def addresses(self, role: str) -> tuple[str, ...]:
         """Whom `owners` names for a role: one address, or several with commas between them."""
-        named = next((text for known, text in self.spec.owners.items() if known == role), "")
-        return tuple(address.strip() for address in named.split(",") if address.strip())
+        return addresses_of(self.spec.owners, role)
+
+
+def addresses_of(owners: Mapping[Any, str], role: str) -> tuple[str, ...]:
+    """The addresses that a spec's `owners` give for a role."""
+    named = next((text for known, text in owners.items() if known == role), "")
+    return tuple(address.strip() for address in named.split(",") if address.strip())
 
 
 def _read(ask: Callable[[], str]) -> str:
