@@ -14,7 +14,7 @@ from prefect_stagegate.tasks.check_readiness import check_readiness
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, SpecParameter
 from prefect_stagegate.tasks.promote_dataset import promote_dataset
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
-from prefect_stagegate.tasks.verdict import declined, not_approved, require_acceptance
+from prefect_stagegate.tasks.verdict import not_approved, require_acceptance
 
 DAY = 24 * 60 * 60
 
@@ -64,7 +64,7 @@ def pilot_to_production(
             if left := ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog):
                 return left
             decision = check_readiness(version, target, spec=spec, cache=cache, catalog=catalog)
-        if declined(decision):
+        if decision.declined:
             return not_approved(decision)
         require_acceptance(decision)
         promote_dataset(version, target, cache=cache, catalog=catalog)

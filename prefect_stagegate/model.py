@@ -442,6 +442,16 @@ class Decision:
         """Whether the version may go where the gate leads."""
         return self.outcome is DecisionOutcome.ACCEPTED
 
+    @property
+    def declined(self) -> str:
+        """Who declined the version and why, where nothing else keeps it back; else empty."""
+        failed = [one for one in self.checks if (one.outcome, one.severity) == (Outcome.FAIL, Severity.BLOCKING)]
+        if [one.check for one in failed] != ["approval"]:
+            return ""
+        answers = failed[0].measured.get("answers", ())
+        said = (f"{one.subject} {one.problem}" for one in failed[0].findings if one.outcome is Outcome.FAIL)
+        return "; ".join(said) if any(not one["approved"] for one in answers) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class TableResult:

@@ -9,7 +9,7 @@ from prefect import State
 from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, StagegateError
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.report.legible import legible_text
 
 FINDINGS = 5
@@ -68,24 +68,11 @@ def waiting(decision: Decision) -> State[Decision]:
     )
 
 
-def declined(decision: Decision) -> bool:
-    """Whether all that keeps a version back is that somebody declined it."""
-    failed = [one for one in decision.checks if one.outcome is Outcome.FAIL and one.severity is Severity.BLOCKING]
-    return [one.check for one in failed] == ["approval"] and _who_declined(failed[0]) != ""
-
-
 def not_approved(decision: Decision) -> State[Decision]:
     """The end of a run whose version was declined: failed, with who declined it and why. Calling the flow raises it."""
-    answer = next(one for one in decision.checks if one.check == "approval")
-    message = f"{decision.dataset}@{decision.digest} is not approved for {decision.target}: {_who_declined(answer)}"
+    why = legible_text(decision.declined)
+    message = f"{decision.dataset}@{decision.digest} is not approved for {decision.target}: {why}"
     return Failed(name=NOT_APPROVED, message=message, data=GateFailed(message, dataset=decision.dataset))
-
-
-def _who_declined(answer: Evidence) -> str:
-    if not any(not one["approved"] for one in answer.measured.get("answers", ())):
-        return ""
-    said = (f"{one.subject} {one.problem}" for one in answer.findings if one.outcome is Outcome.FAIL)
-    return legible_text("; ".join(said))
 
 
 def _lines(decision: Decision) -> Iterator[str]:

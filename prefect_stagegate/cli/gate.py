@@ -20,6 +20,7 @@ from prefect_stagegate.operations import approve as approving
 from prefect_stagegate.operations import check as checking
 from prefect_stagegate.operations.promote import promote as move_up
 from prefect_stagegate.operations.rollback import rollback as move_back
+from prefect_stagegate.operations.unanswered import declined_hint
 from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness.signing import read_signing_key
 from prefect_stagegate.report import (
@@ -205,6 +206,10 @@ def approve(
     for one in woken:
         say(f"Flow run {one.flow_run} {one.told}")
     if any(one.resumed for one in woken):
+        return
+    if not answer.approved:
+        version = f"{request.dataset}@{request.digest}"
+        say(f"{version} ended on its way to {to}. {declined_hint(version, to, request.requester.name)}")
         return
     if woken:
         say("The answer is recorded. Where the server of a run that still waits answers, the same command wakes it.")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import EvidenceRevocation, PolicyChange
+from prefect_stagegate.readiness.approval import counted_answers
 from prefect_stagegate.readiness.attest import Attested, read_statement
 from prefect_stagegate.units import digest_text
 
@@ -71,7 +72,7 @@ def _decided(entry: RefEntry) -> Iterator[str]:
 
 
 def _people(attested: Attested) -> Iterator[str]:
-    for answer in attested.approvals:
+    for answer in counted_answers(attested.decision, attested.approvals):
         verb = "approved" if answer.approved else "declined"
         reason = f": {answer.reason}" if answer.reason else ""
         yield f"{verb} by {answer.approver} {answer.at[:19]}Z{reason}"

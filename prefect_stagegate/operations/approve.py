@@ -17,29 +17,31 @@ from typing import Any
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, check_name, person_key
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer
+from prefect_stagegate.readiness.approval import (
+    ANSWER_PAYLOAD,
+    signed_answer,
+    why_answer_is_void,
+    why_request_ended,
+)
+from prefect_stagegate.readiness.approval import Approval as Asked
+from prefect_stagegate.readiness.question import addresses_of
 from prefect_stagegate.readiness.signing import SigningKey
+from prefect_stagegate.spec import Gate
 
 
 def request_for(where: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
-    """The newest request whose answers count for a version under a policy: not one from before the target moved on.
+    """The newest request whose answers count for a version under a policy: not one from before the target moved on."""
+    named, moves = _named(where, dataset, target)
+    requests = (one for one in reversed(where.catalog.requests(dataset, target)) if one.digest == digest)
+    return next((one for one in requests if not why_request_ended(one, policy=policy, named=named, moves=moves)), None)
 
-    While the target names the version itself, whatever let it in still counts.
-    """
+
+def _named(where: Workspace, dataset: str, target: str) -> tuple[str, int]:
+    """The version that a target names, and the number of its last move; empty and 0 before the first."""
     head = where.catalog.ref(dataset, target)
-    moves = head.seq if head else 0
-    there = head is not None and head.digest == digest
-    requests = where.catalog.requests(dataset, target)
-    return next(
-        (
-            one
-            for one in reversed(requests)
-            if (one.digest, one.policy) == (digest, policy) and (there or one.after in (None, moves))
-        ),
-        None,
-    )
+    return (head.digest, head.seq) if head else ("", 0)
 
 
 def ask(where: Workspace, decision: Decision) -> Request:
@@ -143,60 +145,52 @@ def answer(
     """Answer one request, in time: that is for the caller to know.
 
     Raises:
-        UsageError: Nobody or the requester answers, a refusal has no reason, or the policy asks for another signature.
+        UsageError: A refusal has no reason, or the answer would not count; the message says why.
     """
     if not person_key(where.identity.name):
         raise UsageError("The answer has no name", hint="Say who answers.")
-    if person_key(request.requester.name) == person_key(where.identity.name):
-        raise UsageError(
-            f"{where.identity.name} asked for it and can't answer",
-            hint="Somebody else runs the same command; `--identity NAME` says who.",
-            dataset=request.dataset,
-        )
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.")
-    _require_signature(where, request, key)
-    if key is None:
-        return where.catalog.put_approval(request, where.identity, approved=approved, reason=reason)
-    who = Identity(where.identity.name, "signature")
-    unsigned = Approval(request.id, who, approved, reason, stamp(now()))
-    envelope = key.sign(signed_answer(request, unsigned), ANSWER_PAYLOAD)
-    return where.catalog.put_answer(request, replace(unsigned, envelope=envelope))
+    spec = stored_spec(where, request.dataset, request.digest)
+    gate, owners = spec.gate(request.target), spec.owners
+    _require_open(where, request, gate)
+    given = _written(where, request, approved=approved, reason=reason, key=key)
+    parameters = Asked.model_validate(next((one.params for one in gate.requirements if one.check == "approval"), {}))
+    if why := why_answer_is_void(given, request, parameters, owners):
+        who = f"{where.identity.name} can't answer for {request.target}"
+        raise UsageError(f"{who}: {why}", hint=_who_can(request, parameters, owners), dataset=request.dataset)
+    return where.catalog.put_answer(request, given)
 
 
-def _require_signature(where: Workspace, request: Request, key: SigningKey | None) -> None:
-    """Raise where an answer would not count: the policy that was asked under names another key for this person."""
-    command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
-    asked = _asked_of_answers(where, request)
-    if not asked.get("signed"):
-        return
-    person = person_key(where.identity.name)
-    known = [public for name, public in asked["keys"].items() if person_key(name) == person]
-    if not known:
+def _require_open(where: Workspace, request: Request, gate: Gate) -> None:
+    """Raise where nobody asks any more what a request asks."""
+    named, moves = _named(where, request.dataset, request.target)
+    why = why_request_ended(request, policy=gate.policy, named=named, moves=moves)
+    newer = None if why else request_for(where, request.dataset, request.digest, request.target, gate.policy)
+    if newer and newer.id != request.id:
+        why = f"{newer.requester.name} asked again at {newer.at}"
+    if why:
+        version = f"{request.dataset}@{request.digest}"
         raise UsageError(
-            f"The gate {request.target} asks for signed answers and has no key for {where.identity.name}",
-            hint=f"It has keys for: {', '.join(asked['keys'])}. `--identity NAME` says who you are.",
-            dataset=request.dataset,
-        )
-    if key is None:
-        raise UsageError(
-            f"The gate {request.target} asks for signed answers",
-            hint=f"`{command} --key KEY.pem` signs one.",
-            dataset=request.dataset,
-        )
-    if key.public not in known:
-        raise UsageError(
-            f"The key is not the one that the gate {request.target} has for {where.identity.name}",
-            hint=f"Its policy has {known[0]}, and this is {key.public}.",
+            f"The request of {request.at} to promote {version} to {request.target} ended: {why}",
+            hint=f"`stagegate check {version} --gate {request.target}` asks again what is still to be asked.",
             dataset=request.dataset,
         )
 
 
-def _asked_of_answers(where: Workspace, request: Request) -> Mapping[str, Any]:
-    """The parameters of the check `approval` in the policy that was asked under, while that is the current one."""
-    stored = where.catalog.spec(request.dataset, request.digest)
-    if stored is None or request.target not in stored.get("gates", {}):
-        return {}
-    gate = read_spec(stored).gate(request.target)
-    asked = (one.params for one in gate.requirements if one.check == "approval")
-    return next(asked, {}) if gate.policy == request.policy else {}
+def _written(where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None) -> Approval:
+    """The answer as it is recorded, signed where there is a key."""
+    who = Identity(where.identity.name, "signature") if key else where.identity
+    given = Approval(request.id, who, approved, reason, stamp(now()))
+    return replace(given, envelope=key.sign(signed_answer(request, given), ANSWER_PAYLOAD)) if key else given
+
+
+def _who_can(request: Request, parameters: Asked, owners: Mapping[Any, str]) -> str:
+    """Whose answers count, and how they are given."""
+    people = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
+    named = f"The gate asks {', '.join(people)}. " if people else "Somebody else answers. "
+    keyed = (
+        f"It has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs the answer. " if parameters.signed else ""
+    )
+    version = f"{request.dataset}@{request.digest}"
+    return f"{named}{keyed}`stagegate approve {version} --to {request.target} --identity NAME` says who you are."

@@ -13,6 +13,7 @@ from prefect_stagegate.operations.question import ask_about
 from prefect_stagegate.operations.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_checks, run_check
+from prefect_stagegate.readiness.approval import counted_answers
 from prefect_stagegate.readiness.attest import attest, statement_digest
 from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
 from prefect_stagegate.spec import Gate, Spec
@@ -58,7 +59,8 @@ def check_version(
     decision = judge(question, *_gather(where, version, question, cancel, announce))
     if version.is_trial:
         return decision
-    statement = attest(decision, question.environment, question.request, question.approvals)
+    answers = counted_answers(decision, question.approvals)
+    statement = attest(decision, question.environment, question.request, answers)
     if key:  # the signature first: a decision that is recorded is a decision that is signed
         where.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
     where.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
+from prefect_stagegate.errors import GateFailed, StagegateError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
 from prefect_stagegate.operations.node_refs import follow
 from prefect_stagegate.operations.question import ask_about
+from prefect_stagegate.operations.unanswered import why_not_promoted
 from prefect_stagegate.operations.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, Question
@@ -44,7 +45,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     version, policy = for_gate(where, address, to)
     dataset, digest = version.dataset, version.digest
     statement = where.catalog.attestation(dataset, digest, to)
-    decision = _require_acceptance(version, policy, decision_of(statement) if statement else None)
+    decision = _require_acceptance(where, version, policy, decision_of(statement) if statement else None)
     entries = where.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
     taken = withdrawn(entries).get(digest)
     if taken:
@@ -61,7 +62,7 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     return moved
 
 
-def _require_acceptance(version: Named, policy: Gate, decision: Decision | None) -> Decision:
+def _require_acceptance(where: Workspace, version: Named, policy: Gate, decision: Decision | None) -> Decision:
     """Give the decision when it lets this version through now, else raise."""
     dataset, digest = version.dataset, version.digest
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
@@ -69,12 +70,8 @@ def _require_acceptance(version: Named, policy: Gate, decision: Decision | None)
         raise GateFailed(f"The gate {policy.target} was never asked about {dataset}@{digest}", hint=again)
     if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
         raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
-    if decision.outcome is DecisionOutcome.WAITING:
-        raise WaitingForApproval(
-            f"{dataset}@{digest} waits for an approval to go to {policy.target}",
-            hint=f"Somebody else than {decision.requester} answers with "
-            f"`stagegate approve {dataset}@{digest} --to {policy.target}`; then check again.",
-        )
+    if decision.outcome is DecisionOutcome.WAITING or decision.declined:
+        raise why_not_promoted(where, version, policy, decision)
     if decision.outcome is DecisionOutcome.INCONCLUSIVE:
         raise _Undecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
     if not decision.accepted:

@@ -22,15 +22,17 @@ from prefect_stagegate.errors import (
     WaitingForApproval,
 )
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
-from prefect_stagegate.operations.approve import approve, wait, waiting_runs
+from prefect_stagegate.operations.approve import answer, approve, wait, waiting_runs
 from prefect_stagegate.operations.attestations import verify_attestation
 from prefect_stagegate.operations.check import check, preview_check
 from prefect_stagegate.operations.inspect import history
 from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.revoke import revoke
 from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.readiness.attest import read_statement
 from prefect_stagegate.spec import Spec, load_spec
 
 THINGS = Address("things")
@@ -115,7 +117,8 @@ def test_production_waits_for_somebody_else_of_the_right_group(place: Place) -> 
     with pytest.raises(UsageError, match="asked for it"):
         approve(place.node(Identity(" Ada", "declared")), THINGS, "production", reason="me again")
     bob = place.node(Identity("bob", "declared"))
-    approve(bob, THINGS, "production", reason="not my group")
+    with pytest.raises(UsageError, match=r"bob can't answer .*not an address of infra.*ines@example.org"):
+        approve(bob, THINGS, "production", reason="not my group")
     assert check(bob, THINGS, "production").outcome is DecisionOutcome.WAITING
     with pytest.raises(WaitingForApproval, match="Somebody else than ada answers"):
         promote(bob, THINGS, "production")
@@ -135,6 +138,84 @@ def test_a_refusal_by_the_approver_fails_the_gate_with_the_reason(place: Place) 
     assert decision.outcome is DecisionOutcome.REFUSED
     approval = next(one for one in decision.checks if one.check == "approval")
     assert "March looks wrong" in approval.summary + "".join(finding.problem for finding in approval.findings)
+
+
+def test_answer_that_cannot_count_is_refused_and_not_recorded(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    (request,) = place.node().catalog.requests("things", "production")
+    for who in (ADA, Identity("bob", "declared")):
+        with pytest.raises(UsageError, match="can't answer"):
+            approve(place.node(who), THINGS, "production", reason="seen")
+    assert not place.node().catalog.approvals(request)
+
+
+def test_answer_to_a_policy_of_before_is_refused(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    stricter = {**GATES, "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 2}}]}}
+    place.deliver("one", gates=stricter)
+    with pytest.raises(UsageError, match=r"ended: the policy of production changed since.*asks again"):
+        approve(place.node(INES), THINGS, "production", reason="seen")
+
+
+def test_answer_about_a_target_that_moved_on_is_refused(place: Place) -> None:
+    asked = place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    place.deliver("two")
+    to_production(place)
+    with pytest.raises(UsageError, match="ended: production moved since"):
+        approve(place.node(INES), Address("things", asked.digest), "production", reason="late")
+
+
+def test_answer_to_a_request_that_was_made_anew_is_refused(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    decision = check(place.node(), THINGS, "production")
+    request, _ = wait(place.node(), decision, "run-1", timedelta(seconds=-1))
+    check(place.node(), THINGS, "production")
+    with pytest.raises(UsageError, match="ended: ada asked again at"):
+        answer(place.node(INES), request, approved=True, reason="seen")
+
+
+def test_attestation_lists_only_answers_that_counted(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    (request,) = place.node().catalog.requests("things", "production")
+    place.node().catalog.put_approval(request, Identity("bob", "declared"), approved=True, reason="not my group")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    assert check(place.node(), THINGS, "production").accepted
+    statement = place.node().catalog.attestation("things", request.digest, "production")
+    assert [one.approver.name for one in read_statement(statement or {}).approvals] == [INES.name]
+
+
+def test_promote_after_an_approval_asks_for_a_check(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    approve(place.node(INES), THINGS, "production", reason="seen")
+    with pytest.raises(
+        GateFailed, match=r"approved by ines.* missing is a check: the gate was not asked.*stagegate check"
+    ):
+        promote(place.node(), THINGS, "production")
+    revoke(place.node(), Address("things", "pilot"), "license", reason="the wrong one was read")
+    with pytest.raises(GateFailed, match=r"missing is a check: no longer current: license \(revoked by ada"):
+        promote(place.node(), THINGS, "production")
+
+
+def test_promote_after_a_decline_says_that_the_version_ended(place: Place) -> None:
+    place.deliver("one")
+    to_pilot(place)
+    check(place.node(), THINGS, "production")
+    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
+    for _ in range(2):
+        with pytest.raises(GateFailed, match=r"ended .*ines.* declined: March looks wrong.*turn of ada.*new version"):
+            promote(place.node(), THINGS, "production")
+        assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
 
 
 def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_check_asks_anew(place: Place) -> None:
