@@ -17,6 +17,7 @@ from prefect_stagegate.operations import check as checking
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.inspect import waivers
 from prefect_stagegate.operations.moments import parse_since, parse_until
+from prefect_stagegate.operations.policy import adopt
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.ready import find_ready
 from prefect_stagegate.operations.stage import stage
@@ -43,7 +44,7 @@ def node(folder: Path, who: Identity = ADA) -> Workspace:
     return open_workspace(folder / "cache", folder / "catalog", identity=who)
 
 
-def staged(folder: Path, require: list[Any] | None = None, **changes: Any) -> Any:
+def staged(folder: Path, require: list[Any] | None = None, *, adopted: bool = False, **changes: Any) -> Any:
     spec = {
         "stagegate": 1,
         "dataset": "things",
@@ -55,6 +56,8 @@ def staged(folder: Path, require: list[Any] | None = None, **changes: Any) -> An
     }
     loaded = load_spec(spec, known_checks=known_checks())
     stage(node(folder), loaded)
+    if adopted:
+        adopt(node(folder), loaded, reason="for the test")
     return loaded
 
 
@@ -182,9 +185,9 @@ def test_another_version_and_other_parameters_are_not_waived(folder: Path) -> No
     staged(folder)
     check(node(folder), THINGS, "pilot")
     waived(folder)
-    staged(folder, require=[{"license": {"allow": ["MIT"]}}, "owner"])
+    staged(folder, require=[{"license": {"allow": ["MIT"]}}, "owner"], adopted=True)
     assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
-    staged(folder)
+    staged(folder, adopted=True)
     assert check(node(folder), THINGS, "pilot").accepted
     (folder / "nas/data.csv").write_text("two, and longer")
     staged(folder)

@@ -22,6 +22,7 @@ DECISION = Decision(
     environment=ENVIRONMENT.fingerprint,
     at="2026-03-01T03:00:00.000000Z",
     requester="ana",
+    adopted="sha256:" + "b" * 64,
 )
 
 
@@ -31,7 +32,10 @@ def test_statement_reads_as_an_in_toto_test_result() -> None:
     assert statement["subject"] == [{"name": "nycflights", "digest": {"sha256": DIGEST[7:]}}]
     assert statement["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
     predicate = statement["predicate"]
-    assert predicate["configuration"] == [{"name": "gate/production", "digest": {"sha256": "a" * 64}}]
+    assert predicate["configuration"] == [
+        {"name": "gate/production", "digest": {"sha256": "a" * 64}},
+        {"name": "policy", "digest": {"sha256": "b" * 64}},
+    ]
     assert predicate["passedTests"] == ["pass"]
     assert predicate["warnedTests"] == ["warn", "waived"]
     assert predicate["failedTests"] == ["fail", "inconclusive"]

@@ -60,10 +60,10 @@ def test_unknown_names_tell_what_is_known(staged: Catalog) -> None:
 
 
 def test_a_ref_moves_by_appending_to_its_log(catalog: Catalog) -> None:
-    first = catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=ANN)
-    second = catalog.move_ref("flights", "pilot", OTHER, head=first, action=RefAction.PROMOTE, who=BEN, reason="newer")
-    assert catalog.ref("flights", "pilot") == second
-    assert catalog.history("flights", "pilot") == [first, second]
+    first = catalog.move_ref("flights", "latest", SEAL.digest, head=None, action=RefAction.STAGE, who=ANN)
+    second = catalog.move_ref("flights", "latest", OTHER, head=first, action=RefAction.STAGE, who=BEN, reason="newer")
+    assert catalog.ref("flights", "latest") == second
+    assert catalog.history("flights", "latest") == [first, second]
     assert second.before.startswith("sha256:")
 
 
@@ -71,31 +71,31 @@ def test_of_many_promoters_at_once_exactly_one_wins(catalog: Catalog) -> None:
     def promote(number: int) -> bool:
         who = Identity(f"p{number}", "declared")
         try:
-            catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=who)
+            catalog.move_ref("flights", "latest", SEAL.digest, head=None, action=RefAction.STAGE, who=who)
         except RefConflict as error:
-            return "was moved by p" not in str(error)
+            return "was changed by p" not in str(error)
         return True
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(promote, range(8))) == 1
-    assert len(catalog.history("flights", "pilot")) == 1
+    assert len(catalog.history("flights", "latest")) == 1
 
 
 def test_a_log_that_was_changed_afterwards_is_not_believed(catalog: Catalog, tmp_path: Path) -> None:
-    head = catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=ANN)
-    catalog.move_ref("flights", "pilot", OTHER, head=head, action=RefAction.PROMOTE, who=ANN)
-    first = tmp_path / "catalog/datasets/flights/refs/pilot/00000001.json"
+    head = catalog.move_ref("flights", "latest", SEAL.digest, head=None, action=RefAction.STAGE, who=ANN)
+    catalog.move_ref("flights", "latest", OTHER, head=head, action=RefAction.STAGE, who=ANN)
+    first = tmp_path / "catalog/datasets/flights/refs/latest/00000001.json"
     first.write_text(first.read_text().replace('"ann"', '"eve"'))
     with pytest.raises(CorruptRecord, match="does not follow"):
-        catalog.history("flights", "pilot")
+        catalog.history("flights", "latest")
 
 
 def test_a_log_with_a_missing_entry_is_not_believed(catalog: Catalog, tmp_path: Path) -> None:
-    head = catalog.move_ref("flights", "pilot", SEAL.digest, head=None, action=RefAction.PROMOTE, who=ANN)
-    catalog.move_ref("flights", "pilot", OTHER, head=head, action=RefAction.PROMOTE, who=ANN)
-    (tmp_path / "catalog/datasets/flights/refs/pilot/00000001.json").unlink()
+    head = catalog.move_ref("flights", "latest", SEAL.digest, head=None, action=RefAction.STAGE, who=ANN)
+    catalog.move_ref("flights", "latest", OTHER, head=head, action=RefAction.STAGE, who=ANN)
+    (tmp_path / "catalog/datasets/flights/refs/latest/00000001.json").unlink()
     with pytest.raises(CorruptRecord):
-        catalog.history("flights", "pilot")
+        catalog.history("flights", "latest")
 
 
 def test_the_newest_spec_is_the_current_one_and_the_same_again_writes_nothing(staged: Catalog, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ gates:
         (
             f"{TOP}{BELOW}credentials: aws",
             "4: credentials: unknown key; known: contract, dataset, gates, job, license, max_failed_objects, owners, "
-            "runbook, sources, stagegate",
+            "policy, runbook, sources, stagegate",
         ),
     ],
 )

@@ -222,7 +222,8 @@ def run_check(place: Place) -> str:
 
 def run_withdraw(place: Place) -> str:
     """Ask the gate again about what it let in, whose licence turned out to be another one."""
-    decision = check(place.open(), THINGS, "pilot", spec=place.spec("CC-BY-NC-4.0"))
+    stage(place.open(), place.spec("CC-BY-NC-4.0"))
+    decision = check(place.open(), THINGS, "pilot")
     assert place.open().catalog.history(DATASET, "pilot")[-1].withdrawn == decision.digest
     return str(decision.outcome)
 
