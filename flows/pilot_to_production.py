@@ -38,7 +38,7 @@ def pilot_to_production(
     A version that is declined, or that nobody approves in time, ends the run with the failed state "Not approved".
 
     Args:
-        spec: What to stage; also what to judge under when a version is given.
+        spec: What to stage. It is judged by the policy that its dataset adopted; with a version the spec is not read.
         version: `nycflights@sha256:…`. Nothing is staged then: exactly this version is judged.
         targets: The gates in order, those below first.
         cache: The node's cache; by default the settings'.
@@ -59,11 +59,11 @@ def pilot_to_production(
     elif version is None:
         version = stage_dataset(named, cache=cache, catalog=catalog).address
     for target in targets:
-        decision = check_readiness(version, target, spec=spec, cache=cache, catalog=catalog)
+        decision = check_readiness(version, target, cache=cache, catalog=catalog)
         while decision.outcome is DecisionOutcome.WAITING:
             if left := ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog):
                 return left
-            decision = check_readiness(version, target, spec=spec, cache=cache, catalog=catalog)
+            decision = check_readiness(version, target, cache=cache, catalog=catalog)
         if decision.declined:
             return not_approved(decision)
         require_acceptance(decision)

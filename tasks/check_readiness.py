@@ -44,7 +44,7 @@ def check_readiness(
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its
             dataset. Without a ref: the version that the gate below accepted, else `latest`.
         gate: The target's name.
-        spec: A spec to judge under instead of the one that is stored beside the version.
+        spec: A spec to try instead of the adopted policy: a trial, of which nothing is recorded and nothing counts.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 

@@ -1,0 +1,272 @@
+"""Which policy counts for a dataset: adopted, proposed, agreed to; and that no spec of the asker's own replaces it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prefect_stagegate.cli import main
+from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check, preview_check
+from prefect_stagegate.operations.policy import adopt, adoptions, answer_request
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready, hold_ready
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.validate import validate
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+
+THINGS, PRODUCTION = Address("things"), Address("things", "production")
+ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
+OWNERS = {"data": "team@example.org", "ai": "team@example.org", "infra": INES.name, "governance": LEGAL.name}
+STRICT = {"production": {"require": ["license", "owner", {"approval": {"count": 1, "from": ["infra"]}}]}}
+LAX = {"production": {"require": ["license"]}}
+RULE = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
+
+
+class Place:
+    """A catalog, a node's cache, and a source that tests change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "nas").mkdir()
+
+    def node(self, who: Identity = ADA) -> Workspace:
+        return open_workspace(self.folder / "cache", self.folder / "catalog", identity=who)
+
+    def spec(self, name: str = "things.yaml", **changes: Any) -> Path:
+        whole = {
+            "stagegate": 1,
+            "dataset": "things",
+            "license": "CC0-1.0",
+            "owners": OWNERS,
+            "sources": [{"url": str(self.folder / "nas")}],
+            "gates": STRICT,
+        }
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(whole | changes))
+        return path
+
+    def deliver(self, text: str, **changes: Any) -> str:
+        (self.folder / "nas/data.csv").write_text(text)
+        return stage(self.node(), self.spec(**changes)).digest
+
+    def to_production(self, text: str, **changes: Any) -> str:
+        digest = self.deliver(text, **changes)
+        check(self.node(), THINGS, "production")
+        approve(self.node(INES), THINGS, "production", reason="seen")
+        assert check(self.node(), THINGS, "production").accepted
+        return promote(self.node(), Address("things", digest), "production").digest
+
+    def files(self) -> dict[str, bytes]:
+        root = self.folder / "catalog"
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    def run(self, *words: str, identity: str = ADA.name) -> int:
+        flags = ["--cache", self.folder / "cache", "--catalog", self.folder / "catalog", "--identity", identity]
+        try:
+            main([*words, *map(str, flags)])
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+# ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_lax_spec_reinstates_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    good = place.to_production("one")
+    bad = place.to_production("two")
+    rollback(place.node(), PRODUCTION, reason="loss went up")
+    lax = str(place.spec("lax.yaml", gates=LAX))
+    assert place.run("check", f"things@{bad}", "--gate", "production", "--spec", lax, identity="mallory") == 0
+    assert capsys.readouterr().out.startswith("TRIAL")
+    assert place.run("promote", f"things@{bad}", "--to", "production", "--reinstate", identity="mallory") == 1
+    assert place.node().catalog.resolve(PRODUCTION) == good
+
+
+def test_trial_leaves_no_trace(place: Place) -> None:
+    place.deliver("one")
+    check(place.node(), THINGS, "production")
+    before, planned = place.files(), preview_check(place.node(), THINGS, "production")
+    lax = place.spec("lax.yaml", gates=LAX)
+    assert check(place.node(), THINGS, "production", spec=lax).accepted
+    assert check(place.node(), lax, "production").accepted
+    assert validate(place.node(), THINGS, spec=lax).passed
+    assert place.files() == before
+    assert [one.state for one in preview_check(place.node(), THINGS, "production")] == [one.state for one in planned]
+    with pytest.raises(GateFailed, match="waits|was never asked|approval"):
+        promote(place.node(), THINGS, "production")
+
+
+def test_spec_with_the_adopted_policy_is_no_trial(place: Place) -> None:
+    place.deliver("one")
+    assert check(place.node(), place.spec(), "production").adopted == place.node().catalog.policy("things").digest  # type: ignore[union-attr]
+
+
+def test_facts_of_the_asker_s_spec_do_not_count(place: Place) -> None:
+    place.deliver("one", license="CC-BY-NC-4.0")
+    friendly = place.spec("friendly.yaml", license="CC0-1.0")
+    assert check(place.node(), friendly, "production").outcome is DecisionOutcome.REFUSED
+
+
+# ── proposals ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_policy_is_proposed_and_the_adopted_one_judges(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.deliver("one")
+    digest = place.deliver("two", gates=LAX)
+    assert place.run("stage", str(place.spec(gates=LAX))) == 0
+    told = capsys.readouterr().out
+    assert "proposes another policy" in told
+    assert "loosened   gate production: approval is not required any more" in told
+    assert check(place.node(), Address("things", digest), "production").outcome is DecisionOutcome.WAITING
+    assert place.run("check", "things", "--gate", "production") == 4
+    assert "loosened" in capsys.readouterr().out
+
+
+def test_spec_without_gates_adopts_nothing_and_the_first_with_gates_does(place: Place) -> None:
+    place.deliver("one", gates={})
+    with pytest.raises(UsageError, match=r"adopted no policy yet.*stagegate policy adopt"):
+        check(place.node(), THINGS, "production")
+    place.deliver("two")
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_owners_are_policy_so_nobody_names_himself(place: Place) -> None:
+    place.deliver("one", owners=OWNERS)
+    place.deliver("one", owners=OWNERS | {"infra": "mallory"})
+    check(place.node(), THINGS, "production")
+    with pytest.raises(UsageError, match="not an address of infra"):
+        approve(place.node(Identity("mallory", "declared")), THINGS, "production", reason="me")
+
+
+def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("one", gates={"production": {"require": ["license", {"rollback": {"warn": "30d"}}]}}, policy=RULE)
+    other = {"production": {"require": [{"rollback": {"warn": "60d", "severity": "warning"}}, "owner"]}}
+    assert place.run("policy", "diff", str(place.spec("other.yaml", gates=other)), "--json") == 0
+    changes = {(one["difference"], one["direction"]) for one in json.loads(capsys.readouterr().out)}
+    assert changes == {
+        ("license is not required any more", "loosened"),
+        ("rollback: severity blocking → warning", "loosened"),
+        ("rollback: warn 30d → 60d", "loosened"),
+        ("owner is required", "tightened"),
+        ('change {"approval":{"count":1,"from":["governance"]}} → none', "loosened"),
+    }
+    assert place.run("policy", "show", "things") == 0
+    assert "# policy 1 of things" in capsys.readouterr().out
+
+
+# ── adoption ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_rule_anybody_adopts_and_it_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("one")
+    assert place.run("policy", "adopt", str(place.spec(gates=LAX)), "--reason", "in a hurry") == 0
+    assert "Nobody had to agree" in capsys.readouterr().out
+    assert place.run("history", "things") == 0
+    ledger = capsys.readouterr().out
+    assert "number 2" in ledger
+    assert "in a hurry" in ledger
+    assert "loosened   gate production: approval is not required any more" in ledger
+
+
+def test_rule_wants_its_group_and_never_the_requester(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("one", policy=RULE)
+    lax = str(place.spec(gates=LAX))  # without a rule of its own: the adopted one decides, its own end included
+    assert place.run("policy", "adopt", lax, "--reason", "in a hurry", identity=LEGAL.name) == 4
+    assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
+    assert "asked for it and can't answer" in capsys.readouterr().err
+    assert place.run("policy", "approve", "things", identity=INES.name) == 2
+    assert "not an address of governance" in capsys.readouterr().err
+    assert place.run("policy", "adopt", lax, "--reason", "in a hurry", identity="mallory") == 4
+    assert len(adoptions(place.node(), "things")) == 1
+
+
+def test_policy_is_adopted_once_its_rule_is_met(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("one", policy=RULE)
+    other = place.spec(gates=LAX, policy=RULE)
+    assert place.run("policy", "adopt", str(other), "--reason", "smaller team") == 4
+    assert "0 of 1 approval by governance" in capsys.readouterr().out
+    assert place.run("policy", "approve", "things", "--reason", "agreed", identity=LEGAL.name) == 0
+    assert "loosened" in capsys.readouterr().out
+    assert place.run("policy", "adopt", str(other), "--reason", "smaller team") == 0
+    (_, (entry, changes)) = adoptions(place.node(), "things")
+    assert [answer.approver.name for answer in entry.approvals] == [LEGAL.name]
+    assert {change.direction for change in changes} == {Direction.LOOSENED}
+    assert check(place.node(), THINGS, "production").accepted
+
+
+def test_declined_policy_is_not_adopted(place: Place) -> None:
+    place.deliver("one", policy=RULE)
+    other = place.spec(gates=LAX, policy=RULE)
+    adopt(place.node(), other, reason="smaller team")
+    answer_request(place.node(LEGAL), "things", approved=False, reason="no")
+    assert adopt(place.node(), other, reason="again").missing == f"declined by {LEGAL.name}: no"
+
+
+def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
+    place.deliver("one", policy=RULE)
+    first, second = place.spec("first.yaml", gates=LAX, policy=RULE), place.spec("second.yaml", gates=STRICT)
+    adopt(place.node(), first, reason="first")
+    adopt(place.node(), second, reason="second")
+    for number, spec in ((0, first), (1, second)):
+        digest = adopt(place.node(), spec, reason="which").digest
+        answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=digest)
+        if not number:
+            assert adopt(place.node(), first, reason="first").seq == 2
+            place.spec("first.yaml", gates=LAX, policy=RULE)
+            with pytest.raises(UsageError, match="Nobody asked"):
+                answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=digest)
+            return
+
+
+def test_acceptance_ends_with_its_policy(place: Place) -> None:
+    place.deliver("one", gates=LAX)
+    assert check(place.node(), THINGS, "production").accepted
+    adopt(place.node(), place.spec(gates=STRICT), reason="an approval is needed")
+    with pytest.raises(GateFailed, match="policy of production changed"):
+        promote(place.node(), THINGS, "production")
+
+
+def test_what_production_names_stays_ready_under_its_own_policy(place: Place) -> None:
+    digest = place.deliver("one", gates=LAX)
+    check(place.node(), THINGS, "production")
+    promote(place.node(), THINGS, "production")
+    adopt(place.node(), place.spec(gates=STRICT), reason="an approval is needed")
+    readiness = find_ready(place.node(), PRODUCTION)
+    with hold_ready(place.node(), readiness) as version:
+        assert version.digest == digest
+
+
+# ── coming back ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_reinstatement_needs_a_decision_after_the_rollback(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.to_production("one")
+    bad = Address("things", place.to_production("two"))
+    assert check(place.node(), bad, "production").accepted
+    rollback(place.node(), PRODUCTION, reason="loss went up")
+    with pytest.raises(GateFailed, match=r"loss went up; its acceptance is older than that.*stagegate check"):
+        promote(place.node(), bad, "production", reinstate=True)
+    assert place.run("check", str(bad), "--gate", "production") == 4
+    told = capsys.readouterr().out
+    assert "loss went up" in told
+    approve(place.node(INES), bad, "production", reason="mended")
+    assert check(place.node(), bad, "production").accepted
+    with pytest.raises(GateFailed, match="--reinstate"):
+        promote(place.node(), bad, "production")
+    assert promote(place.node(), bad, "production", reinstate=True).digest == bad.digest
