@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import EvidenceRevocation
+from prefect_stagegate.operations.decisions import RecordedDecision
 from prefect_stagegate.readiness.approval import counted_answers
 from prefect_stagegate.readiness.attest import Attested, read_statement
 from prefect_stagegate.units import digest_text
 
 
-def ledger_lines(entries: Iterable[RefEntry], revocations: Iterable[EvidenceRevocation] = ()) -> Iterator[str]:
-    """The lines of a ledger, the oldest entry first, with the evidence that was revoked in between."""
+def ledger_lines(
+    entries: Iterable[RefEntry],
+    revocations: Iterable[EvidenceRevocation] = (),
+    refusals: Iterable[RecordedDecision] = (),
+) -> Iterator[str]:
+    """The lines of a ledger, the oldest entry first, with what was refused and the evidence revoked in between."""
     named: dict[str, str] = {}
-    told: list[RefEntry | EvidenceRevocation] = [*entries, *revocations]
+    told: list[RefEntry | EvidenceRevocation | RecordedDecision] = [*entries, *revocations, *refusals]
     for entry in sorted(told, key=lambda one: one.at):
+        if isinstance(entry, RecordedDecision):
+            yield _refused(entry)
+            continue
         if isinstance(entry, EvidenceRevocation):
             yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
             continue
@@ -26,6 +36,19 @@ def ledger_lines(entries: Iterable[RefEntry], revocations: Iterable[EvidenceRevo
         yield f"{entry.at[:19]}Z  {entry.ref:<12} {_moved(entry, before)}  {entry.action} by {entry.who}{reason}"
         if entry.attestation:
             yield from (f"    {line}" for line in _decided(entry))
+
+
+def _refused(refusal: RecordedDecision) -> str:
+    about = f"{refusal.at[:19]}Z  {refusal.target:<12} refused {digest_text(refusal.digest)}"
+    return f"{about}, asked for by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
+
+
+def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry as JSON values without the packages of the environment that its attestation names."""
+    copied = copy.deepcopy(dict(entry))
+    attested = copied.get("attestation", {}).get("predicate", {}).get("stagegate", {})
+    attested.get("environment", {}).get("python", {}).pop("distributions", None)
+    return copied
 
 
 def _moved(entry: RefEntry, before: str) -> str:

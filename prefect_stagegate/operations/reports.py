@@ -1,11 +1,44 @@
-"""Keeping a decision's HTML page where people can open it."""
+"""Reports of decisions: making one from what the catalog has, and keeping its HTML page where people can open it."""
 
 from __future__ import annotations
 
 import uuid
 
+from prefect_stagegate.catalog import moves
+from prefect_stagegate.errors import SpecError
+from prefect_stagegate.model import Decision
+from prefect_stagegate.operations.address import read_spec, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, to_html
+from prefect_stagegate.report import Report, build_report, to_html
+from prefect_stagegate.spec import Spec
+
+
+def report_of(where: Workspace, decision: Decision) -> Report:
+    """A decision's report, new or old: with the owners of the spec that it was made under, and what was served then.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+        CorruptRecord: The log of the target's ref is damaged.
+    """
+    log = moves(where.catalog.history(decision.dataset, decision.target))
+    then = [entry.digest for entry in log if entry.at <= decision.at]
+    return build_report(decision, spec_of(where, decision), serves=then[-1] if then else "")
+
+
+def spec_of(where: Workspace, decision: Decision) -> Spec:
+    """The spec that a decision was made under; the newest one beside the version where that is not told.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+    """
+    for stored in where.catalog.specs(decision.dataset, decision.digest):
+        try:
+            spec = read_spec(stored)
+            if decision.target in spec.gates and spec.gate(decision.target).policy == decision.policy:
+                return spec
+        except SpecError:
+            continue  # of a release that knew other checks
+    return stored_spec(where, decision.dataset, decision.digest)
 
 
 def keep_report(where: Workspace, report: Report) -> str:
