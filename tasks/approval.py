@@ -25,10 +25,11 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Request, person_key
 from prefect_stagegate.operations import approve
-from prefect_stagegate.operations.address import SpecLike, parse, stored_spec
+from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.reports import report_of
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, build_report, to_markdown
+from prefect_stagegate.report import Report, to_markdown
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.tasks.lapse import name_what_nobody_answers
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
@@ -108,7 +109,7 @@ def ask_for_approval(
         return None  # whoever answered before the wait was recorded wakes nobody
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
     name_what_nobody_answers()
-    report = _with_form(build_report(decision, stored_spec(where, decision.dataset, decision.digest)))
+    report = _with_form(report_of(where, decision))
     show_summary(where, report)
     until = f"Answer until {time_text(wait.until)}; after that it ends as not approved."
     parts = (f"**{why}**" if why else "", until, to_markdown(report))

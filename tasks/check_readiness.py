@@ -8,9 +8,10 @@ from typing import Any
 from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from prefect_stagegate.model import Decision, DecisionOutcome
-from prefect_stagegate.operations.address import SpecLike, stored_spec
+from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.check import check
-from prefect_stagegate.report import Report, Turn, build_report, to_markdown
+from prefect_stagegate.operations.reports import report_of
+from prefect_stagegate.report import Report, Turn, to_markdown
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
@@ -54,7 +55,7 @@ def check_readiness(
     where = open_places(cache, catalog)
     with ending() as cancel:
         decision = check(where, dataset, gate, spec=spec, cancel=cancel)
-    report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
+    report = report_of(where, decision)
     _show(decision, report, show_summary(where, report))
     if decision.outcome in _EVENTS:
         announce(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))

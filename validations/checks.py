@@ -133,6 +133,9 @@ def _expectations(found: Found) -> Answer:
     }
     rows = sum(file.rows for table in with_suite for file in found.read(table))
     summary = f"{kept} of {_count(asked, 'expectation')} hold over {_count(rows, 'row')}"
+    if unjudged := sum(count for _, count in left_out):
+        listed = sum(len(table.listed) for table, _ in left_out)
+        summary = f"{unjudged} of {_count(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
     return _answer(findings, summary, {**counts, "rows": rows, "suites": suites})

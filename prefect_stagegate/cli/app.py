@@ -46,6 +46,8 @@ COMMANDS = {
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
         "diff": ("look:diff", "Tell how the entries of two versions differ."),
         "history": ("look:history", "Tell who moved which ref to which version, when and why."),
+        "decisions": ("decisions:decisions", "List what gates decided about a dataset's versions, the oldest first."),
+        "report": ("decisions:report", "Draw the report of a recorded decision again."),
         "verify-attestation": ("prove:verify_attestation", "Verify the attestation of a decision."),
         "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
         "exec": ("read:execute", "Run a command while its version is held."),

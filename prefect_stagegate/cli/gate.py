@@ -9,30 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
 from prefect_stagegate.cli.judged import judged_line
 from prefect_stagegate.cli.plan import announce, tell_plan
-from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
+from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
 from prefect_stagegate.operations import check as checking
 from prefect_stagegate.operations.promote import promote as move_up
+from prefect_stagegate.operations.reports import report_of
 from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.unanswered import declined_hint
 from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness.signing import read_signing_key
-from prefect_stagegate.report import (
-    build_report,
-    rubric_lines,
-    to_html,
-    to_json,
-    to_junit,
-    to_markdown,
-    to_rich,
-    to_text,
-)
+from prefect_stagegate.report import rubric_lines
 from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
@@ -93,9 +85,9 @@ def check(  # noqa: PLR0913 - one parameter a flag
     gate: Target,
     spec: SpecFile = None,
     plan: Annotated[bool, Parameter(negative="", help="Tell what would be asked again and why; ask nothing.")] = False,
-    html: Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")] = None,
-    markdown: Annotated[Path | None, Parameter(help="Also write the report as Markdown.")] = None,
-    junit: Annotated[Path | None, Parameter(help="Also write the report as JUnit XML, for CI.")] = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
     rubric: Annotated[bool, Parameter(negative="", help="Also print points by section; they decide nothing.")] = False,
     json: Json = False,
     places: Places | None = None,
@@ -123,26 +115,12 @@ def check(  # noqa: PLR0913 - one parameter a flag
         tell_plan(checking.preview_version(where, version, policy), json=json)
         return
     decision = checking.check_version(where, version, policy, announce=announce)
-    report = build_report(decision, version.spec)
-    if json:
-        say(to_json(report).rstrip())
-    elif sys.stdout.isatty():
-        Console().print(to_rich(report), crop=False)
-    else:
-        say(to_text(report).rstrip())
+    report = report_of(where, decision, version.spec if version.is_trial else None)
+    print_report(report, json=json)
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
-    for path, written in ((html, to_html), (markdown, to_markdown), (junit, to_junit)):
-        if path:
-            _write(path, written(report))
+    write_reports(report, html=html, markdown=markdown, junit=junit)
     sys.exit(_CODES[decision.outcome])
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"The report can't be written to {path}: {error.strerror}") from error
 
 
 def promote(

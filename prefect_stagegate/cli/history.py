@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import EvidenceRevocation, PolicyChange
+from prefect_stagegate.operations.decisions import RecordedDecision
 from prefect_stagegate.readiness.approval import counted_answers
 from prefect_stagegate.readiness.attest import Attested, read_statement
 from prefect_stagegate.units import digest_text
@@ -15,15 +18,20 @@ from prefect_stagegate.units import digest_text
 def ledger_lines(
     entries: Iterable[RefEntry],
     revocations: Iterable[EvidenceRevocation] = (),
+    refusals: Iterable[RecordedDecision] = (),
     adoptions: Iterable[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = (),
 ) -> Iterator[str]:
-    """The lines of a ledger, the oldest entry first, with what was revoked and which policy was adopted in between."""
+    """The lines of a ledger, the oldest entry first, with what was refused, revoked and adopted in between."""
     named: dict[str, str] = {}
     changes = {entry.seq: differences for entry, differences in adoptions}
-    told: list[RefEntry | EvidenceRevocation | PolicyEntry] = [*entries, *revocations, *(one for one, _ in adoptions)]
+    told: list[RefEntry | EvidenceRevocation | RecordedDecision | PolicyEntry]
+    told = [*entries, *revocations, *refusals, *(entry for entry, _ in adoptions)]
     for entry in sorted(told, key=lambda one: one.at):
         if isinstance(entry, PolicyEntry):
             yield from policy_lines(entry, changes[entry.seq])
+            continue
+        if isinstance(entry, RecordedDecision):
+            yield _refused(entry)
             continue
         if isinstance(entry, EvidenceRevocation):
             yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
@@ -47,6 +55,19 @@ def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterato
         yield f"    {verb} by {answer.approver} {answer.at[:19]}Z{f': {answer.reason}' if answer.reason else ''}"
     for change in changes:
         yield f"    {change.direction:<10} {change.subject}: {change.difference}"
+
+
+def _refused(refusal: RecordedDecision) -> str:
+    about = f"{refusal.at[:19]}Z  {refusal.target:<12} refused {digest_text(refusal.digest)}"
+    return f"{about}, asked for by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
+
+
+def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry as JSON values without the packages of the environment that its attestation names."""
+    copied = copy.deepcopy(dict(entry))
+    attested = copied.get("attestation", {}).get("predicate", {}).get("stagegate", {})
+    attested.get("environment", {}).get("python", {}).pop("distributions", None)
+    return copied
 
 
 def _moved(entry: RefEntry, before: str) -> str:

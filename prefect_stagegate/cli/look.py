@@ -11,11 +11,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, say_line, tell_failed
-from prefect_stagegate.cli.history import ledger_lines
+from prefect_stagegate.cli.history import ledger_lines, without_distributions
 from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
+from prefect_stagegate.operations.decisions import list_refusals
 from prefect_stagegate.operations.policy import adoptions
 from prefect_stagegate.units import bytes_text, digest_text
 
@@ -144,13 +145,18 @@ def history(
     *,
     verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
     key: Keys = (),
+    full: Annotated[
+        bool, Parameter(negative="", help="With --json: the environments' packages, too, as attestations have them.")
+    ] = False,
     forget: Annotated[
         bool, Parameter(negative="", help="Forget what this node knows of the logs, after a restore that was meant.")
     ] = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell who moved which ref to which version, when and why; by which decision, approvals, waivers and policy.
+    """Tell who moved which ref to which version, when and why, and what was refused and adopted in between.
+
+    Each move is told with its decision, approvals and waivers. `stagegate decisions` lists all decisions.
 
     `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
 
@@ -168,11 +174,13 @@ def history(
         tell_audit(where, about, key, json=json)
         return
     moves, revocations = inspect.history(where, about), inspect.revocations(where, about)
-    policies = adoptions(where, about.dataset)
+    policies, refusals = adoptions(where, about.dataset), list_refusals(where, about)
     if json:
-        told = [*map(asdict, moves), *(asdict(one) | {"action": "revoke"} for one in revocations)]
+        entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
+        told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]
+        told += [asdict(one) | {"action": "refuse"} for one in refusals]
         told += [asdict(one) | {"action": "adopt", "changes": list(map(asdict, each))} for one, each in policies]
         print_json(sorted(told, key=lambda one: one["at"]))
         return
-    for line in ledger_lines(moves, revocations, policies):
+    for line in ledger_lines(moves, revocations, refusals, policies):
         say_line(line)

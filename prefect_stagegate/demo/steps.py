@@ -14,10 +14,10 @@ from prefect_stagegate.demo.story import Story
 from prefect_stagegate.demo.telling import tell
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
-from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.reports import report_of
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.report import build_report, to_html
+from prefect_stagegate.report import to_html
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.units import bytes_text, digest_text
 
@@ -130,7 +130,7 @@ class Demo:
 
     def _show_report(self, decision: Decision) -> None:
         """Show why a gate refused, and write the same as a page."""
-        report = build_report(decision, stored_spec(self._where, DATASET, decision.digest))
+        report = report_of(self._where, decision)
         self._folder.report.write_text(to_html(report))
         self._story.report(report)
         files = {f"flights/{file_name(month)}" for month in DEFECTS}

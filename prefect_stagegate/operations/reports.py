@@ -1,11 +1,72 @@
-"""Keeping a decision's HTML page where people can open it."""
+"""Reports of decisions: making one from what the catalog has, and keeping its HTML page where people can open it."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator, Sequence
 
+from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.model import Decision
+from prefect_stagegate.operations.address import judged_spec, spec_beside
+from prefect_stagegate.operations.policy import proposed_changes
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, to_html
+from prefect_stagegate.report import Report, build_report, to_html
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import count_text
+
+
+def report_of(where: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
+    """A decision's report, new or old: with the owners of the policy that it was made under, and what was served then.
+
+    Args:
+        where: The catalog.
+        decision: What the gate said.
+        trial: The spec of the asker's own that it was tried under.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+        CorruptRecord: The log of the target's ref is damaged.
+    """
+    log = where.catalog.history(decision.dataset, decision.target)
+    then = [entry for entry in log if entry.seq <= decision.after]
+    named = moves(then)
+    return build_report(
+        decision,
+        trial or spec_of(where, decision),
+        serves=named[-1].digest if named else "",
+        notes=tuple(_notes(where, decision, then)),
+        is_trial=trial is not None,
+    )
+
+
+def _notes(where: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:
+    """What people must know beside the checks: that the version was taken back, and that another policy is proposed."""
+    if taken := withdrawn(log).get(decision.digest):
+        verb = "rolled back from" if taken.action is RefAction.ROLLBACK else "withdrawn from"
+        yield (
+            f"It was {verb} {decision.target} at {taken.at[:19]}Z by {taken.who}: {taken.reason}. "
+            "It comes back only by `stagegate promote --reinstate`, once its gate accepted it again."
+        )
+    proposed = proposed_changes(where, spec_beside(where.catalog, decision.dataset, decision.digest))
+    if proposed:
+        yield (
+            f"The spec that it was staged from proposes another policy ({count_text(len(proposed), 'change')}); it is "
+            f"judged by the adopted one. `stagegate policy diff SPEC` compares them."
+        )
+    yield from (f"proposed: {change}" for change in proposed)
+
+
+def spec_of(where: Workspace, decision: Decision) -> Spec:
+    """The spec that a decision was made under: the version's own, with the policy that was adopted then.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+    """
+    policies = where.catalog.policies(decision.dataset)
+    adoption = next((entry for entry in reversed(policies) if entry.digest == decision.adopted), None)
+    return judged_spec(
+        where.catalog, decision.dataset, decision.digest, adoption or where.catalog.policy(decision.dataset)
+    )
 
 
 def keep_report(where: Workspace, report: Report) -> str:

@@ -50,9 +50,9 @@ def declined_hint(address: str, target: str, requester: str) -> str:
         requester: Who asked.
     """
     return (
-        f"It is the turn of {requester}, who asked: stage a new version with `stagegate stage SPEC`. If whoever declined "
-        f"thinks better of it, `stagegate approve {address} --to {target}`, and then `stagegate check {address} --gate "
-        f"{target}`, ask again."
+        f"It is the turn of {requester}, who asked: stage a new version with `stagegate stage SPEC`. "
+        f"If whoever declined thinks better of it: `stagegate approve {address} --to {target}`, "
+        f"then `stagegate check {address} --gate {target}`."
     )
 
 

@@ -4,7 +4,7 @@ from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
-from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report
+from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report, reason_of
 from prefect_stagegate.report.moved import moved_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
@@ -23,6 +23,7 @@ __all__ = [
     "moved_page",
     "ready_page",
     "ready_text",
+    "reason_of",
     "rubric_lines",
     "rubric_of",
     "to_html",

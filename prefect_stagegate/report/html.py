@@ -19,7 +19,9 @@ def to_html(report: Report) -> str:
 
     Everything in it is escaped: file names and error messages come from whoever wrote the data.
     """
-    return _template().render(report=legible(report), rubric=rubric_of(report), sources=SOURCES)
+    report = legible(report)
+    checks = [row.check for row in report.rows]
+    return _template().render(report=report, rubric=rubric_of(report), sources=SOURCES, checks=checks)
 
 
 @cache

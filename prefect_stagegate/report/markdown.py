@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
@@ -16,14 +16,17 @@ FINDINGS = 200
 def to_markdown(report: Report) -> str:
     """A heading, whose turn it is, what to do, the defects one by one, and all checks."""
     report = legible(report)
+    headed = {row.check for row in _listed(report)}
     parts = [
         f"## {plain(report.headline)}",
         f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
+        about_line(report),
+        *notes_list(report),
         f"**Whose turn:** {plain(report.whose_turn)}",
-        *_turns(report),
+        *_turns(report, headed),
         "**What to do:**",
-        "\n".join(f"{number}. {step(fix)}" for number, fix in enumerate(report.steps, start=1)),
-        *_defects(report),
+        "\n".join(f"{number}. {step(fix, headed)}" for number, fix in enumerate(report.steps, start=1)),
+        *_defects(report, headed),
         "### All checks",
         _table(("Check", "Outcome", "Owner", "Found"), map(_check, report.rows)),
         *_rubric(report),
@@ -32,22 +35,44 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _turns(report: Report) -> list[str]:
-    lines = [f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix)}" for fix in turn.fixes) for turn in report.turns]
+def about_line(report: Report) -> str:
+    """The version, the policy and what the target serves, in one line."""
+    return " · ".join(f"{plain(name)} {code(value)}" for name, value in report.about)
+
+
+def notes_list(report: Report) -> list[str]:
+    """What people must know beside the checks, as a list; empty where there is nothing."""
+    return ["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []
+
+
+def _turns(report: Report, headed: Collection[str]) -> list[str]:
+    lines = [
+        f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix, headed)}" for fix in turn.fixes) for turn in report.turns
+    ]
     return ["\n".join(lines)] if lines else []
 
 
-def _defects(report: Report) -> list[str]:
-    lines = [(row, finding) for row in report.defects for finding in row.found]
-    if not lines:
-        return []
-    cells = (
-        (code(row.check), code(finding.subject), plain(finding.problem), plain(str(row.owner)), step(finding.fix))
-        for row, finding in lines[:FINDINGS]
-    )
-    table = _table(("Check", "Where", "What is wrong", "Owner", "What to do"), cells)
-    more = [f"{len(lines) - FINDINGS} more are in the other reports."] if len(lines) > FINDINGS else []
-    return ["### What was found", table, *more]
+def _listed(report: Report) -> list[Row]:
+    """The defects that have a heading of their own: as many as there is room for."""
+    listed, room = [], FINDINGS
+    for row in report.defects:
+        if room > 0:
+            listed.append(row)
+            room -= len(row.found)
+    return listed
+
+
+def _defects(report: Report, headed: Collection[str]) -> list[str]:
+    """A heading for each check, and a table of what it found."""
+    parts, room = [], FINDINGS
+    for row in _listed(report):
+        cells = ((code(one.subject), plain(one.problem), step(one.fix, headed)) for one in row.found[:room])
+        room -= len(row.found)
+        table = _table(("Where", "What is wrong", "What to do"), cells)
+        parts += [f"#### {row.check}", f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}", table]
+    left = sum(len(row.found) for row in report.defects) - FINDINGS
+    more = [f"{left} more are in the other reports."] if left > 0 else []
+    return ["### What was found", *parts, *more] if parts else []
 
 
 def _check(row: Row) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from prefect_stagegate.report.legible import one_line, spans
 from prefect_stagegate.report.model import is_command
@@ -27,11 +28,21 @@ def code(text: str) -> str:
     return f"{fence}{padding}{text}{padding}{fence}".replace("|", "\\|")
 
 
-def step(text: str) -> str:
-    """A fix or a step: a command as one, a sentence with its backticks."""
+def step(text: str, headed: Collection[str] = ()) -> str:
+    """A fix or a step: a command as one, a sentence with its backticks.
+
+    Args:
+        text: The fix or step.
+        headed: Words that have a heading on the same page; between backticks they are links to it.
+    """
     if is_command(text):
         return code(text)
-    return "".join(code(part) if ticked else _escaped(part) for part, ticked in spans(one_line(text)))
+    parts = spans(one_line(text))
+    return "".join(_ticked(part, headed) if ticked else _escaped(part) for part, ticked in parts)
+
+
+def _ticked(part: str, headed: Collection[str]) -> str:
+    return f"[{code(part)}](#{part})" if part in headed else code(part)
 
 
 def link(words: str, address: str) -> str:

@@ -10,9 +10,14 @@ from typing import Any, TypeVar
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import digest_text
 
 STEPS = 5
 """The most fixes that the list of what to do next names; the rest stand at their defects."""
+SUBJECTS = 3
+"""The most files or objects that one step names."""
+TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
+"""What follows on a trial that accepts."""
 COMMANDS = ("stagegate ", "pip ")
 
 T = TypeVar("T")
@@ -57,6 +62,8 @@ class Row:
     summary: str
     findings: tuple[Finding, ...]
     awaiting: tuple[str, ...]
+    seconds: float | None = None
+    """How long the check took; None where nobody measured it."""
 
     @property
     def verdict(self) -> str:
@@ -110,6 +117,12 @@ class Report:
     expires: str
     """When the decision stops holding; empty when it holds until something changes."""
     requester: str
+    serves: str | None = None
+    """The digest that the target named when this was decided; empty when it named none, None when nobody looked."""
+    notes: tuple[str, ...] = ()
+    """What people must know beside the checks: that the version was rolled back, say."""
+    is_trial: bool = False
+    """Whether it was judged by a policy that nobody adopted, so that nothing of it counts."""
 
     @property
     def headline(self) -> str:
@@ -120,14 +133,39 @@ class Report:
             DecisionOutcome.INCONCLUSIVE: "can't be decided on for",
             DecisionOutcome.WAITING: "waits for approval to go to",
         }
-        return f"{self.dataset} {words[self.outcome]} {self.target}"
+        sentence = f"{self.dataset} {words[self.outcome]} {self.target}"
+        return f"Trial: {sentence}" if self.is_trial else sentence
 
     @property
     def whose_turn(self) -> str:
         """Who acts next, in one line."""
+        if self.is_trial:
+            return "nobody: a trial lets nothing through"
+        if not self.turn:
+            return f"nobody: {self.target} serves it" if self.already_there else "whoever promotes"
         asked = any(one.role == "anybody" for one in self.turn) and self.requester
-        people = ", ".join(map(str, self.turn)) or "nobody: it may be promoted"
+        people = ", ".join(map(str, self.turn))
         return f"{people}, except {asked}, who asked" if asked else people
+
+    @property
+    def already_there(self) -> bool:
+        """Whether the target names the version, and its gate accepts it still."""
+        return self.outcome is DecisionOutcome.ACCEPTED and self.serves == self.digest
+
+    @property
+    def about(self) -> tuple[tuple[str, str], ...]:
+        """What was judged, and what readers of the target get meanwhile, as names and values."""
+        lines = [("version", f"{self.dataset}@{digest_text(self.digest)}"), ("policy", digest_text(self.policy))]
+        if self.serves is None:
+            return tuple(lines)
+        if not self.serves:
+            serves = "no version yet"
+        elif self.serves == self.digest:
+            serves = "this version"
+        else:
+            still = "" if self.outcome is DecisionOutcome.ACCEPTED else "still "
+            serves = f"{still}{digest_text(self.serves)}"
+        return (*lines, (f"{self.target} serves", serves))
 
     @property
     def defects(self) -> tuple[Row, ...]:
@@ -135,12 +173,17 @@ class Report:
         return tuple(row for row in self.rows if row.standing is not Standing.FINE)
 
 
-def build_report(decision: Decision, spec: Spec) -> Report:
+def build_report(
+    decision: Decision, spec: Spec, *, serves: str | None = None, notes: tuple[str, ...] = (), is_trial: bool = False
+) -> Report:
     """Lay a decision out for people.
 
     Args:
         decision: What the gate said.
         spec: Whose `owners` say whom each finding goes to.
+        serves: The digest that the target names; empty when it names none, None when that is not known.
+        notes: What people must know beside the checks, a line each.
+        is_trial: Whether it was judged by a policy that nobody adopted.
     """
     rows = tuple(sorted((_row(answer, spec) for answer in decision.checks), key=lambda row: row.standing))
     turns = _turns(decision, rows, spec)
@@ -149,10 +192,10 @@ def build_report(decision: Decision, spec: Spec) -> Report:
         digest=decision.digest,
         target=decision.target,
         outcome=decision.outcome,
-        reason=_reason(decision, rows),
+        reason=reason_of(decision),
         turn=tuple(turn.person for turn in turns),
         turns=turns,
-        steps=_steps(decision, rows),
+        steps=TRIED if is_trial and decision.accepted else _steps(decision, rows, serves),
         rows=rows,
         runbook=spec.runbook or "",
         policy=decision.policy,
@@ -160,6 +203,9 @@ def build_report(decision: Decision, spec: Spec) -> Report:
         at=decision.at,
         expires=decision.expires,
         requester=decision.requester,
+        serves=serves,
+        notes=notes,
+        is_trial=is_trial,
     )
 
 
@@ -184,6 +230,7 @@ def _row(answer: Evidence, spec: Spec) -> Row:
         summary=answer.told,
         findings=answer.findings,
         awaiting=answer.awaiting,
+        seconds=answer.seconds,
     )
 
 
@@ -201,24 +248,29 @@ def _person(role: str, spec: Spec) -> Person:
     return Person(role, next((text for known, text in spec.owners.items() if known == role), ""))
 
 
+_DECIDES = {
+    DecisionOutcome.REFUSED: Standing.REFUSES,
+    DecisionOutcome.INCONCLUSIVE: Standing.UNDECIDED,
+    DecisionOutcome.WAITING: Standing.WAITS,
+}
+"""What kept the gate from accepting."""
+
+
 def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
     """The rows that kept the gate from accepting."""
-    standing = {
-        DecisionOutcome.REFUSED: Standing.REFUSES,
-        DecisionOutcome.INCONCLUSIVE: Standing.UNDECIDED,
-        DecisionOutcome.WAITING: Standing.WAITS,
-    }.get(decision.outcome)
-    return tuple(row for row in rows if row.standing is standing)
+    return tuple(row for row in rows if row.standing is _DECIDES.get(decision.outcome))
 
 
-def _reason(decision: Decision, rows: tuple[Row, ...]) -> str:
-    deciding = ", ".join(row.check for row in _deciding(decision, rows))
-    noted = ", ".join(row.check for row in rows if row.standing is Standing.NOTED)
+def reason_of(decision: Decision) -> str:
+    """Why a decision ended as it did, in one line."""
+    standings = [(answer.check, _standing(answer)) for answer in decision.checks]
+    deciding = ", ".join(check for check, standing in standings if standing is _DECIDES.get(decision.outcome))
+    noted = ", ".join(check for check, standing in standings if standing is Standing.NOTED)
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
             return f"Nothing blocks it; to look at: {noted}." if noted else "No check found anything."
         case DecisionOutcome.REFUSED:
-            return f"It fails {deciding}."
+            return f"{decision.declined or f'It fails {deciding}'}."
         case DecisionOutcome.WAITING:
             return "All that is missing is an approval."
         case DecisionOutcome.INCONCLUSIVE:
@@ -226,10 +278,12 @@ def _reason(decision: Decision, rows: tuple[Row, ...]) -> str:
 
 
 def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn, ...]:
+    deciding = _deciding(decision, rows)
+    if decision.declined:
+        asker = Person("whoever asked", decision.requester)
+        return (Turn(asker, tuple(row.check for row in deciding), ("Stage a new version.",)),)
     waits = decision.outcome is DecisionOutcome.WAITING
-    whose = [
-        (role, row) for row in _deciding(decision, rows) for role in (row.awaiting if waits else (row.owner.role,))
-    ]
+    whose = [(role, row) for row in deciding for role in (row.awaiting if waits else (row.owner.role,))]
     return tuple(
         _turn_of(_person(role, spec), [row for owner, row in whose if owner == role])
         for role in dict.fromkeys(role for role, _ in whose)
@@ -237,20 +291,40 @@ def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn,
 
 
 def _turn_of(person: Person, rows: Sequence[Row]) -> Turn:
-    checks = tuple(row.check for row in rows)
-    fixes = (finding.fix for row in rows for finding in row.findings if finding.outcome is row.outcome and finding.fix)
-    return Turn(person, checks, tuple(dict.fromkeys(fixes))[:STEPS])
+    return Turn(person, tuple(row.check for row in rows), tuple(_fixes(rows))[:STEPS])
 
 
-def _steps(decision: Decision, rows: tuple[Row, ...]) -> tuple[str, ...]:
+def _fixes(rows: Iterable[Row]) -> list[str]:
+    """What mends the rows, each fix once and with the objects that it is for; commands as they are typed.
+
+    What is only a consequence, such as a column that is unknown because its file is cut short, has no fix of its own.
+    """
+    subjects: dict[str, list[str]] = {}
+    for row in rows:
+        for finding in row.findings:
+            if finding.outcome is row.outcome and finding.fix:
+                subjects.setdefault(finding.fix, []).append(finding.subject)
+    return [_addressed(fix, list(dict.fromkeys(named))) for fix, named in subjects.items()]
+
+
+def _addressed(fix: str, subjects: Sequence[str]) -> str:
+    if is_command(fix) or subjects[0] in fix:
+        return fix
+    more = len(subjects) - SUBJECTS
+    return f"{', '.join(subjects[:SUBJECTS])}{f' and {more} more' if more > 0 else ''}: {fix}"
+
+
+def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tuple[str, ...]:
     version = f"{decision.dataset}@{decision.digest}"
+    if decision.accepted and serves == decision.digest:
+        return ("Nothing.",)
     if decision.accepted:
         return (f"stagegate promote {version} --to {decision.target}",)
+    if decision.declined:
+        return _after_decline(decision)
     deciding = _deciding(decision, rows)
-    # What is only a consequence, such as a column that is unknown because its file is cut short, has no fix of its own.
-    decided = [finding for row in deciding for finding in row.findings if finding.outcome is row.outcome]
-    fixes = dict.fromkeys(finding.fix for finding in decided if finding.fix)
-    steps = list(fixes)[:STEPS]
+    fixes = _fixes(deciding)
+    steps = fixes[:STEPS]
     if len(fixes) > STEPS:
         steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
     if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
@@ -258,6 +332,16 @@ def _steps(decision: Decision, rows: tuple[Row, ...]) -> tuple[str, ...]:
         steps.append("Stage the mended data with `stagegate stage SPEC`.")
         version = f"{decision.dataset}@latest"
     return (*steps, f"stagegate check {version} --gate {decision.target}")
+
+
+def _after_decline(decision: Decision) -> tuple[str, ...]:
+    """A version ends when somebody declines it; only they can take that back."""
+    version = f"{decision.dataset}@{decision.digest}"
+    return (
+        "This version ended. Stage a new one with `stagegate stage SPEC`.",
+        f"If whoever declined thinks better of it: `stagegate approve {version} --to {decision.target}`, then "
+        f"`stagegate check {version} --gate {decision.target}`.",
+    )
 
 
 def _by_command(row: Row) -> bool:

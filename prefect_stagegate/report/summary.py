@@ -8,7 +8,6 @@ from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
-from prefect_stagegate.units import digest_text
 
 DEFECTS = 3
 """The most checks that are named with what they found."""
@@ -68,8 +67,9 @@ def _facts(report: Report, page: str) -> str:
     accepted = report.outcome is DecisionOutcome.ACCEPTED
     until = f", holds until {time_text(report.expires)}" if accepted and report.expires else ""
     links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
-    first = f"Version {code(digest_text(report.digest))}, decided {time_text(report.at)}{until}."
-    return "  \n".join(filter(None, (first, " · ".join(links))))
+    about = " · ".join(f"{plain(name)} {code(value)}" for name, value in report.about)
+    decided = f"Decided {time_text(report.at)}{until}."
+    return "  \n".join((about, " · ".join((decided, *links))))
 
 
 def _short(text: str) -> str:

@@ -42,7 +42,14 @@ def to_rich(report: Report) -> RenderableType:
     headline = Text.assemble((report.headline, _DECISIONS[report.outcome]), ". ", report.reason)
     turn = Text.assemble(("Whose turn: ", "bold"), report.whose_turn)
     turns = (Text(f"  {turn}") for turn in report.turns)
-    return Group(headline, _table(report), turn, *turns, Text("What to do:", "bold"), *map(_step, report.steps))
+    about = (Text.assemble((f"  {name:<{_widest(report)}}  ", "dim"), value) for name, value in report.about)
+    steps = map(_step, report.steps)
+    notes = (Padding(Text(one_line(note), "yellow"), (0, 0, 0, 2), expand=False) for note in report.notes)
+    return Group(headline, *about, *notes, _table(report), turn, *turns, Text("What to do:", "bold"), *steps)
+
+
+def _widest(report: Report) -> int:
+    return max(len(name) for name, _ in report.about)
 
 
 def _step(step: str) -> RenderableType:
@@ -54,7 +61,8 @@ def _step(step: str) -> RenderableType:
 def _table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("check", no_wrap=True)
-    table.add_column("outcome", max_width=14)
+    words = [word for row in report.rows for word in row.verdict.split()]
+    table.add_column("outcome", min_width=max(map(len, ["outcome", *words])), max_width=14)
     table.add_column("owner", no_wrap=True)
     table.add_column("what was found", overflow="fold")
     for row in report.rows:
@@ -83,6 +91,8 @@ def to_text(report: Report) -> str:
 
 def _lines(report: Report) -> Iterator[str]:
     yield f"{report.headline}. {one_line(report.reason)}"
+    yield from (f"  {name:<{_widest(report)}}  {value}" for name, value in report.about)
+    yield from (f"  {one_line(note)}" for note in report.notes)
     width = max((len(row.check) for row in report.rows), default=0)
     wide = max((len(row.verdict) for row in report.rows), default=0)
     for row in report.rows:

@@ -375,7 +375,7 @@ def test_only_a_signature_proves_who_agreed(place: Place, signed: dict[str, Sign
     ines, oleg = signed[INES.name], signed[OLEG.name]
     with pytest.raises(UsageError, match=r"not signed with the key that .*--key KEY.pem"):
         approve(place.node(INES), THINGS, "pilot")
-    with pytest.raises(UsageError, match="oleg@example.org can't answer for pilot: it is not signed with the key"):
+    with pytest.raises(UsageError, match=r"oleg@example\.org can't answer for pilot: it is not signed with the key"):
         approve(place.node(OLEG), THINGS, "pilot", key=ines)
     with pytest.raises(UsageError, match="ben can't answer for pilot: not an address of infra, governance"):
         approve(place.node(Identity("ben", "declared")), THINGS, "pilot", key=ines)

@@ -48,7 +48,7 @@ def test_a_held_version_says_why_whose_turn_it_is_and_what_to_do() -> None:
     page = ready_page(held)
     assert page.startswith("## ❌ nycflights@production is not ready\n")
     assert "**Whose turn:** data (data-eng@example.org)" in page
-    assert "1. Ask for more.\n" in page
+    assert ": Ask for more.\n" in page
     assert "\x1b" not in page + text
 
 
@@ -68,7 +68,7 @@ def test_a_node_s_trouble_is_told_as_one_and_sends_nobody_to_the_version() -> No
 
     assert node.headline == "nycflights@production can't be used on this node"
     assert node.turn == "infra (platform@example.org, oncall@example.org)"
-    assert node.steps == ("Run `stagegate gc`.", "Run it again, here or on another node.")
+    assert node.steps == ("/cache: Run `stagegate gc`.", "Run it again, here or on another node.")
 
 
 def test_of_two_versions_the_one_that_only_this_node_fails_is_looked_at() -> None:

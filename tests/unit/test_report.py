@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -23,7 +24,7 @@ from prefect_stagegate.report import (
 )
 from prefect_stagegate.report.model import STEPS
 from prefect_stagegate.report.text import FINDINGS
-from prefect_stagegate.testing.questions import DIGEST, a_spec
+from prefect_stagegate.testing.questions import DIGEST, OTHER_DIGEST, a_spec
 
 HOSTILE = (
     "a<script>alert(1)</script>.parquet",
@@ -57,7 +58,9 @@ ALL = (
 WRITERS = {"html": to_html, "markdown": to_markdown, "text": to_text, "junit": to_junit, "json": to_json}
 
 
-def a_report(*checks: Evidence, outcome: DecisionOutcome = DecisionOutcome.REFUSED) -> Report:
+def a_report(
+    *checks: Evidence, outcome: DecisionOutcome = DecisionOutcome.REFUSED, serves: str | None = None
+) -> Report:
     decision = Decision(
         dataset="nycflights",
         digest=DIGEST,
@@ -69,7 +72,7 @@ def a_report(*checks: Evidence, outcome: DecisionOutcome = DecisionOutcome.REFUS
         at="2026-03-01T03:00:00.000000Z",
         requester="ana",
     )
-    return build_report(decision, a_spec())
+    return build_report(decision, a_spec(), serves=serves)
 
 
 def terminal(report: Report, width: int = 80) -> str:
@@ -88,13 +91,16 @@ def test_what_keeps_the_gate_shut_is_grouped_by_owner_with_contact_and_fix() -> 
     node = Evidence("space", Outcome.FAIL, "full", "infra", findings=(Finding("/cache", "full", "stagegate gc"),))
     report = a_report(answer("schema", Outcome.FAIL, MISSING), node, other, answer("license", Outcome.WARN))
     assert [(str(turn), turn.fixes) for turn in report.turns] == [
-        ("data (data-eng@example.org): schema, freshness", ("Rename it back.", "Ask for more.")),
+        (
+            "data (data-eng@example.org): schema, freshness",
+            ("flights/03.parquet: Rename it back.", "newest: Ask for more."),
+        ),
         ("infra (platform@example.org, oncall@example.org): space", ("stagegate gc",)),
     ]
     for written in (to_text(report), terminal(report, 200)):
         assert "data (data-eng@example.org): schema, freshness" in written
     assert "schema, freshness" in to_html(report)
-    assert "  - Ask for more." in to_markdown(report)
+    assert "  - newest: Ask for more." in to_markdown(report)
     assert a_report(WAITS, outcome=DecisionOutcome.WAITING).turns[0].person.role == "infra"
     assert a_report(answer("schema", Outcome.PASS), outcome=DecisionOutcome.ACCEPTED).turns == ()
 
@@ -109,7 +115,7 @@ def test_what_decided_comes_first() -> None:
 @pytest.mark.parametrize(
     ("outcome", "turn", "last_step"),
     [
-        (DecisionOutcome.ACCEPTED, "nobody: it may be promoted", f"promote nycflights@{DIGEST} --to production"),
+        (DecisionOutcome.ACCEPTED, "whoever promotes", f"promote nycflights@{DIGEST} --to production"),
         (DecisionOutcome.REFUSED, "data (data-eng@example.org)", "check nycflights@latest --gate production"),
         (
             DecisionOutcome.INCONCLUSIVE,
@@ -129,6 +135,52 @@ def test_report_says_whose_turn_it_is_and_what_to_do(outcome: DecisionOutcome, t
     assert report.steps[-1] == f"stagegate {last_step}"
 
 
+def test_steps_name_the_files_that_a_fix_is_for() -> None:
+    torn = tuple(Finding(f"{number}.parquet", "cut short", "Write it again.") for number in range(5))
+    step = "0.parquet, 1.parquet, 2.parquet and 2 more: Write it again."
+    report = a_report(answer("coverage", Outcome.FAIL, *torn))
+    assert report.steps[0] == report.turns[0].fixes[0] == step
+    for written in (to_text(report), to_html(report), terminal(report, 120)):
+        assert step in written
+
+
+@pytest.mark.parametrize(
+    ("serves", "outcome", "told"),
+    [
+        ("", DecisionOutcome.REFUSED, "no version yet"),
+        (DIGEST, DecisionOutcome.WAITING, "this version"),
+        (OTHER_DIGEST, DecisionOutcome.REFUSED, "still sha256:e07ae07ae07a"),
+        (OTHER_DIGEST, DecisionOutcome.ACCEPTED, "sha256:e07ae07ae07a"),
+    ],
+)
+@pytest.mark.parametrize("writer", ["html", "markdown", "text"])
+def test_top_tells_version_policy_and_what_is_served(
+    writer: str, serves: str, outcome: DecisionOutcome, told: str
+) -> None:
+    written = WRITERS[writer](a_report(*ALL, outcome=outcome, serves=serves))
+    top = re.sub(r"<[^>]*>|`", "", written[: written.index("hose turn")])
+    for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "production serves", told):
+        assert part in top
+    assert ("still" in top) == ("still" in told)
+
+
+def test_what_production_serves_already_is_nobodys_turn() -> None:
+    report = a_report(*ALL[:1], outcome=DecisionOutcome.ACCEPTED, serves=DIGEST)
+    assert (report.whose_turn, report.steps) == ("nobody: production serves it", ("Nothing.",))
+
+
+def test_declined_version_is_its_askers_turn_and_ended() -> None:
+    said = Finding("ines (declared)", "declined: March looks wrong")
+    answers = [{"name": "ines", "approved": False, "at": ""}]
+    declined = Evidence(
+        "approval", Outcome.FAIL, "declined by ines", "governance", findings=(said,), measured={"answers": answers}
+    )
+    report = a_report(answer("schema", Outcome.PASS), declined)
+    assert report.reason == "ines (declared) declined: March looks wrong."
+    assert report.whose_turn == "whoever asked (ana)"
+    assert report.steps[0].startswith("This version ended. Stage a new one")
+
+
 def test_data_that_a_command_puts_right_is_not_to_be_staged_again() -> None:
     promote = Finding("version", "pilot has accepted no version yet", "stagegate promote things --to pilot")
     steps = a_report(answer("digest", Outcome.FAIL, promote)).steps
@@ -137,7 +189,7 @@ def test_data_that_a_command_puts_right_is_not_to_be_staged_again() -> None:
 
 
 def test_steps_begin_with_the_fixes_of_what_decided_and_stay_few() -> None:
-    assert a_report(*ALL).steps[0] == "Rename it back."
+    assert a_report(*ALL).steps[0] == "flights/03.parquet: Rename it back."
     many = tuple(Finding(f"f{number}", "broken", f"Mend f{number}.") for number in range(STEPS + 3))
     steps = a_report(answer("schema", Outcome.FAIL, *many, many[0])).steps
     assert steps[STEPS - 1] == f"Mend f{STEPS - 1}."
@@ -232,6 +284,19 @@ def test_page_forbids_the_browser_to_fetch_anything(hostile_page: Page) -> None:
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
+def test_a_check_that_a_fix_names_is_a_link() -> None:
+    names = Finding("table flights", "1 of 3 files could not be judged", "See `coverage`.", Outcome.INCONCLUSIVE)
+    unknown = answer("expectations", Outcome.INCONCLUSIVE, names)
+    for outcome in (Outcome.FAIL, Outcome.PASS):
+        report = a_report(unknown, answer("coverage", outcome, MISSING), outcome=DecisionOutcome.INCONCLUSIVE)
+        page = Page(to_html(report))
+        assert "#coverage" in {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+        assert [attributes.get("id") for _, attributes in page.tags].count("coverage") == 1
+    written = to_markdown(a_report(unknown, answer("coverage", Outcome.FAIL, MISSING)))
+    assert "See [`coverage`](#coverage)." in written
+    assert "\n#### coverage\n" in written
+
+
 def test_runbook_is_a_link_only_when_it_is_on_the_web() -> None:
     decision = Decision("nycflights", DIGEST, "pilot", DecisionOutcome.ACCEPTED, ALL[:1], "", "", "")
     page = Page(to_html(build_report(decision, a_spec(runbook="javascript:alert(1)"))))
@@ -250,7 +315,7 @@ def cells(line: str) -> list[str]:
 def test_markdown_cells_stay_intact(name: str) -> None:
     written = to_markdown(a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
     tables = [line for line in written.splitlines() if line.startswith("|")]
-    assert [len(cells(line)) for line in tables] == [5] * 3 + [4] * 3 + [3] * 3
+    assert [len(cells(line)) for line in tables] == [3] * 3 + [4] * 3 + [3] * 3
 
 
 def test_markdown_renders_no_tag_image_or_link_of_the_data() -> None:
@@ -288,6 +353,14 @@ def test_junit_is_well_formed_whatever_files_are_called(name: str) -> None:
     assert failure.text
 
 
+def test_junit_times_are_those_of_the_checks() -> None:
+    checks = [replace(answer(name, Outcome.PASS), seconds=took) for name, took in (("schema", 1.5), ("license", None))]
+    root = ET.fromstring(to_junit(a_report(*checks, replace(ALL[2], check="drift", seconds=0.25))))
+    (suite,) = root
+    assert [case.get("time") for case in suite.iter("testcase")] == ["0.250", "1.500", "0.000"]
+    assert (suite.get("time"), root.get("time")) == ("1.750", "1.750")
+
+
 # ── JSON and terminals ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -298,10 +371,21 @@ def test_json_keeps_names_exactly() -> None:
     assert (read["accepted"], read["outcome"], read["rows"][0]["standing"]) == (False, "refused", "refuses")
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_terminal_breaks_no_heading_and_no_verdict(width: int) -> None:
+    long = Finding("flights/2013-01-01.parquet", "has no column dep_delay, and " * 6, "Write it again. " * 6)
+    shown = terminal(a_report(answer("duplicates_of_rows", Outcome.FAIL, long), *ALL[3:], WAITS), width)
+    for word in ("outcome", "inconclusive", "applicable", "waiting"):
+        assert re.search(rf"\b{word}\b", shown)
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_terminal_shows_every_finding_in_full_at_any_width(width: int) -> None:
     shown = terminal(a_report(*ALL), width)
-    last_column = "".join(line[shown.splitlines()[1].index("what was found") :] for line in shown.splitlines())
+    last_column = "".join(
+        line[next(line for line in shown.splitlines() if "what was found" in line).index("what was found") :]
+        for line in shown.splitlines()
+    )
     for part in (MISSING.subject, MISSING.problem, MISSING.fix):
         assert "".join(part.split()) in "".join(last_column.split())
 

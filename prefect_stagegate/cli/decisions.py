@@ -1,0 +1,78 @@
+"""`stagegate decisions` and `report`: what gates decided, and the report of one decision drawn again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line
+from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
+from prefect_stagegate.operations.decisions import find_decision, list_decisions
+from prefect_stagegate.operations.reports import report_of
+from prefect_stagegate.report.legible import time_text
+from prefect_stagegate.units import digest_text
+
+
+def decisions(
+    dataset: str,
+    /,
+    *,
+    gate: Annotated[str, Parameter(help="Only decisions of this target's gate.")] = "",
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """List what gates decided about a dataset's versions, the oldest first: refusals, too, and what waits.
+
+    `stagegate report` takes the id and draws the decision's report again.
+
+    Example: stagegate decisions nycflights --gate production
+
+    Parameters
+    ----------
+    dataset
+        The dataset.
+    """
+    lines = list_decisions((places or Places()).workspace(), dataset, gate)
+    if json:
+        print_json([asdict(line) for line in lines])
+        return
+    if not lines:
+        asked = f"The gate {gate} decided nothing" if gate else "No gate decided anything"
+        say(f"{asked} about {dataset}. Ask one: stagegate check {dataset} --gate TARGET")
+        return
+    wide = max(len(line.target) for line in lines)
+    for line in lines:
+        say_line(f"{digest_text(line.id):<19}  {time_text(line.at):<20}  {line.target:<{wide}}  {line.outcome}")
+        asker = f", asked for by {line.requester}" if line.requester else ""
+        say_line(f"    {line.dataset}@{digest_text(line.digest)}{asker}: {line.why or line.problem}")
+
+
+def report(
+    decision: str,
+    /,
+    *,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Draw the report of a recorded decision again, as it was made: nothing is asked, and nothing recorded.
+
+    Example: stagegate report sha256:2f4e91c07a3b --html report.html
+
+    Parameters
+    ----------
+    decision
+        Its id, as `stagegate decisions` lists it; 12 digits are enough.
+    """
+    where = (places or Places()).workspace()
+    drawn = report_of(where, find_decision(where, decision))
+    written = write_reports(drawn, html=html, markdown=markdown, junit=junit)
+    if json or not written:
+        print_report(drawn, json=json)
+    elif sys.stdout.isatty():
+        say(f"{drawn.headline}, decided {time_text(drawn.at)}: {', '.join(map(str, written))}")

@@ -1,0 +1,47 @@
+"""Printing a decision's report, and writing it to files: what `check` and `report` share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from prefect_stagegate.cli.common import say
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.report import Report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
+
+Html = Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")]
+Markdown = Annotated[Path | None, Parameter(help="Also write the report as Markdown.")]
+Junit = Annotated[Path | None, Parameter(help="Also write the report as JUnit XML, for CI.")]
+
+
+def print_report(report: Report, *, json: bool) -> None:
+    """Print a report: with colours to a terminal, as plain lines to a program."""
+    if json:
+        say(to_json(report).rstrip())
+    elif sys.stdout.isatty():
+        Console().print(to_rich(report), crop=False)
+    else:
+        say(to_text(report).rstrip())
+
+
+def write_reports(report: Report, *, html: Path | None, markdown: Path | None, junit: Path | None) -> list[Path]:
+    """Write a report to the files that were asked for.
+
+    Raises:
+        UsageError: A file can't be written.
+    """
+    asked = [(html, to_html), (markdown, to_markdown), (junit, to_junit)]
+    written = []
+    for path, writer in asked:
+        if path is None:
+            continue
+        try:
+            path.write_text(writer(report), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"The report can't be written to {path}: {error.strerror}") from error
+        written.append(path)
+    return written
