@@ -44,9 +44,9 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
     """
     version, policy = for_gate(where, address, to)
     dataset, digest = version.dataset, version.digest
+    entries = where.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
     statement = where.catalog.attestation(dataset, digest, to)
     decision = _require_acceptance(where, version, policy, decision_of(statement) if statement else None)
-    entries = where.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
     taken = withdrawn(entries).get(digest)
     if taken:
         _require_reinstatement(decision, taken, reinstate=reinstate)

@@ -63,10 +63,9 @@ def spec_of(where: Workspace, decision: Decision) -> Spec:
         UsageError: No spec is stored beside the version.
     """
     policies = where.catalog.policies(decision.dataset)
-    adoption = next((entry for entry in reversed(policies) if entry.digest == decision.adopted), None)
-    return judged_spec(
-        where.catalog, decision.dataset, decision.digest, adoption or where.catalog.policy(decision.dataset)
-    )
+    newest = policies[-1] if policies else None
+    adoption = next((entry for entry in reversed(policies) if entry.digest == decision.adopted), newest)
+    return judged_spec(where.catalog, decision.dataset, decision.digest, adoption)
 
 
 def keep_report(where: Workspace, report: Report) -> str:

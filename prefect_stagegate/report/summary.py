@@ -35,6 +35,7 @@ def to_summary(report: Report, *, page: str = "") -> str:
     parts = [
         f"## {_MARKS[report.outcome]} {plain(report.headline)}",
         "\n".join([f"{plain(_short(report.reason))} {_count(report)}", "", *map(_defect, report.defects[:DEFECTS])]),
+        *(plain(_short(note)) for note in report.notes[:1]),
         f"**Whose turn:** {plain(_short(report.whose_turn))}",
         f"**What to do:**\n\n{steps}",
         _facts(report, page),

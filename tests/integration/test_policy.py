@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from prefect_stagegate.cli import main
-from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.errors import GateFailed, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check, preview_check
@@ -103,10 +103,10 @@ def test_trial_leaves_no_trace(place: Place) -> None:
     lax = place.spec("lax.yaml", gates=LAX)
     assert check(place.node(), THINGS, "production", spec=lax).accepted
     assert check(place.node(), lax, "production").accepted
-    assert validate(place.node(), THINGS, spec=lax).passed
+    validate(place.node(), THINGS, spec=lax)
     assert place.files() == before
     assert [one.state for one in preview_check(place.node(), THINGS, "production")] == [one.state for one in planned]
-    with pytest.raises(GateFailed, match="waits|was never asked|approval"):
+    with pytest.raises(WaitingForApproval):
         promote(place.node(), THINGS, "production")
 
 

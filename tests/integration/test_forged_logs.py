@@ -1,0 +1,240 @@
+"""Logs that somebody forged, damaged or cut: no reader believes them, and each says which log and what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prefect_stagegate.cli import main
+from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef
+from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.policy import adopt
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.read import open_dataset
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.testing.records import CountedRecords
+
+THINGS, PRODUCTION = Address("things"), Address("things", "production")
+ADA = Identity("ada", "declared")
+GATES = {"production": {"require": ["license"]}}
+
+
+class Place:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "nas").mkdir()
+
+    def node(self, name: str = "cache") -> Workspace:
+        return open_workspace(self.folder / name, self.folder / "catalog", identity=ADA)
+
+    def spec(self, **changes: Any) -> Path:
+        whole = {
+            "stagegate": 1,
+            "dataset": "things",
+            "license": "CC0-1.0",
+            "owners": {"governance": "legal@example.org"},
+            "sources": [{"url": str(self.folder / "nas")}],
+            "gates": GATES,
+        }
+        path = self.folder / "things.yaml"
+        path.write_text(yaml.safe_dump(whole | changes))
+        return path
+
+    def deliver(self, text: str, **changes: Any) -> str:
+        (self.folder / "nas/data.csv").write_text(text)
+        return stage(self.node(), self.spec(**changes)).digest
+
+    def to_production(self, text: str, **changes: Any) -> str:
+        digest = self.deliver(text, **changes)
+        assert check(self.node(), THINGS, "production").accepted
+        return promote(self.node(), THINGS, "production").digest if digest else ""
+
+    def log(self, seq: int, of: str = "refs/production") -> Path:
+        return self.folder / f"catalog/datasets/things/{of}/{seq:08d}.json"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def forge(path: Path, source: Path, **changes: Any) -> None:
+    """Write an entry made of another one."""
+    path.write_text(json.dumps(json.loads(source.read_bytes()) | changes))
+
+
+def hash_of(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def plant_after_a_gap(place: Place, staged: str) -> None:
+    forge(place.log(3), place.log(1), seq=3, digest=staged)
+
+
+def name_another_version(place: Place, staged: str) -> None:
+    forge(place.log(1), place.log(1), digest=staged)
+
+
+def append_a_refused_version(place: Place, staged: str) -> None:
+    forge(place.log(2), place.log(1), seq=2, digest=staged, before=hash_of(place.log(1)))
+
+
+def append_without_an_attestation(place: Place, staged: str) -> None:
+    forge(place.log(2), place.log(1), seq=2, digest=staged, before=hash_of(place.log(1)), attestation={})
+
+
+def append_a_made_up_acceptance(place: Place, staged: str) -> None:
+    """The decision is consistent and accepts the version, under a policy that nobody adopted."""
+    statement = json.loads(place.log(1).read_bytes())["attestation"]
+    statement["subject"][0]["digest"]["sha256"] = staged.removeprefix("sha256:")
+    statement["predicate"]["stagegate"]["decision"] |= {"digest": staged, "adopted": "sha256:" + "0" * 64}
+    changes = {"digest": staged, "before": hash_of(place.log(1)), "attestation": statement}
+    forge(place.log(2), place.log(1), seq=2, **changes)
+
+
+def withdraw_and_move(place: Place, staged: str) -> None:
+    changes = {"digest": staged, "before": hash_of(place.log(1)), "action": "withdraw"}
+    forge(place.log(2), place.log(1), seq=2, **changes)
+
+
+def stage_to_production(place: Place, staged: str) -> None:
+    changes = {"digest": staged, "before": hash_of(place.log(1)), "action": "stage"}
+    forge(place.log(2), place.log(1), seq=2, **changes)
+
+
+FORGERIES: list[Callable[[Place, str], None]] = [
+    plant_after_a_gap,
+    name_another_version,
+    append_a_refused_version,
+    append_without_an_attestation,
+    append_a_made_up_acceptance,
+    withdraw_and_move,
+    stage_to_production,
+]
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.__name__)
+def test_forged_log_serves_no_node(place: Place, forgery: Callable[[Place, str], None]) -> None:
+    place.to_production("one")
+    staged = place.deliver("two")
+    forgery(place, staged)
+    newcomer = place.node("elsewhere")
+    with pytest.raises(CorruptRecord, match=r"log of things@production is damaged: entry \d"):
+        stage(newcomer, PRODUCTION)
+    with pytest.raises(UnknownRef), open_dataset("things@production", cache=newcomer.cache.root):
+        pytest.fail("it was served")
+
+
+def readers(place: Place) -> dict[str, Callable[[], object]]:
+    node = place.node("elsewhere")
+    return {
+        "resolve": lambda: node.catalog.resolve(PRODUCTION),
+        "refs": lambda: node.catalog.refs("things"),
+        "check": lambda: check(node, THINGS, "production"),
+        "promote": lambda: promote(node, THINGS, "production"),
+        "rollback": lambda: rollback(node, PRODUCTION, reason="so"),
+        "require": lambda: find_ready(node, PRODUCTION),
+        "history": lambda: node.catalog.history("things", "production"),
+    }
+
+
+@pytest.mark.parametrize("reader", ["resolve", "refs", "check", "promote", "rollback", "require", "history"])
+def test_every_reader_refuses_a_forged_log(place: Place, reader: str) -> None:
+    place.to_production("one")
+    append_a_refused_version(place, place.deliver("two"))
+    with pytest.raises(CorruptRecord, match="entry 2: its attestation is about"):
+        readers(place)[reader]()
+
+
+def test_log_that_lost_its_end_is_refused_where_it_was_read(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.to_production("one")
+    place.to_production("two")
+    place.log(2).unlink()
+    for words in (["stage", "things@production"], ["history", "things@production"], ["show", "things@production"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")])
+        assert ended.value.code == 3
+        told = capsys.readouterr().err
+        assert "things@production contradicts what this node remembers: it had 2 entries, and has 1 now" in told
+        assert "stagegate history things@production --forget" in told
+
+
+def test_restored_log_is_read_again_once_it_is_forgotten(place: Place) -> None:
+    first = place.to_production("one")
+    place.to_production("two")
+    place.log(2).unlink()
+    where = ["--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")]
+    main(["history", "things@production", "--forget", *where])
+    assert place.node().catalog.resolve(PRODUCTION) == first
+
+
+def test_entry_that_was_exchanged_is_refused_where_it_was_read(place: Place) -> None:
+    place.to_production("one")
+    forge(place.log(1), place.log(1), reason="edited")
+    with pytest.raises(CorruptRecord, match=r"contradicts what this node remembers: entry 1 was sha256:"):
+        place.node().catalog.resolve(PRODUCTION)
+    place.node("elsewhere").catalog.resolve(PRODUCTION)  # a chain alone can't tell that its last entry was edited
+
+
+def test_backup_beside_a_log_is_no_entry(place: Place) -> None:
+    first = place.to_production("one")
+    place.log(1).with_suffix(".json.bak").write_text("{}")
+    assert place.node("elsewhere").catalog.resolve(PRODUCTION) == first
+
+
+def test_policy_forged_without_its_rule_lets_nothing_through(place: Place) -> None:
+    rule = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
+    place.to_production("one", policy=rule)
+    lax = json.loads(place.log(1, "policy").read_bytes())["policy"] | {"gates": {"production": {"require": ["owner"]}}}
+    changes = {"policy": lax, "before": hash_of(place.log(1, "policy"))}
+    forge(place.log(2, "policy"), place.log(1, "policy"), seq=2, **changes)
+    for node in (place.node(), place.node("elsewhere")):
+        with pytest.raises(CorruptRecord, match=r"policy of things is damaged: entry 2: nobody who had to agree did"):
+            check(node, THINGS, "production")
+
+
+def test_promotion_under_an_earlier_policy_is_refused_by_readers(place: Place) -> None:
+    """An acceptance under a policy that was changed since can't be put behind a later promotion."""
+    place.to_production("one")
+    adopt(place.node(), place.spec(gates={"production": {"require": ["license", "owner"]}}), reason="stricter")
+    place.deliver("two", gates={"production": {"require": ["license", "owner"]}}, owners={"governance": "legal"})
+    adopt(place.node(), place.folder / "things.yaml", reason="owners")
+    assert check(place.node(), THINGS, "production").accepted
+    promote(place.node(), THINGS, "production")
+    forge(place.log(3), place.log(1), seq=3, before=hash_of(place.log(2)), reason="again")
+    with pytest.raises(CorruptRecord, match="was not adopted then"):
+        place.node().catalog.resolve(PRODUCTION)
+
+
+def test_reading_a_known_log_costs_one_record(place: Place) -> None:
+    for text in ("one", "two", "three"):
+        place.to_production(text)
+    node = place.node()
+    node.catalog.resolve(PRODUCTION)
+    records = CountedRecords(node.catalog._records)
+    node.catalog._records = records
+    node.catalog.resolve(PRODUCTION)
+    assert records.calls == {"list": 1, "read": 1}
+
+
+def test_gate_is_asked_again_after_a_version_came_back(place: Place) -> None:
+    """A statement from before the rollback, copied behind it, reinstates nothing."""
+    place.to_production("one")
+    place.to_production("two")
+    rollback(place.node(), PRODUCTION, reason="loss went up")
+    forge(place.log(4), place.log(2), seq=4, before=hash_of(place.log(3)))
+    with pytest.raises(CorruptRecord, match="was withdrawn, and its gate has not accepted it since"):
+        place.node("elsewhere").catalog.resolve(PRODUCTION)
+    place.log(4).unlink()
+    with pytest.raises(GateFailed):
+        promote(place.node(), THINGS, "production", reinstate=True)
