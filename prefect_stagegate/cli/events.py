@@ -1,0 +1,65 @@
+"""Telling Prefect's API of what a command did, where one is configured."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from prefect_stagegate.cli.common import escaped
+
+if TYPE_CHECKING:
+    from prefect_stagegate.tasks.events import VersionEvent
+
+PATIENCE = 8.0
+"""Seconds that a command waits for Prefect at most, its import included. What the command did is done and printed."""
+
+
+def tell_prefect(event: Callable[[], VersionEvent]) -> None:
+    """Send an event to Prefect's API, if one is configured. Whatever comes of it, the command did what it did.
+
+    Args:
+        event: Makes the event; called only when there is an API to tell.
+    """
+    if not api_is_configured():
+        return
+    sys.stdout.flush()
+    failures: list[str] = []
+    # A thread that ends with the process: an API that hangs holds no command up.
+    sending = Thread(target=_send, args=(event, failures), name="stagegate-events", daemon=True)
+    sending.start()
+    sending.join(PATIENCE)
+    if sending.is_alive():
+        failures.append(f"no answer within {PATIENCE:.0f} s")
+    for failure in failures:
+        print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
+
+
+def _send(event: Callable[[], VersionEvent], failures: list[str]) -> None:
+    try:
+        from prefect_stagegate.tasks.outside import send_events
+
+        send_events([event()])
+    except Exception as error:  # noqa: BLE001 - whatever ails the API
+        failures.append(f"{type(error).__name__}: {error}")
+
+
+def api_is_configured() -> bool:
+    """Whether the environment or Prefect's active profile names an API; Prefect's own import would take seconds."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+    file = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    try:
+        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    try:
+        return bool(profiles["profiles"][active]["PREFECT_API_URL"])
+    except (KeyError, TypeError):
+        return False
