@@ -6,6 +6,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from prefect_stagegate.cli.common import escaped
 if TYPE_CHECKING:
     from prefect_stagegate.tasks.events import VersionEvent
 
-PATIENCE = 8.0
-"""Seconds that a command waits for Prefect at most, its import included. What the command did is done and printed."""
+PATIENCE = 10.0
+"""Seconds that a command waits for Prefect's API at most. What the command did is done and printed by then."""
 
 
 def tell_prefect(event: Callable[[], VersionEvent]) -> None:
@@ -28,24 +29,32 @@ def tell_prefect(event: Callable[[], VersionEvent]) -> None:
     if not api_is_configured():
         return
     sys.stdout.flush()
-    failures: list[str] = []
-    # A thread that ends with the process: an API that hangs holds no command up.
-    sending = Thread(target=_send, args=(event, failures), name="stagegate-events", daemon=True)
-    sending.start()
-    sending.join(PATIENCE)
-    if sending.is_alive():
-        failures.append(f"no answer within {PATIENCE:.0f} s")
-    for failure in failures:
-        print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
-
-
-def _send(event: Callable[[], VersionEvent], failures: list[str]) -> None:
     try:
         from prefect_stagegate.tasks.outside import send_events
 
-        send_events([event()])
-    except Exception as error:  # noqa: BLE001 - whatever ails the API
-        failures.append(f"{type(error).__name__}: {error}")
+        failure = _within(PATIENCE, partial(send_events, [event()]))
+    except Exception as error:  # noqa: BLE001 - whatever ails Prefect
+        failure = f"{type(error).__name__}: {error}"
+    if failure:
+        print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
+
+
+def _within(seconds: float, send: Callable[[], None]) -> str:
+    """Call a function; why it failed, or that it did not return in time. Empty when it did what it should."""
+    failures = [f"no answer within {seconds:.0f} s"]
+
+    def run() -> None:
+        try:
+            send()
+            failures.clear()
+        except Exception as error:  # noqa: BLE001 - whatever ails the API
+            failures[:] = [f"{type(error).__name__}: {error}"]
+
+    # A thread that ends with the process: an API that hangs holds no command up.
+    sending = Thread(target=run, name="stagegate-events", daemon=True)
+    sending.start()
+    sending.join(seconds)
+    return "".join(failures)
 
 
 def api_is_configured() -> bool:

@@ -149,14 +149,9 @@ class Report:
         lines = [("version", f"{self.dataset}@{digest_text(self.digest)}"), ("policy", digest_text(self.policy))]
         if self.serves is None:
             return tuple(lines)
-        if not self.serves:
-            serves = "no version yet"
-        elif self.serves == self.digest:
-            serves = "this version"
-        else:
-            still = "" if self.outcome is DecisionOutcome.ACCEPTED else "still "
-            serves = f"{still}{digest_text(self.serves)}"
-        return (*lines, (f"{self.target} serves", serves))
+        goes_on = self.serves not in ("", self.digest) and self.outcome is not DecisionOutcome.ACCEPTED
+        served = "this version" if self.serves == self.digest else digest_text(self.serves)
+        return (*lines, (f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
 
     @property
     def defects(self) -> tuple[Row, ...]:

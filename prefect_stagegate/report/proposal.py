@@ -69,7 +69,7 @@ def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
     if proposal.rows is not None:
         yield "rows", f"{proposal.rows:,}"
     if not proposal.serves:
-        yield f"{report.target} serves", "no version yet"
+        yield f"{report.target} serves", "no version"
         return
     yield f"{report.target} serves", code(proposal.serves)
     kinds = (("added", proposal.added), ("removed", proposal.removed), ("changed", proposal.changed))
