@@ -74,7 +74,7 @@ def _table(report: Report) -> Table:
 
 
 def _found(row: Row, steps: Sequence[str]) -> RenderableType:
-    """What a check found. A fix stands once, below the findings that it is for; a command stands only among the steps."""
+    """What a check found: each fix once, below the findings that it is for; no command that stands among the steps."""
     lines: list[RenderableType] = [Text(one_line(row.summary))]
     if row.standing is Standing.FINE:
         return lines[0]
