@@ -57,7 +57,7 @@ def pilot_to_production(
 
     Raises:
         GateFailed: A gate refused the version; the message has a table of why. Refs that were moved stay.
-        StagegateError: A gate could not decide.
+        GateUndecided: A gate could not decide.
         UsageError: Neither a spec nor a version was given, or the spec lacks one of the gates.
     """
     named = version if version is not None else spec

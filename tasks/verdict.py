@@ -8,7 +8,7 @@ from typing import Any
 from prefect import State
 from prefect.states import Completed, Failed
 
-from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.tasks.refusals import ended_by_gate
@@ -41,7 +41,7 @@ def not_accepted(decision: Decision) -> State[Decision]:
     refused = decision.outcome is DecisionOutcome.REFUSED
     verb = "refused" if refused else "can't decide about"
     first = f"The gate {decision.target} {verb} {about}"
-    kind = GateFailed if refused else StagegateError
+    kind = GateFailed if refused else GateUndecided
     return ended_by_gate(kind("\n".join([first, *_lines(decision)]), dataset=decision.dataset))
 
 

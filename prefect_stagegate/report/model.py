@@ -133,15 +133,17 @@ class Report:
     def whose_turn(self) -> str:
         """Who acts next, in one line."""
         if not self.turn:
-            return f"nobody: {self.target} serves it" if self.already_there else "whoever promotes"
+            return self._nobody_s_turn
         asked = any(one.role == "anybody" for one in self.turn) and self.requester
         people = ", ".join(map(str, self.turn))
         return f"{people}, except {asked}, who asked" if asked else people
 
     @property
-    def already_there(self) -> bool:
-        """Whether the target names the version, and its gate accepts it still."""
-        return self.outcome is DecisionOutcome.ACCEPTED and self.serves == self.digest
+    def _nobody_s_turn(self) -> str:
+        """Whose turn it is where no check says so."""
+        if self.outcome is not DecisionOutcome.ACCEPTED:
+            return f"whoever asked ({self.requester})" if self.requester else "whoever asked"
+        return f"nobody: {self.target} serves it" if self.serves == self.digest else "whoever promotes"
 
     @property
     def about(self) -> tuple[tuple[str, str], ...]:

@@ -157,6 +157,21 @@ def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorde
     assert (left is None, len(suspended)) == (answered, 0 if answered else 1)
 
 
+def test_a_form_filled_in_by_somebody_outside_the_group_is_shown_again(
+    tmp_path: Path, where: Workspace, forms: dict[str, Said | None]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("a")
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{tmp_path}/data/"}]}
+    owners = dict.fromkeys(("data", "ai", "infra", "governance"), "ines@example.org")
+    stage(where, spec | {"owners": owners, "gates": {"production": {"require": [{"approval": {"from": ["infra"]}}]}}})
+    check(where, "things", "production")
+    (request,) = where.catalog.requests("things", "production")
+    forms[_hear(where, request, run_of(forms)).key] = said("ben")
+    assert "ben can't answer for production: not an address of infra" in _hear(where, request, run_of(forms)).why
+    assert not where.catalog.approvals(request)
+
+
 def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on = (tmp_path / "cache", tmp_path / "catalog")
     data = tmp_path / "data"

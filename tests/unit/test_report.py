@@ -169,6 +169,11 @@ def test_what_production_serves_already_is_nobodys_turn() -> None:
     assert (report.whose_turn, report.steps) == ("nobody: production serves it", ("Nothing.",))
 
 
+def test_gate_that_had_nothing_to_ask_is_its_askers_turn() -> None:
+    nothing = a_report(ALL[5], outcome=DecisionOutcome.INCONCLUSIVE)
+    assert nothing.whose_turn == "whoever asked (ana)"
+
+
 def test_declined_version_is_its_askers_turn_and_ended() -> None:
     said = Finding("ines (declared)", "declined: March looks wrong")
     answers = [{"name": "ines", "approved": False, "at": ""}]

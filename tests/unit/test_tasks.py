@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 import prefect_stagegate.tasks as ours
-from prefect_stagegate.errors import Cancelled, GateFailed, SourceUnavailable, StagegateError, UnknownRef, UsageError
+from prefect_stagegate.errors import Cancelled, GateFailed, GateUndecided, SourceUnavailable, UnknownRef, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
@@ -268,7 +268,7 @@ def test_not_knowing_is_neither_a_pass_nor_a_refusal() -> None:
     state = not_accepted(decision(DecisionOutcome.INCONCLUSIVE, unknown))
 
     assert "can't decide about" in (state.message or "")
-    assert (state.name, state.is_failed(), type(state.data)) == ("Gate undecided", True, StagegateError)
+    assert (state.name, state.is_failed(), type(state.data)) == ("Gate undecided", True, GateUndecided)
 
 
 def test_waiting_is_a_completed_state_that_says_who_has_to_type_what() -> None:
