@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from prefect import State, flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from prefect_stagegate.errors import UsageError
@@ -13,13 +14,21 @@ from prefect_stagegate.tasks.approval import ask_for_approval, resumed
 from prefect_stagegate.tasks.check_readiness import check_readiness
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, SpecParameter
 from prefect_stagegate.tasks.promote_dataset import promote_dataset
+from prefect_stagegate.tasks.running import spoken
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
-from prefect_stagegate.tasks.verdict import not_approved, require_acceptance
+from prefect_stagegate.tasks.verdict import not_accepted, not_approved
 
 DAY = 24 * 60 * 60
 
 
-@flow(name="stagegate-pilot-to-production")
+def _run_name() -> str:
+    """`nycflights → production`: what goes where."""
+    given = flow_run.parameters
+    dataset = spoken(given.get("version") or given.get("spec")).partition("@")[0]
+    return f"{dataset} → {given['targets'][-1]}"
+
+
+@flow(name="stagegate-pilot-to-production", flow_run_name=_run_name)
 def pilot_to_production(
     spec: SpecParameter | None = None,
     version: str | None = None,
@@ -35,7 +44,8 @@ def pilot_to_production(
     staged since, and asks the gate again. Any other run ends with the state "Waiting for approval", and the decision's
     outcome is `waiting`; once it is answered, run the flow again with the version.
 
-    A version that is declined, or that nobody approves in time, ends the run with the failed state "Not approved".
+    A version that a gate refuses ends the run with the failed state "Gate refused", one that a gate can't decide about
+    with "Gate undecided", and one that is declined, or that nobody approves in time, with "Not approved".
 
     Args:
         spec: What to stage. It is judged by the policy that its dataset adopted; with a version the spec is not read.
@@ -47,7 +57,7 @@ def pilot_to_production(
 
     Raises:
         GateFailed: A gate refused the version; the message has a table of why. Refs that were moved stay.
-        StagegateError: A gate could not decide.
+        GateUndecided: A gate could not decide.
         UsageError: Neither a spec nor a version was given, or the spec lacks one of the gates.
     """
     named = version if version is not None else spec
@@ -66,6 +76,7 @@ def pilot_to_production(
             decision = check_readiness(version, target, cache=cache, catalog=catalog)
         if decision.declined:
             return not_approved(decision)
-        require_acceptance(decision)
+        if not decision.accepted:
+            return not_accepted(decision)
         promote_dataset(version, target, cache=cache, catalog=catalog)
     return decision

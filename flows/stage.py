@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from prefect_stagegate.model import Version
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, SpecParameter
+from prefect_stagegate.tasks.running import spoken
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 
-@flow(name="stagegate-stage")
+def _run_name() -> str:
+    """`stage nycflights`: what is staged."""
+    return f"stage {spoken(flow_run.parameters['spec_or_ref'])}"
+
+
+@flow(name="stagegate-stage", flow_run_name=_run_name)
 def stage(spec_or_ref: SpecParameter, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
     """Make a version from a spec, or bring an existing version to this node.
 

@@ -7,6 +7,7 @@
     │   ├── UnknownRef             no such ref or version
     │   └── MissingExtra           an optional dependency is absent
     ├── GateFailed                 exit 1: the gate refused the version
+    ├── GateUndecided              exit 3: the gate could not decide about the version
     ├── WaitingForApproval         exit 4: a request is recorded and unanswered
     ├── SourceError                exit 3: a source can't be used as asked
     │   ├── SourceUnavailable      nobody answered, or the server failed   (retryable)
@@ -151,6 +152,10 @@ class MissingExtra(UsageError):
 
 class GateFailed(StagegateError):
     exit_code = ExitCode.GATE_FAILED
+
+
+class GateUndecided(StagegateError):
+    pass
 
 
 class WaitingForApproval(StagegateError):

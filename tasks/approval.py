@@ -27,10 +27,10 @@ from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity
 from prefect_stagegate.operations import approve
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.proposal import proposal_of
 from prefect_stagegate.operations.reports import report_of
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, to_markdown
-from prefect_stagegate.report.legible import time_text
+from prefect_stagegate.report import Report, proposal_page
 from prefect_stagegate.tasks.lapse import name_what_nobody_answers
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.summary import show_summary
@@ -111,9 +111,8 @@ def ask_for_approval(
     name_what_nobody_answers()
     report = _with_form(report_of(where, decision))
     show_summary(where, report)
-    until = f"Answer until {time_text(wait.until)}; after that it ends as not approved."
-    parts = (f"**{why}**" if why else "", until, to_markdown(report))
-    shown = Answer.with_initial_data(description="\n\n".join(filter(None, parts)))
+    page = proposal_page(report, proposal_of(where, decision), until=wait.until, why=why)
+    shown = Answer.with_initial_data(description=page)
     left = (moment(wait.until) - now()).total_seconds()
     suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form.key)
     return waiting(decision)  # Prefect would not suspend it, so it ends as one without a deployment does

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import Any
-
 from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
-from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.reports import report_of
-from prefect_stagegate.report import Report, Turn, to_markdown
+from prefect_stagegate.report import Report, to_markdown
 from prefect_stagegate.tasks.cancelling import ending
+from prefect_stagegate.tasks.events import decision_event
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
 from prefect_stagegate.tasks.summary import show_summary
-from prefect_stagegate.tasks.telling import GATE_FAILED, GATE_PASSED, announce, attach, run_log
+from prefect_stagegate.tasks.telling import announce, attach, run_log
 from prefect_stagegate.tasks.verdict import checks_table
-
-EVENT_CHECKS = 50
-"""The most checks that an event names: what decided first."""
-EVENT_TEXT = 300
-"""The most characters of a sentence in an event."""
-
-_EVENTS = {
-    DecisionOutcome.ACCEPTED: GATE_PASSED,
-    DecisionOutcome.REFUSED: GATE_FAILED,
-    DecisionOutcome.INCONCLUSIVE: GATE_FAILED,
-}
-"""A decision that waits for somebody has neither passed nor failed yet."""
 
 
 @engine_task(lambda parameters: f"check {spoken(parameters['dataset'])} for {parameters['gate']}")
@@ -57,8 +43,7 @@ def check_readiness(
         decision = check(where, dataset, gate, spec=spec, cancel=cancel)
     report = report_of(where, decision)
     _show(decision, report, show_summary(where, report))
-    if decision.outcome in _EVENTS:
-        announce(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
+    announce(decision_event(where, decision, report))
     return decision
 
 
@@ -66,31 +51,11 @@ acheck_readiness = async_twin(check_readiness)
 
 
 def _show(decision: Decision, report: Report, page: str) -> None:
-    run_log().info("%s: %s", report.headline, report.reason)
+    # A refusal is no error of the run's, and somebody has to act on it.
+    log = run_log().info if decision.accepted else run_log().warning
+    log("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)
     key, about = f"{report.dataset}-{report.target}", report.headline
     attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=about))
     attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=about))
     if page:
         attach(LinkArtifact(key=f"{key}-report", link=page, link_text=f"{about}: the whole report", description=about))
-
-
-def _payload(report: Report) -> dict[str, Any]:
-    """What the event says beyond the version, in no more than some kilobytes."""
-    return {
-        "target": report.target,
-        "outcome": report.outcome.value,
-        "reason": report.reason[:EVENT_TEXT],
-        "turn": report.whose_turn[:EVENT_TEXT],
-        "turns": [_turn(turn) for turn in report.turns],
-        "checks": {row.check: row.outcome.value for row in islice(report.rows, EVENT_CHECKS)},
-    }
-
-
-def _turn(turn: Turn) -> dict[str, Any]:
-    """Who has to see to what, for an automation that tells them."""
-    return {
-        "owner": turn.person.role,
-        "contact": turn.person.contact[:EVENT_TEXT],
-        "checks": list(turn.checks[:EVENT_CHECKS]),
-        "fix": turn.fixes[0][:EVENT_TEXT] if turn.fixes else "",
-    }

@@ -7,9 +7,10 @@ from prefect.artifacts import MarkdownArtifact
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.report import moved_page
+from prefect_stagegate.tasks.events import move_event
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.telling import REF_MOVED, announce, attach, run_log
+from prefect_stagegate.tasks.telling import announce, attach, run_log
 
 
 @engine_task(lambda parameters: f"promote {spoken(parameters['dataset'])} to {parameters['to']}")
@@ -39,7 +40,7 @@ def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: 
     run_log().info(
         "%s@%s now names %s (before: %s)", moved.dataset, moved.ref, moved.digest, moved.previous or "nothing"
     )
-    announce(REF_MOVED, moved.dataset, moved.digest, target=moved.ref, previous=moved.previous)
+    announce(move_event(moved))
     return moved
 
 

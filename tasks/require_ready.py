@@ -15,13 +15,14 @@ import copy
 import inspect
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect import Flow
 from prefect.artifacts import MarkdownArtifact
 
+from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.ready import find_ready, hold_ready
 from prefect_stagegate.report import Readiness, ready_page
@@ -30,6 +31,7 @@ from prefect_stagegate.tasks.leases import held, held_during
 from prefect_stagegate.tasks.lineage import trace
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.progress import live_progress
+from prefect_stagegate.tasks.refusals import end_or_raise
 from prefect_stagegate.tasks.running import EngineTask, async_twin, in_thread, run_options
 from prefect_stagegate.tasks.telling import attach, in_a_run, run_log, unfailing
 
@@ -68,7 +70,11 @@ class Guard:
 
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def gated(*args: Any, **kwargs: Any) -> Any:
-            with held_during(self._ask):
+            with ExitStack() as leaving:
+                try:
+                    leaving.enter_context(held_during(self._ask))
+                except GateFailed as refusal:
+                    return end_or_raise(refusal, gated)
                 return function(*args, **kwargs)
 
         return gated
@@ -82,7 +88,11 @@ class Guard:
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def gated(*args: Any, **kwargs: Any) -> Any:
-            async with self._asked():
+            async with AsyncExitStack() as leaving:
+                try:
+                    await leaving.enter_async_context(self._asked())
+                except GateFailed as refusal:
+                    return end_or_raise(refusal, gated)
                 return await function(*args, **kwargs)
 
         return gated

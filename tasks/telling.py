@@ -19,21 +19,10 @@ from prefect.logging import get_run_logger
 
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.tasks.lineage import trace, version_key
+from prefect_stagegate.tasks.events import VERSION_STAGED, VersionEvent, version_event
+from prefect_stagegate.tasks.lineage import trace
 from prefect_stagegate.units import bytes_text
 
-VERSION_STAGED = "stagegate.version.staged"
-"""A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,
-bytes_fetched."""
-GATE_PASSED = "stagegate.gate.passed"
-"""A gate accepted a version. Payload: version, dataset, digest, target, outcome, reason, turn, turns
-(owner, contact, checks, first fix), checks (name → outcome,
-what decided first)."""
-GATE_FAILED = "stagegate.gate.failed"
-"""A gate refused a version, or could not decide; `outcome` tells which. Payload: as for `stagegate.gate.passed`."""
-REF_MOVED = "stagegate.ref.moved"
-"""A target's ref was moved by a promotion. Payload: version, dataset, digest, target, previous
-(empty for the first)."""
 CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
 """A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
 used)."""
@@ -65,29 +54,9 @@ def unfailing(doing: str) -> Iterator[None]:
         run_log().warning("Could not %s: %s", doing, error)
 
 
-def announce(event: str, dataset: str, digest: str, **payload: Any) -> None:
-    """Emit one of the events above about a version, on the resource `stagegate.dataset.<dataset>`.
-
-    The resource's label `stagegate.target` lets automations match one target; it is absent from events without one.
-    The version is related as the asset that it is, and one that it takes the place of as `stagegate-previous`.
-
-    Args:
-        event: Its name.
-        dataset: The dataset.
-        digest: The version.
-        payload: What the event says beyond `version`, `dataset` and `digest`; small JSON values.
-    """
-    resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
-    if "target" in payload:
-        resource["stagegate.target"] = payload["target"]
-    named = {"asset": digest, "stagegate-previous": payload.get("previous", "")}
-    related = [
-        {"prefect.resource.id": version_key(dataset, one), "prefect.resource.role": role}
-        for role, one in named.items()
-        if one
-    ]
-    said = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
-    emit(event, resource, said, related)
+def announce(event: VersionEvent) -> None:
+    """Emit an event about a version."""
+    emit(event.name, event.resource, event.payload, event.related, identity=event.identity)
 
 
 def announce_version(version: Version, what: Spec | Address) -> None:
@@ -100,8 +69,12 @@ def announce_version(version: Version, what: Spec | Address) -> None:
     sizes = map(bytes_text, (version.bytes, version.bytes_fetched, version.bytes_reused))
     run_log().info("%s: %d files, %s; fetched %s, reused %s", version.address, version.files, *sizes)
     if version.new:
-        figures = {"files": version.files, "bytes": version.bytes, "bytes_fetched": version.bytes_fetched}
-        announce(VERSION_STAGED, version.dataset, version.digest, **figures)
+        figures: dict[str, Any] = {
+            "files": version.files,
+            "bytes": version.bytes,
+            "bytes_fetched": version.bytes_fetched,
+        }
+        announce(version_event(VERSION_STAGED, version.dataset, version.digest, **figures))
     with unfailing(f"show {version.address} as an asset"):
         trace(version, what)
 

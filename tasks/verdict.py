@@ -8,9 +8,10 @@ from typing import Any
 from prefect import State
 from prefect.states import Completed, Failed
 
-from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.tasks.refusals import ended_by_gate
 
 FINDINGS = 5
 """The most findings of one check that an error's message names; the report has all of them."""
@@ -34,23 +35,14 @@ def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
     ]
 
 
-def require_acceptance(decision: Decision) -> Decision:
-    """Return a decision that accepts.
-
-    Raises:
-        GateFailed: It refuses; the message has a short table of why.
-        StagegateError: It doesn't know, or waits.
-    """
-    if decision.accepted:
-        return decision
+def not_accepted(decision: Decision) -> State[Decision]:
+    """The end of a run whose version a gate did not accept: failed, with a short table of why."""
     about = f"{decision.dataset}@{decision.digest}"
-    words = {
-        DecisionOutcome.REFUSED: f"The gate {decision.target} refused {about}",
-        DecisionOutcome.INCONCLUSIVE: f"The gate {decision.target} can't decide about {about}",
-        DecisionOutcome.WAITING: f"{about} waits for an approval to go to {decision.target}",
-    }
-    kind = GateFailed if decision.outcome is DecisionOutcome.REFUSED else StagegateError
-    raise kind("\n".join([words[decision.outcome], *_lines(decision)]), dataset=decision.dataset)
+    refused = decision.outcome is DecisionOutcome.REFUSED
+    verb = "refused" if refused else "can't decide about"
+    first = f"The gate {decision.target} {verb} {about}"
+    kind = GateFailed if refused else GateUndecided
+    return ended_by_gate(kind("\n".join([first, *_lines(decision)]), dataset=decision.dataset))
 
 
 def waiting(decision: Decision) -> State[Decision]:

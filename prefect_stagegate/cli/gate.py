@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
+from prefect_stagegate.cli.events import tell_prefect
 from prefect_stagegate.cli.judged import judged_line
 from prefect_stagegate.cli.plan import announce, tell_plan
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
 from prefect_stagegate.errors import ExitCode
-from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
+from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
 from prefect_stagegate.operations import check as checking
 from prefect_stagegate.operations.promote import promote as move_up
@@ -28,6 +29,9 @@ from prefect_stagegate.report import rubric_lines
 from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
+    from prefect_stagegate.operations.workspace import Workspace
+    from prefect_stagegate.report import Report
+    from prefect_stagegate.tasks.events import VersionEvent
     from prefect_stagegate.tasks.waking import Woken
 
 _CODES = {
@@ -120,7 +124,14 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
+    tell_prefect(lambda: _decided(where, decision, report))
     sys.exit(_CODES[decision.outcome])
+
+
+def _decided(where: Workspace, decision: Decision, report: Report) -> VersionEvent:
+    from prefect_stagegate.tasks.events import decision_event
+
+    return decision_event(where, decision, report)
 
 
 def promote(
@@ -225,6 +236,12 @@ def rollback(
     _tell_move(moved, json=json)
 
 
+def _moved(moved: Promotion) -> VersionEvent:
+    from prefect_stagegate.tasks.events import move_event
+
+    return move_event(moved)
+
+
 def _tell_move(moved: Promotion, *, json: bool) -> None:
     if json:
         print_json(asdict(moved))
@@ -233,3 +250,5 @@ def _tell_move(moved: Promotion, *, json: bool) -> None:
     else:
         before = f" (before: {digest_text(moved.previous)})" if moved.previous else ""
         say(f"{moved.dataset}@{moved.ref} → {moved.digest}{before}")
+    if moved.previous != moved.digest:
+        tell_prefect(lambda: _moved(moved))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.check import for_gate
@@ -73,7 +73,7 @@ def _require_acceptance(where: Workspace, version: Named, policy: Gate, decision
     if decision.outcome is DecisionOutcome.WAITING or decision.declined:
         raise why_not_promoted(where, version, policy, decision)
     if decision.outcome is DecisionOutcome.INCONCLUSIVE:
-        raise _Undecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
+        raise GateUndecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
     if not decision.accepted:
         failed = ", ".join(one.check for one in decision.checks if one.outcome == "fail")
         raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
@@ -172,7 +172,3 @@ def _require_waiver(version: Named, asked: Requirement, case: Case, question: Qu
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {case.target}`.",
             dataset=version.dataset,
         )
-
-
-class _Undecided(StagegateError):
-    """Exit 3: inconclusive is neither a pass nor a failure."""

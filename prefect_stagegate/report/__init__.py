@@ -6,6 +6,7 @@ from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
 from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report, reason_of
 from prefect_stagegate.report.moved import moved_page
+from prefect_stagegate.report.proposal import Change, Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
 from prefect_stagegate.report.summary import to_summary
@@ -13,7 +14,9 @@ from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
     "Candidate",
+    "Change",
     "Person",
+    "Proposal",
     "Readiness",
     "Report",
     "Row",
@@ -21,6 +24,7 @@ __all__ = [
     "Turn",
     "build_report",
     "moved_page",
+    "proposal_page",
     "ready_page",
     "ready_text",
     "reason_of",

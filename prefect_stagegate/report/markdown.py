@@ -37,7 +37,11 @@ def to_markdown(report: Report) -> str:
 
 def about_line(report: Report) -> str:
     """The version, the policy and what the target serves, in one line."""
-    return " · ".join(f"{plain(name)} {code(value)}" for name, value in report.about)
+    return " · ".join(f"{plain(name)} {_value(value)}" for name, value in report.about)
+
+
+def _value(text: str) -> str:
+    return code(text) if "sha256:" in text else plain(text)
 
 
 def notes_list(report: Report) -> list[str]:

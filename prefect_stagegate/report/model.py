@@ -142,15 +142,17 @@ class Report:
         if self.is_trial:
             return "nobody: a trial lets nothing through"
         if not self.turn:
-            return f"nobody: {self.target} serves it" if self.already_there else "whoever promotes"
+            return self._nobody_s_turn
         asked = any(one.role == "anybody" for one in self.turn) and self.requester
         people = ", ".join(map(str, self.turn))
         return f"{people}, except {asked}, who asked" if asked else people
 
     @property
-    def already_there(self) -> bool:
-        """Whether the target names the version, and its gate accepts it still."""
-        return self.outcome is DecisionOutcome.ACCEPTED and self.serves == self.digest
+    def _nobody_s_turn(self) -> str:
+        """Whose turn it is where no check says so."""
+        if self.outcome is not DecisionOutcome.ACCEPTED:
+            return f"whoever asked ({self.requester})" if self.requester else "whoever asked"
+        return f"nobody: {self.target} serves it" if self.serves == self.digest else "whoever promotes"
 
     @property
     def about(self) -> tuple[tuple[str, str], ...]:
@@ -158,14 +160,9 @@ class Report:
         lines = [("version", f"{self.dataset}@{digest_text(self.digest)}"), ("policy", digest_text(self.policy))]
         if self.serves is None:
             return tuple(lines)
-        if not self.serves:
-            serves = "no version yet"
-        elif self.serves == self.digest:
-            serves = "this version"
-        else:
-            still = "" if self.outcome is DecisionOutcome.ACCEPTED else "still "
-            serves = f"{still}{digest_text(self.serves)}"
-        return (*lines, (f"{self.target} serves", serves))
+        goes_on = self.serves not in ("", self.digest) and self.outcome is not DecisionOutcome.ACCEPTED
+        served = "this version" if self.serves == self.digest else digest_text(self.serves)
+        return (*lines, (f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
 
     @property
     def defects(self) -> tuple[Row, ...]:

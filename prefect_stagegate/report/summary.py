@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
+from prefect_stagegate.report.markdown import about_line
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
 
@@ -68,9 +69,8 @@ def _facts(report: Report, page: str) -> str:
     accepted = report.outcome is DecisionOutcome.ACCEPTED
     until = f", holds until {time_text(report.expires)}" if accepted and report.expires else ""
     links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
-    about = " · ".join(f"{plain(name)} {code(value)}" for name, value in report.about)
     decided = f"Decided {time_text(report.at)}{until}."
-    return "  \n".join((about, " · ".join((decided, *links))))
+    return "  \n".join((about_line(report), " · ".join((decided, *links))))
 
 
 def _short(text: str) -> str:

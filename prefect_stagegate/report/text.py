@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -45,7 +46,9 @@ def to_rich(report: Report) -> RenderableType:
     about = (Text.assemble((f"  {name:<{_widest(report)}}  ", "dim"), value) for name, value in report.about)
     steps = map(_step, report.steps)
     notes = (Padding(Text(one_line(note), "yellow"), (0, 0, 0, 2), expand=False) for note in report.notes)
-    return Group(headline, *about, *notes, _table(report), turn, *turns, Text("What to do:", "bold"), *steps)
+    blank = Text("")
+    told = (turn, *turns, Text("What to do:", "bold"), *steps)
+    return Group(headline, *about, *notes, blank, _table(report), blank, *told)
 
 
 def _widest(report: Report) -> int:
@@ -67,17 +70,20 @@ def _table(report: Report) -> Table:
     table.add_column("what was found", overflow="fold")
     for row in report.rows:
         verdict = Text(row.verdict, _COLOURS[row.standing])
-        table.add_row(Text(row.check), verdict, Text(row.owner.role), _found(row))
+        table.add_row(Text(row.check), verdict, Text(row.owner.role), _found(row, report.steps))
     return table
 
 
-def _found(row: Row) -> RenderableType:
+def _found(row: Row, steps: Sequence[str]) -> RenderableType:
+    """What a check found: each fix once, below the findings that it is for; no command that stands among the steps."""
     lines: list[RenderableType] = [Text(one_line(row.summary))]
     if row.standing is Standing.FINE:
         return lines[0]
-    for finding in row.findings[:FINDINGS]:
+    shown = row.findings[:FINDINGS]
+    for finding, following in zip_longest(shown, shown[1:]):
         lines.append(Text.assemble((one_line(finding.subject), "bold"), ": ", one_line(finding.problem)))
-        if finding.fix:
+        again = following is not None and following.fix == finding.fix
+        if finding.fix and not again and finding.fix not in steps:
             lines.append(Padding(Text(f"→ {one_line(finding.fix)}", "cyan"), (0, 0, 0, 2), expand=False))
     if more := _more(row):
         lines.append(Text(more.strip()))

@@ -320,7 +320,7 @@ def test_deploying_again_adds_nothing_twice(platform: Platform) -> None:
         return automations, sorted(platform.deployments()), schedules
 
     before = things()
-    assert {"stagegate: gate failed", "stagegate: cache nearly full"} < set(before[0])
+    assert {"stagegate: gate failed", "stagegate: approval requested", "stagegate: cache nearly full"} < set(before[0])
 
     platform.follow(range(6, 7))
 
@@ -380,11 +380,16 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
 
     platform.terminal.type("prefect deployment run stagegate-stage/nycflights --watch\n")
 
-    (message,) = eventually(lambda: platform.receiver.messages)
+    def told(what: str) -> list[dict[str, str]]:
+        return [one for one in platform.receiver.messages if what in one["title"]]
+
+    (message,) = eventually(lambda: told("is refused"))
     assert message["title"] == "nycflights is refused for pilot"
     assert f"stagegate check nycflights@{platform.head('latest')} --gate pilot" in message["text"]
     assert "runbook" in message["text"]
     assert (platform.head("pilot"), platform.head("production")) == before != (platform.head("latest"),) * 2
+    (request,) = told("waits for approval to go to production")  # of the version that the page brings there
+    assert f"stagegate approve nycflights@{before[1]} --to production" in request["text"]
 
 
 @pytest.mark.system  # two minutes: it waits for the clock

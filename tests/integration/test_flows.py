@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import pickle
 import signal
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,7 +114,7 @@ def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place
 
     state: State[Any] = run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
 
-    assert state.is_failed()
+    assert (state.name, state.is_failed()) == ("Gate refused", True)
     assert f"The gate pilot refused {place.dataset}@sha256:" in (state.message or "")
     assert "fail          runbook" in (state.message or "")
     with pytest.raises(GateFailed):
@@ -121,6 +122,22 @@ def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place
     assert place.head("pilot") == place.head("production") == good
     assert events(place, 2)[-1]["event"] == "stagegate.gate.failed"
     assert events(place, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
+
+
+def test_a_refusal_logs_a_warning_with_whose_turn_and_no_traceback(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
+    (told,) = [one for one in caplog.records if "Whose turn: " in one.getMessage()]
+    assert told.levelno == logging.WARNING
+    assert not [one for one in caplog.records if one.exc_info]
+
+
+def test_runs_are_named_by_what_goes_where(place: Place) -> None:
+    state: State[Any] = run(pilot_to_production, place.spec(), targets=["pilot"], **place.on, return_state=True)
+    with get_client(sync_client=True) as client:
+        named = client.read_flow_run(state.state_details.flow_run_id or uuid4()).name
+    assert named == f"{place.dataset} → pilot"
 
 
 def test_targets_that_the_spec_lacks_are_named_and_those_it_has_can_be_chosen(place: Place) -> None:

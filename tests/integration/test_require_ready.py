@@ -491,10 +491,38 @@ def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place
     for gated in (guard(flow(train)), flow(guard(train))):
         with pytest.raises(GateFailed, match="accepted for production"):
             gated(3)
+        state: State[Any] = run(gated, 3, return_state=True)
+        assert (state.name, state.is_failed()) == ("Gate refused", True)
     assert not ran
 
     place.promote("first")
     assert guard(flow(train))(3) == 3
+
+
+def test_a_guarded_function_that_is_no_flow_raises(place: Place) -> None:
+    place.stage("first")
+
+    @require_ready(place.address, **place.on)
+    def train() -> None:
+        raise AssertionError("it must not run")
+
+    @flow
+    def whole() -> str:
+        train()
+        return "trained"
+
+    with pytest.raises(GateFailed):
+        train()
+    with pytest.raises(GateFailed):
+        whole()
+
+
+def test_a_refused_run_logs_no_traceback(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.stage("first")
+    failed(place.train())
+    refusals = [one for one in caplog.records if "accepted for production" in one.getMessage()]
+    assert {one.levelname for one in refusals if "Finished in state" not in one.getMessage()} == {"WARNING"}
+    assert not [one for one in caplog.records if one.exc_info]
 
 
 def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: Place) -> None:
@@ -517,6 +545,8 @@ def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: Place) -
     place.stage("first")
     with pytest.raises(GateFailed):
         asyncio.run(train(3))
+    state: State[Any] = asyncio.run(run(train, 3, return_state=True))
+    assert state.name == "Gate refused"
 
     place.promote("first")
     assert asyncio.run(both()) == (3, "first")

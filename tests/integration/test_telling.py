@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -22,12 +23,16 @@ from prefect import flow
 from prefect.assets import materialize
 from prefect.settings import PREFECT_API_URL
 
+from prefect_stagegate.cli.events import PATIENCE
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
 from prefect_stagegate.model import Address, Decision, Identity, Version
 from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.stage import stage as make_version
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.readiness import CHECKS
-from prefect_stagegate.tasks import check_readiness, progress, require_ready, stage_dataset, telling
+from prefect_stagegate.tasks import check_readiness, events, progress, require_ready, stage_dataset, telling
 from prefect_stagegate.testing.calls import Call, CallCounter
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -35,6 +40,7 @@ from prefect_stagegate.testing.told import artifact, artifacts_of, events_about,
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
 EVENTS = (Path(__file__).parents[2] / "docs/events.md").read_text()
 GATES = {
     "pilot": {"require": ["runbook"]},
@@ -66,6 +72,10 @@ class Place:
         where = open_workspace(**self.on, identity=Identity("ines", "declared"))
         approve(where, Address(self.dataset), "production")
 
+    def environment(self, **more: str) -> dict[str, str]:
+        """Where a command works."""
+        return {"STAGEGATE_CACHE": str(self.on["cache"]), "STAGEGATE_CATALOG": str(self.on["catalog"]), **more}
+
     def events(self, count: int) -> list[dict[str, Any]]:
         return events_about(f"stagegate.dataset.{self.dataset}", count)
 
@@ -90,15 +100,20 @@ def related(event: dict[str, Any]) -> dict[str, str]:
 
 def test_the_events_tell_each_step_once_and_lead_to_their_run_and_version(place: Place) -> None:
     asked: Decision = run(pilot_to_production, place.spec(), **place.on)
+    run(pilot_to_production, version=f"{place.dataset}@{asked.digest}", **place.on)  # one request is told once
     place.approve()
     decided: Decision = run(pilot_to_production, place.spec(), **place.on)
 
-    told = place.events(6)
+    told = place.events(8)
     assert [one["event"].removeprefix("stagegate.") for one in told] == [
-        *("version.staged", "gate.passed", "ref.moved"),  # and production's gate waits, which is neither
+        *("version.staged", "gate.passed", "ref.moved", "approval.requested"),
+        "gate.passed",
         *("gate.passed", "gate.passed", "ref.moved"),
     ]
     assert asked.digest == decided.digest
+    requested = told[3]["payload"]
+    assert (requested["digest"], requested["target"], requested["groups"]) == (asked.digest, "production", ["anybody"])
+    assert requested["turn"] == f"anybody, except {requested['requester']}, who asked"
     staged, last = told[0]["payload"], told[-1]
     assert staged["version"] == f"{place.dataset}@{decided.digest}"
     assert (staged["files"], staged["bytes"], staged["bytes_fetched"]) == (2, 9, 9)
@@ -115,13 +130,56 @@ def test_the_events_tell_each_step_once_and_lead_to_their_run_and_version(place:
         assert related(one)["asset"] == f"stagegate://{place.dataset}@{decided.digest.replace(':', '-')}"
 
 
+@pytest.mark.timeout(240)  # four commands that load Prefect
+def test_commands_tell_the_api_what_they_did(place: Place, run_stagegate: Command) -> None:
+    env = place.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
+
+    def do(*words: str, code: int = 0) -> None:
+        done = run_stagegate(*words, env=env)
+        assert (done.returncode, done.stderr) == (code, ""), done.stdout
+
+    where = open_workspace(**place.on)
+    digests = [make_version(where, place.spec()).digest]
+    assert check(where, place.dataset, "pilot").accepted
+    promote(where, Address(place.dataset), "pilot")
+    place.deliver("second")
+    digests.append(make_version(where, place.spec()).digest)
+    do("check", place.dataset, "--gate", "pilot")
+    do("promote", f"{place.dataset}@{digests[-1]}", "--to", "pilot")
+    do("check", place.dataset, "--gate", "production", code=4)
+    do("rollback", f"{place.dataset}@pilot", "--reason", "loss went up")
+
+    told = [one["event"].removeprefix("stagegate.") for one in place.events(4)]
+    assert told == ["gate.passed", "ref.moved", "approval.requested", "ref.moved"]
+    assert [place.events(4)[-1]["payload"][name] for name in ("digest", "previous")] == digests
+
+
+def test_commands_tell_the_api_of_the_active_profile(place: Place, run_stagegate: Command, tmp_path: Path) -> None:
+    make_version(open_workspace(**place.on), place.spec())
+    (tmp_path / "home/.prefect").mkdir()
+    profile = f'active = "here"\n[profiles.here]\nPREFECT_API_URL = "{PREFECT_API_URL.value()}"\n'
+    (tmp_path / "home/.prefect/profiles.toml").write_text(profile)
+    assert run_stagegate("check", place.dataset, "--gate", "pilot", env=place.environment()).returncode == 0
+    assert place.events(1)[0]["event"] == events.GATE_PASSED
+
+
+def test_an_api_that_hangs_changes_no_command(place: Place, run_stagegate: Command) -> None:
+    make_version(open_workspace(**place.on), place.spec())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = place.environment(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
+        began = time.monotonic()
+        done = run_stagegate("check", place.dataset, "--gate", "pilot", env=env)
+    assert (done.returncode, "Prefect was not told of it" in done.stderr) == (0, True)
+    assert time.monotonic() - began < 2 * PATIENCE + 30  # the rest is the command itself, on a busy machine
+
+
 def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: Place) -> None:
     spec = place.spec(gates={"pilot": GATES["pilot"]})
     first: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
     place.deliver("second")
     run(pilot_to_production, spec, targets=["pilot"], **place.on)
 
-    moved = [one for one in place.events(6) if one["event"] == telling.REF_MOVED][-1]
+    moved = [one for one in place.events(6) if one["event"] == events.REF_MOVED][-1]
 
     assert moved["payload"]["previous"] == first.digest
     assert related(moved)["stagegate-previous"].endswith(first.digest.replace(":", "-"))
@@ -136,7 +194,7 @@ def test_the_event_of_a_gate_of_all_checks_is_small_and_begins_with_what_decided
 
     event = place.events(2)[-1]
     payload = event["payload"]
-    assert event["event"] == telling.GATE_FAILED
+    assert event["event"] == events.GATE_FAILED
     assert (payload["outcome"], len(payload["checks"])) == ("refused", len(CHECKS))
     assert len(CHECKS) >= 40
     assert "license" in payload["reason"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, Identity, Request, Wait
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks import approval
@@ -153,6 +155,58 @@ def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorde
     monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
     left = approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
     assert (left is None, len(suspended)) == (answered, 0 if answered else 1)
+
+
+def test_a_form_filled_in_by_somebody_outside_the_group_is_shown_again(
+    tmp_path: Path, where: Workspace, forms: dict[str, Said | None]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("a")
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{tmp_path}/data/"}]}
+    owners = dict.fromkeys(("data", "ai", "infra", "governance"), "ines@example.org")
+    stage(where, spec | {"owners": owners, "gates": {"production": {"require": [{"approval": {"from": ["infra"]}}]}}})
+    check(where, "things", "production")
+    (request,) = where.catalog.requests("things", "production")
+    forms[_hear(where, request, run_of(forms)).key] = said("ben")
+    assert "ben can't answer for production: not an address of infra" in _hear(where, request, run_of(forms)).why
+    assert not where.catalog.approvals(request)
+
+
+def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on = (tmp_path / "cache", tmp_path / "catalog")
+    data = tmp_path / "data"
+    data.mkdir()
+    here = open_workspace(*on, identity=Identity("ada", "declared"))
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{data}/"}]}
+    spec["contract"] = {"tables": {"days": {"files": "*.csv", "columns": {"day": "int"}}}}
+    first = {"production": {"require": ["nonempty"]}}
+    for name, text in (("kept", "day\n1\n"), ("gone", "day\n2\n"), ("grown", "day\n3\n")):
+        (data / f"{name}.csv").write_text(text)
+    served = stage(here, spec | {"gates": first}).digest
+    assert check(here, "things", "production").accepted
+    promote(here, Address("things"), "production")
+    (data / "gone.csv").unlink()
+    (data / "grown.csv").write_text("day\n3\n4\n")
+    (data / "new.csv").write_text("day\n5\n")
+    proposed = stage(here, spec | {"gates": {"production": {"require": ["nonempty", "approval"]}}}).digest
+    decision = check(here, "things", "production")
+    suspended: list[dict[str, Any]] = []
+    monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
+    monkeypatch.setattr(approval, "name_what_nobody_answers", lambda: None)
+    monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
+    approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
+    shown = suspended[0]["wait_for_input"]._description
+    for part in (
+        f"| version | `things@{proposed}` |",
+        "| asked for by | ada |",
+        "| size | 3 files, 20 B |",
+        "| rows | 4 |",
+        f"| production serves | `{served}` |",
+        "1 file added (6 B), 1 file removed (6 B), 1 file changed (8 B)",
+        "Who may answer: anybody, except ada, who asked",
+    ):
+        assert part in shown
+    assert "stagegate " not in shown
 
 
 def test_a_run_gives_up_on_forms_that_never_have_an_answer(

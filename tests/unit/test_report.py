@@ -147,9 +147,9 @@ def test_steps_name_the_files_that_a_fix_is_for() -> None:
 @pytest.mark.parametrize(
     ("serves", "outcome", "told"),
     [
-        ("", DecisionOutcome.REFUSED, "no version yet"),
+        ("", DecisionOutcome.REFUSED, "no version"),
         (DIGEST, DecisionOutcome.WAITING, "this version"),
-        (OTHER_DIGEST, DecisionOutcome.REFUSED, "still sha256:e07ae07ae07a"),
+        (OTHER_DIGEST, DecisionOutcome.REFUSED, "production still serves"),
         (OTHER_DIGEST, DecisionOutcome.ACCEPTED, "sha256:e07ae07ae07a"),
     ],
 )
@@ -159,7 +159,7 @@ def test_top_tells_version_policy_and_what_is_served(
 ) -> None:
     written = WRITERS[writer](a_report(*ALL, outcome=outcome, serves=serves))
     top = re.sub(r"<[^>]*>|`", "", written[: written.index("hose turn")])
-    for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "production serves", told):
+    for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "serves", told):
         assert part in top
     assert ("still" in top) == ("still" in told)
 
@@ -167,6 +167,11 @@ def test_top_tells_version_policy_and_what_is_served(
 def test_what_production_serves_already_is_nobodys_turn() -> None:
     report = a_report(*ALL[:1], outcome=DecisionOutcome.ACCEPTED, serves=DIGEST)
     assert (report.whose_turn, report.steps) == ("nobody: production serves it", ("Nothing.",))
+
+
+def test_gate_that_had_nothing_to_ask_is_its_askers_turn() -> None:
+    nothing = a_report(ALL[5], outcome=DecisionOutcome.INCONCLUSIVE)
+    assert nothing.whose_turn == "whoever asked (ana)"
 
 
 def test_declined_version_is_its_askers_turn_and_ended() -> None:
@@ -267,6 +272,8 @@ def test_page_has_no_script_and_no_reference_to_anything_outside(hostile_page: P
     links = {attributes["href"] for tag, attributes in hostile_page.tags if tag == "a"}
     assert links == {
         "mailto:data-eng@example.org",
+        "mailto:oncall@example.org",
+        "mailto:platform@example.org",
         "mailto:legal@example.org",
         "https://wiki.example.org/nycflights",
     }
@@ -388,6 +395,12 @@ def test_terminal_shows_every_finding_in_full_at_any_width(width: int) -> None:
     )
     for part in (MISSING.subject, MISSING.problem, MISSING.fix):
         assert "".join(part.split()) in "".join(last_column.split())
+
+
+def test_terminal_shows_a_fix_once_for_the_files_it_is_for() -> None:
+    torn = tuple(Finding(f"{number}.parquet", "cut short", "Write it again.") for number in range(5))
+    shown = terminal(a_report(answer("coverage", Outcome.FAIL, *torn)), 120)
+    assert shown.count("→ Write it again.") == 1
 
 
 def test_terminal_does_not_obey_names() -> None:

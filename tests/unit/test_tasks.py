@@ -19,14 +19,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 import prefect_stagegate.tasks as ours
-from prefect_stagegate.errors import Cancelled, GateFailed, SourceUnavailable, StagegateError, UnknownRef, UsageError
+from prefect_stagegate.errors import Cancelled, GateFailed, GateUndecided, SourceUnavailable, UnknownRef, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
 from prefect_stagegate.tasks.cancelling import requested
 from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.running import may_help, spoken
-from prefect_stagegate.tasks.verdict import FINDINGS, checks_table, require_acceptance, waiting
+from prefect_stagegate.tasks.verdict import FINDINGS, checks_table, not_accepted, waiting
 
 TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
 WHOLE_JOBS = [name for name in ours.__all__ if f"a{name}" in ours.__all__]
@@ -250,10 +250,10 @@ def test_a_refusal_names_the_checks_and_their_first_defects() -> None:
     bad = Evidence("schema", Outcome.FAIL, "9 of 12 files are broken", "data", findings=findings)
     good = Evidence("license", Outcome.PASS, "CC0-1.0 is allowed", "governance")
 
-    with pytest.raises(GateFailed) as caught:
-        require_acceptance(decision(DecisionOutcome.REFUSED, bad, good))
+    state = not_accepted(decision(DecisionOutcome.REFUSED, bad, good))
 
-    text = str(caught.value)
+    assert (state.name, state.is_failed(), type(state.data)) == ("Gate refused", True, GateFailed)
+    text = state.message or ""
     assert f"pilot refused things@{DIGEST}" in text
     assert "9 of 12 files are broken  [data]" in text
     assert "2013-01.parquet: is cut off\\x1b[2J" in text
@@ -265,16 +265,10 @@ def test_a_refusal_names_the_checks_and_their_first_defects() -> None:
 def test_not_knowing_is_neither_a_pass_nor_a_refusal() -> None:
     unknown = Evidence("read_probe", Outcome.INCONCLUSIVE, "nobody answers", "infra")
 
-    with pytest.raises(StagegateError, match="can't decide") as caught:
-        require_acceptance(decision(DecisionOutcome.INCONCLUSIVE, unknown))
+    state = not_accepted(decision(DecisionOutcome.INCONCLUSIVE, unknown))
 
-    assert not isinstance(caught.value, GateFailed)
-
-
-def test_an_accepting_decision_is_handed_on() -> None:
-    accepted = decision(DecisionOutcome.ACCEPTED)
-
-    assert require_acceptance(accepted) is accepted
+    assert "can't decide about" in (state.message or "")
+    assert (state.name, state.is_failed(), type(state.data)) == ("Gate undecided", True, GateUndecided)
 
 
 def test_waiting_is_a_completed_state_that_says_who_has_to_type_what() -> None:

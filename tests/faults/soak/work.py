@@ -142,7 +142,7 @@ EXPECTED = {
     "stage": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "RefConflict", "BlobVanished"},
     "bring": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "UnknownRef", "BlobVanished"},
     "promote": {"GateFailed", "RefConflict", "UnknownRef", "TransferFailed", "NoSpace"}
-    | {"SourceUnavailable", "SourceBusy", "UsageError", "BlobVanished", "_Undecided"},
+    | {"SourceUnavailable", "SourceBusy", "UsageError", "BlobVanished", "GateUndecided"},
     "read": {"UnknownRef"},
     "collect": set(),
     "verify": {"TransferFailed", "NoSpace", "SourceUnavailable", "SourceBusy", "BlobVanished"},

@@ -1,0 +1,74 @@
+"""Telling Prefect's API of what a command did, where one is configured."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from prefect_stagegate.cli.common import escaped
+
+if TYPE_CHECKING:
+    from prefect_stagegate.tasks.events import VersionEvent
+
+PATIENCE = 10.0
+"""Seconds that a command waits for Prefect's API at most. What the command did is done and printed by then."""
+
+
+def tell_prefect(event: Callable[[], VersionEvent]) -> None:
+    """Send an event to Prefect's API, if one is configured. Whatever comes of it, the command did what it did.
+
+    Args:
+        event: Makes the event; called only when there is an API to tell.
+    """
+    if not api_is_configured():
+        return
+    sys.stdout.flush()
+    try:
+        from prefect_stagegate.tasks.outside import send_events
+
+        failure = _within(PATIENCE, partial(send_events, [event()]))
+    except Exception as error:  # noqa: BLE001 - whatever ails Prefect
+        failure = f"{type(error).__name__}: {error}"
+    if failure:
+        print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
+
+
+def _within(seconds: float, send: Callable[[], None]) -> str:
+    """Call a function; why it failed, or that it did not return in time. Empty when it did what it should."""
+    failures = [f"no answer within {seconds:.0f} s"]
+
+    def run() -> None:
+        try:
+            send()
+            failures.clear()
+        except Exception as error:  # noqa: BLE001 - whatever ails the API
+            failures[:] = [f"{type(error).__name__}: {error}"]
+
+    # A thread that ends with the process: an API that hangs holds no command up.
+    sending = Thread(target=run, name="stagegate-events", daemon=True)
+    sending.start()
+    sending.join(seconds)
+    return "".join(failures)
+
+
+def api_is_configured() -> bool:
+    """Whether the environment or Prefect's active profile names an API; Prefect's own import would take seconds."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+    file = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    try:
+        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    try:
+        return bool(profiles["profiles"][active]["PREFECT_API_URL"])
+    except (KeyError, TypeError):
+        return False

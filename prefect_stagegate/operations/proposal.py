@@ -1,0 +1,36 @@
+"""What a waiting decision proposes: the version's size, and how it differs from what its target serves."""
+
+from __future__ import annotations
+
+from prefect_stagegate.manifest import Change as Kind
+from prefect_stagegate.manifest import diff
+from prefect_stagegate.model import Decision
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.report import Change, Proposal
+
+
+def proposal_of(where: Workspace, decision: Decision) -> Proposal:
+    """What people are asked to approve.
+
+    Raises:
+        CatalogError: A manifest can't be read.
+    """
+    manifest = where.catalog.manifest(decision.dataset, decision.digest)
+    rows = next((one.measured["rows"] for one in decision.checks if "rows" in one.measured), None)
+    head = where.catalog.ref(decision.dataset, decision.target)
+    if head is None:
+        return Proposal(manifest.files, manifest.bytes, rows, "")
+    counts = dict.fromkeys(Kind, Change())
+    for one in diff(where.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
+        entry = one.new or one.old
+        known = counts[one.change]
+        counts[one.change] = Change(known.files + 1, known.bytes + (entry.size if entry else 0))
+    return Proposal(
+        manifest.files,
+        manifest.bytes,
+        rows,
+        head.digest,
+        added=counts[Kind.ADDED],
+        removed=counts[Kind.REMOVED],
+        changed=counts[Kind.CHANGED],
+    )

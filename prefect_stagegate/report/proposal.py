@@ -1,0 +1,77 @@
+"""What people are asked to approve: which version, how large, and what it changes for those who read the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prefect_stagegate.report.legible import time_text
+from prefect_stagegate.report.marks import code, plain
+from prefect_stagegate.report.model import Report, Standing, legible
+from prefect_stagegate.units import bytes_text, count_text
+
+DEFECTS = 10
+"""The most checks to look at that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Files of one kind: added, removed, or changed."""
+
+    files: int = 0
+    bytes: int = 0
+    """Of the proposed version; of removed files, what they had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A version, and how its files differ from those that the target serves."""
+
+    files: int
+    bytes: int
+    rows: int | None
+    """Of the contract's tables; None where no check counted them."""
+    serves: str
+    """The digest that the target names; empty before its first version."""
+    added: Change = Change()
+    removed: Change = Change()
+    changed: Change = Change()
+
+
+def proposal_page(report: Report, proposal: Proposal, *, until: str, why: str = "") -> str:
+    """The text of the form that asks for an approval, as Markdown.
+
+    Args:
+        report: The decision that waits.
+        proposal: What is proposed.
+        until: When nobody waits for the answer any more.
+        why: Why the form is shown again; empty the first time.
+    """
+    report = legible(report)
+    fine = sum(row.standing is Standing.FINE for row in report.rows)
+    parts = [
+        *([f"**{plain(why)}**"] if why else []),
+        f"## {plain(report.headline)}",
+        f"Answer until {time_text(until)}; after that it ends as not approved. Who may answer: "
+        f"{plain(report.whose_turn)}.",
+        "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in _facts(report, proposal))]),
+        f"{fine} of {count_text(len(report.rows), 'check')} are fine. To look at:",
+        "\n".join(f"- {code(row.check)} ({row.verdict}): {plain(row.summary)}" for row in report.defects[:DEFECTS]),
+        "The whole report is at this run, under its artifacts.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
+    yield "version", code(f"{report.dataset}@{report.digest}")
+    yield "asked for by", plain(report.requester or "nobody named")
+    yield "size", f"{count_text(proposal.files, 'file')}, {bytes_text(proposal.bytes)}"
+    if proposal.rows is not None:
+        yield "rows", f"{proposal.rows:,}"
+    if not proposal.serves:
+        yield f"{report.target} serves", "no version"
+        return
+    yield f"{report.target} serves", code(proposal.serves)
+    kinds = (("added", proposal.added), ("removed", proposal.removed), ("changed", proposal.changed))
+    told = [f"{count_text(one.files, 'file')} {kind} ({bytes_text(one.bytes)})" for kind, one in kinds if one.files]
+    yield "what would change", ", ".join(told) or "nothing: the two have the same files"

@@ -1,0 +1,78 @@
+"""A gate's refusal is an answer and no crash: the run gets a state of its own name, and its log no traceback.
+
+who says no                          the run's state        its log
+a gate, in `pilot_to_production`     Gate refused           a warning
+`@require_ready` over a flow         Gate refused           a warning
+`require_ready` called in a flow     Failed, as Prefect     a warning instead of the traceback
+                                     names any exception
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from prefect import State
+from prefect.context import FlowRunContext
+from prefect.states import Failed
+
+from prefect_stagegate.errors import GateFailed, GateUndecided, StagegateError, WaitingForApproval
+from prefect_stagegate.report.legible import legible_text
+
+GATE_REFUSED = "Gate refused"
+"""The name of the state of a run whose version a gate refused."""
+GATE_UNDECIDED = "Gate undecided"
+"""The name of the state of a run whose gate could not decide."""
+ANSWERS = (GateFailed, GateUndecided, WaitingForApproval)
+"""What a gate says, as errors."""
+
+
+def ended_by_gate(error: StagegateError) -> State[Any]:
+    """The failed state of a run that a gate let go no further. Calling the flow raises the error."""
+    _seen(error)  # whoever asked the gate logged what it said
+    name = GATE_REFUSED if isinstance(error, GateFailed) else GATE_UNDECIDED
+    return Failed(name=name, message=legible_text(error.message), data=error)
+
+
+def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
+    """The state of the flow run that a refusal ends.
+
+    Args:
+        error: The refusal.
+        function: What was guarded. Unless it is the function of the flow that runs, the refusal is raised: a caller
+            must not take a state for what the function returns.
+
+    Raises:
+        GateFailed: This is no run of the guarded function itself.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow is None or context.flow.fn is not function:
+        raise error
+    return ended_by_gate(error)
+
+
+def _seen(error: StagegateError) -> bool:
+    """Whether an error was logged already; from now on it was."""
+    seen = bool(vars(error).get("logged"))
+    vars(error)["logged"] = True
+    return seen
+
+
+class _Refusals(logging.Filter):
+    """Makes one warning of all that Prefect logs of a refusal: an error with a traceback at each level it passes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ANSWERS):
+            if _seen(error):
+                return False
+            record.msg, record.args = legible_text(str(error)), ()
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return True
+
+
+_filter = _Refusals()
+for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_filter)
