@@ -86,7 +86,7 @@ def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None =
             f"The spec describes {chosen.dataset}, not {what.dataset}",
             hint=f"Give the spec of {what.dataset}, or leave it out to use the one that is stored beside the version.",
         )
-    return Named(what.dataset, digest, chosen, "" if what.digest else what.ref)
+    return Named(what.dataset, digest, chosen, "" if what.is_version else what.ref)
 
 
 def stored_spec(where: Workspace, dataset: str, digest: str) -> Spec:
