@@ -47,6 +47,12 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
     Args:
         cache: The node's cache folder; by default STAGEGATE_CACHE.
         catalog: The catalog that is asked what `DATASET@REF~1` names; by default STAGEGATE_CATALOG.
+        version: A version to look up at once, which fsspec takes from URLs. pyarrow, and pandas by it, would take an
+            unknown one for a missing file and not say what the error does.
+
+    Raises:
+        VersionNotFound: This node doesn't have `version`.
+        CacheError: There is no cache.
     """
 
     protocol: ClassVar[str] = "stagegate"
@@ -56,6 +62,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         self,
         cache: str | os.PathLike[str] | None = None,
         catalog: str | os.PathLike[str] | None = None,
+        version: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -66,6 +73,8 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         self._lock = threading.Lock()
         self._leases = ExitStack()
         weakref.finalize(self, self._leases.close)
+        if version:
+            self._version(version)
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,6 +140,11 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
     def _strip_protocol(cls, path: Any) -> Any:
         stripped = super()._strip_protocol(path)
         return [one.lstrip("/") for one in stripped] if isinstance(stripped, list) else stripped.lstrip("/")
+
+    @classmethod
+    def _get_kwargs_from_urls(cls, path: str) -> dict[str, str]:
+        name = cls._strip_protocol(path).partition("/")[0]
+        return {} if set("*?[") & set(name) else {"version": name}
 
     def _refs(self) -> list[str]:
         refs = self._cache.refs

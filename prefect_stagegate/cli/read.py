@@ -23,7 +23,7 @@ def path(address: str, /, *, json: Json = False, places: Places | None = None) -
     Parameters
     ----------
     address
-        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     """
     places = places or Places()
     found = locate(places.open_cache(), Address.parse(address).counted(read_catalog(places.catalog)))
@@ -46,7 +46,7 @@ def execute(
     Parameters
     ----------
     address
-        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     command
         The command and its arguments, after `--`.
     """

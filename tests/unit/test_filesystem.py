@@ -205,6 +205,18 @@ def test_the_error_of_an_unknown_version_crosses_processes(files: StagegateFileS
     assert (type(again), str(again)) == (type(caught.value), str(caught.value))
 
 
+def test_a_url_of_an_unknown_version_fails_at_once(cache: Cache) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Did you mean `production`\?"):
+        fsspec.url_to_fs("stagegate://things@prod/planes.csv")
+    files, path = fsspec.url_to_fs("stagegate://things@*/planes.csv")
+    assert files.glob(path) == ["things@production/planes.csv"]
+    files, path = fsspec.url_to_fs("stagegate://things@production/none")
+    assert not files.exists(path)
+    assert len(cache.leases.live()) == 1
+    assert pickle.loads(pickle.dumps(files)).isfile("things@production/planes.csv")
+    assert len(fsspec.open_files("stagegate://things@production/flights/*.csv")) == 2
+
+
 def test_files_and_folders_are_told_apart(files: StagegateFileSystem) -> None:
     root = "stagegate://things@production"
     assert files.isdir(root)
