@@ -113,7 +113,8 @@ class Address:
         Raises:
             UnknownRef: None begins so, or several do; these are listed.
         """
-        matching = sorted(digest for digest in digests if digest.startswith(self.ref))
+        # A file that somebody put beside the versions is none of them.
+        matching = sorted(one for one in digests if one.startswith(self.ref) and DIGEST.fullmatch(one))
         if not matching:
             raise UnknownRef(f"{place} has no version {self.ref}… of {self.dataset}", hint=hint, dataset=self.dataset)
         if len(matching) > 1:

@@ -89,6 +89,13 @@ def test_ambiguous_digest_lists_its_candidates(catalog: Catalog, cache: Cache) -
         assert THIRD not in str(caught.value)
 
 
+def test_a_file_beside_the_versions_is_none_of_them(catalog: Catalog, cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "catalog/datasets/digits/manifests" / ("b" * 12 + "-copy.parquet")).write_bytes(b"")
+    (cache.layout.views / "digits" / ("b" * 12 + "-copy")).mkdir()
+    address = Address.parse(f"digits@{digest_text(THIRD)}")
+    assert catalog.resolve(address) == locate(cache, address).digest == THIRD
+
+
 @pytest.mark.parametrize("digits", ["", "b", "b" * 11])
 def test_short_digest_is_refused_with_why(digits: str) -> None:
     with pytest.raises(UsageError, match="12 hexadecimal digits at least"):
