@@ -38,18 +38,47 @@ from difflib import get_close_matches
 from enum import IntEnum
 from typing import ClassVar
 
+SHORTEST_BEGINNING = 3
+"""Letters of a word's beginning that tell which word is meant."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice that a wrong word resembles most, or the only one that begins with it; empty when there is none.
+
+    Case doesn't matter.
+
+    >>> nearest("freshnes", ["schema", "freshness"]), nearest("prod", ["pilot", "production"]), nearest("x", ["pilot"])
+    ('freshness', 'production', '')
+    """
+    known = {choice.lower(): choice for choice in sorted(choices)}
+    near = get_close_matches(word.lower(), known, n=1)
+    if not near and len(word) >= SHORTEST_BEGINNING:
+        longer = [choice for choice in known if choice.startswith(word.lower())]
+        near = longer if len(longer) == 1 else []
+    return known[near[0]] if near else ""
+
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Point from a wrong word to the nearest right one, or to all of them when none is near. Case doesn't matter.
+    """Point from a wrong word to the nearest right one, or to all of them when none is near.
 
     >>> did_you_mean("freshnes", ["schema", "freshness"]), did_you_mean("x", ["pilot"]), did_you_mean("x", [])
     ("did you mean 'freshness'?", 'known: pilot', 'none is known')
     """
-    known = {choice.lower(): choice for choice in sorted(choices)}
-    near = get_close_matches(word.lower(), known, n=1)
-    if near:
-        return f"did you mean {known[near[0]]!r}?"
-    return f"known: {', '.join(known.values())}" if known else "none is known"
+    known = sorted(choices)
+    if near := nearest(word, known):
+        return f"did you mean {near!r}?"
+    return f"known: {', '.join(known)}" if known else "none is known"
+
+
+def suggest(word: str, choices: Iterable[str], owner: str) -> str:
+    """Say as sentences which of an owner's names was meant, where one is near, and which it has.
+
+    >>> suggest("prod", ["latest", "production"], "This node")
+    'Did you mean `production`? This node has: latest, production.'
+    """
+    known = sorted(choices)
+    near = nearest(word, known)
+    return (f"Did you mean `{near}`? " if near else "") + f"{owner} has: {', '.join(known) or 'none'}."
 
 
 class ExitCode(IntEnum):

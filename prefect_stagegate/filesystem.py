@@ -1,30 +1,42 @@
 """The `stagegate://` filesystem of fsspec: read a version's files by name, with whatever reads fsspec URLs.
 
     pd.read_parquet("stagegate://nycflights@production/flights/2013-01.parquet")
-    duckdb, pyarrow, torch, … : the same, or `open_dataset` for a folder
+    duckdb, pyarrow, polars, … : docs/reference.md has the call for each; `open_dataset` gives a folder
 
 A digest is written `@sha256-<hex>` there, since a colon has a meaning of its own in URLs. The files are those of this
-node's cache: a version that isn't here is an error that says how to bring it. Read-only.
+node's cache: a version that isn't here is an error that says how to bring it. Read-only, since a version is immutable.
 
-A filesystem holds a lease on every version that it gave a file of, for as long as the filesystem itself lives, so
-that no collection takes the version away between two reads.
+A filesystem holds a lease on every version that it gave a file of, so that no collection takes the version away
+between two reads. It gives its leases up when it is garbage collected, or when the process ends.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import threading
+import weakref
+from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.local import LocalFileOpener
 from fsspec.spec import AbstractFileSystem
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.errors import UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.read import OpenDataset, hold_dataset
+from prefect_stagegate.operations.read import OpenDataset, hold_dataset, read_catalog
 from prefect_stagegate.settings import Settings
+
+
+class VersionNotFound(UnknownRef, FileNotFoundError):
+    """This node has no such version; also a `FileNotFoundError`, which fsspec and its callers expect."""
 
 
 class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -34,46 +46,156 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
 
     Args:
         cache: The node's cache folder; by default STAGEGATE_CACHE.
+        catalog: The catalog that is asked what `DATASET@REF~1` names; by default STAGEGATE_CATALOG.
+        version: A version to look up at once, which fsspec takes from URLs. pyarrow, and pandas by it, would take an
+            unknown one for a missing file and not say what the error does.
+
+    Raises:
+        VersionNotFound: This node doesn't have `version`.
+        CacheError: There is no cache.
     """
 
     protocol: ClassVar[str] = "stagegate"
     cachable: ClassVar[bool] = False  # an instance that fsspec keeps would hold its leases, and its refs, for ever
 
-    def __init__(self, cache: str | os.PathLike[str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        cache: str | os.PathLike[str] | None = None,
+        catalog: str | os.PathLike[str] | None = None,
+        version: str = "",
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._cache = Cache.open(Path(cache or Settings.from_environment(os.environ).cache), create=False)
-        self._files = LocalFileSystem()
-        self._held = ExitStack()
-        self._opened: dict[str, OpenDataset] = {}
+        self._resolve = read_catalog(os.fspath(catalog) if catalog else None)
+        self._versions: dict[str, OpenDataset] = {}
+        # Taken while a version is looked up and leased, so that threads which begin together share one lease.
+        self._lock = threading.Lock()
+        self._leases = ExitStack()
+        weakref.finalize(self, self._leases.close)
+        if version:
+            self._version(version)
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
-        """List a version's folder."""
-        name, local = self._locate(path)
-        root = self._opened[name].path
-        infos = [self._info(name, root, info) for info in self._files.ls(str(local), detail=True)]
+        """List a version's folder; without a version, this node's copies of refs."""
+        path = self._strip_protocol(path)
+        info = self.info(path)
+        if info["type"] == "file":
+            infos = [info]
+        elif not path:
+            infos = [_folder(name) for name in self._refs()]
+        else:
+            with os.scandir(self._locate(path)) as entries:
+                infos = [_describe(f"{path}/{entry.name}", entry.stat(follow_symlinks=False)) for entry in entries]
+        infos.sort(key=lambda one: one["name"])
         return infos if detail else [info["name"] for info in infos]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Tell name, size and type of one file or folder."""
-        name, local = self._locate(path)
-        return self._info(name, self._opened[name].path, self._files.info(str(local)))
+        """Tell name, size in bytes, type and times of one file or folder."""
+        path = self._strip_protocol(path)
+        if not path:
+            return _folder(path)
+        try:
+            return _describe(path, self._locate(path).lstat())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._no_file(path) from error
 
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+    def walk(self, path: str, *args: Any, **options: Any) -> Iterator[Any]:
+        """Walk a tree as fsspec does, but raise where there is no such version: it has no empty tree."""
+        path = self._strip_protocol(path)
+        if path:
+            self._version(path)
+        return super().walk(path, *args, **options)  # type: ignore[no-any-return]
+
+    def created(self, path: str) -> datetime:
+        """When a file's bytes were written on this node; they never change after that."""
+        return self.modified(path)
+
+    def modified(self, path: str) -> datetime:
+        """As `created`."""
+        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+
+    def ukey(self, path: str) -> str:
+        """The same for the same file of the same version, on every node and under every ref."""
+        path = self.info(path)["name"]
+        inside = path.partition("/")[2]
+        return sha256(f"{self._version(path).digest}/{inside}".encode()).hexdigest()
+
+    def checksum(self, path: str) -> int:
+        """`ukey` as a number."""
+        return int(self.ukey(path), 16)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> LocalFileOpener:
         if mode != "rb":
-            raise PermissionError(f"stagegate:// is read-only, and {path} was to be opened with mode {mode!r}")
-        return self._files.open(str(self._locate(path)[1]), mode, **options)
+            self._refuse(path)
+        if self.info(path)["type"] == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return LocalFileOpener(str(self._locate(path)), mode, fs=self)
 
-    def _locate(self, path: str) -> tuple[str, Path]:
-        """The version's name in the URL and the file's place on this node."""
-        name, _, inside = self._strip_protocol(path).partition("/")
-        if name not in self._opened:
-            self._opened[name] = self._held.enter_context(
-                hold_dataset(self._cache, Address.parse(name), "stagegate://")
-            )
+    # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        stripped = super()._strip_protocol(path)
+        return [one.lstrip("/") for one in stripped] if isinstance(stripped, list) else stripped.lstrip("/")
+
+    @classmethod
+    def _get_kwargs_from_urls(cls, path: str) -> dict[str, str]:
+        name = cls._strip_protocol(path).partition("/")[0]
+        return {} if set("*?[") & set(name) else {"version": name}
+
+    def _refs(self) -> list[str]:
+        refs = self._cache.refs
+        return [f"{dataset}@{ref}" for dataset in refs.datasets() for ref in refs.of(dataset)]
+
+    def _locate(self, path: str) -> Path:
+        """Where a file of a version would lie on this node."""
+        inside: str = self._strip_protocol(path).partition("/")[2]
+        version = self._version(path)
         if inside and path_problem(inside):
-            raise FileNotFoundError(path)  # no manifest holds such a path, and it might lead out of the version
-        return name, self._opened[name].path / inside
+            raise self._no_file(path)  # no manifest holds such a path, and it might lead out of the version
+        return version.path / inside
 
-    def _info(self, name: str, root: Path, info: dict[str, Any]) -> dict[str, Any]:
-        inside = os.path.relpath(info["name"], root)
-        return {**info, "name": name if inside == "." else f"{name}/{inside}"}
+    def _version(self, path: str) -> OpenDataset:
+        """The version that a path begins with, leased from its first use on."""
+        name = self._strip_protocol(path).partition("/")[0]
+        with self._lock:
+            if name not in self._versions:
+                address = Address.parse(name)
+                try:
+                    held = hold_dataset(self._cache, address.counted(self._resolve), "stagegate://")
+                    self._versions[name] = self._leases.enter_context(held)
+                except (UnknownRef, UnknownDataset) as error:
+                    raise VersionNotFound(error.message, hint=error.hint, dataset=error.dataset) from error
+            return self._versions[name]
+
+    def _no_file(self, path: str) -> FileNotFoundError:
+        version = self._version(path)
+        return FileNotFoundError(errno.ENOENT, f"{version.dataset}@{version.digest} has no such file", path)
+
+    # ── what a version never lets happen ────────────────────────────────────────────────────────────────────────
+
+    def _refuse(self, *args: Any, **options: Any) -> NoReturn:
+        paths = [os.fspath(one) for one in (*args, *options.values()) if isinstance(one, (str, os.PathLike))]
+        raise PermissionError(
+            errno.EROFS,
+            "A version is immutable, so stagegate:// is read-only. To change its data, change its sources and run "
+            "`stagegate stage SPEC`, which makes a new version; to work on a copy, take one by `get`",
+            ", ".join(paths),
+        )
+
+    cp_file = copy = mkdir = makedirs = mv = pipe = pipe_file = put = put_file = rm = rm_file = rmdir = touch = _refuse
+    _rm = write_text = write_bytes = _refuse
+
+
+def _folder(path: str) -> dict[str, Any]:
+    return {"name": path, "size": 0, "type": "directory"}
+
+
+def _describe(path: str, found: os.stat_result) -> dict[str, Any]:
+    times = {"mtime": found.st_mtime, "created": found.st_mtime}
+    if stat.S_ISDIR(found.st_mode):
+        return _folder(path) | times
+    return {"name": path, "size": found.st_size, "type": "file"} | times

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 NAME_LENGTH = 63
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGITS = re.compile(r"[0-9a-f]*")
+DIGEST_LENGTH = 64
+"""Hexadecimal digits of a version's digest."""
+SHORTEST_DIGEST = 12
+"""Hexadecimal digits that an abbreviated digest has at least, as many as are printed."""
+_STEPS = re.compile(r"[0-9]{0,6}")
 LATEST = "latest"
 """The ref that staging moves; every other ref is a target's and moves only by promotion and rollback."""
 
@@ -38,15 +44,18 @@ def check_name(kind: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A dataset with the ref or digest that picks one of its versions: `nycflights@production`."""
+    """A dataset with what picks one of its versions: `nycflights@production`."""
 
     dataset: str
     ref: str = ""
-    """A ref's name, `sha256:<hex>`, or empty when the user named none."""
+    """A ref's name; the name and how many versions back (`production~1`); a digest, `sha256:` and all of its digits or
+    the first 12 at least; or empty when the user named none."""
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read `DATASET`, `DATASET@REF`, `DATASET@sha256:<hex>` or `DATASET@sha256-<hex>`.
+        """Read `DATASET`, `DATASET@REF`, `DATASET@REF~1`, `DATASET@sha256:<hex>` or `DATASET@sha256-<hex>`.
+
+        A digest may be abbreviated, with or without an ellipsis at its end.
 
         Raises:
             UsageError: The dataset, ref or digest is not well formed.
@@ -56,19 +65,88 @@ class Address:
         if not at:
             return cls(dataset)
         if ref.startswith(("sha256:", "sha256-")):
-            ref = "sha256:" + ref[7:]
-            if not DIGEST.fullmatch(ref):
-                raise UsageError(f"{text!r} names no version", hint="A digest is sha256: and 64 hexadecimal digits.")
-            return cls(dataset, ref)
-        return cls(dataset, check_name("ref", ref))
+            return cls(dataset, f"sha256:{_read_digits(text, ref[7:])}")
+        name, tilde, steps = ref.partition("~")
+        check_name("ref", name)
+        if not _STEPS.fullmatch(steps):
+            raise UsageError(
+                f"{text!r} names no version",
+                hint=f"`{dataset}@{name}~2` is what `{name}` named two versions before; write 6 digits at most.",
+            )
+        back = int(steps or 1) if tilde else 0
+        return cls(dataset, f"{name}~{back}" if back else name)
 
     @property
     def digest(self) -> str:
-        """The digest when the address names one, else empty."""
-        return self.ref if self.ref.startswith("sha256:") else ""
+        """The digest when the address has one in full, else empty."""
+        return self.ref if DIGEST.fullmatch(self.ref) else ""
+
+    @property
+    def abbreviation(self) -> str:
+        """The digest when the address has one that is not in full, else empty."""
+        return self.ref if self.ref.startswith("sha256:") and not self.digest else ""
+
+    @property
+    def steps(self) -> tuple[str, int]:
+        """The ref's name, and how many versions back from what it names now; for addresses without a digest."""
+        name, _, back = self.ref.partition("~")
+        return name, int(back or 0)
+
+    @property
+    def is_version(self) -> bool:
+        """Whether it picks a version by more than a ref's name: by a digest, or by counting back."""
+        return ":" in self.ref or "~" in self.ref
+
+    @property
+    def target(self) -> str:
+        """The target that the address names, else empty: `latest` is none, nor is a version."""
+        return "" if self.is_version or self.ref == LATEST else self.ref
+
+    def complete(self, digests: Iterable[str], place: str, hint: str) -> str:
+        """The one of `digests` that begins with the address's abbreviated digest.
+
+        Args:
+            digests: The dataset's versions that are known.
+            place: Where they are known, for people.
+            hint: What to do when none begins so.
+
+        Raises:
+            UnknownRef: None begins so, or several do; these are listed.
+        """
+        # A file that somebody put beside the versions is none of them.
+        matching = sorted(one for one in digests if one.startswith(self.ref) and DIGEST.fullmatch(one))
+        if not matching:
+            raise UnknownRef(f"{place} has no version {self.ref}… of {self.dataset}", hint=hint, dataset=self.dataset)
+        if len(matching) > 1:
+            candidates = ", ".join(matching)
+            raise UnknownRef(
+                f"{self.ref}… is ambiguous: it names two or more versions of {self.dataset}",
+                hint=f"Write more digits. It could be: {candidates}.",
+                dataset=self.dataset,
+            )
+        return matching[0]
+
+    def counted(self, resolve: Callable[[Address], str]) -> Address:
+        """The address by digest where it counts versions back, which only a catalog's log can tell, else itself."""
+        return Address(self.dataset, resolve(self)) if "~" in self.ref else self
 
     def __str__(self) -> str:
         return f"{self.dataset}@{self.ref}" if self.ref else self.dataset
+
+
+def _read_digits(text: str, written: str) -> str:
+    """Give the digits of a digest, full or abbreviated, without the ellipsis that may end it."""
+    digits = written.removesuffix("…").removesuffix("...")
+    if not _DIGITS.fullmatch(digits) or len(digits) > DIGEST_LENGTH:
+        raise UsageError(
+            f"{text!r} names no version", hint=f"A digest is sha256: and {DIGEST_LENGTH} hexadecimal digits."
+        )
+    if len(digits) < SHORTEST_DIGEST:
+        raise UsageError(
+            f"The digest in {text!r} is too short",
+            hint=f"Write {SHORTEST_DIGEST} hexadecimal digits at least: fewer may soon name another version too.",
+        )
+    return digits
 
 
 # ── sources and plan ────────────────────────────────────────────────────────────────────────────────────────────

@@ -196,6 +196,16 @@ class Views:
             views = [view for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
         return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
 
+    def of(self, dataset: str) -> list[str]:
+        """The digests of one dataset's views, sorted.
+
+        Raises:
+            CacheError: They can't be listed.
+        """
+        folder = self._layout.views / dataset
+        with explained("list the views", folder):
+            return sorted(f"sha256:{view.name}" for view in folder.iterdir()) if folder.is_dir() else []
+
     @contextmanager
     def draft(self) -> Iterator[Draft]:
         """A view that is built during the block, and removed at its end unless it was published."""

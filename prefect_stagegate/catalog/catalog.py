@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
+from itertools import groupby
 from typing import Any, TypeVar
 
 from prefect_stagegate.canonical import digest_of
@@ -19,7 +20,7 @@ from prefect_stagegate.catalog.policies import Consent, PolicyEntry, policy_log
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, ref_log
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef
+from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, path_problem, row
 from prefect_stagegate.model import (
     LATEST,
@@ -37,6 +38,7 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
+from prefect_stagegate.units import count_text
 
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
@@ -108,7 +110,7 @@ class Catalog:
             known = self.datasets()
             raise UnknownDataset(
                 f"The catalog {self.url} has no dataset {dataset!r}",
-                hint=f"It has: {', '.join(known)}."
+                hint=suggest(dataset, known, "It")
                 if known
                 else "It is empty: stage a spec with `stagegate stage SPEC`.",
             )
@@ -346,21 +348,50 @@ class Catalog:
 
         Raises:
             UnknownDataset: Nothing was staged under the dataset's name.
-            UnknownRef: The ref was never moved, or the version isn't in the catalog.
+            UnknownRef: The ref was never moved, or not that often, or no version in the catalog, or more than one, has
+                such a digest.
         """
+        dataset = address.dataset
         if address.digest:
-            return self.manifest(address.dataset, address.digest).digest
-        ref = address.ref or default
-        entry = self.ref(address.dataset, ref)
+            return self.manifest(dataset, address.digest).digest
+        if address.abbreviation:
+            self.require_dataset(dataset)
+            hint = f"`stagegate ls {dataset}` lists its versions."
+            return address.complete(self.versions(dataset), f"The catalog {self.url}", hint)
+        ref, back = address.steps
+        if back:
+            return self._named_before(dataset, ref, back)
+        ref = ref or default
+        entry = self.ref(dataset, ref)
         if entry is None:
-            self.require_dataset(address.dataset)
-            known = ", ".join(self.refs(address.dataset)) or "none yet"
-            raise UnknownRef(
-                f"{address.dataset} has no ref {ref!r}",
-                hint=f"Its refs: {known}. `stagegate promote {address.dataset} --to TARGET` makes a target's ref.",
-                dataset=address.dataset,
-            )
+            raise self._no_ref(dataset, ref)
         return entry.digest
+
+    def _named_before(self, dataset: str, ref: str, back: int) -> str:
+        """The version that a ref named so many versions ago. Entries that name the same one again count as one."""
+        named = [digest for digest, _ in groupby(entry.digest for entry in self.history(dataset, ref))]
+        if not named:
+            raise self._no_ref(dataset, ref)
+        if back >= len(named):
+            raise UnknownRef(
+                f"{dataset}@{ref} named {count_text(len(named), 'version')} so far, so there is no {ref}~{back}",
+                hint=f"`stagegate history {dataset}@{ref}` shows them.",
+                dataset=dataset,
+            )
+        return named[-1 - back]
+
+    def require_ref(self, dataset: str, ref: str) -> None:
+        """Raise `UnknownRef`, or `UnknownDataset`, when the ref was never moved."""
+        if ref not in self.ref_names(dataset):
+            raise self._no_ref(dataset, ref)
+
+    def _no_ref(self, dataset: str, ref: str) -> UnknownRef:
+        self.require_dataset(dataset)
+        return UnknownRef(
+            f"There is no ref `{ref}` of {dataset}",
+            hint=f"{suggest(ref, self.ref_names(dataset), 'It')} `stagegate promote {dataset} --to TARGET` makes one.",
+            dataset=dataset,
+        )
 
     # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
 

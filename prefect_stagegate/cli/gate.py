@@ -219,7 +219,9 @@ def rollback(
     /,
     *,
     reason: Annotated[str, Parameter(help="Why; kept in the log.")],
-    to: Annotated[str, Parameter(help="The digest to return to; by default the one before.")] = "",
+    to: Annotated[
+        str, Parameter(help="The version to return to, a digest or TARGET~2; by default the last good one.")
+    ] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:

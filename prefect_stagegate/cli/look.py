@@ -82,7 +82,7 @@ def show(
     Parameters
     ----------
     address
-        DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
+        DATASET[@REF], DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`. 12 digits of a digest do.
     """
     where = (places or Places()).workspace()
     line, manifest = inspect.show(where, Address.parse(address))
@@ -119,12 +119,12 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = None) -> None:
     """Tell how the entries of two versions differ.
 
-    Example: stagegate diff nycflights@production nycflights@latest
+    Examples: stagegate diff nycflights@production nycflights@latest; stagegate diff nycflights@latest~1 nycflights
 
     Parameters
     ----------
     old
-        DATASET[@REF] or DATASET@sha256:….
+        DATASET[@REF], DATASET@REF~1 or DATASET@sha256:….
     new
         The same; may be another dataset.
     """

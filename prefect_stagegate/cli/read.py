@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Json, Places, print_json
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.read import hold_dataset, locate
+from prefect_stagegate.operations.read import hold_dataset, locate, read_catalog
 from prefect_stagegate.settings import TOLD
 
 
@@ -23,10 +23,10 @@ def path(address: str, /, *, json: Json = False, places: Places | None = None) -
     Parameters
     ----------
     address
-        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     """
-    wanted = Address.parse(address)
-    found = locate((places or Places()).open_cache(), wanted)
+    places = places or Places()
+    found = locate(places.open_cache(), Address.parse(address).counted(read_catalog(places.catalog)))
     if json:
         print_json({"dataset": found.dataset, "digest": found.digest, "path": str(found.path)})
     else:
@@ -46,14 +46,15 @@ def execute(
     Parameters
     ----------
     address
-        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     command
         The command and its arguments, after `--`.
     """
     if not command:
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
-    wanted = Address.parse(address)
-    with hold_dataset((places or Places()).open_cache(), wanted, what=command[0], inherited=True) as held:
+    places = places or Places()
+    wanted = Address.parse(address).counted(read_catalog(places.catalog))
+    with hold_dataset(places.open_cache(), wanted, what=command[0], inherited=True) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
         told = dict(zip(TOLD, (str(held.path), held.digest), strict=True))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):

@@ -14,7 +14,7 @@ from typing import Any
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
-from prefect_stagegate.model import LATEST, Address, check_name
+from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.operations.audit import contradictions, public_keys, self_made
 from prefect_stagegate.operations.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
@@ -101,7 +101,7 @@ def _from_catalog(where: Workspace, address: Address, gate: str) -> Presented:
         digest = where.catalog.resolve(address)
         statement: Mapping[str, Any] | None = where.catalog.attestation(address.dataset, digest, gate)
         name = f"{address.dataset}@{digest}"
-    elif address.ref and address.ref != LATEST:
+    elif address.target:
         where.catalog.resolve(address)
         statement, name = where.catalog.history(address.dataset, address.ref)[-1].attestation, str(address)
     else:

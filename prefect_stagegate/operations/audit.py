@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import LATEST, Address, Decision, person_key
+from prefect_stagegate.operations.inspect import require_log
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.attest import STATEMENT_TYPE, Attested, read_statement, statement_digest
 from prefect_stagegate.readiness.ruling import why_out_of_time
@@ -39,11 +40,11 @@ def verify_history(where: Workspace, address: Address | None = None, keys: Seque
         keys: Public keys (`ed25519:…` or PEM files) beside those of the settings.
 
     Raises:
-        UsageError: There is no such dataset, or a key is none.
+        UsageError: There is no such dataset or ref, the address names a version, or a key is none.
     """
     public = public_keys(where, keys)
     if address:
-        where.catalog.require_dataset(address.dataset)
+        require_log(where, address)
     datasets = [address.dataset] if address else where.catalog.datasets()
     refs = [(name, ref) for name in datasets for ref in where.catalog.ref_names(name)]
     return [

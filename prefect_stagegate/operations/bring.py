@@ -52,7 +52,7 @@ def bring(
             fetched = _fetch(where, writer, dataset, digest, draft, progress=progress, cancel=cancel).fetched
             view = draft.publish(dataset, digest, manifest.entries())
     where.cache.views.touch(dataset, digest)
-    if not address.digest:
+    if not address.is_version:
         point(where, dataset, address.ref or LATEST, digest)
     reused = max(0, manifest.bytes - fetched)
     pins = where.catalog.pins(dataset, digest)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
 from prefect_stagegate.errors import StagegateError, UsageError
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import environment_of
 from prefect_stagegate.readiness.nvml import read_gpus
@@ -84,7 +84,7 @@ def accepted_in(where: Workspace, address: Address) -> Environment:
     Raises:
         UsageError: The address names no target, or the target names nothing.
     """
-    if address.digest or address.ref in ("", LATEST):
+    if not address.target:
         raise UsageError(
             f"{address} names no target, and an environment is attested where a target accepted a version",
             hint=f"Name one, as in {address.dataset}@pilot, or a file of `stagegate env capture FILE`.",

@@ -72,11 +72,14 @@ def revocations(where: Workspace, address: Address) -> list[EvidenceRevocation]:
 
     Args:
         where: The catalog.
-        address: With a digest, that version's; with a target, those of any version that speak of this target.
+        address: With a digest or a number of versions back, that version's; with a target, those of any version that
+            speak of this target.
     """
-    digests = [address.digest] if address.digest else where.catalog.revoked_versions(address.dataset)
+    if address.is_version:
+        digests, ref = [where.catalog.resolve(address)], ""
+    else:
+        digests, ref = where.catalog.revoked_versions(address.dataset), address.ref
     found = [one for digest in digests for one in where.catalog.revocations(address.dataset, digest)]
-    ref = "" if address.digest else address.ref
     return sorted((one for one in found if not ref or one.target in ("", ref)), key=lambda one: one.at)
 
 
@@ -97,12 +100,8 @@ def history(where: Workspace, address: Address) -> list[RefEntry]:
         UsageError: There is no such dataset, or the address names a version.
         CorruptRecord: A log was changed after it was written.
     """
-    if address.digest:
-        raise UsageError("A version has no history; a ref has", hint=f"Try `stagegate history {address.dataset}`.")
-    where.catalog.require_dataset(address.dataset)
+    require_log(where, address)
     refs = [address.ref] if address.ref else list(where.catalog.refs(address.dataset))
-    if address.ref:
-        where.catalog.resolve(address)
     return sorted((move for ref in refs for move in where.catalog.history(address.dataset, ref)), key=lambda m: m.at)
 
 
@@ -110,6 +109,20 @@ def forget(where: Workspace, address: Address) -> None:
     """Forget what this node remembers of the logs of one ref, or of all refs of a dataset."""
     for ref in [address.ref] if address.ref else where.catalog.ref_names(address.dataset):
         where.catalog.ref_log(address.dataset, ref).forget()
+
+
+def require_log(where: Workspace, address: Address) -> None:
+    """Raise unless the address names a ref that was moved, or a dataset.
+
+    Raises:
+        UsageError: There is no such dataset or ref, or the address names a version.
+    """
+    if address.is_version:
+        raise UsageError("A version has no history; a ref has", hint=f"Try `stagegate history {address.dataset}`.")
+    if address.ref:
+        where.catalog.require_ref(address.dataset, address.ref)
+    else:
+        where.catalog.require_dataset(address.dataset)
 
 
 def _line(where: Workspace, manifest: Manifest, refs: dict[str, RefEntry], leases: list[Lease]) -> VersionLine:

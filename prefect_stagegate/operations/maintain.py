@@ -25,7 +25,7 @@ def pin(where: Workspace, address: Address) -> Lease:
     Raises:
         UnknownRef: The node hasn't that version.
     """
-    with hold_dataset(where.cache, address, "pin") as held:
+    with hold_dataset(where.cache, address.counted(where.catalog.resolve), "pin") as held:
         return where.cache.leases.pin(held.dataset, held.digest, f"by {where.identity.name}")
 
 
@@ -35,7 +35,7 @@ def unpin(where: Workspace, address: Address) -> int:
     Raises:
         UnknownRef: The node hasn't that version, or nobody pinned it.
     """
-    held = locate(where.cache, address)
+    held = locate(where.cache, address.counted(where.catalog.resolve))
     count = where.cache.leases.unpin(held.dataset, held.digest)
     if not count:
         raise UnknownRef(f"Nobody pinned {held.dataset}@{held.digest}", hint="`stagegate ls` shows who holds what.")

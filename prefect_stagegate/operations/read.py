@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.errors import CacheError, UnknownRef
+from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.settings import Settings
 
@@ -54,18 +54,20 @@ def meaning(cache: Cache, address: Address, digest: str) -> Iterator[None]:
 def locate(cache: Cache, address: Address) -> OpenDataset:
     """Find a version on this node: by what `meaning` says, else by the node's own copies of the refs.
 
+    A node has no log of its refs, so an address that counts versions back must have been `counted` before.
+
     Raises:
-        UnknownRef: The node has no such ref, or not that version.
+        UnknownDataset: The node has nothing of the dataset, and the name resembles one that it has.
+        UnknownRef: The node has no such ref, or not that version, or several whose digests begin so.
     """
     dataset, ref = address.dataset, address.ref or LATEST
-    digest = address.digest or _given(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
+    if address.abbreviation:
+        hint = f"Bring it here with `stagegate stage {address}`."
+        digest: str | None = address.complete(cache.views.of(dataset), f"The cache {cache.root}", hint)
+    else:
+        digest = address.digest or _given(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
-        known = ", ".join(cache.refs.of(dataset)) or "none"
-        raise UnknownRef(
-            f"This node has no copy of {dataset}@{ref}",
-            hint=f"It has of {dataset}: {known}. Bring the version here with `stagegate stage {dataset}@{ref}`.",
-            dataset=dataset,
-        )
+        raise _not_here(cache, dataset, ref)
     path = cache.views.path(dataset, digest)
     if path is None:
         raise UnknownRef(
@@ -74,6 +76,51 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
             dataset=dataset,
         )
     return OpenDataset(dataset, digest, path)
+
+
+def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
+    """Why a ref can't be read here: one letter is wrong, or nobody brought it."""
+    refs, datasets = cache.refs.of(dataset), cache.refs.datasets()
+    if not refs and nearest(dataset, datasets):
+        return UnknownDataset(
+            f"There is no dataset `{dataset}` on this node",
+            hint=f"{suggest(dataset, datasets, 'It')} `stagegate ls` shows what the catalog has.",
+            dataset=dataset,
+        )
+    if nearest(ref, refs):
+        return UnknownRef(
+            f"There is no ref `{ref}` of {dataset} on this node",
+            hint=f"{suggest(ref, refs, 'It')} `stagegate ls {dataset}` shows what the catalog has.",
+            dataset=dataset,
+        )
+    return UnknownRef(
+        f"This node has no copy of {dataset}@{ref}",
+        hint=f"{suggest(ref, refs, f'Of {dataset} it')} Bring the version here with `stagegate stage {dataset}@{ref}`.",
+        dataset=dataset,
+    )
+
+
+def read_catalog(url: str | None = None) -> Callable[[Address], str]:
+    """Give what resolves the addresses of readers who have no catalog open; it opens one when it is called.
+
+    Args:
+        url: The catalog; by default STAGEGATE_CATALOG.
+    """
+
+    def resolve(address: Address) -> str:
+        from prefect_stagegate.catalog import Catalog
+
+        try:
+            catalog = Catalog.open(url or Settings.from_environment(os.environ).catalog, create=False)
+        except CatalogError as error:
+            raise UnknownRef(
+                f"{address} counts moves in the catalog's log, and the catalog can't be read: {error}",
+                hint="Name the version by its digest, which a node finds by itself.",
+                dataset=address.dataset,
+            ) from error
+        return catalog.resolve(address)
+
+    return resolve
 
 
 def _given(cache: Cache, address: Address) -> str | None:
@@ -126,7 +173,8 @@ def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -
     """Open a version that lies on this node, and keep it there during the block.
 
     Args:
-        address: `DATASET@REF` or `DATASET@sha256:<hex>`; without a ref, `latest`.
+        address: `DATASET@REF`, `DATASET@REF~1` or `DATASET@sha256:<hex>`, which may be abbreviated; without a ref,
+            `latest`. For `~1` the catalog is asked, STAGEGATE_CATALOG.
         cache: The node's cache folder; by default STAGEGATE_CACHE.
 
     Raises:
@@ -137,5 +185,6 @@ def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -
             train(ds.path)
     """
     folder = Path(cache or Settings.from_environment(os.environ).cache)
-    with hold_dataset(Cache.open(folder, create=False), Address.parse(address), "open_dataset") as held:
+    wanted = Address.parse(address).counted(read_catalog())
+    with hold_dataset(Cache.open(folder, create=False), wanted, "open_dataset") as held:
         yield held

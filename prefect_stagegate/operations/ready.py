@@ -16,7 +16,7 @@ from threading import Event
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import GateFailed, UsageError
-from prefect_stagegate.model import LATEST, Address, Decision, Version
+from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.address import Named, judged_spec
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.node_refs import point
@@ -41,7 +41,7 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
         UsageError: The address names no target, or there is no such dataset.
         CorruptRecord: The ref's log or its attestation can't be believed.
     """
-    if not address.ref or address.digest or address.ref == LATEST:
+    if not address.target:
         raise UsageError(
             f"{address} names no target, and only a target's gate makes a version ready",
             hint=f"Name one, as in {address.dataset}@production.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import UnknownRef, UsageError
-from prefect_stagegate.model import LATEST, Address, Promotion
+from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.operations.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 
@@ -15,24 +15,26 @@ def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -
     Args:
         where: Cache and catalog.
         address: The dataset and the target: `nycflights@production`.
-        to: The digest to return to; by default the newest accepted one before, which was not withdrawn.
+        to: The version to return to, as an address writes it behind the `@`: a digest, or `production~2`; by default
+            the newest accepted one before, which was not withdrawn.
         reason: Kept in the log; the version that is left isn't promoted again without `--reinstate`.
 
     Raises:
         UsageError: The address names no target, or there is no reason, or nothing to return to.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
-    if address.ref in ("", LATEST) or address.digest:
+    if not address.target:
         raise UsageError(
             f"{address} names no target", hint="Name one, as in `stagegate rollback nycflights@production`."
         )
     if not reason.strip():
         raise UsageError("A rollback needs a reason", hint="Give one with --reason.")
-    dataset, ref = address.dataset, address.ref
+    dataset, ref = address.dataset, address.target
     where.catalog.resolve(address)  # tells what is known when there is no such ref
     entries = where.catalog.history(dataset, ref)
     leaving = entries[-1].digest
-    chosen = _choose(entries, leaving, to, address)
+    digest = where.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
+    chosen = _choose(entries, leaving, digest, address)
     where.catalog.manifest(dataset, chosen.digest)  # it must still be there
     where.catalog.move_ref(
         dataset,

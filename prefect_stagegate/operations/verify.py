@@ -132,6 +132,7 @@ class _Run:
 
     def version(self, address: Address, watch: Watch | None, *, repair: bool) -> Arc:
         """Verify one version, which must be here."""
+        address = address.counted(self._where.catalog.resolve)
         with keep_dataset(self._where.cache, address, "verify") as held:
             manifest = self._where.catalog.manifest(held.dataset, held.digest)
             if watch:

@@ -103,7 +103,7 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
 def test_an_unknown_dataset_ref_and_version(tmp_path: Path, run_stagegate: Run) -> None:
     failed(run_stagegate("show", "things"), 2, "no dataset 'things'", "stagegate stage SPEC")
     assert run_stagegate("stage", write_spec(tmp_path)).returncode == 0
-    failed(run_stagegate("show", "things@production"), 2, "no ref 'production'", "latest")
+    failed(run_stagegate("show", "things@production"), 2, "no ref `production`", "latest")
     failed(run_stagegate("path", "things@production"), 2, "This node has no copy", "stagegate stage things@production")
     failed(run_stagegate("show", "things@sha256:" + "0" * 64), 2, "no version")
     failed(run_stagegate("show", "Things@latest"), 2, "lowercase")

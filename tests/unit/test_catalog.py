@@ -53,7 +53,7 @@ def test_the_same_version_again_is_not_new(staged: Catalog) -> None:
 def test_unknown_names_tell_what_is_known(staged: Catalog) -> None:
     with pytest.raises(UnknownDataset, match=r"no dataset 'planes'.*It has: flights"):
         staged.resolve(Address("planes"))
-    with pytest.raises(UnknownRef, match="no ref 'production'"):
+    with pytest.raises(UnknownRef, match="no ref `production`"):
         staged.resolve(Address("flights", "production"))
     with pytest.raises(UnknownRef, match="stagegate ls flights"):
         staged.resolve(Address("flights", OTHER))

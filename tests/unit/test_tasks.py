@@ -298,7 +298,7 @@ def test_progress_outside_of_a_run_asks_no_server(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_ref_is_told_as_one(places: dict[str, Any], spec: dict[str, Any]) -> None:
     stage_dataset.fn(spec, **places)
 
-    with pytest.raises(UnknownRef, match="no ref 'produktion'"):
+    with pytest.raises(UnknownRef, match="no ref `produktion`"):
         stage_dataset.fn("things@produktion", **places)
 
 

@@ -1,0 +1,229 @@
+"""Every command, task and reader takes a version by its abbreviated digest and by counting back from a ref."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate import open_dataset
+from prefect_stagegate.cli import main
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.filesystem import StagegateFileSystem
+from prefect_stagegate.model import Address, Identity, Version
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.attestations import verify_attestation
+from prefect_stagegate.operations.audit import verify_history
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.environment import accepted_in
+from prefect_stagegate.operations.inspect import history, revocations
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.revoke import revoke
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.waive import waive
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.spec import load_spec
+from prefect_stagegate.tasks import check_readiness, promote_dataset, stage_dataset, validate_dataset, verify_cache
+from prefect_stagegate.units import digest_text
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
+GATES = {
+    "pilot": {"require": ["license", "owner"]},
+    "production": {"require": ["license", {"approval": {"count": 1, "from": ["infra"]}}]},
+}
+
+
+class Place:
+    """A node and a catalog with three versions of `things`; pilot accepted each, and names the third."""
+
+    def __init__(self, folder: Path) -> None:
+        self.places: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
+        (folder / "nas").mkdir()
+        self._data = folder / "nas/data.csv"
+        self.first, self.second, self.third = (self._deliver(text) for text in ("one\n", "two\n", "three\n"))
+
+    def node(self, who: Identity = ADA) -> Workspace:
+        return open_workspace(**self.places, identity=who)
+
+    def settings(self) -> dict[str, str]:
+        return {f"STAGEGATE_{name.upper()}": str(folder) for name, folder in self.places.items()}
+
+    def _deliver(self, text: str) -> Version:
+        self._data.write_text(text)
+        spec = {
+            "stagegate": 1,
+            "dataset": "things",
+            "owners": dict.fromkeys(("data", "ai", "governance"), "team@example.org") | {"infra": INES.name},
+            "license": "CC0-1.0",
+            "sources": [{"url": str(self._data.parent)}],
+            "contract": {"files": [{"match": "*.csv", "probes": ["csv"]}]},
+            "gates": GATES,
+        }
+        version = stage(self.node(), load_spec(spec, known_checks=known_checks()))
+        assert check(self.node(), Address("things"), "pilot").accepted
+        promote(self.node(), Address("things"), "pilot")
+        return version
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A place of the test's own, which it changes."""
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture
+def read_place(shared_place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place that tests share and leave as it is; the settings name it."""
+    for name, folder in shared_place.settings().items():
+        monkeypatch.setenv(name, folder)
+    return shared_place
+
+
+def second(place: Place, form: str) -> str:
+    """The address of the second version."""
+    return f"things@{digest_text(place.second.digest)}" if form == "digest" else f"things@{form}"
+
+
+FORMS = pytest.mark.parametrize("form", ["digest", "pilot~1"])
+
+
+@FORMS
+def test_readers_take_any_way_to_name_a_version(read_place: Place, run_stagegate: Run, form: str) -> None:
+    name = second(read_place, form)
+    assert run_stagegate("path", name, env=read_place.settings()).stdout.strip() == str(read_place.second.path)
+    told = run_stagegate("exec", name, "--", "cat", "{}/data.csv", env=read_place.settings())
+    assert (told.returncode, told.stdout) == (0, "two\n"), told.stderr
+    with open_dataset(name) as dataset:
+        assert dataset.digest == read_place.second.digest
+    assert StagegateFileSystem().cat(f"stagegate://{name.replace(':', '-')}/data.csv") == b"two\n"
+
+
+@FORMS
+def test_commands_take_any_way_to_name_a_version(
+    read_place: Place, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    name = second(read_place, form)
+    digest = read_place.second.digest
+    words: tuple[str, ...]
+    for words, says in (
+        (("show", name), digest),
+        (("diff", name, f"things@{digest}"), "The two are the same."),
+        (("diff", f"things@{digest}", name), "The two are the same."),
+        (("stage", name), digest),
+        (("stage", name, "--dry-run"), "data.csv"),
+        (("validate", name), digest_text(digest)),
+        (("check", name, "--gate", "pilot"), digest),
+        (("check", name, "--gate", "pilot", "--plan"), "license"),
+        (("pin", name), digest),
+        (("verify", name), "hashed"),
+        (("unpin", name), "taken away"),
+        (("doctor", name), "works"),
+        (("verify-attestation", name, "--gate", "pilot"), digest),
+    ):
+        with suppress(SystemExit):
+            main([*words])
+        told = capsys.readouterr()
+        assert (says in told.out, told.err) == (True, ""), (words, told)
+
+
+@FORMS
+def test_a_version_brought_by_its_name_moves_no_ref_of_the_node(read_place: Place, form: str) -> None:
+    before = read_place.node().cache.refs.of("things")
+    assert stage(read_place.node(), Address.parse(second(read_place, form))).digest == read_place.second.digest
+    assert read_place.node().cache.refs.of("things") == before
+
+
+@FORMS
+def test_people_answer_for_any_way_to_name_a_version(place: Place, form: str) -> None:
+    address = Address.parse(second(place, form))
+    check(place.node(), address, "production")
+    assert approve(place.node(INES), address, "production").approved
+    assert check(place.node(), address, "production").accepted
+    assert promote(place.node(), address, "production").digest == place.second.digest
+    with pytest.raises(UsageError, match="license did not fail"):
+        waive(place.node(INES), address, "pilot", "license", reason="agreed", until=now() + timedelta(days=1))
+    revocation = revoke(place.node(), address, "license", reason="was wrong")
+    assert revocations(place.node(), address) == [revocation]
+    assert revocations(place.node(), Address("things", place.first.digest)) == []
+
+
+@FORMS
+def test_tasks_take_any_way_to_name_a_version(place: Place, form: str) -> None:
+    name = second(place, form)
+    assert stage_dataset.fn(name, **place.places).digest == place.second.digest
+    assert validate_dataset.fn(name, **place.places).digest == place.second.digest
+    assert check_readiness.fn(name, "pilot", **place.places).digest == place.second.digest
+    assert verify_cache.fn(name, **place.places).versions == 1
+    assert promote_dataset.fn(name, "pilot", **place.places).digest == place.second.digest
+
+
+@pytest.mark.parametrize("to", ["digest", "pilot~2"])
+def test_rollback_returns_to_any_way_to_name_a_version(place: Place, to: str) -> None:
+    chosen = digest_text(place.first.digest) if to == "digest" else to
+    moved = rollback(place.node(), Address("things", "pilot"), to=chosen, reason="worse")
+    assert (moved.digest, moved.previous) == (place.first.digest, place.third.digest)
+
+
+def test_rollback_to_a_version_the_target_never_named_is_refused(place: Place) -> None:
+    check(place.node(), Address("things", place.second.digest), "production")
+    approve(place.node(INES), Address("things", place.second.digest), "production")
+    check(place.node(), Address("things", place.second.digest), "production")
+    promote(place.node(), Address("things", place.second.digest), "production")
+    with pytest.raises(UnknownRef, match="never named it before"):
+        rollback(place.node(), Address("things", "production"), to=digest_text(place.first.digest), reason="worse")
+
+
+@FORMS
+def test_a_version_is_no_target_and_has_no_log(read_place: Place, form: str) -> None:
+    address = Address.parse(second(read_place, form))
+    with pytest.raises(UsageError, match="names no target"):
+        rollback(read_place.node(), address, reason="worse")
+    with pytest.raises(UsageError, match="names no target"):
+        accepted_in(read_place.node(), address)
+    with pytest.raises(UsageError, match="names no target"):
+        verify_attestation(read_place.node(), str(address))
+    for read in (history, verify_history):
+        with pytest.raises(UsageError, match="no history"):
+            read(read_place.node(), address)
+
+
+def test_an_audit_of_a_ref_that_is_none_is_refused(read_place: Place) -> None:
+    with pytest.raises(UnknownRef, match=r"There is no ref `pilo` of things\. Did you mean `pilot`\?"):
+        verify_history(read_place.node(), Address("things", "pilo"))
+
+
+def test_an_ambiguous_digest_moves_nothing(place: Place) -> None:
+    twin = place.second.digest[:-4] + ("0000" if place.second.digest[-4:] != "0000" else "0001")
+    place.node().catalog.put_version("things", twin, 0, 0, [], [])
+    address = Address.parse(second(place, "digest"))
+    for job in (lambda: stage(place.node(), address), lambda: promote(place.node(), address, "pilot")):
+        with pytest.raises(UnknownRef, match="ambiguous") as caught:
+            job()
+        assert twin in str(caught.value)
+    head = place.node().catalog.ref("things", "pilot")
+    assert head
+    assert head.digest == place.third.digest
+
+
+def test_addresses_need_no_catalog_unless_they_count_back(read_place: Place, run_stagegate: Run) -> None:
+    nowhere = read_place.settings() | {"STAGEGATE_CATALOG": os.devnull + "/nowhere"}
+    name = second(read_place, "digest")
+    assert run_stagegate("path", name, env=nowhere).stdout.strip() == str(read_place.second.path)
+    told = run_stagegate("path", "things@pilot~1", env=nowhere)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "things@pilot~1 counts moves in the catalog's log" in told.stderr
