@@ -12,9 +12,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from prefect_stagegate.errors import UsageError, did_you_mean
 
-OPTIONS = frozenset({"query", "order_by", "partition_by", "partitions", "numeric", "statement_timeout"})
-LOGIN = frozenset({"user", "username", "password"})
-"""What a block gives beside them."""
 PARAMETERS = frozenset(
     (
         *("application_name", "channel_binding", "connect_timeout", "gssencmode", "host", "krbsrvname", "service"),
@@ -64,9 +61,6 @@ def read_request(url: str, options: Mapping[str, Any]) -> Request:
     Raises:
         UsageError: One of them can't be used.
     """
-    for name in options:
-        if name not in OPTIONS | LOGIN:
-            raise UsageError(f"A SQL source has no option {name!r}", hint=_capital(did_you_mean(name, OPTIONS)))
     parts = urlsplit(url)
     place = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
     name, query = unquote(parts.fragment), str(options.get("query") or "").strip().rstrip(";")
