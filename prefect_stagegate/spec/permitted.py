@@ -178,6 +178,8 @@ ICEBERG_ANSWERS = Library(
     ),
 )
 """What a REST catalog may say of itself and of a table's store. A table's own properties say nothing to any library."""
+ICEBERG_CATALOGS = ("http", "https", "postgresql", "postgresql+psycopg", "postgresql+psycopg2", "sqlite", "thrift")
+"""How the `uri` of a catalog may begin; SQLAlchemy imports what others name."""
 FTP = Library(
     "an FTP source",
     _options(

@@ -67,6 +67,13 @@ def small_catalog(metadata: str, metadata_location: str) -> Iterator[SmallCatalo
                 self.send_header("Location", catalog.redirect)
                 self.end_headers()
                 return
+            self._send(answer)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._send({"access_token": "a-token", "token_type": "bearer"} if "oauth" in self.path else None)
+
+        def _send(self, answer: dict[str, Any] | None) -> None:
             body = json.dumps(answer or {"error": {"message": "no such thing", "type": "x", "code": 404}}).encode()
             self.send_response(200 if answer else 404)
             self.send_header("Content-Type", "application/json")
