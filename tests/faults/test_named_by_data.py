@@ -25,6 +25,7 @@ from pyiceberg.table import Table
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.operations.doctor import examine
 from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import hosts, open_source
 from prefect_stagegate.spec import Spec, load_spec
@@ -413,3 +414,31 @@ def test_a_link_in_a_delta_table_leads_to_no_other_folder(where: Workspace, secr
     with pytest.raises(SourceError, match="outside of the table's folder"):
         stage(where, load_spec(written(f"delta+file://{tmp_path}/t", {}), known_checks={}))
     assert SECRET not in brought(where)
+
+
+# ── suites ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"row_condition": "@pd.io.common.os.system('touch {}') == 0", "condition_parser": "pandas"},
+        {"row_condition": "@pd.io.common.os.system('touch {}') == 0"},
+        {"row_condition": {"type": "pass_through", "pass_through_filter": "number.to_csv('{}') == 0"}},
+    ],
+)
+def test_a_suite_s_condition_is_no_program(condition: Any, where: Workspace, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    (tmp_path / "in").mkdir()
+    said = json.loads(json.dumps(condition).replace("{}", str(marker)))
+    suite = {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "number", **said}}]}
+    (tmp_path / "in/a.csv").write_text("number\n1\n")
+    tables = {"numbers": {"files": "*.csv", "engine": "pandas", "suite": suite}}
+    spec = load_spec({**written(f"{tmp_path}/in/", {}), "contract": {"tables": tables}}, known_checks={})
+    stage(where, spec)
+    try:
+        told = str(validate(where, spec))
+    except StagegateError as error:
+        told = str(error)
+    assert not marker.exists()
+    assert "run as a program" in told
