@@ -7,6 +7,7 @@ becomes the data. Errors are those of errors.py.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_
 JUMPS = 8
 """Hosts that lie before another at most; more is a circle in the configuration."""
 PORT = 22
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
+_USER = re.compile(r"[\w.][\w.@\\+$-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,16 @@ class Login:
         host = str(options.get("host") or unquote(parts.hostname or ""))
         if not host:
             raise UsageError(f"{told} names no host", hint="Write sftp://host/folder/.")
+        user = str(options.get("username") or unquote(parts.username or ""))
+        for kind, name, pattern in (("host", host, _HOST), ("user", user, _USER)):
+            if name and not pattern.fullmatch(name):  # ~/.ssh/config may put it into a command
+                raise UsageError(f"{name!r} is no {kind}'s name", hint="Write sftp://user@host/folder/.", source=told)
         keys = options.get("key_filename") or ()
         return cls(
             told,
             host,
             _port(options.get("port") or parts.netloc.rpartition("@")[2].partition(":")[2], told),
-            str(options.get("username") or unquote(parts.username or "")),
+            user,
             str(options.get("password") or os.environ.get("SSHPASS", "")),
             (keys,) if isinstance(keys, str) else tuple(keys),
             str(options.get("passphrase") or ""),

@@ -136,6 +136,15 @@ SQL = Library(
         credential="password",
     ),
 )
+SQL_PARAMETERS = Library(
+    "the URL of a SQL source",
+    _options(
+        value="application_name channel_binding connect_timeout gssencmode host krbsrvname service sslmode "
+        "target_session_attrs",
+        file="sslcert sslcrl sslkey sslrootcert",
+    ),
+)
+"""libpq's parameters that a URL may have. The others are set here, or hold credentials, or name other servers."""
 HDFS = Library(
     "an HDFS source",
     _options(

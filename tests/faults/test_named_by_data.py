@@ -6,7 +6,9 @@ Each exploit here ran its program, wrote its file or brought what it was after, 
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import certifi
 import fsspec
 import pyarrow as pa
 import pytest
@@ -414,6 +417,62 @@ def test_a_link_in_a_delta_table_leads_to_no_other_folder(where: Workspace, secr
     with pytest.raises(SourceError, match="outside of the table's folder"):
         stage(where, load_spec(written(f"delta+file://{tmp_path}/t", {}), known_checks={}))
     assert SECRET not in brought(where)
+
+
+# ── PostgreSQL and SFTP ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_url_names_no_ssl_engine(tmp_path: Path) -> None:
+    """Libpq loads what stands before the colon of `sslkey` as a shared library."""
+    with agreeing(tmp_path) as (address, engine, marker):
+        parameters = f"sslmode=require&sslcert={certifi.where()}&sslkey={engine}:key"
+        with pytest.raises(StagegateError) as caught:
+            listed(open_source(f"postgresql://{address}/db?{parameters}#t"))
+        assert not marker.exists()
+    assert "SSL engine" in str(caught.value)
+
+
+@contextmanager
+def agreeing(folder: Path) -> Iterator[tuple[str, Path, Path]]:
+    """A server that says yes to TLS as PostgreSQL does; a shared library; what is there once that is loaded."""
+    marker, code = folder / "engine-ran", folder / "engine.c"
+    code.write_text(
+        "#include <fcntl.h>\n#include <unistd.h>\n__attribute__((constructor)) static void run(void) {"
+        f'close(open("{marker}", O_CREAT | O_WRONLY, 0600)); }}'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "engine.so", code], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def say_yes() -> None:
+            with suppress(OSError), server.accept()[0] as connection:
+                connection.recv(8)
+                connection.sendall(b"S")
+                connection.recv(1)
+
+        threading.Thread(target=say_yes, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", folder / "engine.so", marker
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("sftp://nas%20--evil/x/", {}),
+        ("sftp://nas/x/", {"host": "nas --evil"}),
+        ("sftp://-oEvil/x/", {}),
+        ("sftp://nas/x/", {"username": "me --evil"}),
+    ],
+)
+def test_a_host_adds_nothing_to_a_proxy_command(
+    url: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text(f"ProxyCommand {tmp_path}/proxy %h %r\n")
+    (tmp_path / "proxy").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
+    (tmp_path / "proxy").chmod(0o700)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StagegateError):
+        listed(open_source(url, options))
+    assert not (tmp_path / "words").exists()
 
 
 # ── suites ──────────────────────────────────────────────────────────────────────────────────────────────────────────
