@@ -501,3 +501,12 @@ def test_a_suite_s_condition_is_no_program(condition: Any, where: Workspace, tmp
         told = str(error)
     assert not marker.exists()
     assert "run as a program" in told
+
+
+@pytest.mark.parametrize("chain", ["", "simplecache::"])
+def test_a_suite_lies_where_the_spec_does(chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with inside(monkeypatch) as (address, requests):
+        tables = {"numbers": {"files": "*.csv", "suite": f"{chain}{address}/suite.yaml"}}
+        with pytest.raises(SpecError, match=r"suite: .* put the suite beside the spec"):
+            load_spec({**written("in/", {}), "contract": {"tables": tables}}, known_checks={})
+    assert requests == []
