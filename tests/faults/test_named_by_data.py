@@ -26,6 +26,8 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.doctor import examine
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
@@ -510,3 +512,20 @@ def test_a_suite_lies_where_the_spec_does(chain: str, monkeypatch: pytest.Monkey
         with pytest.raises(SpecError, match=r"suite: .* put the suite beside the spec"):
             load_spec({**written("in/", {}), "contract": {"tables": tables}}, known_checks={})
     assert requests == []
+
+
+# ── stored specs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("table")
+def test_a_stored_spec_names_no_code(where: Workspace, tmp_path: Path, marker: Path) -> None:
+    digest = stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={})).digest
+    stored = where.catalog.spec("things", digest)
+    assert stored
+    stored["sources"][0]["options"]["py-io-impl"] = "planted.It"
+    where.catalog.put_spec("things", digest, stored)
+    other = open_workspace(tmp_path / "other", tmp_path / "records")
+    for job in (lambda: stage(other, Address("things", digest)), lambda: stored_spec(other, "things", digest)):
+        with pytest.raises(SpecError, match="py-io-impl: is no option of an Iceberg source"):
+            job()
+    assert not marker.exists()
