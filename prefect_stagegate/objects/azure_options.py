@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.objects.translating import OF_FSSPEC, Table, Translation, is_on, text, verify
+from prefect_stagegate.objects.translating import Table, Translation, is_on, text, verify
+from prefect_stagegate.spec.permitted import AZURE
 
 EMULATED = "devstoreaccount1"
 """The account of Azurite, Azure's emulator, its key and its address."""
@@ -89,14 +90,7 @@ ENVIRONMENT = {
 }
 """adlfs's variables, which are asked when the options don't say who asks, and the options that they stand for."""
 
-_TABLE: Table[AzureSettings] = Table(
-    "an Azure",
-    "adlfs",
-    TRANSLATIONS,
-    OF_FSSPEC
-    | {"assume_container_exists", "connection_timeout", "location_mode", "read_timeout", "socket_timeout", "timeout"}
-    | {"version_aware"},
-)
+_TABLE: Table[AzureSettings] = Table(AZURE, TRANSLATIONS)
 
 
 def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettings:

@@ -14,7 +14,8 @@ from prefect_stagegate.objects.client import IDLE_SECONDS, RETRIES, client_optio
 from prefect_stagegate.objects.generations import Generations
 from prefect_stagegate.objects.google import identify
 from prefect_stagegate.objects.store import Asker, ObjectStore, Place
-from prefect_stagegate.objects.translating import OF_FSSPEC, Table, Translation, switch, text, verify
+from prefect_stagegate.objects.translating import Table, Translation, switch, text, verify
+from prefect_stagegate.spec.permitted import GCS
 
 GOOGLE = "https://storage.googleapis.com"
 EMULATOR = "STORAGE_EMULATOR_HOST"
@@ -43,14 +44,7 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, and the settings that a value of it gives."""
 
-_TABLE: Table[GcsSettings] = Table(
-    "a Google Cloud Storage",
-    "gcsfs",
-    TRANSLATIONS,
-    OF_FSSPEC
-    | {"access", "cache_timeout", "check_connection", "consistency", "default_location", "secure_serialize"}
-    | {"session_kwargs", "timeout", "version_aware"},
-)
+_TABLE: Table[GcsSettings] = Table(GCS, TRANSLATIONS, whole=("token",))
 
 
 def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.objects.translating import OF_FSSPEC, Table, Translation, switch, text, verify
+from prefect_stagegate.objects.translating import Table, Translation, switch, text, verify
+from prefect_stagegate.spec.permitted import S3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +70,7 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, dots for nesting, and the settings that a value of it gives."""
 
-IRRELEVANT = OF_FSSPEC | {"cache_regions", "fixed_upload_size", "version_aware"}
-"""Options of s3fs that change nothing about which bytes an object has."""
-
-S3FS_ONLY = ("s3_additional_kwargs", "session", "config_kwargs", "client_kwargs")
-"""Options, or the beginnings of nested ones, that s3fs understands and obstore does not."""
-
-
-_TABLE: Table[S3Settings] = Table(
-    "an S3", "s3fs", TRANSLATIONS, IRRELEVANT, S3FS_ONLY, nested=("client_kwargs", "config_kwargs")
-)
+_TABLE: Table[S3Settings] = Table(S3, TRANSLATIONS)
 
 
 def translate(options: Mapping[str, Any]) -> tuple[S3Settings, tuple[str, ...]]:

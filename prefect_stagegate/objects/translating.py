@@ -1,45 +1,33 @@
 """How fsspec's option names become settings: one visible table a family. Pure: no environment, no file is read.
 
-An option is translated, or irrelevant to reading whole objects, or known to the family's fsspec client alone, or
-refused with the nearest name.
+Which options there are stands in `spec.permitted`. Here each is translated, or ignored, or left to the family's fsspec
+client; a name that isn't there is refused.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.spec.permitted import Kind, Library, flat
 
 S = TypeVar("S")
 Translation = Callable[[Any], dict[str, Any]]
 """From an option's value to the settings that it gives."""
-
-OF_FSSPEC = frozenset({
-    "asynchronous", "batch_size", "block_size", "blocksize", "cache_type", "default_block_size", "default_cache_type",
-    "default_fill_cache", "fill_cache", "listings_expiry_time", "loop", "max_concurrency", "max_paths",
-    "skip_instance_cache", "use_listings_cache",
-})  # fmt: skip
-"""Options of fsspec's file systems that change nothing about which bytes an object has."""
 
 
 @dataclass(frozen=True)
 class Table(Generic[S]):
     """The options of one family."""
 
-    family: str
-    """As people call it."""
-    client: str
-    """fsspec's client for it, whose names these are."""
+    library: Library
+    """The options that there are."""
     translations: Mapping[str, Translation]
     """Each option's name, dots for nesting."""
-    irrelevant: frozenset[str] = OF_FSSPEC
-    elsewhere: tuple[str, ...] = ()
-    """Options, or the beginnings of nested ones, that the fsspec client understands and obstore does not."""
-    nested: tuple[str, ...] = ()
-    """Options whose mappings hold options."""
+    whole: tuple[str, ...] = ()
+    """Options whose mappings are values."""
 
     def apply(self, settings: S, options: Mapping[str, Any]) -> tuple[S, tuple[str, ...]]:
         """The settings with the options in them; also the names of those that only the fsspec client understands.
@@ -51,23 +39,22 @@ class Table(Generic[S]):
         for name, value in self._flat(options):
             if name in self.translations:
                 settings = replace(settings, **self.translations[name](value))  # type: ignore[type-var]
-            elif name.partition(".")[0] in self.elsewhere:
+            elif (kind := self.library.kind(name)) is None:
+                raise unknown_option(self.library, name)
+            elif kind is not Kind.IGNORED:
                 left.append(name)
-            elif name not in self.irrelevant:
-                raise self._unknown(name)
         return settings, tuple(left)
 
-    def _flat(self, options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for name, value in options.items():
-            if isinstance(value, Mapping) and (prefix or name in self.nested):
-                yield from self._flat(value, f"{prefix}{name}.")
-            elif value is not None:
-                yield f"{prefix}{name}", value
+    def _flat(self, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        whole = {name: options[name] for name in self.whole if options.get(name) is not None}
+        yield from whole.items()
+        yield from flat({name: value for name, value in options.items() if name not in whole})
 
-    def _unknown(self, name: str) -> UsageError:
-        near = difflib.get_close_matches(name, [*self.translations, *self.irrelevant, *self.elsewhere], n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"The names are those of {self.client}."
-        return UsageError(f"{name!r} is no option of {self.family} source", hint=hint)
+
+def unknown_option(library: Library, name: str, *, source: str = "") -> UsageError:
+    """The error for an option that nobody may say."""
+    problem, hint = library.unknown(name)
+    return UsageError(problem, hint=hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else "."), source=source)
 
 
 def is_on(value: Any) -> bool:

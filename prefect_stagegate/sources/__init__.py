@@ -9,9 +9,11 @@ from functools import partial
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
+from prefect_stagegate.sources.naming import require_permitted
 from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
 from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Recall, Terms, nothing
+from prefect_stagegate.spec.permitted import LIBRARIES, scheme_of
 
 __all__ = [
     "BaseSource",
@@ -33,9 +35,9 @@ NETWORKED = (
 )
 """Schemes whose URLs name a host; others name a bucket or a folder."""
 ADDRESSES = ("endpoint_url", "endpoint", "host", "base_url")
-"""Options that say where a source's server is."""
+"""Options that say where a server is, of sources that another package reads."""
 
-_SERVERS = re.compile(r"(\w+)://([^/?#]*)")  # of each link of a chain like `zip://*.csv::https://host/`
+_SERVERS = re.compile(r"(\w+)://([^/?#]*)")
 
 log = logging.getLogger(__name__)
 
@@ -136,11 +138,10 @@ def _hdfs(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.anyfs import FsspecSource
+    from prefect_stagegate.sources.anyfs import FsspecSource, library_of
 
-    del terms  # fsspec's file systems have timeouts of their own
-
-    return FsspecSource(url, options)
+    require_permitted(library_of(url), url, options, terms.allowed)
+    return FsspecSource(url, options)  # fsspec's file systems have timeouts of their own
 
 
 SCHEMES: dict[str, Opener] = {
@@ -209,13 +210,16 @@ def open_source(
         recall: Tells the sizes of objects that were made before.
 
     Raises:
-        UsageError: The scheme, the URL or an option can't be used, or the server's address is one of those.
+        UsageError: The scheme, the URL or an option can't be used or is not permitted, or the server's address is one
+            of those.
         AccessDenied: There are no credentials.
     """
-    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    scheme = scheme_of(url)
     given = {**(options or {}), **(credentials or {})}
     servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
+    if scheme in LIBRARIES:
+        require_permitted(LIBRARIES[scheme], url, given, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
     return opener(url, given, Terms(idle, allowed, scratch, recall))

@@ -11,9 +11,11 @@ import ftplib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 import fsspec
+from fsspec.registry import known_implementations, registry
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -32,6 +34,7 @@ from prefect_stagegate.sources.base import BaseSource, Wanted, everything, publi
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.turns import Turns
+from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -61,11 +64,33 @@ _SERVER_FAILED = 500
 _FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
 
 
+def library_of(url: str) -> Library:
+    """What a file system may be given: one of a visible list, or one that an installed package brings.
+
+    Others of fsspec's own list wrap file systems that options name, keep copies where options say, or read folders.
+
+    Raises:
+        UsageError: It is one of those, or the URL chains file systems.
+    """
+    scheme = scheme_of(url)
+    if "::" in url:
+        hint = "Name the place itself; unpack an archive before."
+        raise UsageError("The URL chains file systems, which may write files", hint=hint, source=public_url(url))
+    if scheme in BY_FSSPEC:
+        return LIBRARIES.get(scheme, FSSPEC)
+    if entry_points(group="fsspec.specs", name=scheme) or (scheme in registry and scheme not in known_implementations):
+        return FSSPEC
+    if scheme in known_implementations:
+        hint = f"Of fsspec's own file systems these are: {', '.join(BY_FSSPEC)}."
+        raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
+    raise UsageError(f"No installed package reads {scheme}://", hint="Check the URL.", source=public_url(url))
+
+
 class FsspecSource(BaseSource):
     """A folder or one object that an fsspec file system reads.
 
     Args:
-        url: Any URL that fsspec knows; `protocol::protocol` chains included.
+        url: Any URL that `library_of` lets through.
         options: The file system's own storage options.
 
     Raises:

@@ -22,6 +22,7 @@ from prefect_stagegate.objects import explain
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.files import local_path
+from prefect_stagegate.sources.locations import is_below
 from prefect_stagegate.sources.rewriting import REWRITTEN, Pinned, Rewritten, Task, rewrite, task
 from prefect_stagegate.sources.spool import Sink
 from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, reading
@@ -183,14 +184,14 @@ class DeltaSource(BaseSource):
         state = str(table.version())
         for batch in actions.to_batches(max_chunksize=4096):
             for path, size, modified in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                if "://" in path:
+                key = unquote(path)
+                if key.startswith("/") or "://" in key or not is_below(f"{self._place}/{key}", self._place):
                     raise SourceError(
                         f"The file {path} lies outside of the table's folder",
                         hint="A shallow clone can't be staged: name the table that it was cloned from.",
                         source=self.url,
                         object=path,
                     )
-                key = unquote(path)
                 yield SourceObject(key, size, Pin("file", f"{key}@{modified}", "strong"), modified / 1000, state=state)
 
     def _vectors(self, table: Any) -> dict[str, pa.BooleanArray]:

@@ -41,7 +41,7 @@ class HdfsSource(BaseSource):
         idle: Seconds without an answer after which a question is given up: the client itself asks for ever.
 
     Raises:
-        UsageError: An option is none of Hadoop's.
+        UsageError: The client can't use an option.
         MissingExtra: hdfs-native isn't installed.
     """
 
@@ -49,10 +49,6 @@ class HdfsSource(BaseSource):
         self.url = self.identity = public_url(url)
         place, _, path = url.partition("://")[2].partition("/")
         self._address, self._path, self._idle = place, f"/{path}", idle
-        for name in options:
-            if "." not in name:
-                hint = "Take Hadoop's own names, such as dfs.client.use.datanode.hostname."
-                raise UsageError(f"HDFS has no option {name!r}", hint=hint, source=self.url)
         try:
             from hdfs_native import Client
         except ImportError as error:

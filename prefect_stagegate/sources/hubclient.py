@@ -14,8 +14,6 @@ from prefect_stagegate.errors import (
     AccessDenied,
     ObjectVanished,
     SourceError,
-    UsageError,
-    did_you_mean,
 )
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.extras import missing_extra
@@ -23,8 +21,6 @@ from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.webclient import WebClient
 from prefect_stagegate.sources.webread import WebObjects
 from prefect_stagegate.sources.webwire import Answer, Headers
-
-OPTIONS = ("endpoint", "token")
 
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _FORBIDDEN = (401, 403)
@@ -48,9 +44,6 @@ class Hub(WebObjects):
             from huggingface_hub import constants, get_token
         except ImportError as error:
             raise missing_extra("hf", source=url) from error
-        if unknown := sorted(set(options) - set(OPTIONS)):
-            hint = did_you_mean(unknown[0], OPTIONS)
-            raise UsageError(f"{unknown[0]!r} is no option of the hub", hint=hint[0].upper() + hint[1:], source=url)
         given = options.get("endpoint") or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
         self.endpoint = str(given).rstrip("/")
         token = options.get("token")

@@ -30,6 +30,7 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.hiding import Hiding
+from prefect_stagegate.sources.locations import Locations
 from prefect_stagegate.sources.rewriting import (
     REWRITTEN,
     Pinned,
@@ -43,6 +44,7 @@ from prefect_stagegate.sources.rewriting import (
 from prefect_stagegate.sources.spool import Sink
 from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, reading
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -99,9 +101,11 @@ class IcebergSource(BaseSource):
         if not self._catalog or "." not in self._name:
             raise UsageError(f"{url} names no table", hint="It looks like iceberg://catalog/namespace.table.")
         configured: Mapping[str, Any] = Config().get_catalog_config(self._catalog) or {}
-        given = {name: value if isinstance(value, Mapping) else str(value) for name, value in options.items()}
-        properties: dict[str, Any] = {**configured, **given}
-        self._properties = properties
+        properties: dict[str, Any] = {**configured, **_given(options, url)}
+        self._properties, self._allowed = properties, terms.allowed
+        listed = options.get("locations") or ()
+        self._listed = (listed,) if isinstance(listed, str) else tuple(map(str, listed))
+        self._locations = self._confined()
         self.server = public_url(str(properties.get("uri", "")))
         self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
         self._hiding = Hiding(str(properties.get("uri", "")), properties)
@@ -164,7 +168,7 @@ class IcebergSource(BaseSource):
         deletes = self._deletes(table, [one for one in manifests if one.content])
         for manifest in manifests:
             for entry in () if manifest.content else self._entries(table, manifest):
-                found = _object(entry, table.location(), snapshot.snapshot_id)
+                found = self._object(entry, table.location(), snapshot.snapshot_id)
                 if not wanted(found.key):
                     continue
                 file = entry.data_file
@@ -186,7 +190,7 @@ class IcebergSource(BaseSource):
                 continue
             if _format(file) != "PARQUET":
                 raise self._rows_deleted(f"by a file of {_format(file)}", file.file_path)
-            marks = _Marks(entry.sequence_number, _object(entry, table.location(), 0))
+            marks = _Marks(entry.sequence_number, self._object(entry, table.location(), 0))
             only = _one_path(file)
             for path in {only} if only else self._ask(partial(marked_paths, self._pinned(marks.object))):
                 found.marks[path].append(marks)
@@ -217,6 +221,15 @@ class IcebergSource(BaseSource):
     def _pinned(self, listed: SourceObject) -> Pinned:
         return Pinned(*self._lying(listed))
 
+    def _confined(self) -> Locations:
+        """The places of files, as they are known before the table is."""
+        return Locations(self._listed, str(self._properties.get("warehouse", "")), url=self.url)
+
+    def _object(self, entry: Any, location: str, snapshot: int) -> SourceObject:
+        """A file that a manifest names, if it lies where it may."""
+        self._locations.require(entry.data_file.file_path)
+        return _object(entry, location, snapshot)
+
     def _look(self, listed: SourceObject) -> tuple[Source, SourceObject]:
         """The file in its store."""
         source, key = self._place_of(listed)
@@ -225,11 +238,13 @@ class IcebergSource(BaseSource):
 
     def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
         """The store in which a file lies, and its key there."""
-        scheme, root, key = _place(listed.pin.value.partition(":")[2])
+        self._table(again=False)  # which tells where files may lie, and how their store is opened
+        path = listed.pin.value.partition(":")[2]
+        self._locations.require(path)
+        scheme, root, key = _place(path)
         return self._source(scheme, root), key
 
     def _source(self, scheme: str, root: str) -> Source:
-        self._table(again=False)  # which tells how the store is opened
         with self._lock:
             if root not in self._opened:
                 options = self._store_options if scheme in ("s3", "s3a", "s3n") else {}
@@ -241,7 +256,9 @@ class IcebergSource(BaseSource):
         with self._lock:
             if self._loaded is None or again:
                 try:
-                    self._loaded = _within(CATALOG_SECONDS, self._load)
+                    self._loaded, self._locations = _within(CATALOG_SECONDS, self._load)
+                except StagegateError:
+                    raise
                 except ValueError as error:
                     raise self._unusable(error) from self._hiding.cause(error)
                 except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
@@ -250,10 +267,13 @@ class IcebergSource(BaseSource):
                 self._store_options = {ours: given[name] for name, ours in STORE.items() if given.get(name)}
             return self._loaded
 
-    def _load(self) -> Any:
-        from pyiceberg.catalog import load_catalog
+    def _load(self) -> tuple[Any, Locations]:
+        from prefect_stagegate.sources.icebergcatalog import open_catalog
 
-        return load_catalog(self._catalog, **self._properties).load_table(self._name)
+        locations = self._confined()
+        table = open_catalog(self._catalog, self._properties, locations, self._allowed).load_table(self._name)
+        locations.set_table(table.location())
+        return table, locations
 
     def _snapshot(self, table: Any) -> Any:
         """The snapshot to be listed. A scan of one that has expired would be empty, and say nothing."""
@@ -357,6 +377,25 @@ def _within(seconds: float, question: Callable[[], T]) -> T:
 
     threading.Thread(target=ask, daemon=True).start()
     return answer.result(seconds)
+
+
+def _given(options: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The options that are properties of pyiceberg's: without those that are ours, or change nothing.
+
+    Raises:
+        UsageError: The catalog's `uri` is of a kind that is not read, or says more than where it is.
+    """
+    if uri := str(options.get("uri") or ""):
+        scheme, _, rest = uri.partition("://")
+        if scheme.lower() not in ICEBERG_CATALOGS:
+            hint = f"It begins with one of {', '.join(ICEBERG_CATALOGS)}; others stand in ~/.pyiceberg.yaml."
+            raise UsageError(f"The catalog's `uri` begins with {scheme!r}", hint=hint, source=url)
+        if "?" in rest and not scheme.lower().startswith("http"):
+            hint = "Parameters of the connection stand in ~/.pyiceberg.yaml or in the environment."
+            raise UsageError("The `uri` of a catalog's database has parameters", hint=hint, source=url)
+    ours = {"locations", *ICEBERG.names(Kind.IGNORED)}
+    kept = {name: value for name, value in options.items() if name not in ours}
+    return {name: value if isinstance(value, Mapping) else str(value) for name, value in kept.items()}
 
 
 def _object(entry: Any, location: str, snapshot: int) -> SourceObject:

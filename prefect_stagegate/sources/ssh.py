@@ -7,13 +7,14 @@ becomes the data. Errors are those of errors.py.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError, did_you_mean
+from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.sources.base import public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
@@ -32,10 +33,11 @@ CIPHERS = "^aes128-gcm@openssh.com"
 """What is preferred where the user's configuration says nothing: the fastest here, with hardware that has AES."""
 KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 """Where OpenSSH looks when its configuration names no other file (ssh_config(5))."""
-OPTIONS = ("host", "port", "username", "password", "key_filename", "passphrase", "known_hosts")
 JUMPS = 8
 """Hosts that lie before another at most; more is a circle in the configuration."""
 PORT = 22
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
+_USER = re.compile(r"[\w.][\w.@\\+$-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +67,19 @@ class Login:
         if parts.password is not None:
             hint = "Name a Prefect block under `credentials:`, or set SSHPASS."
             raise UsageError(f"{told} holds a password", hint=hint)
-        for name in options:
-            if name not in OPTIONS:
-                raise UsageError(f"SFTP has no option {name!r}", hint=did_you_mean(name, OPTIONS), source=told)
         host = str(options.get("host") or unquote(parts.hostname or ""))
         if not host:
             raise UsageError(f"{told} names no host", hint="Write sftp://host/folder/.")
+        user = str(options.get("username") or unquote(parts.username or ""))
+        for kind, name, pattern in (("host", host, _HOST), ("user", user, _USER)):
+            if name and not pattern.fullmatch(name):  # ~/.ssh/config may put it into a command
+                raise UsageError(f"{name!r} is no {kind}'s name", hint="Write sftp://user@host/folder/.", source=told)
         keys = options.get("key_filename") or ()
         return cls(
             told,
             host,
             _port(options.get("port") or parts.netloc.rpartition("@")[2].partition(":")[2], told),
-            str(options.get("username") or unquote(parts.username or "")),
+            user,
             str(options.get("password") or os.environ.get("SSHPASS", "")),
             (keys,) if isinstance(keys, str) else tuple(keys),
             str(options.get("passphrase") or ""),

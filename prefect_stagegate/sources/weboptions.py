@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objects.translating import OF_FSSPEC, Table, Translation, text, verify
+from prefect_stagegate.objects.translating import Table, Translation, text, verify
 from prefect_stagegate.sources.manifests import MANIFESTS
+from prefect_stagegate.spec.permitted import WEB
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,7 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, and the settings that a value of it gives."""
 
-_TABLE: Table[WebSettings] = Table(
-    "a web",
-    "fsspec's http",
-    TRANSLATIONS,
-    OF_FSSPEC | {"encoded", "same_scheme", "simple_links", "size_policy"},
-)
+_TABLE: Table[WebSettings] = Table(WEB, TRANSLATIONS, whole=("headers", "client_kwargs.headers"))
 
 
 def web_settings(url: str, options: Mapping[str, Any]) -> WebSettings:

@@ -15,6 +15,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import LATEST, NAME, NAME_LENGTH, check_name
 from prefect_stagegate.spec.confidential import WHERE_INSTEAD, secret_in_url, secret_options
 from prefect_stagegate.spec.location import is_url, place
+from prefect_stagegate.spec.permitted import chain_problem, spec_problems
 from prefect_stagegate.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,
@@ -128,6 +129,8 @@ def _source_url(value: str, info: Info) -> str:
         raise ValueError(f"lacks a slash: write {value.partition(':')[0]}://")
     base = info.context.base if isinstance(info.context, Context) else "/"
     placed = place(value, base)
+    if problem := chain_problem(placed):
+        raise ValueError(problem)
     if is_url(placed):
         scheme, separator, rest = placed.partition("://")
         return scheme.lower() + separator + rest
@@ -162,9 +165,15 @@ def _text(value: str) -> str:
     return value
 
 
-def _options(value: dict[str, Any]) -> dict[str, Any]:
-    error = PydanticCustomError("secret", "looks like a credential; {instead}", {"instead": WHERE_INSTEAD})
-    found = [InitErrorDetails(type=error, loc=loc, input=None) for loc in secret_options(value)]
+def _options(value: dict[str, Any], info: Info) -> dict[str, Any]:
+    problems: dict[tuple[str | int, ...], str] = dict(
+        spec_problems(info.data["url"], value) if "url" in info.data else ()
+    )
+    problems |= dict.fromkeys(secret_options(value), f"looks like a credential; {WHERE_INSTEAD}")
+    found = [
+        InitErrorDetails(type=PydanticCustomError("option", "{problem}", {"problem": problem}), loc=loc, input=None)
+        for loc, problem in problems.items()
+    ]
     if found:
         raise ValidationError.from_exception_data("options", found)
     return value

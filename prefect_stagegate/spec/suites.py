@@ -10,7 +10,7 @@ from prefect_stagegate.spec.complaints import check
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, read_document
 from prefect_stagegate.spec.fields import Text
-from prefect_stagegate.spec.location import is_url, place
+from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.yamltree import Loc
 
@@ -92,6 +92,9 @@ def _suite(document: Document, table: str, suite: object) -> dict[str, Any] | No
 
 def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str, Any] | None:
     location = place(name, document.base)
+    if not _is_beside(location, document.base):
+        document.report(loc, "lies on another server than the spec; put the suite beside the spec")
+        return None
     label = _label(document, name, location)
     try:
         file = read_document(location, label)
@@ -105,6 +108,14 @@ def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str,
         file.report((), "is not a suite: a suite is a mapping with `name` and `expectations`")
     document.problems.extend(file.problems)
     return suite
+
+
+def _is_beside(location: str, base: str) -> bool:
+    """Whether a file is this machine's, or of the server that the spec came from: whoever named that chose it."""
+    if local_path(location) is not None:
+        return True
+    scheme, _, rest = base.partition("://")
+    return bool(rest) and "::" not in location and location.startswith(f"{scheme}://{rest.partition('/')[0]}/")
 
 
 def _label(document: Document, name: str, location: str) -> str:

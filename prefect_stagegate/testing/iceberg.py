@@ -151,7 +151,7 @@ class AnyBytes:
 
     def append(self, sizes: Mapping[str, int]) -> None:
         """Write a snapshot that has these files too, which lie in the table's folder already."""
-        now = {key: _data_file(f"{self.location}/{key}", size) for key, size in sizes.items()}
+        now = {key: data_file(f"{self.location}/{key}", size) for key, size in sizes.items()}
         self._commit([self._held[key] for key in now if key in self._held], list(now.values()))
         self._held |= now
 
@@ -170,7 +170,8 @@ class AnyBytes:
                     producer.append_data_file(file)
 
 
-def _data_file(path: str, size: int) -> DataFile:
+def data_file(path: str, size: int) -> DataFile:
+    """A data file of an unpartitioned table, wherever it lies and whatever is in it."""
     facts: Any = {name: {} for name in ("column_sizes", "value_counts", "null_value_counts")}
     found = DataFile.from_args(
         content=DataFileContent.DATA,

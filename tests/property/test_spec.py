@@ -56,13 +56,12 @@ def optional(**fields: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[An
 
 
 mirrors = st.fixed_dictionaries({"url": urls})
-sources = st.fixed_dictionaries(
+plain_sources = st.fixed_dictionaries(
     {"url": urls},
     optional=optional(
         include=st.lists(globs, max_size=2),
         exclude=st.lists(globs, max_size=2),
         into=globs,
-        options=st.dictionaries(st.sampled_from(["endpoint_url", "profile", "anon"]), words | st.booleans()),
         credentials=st.just("aws-credentials/onprem"),
         partitions=st.dictionaries(words, st.integers() | st.lists(segments, min_size=1, max_size=2), max_size=2),
         min_size=st.integers(0, 10) | st.just("1kB"),
@@ -73,6 +72,10 @@ sources = st.fixed_dictionaries(
         rehash=st.sampled_from(["always", "when_weak", "never"]),
         mirrors=st.lists(mirrors, max_size=2),
     ),
+)
+options = st.dictionaries(st.sampled_from(["endpoint_url", "profile", "anon"]), words | st.booleans())
+sources = plain_sources | st.builds(
+    lambda source, given: {**source, "url": "s3://lake/", "options": given}, plain_sources, options
 )
 suites = st.fixed_dictionaries(
     {

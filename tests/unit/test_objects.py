@@ -20,7 +20,8 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.objects import ObjectRecords, S3Settings, open_s3, s3_place, translate
 from prefect_stagegate.objects.credentials import resolve
 from prefect_stagegate.objects.explain import bad_key, explain
-from prefect_stagegate.objects.options import IRRELEVANT, S3FS_ONLY, TRANSLATIONS
+from prefect_stagegate.objects.options import TRANSLATIONS
+from prefect_stagegate.spec.permitted import S3, Kind
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +58,13 @@ class TestOptions:
 
     def test_what_only_s3fs_knows_is_told(self) -> None:
         options = {"s3_additional_kwargs": {"RequestPayer": "x"}, "config_kwargs": {"proxies": {"http": "p"}}}
-        assert set(translate(options)[1]) == {"s3_additional_kwargs", "config_kwargs.proxies.http"}
+        assert set(translate(options)[1]) == {"s3_additional_kwargs.RequestPayer", "config_kwargs.proxies.http"}
 
     @pytest.mark.parametrize(
         ("options", "says"),
         [
             ({"endpoint": "x"}, "endpoint_url"),
-            ({"colour": "red"}, "names are those of s3fs"),
+            ({"colour": "red"}, "Known: addressing_style, anon, "),
             ({"verify": False}, "PEM file"),
             ({"addressing_style": "odd"}, "path, virtual or auto"),
             ({"key": "k"}, "both `key` and `secret`"),
@@ -74,9 +75,8 @@ class TestOptions:
             translate(options)
         assert says in f"{caught.value}"
 
-    def test_no_option_stands_in_two_lists(self) -> None:
-        assert not set(TRANSLATIONS) & IRRELEVANT
-        assert not set(TRANSLATIONS) & set(S3FS_ONLY)
+    def test_each_translated_option_is_a_permitted_one(self) -> None:
+        assert not [name for name in TRANSLATIONS if S3.kind(name) in (None, Kind.IGNORED)]
 
 
 class TestCredentials:

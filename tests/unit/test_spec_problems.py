@@ -181,6 +181,8 @@ def test_the_contract_s_globs_are_held_to_the_same(pattern: str) -> None:
         ("s3:/lake/", "lacks a slash: write s3://"),
         ("s3://la\nke/", "has the control character"),
         ("http://[::1/", "is not a URL"),
+        ("zip://x::s3://lake/a.zip", "chains file systems"),
+        ("simplecache::s3://lake/", "chains file systems"),
         ("s3://AKIA:hunter2@lake/", "holds a password"),
         ("sftp://me:hunter2@host/", "holds a password"),
         ("zip://x::https://me:hunter2@host/a.zip", "holds a password"),
@@ -233,6 +235,7 @@ def test_a_credential_in_options_is_told_at_its_line_and_not_repeated(tmp_path: 
         ["spec.yaml:11", "sources[0].options.client_kwargs.aws_session_token"],
         ["spec.yaml:14", "sources[0].mirrors[0].options"],
         ["spec.yaml:18", "sources[0].mirrors[1].options.connection_string"],
+        ["spec.yaml:19", "sources[0].mirrors[1].options.proxies"],
         ["spec.yaml:19", "sources[0].mirrors[1].options.proxies[0]"],
         ["spec.yaml:21", "sources[0].mirrors[2].credentials"],
     ]
@@ -241,6 +244,35 @@ def test_a_credential_in_options_is_told_at_its_line_and_not_repeated(tmp_path: 
     )
     assert told[-1].endswith("must look like aws-credentials/onprem")
     assert "hunter2" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("url", "option", "what"),
+    [
+        ("s3://lake/", "endpont_url: x", "endpont_url: is no option of an S3 source; did you mean 'endpoint_url'?"),
+        ("s3://lake/", "config_kwargs: {proxies: {http: p}}", "config_kwargs.proxies.http: may stand in a Prefect"),
+        ("s3://lake/", "protocol: reference", "protocol: is no option of an S3 source; known: "),
+        ("nas/", "endpoint_url: x", "endpoint_url: is no option of a local folder; known: recall_timeout, recalls"),
+        ("ftp://nas/", "tempdir: /etc", "tempdir: is no option of an FTP source"),
+        ("memory://x/", "target_protocol: file", "target_protocol: is no option of a source in memory; none is known"),
+        ("iceberg://lake/a.b", "py-io-impl: a.B", "py-io-impl: is no option of an Iceberg source"),
+        ("iceberg://lake/a.b", "ssl: {client: {cert: x}}", "ssl.client.cert: is no option of an Iceberg source"),
+        ("delta+file:///mnt/t", "anon: true", "anon: is no option of a Delta table in a folder"),
+        ("postgresql://db/x#t", "driver: /tmp/evil.so", "driver: is no option of a SQL source"),
+        ("hdfs://nn/", "dfs.data.dir: x", "dfs.data.dir: is no option of an HDFS source"),
+        ("hf://me/x", "cache_dir: /etc", "cache_dir: is no option of the hub"),
+        ("abfs://lake/", "account_nam: x", "did you mean 'account_name'?"),
+        ("gs://lake/", "endpint_url: x", "did you mean 'endpoint_url'?"),
+        ("https://host/", "proxy: x", "proxy: is no option of a web source"),
+        ("sftp://nas/", "proxy_command: x", "proxy_command: is no option of an SFTP source"),
+    ],
+)  # fmt: skip
+def test_an_unknown_option_is_told_at_its_line(tmp_path: Path, url: str, option: str, what: str) -> None:
+    nested = f"url: {url}\n  options:\n    {option}\n"
+    told = in_file(tmp_path, f"{TOP}sources:\n- {nested}  mirrors:\n  - " + nested.replace("\n", "\n  "))
+
+    assert [problem.partition(": sources[0].")[0] for problem in told] == ["spec.yaml:6", "spec.yaml:10"]
+    assert all(what in problem for problem in told)
 
 
 def test_the_runbook_may_not_hold_a_password() -> None:

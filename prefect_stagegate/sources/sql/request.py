@@ -10,18 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.spec.permitted import SQL_PARAMETERS
 
-OPTIONS = frozenset({"query", "order_by", "partition_by", "partitions", "numeric", "statement_timeout"})
-LOGIN = frozenset({"user", "username", "password"})
-"""What a block gives beside them."""
-PARAMETERS = frozenset(
-    (
-        *("application_name", "channel_binding", "connect_timeout", "gssencmode", "host", "krbsrvname", "service"),
-        *("sslcert", "sslcrl", "sslkey", "sslmode", "sslrootcert", "target_session_attrs"),
-    )
-)
-"""libpq's parameters that a URL may have. The others are set here, or hold credentials, or name other servers."""
 CONNECT_SECONDS = 10
 STATEMENT_TIMEOUT = "1h"
 MOST_PARTITIONS = 10_000
@@ -64,9 +55,6 @@ def read_request(url: str, options: Mapping[str, Any]) -> Request:
     Raises:
         UsageError: One of them can't be used.
     """
-    for name in options:
-        if name not in OPTIONS | LOGIN:
-            raise UsageError(f"A SQL source has no option {name!r}", hint=_capital(did_you_mean(name, OPTIONS)))
     parts = urlsplit(url)
     place = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
     name, query = unquote(parts.fragment), str(options.get("query") or "").strip().rstrip(";")
@@ -111,9 +99,12 @@ def connection_uri(url: str, options: Mapping[str, Any], *, idle: float) -> str:
         if name == "host" and not value.startswith("/"):
             hint = "Write the host before the path; ?host= takes the folder of a socket."
             raise UsageError(f"The URL of a SQL source can't have host={value}", hint=hint)
-        if name not in PARAMETERS:
-            hint = _capital(did_you_mean(name, PARAMETERS))
+        if SQL_PARAMETERS.kind(name) is None:
+            hint = _capital(SQL_PARAMETERS.unknown(name)[1])
             raise UsageError(f"The URL of a SQL source can't have {name}=", hint=hint)
+        if name == "sslkey" and ":" in value:
+            hint = "Name the key's file; an engine stands in PGSSLKEY or in a service file."
+            raise UsageError(f"The URL of a SQL source names an SSL engine: sslkey={value}", hint=hint)
     login = {"user": options.get("user") or options.get("username"), "password": options.get("password")}
     query = {**_patience(idle), **given, **{name: str(value) for name, value in login.items() if value}}
     return f"postgresql://{parts.netloc}{parts.path}?{urlencode(query, quote_via=quote)}"

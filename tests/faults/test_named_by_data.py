@@ -1,0 +1,531 @@
+"""What specs, catalogs and tables may name: never code to import, a file to write, or a place that nobody listed.
+
+Each exploit here ran its program, wrote its file or brought what it was after, before `spec/permitted.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import certifi
+import fsspec
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog import load_catalog
+from pyiceberg.table import Table
+
+from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.address import stored_spec
+from prefect_stagegate.operations.doctor import examine
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.validate import validate
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.sources import hosts, open_source
+from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.spec.sources import SourceSpec
+from prefect_stagegate.testing.delta import HandWritten
+from prefect_stagegate.testing.iceberg import data_file, local_catalog
+from prefect_stagegate.testing.restcatalog import SmallCatalog, small_catalog
+from prefect_stagegate.testing.sources import listed
+
+URL = "iceberg://lake/ns.flights"
+SECRET = b"root:hunter2"
+PLANTED = """
+from pathlib import Path
+
+Path({marker!r}).write_text("it ran")
+"""
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "records")
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the module `planted` writes when somebody imports it."""
+    found = tmp_path / "marker"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/planted.py").write_text(PLANTED.format(marker=str(found)))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "planted", raising=False)
+    return found
+
+
+def written(url: str, options: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A spec as somebody writes it."""
+    return {"stagegate": 1, "dataset": "things", "sources": [{"url": url, "options": options, **more}]}
+
+
+def unchecked(url: str, options: dict[str, Any], **more: Any) -> Spec:
+    """A spec whose options nobody looked at, as an older release stored it."""
+    spec = load_spec(written("file:///", {}, **more), known_checks={})
+    source = SourceSpec.model_construct(**{**dict(spec.sources[0]), "url": url, "options": options})
+    return Spec.model_construct(**{**dict(spec), "sources": (source,)})
+
+
+def try_stage(where: Workspace, spec: Spec) -> None:
+    with suppress(StagegateError):
+        stage(where, spec)
+
+
+def try_doctor(where: Workspace, spec: Spec) -> None:
+    examine(spec, where.settings, lambda _: {})
+
+
+both_jobs = pytest.mark.parametrize("job", [try_stage, try_doctor])
+
+
+@both_jobs
+@pytest.mark.parametrize("scheme", ["simplecache::file", "filecache::file", "blockcache::file"])
+def test_no_chain_of_file_systems_keeps_copies(job: Any, scheme: str, where: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("x")
+    url, cache = f"{scheme}://{tmp_path}/in/", {"cache_storage": str(tmp_path / "cron.d")}
+    job(where, unchecked(url, {scheme.partition("::")[0]: cache}))
+    assert not (tmp_path / "cron.d").exists()
+    with pytest.raises(SpecError, match="chains file systems"):
+        load_spec(written(url, {}), known_checks={})
+
+
+@both_jobs
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("filecache://x/", {"target_protocol": "file"}),
+        ("memory://x/", {"protocol": "filecache", "target_protocol": "file"}),
+        ("ftp://127.0.0.1:1/", {"protocol": "filecache", "target_protocol": "file"}),
+    ],
+)
+def test_no_option_names_a_file_system(
+    job: Any, url: str, options: dict[str, Any], where: Workspace, tmp_path: Path
+) -> None:
+    job(where, unchecked(url, {**options, "cache_storage": str(tmp_path / "cron.d")}))
+    assert not (tmp_path / "cron.d").exists()
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        *("arrow_hdfs", "async_wrapper", "cached", "dask", "data", "dir", "generic", "git", "github", "libarchive"),
+        *("reference", "simplecache", "tar", "zip"),
+    ],
+)
+def test_file_systems_that_wrap_others_are_refused(scheme: str) -> None:
+    with pytest.raises(UsageError, match=f"may not be read by fsspec's {scheme}://"):
+        open_source(f"{scheme}://x/", {})
+
+
+def test_a_chain_behind_a_bucket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="chains file systems"):
+        open_source(f"s3://lake/::file://{tmp_path}", {"config_kwargs": {"read_timeout": 1}})
+
+
+def test_an_address_in_nested_options_is_judged() -> None:
+    options = {"client_kwargs": {"endpoint_url": "http://169.254.169.254"}, "config_kwargs": {"read_timeout": 1}}
+    with pytest.raises(UsageError, match="tell their secrets"):
+        open_source("s3://lake/", {**options, "anon": True})
+
+
+def test_a_device_is_no_certificate_authority() -> None:
+    with pytest.raises(UsageError, match="no plain file"):
+        open_source("https://127.0.0.1:1/", {"verify": "/dev/zero"})
+
+
+# ── Iceberg: who names code ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    """A table of one file, in a catalog of files."""
+    catalog = load_catalog("lake", **local_catalog(tmp_path))
+    catalog.create_namespace("ns")
+    made = catalog.create_table("ns.flights", schema=pa.schema([("number", pa.int64())]))
+    made.append(pa.table({"number": [1]}))
+    return made
+
+
+@pytest.fixture
+def rest(table: Table) -> Iterator[SmallCatalog]:
+    """The same table behind a REST catalog."""
+    with small_catalog(table.metadata.model_dump_json(), table.metadata_location) as catalog:
+        yield catalog
+
+
+def asked(rest: SmallCatalog, tmp_path: Path) -> dict[str, str]:
+    """What a spec says of that catalog."""
+    return {"type": "rest", "uri": rest.uri, "warehouse": f"file://{tmp_path}/w"}
+
+
+@both_jobs
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"py-io-impl": "planted.It"},
+        {"py-catalog-impl": "planted.It", "type": None},
+        {"auth": {"type": "planted.It"}, "type": "rest", "uri": "http://127.0.0.1:1"},
+        {"auth": {"type": "custom", "impl": "planted.It"}, "type": "rest", "uri": "http://127.0.0.1:1"},
+    ],
+)
+@pytest.mark.usefixtures("table")
+def test_an_iceberg_spec_names_no_code(
+    job: Any, said: dict[str, Any], where: Workspace, tmp_path: Path, marker: Path
+) -> None:
+    options = {name: value for name, value in {**local_catalog(tmp_path), **said}.items() if value}
+    job(where, unchecked(URL, options))
+    assert not marker.exists()
+    with pytest.raises(UsageError, match="is no option of an Iceberg source"):
+        open_source(URL, options)
+    with pytest.raises(SpecError, match=f"options.{next(iter(said))}"):
+        load_spec(written(URL, options), known_checks={})
+
+
+@both_jobs
+@pytest.mark.parametrize("place", ["defaults", "overrides", "config", "properties"])
+def test_a_catalog_s_answer_names_no_file_io(
+    job: Any, place: str, where: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+) -> None:
+    answer = rest.metadata["properties"] if place == "properties" else getattr(rest, place)
+    answer["py-io-impl"] = "planted.It"
+    job(where, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
+    assert not marker.exists()
+
+
+@both_jobs
+@pytest.mark.parametrize("place", ["defaults", "overrides"])
+@pytest.mark.parametrize("auth", [{"type": "planted.It"}, {"type": "custom", "impl": "planted.It"}])
+def test_a_catalog_s_answer_names_no_login(
+    job: Any, place: str, auth: Any, where: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+) -> None:
+    getattr(rest, place)["auth"] = auth
+    job(where, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
+    assert not marker.exists()
+
+
+@both_jobs
+def test_a_table_s_properties_name_no_code(
+    job: Any, where: Workspace, table: Table, tmp_path: Path, marker: Path
+) -> None:
+    metadata = Path(table.metadata_location.removeprefix("file://"))
+    said = json.loads(metadata.read_text()) | {"properties": {"py-io-impl": "planted.It"}}
+    metadata.write_text(json.dumps(said))
+    job(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
+    assert not marker.exists()
+
+
+def test_a_table_whose_answers_name_code_is_staged(
+    where: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+) -> None:
+    rest.overrides |= {"py-io-impl": "planted.It", "prefix": "main"}
+    rest.metadata["properties"]["py-io-impl"] = "planted.It"
+    assert stage(where, load_spec(written(URL, asked(rest, tmp_path)), known_checks={})).files == 1
+    assert "/v1/main/namespaces/ns/tables/flights" in rest.requests
+    assert not marker.exists()
+
+
+def test_the_user_s_own_configuration_may_name_code(
+    table: Table, tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__PY_IO_IMPL", "planted.It")
+    with pytest.raises(StagegateError):
+        listed(open_source(URL, local_catalog(tmp_path)))
+    assert marker.exists()
+
+
+# ── Iceberg: who names files and addresses ──────────────────────────────────────────────────────────────────────────
+
+
+def append(table: Table, path: str, size: int) -> None:
+    """Commit a data file, wherever it lies."""
+    with table.transaction() as transaction, transaction.update_snapshot().fast_append() as producer:
+        producer.append_data_file(data_file(path, size))
+
+
+def brought(where: Workspace) -> set[bytes]:
+    """The small files that the cache holds."""
+    files = (path for path in (where.cache.layout.root).rglob("*") if path.is_file() and path.stat().st_size < 100)
+    return {path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of this machine that no dataset should have."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/shadow").write_bytes(SECRET)
+    return tmp_path / "etc/shadow"
+
+
+@pytest.mark.parametrize("spelled", ["file://{}", "{}", "file:{}", "file://{root}/w/ns/flights/../../../etc/shadow"])
+def test_a_data_file_lies_in_the_table_s_folder(
+    spelled: str, where: Workspace, table: Table, secret: Path, tmp_path: Path
+) -> None:
+    append(table, spelled.format(secret, root=tmp_path), len(SECRET))
+    with pytest.raises(SourceError, match="etc/shadow"):
+        stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
+    assert SECRET not in brought(where)
+
+
+def test_a_link_in_a_table_leads_to_no_other_folder(
+    where: Workspace, table: Table, secret: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "w/ns/flights/data/link.parquet"
+    link.symlink_to(secret)
+    append(table, str(link), len(SECRET))
+    with pytest.raises(SourceError, match=r"link\.parquet"):
+        stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
+    assert SECRET not in brought(where)
+
+
+def test_a_catalog_s_word_makes_no_folder_of_this_machine_a_table(
+    where: Workspace, table: Table, rest: SmallCatalog, secret: Path, tmp_path: Path
+) -> None:
+    append(table, f"file://{secret}", len(SECRET))
+    rest.metadata = json.loads(table.refresh().metadata.model_dump_json()) | {"location": f"file://{tmp_path}"}
+    with pytest.raises(SourceError, match="no folder that the spec names"):
+        stage(where, load_spec(written(URL, {"type": "rest", "uri": rest.uri}), known_checks={}))
+    assert SECRET not in brought(where)
+
+
+def test_files_are_read_where_the_spec_lists_them(where: Workspace, table: Table, secret: Path, tmp_path: Path) -> None:
+    append(table, str(secret), len(SECRET))
+    options = {**local_catalog(tmp_path), "locations": [str(tmp_path / "etc")]}
+    assert stage(where, load_spec(written(URL, options), known_checks={})).files == 2
+
+
+def test_metadata_that_lie_elsewhere_are_not_read(table: Table, secret: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "catalog.db") as database:
+        database.execute("UPDATE iceberg_tables SET metadata_location = ?", (f"file://{secret}",))
+    with pytest.raises(SourceError, match="no folder that the spec names") as caught:
+        listed(open_source(URL, local_catalog(tmp_path)))
+    assert "hunter2" not in str(caught.value)
+
+
+@contextmanager
+def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """A server at an address that no source may have, and what it was asked for."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
+
+    monkeypatch.setattr(hosts, "FORBIDDEN", (ip_network("127.0.0.2/32"),))
+    with ThreadingHTTPServer(("127.0.0.2", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.2:{server.server_port}", requests
+        server.shutdown()
+
+
+def _overrides_uri(rest: SmallCatalog, address: str) -> None:
+    rest.overrides["uri"] = address
+
+
+def _redirects(rest: SmallCatalog, address: str) -> None:
+    rest.redirect = f"{address}/latest/meta-data/"
+
+
+def _names_a_store(rest: SmallCatalog, address: str) -> None:
+    rest.config |= {"s3.endpoint": address, "s3.access-key-id": "k", "s3.secret-access-key": "s", "s3.region": "x"}
+    rest.metadata["snapshots"][-1]["manifest-list"] = "s3://lake/ns/flights/metadata/snap.avro"
+    rest.metadata["location"] = "s3://lake/ns/flights"
+
+
+@pytest.mark.parametrize("answer", [_overrides_uri, _redirects, _names_a_store])
+def test_a_catalog_leads_to_no_forbidden_address(
+    answer: Callable[[SmallCatalog, str], None],
+    rest: SmallCatalog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with inside(monkeypatch) as (address, requests):
+        answer(rest, address)
+        with pytest.raises(StagegateError, match="tell their secrets"):
+            listed(open_source(URL, asked(rest, tmp_path)))
+    assert requests == []
+
+
+def test_a_catalog_s_answer_names_no_place_for_secrets(
+    rest: SmallCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__CREDENTIAL", "me:hunter2")
+    with inside(monkeypatch) as (address, requests):
+        monkeypatch.setattr(hosts, "FORBIDDEN", ())
+        rest.overrides["oauth2-server-uri"] = f"{address}/token"
+        with suppress(StagegateError):
+            listed(open_source(URL, asked(rest, tmp_path)))
+    assert requests == []
+
+
+@pytest.mark.usefixtures("table")
+def test_a_database_that_a_spec_names_is_not_made(tmp_path: Path) -> None:
+    other, options = tmp_path / "other.db", local_catalog(tmp_path)
+    sqlite3.connect(other).close()
+    for path in (tmp_path / "new.db", other):
+        with pytest.raises(StagegateError):
+            listed(open_source(URL, {**options, "uri": f"sqlite:///{path}"}))
+    assert not (tmp_path / "new.db").exists()
+    assert other.stat().st_size == 0
+
+
+@pytest.mark.parametrize("uri", ["duckdb:////tmp/x.db", "sqlite:////tmp/x?vfs=y", "mssql+pyodbc:///?odbc_connect=x"])
+def test_a_spec_names_no_driver_of_a_catalog_s_database(uri: str) -> None:
+    with pytest.raises(UsageError, match=r"uri"):
+        open_source(URL, {"type": "sql", "uri": uri})
+
+
+# ── Delta ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "named", ["{}", "../etc/shadow", "..%2Fetc%2Fshadow", "%2E%2E/etc/shadow", "a/../../etc/shadow"]
+)
+def test_a_delta_log_names_no_file_outside_of_its_table(
+    named: str, where: Workspace, secret: Path, tmp_path: Path
+) -> None:
+    delta = HandWritten(fsspec.filesystem("file"), str(tmp_path / "t"))
+    delta.put("a.parquet", b"x")
+    add = {"path": named.format(secret), "size": len(SECRET), "partitionValues": {}, "modificationTime": 1}
+    delta.commit({"add": {**add, "dataChange": True}})
+    (tmp_path / "t/a").mkdir()
+    rename = [{"from": "(?s).*shadow", "to": "taken"}]
+    with pytest.raises(SourceError, match="outside of the table's folder"):
+        stage(where, load_spec(written(f"delta+file://{tmp_path}/t", {}, rename=rename), known_checks={}))
+    assert SECRET not in brought(where)
+
+
+def test_a_link_in_a_delta_table_leads_to_no_other_folder(where: Workspace, secret: Path, tmp_path: Path) -> None:
+    delta = HandWritten(fsspec.filesystem("file"), str(tmp_path / "t"))
+    (tmp_path / "t/link").symlink_to(secret)
+    delta.append({"link": len(SECRET)})
+    with pytest.raises(SourceError, match="outside of the table's folder"):
+        stage(where, load_spec(written(f"delta+file://{tmp_path}/t", {}), known_checks={}))
+    assert SECRET not in brought(where)
+
+
+# ── PostgreSQL and SFTP ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_url_names_no_ssl_engine(tmp_path: Path) -> None:
+    """Libpq loads what stands before the colon of `sslkey` as a shared library."""
+    with agreeing(tmp_path) as (address, engine, marker):
+        parameters = f"sslmode=require&sslcert={certifi.where()}&sslkey={engine}:key"
+        with pytest.raises(StagegateError) as caught:
+            listed(open_source(f"postgresql://{address}/db?{parameters}#t"))
+        assert not marker.exists()
+    assert "SSL engine" in str(caught.value)
+
+
+@contextmanager
+def agreeing(folder: Path) -> Iterator[tuple[str, Path, Path]]:
+    """A server that says yes to TLS as PostgreSQL does; a shared library; what is there once that is loaded."""
+    marker, code = folder / "engine-ran", folder / "engine.c"
+    code.write_text(
+        "#include <fcntl.h>\n#include <unistd.h>\n__attribute__((constructor)) static void run(void) {"
+        f'close(open("{marker}", O_CREAT | O_WRONLY, 0600)); }}'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "engine.so", code], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def say_yes() -> None:
+            with suppress(OSError), server.accept()[0] as connection:
+                connection.recv(8)
+                connection.sendall(b"S")
+                connection.recv(1)
+
+        threading.Thread(target=say_yes, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", folder / "engine.so", marker
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("sftp://nas%20--evil/x/", {}),
+        ("sftp://nas/x/", {"host": "nas --evil"}),
+        ("sftp://-oEvil/x/", {}),
+        ("sftp://nas/x/", {"username": "me --evil"}),
+    ],
+)
+def test_a_host_adds_nothing_to_a_proxy_command(
+    url: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text(f"ProxyCommand {tmp_path}/proxy %h %r\n")
+    (tmp_path / "proxy").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
+    (tmp_path / "proxy").chmod(0o700)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StagegateError):
+        listed(open_source(url, options))
+    assert not (tmp_path / "words").exists()
+
+
+# ── suites ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"row_condition": "@pd.io.common.os.system('touch {}') == 0", "condition_parser": "pandas"},
+        {"row_condition": "@pd.io.common.os.system('touch {}') == 0"},
+        {"row_condition": {"type": "pass_through", "pass_through_filter": "number.to_csv('{}') == 0"}},
+    ],
+)
+def test_a_suite_s_condition_is_no_program(condition: Any, where: Workspace, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    (tmp_path / "in").mkdir()
+    said = json.loads(json.dumps(condition).replace("{}", str(marker)))
+    suite = {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "number", **said}}]}
+    (tmp_path / "in/a.csv").write_text("number\n1\n")
+    tables = {"numbers": {"files": "*.csv", "engine": "pandas", "suite": suite}}
+    spec = load_spec({**written(f"{tmp_path}/in/", {}), "contract": {"tables": tables}}, known_checks={})
+    stage(where, spec)
+    try:
+        told = str(validate(where, spec))
+    except StagegateError as error:
+        told = str(error)
+    assert not marker.exists()
+    assert "run as a program" in told
+
+
+@pytest.mark.parametrize("chain", ["", "simplecache::"])
+def test_a_suite_lies_where_the_spec_does(chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with inside(monkeypatch) as (address, requests):
+        tables = {"numbers": {"files": "*.csv", "suite": f"{chain}{address}/suite.yaml"}}
+        with pytest.raises(SpecError, match=r"suite: .* put the suite beside the spec"):
+            load_spec({**written("in/", {}), "contract": {"tables": tables}}, known_checks={})
+    assert requests == []
+
+
+# ── stored specs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("table")
+def test_a_stored_spec_names_no_code(where: Workspace, tmp_path: Path, marker: Path) -> None:
+    digest = stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={})).digest
+    stored = where.catalog.spec("things", digest)
+    assert stored
+    stored["sources"][0]["options"]["py-io-impl"] = "planted.It"
+    where.catalog.put_spec("things", digest, stored)
+    other = open_workspace(tmp_path / "other", tmp_path / "records")
+    for job in (lambda: stage(other, Address("things", digest)), lambda: stored_spec(other, "things", digest)):
+        with pytest.raises(SpecError, match="py-io-impl: is no option of an Iceberg source"):
+            job()
+    assert not marker.exists()
