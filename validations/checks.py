@@ -135,7 +135,10 @@ def _expectations(found: Found) -> Answer:
     summary = f"{kept} of {_count(asked, 'expectation')} hold over {_count(rows, 'row')}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
-    return _answer(findings, summary, {**counts, "rows": rows, "suites": suites})
+    sandboxes = sorted({report.sandbox for report in found.reports.values()})
+    return _answer(
+        findings, summary, {**counts, "rows": rows, "suites": suites, "sandbox": sandboxes[0] if sandboxes else "none"}
+    )
 
 
 def _coverage(found: Found) -> Answer:

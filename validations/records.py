@@ -81,9 +81,16 @@ class TableReport:
     judgements: Sequence[Judgement]
     unreadable: Sequence[tuple[str, str]] = field(default=())
     """Files that passed their probes and yet could not be read to the end, with the reason; judged without them."""
+    sandbox: str = "none"
+    """What kept the process that judged it from opening anything else."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableReport:
         """Read what `dataclasses.asdict` wrote."""
         judgements = tuple(Judgement.from_json(judgement) for judgement in record["judgements"])
-        return cls(record["name"], judgements, tuple((file, reason) for file, reason in record["unreadable"]))
+        return cls(
+            record["name"],
+            judgements,
+            tuple((file, reason) for file, reason in record["unreadable"]),
+            record["sandbox"],
+        )

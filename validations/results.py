@@ -12,6 +12,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.validator.metric_configuration import MetricConfiguration
 
 from prefect_stagegate.validations.records import Judgement, Verdict
+from prefect_stagegate.validations.statements import COMPARE, ONLY
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 NOT_SHOWN = {*COLUMN_ARGUMENTS, "batch_id"}
@@ -141,6 +142,10 @@ def _short(text: str) -> str:
 NO_COLUMN = re.compile(r'column "(?P<column>.*?)" in BatchData does not exist|unable to recognize column "(?P<c>.*?)"')
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
+FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
+
+
+FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
 
 def explain(error: str, kind: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
@@ -153,13 +158,18 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any]) -> tuple[str, s
     if match := NO_PROVIDER.search(error):
         other = "pandas" if "SqlAlchemy" in match["engine"] else "duckdb"
         return f"not evaluated: this engine does not know {kind}", f"Set `engine: {other}` for the table."
+    if (match := FORBIDDEN.search(error)) and match["path"]:
+        return (
+            f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
+            FORBIDDEN_FIX,
+        )
     lines = error.splitlines()
     return f"not evaluated: {_short(lines[0]) if lines else 'no reason given'}", "Mend the expectation in the suite."
 
 
 def is_about_the_suite(error: str) -> bool:
     """Whether the error lies in what the suite asks, so that reading the files again can't explain it."""
-    return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER))
+    return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER, FORBIDDEN))
 
 
 def _pattern_fix(arguments: Mapping[str, Any]) -> str:

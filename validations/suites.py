@@ -16,6 +16,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.validations.statements import argument_problems
 
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
@@ -47,6 +48,11 @@ def _build_one(item: Any) -> Expectation | list[str]:
     known = list_registered_expectation_implementations()
     if item["type"] not in known:
         return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]
+    refused = [f"argument {name!r}: {problem}" for name, problem in argument_problems(item.get("kwargs") or {})]
+    return refused or _made(item)
+
+
+def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
     try:
         return ExpectationConfiguration(
             **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}

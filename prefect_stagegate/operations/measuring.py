@@ -92,7 +92,7 @@ class VersionMeasures:
         dataset, digest = self.version.dataset, digest or self.version.digest
         with (
             present(self.where, dataset, digest, "check", self.cancel) as view,
-            queries(f"{about} of {dataset}@{digest}", cancel=self.cancel, discreet=discreet) as asked,
+            queries(f"{about} of {dataset}@{digest}", view, cancel=self.cancel, discreet=discreet) as asked,
         ):
             yield view, asked
 
