@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
+from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, read_document
@@ -13,6 +16,9 @@ from prefect_stagegate.spec.fields import Text
 from prefect_stagegate.spec.location import is_url, place
 from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.yamltree import Loc
+
+ArgumentProblems = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+"""Finds the arguments of an expectation that say what no suite may say, each with the reason."""
 
 
 class ExpectationSpec(Part):
@@ -64,15 +70,21 @@ class SuiteSpec(Part):
     )
 
 
-def inline_suites(document: Document) -> dict[str, Any]:
-    """Give the spec's values with each table's suite in place of its file's name; report what keeps one out."""
+def inline_suites(document: Document, argument_problems: ArgumentProblems | None = None) -> dict[str, Any]:
+    """Give the spec's values with each table's suite in place of its file's name; report what keeps one out.
+
+    Args:
+        document: The spec.
+        argument_problems: Looks into the arguments of expectations. Without it, suites are taken as they are: they
+            were looked at when they were staged, and those who judge by them look again.
+    """
     values: dict[str, Any] = document.values
     contract = values.get("contract")
     tables = contract.get("tables") if isinstance(contract, dict) else None
     if not isinstance(contract, dict) or not isinstance(tables, dict):
         return values
     inlined = {
-        name: {**table, "suite": _suite(document, name, table["suite"])}
+        name: {**table, "suite": _suite(document, name, table["suite"], argument_problems)}
         if isinstance(table, dict) and table.get("suite") is not None
         else table
         for name, table in tables.items()
@@ -80,17 +92,21 @@ def inline_suites(document: Document) -> dict[str, Any]:
     return {**values, "contract": {**contract, "tables": inlined}}
 
 
-def _suite(document: Document, table: str, suite: object) -> dict[str, Any] | None:
+def _suite(
+    document: Document, table: str, suite: object, argument_problems: ArgumentProblems | None
+) -> dict[str, Any] | None:
     loc = ("contract", "tables", table, "suite")
     if isinstance(suite, str):
-        return _from_file(document, loc, table, suite)
+        return _from_file(document, loc, table, suite, argument_problems)
     if isinstance(suite, dict):
-        return _checked(document, loc, table, suite)
+        return _checked(document, loc, table, suite, argument_problems)
     document.report(loc, "must be a suite's file or the suite itself")
     return None
 
 
-def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str, Any] | None:
+def _from_file(
+    document: Document, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
+) -> dict[str, Any] | None:
     location = place(name, document.base)
     label = _label(document, name, location)
     try:
@@ -100,7 +116,7 @@ def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str,
         return None
     suite = None
     if isinstance(file.values, dict):
-        suite = _checked(file, (), table, file.values)
+        suite = _checked(file, (), table, file.values, argument_problems)
     elif not file.problems:
         file.report((), "is not a suite: a suite is a mapping with `name` and `expectations`")
     document.problems.extend(file.problems)
@@ -115,16 +131,44 @@ def _label(document: Document, name: str, location: str) -> str:
     return place(name, folder) if folder else name
 
 
-def _checked(document: Document, loc: Loc, table: str, suite: dict[str, Any]) -> dict[str, Any]:
+def _checked(
+    document: Document, loc: Loc, table: str, suite: dict[str, Any], argument_problems: ArgumentProblems | None
+) -> dict[str, Any]:
     """The suite without what is empty or only Great Expectations' own, so that equal suites are written alike."""
     check(document, suite, SuiteSpec, loc)
     expectations = suite.get("expectations")
     items = expectations if isinstance(expectations, list) else []
+    if argument_problems:
+        for index, item in enumerate(items):
+            if isinstance(item, dict):
+                _report_expectation(document, (*loc, "expectations", index), item, argument_problems)
     return {
         "name": table,
         **_kept(suite),
         "expectations": [{"kwargs": {}, **_kept(item)} for item in items if isinstance(item, dict)],
     }
+
+
+def _report_expectation(
+    document: Document, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems
+) -> None:
+    """Report an expectation or argument that Great Expectations doesn't know, and what an argument may not say."""
+    kind, arguments = item.get("type"), item.get("kwargs", {})
+    known = vocabulary.expectations()
+    if not isinstance(kind, str) or not isinstance(arguments, dict) or not known:
+        return
+    if kind not in known:
+        document.report((*loc, "type"), f"there is no expectation {kind!r}: {did_you_mean(kind, known)}")
+        return
+    names = vocabulary.arguments(kind)
+    for name in arguments if names else ():
+        if name not in names:
+            document.report((*loc, "kwargs", name), f"{kind} has no such argument: {did_you_mean(name, names)}")
+    for name in vocabulary.required(kind):
+        if name not in arguments:
+            document.report((*loc, "kwargs"), f"{kind} lacks the argument {name!r}")
+    for name, problem in argument_problems(arguments):
+        document.report((*loc, "kwargs", name), problem)
 
 
 def _kept(values: dict[str, Any]) -> dict[str, Any]:
