@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +17,7 @@ from prefect_stagegate.operations.present import present
 from prefect_stagegate.operations.tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations.balance import balance
+from prefect_stagegate.validations.columns import columns
 from prefect_stagegate.validations.drift import Profiles, drift, profile
 from prefect_stagegate.validations.duck import Queries, queries
 from prefect_stagegate.validations.duplicates import duplicates, overlap, shared_records
@@ -76,6 +77,11 @@ class VersionMeasures:
         """Look for patterns in a table's text; no error quotes a value."""
         with self._asked(f"table {table}", discreet=True) as (view, asked):
             return scan(asked, view, self._paths(self._glob(table)), columns, ignored, patterns)
+
+    def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """The columns of tables in a version, each with its type."""
+        with self._asked("the tables", digest) as (view, asked):
+            return {table: columns(asked, view, self._paths(self._glob(table), digest)) for table in tables}
 
     def outside_tables(self) -> int:
         """How many files belong to no table."""
