@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ class TableJob:
     """The folder that `files` lie below."""
     files: Sequence[str]
     """Paths in the dataset; all of them passed their probes."""
+    columns: Sequence[str] = ()
+    """The names of their columns, for texts."""
 
     def paths(self) -> list[Path]:
         """Where the files lie."""
@@ -29,7 +31,7 @@ class TableJob:
         """The same table, less some files."""
         left_out = set(files)
         kept = [file for file in self.files if file not in left_out]
-        return TableJob(self.name, self.engine, self.suite, self.view, kept)
+        return replace(self, files=kept)
 
 
 class Verdict(StrEnum):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +17,9 @@ from prefect_stagegate.spec.fields import Text
 from prefect_stagegate.spec.location import is_url, place
 from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.yamltree import Loc
+
+if TYPE_CHECKING:
+    from prefect_stagegate.spec.models import TableSpec
 
 ArgumentProblems = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """Finds the arguments of an expectation that say what no suite may say, each with the reason."""
@@ -169,6 +173,27 @@ def _report_expectation(
             document.report((*loc, "kwargs"), f"{kind} lacks the argument {name!r}")
     for name, problem in argument_problems(arguments):
         document.report((*loc, "kwargs", name), problem)
+
+
+def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[str]:
+    """The columns of suites that a table does not declare, and that nearly are ones that it declares."""
+    for name, table in tables.items():
+        items = (table.suite or {}).get("expectations") or []
+        columns = [column for item in items for column in _columns_of(item.get("kwargs") or {})]
+        for column in dict.fromkeys([*columns, *([table.time] if table.time else [])]):
+            near = get_close_matches(column, table.columns, n=1, cutoff=ALIKE)
+            if near and column not in table.columns:
+                yield f"table {name} declares no column {column!r}: did you mean {near[0]!r}?"
+
+
+ALIKE = 0.8
+"""How alike two names must be, 0 to 1, for one to be taken for the other mistyped."""
+
+
+def _columns_of(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("column", "column_A", "column_B", "column_list"):
+        value = arguments.get(key)
+        yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
 
 
 def _kept(values: dict[str, Any]) -> dict[str, Any]:
