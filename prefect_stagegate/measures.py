@@ -5,7 +5,7 @@ A check asks `Measures`; the operations answer it, by queries over the version's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,6 +114,14 @@ class Measures(Protocol):
 
     def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
         """Look for patterns in columns of a table; in all that hold text when none are named."""
+
+    def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """The columns of tables in a version of the dataset, each with its type; none for a table without files.
+
+        Args:
+            digest: The version's. It is brought to this node.
+            tables: Names in the contract.
+        """
 
     def outside_tables(self) -> int:
         """How many files of the version belong to no table of the contract."""

@@ -1,6 +1,6 @@
 """The contract's checks: what the findings about a version answer to each. Pure.
 
-    schema         the declared columns, in every file
+    schema         the declared columns, in every file; where none are declared, the same columns in all files
     nonempty       rows, files and expectations: at least one of each
     expectations   what the suites say, by severity
     coverage       files validated, of those that the contract names
@@ -50,18 +50,19 @@ def _inconclusive(summary: str, measured: Mapping[str, Any] | None = None, *, fi
 
 
 def _schema(found: Found) -> Answer:
-    declared = sum(len(table.spec.columns) for table in found.tables)
     if not found.files.matches:
         return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
-    if not declared:
-        fix = "Declare the tables' `columns:` in the spec's contract, or require no `schema`."
-        return _inconclusive("the contract declares no columns", fix=fix)
+    if not found.tables:
+        fix = "Name tables in the spec's contract, or require no `schema`."
+        return _inconclusive("the contract names no table", fix=fix)
+    declared = sum(len(table.spec.columns) for table in found.tables)
     findings = [finding for table in found.tables for finding in _schema_findings(table)]
     opened = sum(len(table.opened) for table in found.tables)
     wrong = len(found.breaking_schema())
+    promised = f"{_count(declared, 'declared column')} as promised" if declared else "the same columns"
     return _answer(
         findings,
-        f"{_count(declared, 'declared column')} as promised in {_count(opened, 'file')}",
+        f"{promised} in {_count(opened, 'file')}",
         {"columns": declared, "files": opened, "files_breaking": wrong},
         bad=f"{wrong} of {_count(opened, 'file')} break the declared columns" if wrong else _headline(findings),
     )
@@ -69,8 +70,11 @@ def _schema(found: Found) -> Answer:
 
 def _schema_findings(table: Table) -> list[Finding]:
     """What is wrong with the columns of one table, and whether they could be seen at all."""
+    if not table.listed:
+        problem = f"has no files: {table.spec.files} names none, so its columns are unknown"
+        return [Finding(f"table {table.name}", problem, "Deliver them, or mend the glob.", Outcome.INCONCLUSIVE)]
     findings = schema.findings(table.name, table.spec.columns, table.opened, table.problems) if table.opened else []
-    if table.spec.columns and (unopened := len(table.listed) - len(table.opened)):
+    if unopened := len(table.listed) - len(table.opened):
         findings.append(_unknown(table, unopened, "could not be opened, so their columns are unknown"))
     return findings
 
@@ -138,7 +142,10 @@ def _expectations(found: Found) -> Answer:
         summary = f"{unjudged} of {_count(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
-    return _answer(findings, summary, {**counts, "rows": rows, "suites": suites})
+    sandboxes = sorted({report.sandbox for report in found.reports.values()})
+    return _answer(
+        findings, summary, {**counts, "rows": rows, "suites": suites, "sandbox": sandboxes[0] if sandboxes else "none"}
+    )
 
 
 def _coverage(found: Found) -> Answer:

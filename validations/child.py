@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, ValidationError
+from prefect_stagegate.validations.confinement import environment
 from prefect_stagegate.validations.records import TableJob, TableReport
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker")
@@ -52,10 +53,12 @@ class _Child:
     """The running worker; leaving the block ends it, whatever happened."""
 
     def __init__(self, job: dict[str, Any], stderr: IO[bytes], timeout: float) -> None:
-        # Great Expectations makes temporary folders and leaves them: here they go with the scratch folder.
-        environment = {**os.environ, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": job["scratch"]}
         self.process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=environment
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment(os.environ, job["scratch"]),
         )
         self.job = json.dumps(job).encode() + b"\n"
         self.seconds = timeout

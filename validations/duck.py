@@ -1,20 +1,23 @@
-"""DuckDB for single queries over a version's files: bounded in memory and time, and spilling to a folder of its own."""
+"""DuckDB for queries over a version's files: bounded in memory and time, and locked to the folders that it is given."""
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import duckdb
 
 from prefect_stagegate.errors import Cancelled, ValidationError
+from prefect_stagegate.validations.sql import texts
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Cores that DuckDB works with: of those that the process may use."""
@@ -24,6 +27,35 @@ TIMEOUT = 3600.0
 """Seconds that the queries of one question may take."""
 _LOOKS = 0.2
 """Seconds between two looks at whether a query is to end."""
+
+
+REFUSED = (
+    "autoinstall_known_extensions",
+    "autoload_known_extensions",
+    "allow_community_extensions",
+    "allow_persistent_secrets",
+    "python_enable_replacements",
+    "enable_external_access",
+)
+"""Settings that reach beyond the folders: extensions, stored secrets, Python's variables, files and addresses."""
+
+
+def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -> None:
+    """Leave a database nothing to open but what lies below `folders`; no statement can change that any more."""
+    # A file's name is escaped where it stands for a pattern, and allowed by the name that it is asked by.
+    allowed = dict.fromkeys(name for folder in folders for name in (str(folder), glob.escape(str(folder))))
+    connection.execute(f"SET allowed_directories = {texts(allowed)}")
+    for setting in REFUSED:
+        connection.execute(f"SET {setting} = false")
+    connection.execute("SET lock_configuration = true")
+
+
+@contextmanager
+def locked(folders: Iterable[str | Path], **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database in memory that reads what lies below `folders`, for the time of the block."""
+    with duckdb.connect(config=config) as connection:
+        lock(connection, folders)
+        yield connection
 
 
 @dataclass
@@ -63,11 +95,12 @@ class Queries:
 
 
 @contextmanager
-def queries(about: str, *, cancel: Event | None = None, discreet: bool = False) -> Iterator[Queries]:
+def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: bool = False) -> Iterator[Queries]:
     """Open a database for the time of the block.
 
     Args:
         about: What is asked about, for errors.
+        folder: The version's; no file elsewhere can be read.
         cancel: Set it to stop the query in time.
         discreet: Let no error quote what DuckDB says.
     """
@@ -77,10 +110,9 @@ def queries(about: str, *, cancel: Event | None = None, discreet: bool = False) 
             "temp_directory": scratch,
             "threads": THREADS,
             "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
         }
         done = Event()
-        with duckdb.connect(config=config) as connection:
+        with locked([folder], **config) as connection:
             asked = Queries(connection, about, discreet)
             watcher = threading.Thread(target=_watch, args=(asked, done, cancel), daemon=True)
             watcher.start()

@@ -4,23 +4,75 @@ Great Expectations runs a query, gives its connection back to the pool, and only
 the connection back, and DuckDB drops the rows of a query whose transaction ends: every expectation fails with "list
 index out of range" (great_expectations issues 10738 and 11579). The data is only read here, so this dialect opens no
 transaction that could end.
+
+Every statement that a suite leads to passes here, whichever expectation, condition or column's name it comes from.
+Outside of `definitions`, one SELECT is answered, and all else is refused.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from duckdb_sqlalchemy import Dialect
 from sqlalchemy.dialects import registry
 
+from prefect_stagegate.validations.duck import lock
+from prefect_stagegate.validations.statements import select_problem
+
 SCHEME = "stagegate_duckdb"
 """What a SQLAlchemy URL begins with to get this dialect."""
 
 
+FOLDERS = "stagegate_folders"
+"""In the URL's query: the folders below which files may be read, as JSON."""
+_defining = ContextVar("defining", default=False)
+
+
+class Refused(Exception):
+    """A statement that no suite may make; its text says why."""
+
+
+@contextmanager
+def definitions() -> Iterator[None]:
+    """Let this block make tables and views: its statements are the engine's own."""
+    token = _defining.set(True)
+    try:
+        yield
+    finally:
+        _defining.reset(token)
+
+
 class ReadOnlyDialect(Dialect):
-    """DuckDB without transactions: results outlive the connection's return to its pool."""
+    """DuckDB without transactions, whose configuration is locked and which answers SELECTs."""
 
     supports_statement_cache = True
+
+    def connect(self, *cargs: Any, **cparams: Any) -> Any:
+        """Connect, and lock the configuration. A database that is open already is locked."""
+        folders = json.loads(cparams["url_config"].pop(FOLDERS))
+        connection = super().connect(*cargs, **cparams)
+        if not connection.execute("SELECT current_setting('lock_configuration')").fetchone()[0]:
+            lock(connection, folders)
+        return connection
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Execute a statement of the engine's own, or one SELECT."""
+        _admit(statement)
+        super().do_execute(cursor, statement, parameters, context)
+
+    def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
+        """The same without parameters."""
+        _admit(statement)
+        super().do_execute_no_params(cursor, statement, context)
+
+    def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """The same for many rows of parameters."""
+        _admit(statement)
+        super().do_executemany(cursor, statement, parameters, context)
 
     def do_begin(self, dbapi_connection: Any) -> None:
         """Begin nothing."""
@@ -30,6 +82,12 @@ class ReadOnlyDialect(Dialect):
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         """Roll nothing back."""
+
+
+def _admit(statement: str) -> None:
+    problem = "" if _defining.get() else select_problem(statement)
+    if problem:
+        raise Refused(problem)
 
 
 def register() -> str:

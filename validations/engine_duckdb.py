@@ -6,6 +6,7 @@ table with another.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from great_expectations.expectations.core.unexpected_rows_expectation import Une
 from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
 
 from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.duckdb_dialect import register
+from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, definitions, register
 from prefect_stagegate.validations.records import Place, TableJob
 from prefect_stagegate.validations.results import columns_of, figure, metric_of
 from prefect_stagegate.validations.sql import PARQUET, identifier, relation
@@ -42,6 +43,7 @@ class DuckDBEngine:
                 "temp_directory": str(scratch / "spill"),
                 "threads": str(THREADS),
                 "preserve_insertion_order": "false",
+                FOLDERS: json.dumps(sorted({table.view for table in tables} | {str(scratch)})),
             },
         )
         self._context = context
@@ -73,9 +75,10 @@ class DuckDBEngine:
         name = f"stagegate_{len(self._batches)}_{len(table.files)}"
         by_file = BY_FILE.format(name)
         text = any(not path.lower().endswith(PARQUET) for path in table.files)
-        self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
-        self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
-        self._execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
+        with definitions():
+            self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
+            self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
+            self._execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
         self._batches[table.name] = name, table.files
         return name
 
@@ -87,7 +90,7 @@ class DuckDBEngine:
                 return []
             example = ", ".join(f"any_value({identifier(column)})" for column in columns) or "NULL"
             rows = self._execute(f"SELECT {FILE}, count(*), {example} FROM ({query}) GROUP BY 1 ORDER BY 2 DESC, 1")  # noqa: S608
-        except (sa.exc.SQLAlchemyError, GreatExpectationsError):
+        except (sa.exc.SQLAlchemyError, GreatExpectationsError, Refused):
             # The verdict stands without it: a query of the user's may return no file, an exotic metric no query.
             return []
         root = Path(table.view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,24 @@ from great_expectations.expectations.expectation import Expectation
 from prefect_stagegate.validations.records import Place, TableJob
 from prefect_stagegate.validations.results import columns_of, figure, map_metric, metric_of
 from prefect_stagegate.validations.sql import CSV_NULLS, PARQUET, separator
+from prefect_stagegate.validations.statements import condition_problem
+
+
+class Frame(pd.DataFrame):
+    """A data frame whose conditions only compare.
+
+    Great Expectations hands every condition of a suite to `query`, which evaluates it as Python.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return Frame
+
+    def query(self, expr: str, **options: Any) -> Any:
+        """The rows that a condition holds for."""
+        if problem := condition_problem(expr):
+            raise ValueError(problem)
+        return super().query(expr, **{**options, "level": options.get("level", 0) + 1})
 
 
 class PandasEngine:
@@ -32,7 +51,7 @@ class PandasEngine:
         self._frame = pd.DataFrame()
         frames = [_read(path) for path in table.paths()]
         self._ends = list(accumulate(len(frame) for frame in frames))
-        self._frame = pd.concat(frames, ignore_index=True)
+        self._frame = Frame(pd.concat(frames, ignore_index=True))
         del frames
         name = f"{table.name} {len(self._source.assets)}"
         self._definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")

@@ -10,7 +10,7 @@ from prefect_stagegate.validations.found import ORDER, Found, worst
 from prefect_stagegate.validations.records import Verdict
 from prefect_stagegate.validations.tables import Table
 
-VERSION = "1"
+VERSION = "2"
 """Grows when a check of this module changes its meaning, so that older evidence is gathered anew."""
 MOST_FINDINGS = 50
 """Findings that one piece of evidence lists before it only counts."""

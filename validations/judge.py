@@ -67,21 +67,22 @@ def _judge_table(engine: Engine, table: TableJob, expectations: Sequence[Expecta
 def _try_to_run(engine: Engine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
     """All judgements, and whether something failed that the suite doesn't explain."""
     try:
-        judged = _run(engine.batch(table), expectations)
+        judged = _run(engine.batch(table), expectations, table.columns)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
         problem = f"not evaluated: the table could not be read: {first_line(error)}"
-        return [(one, _errored(one, problem), str(error)) for one in expectations], True
+        return [(one, _errored(one, problem, table.columns), str(error)) for one in expectations], True
     return judged, any(error and not is_about_the_suite(error) for _, _, error in judged)
 
 
-def _run(batch: Batch, expectations: Sequence[Expectation]) -> list[Judged]:
+def _run(batch: Batch, expectations: Sequence[Expectation], columns: Sequence[str]) -> list[Judged]:
     """Evaluate a suite as a whole, and once more alone what the others may have torn down with them.
 
     Great Expectations asks many figures in one query: when one of them can't be had, all of them fail.
     """
-    judged = [_judged(result) for result in batch.validate(_suite(expectations), result_format=RESULT_FORMAT).results]
+    results = batch.validate(_suite(expectations), result_format=RESULT_FORMAT).results
+    judged = [_judged(result, columns) for result in results]
     return [
-        _judged(batch.validate(_suite([expectation]), result_format=RESULT_FORMAT).results[0])
+        _judged(batch.validate(_suite([expectation]), result_format=RESULT_FORMAT).results[0], columns)
         if error and not is_about_the_suite(error) and len(judged) > 1
         else (expectation, judgement, error)
         for expectation, judgement, error in judged
@@ -92,19 +93,19 @@ def _suite(expectations: Sequence[Expectation]) -> ExpectationSuite:
     return ExpectationSuite(name="contract", expectations=list(expectations))
 
 
-def _judged(result: gx.core.ExpectationValidationResult) -> Judged:
+def _judged(result: gx.core.ExpectationValidationResult, columns: Sequence[str]) -> Judged:
     config = result.expectation_config
     assert config is not None  # noqa: S101 - every result of a suite has one
     kwargs = {name: value for name, value in config.kwargs.items() if name != "batch_id"}
     expectation = ExpectationConfiguration(
         type=config.type, kwargs=kwargs, severity=config.severity, description=config.description
     ).to_domain_obj()
-    return expectation, judge(result, expectation), "" if result.success else error_of(result)
+    return expectation, judge(result, expectation, columns), "" if result.success else error_of(result)
 
 
-def _errored(expectation: Expectation, problem: str) -> Judgement:
+def _errored(expectation: Expectation, problem: str, columns: Sequence[str]) -> Judgement:
     empty = gx.core.ExpectationValidationResult(success=False, result={}, exception_info={})
-    return replace(judge(empty, expectation), problem=problem)
+    return replace(judge(empty, expectation, columns), problem=problem)
 
 
 def _unreadable(table: TableJob) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import sql
+from prefect_stagegate.validations.duck import locked
 from prefect_stagegate.validations.paths import matcher
 
 
@@ -35,7 +36,7 @@ def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datet
         return None
     column, rows = sql.identifier(table.time), sql.relation(paths)
     try:
-        with duckdb.connect() as connection:
+        with locked([view]) as connection:
             (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted
             # Text has to be made a time; a time with a zone must not: DuckDB would ask for its calendar extension.
             moment = f"CAST({column} AS TIMESTAMP)" if kind == "VARCHAR" else column

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefect_stagegate.validations.duck import locked
 from prefect_stagegate.validations.sql import read_csv
 
 MAGIC = b"PAR1"
@@ -118,7 +119,7 @@ def csv(path: Path) -> Facts:
     nonempty(path)
     source = read_csv([path])
     try:
-        with duckdb.connect() as connection:
+        with locked([path.parent]) as connection:
             relation = connection.sql(f"SELECT * FROM {source}")  # noqa: S608 - names are quoted
             schema = relation.limit(0).to_arrow_table().schema
             rows = relation.count("*").fetchall()[0][0]

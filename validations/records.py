@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ class TableJob:
     """The folder that `files` lie below."""
     files: Sequence[str]
     """Paths in the dataset; all of them passed their probes."""
+    columns: Sequence[str] = ()
+    """The names of their columns, for texts."""
 
     def paths(self) -> list[Path]:
         """Where the files lie."""
@@ -29,7 +31,7 @@ class TableJob:
         """The same table, less some files."""
         left_out = set(files)
         kept = [file for file in self.files if file not in left_out]
-        return TableJob(self.name, self.engine, self.suite, self.view, kept)
+        return replace(self, files=kept)
 
 
 class Verdict(StrEnum):
@@ -81,9 +83,16 @@ class TableReport:
     judgements: Sequence[Judgement]
     unreadable: Sequence[tuple[str, str]] = field(default=())
     """Files that passed their probes and yet could not be read to the end, with the reason; judged without them."""
+    sandbox: str = "none"
+    """What kept the process that judged it from opening anything else."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableReport:
         """Read what `dataclasses.asdict` wrote."""
         judgements = tuple(Judgement.from_json(judgement) for judgement in record["judgements"])
-        return cls(record["name"], judgements, tuple((file, reason) for file, reason in record["unreadable"]))
+        return cls(
+            record["name"],
+            judgements,
+            tuple((file, reason) for file, reason in record["unreadable"]),
+            record["sandbox"],
+        )

@@ -11,7 +11,9 @@ from great_expectations.core import ExpectationValidationResult
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.validator.metric_configuration import MetricConfiguration
 
+from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.validations.records import Judgement, Verdict
+from prefect_stagegate.validations.statements import COMPARE, ONLY
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 NOT_SHOWN = {*COLUMN_ARGUMENTS, "batch_id"}
@@ -19,8 +21,8 @@ LONGEST = 120
 """Characters of a value or list that are shown."""
 
 
-def judge(result: ExpectationValidationResult, expectation: Expectation) -> Judgement:
-    """Read one result, without the files that hold refused rows."""
+def judge(result: ExpectationValidationResult, expectation: Expectation, columns: Sequence[str]) -> Judgement:
+    """Read one result, without the files that hold refused rows; `columns` are the table's."""
     config = expectation.configuration
     judgement = Judgement(
         expectation=config.description or describe(config.type, config.kwargs),
@@ -31,7 +33,7 @@ def judge(result: ExpectationValidationResult, expectation: Expectation) -> Judg
     if result.success:
         return judgement
     if error := error_of(result):
-        problem, fix = explain(error, config.type, config.kwargs)
+        problem, fix = explain(error, config.type, config.kwargs, columns)
         return replace(judgement, verdict=Verdict.ERRORED, problem=problem, fix=fix)
     return replace(judgement, verdict=Verdict.FAILED, problem=figures(result.result), fix=FIX)
 
@@ -138,28 +140,41 @@ def _short(text: str) -> str:
 
 # ── why an expectation could not be evaluated ──────────────────────────────────────────────────────────────────
 
-NO_COLUMN = re.compile(r'column "(?P<column>.*?)" in BatchData does not exist|unable to recognize column "(?P<c>.*?)"')
+NO_COLUMN = re.compile(
+    r'column "(?P<column>.*?)" in BatchData does not exist|unable to recognize column "(?P<c>.*?)"'
+    r'|Referenced column "(?P<referenced>.*?)" not found in FROM clause'
+)
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
+FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
 
 
-def explain(error: str, kind: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
-    """What kept an expectation from being evaluated, and what to do."""
+FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
+
+
+def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, str]:
+    """What kept an expectation from being evaluated, and what to do; `columns` are the table's."""
     if match := NO_COLUMN.search(error):
-        column = match["column"] or match["c"]
-        return f"not evaluated: the table has no column {column}", "Mend the column's name in the suite or the data."
+        column = match["column"] or match["c"] or match["referenced"]
+        problem = f"not evaluated: the table has no column {column}: {_short(did_you_mean(column, columns))}"
+        return problem, "Mend the column's name in the suite or the data."
     if NO_PATTERNS.search(error):
         return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
     if match := NO_PROVIDER.search(error):
         other = "pandas" if "SqlAlchemy" in match["engine"] else "duckdb"
         return f"not evaluated: this engine does not know {kind}", f"Set `engine: {other}` for the table."
+    if (match := FORBIDDEN.search(error)) and match["path"]:
+        return (
+            f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
+            FORBIDDEN_FIX,
+        )
     lines = error.splitlines()
     return f"not evaluated: {_short(lines[0]) if lines else 'no reason given'}", "Mend the expectation in the suite."
 
 
 def is_about_the_suite(error: str) -> bool:
     """Whether the error lies in what the suite asks, so that reading the files again can't explain it."""
-    return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER))
+    return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER, FORBIDDEN))
 
 
 def _pattern_fix(arguments: Mapping[str, Any]) -> str:

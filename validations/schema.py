@@ -1,7 +1,8 @@
 """Compare the columns of a table's files with what the contract declares, and with each other. Pure.
 
 A declared column that is missing or of another type fails its file. A column that the contract doesn't declare, or
-that not all files have alike, is a warning: the contract promises nothing about it.
+that not all files have alike, is a warning: the contract promises nothing about it. Where it declares no columns, the
+files are to agree with one another: what at least half of them have is missed in the others, and fails.
 """
 
 from __future__ import annotations
@@ -50,19 +51,20 @@ def compare(table: str, declared: Mapping[str, str], files: Sequence[TableFile])
         declared: The contract's type name of each column it promises; may be empty.
         files: The table's files.
     """
-    usual = _usual_columns(files)
+    usual = _usual_columns(files, ties=not declared)
     beside = _beside(declared, files)
     problems = {file.path: _file_problems(table, declared, file, usual, beside) for file in files}
     return {path: found for path, found in problems.items() if found}
 
 
-def _usual_columns(files: Sequence[TableFile]) -> dict[str, pa.DataType]:
-    """The columns that most of the files have, each with its most common type."""
+def _usual_columns(files: Sequence[TableFile], *, ties: bool = False) -> dict[str, pa.DataType]:
+    """The columns that most files have, each with its most common type; with `ties` those of half of them too."""
     kinds: dict[str, Counter[pa.DataType]] = defaultdict(Counter)
     for file in files:
         for field in file.schema:
             kinds[field.name][field.type] += 1
-    return {name: counts.most_common(1)[0][0] for name, counts in kinds.items() if 2 * counts.total() > len(files)}
+    fewest = (len(files) + 1) // 2 if ties else len(files) // 2 + 1
+    return {name: counts.most_common(1)[0][0] for name, counts in kinds.items() if counts.total() >= fewest}
 
 
 _Beside = Mapping[str, set[str]]
@@ -92,7 +94,9 @@ def _file_problems(
             problems.append(_retyped(name, wanted, kinds[name]))
     rest = {column: kind for column, kind in kinds.items() if column not in declared and column not in taken}
     expected = {column: kind for column, kind in usual.items() if column not in declared and column not in taken}
-    return problems + _differing(table, rest, expected)
+    return problems + _differing(
+        table, rest, expected, text=file.text, broken=Outcome.WARN if declared else Outcome.FAIL
+    )
 
 
 def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], *, text: bool) -> str:
@@ -114,20 +118,34 @@ def _retyped(name: str, wanted: str, kind: pa.DataType) -> Problem:
     return Problem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL)
 
 
-def _differing(table: str, kinds: Mapping[str, pa.DataType], usual: Mapping[str, pa.DataType]) -> list[Problem]:
-    """How a file's undeclared columns differ from those that most of the table's files have."""
+def _differing(
+    table: str, kinds: Mapping[str, pa.DataType], usual: Mapping[str, pa.DataType], *, text: bool, broken: Outcome
+) -> list[Problem]:
+    """How a file's undeclared columns differ from those that most of the table's files have.
+
+    Args:
+        table: The table's name, for the texts.
+        kinds: The file's undeclared columns.
+        usual: Those of most files.
+        text: The types were inferred from text, where numbers have no width.
+        broken: What it means that a column is missing or of another type.
+    """
     problems = []
     if new := [name for name in kinds if name not in usual]:
         fix = f"Drop it at its source, or write it in all files of {table}."
         problems.append(Problem(f"has {_columns(new)}, which most files of {table} lack", fix, Outcome.WARN))
     if absent := [name for name in usual if name not in kinds]:
         fix = f"Write it in all files of {table}."
-        problems.append(Problem(f"lacks {_columns(absent)}, which most files of {table} have", fix, Outcome.WARN))
+        problems.append(Problem(f"lacks {_columns(absent)}, which most files of {table} have", fix, broken))
     for name, kind in usual.items():
-        if kinds.get(name, kind) != kind:
+        if name in kinds and not _alike(kinds[name], kind, text=text):
             problem = f"column {name} is {kinds[name]}; in most files of {table} it is {kind}"
-            problems.append(Problem(problem, f"Write {name} as {kind}.", Outcome.WARN))
+            problems.append(Problem(problem, f"Write {name} as {kind}.", broken))
     return problems
+
+
+def _alike(one: pa.DataType, other: pa.DataType, *, text: bool) -> bool:
+    return bool(one == other) or (text and accepts("number", one) and accepts("number", other))
 
 
 def undeclared(declared: Mapping[str, str], files: Sequence[TableFile]) -> list[str]:

@@ -17,6 +17,7 @@ from great_expectations.expectations.registry import get_expectation_impl, list_
 from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
 
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.validations.statements import argument_problems
 
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
@@ -48,6 +49,11 @@ def _build_one(item: Any) -> Expectation | list[str]:
     known = list_registered_expectation_implementations()
     if item["type"] not in known:
         return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]
+    refused = [f"argument {name!r}: {problem}" for name, problem in argument_problems(item.get("kwargs") or {})]
+    return refused or _made(item)
+
+
+def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
     try:
         made = ExpectationConfiguration(
             **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}

@@ -34,8 +34,10 @@ class Table:
         return [file for file in self.opened if not self.breaks_schema(file.path)]
 
     def breaks_schema(self, path: str) -> bool:
-        """Whether a file's columns break the contract."""
-        return any(problem.outcome is Outcome.FAIL for problem in self.problems.get(path, ()))
+        """Whether a file's columns break the contract: never where it declares none."""
+        return bool(self.spec.columns) and any(
+            problem.outcome is Outcome.FAIL for problem in self.problems.get(path, ())
+        )
 
     @property
     def rows(self) -> int:

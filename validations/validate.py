@@ -90,4 +90,5 @@ def _problems(contract: ContractSpec) -> Iterator[str]:
 
 def _job(table: Table, view: Path) -> TableJob:
     files = [file.path for file in table.judged]
-    return TableJob(table.name, table.spec.engine, table.suite or {}, str(view.absolute()), files)
+    columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
+    return TableJob(table.name, table.spec.engine, table.suite or {}, str(view.absolute()), files, columns)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, tell_changes, tell_failed
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say, tell_changes, tell_failed
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Action, Address, FailedObject, Version
 from prefect_stagegate.operations import address
 from prefect_stagegate.operations import stage as job
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.spec import Spec
+from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.transfer import Progress
 from prefect_stagegate.units import bytes_text
 
@@ -41,6 +42,7 @@ def stage(
     named = address.parse(what)
     where = (places or Places()).workspace()
     if dry_run:
+        _tell_doubts(named)
         _preview(where, named, json=json)
         return
     with shown_progress(f"stage {named.dataset}", quiet=json) as progress:
@@ -49,6 +51,12 @@ def stage(
         print_json(asdict(version))
     else:
         _tell(version)
+
+
+def _tell_doubts(named: Spec | Address) -> None:
+    """Say which columns of the contract are probably mistyped; only the files can prove it."""
+    for doubt in doubtful_columns(named.contract.tables) if isinstance(named, Spec) else ():
+        print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
 
 
 def _staged(where: Workspace, named: Spec | Address, progress: Progress | None, *, json: bool) -> Version:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,28 @@ class Named:
 def read_spec(spec: SpecLike) -> Spec:
     """Load a spec from wherever it is.
 
+    A file's contract is looked into: one in the catalog must stay readable, and who judges by it looks then.
+
     Raises:
         SpecError: It can't be read, or something in it is wrong.
     """
-    return spec if isinstance(spec, Spec) else load_spec(spec, known_checks=_KnownChecks())
+    if isinstance(spec, Spec):
+        return spec
+    problems = None if isinstance(spec, Mapping) else _argument_problems
+    return load_spec(spec, known_checks=_KnownChecks(), argument_problems=problems)
+
+
+_LANGUAGES = {"unexpected_rows_query", "base_query", "comparison_query", "row_condition", "json_schema"}
+"""Arguments of expectations that hold a language."""
+
+
+def _argument_problems(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Look into an expectation's arguments. What parses them is imported when there is one to parse."""
+    if _LANGUAGES.isdisjoint(arguments):
+        return ()
+    from prefect_stagegate.validations.statements import argument_problems
+
+    return argument_problems(arguments)
 
 
 def parse(named: SpecLike | Address) -> Address | Spec:

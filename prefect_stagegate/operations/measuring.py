@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +17,7 @@ from prefect_stagegate.operations.present import present
 from prefect_stagegate.operations.tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations.balance import balance
+from prefect_stagegate.validations.columns import columns
 from prefect_stagegate.validations.drift import Profiles, drift, profile
 from prefect_stagegate.validations.duck import Queries, queries
 from prefect_stagegate.validations.duplicates import duplicates, overlap, shared_records
@@ -77,6 +78,11 @@ class VersionMeasures:
         with self._asked(f"table {table}", discreet=True) as (view, asked):
             return scan(asked, view, self._paths(self._glob(table)), columns, ignored, patterns)
 
+    def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """The columns of tables in a version, each with its type."""
+        with self._asked("the tables", digest) as (view, asked):
+            return {table: columns(asked, view, self._paths(self._glob(table), digest)) for table in tables}
+
     def outside_tables(self) -> int:
         """How many files belong to no table."""
         tests = [matcher(table.files) for table in self.version.spec.contract.tables.values()]
@@ -92,7 +98,7 @@ class VersionMeasures:
         dataset, digest = self.version.dataset, digest or self.version.digest
         with (
             present(self.where, dataset, digest, "check", self.cancel) as view,
-            queries(f"{about} of {dataset}@{digest}", cancel=self.cancel, discreet=discreet) as asked,
+            queries(f"{about} of {dataset}@{digest}", view, cancel=self.cancel, discreet=discreet) as asked,
         ):
             yield view, asked
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
-from prefect_stagegate.readiness.question import BINDINGS, Question
+from prefect_stagegate.readiness.columns import compare_columns
+from prefect_stagegate.readiness.question import BINDINGS, Accepted, Question
 from prefect_stagegate.readiness.run import counting
 from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
@@ -18,6 +19,8 @@ from prefect_stagegate.units import digest_text
 
 TABLE = "table "
 """What the name of a table begins with in what `freshness` measured."""
+COLUMNS = "table_columns"
+"""What `schema` measures: the columns of the tables that declare none, with their types."""
 NAMED = 20
 """Objects that could not be staged, of which `coverage` names so many; the others are counted."""
 MEND = "Mend it at its source, then `stagegate stage` again."
@@ -25,13 +28,42 @@ SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
 
-@check("schema", owner="data", binds=("contract",))
+@check("schema", owner="data", version=2, binds=("contract", "reference"))
 def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether the tables have the columns and types that the contract promises.
 
-    Equal passes, an added column warns, a missing or retyped one fails.
+    Equal passes, an added column warns, a missing or retyped one fails; a table without files is inconclusive. A table
+    that declares no columns is to have the same ones in all its files, and those of the newest other version that this
+    target accepted; the first version passes when its files agree.
     """
-    return _from_contract(question, "schema")
+    answer, tables = _from_contract(question, "schema"), question.undeclared_tables
+    if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
+        return answer
+    now = question.measures.columns(question.digest, tables)
+    answer = replace(answer, measured={**answer.measured, COLUMNS: now})
+    return _compared(question, answer, question.accepted) if question.accepted else answer
+
+
+def _compared(question: Question, answer: Answer, reference: Accepted) -> Answer:
+    """The answer, with how the columns of tables that declare none differ from the accepted version's."""
+    now = answer.measured[COLUMNS]
+    known = _recorded_columns(reference)
+    before = known if known.keys() >= now.keys() else question.measures.columns(reference.digest, tuple(now))
+    named = f"{reference.target}'s {digest_text(reference.digest)}"
+    measured = {**answer.measured, "reference": reference.digest}
+    findings = [found for table in now for found in compare_columns(table, before[table], now[table], named)]
+    if not findings:
+        return replace(answer, summary=f"{answer.summary}, and as in {named}", measured=measured)
+    first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
+    summary = f"{first.subject}: {first.problem}"
+    return Answer(first.outcome, summary, (*answer.findings, *findings), measured)
+
+
+def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
+    """The columns that the accepted version had when it was accepted; none when its gate did not ask for them."""
+    checks = reference.decision.checks if reference.decision else ()
+    columns = next((found.measured.get(COLUMNS) for found in checks if found.check == "schema"), None)
+    return columns if isinstance(columns, Mapping) else {}
 
 
 @check("nonempty", owner="data", binds=("contract",))

@@ -169,6 +169,11 @@ class Question:
     """Of evidence about this version, the oldest first."""
 
     @property
+    def undeclared_tables(self) -> tuple[str, ...]:
+        """The tables that the contract declares no columns of: they are compared with the accepted version's."""
+        return tuple(name for name, table in self.spec.contract.tables.items() if not table.columns)
+
+    @property
     def asker(self) -> Identity:
         """Who asks for the promotion: whoever the recorded request names, else who asks now."""
         return self.request.requester if self.request else self.requester
@@ -219,6 +224,9 @@ BINDINGS: dict[str, Callable[[Question], str]] = {
     "job": lambda question: digest_of(question.spec.canonical().get("job")),
     "below": lambda question: _accepted(question.below),
     "accepted": lambda question: _accepted(question.accepted),
+    "reference": lambda question: (
+        question.accepted.digest if question.accepted and question.undeclared_tables else "none"
+    ),
     "answers": lambda question: digest_of(
         [asdict(record) for record in (question.request, *question.approvals) if record]
     ),

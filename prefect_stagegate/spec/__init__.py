@@ -18,7 +18,7 @@ from prefect_stagegate.spec.models import (
 from prefect_stagegate.spec.requirements import KnownCheck, KnownChecks
 from prefect_stagegate.spec.schema import json_schema
 from prefect_stagegate.spec.sources import MirrorSpec, Rehash, SourceSpec
-from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
+from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec, doubtful_columns
 
 __all__ = [
     "HOLD",
@@ -42,6 +42,7 @@ __all__ = [
     "Spec",
     "SuiteSpec",
     "TableSpec",
+    "doubtful_columns",
     "json_schema",
     "load_spec",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prefect_stagegate.errors import SpecError
+from prefect_stagegate.errors import SpecError, did_you_mean
 from prefect_stagegate.spec.complaints import report_errors
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, mapping_document, read_document
@@ -17,25 +17,33 @@ from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Spec
 from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, settle_gates
-from prefect_stagegate.spec.suites import inline_suites
+from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
+from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 
 DICTIONARY = "spec"
 """What problems call a spec that came as a dictionary."""
 
 
-def load_spec(source: str | os.PathLike[str] | Mapping[str, Any], *, known_checks: KnownChecks) -> Spec:
+def load_spec(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    known_checks: KnownChecks,
+    argument_problems: ArgumentProblems | None = None,
+) -> Spec:
     """Load a spec with its suites.
 
     Args:
         source: A path; a URL that fsspec reads; or the spec itself as a dictionary. Paths in the spec are relative to
             its file, and those in a dictionary to the current folder.
         known_checks: The checks that gates may name, each with the model of its parameters and its severity.
+        argument_problems: Looks into the arguments of expectations, and has the contract's names looked at too. None
+            for a spec that is stored already, which must stay readable.
 
     Raises:
         SpecError: The spec can't be read or is wrong; all problems are told at once.
     """
     document = _open(source)
-    spec = _checked(document, known_checks) if isinstance(document.values, dict) else None
+    spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
     if spec is None or document.problems:
         raise SpecError(document.label, document.in_order())
     return spec
@@ -57,12 +65,27 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
     return document
 
 
-def _checked(document: Document, known_checks: KnownChecks) -> Spec | None:
+def _checked(document: Document, known_checks: KnownChecks, argument_problems: ArgumentProblems | None) -> Spec | None:
     """Build the spec; None, with the problems in the document, when it is wrong."""
-    values, requirements = settle_gates(document, inline_suites(document), known_checks)
+    if argument_problems:
+        _report_column_types(document)
+    inlined = inline_suites(document, argument_problems)
+    values, requirements = settle_gates(document, inlined, known_checks)
     check_change_rule(document, values, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements))
     except ValidationError as error:
         report_errors(document, error.errors(), Spec)
         return None
+
+
+def _report_column_types(document: Document) -> None:
+    """Report types of columns that no file can have."""
+    contract = document.values.get("contract")
+    tables = contract.get("tables") if isinstance(contract, dict) else None
+    for table, promises in (tables if isinstance(tables, dict) else {}).items():
+        columns = promises.get("columns") if isinstance(promises, dict) else None
+        for column, kind in (columns if isinstance(columns, dict) else {}).items():
+            if isinstance(kind, str) and kind not in COLUMN_TYPES:
+                loc = ("contract", "tables", table, "columns", column)
+                document.report(loc, f"unknown type {kind!r}: {did_you_mean(kind, COLUMN_TYPES)}")

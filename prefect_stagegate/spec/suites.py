@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, read_document
@@ -13,6 +17,12 @@ from prefect_stagegate.spec.fields import Text
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.yamltree import Loc
+
+if TYPE_CHECKING:
+    from prefect_stagegate.spec.models import TableSpec
+
+ArgumentProblems = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+"""Finds the arguments of an expectation that say what no suite may say, each with the reason."""
 
 
 class ExpectationSpec(Part):
@@ -64,15 +74,21 @@ class SuiteSpec(Part):
     )
 
 
-def inline_suites(document: Document) -> dict[str, Any]:
-    """Give the spec's values with each table's suite in place of its file's name; report what keeps one out."""
+def inline_suites(document: Document, argument_problems: ArgumentProblems | None = None) -> dict[str, Any]:
+    """Give the spec's values with each table's suite in place of its file's name; report what keeps one out.
+
+    Args:
+        document: The spec.
+        argument_problems: Looks into the arguments of expectations. Without it, suites are taken as they are: they
+            were looked at when they were staged, and those who judge by them look again.
+    """
     values: dict[str, Any] = document.values
     contract = values.get("contract")
     tables = contract.get("tables") if isinstance(contract, dict) else None
     if not isinstance(contract, dict) or not isinstance(tables, dict):
         return values
     inlined = {
-        name: {**table, "suite": _suite(document, name, table["suite"])}
+        name: {**table, "suite": _suite(document, name, table["suite"], argument_problems)}
         if isinstance(table, dict) and table.get("suite") is not None
         else table
         for name, table in tables.items()
@@ -80,17 +96,21 @@ def inline_suites(document: Document) -> dict[str, Any]:
     return {**values, "contract": {**contract, "tables": inlined}}
 
 
-def _suite(document: Document, table: str, suite: object) -> dict[str, Any] | None:
+def _suite(
+    document: Document, table: str, suite: object, argument_problems: ArgumentProblems | None
+) -> dict[str, Any] | None:
     loc = ("contract", "tables", table, "suite")
     if isinstance(suite, str):
-        return _from_file(document, loc, table, suite)
+        return _from_file(document, loc, table, suite, argument_problems)
     if isinstance(suite, dict):
-        return _checked(document, loc, table, suite)
+        return _checked(document, loc, table, suite, argument_problems)
     document.report(loc, "must be a suite's file or the suite itself")
     return None
 
 
-def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str, Any] | None:
+def _from_file(
+    document: Document, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
+) -> dict[str, Any] | None:
     location = place(name, document.base)
     if not _is_beside(location, document.base):
         document.report(loc, "lies on another server than the spec; put the suite beside the spec")
@@ -103,7 +123,7 @@ def _from_file(document: Document, loc: Loc, table: str, name: str) -> dict[str,
         return None
     suite = None
     if isinstance(file.values, dict):
-        suite = _checked(file, (), table, file.values)
+        suite = _checked(file, (), table, file.values, argument_problems)
     elif not file.problems:
         file.report((), "is not a suite: a suite is a mapping with `name` and `expectations`")
     document.problems.extend(file.problems)
@@ -126,16 +146,65 @@ def _label(document: Document, name: str, location: str) -> str:
     return place(name, folder) if folder else name
 
 
-def _checked(document: Document, loc: Loc, table: str, suite: dict[str, Any]) -> dict[str, Any]:
+def _checked(
+    document: Document, loc: Loc, table: str, suite: dict[str, Any], argument_problems: ArgumentProblems | None
+) -> dict[str, Any]:
     """The suite without what is empty or only Great Expectations' own, so that equal suites are written alike."""
     check(document, suite, SuiteSpec, loc)
     expectations = suite.get("expectations")
     items = expectations if isinstance(expectations, list) else []
+    if argument_problems:
+        for index, item in enumerate(items):
+            if isinstance(item, dict):
+                _report_expectation(document, (*loc, "expectations", index), item, argument_problems)
     return {
         "name": table,
         **_kept(suite),
         "expectations": [{"kwargs": {}, **_kept(item)} for item in items if isinstance(item, dict)],
     }
+
+
+def _report_expectation(
+    document: Document, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems
+) -> None:
+    """Report an expectation or argument that Great Expectations doesn't know, and what an argument may not say."""
+    kind, arguments = item.get("type"), item.get("kwargs", {})
+    known = vocabulary.expectations()
+    if not isinstance(kind, str) or not isinstance(arguments, dict) or not known:
+        return
+    if kind not in known:
+        document.report((*loc, "type"), f"there is no expectation {kind!r}: {did_you_mean(kind, known)}")
+        return
+    names = vocabulary.arguments(kind)
+    for name in arguments if names else ():
+        if name not in names:
+            document.report((*loc, "kwargs", name), f"{kind} has no such argument: {did_you_mean(name, names)}")
+    for name in vocabulary.required(kind):
+        if name not in arguments:
+            document.report((*loc, "kwargs"), f"{kind} lacks the argument {name!r}")
+    for name, problem in argument_problems(arguments):
+        document.report((*loc, "kwargs", name), problem)
+
+
+def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[str]:
+    """The columns of suites that a table does not declare, and that nearly are ones that it declares."""
+    for name, table in tables.items():
+        items = (table.suite or {}).get("expectations") or []
+        columns = [column for item in items for column in _columns_of(item.get("kwargs") or {})]
+        for column in dict.fromkeys([*columns, *([table.time] if table.time else [])]):
+            near = get_close_matches(column, table.columns, n=1, cutoff=ALIKE)
+            if near and column not in table.columns:
+                yield f"table {name} declares no column {column!r}: did you mean {near[0]!r}?"
+
+
+ALIKE = 0.8
+"""How alike two names must be, 0 to 1, for one to be taken for the other mistyped."""
+
+
+def _columns_of(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("column", "column_A", "column_B", "column_list"):
+        value = arguments.get(key)
+        yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
 
 
 def _kept(values: dict[str, Any]) -> dict[str, Any]:

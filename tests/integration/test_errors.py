@@ -160,3 +160,23 @@ def test_a_suite_that_names_a_missing_column(tmp_path: Path, run_stagegate: Run)
     assert "t.c" in result.stdout
     assert "no column c" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
+
+
+def a_contract(tmp_path: Path, expectation: dict[str, Any], **columns: str) -> Path:
+    table = {"files": "*.csv", "columns": columns, "suite": {"expectations": [expectation]}}
+    return write_spec(tmp_path, contract={"tables": {"things": table}})
+
+
+def test_dry_run_refuses_a_contract_that_no_run_can_keep(tmp_path: Path, run_stagegate: Run) -> None:
+    kwargs = {"unexpected_rows_query": "COPY (SELECT 1) TO 'x.csv'"}
+    spec = a_contract(tmp_path, {"type": "unexpected_rows_expectation", "kwargs": kwargs}, a="itn")
+    for command in (("stage", spec, "--dry-run"), ("stage", spec)):
+        result = run_stagegate(*command)
+        failed(result, 2, "things.yaml:10", "this is a COPY statement", "unknown type 'itn': did you mean 'int'?")
+
+
+def test_dry_run_doubts_a_column_that_is_nearly_declared(tmp_path: Path, run_stagegate: Run) -> None:
+    expectation = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "dep_dleay"}}
+    result = run_stagegate("stage", a_contract(tmp_path, expectation, dep_delay="int"), "--dry-run")
+    assert result.returncode == 0
+    assert "table things declares no column 'dep_dleay': did you mean 'dep_delay'?" in result.stderr

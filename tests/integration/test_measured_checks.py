@@ -105,6 +105,21 @@ def test_drift_is_measured_from_what_was_accepted(node: Node) -> None:
     assert found.measured["skipped"]["trips.id"] == "ignored by the gate"
 
 
+def test_columns_are_compared_with_the_version_that_production_names(node: Node) -> None:
+    node.deliver(["schema"], trips=rows(0, 5), held=rows(5, 5))
+    assert node.ask("schema").outcome is Outcome.PASS
+    promote(node.here, Address("trips"), "pilot")
+
+    node.deliver(["schema"], trips=rows(0, 9, step=0.5))
+    assert node.ask("schema").outcome is Outcome.PASS, "text has numbers without a width"
+
+    node.deliver(["schema"], trips=rows(0, 9).replace("miles", "milse"))
+    found = node.ask("schema")
+    assert found.outcome is Outcome.FAIL
+    assert "table trips: column miles (number) is missing, which pilot's sha256:" in found.summary
+    assert found.summary.endswith("milse is new: renamed?")
+
+
 def test_drift_can_not_be_told_when_the_accepted_bytes_are_gone_everywhere(node: Node) -> None:
     require = [{"drift": {"rows": 100}}, "license"]
     node.deliver([*require[1:]], trips=rows(0, 500), held=rows(1000, 500))

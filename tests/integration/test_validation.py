@@ -278,6 +278,19 @@ def test_a_missing_column_is_inconclusive(judge: Judge) -> None:
     assert not validation.passed
 
 
+@pytest.mark.parametrize(
+    "expectation",
+    [
+        expect("expect_column_values_to_not_be_null", column="dep_dleay"),
+        expect("unexpected_rows_expectation", unexpected_rows_query="SELECT * FROM {batch} WHERE dep_dleay < 0"),
+    ],
+)
+def test_suite_column_that_the_table_lacks_is_corrected(judge: Judge, expectation: dict[str, Any]) -> None:
+    validation = judge(pd.DataFrame({"x": [1], "dep_delay": [2.0]}), expectation)
+    problem = of(validation, "expectations").findings[0].problem
+    assert problem.endswith("the table has no column dep_dleay: did you mean 'dep_delay'?")
+
+
 def test_an_expectation_that_errs_is_inconclusive(judge: Judge) -> None:
     query = "SELECT * FROM {batch} WHERE no_such_function(x)"
     validation = judge(NUMBERS, expect("unexpected_rows_expectation", unexpected_rows_query=query))

@@ -42,7 +42,7 @@ def test_rows_that_share_their_key_are_counted_over_all_files_and_two_of_the_fil
         write(tmp_path, "a.parquet", id=[1, 2, 3], day=["mo", "mo", None]),
         write(tmp_path, "b [1].parquet", id=[3, 2, 2], day=[None, "tu", "tu"]),
     ]
-    with queries("flights") as asked:
+    with queries("flights", tmp_path) as asked:
         assert duplicates(asked, tmp_path, files, ["id"]) == Duplicates(6, 3, ("a.parquet", "b [1].parquet"))
         assert duplicates(asked, tmp_path, files, ["id", "day"]) == Duplicates(6, 2, ("a.parquet", "b [1].parquet"))
         assert duplicates(asked, tmp_path, files[:1], ["id"]) == Duplicates(3, 0)
@@ -52,7 +52,7 @@ def test_rows_that_share_their_key_are_counted_over_all_files_and_two_of_the_fil
 def test_a_key_that_is_no_column_is_an_error_that_names_it(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", id=[1])
     with (
-        queries("table flights") as asked,
+        queries("table flights", tmp_path) as asked,
         pytest.raises(ValidationError, match=r"table flights can't be queried.*ident"),
     ):
         duplicates(asked, tmp_path, [file], ["ident"])
@@ -65,7 +65,7 @@ def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> 
         "test": [write(tmp_path, "test.parquet", id=[2, 3, 9])],
         "none": [],
     }
-    with queries("splits") as asked:
+    with queries("splits", tmp_path) as asked:
         found = shared_records(asked, tmp_path, splits, ["id"])
         with pytest.raises(ValidationError, match="at most"):
             shared_records(asked, tmp_path, {str(n): [] for n in range(MOST_SPLITS + 1)}, ["id"])
@@ -76,7 +76,7 @@ def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> 
 
 def test_the_rarest_class_is_found_and_rows_without_one_are_counted_apart(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", label=["cat"] * 5 + ["dog"] * 2 + [None], none=[None] * 8)
-    with queries("x") as asked:
+    with queries("x", tmp_path) as asked:
         assert balance(asked, tmp_path, [file], "label") == Balance(7, 1, 2, "dog", 2)
         assert balance(asked, tmp_path, [file], "none") == Balance(0, 8, 0)
         assert balance(asked, tmp_path, [], "label") == Balance(0, 0, 0)
@@ -84,7 +84,7 @@ def test_the_rarest_class_is_found_and_rows_without_one_are_counted_apart(tmp_pa
 
 def moved(folder: Path, before: Rows, now: Rows, *ignored: str) -> TableDrift:
     files = [write(folder, "before.parquet", **before), write(folder, "now.parquet", **now)]
-    with queries("x") as asked:
+    with queries("x", folder) as asked:
         reference, current = (profile(asked, folder, [file]) for file in files)
         return drift("t", reference, current, ignored)
 
@@ -161,7 +161,7 @@ MISSES = {
 def test_a_pattern_finds_what_it_defines_and_no_lookalikes(tmp_path: Path, name: str, form: str) -> None:
     hits, misses = HITS[name], MISSES[name]
     file = write(tmp_path, f"a.{form}", text=[*hits, *misses], n=[1] * (len(hits) + len(misses)))
-    with queries("x", discreet=True) as asked:
+    with queries("x", tmp_path, discreet=True) as asked:
         found = scan(asked, tmp_path, [file], (), (), [name])
         clean = scan(asked, tmp_path, [write(tmp_path, f"b.{form}", text=[*misses])], (), (), [name])
     assert found.hits == {("text", name): len(hits)}
@@ -170,7 +170,7 @@ def test_a_pattern_finds_what_it_defines_and_no_lookalikes(tmp_path: Path, name:
 
 def test_columns_that_were_not_looked_at_are_named_with_the_reason(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", text=["x"], tags=[["a@example.org"]], known=["a@example.org"], n=[1])
-    with queries("x", discreet=True) as asked:
+    with queries("x", tmp_path, discreet=True) as asked:
         found = scan(asked, tmp_path, [file], (), ["known"], ["email"])
         narrow = scan(asked, tmp_path, [file], ["text", "n", "absent"], (), ["iban"])
     assert (found.scanned, found.hits) == (("text",), {})
@@ -180,22 +180,32 @@ def test_columns_that_were_not_looked_at_are_named_with_the_reason(tmp_path: Pat
 
 def test_no_error_of_a_discreet_query_quotes_a_value(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,text\n1,"ana@example.org\n2,x"x,y,z\n')
-    with queries("x", discreet=True) as asked, pytest.raises(ValidationError) as raised:
+    with queries("x", tmp_path, discreet=True) as asked, pytest.raises(ValidationError) as raised:
         asked.rows(f"SELECT CAST(text AS INTEGER) FROM read_csv('{tmp_path}/a.csv', strict_mode=false)")
     assert "ana@" not in str(raised.value)
     assert raised.value.__cause__ is None
 
 
-def test_a_query_ends_when_that_is_asked_for() -> None:
+def test_a_query_ends_when_that_is_asked_for(tmp_path: Path) -> None:
     cancel = Event()
     cancel.set()
-    with queries("x", cancel=cancel) as asked, pytest.raises(Cancelled, match="stopped"):
+    with queries("x", tmp_path, cancel=cancel) as asked, pytest.raises(Cancelled, match="stopped"):
         asked.rows("SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range % 7 = 3")
 
 
-def test_memory_is_bounded_and_what_needs_more_is_spilled() -> None:
-    with queries("x") as asked:
+def test_memory_is_bounded_and_what_needs_more_is_spilled(tmp_path: Path) -> None:
+    with queries("x", tmp_path) as asked:
         ((memory, spill),) = asked.rows("SELECT current_setting('memory_limit'), current_setting('temp_directory')")
         assert re.fullmatch(r"[\d.]+ [MG]iB", memory)
         assert Path(spill).is_dir()
     assert not Path(spill).exists()
+
+
+def test_measures_open_nothing_outside_the_version(tmp_path: Path) -> None:
+    (tmp_path / "view").mkdir()
+    (tmp_path / "secret.txt").write_text("hush")
+    with queries("x", tmp_path / "view") as asked:
+        with pytest.raises(ValidationError, match="disabled by configuration"):
+            asked.rows(f"SELECT content FROM read_text('{tmp_path}/secret.txt')")
+        with pytest.raises(ValidationError, match="locked"):
+            asked.rows("SET threads = 1")

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
-from prefect_stagegate.model import Outcome
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.readiness import Accepted
-from prefect_stagegate.readiness.base import NoParameters
+from prefect_stagegate.readiness.base import Answer, NoParameters
 from prefect_stagegate.readiness.data import Freshness, coverage, digest, expectations, freshness, nonempty, schema
+from prefect_stagegate.readiness.question import BINDINGS
 from prefect_stagegate.testing.questions import (
     DIGEST,
     NOW,
     OTHER_DIGEST,
+    Figures,
     a_question,
     a_spec,
     a_validation,
@@ -25,7 +28,9 @@ CONTRACT_CHECKS = {"schema": schema, "nonempty": nonempty, "expectations": expec
 @pytest.mark.parametrize("name", CONTRACT_CHECKS)
 @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.WARN, Outcome.FAIL, Outcome.INCONCLUSIVE])
 def test_contract_check_says_what_the_contract_found(name: str, outcome: Outcome) -> None:
-    question = a_question(validation=lambda: a_validation(outcome=outcome))
+    tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
+    spec = a_spec(contract={"tables": tables})
+    question = a_question(spec=spec, validation=lambda: a_validation(outcome=outcome))
     answer = CONTRACT_CHECKS[name](question, NONE)
     assert (answer.outcome, answer.summary, answer.measured) == (outcome, f"{name} looked", {"rows": 7})
 
@@ -117,3 +122,69 @@ def test_digest_does_not_apply_to_the_lowest_gate() -> None:
     answer = digest(a_question(target="pilot"), NONE)
     assert answer.outcome is Outcome.NOT_APPLICABLE
     assert answer.summary.startswith("first")
+
+
+# ── schema of a table that declares no columns ──────────────────────────────────────────────────────────────────
+
+ACCEPTED = Accepted("production", OTHER_DIGEST, "2026-02-01T00:00:00Z")
+
+
+def compared(**columns: str) -> Answer:
+    """The answer about a version that has these columns, where production has `year` and `dep_delay`."""
+    before = {"flights": {"year": "BIGINT", "dep_delay": "DOUBLE"}}
+    measures = Figures({"columns": {OTHER_DIGEST: before, DIGEST: {"flights": columns}}})
+    return schema(a_question(accepted=ACCEPTED, measures=measures), NONE)
+
+
+def test_first_version_without_declared_columns_passes() -> None:
+    answer = schema(a_question(), NONE)
+    assert answer.outcome is Outcome.PASS
+    assert answer.measured["table_columns"] == {"flights": {"year": "BIGINT", "carrier": "VARCHAR"}}
+
+
+def test_columns_as_in_the_accepted_version_pass() -> None:
+    answer = compared(dep_delay="DOUBLE", year="BIGINT")
+    assert (answer.outcome, answer.measured["reference"]) == (Outcome.PASS, OTHER_DIGEST)
+    assert "as in production's sha256:e07a" in answer.summary
+
+
+def test_column_that_the_accepted_version_lacks_warns() -> None:
+    answer = compared(year="BIGINT", dep_delay="DOUBLE", gate="VARCHAR")
+    assert answer.outcome is Outcome.WARN
+    assert "column gate (VARCHAR) is new" in answer.summary
+
+
+def test_column_that_only_the_accepted_version_has_fails() -> None:
+    answer = compared(year="BIGINT", dep_dleay="DOUBLE")
+    assert answer.outcome is Outcome.FAIL
+    assert "column dep_delay (DOUBLE) is missing" in answer.summary
+    assert "dep_dleay is new: renamed?" in answer.summary
+
+
+def test_column_of_another_type_than_accepted_fails() -> None:
+    answer = compared(year="VARCHAR", dep_delay="DOUBLE")
+    assert answer.outcome is Outcome.FAIL
+    assert "column year is VARCHAR; in production's" in answer.summary
+
+
+def test_columns_are_asked_again_when_the_target_moves() -> None:
+    bound = BINDINGS["reference"]
+    first, moved = a_question(), a_question(accepted=ACCEPTED)
+    assert (bound(first), bound(moved)) == ("none", OTHER_DIGEST)
+
+
+def test_declared_columns_are_not_asked_again_when_the_target_moves() -> None:
+    tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
+    question = a_question(spec=a_spec(contract={"tables": tables}), accepted=ACCEPTED)
+    assert BINDINGS["reference"](question) == "none"
+
+
+def test_columns_recorded_at_acceptance_need_no_bytes() -> None:
+    columns = {"flights": {"year": "BIGINT", "tail": "VARCHAR"}}
+    recorded = Evidence("schema", Outcome.PASS, "", "data", measured={"table_columns": columns})
+    outcome = DecisionOutcome.ACCEPTED
+    decision = Decision("nycflights", OTHER_DIGEST, "production", outcome, (recorded,), "", "", "2026-02-01T00:00:00Z")
+    before = replace(ACCEPTED, decision=decision)
+    measures = Figures({"columns": {OTHER_DIGEST: {"flights": {"never": "ASKED"}}}})
+    answer = schema(a_question(accepted=before, measures=measures), NONE)
+    assert "column tail (VARCHAR) is missing" in answer.summary

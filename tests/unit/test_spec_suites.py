@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SpecError
+from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.spec import load_spec
 
 SPEC = """\
@@ -181,3 +182,58 @@ def test_the_problems_of_the_spec_come_before_those_of_its_suites(tmp_path: Path
         "spec.yaml:9: contract.tables.flights.engin: unknown key; did you mean 'engine'?",
         "suites/flights.yaml:1: expectations: is required but missing",
     ]
+
+
+# ── what a suite may name and say: told at its line, without Great Expectations ─────────────────────────────────
+
+MISTAKEN = """\
+expectations:
+- type: expect_colum_to_exist
+  kwargs: {column: x}
+- type: expect_column_values_to_be_between
+  kwargs:
+    column: x
+    min_valu: 0
+- type: unexpected_rows_expectation
+  kwargs:
+    unexpected_rows_query: COPY (SELECT 1) TO 'x.csv'
+- type: os.system
+- type: expect_column_values_to_be_unique
+  kwargs:
+    column: x
+    condition_parser: pandas
+    row_condition: "@pd.io.common.os.mkdir('x') == 0"
+- type: expect_column_values_to_be_in_set
+  kwargs: {column: x}
+"""
+
+
+def test_what_a_suite_may_not_say_is_told_at_its_line(tmp_path: Path) -> None:
+    file = write(tmp_path, MISTAKEN)
+    with pytest.raises(SpecError) as caught:
+        read_spec(str(file))
+    problems = [problem.removeprefix(f"{tmp_path}/suites/flights.yaml:") for problem in caught.value.problems]
+    assert problems == [
+        "2: expectations[0].type: there is no expectation 'expect_colum_to_exist': "
+        "did you mean 'expect_column_to_exist'?",
+        "7: expectations[1].kwargs.min_valu: expect_column_values_to_be_between has no such argument: "
+        "did you mean 'min_value'?",
+        "10: expectations[2].kwargs.unexpected_rows_query: only one SELECT may stand here; this is a COPY statement",
+        "11: expectations[3].type: there is no expectation 'os.system': " + problems[3].partition("'os.system': ")[2],
+        "16: expectations[4].kwargs.row_condition: a condition may only compare columns with values; "
+        "this is none: @pd.io.common.os.mkdir('x') == 0",
+        "18: expectations[5].kwargs: expect_column_values_to_be_in_set lacks the argument 'value_set'",
+    ]
+
+
+def test_a_type_that_no_column_has_is_told_at_its_line(tmp_path: Path) -> None:
+    file = write(tmp_path, "expectations: []")
+    file.write_text(SPEC + "      columns: {year: itn}\n")
+    with pytest.raises(SpecError, match=r"spec\.yaml:9: contract.*year: unknown type 'itn': did you mean 'int'"):
+        read_spec(str(file))
+
+
+def test_a_stored_spec_stays_readable_whatever_its_suite_says(tmp_path: Path) -> None:
+    """Who judges by it looks again: `validations.suites`."""
+    canonical = load_spec(write(tmp_path, MISTAKEN), known_checks={}).canonical()
+    assert read_spec(canonical).canonical() == canonical

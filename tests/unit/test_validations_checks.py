@@ -119,3 +119,31 @@ def test_a_file_that_could_not_be_read_leaves_the_other_checks_undecided_too(che
     answer = {item.check: item for item in gather(found, digest="sha256:0", at="now")}[check]
     assert answer.outcome is Outcome.INCONCLUSIVE
     assert any("1 of 3 files" in finding.problem for finding in answer.findings)
+
+
+def schema_of(contract_table: dict[str, object], **files: pa.Schema) -> Evidence:
+    spec = TableSpec.model_validate({"files": "*.parquet", **contract_table})
+    probed = ProbedFiles(
+        len(files), 1, {spec.files: list(files)}, {name: Facts(columns, 10) for name, columns in files.items()}, {}
+    )
+    found = Found(probed, [examine("t", spec, probed)], {})
+    return next(item for item in gather(found, digest="sha256:0", at="now") if item.check == "schema")
+
+
+@pytest.mark.parametrize("columns", [{}, {"x": "int"}])
+def test_schema_on_zero_files_is_no_pass(columns: dict[str, str]) -> None:
+    evidence = schema_of({"columns": columns})
+    assert evidence.outcome is Outcome.INCONCLUSIVE
+    assert "table t has no files: *.parquet names none" in evidence.summary
+    assert evidence.findings[0].fix == "Deliver them, or mend the glob."
+
+
+def test_files_that_agree_pass_without_declared_columns() -> None:
+    evidence = schema_of({}, a=SCHEMA, b=SCHEMA)
+    assert (evidence.outcome, evidence.summary) == (Outcome.PASS, "the same columns in 2 files")
+
+
+def test_files_that_disagree_fail_without_declared_columns() -> None:
+    evidence = schema_of({}, a=SCHEMA, b=SCHEMA, c=pa.schema([("x", pa.string())]))
+    assert evidence.outcome is Outcome.FAIL
+    assert evidence.summary == "c column x is string; in most files of t it is int64"

@@ -2,7 +2,14 @@
 
 from typing import get_args
 
+from great_expectations.expectations.registry import (
+    get_expectation_impl,
+    list_registered_expectation_implementations,
+)
+
+from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.models import Engine, Probe
+from prefect_stagegate.validations.columntypes import COLUMN_TYPES
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.probes import PROBES
 
@@ -10,3 +17,15 @@ from prefect_stagegate.validations.probes import PROBES
 def test_the_spec_names_every_engine_and_probe() -> None:
     assert set(get_args(Engine)) == set(ENGINES)
     assert set(get_args(Probe)) == set(PROBES)
+
+
+def test_the_spec_names_every_column_type() -> None:
+    assert set(vocabulary.COLUMN_TYPES) == set(COLUMN_TYPES)
+
+
+def test_the_spec_knows_the_installed_expectations() -> None:
+    known = vocabulary.expectations()
+    assert set(known) == set(list_registered_expectation_implementations())
+    for name in known:
+        fields = set(get_expectation_impl(name).__fields__)
+        assert not (arguments := vocabulary.arguments(name)) or fields <= set(arguments)

@@ -83,6 +83,35 @@ def test_a_problem_of_all_files_is_told_once_and_of_one_file_by_its_name() -> No
     assert "column arr_delay, which the contract doesn't declare" in findings[1].problem
 
 
+def disagreements(*files: schema.TableFile) -> list[tuple[str, str, Outcome]]:
+    found = schema.compare("t", {}, files)
+    return [(path, problem.problem, problem.outcome) for path, items in found.items() for problem in items]
+
+
+def test_undeclared_columns_are_to_be_alike_in_all_files() -> None:
+    files = [file(name, {"x": pa.int64(), "y": pa.string()}) for name in "abc"]
+    odd = file("d", {"x": pa.float64(), "z": pa.string()})
+    assert disagreements(*files) == []
+    assert disagreements(*files, odd) == [
+        ("d", "has column z, which most files of t lack", Outcome.WARN),
+        ("d", "lacks column y, which most files of t have", Outcome.FAIL),
+        ("d", "column x is double; in most files of t it is int64", Outcome.FAIL),
+    ]
+
+
+def test_two_files_that_disagree_about_a_column_fail() -> None:
+    found = disagreements(file("a", {"x": pa.int64(), "y": pa.string()}), file("b", {"x": pa.int64()}))
+    assert [(path, outcome) for path, _, outcome in found] == [("b", Outcome.FAIL)]
+
+
+def test_numbers_in_text_have_no_width_to_agree_on() -> None:
+    texts = [
+        schema.TableFile(name, pa.schema([("x", kind)]), 1, text=True)
+        for name, kind in (("a.csv", pa.int64()), ("b.csv", pa.float64()))
+    ]
+    assert disagreements(*texts) == []
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "kept"),
     [

@@ -1,0 +1,42 @@
+"""How the columns of a table differ between two versions. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+from prefect_stagegate.model import Finding, Outcome
+
+ALIKE = 0.7
+"""How alike two names must be, 0 to 1, for one to be taken for the other renamed."""
+
+Columns = Mapping[str, str]
+"""The columns of a table, each with its type."""
+
+
+def compare_columns(table: str, before: Columns, now: Columns, reference: str) -> Iterator[Finding]:
+    """What changed: a column that is missing or of another type fails, an added one warns; a new table is no change.
+
+    Args:
+        table: The table's name.
+        before: Its columns in the version that is compared with.
+        now: Its columns in the version that is judged.
+        reference: What the texts call the version that is compared with.
+    """
+    subject = f"table {table}"
+    added = [name for name in now if name not in before] if before else []
+    for name, kind in before.items():
+        if name not in now:
+            near = difflib.get_close_matches(name, added, n=1, cutoff=ALIKE)
+            renamed = f"; {near[0]} is new: renamed?" if near else ""
+            problem = f"column {name} ({kind}) is missing, which {reference} has{renamed}"
+            yield Finding(subject, problem, f"Write {name} again at its source. {_DECLARE}")
+        elif now[name] != kind:
+            problem = f"column {name} is {now[name]}; in {reference} it is {kind}"
+            yield Finding(subject, problem, f"Write {name} as {kind} at its source. {_DECLARE}")
+    for name in added:
+        problem = f"column {name} ({now[name]}) is new: {reference} lacks it"
+        yield Finding(subject, problem, "Nothing, if it is meant.", Outcome.WARN)
+
+
+_DECLARE = "If the change is meant, declare the table's `columns:` in the contract."

@@ -1,0 +1,63 @@
+"""The lists of what the validating process may open, and of what its environment tells it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from prefect_stagegate import errors
+from prefect_stagegate.validations import landlock
+
+SYSTEM = (
+    # shared libraries, and how they are found
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/etc/ld.so.cache"),
+    # time zones, languages, and what OpenSSL reads when it is loaded
+    *("/etc/localtime", "/usr/share/zoneinfo", "/usr/share/locale", "/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf"),
+    # how many cores and how much memory there are
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys/vm/overcommit_memory"),
+    *("/proc/self/cgroup", "/proc/self/mountinfo", "/proc/self/stat", "/proc/self/statm", "/proc/self/status"),
+    *("/sys/fs/cgroup", "/sys/devices/system", "/sys/kernel/mm/transparent_hugepage"),
+    *("/dev/urandom", "/dev/random", "/dev/zero"),
+)
+"""What the libraries read of the machine. None of it holds a user's data or a secret."""
+DEVICES = ("/dev/null",)
+"""What may be written to beside the scratch folder."""
+VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "VIRTUAL_ENV")
+PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COVERAGE_", "COV_")
+"""The variables that the process is given, by name and by beginning. No credentials are among them."""
+
+
+def environment(given: Mapping[str, str], scratch: str) -> dict[str, str]:
+    """The environment of the validating process: nothing of it is secret, and its folders are the scratch folder."""
+    kept = {name: value for name, value in given.items() if name in VARIABLES or name.startswith(PREFIXES)}
+    # Great Expectations makes temporary folders and leaves them: here they go with the scratch folder.
+    return {**kept, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": scratch, "HOME": scratch}
+
+
+def confine(scratch: str, views: Iterable[str]) -> str:
+    """Let this process open its version, its scratch folder and its libraries only.
+
+    Returns:
+        What holds it, for the evidence.
+    """
+    version = landlock.confine([*_installation(), *SYSTEM, *views], [scratch, *DEVICES])
+    return f"Landlock {version}" if version else NOT_CONFINED
+
+
+NOT_CONFINED = "none: this kernel has no Landlock, so only DuckDB's and pandas' own limits hold"
+
+
+def _installation() -> set[str | Path]:
+    """Python's own folders, with those of this package, which links lead out of."""
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    return {
+        *filter(None, (*sys.path, *libraries)),
+        *sysconfig.get_paths().values(),
+        Path(sys.base_prefix, "lib"),
+        Path(sys.base_exec_prefix, "lib"),
+        Path(errors.__file__).parent,
+        Path(__file__).resolve().parent,
+    }
