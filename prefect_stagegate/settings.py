@@ -266,6 +266,13 @@ SETTINGS = (
         _names,
     ),
     Setting(
+        "max_entries",
+        "10000000",
+        "1 to 1000000000",
+        "Files and folders that one listing of a tree of folders looks at, at most: what has no end stops there.",
+        _whole(1, 1_000_000_000),
+    ),
+    Setting(
         "slot_wait",
         "3600",
         "1 to 604800 seconds",
@@ -338,6 +345,7 @@ class Settings:
     idle_timeout: float
     """Seconds."""
     allowed_hosts: tuple[str, ...]
+    max_entries: int
     slot_wait: float
     """Seconds."""
     signing_key: Path | None

@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -26,6 +26,7 @@ from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks, takes_links
+from prefect_stagegate.trees import walk_folders
 
 RESUME_SECONDS = 24 * 3600
 """How long a half-fetched object waits for a run that resumes it."""
@@ -196,11 +197,13 @@ def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files of a folder; or the one that `root` is."""
-    for folder, _, names in os.walk(root) if root.is_dir() else [(root.parent, (), (root.name,))]:
-        for name in names:
-            path = Path(folder, name)
-            with suppress(FileNotFoundError):
-                yield path, path.lstat()
+    paths: Iterable[Path] = [root]
+    if root.is_dir():
+        tree = walk_folders(root, skip=OSError)
+        paths = (Path(entry) for _, entries in tree for entry in entries if not entry.is_dir())
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.lstat()
 
 
 def _remove_strays(layout: Layout) -> None:

@@ -17,6 +17,7 @@ from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry
+from prefect_stagegate.trees import walk_folders
 
 log = logging.getLogger(__name__)
 
@@ -317,7 +318,7 @@ def _appear(layout: Layout, scratch: Path, target: Path) -> None:
 
 def remove_tree(root: Path) -> None:
     """Remove a tree that may hold read-only folders."""
-    for folder, _, _ in os.walk(root):
+    for folder, _ in walk_folders(root):
         with suppress(PermissionError):  # another user's of a shared cache, which the group may write
             Path(folder).chmod(0o700)
     shutil.rmtree(root)

@@ -12,6 +12,7 @@ from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
 from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Recall, Terms, nothing
+from prefect_stagegate.sources.walk import ENTRIES
 
 __all__ = [
     "BaseSource",
@@ -43,8 +44,7 @@ log = logging.getLogger(__name__)
 def _files(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.files import FileSource
 
-    del terms
-    return FileSource(url, options)
+    return FileSource(url, options, most=terms.most)
 
 
 def _s3(url: str, options: Options, terms: Terms) -> Source:
@@ -132,15 +132,13 @@ def _sql(url: str, options: Options, terms: Terms) -> Source:
 def _hdfs(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.hdfs import HdfsSource
 
-    return HdfsSource(url, options, idle=terms.idle)
+    return HdfsSource(url, options, terms)
 
 
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource
 
-    del terms  # fsspec's file systems have timeouts of their own
-
-    return FsspecSource(url, options)
+    return FsspecSource(url, options, most=terms.most)  # fsspec's file systems have timeouts of their own
 
 
 SCHEMES: dict[str, Opener] = {
@@ -195,6 +193,7 @@ def open_source(
     allowed: Allowed = (),
     scratch: str | None = None,
     recall: Recall = nothing,
+    most: int = ENTRIES,
 ) -> Source:
     """Open the source at `url`. A server is asked nothing yet.
 
@@ -207,6 +206,7 @@ def open_source(
         scratch: A folder on whose volume an adapter may keep what it must write before it can be read; None for the
             system's folder of temporary files.
         recall: Tells the sizes of objects that were made before.
+        most: Files and folders that one listing looks at, where the source has folders.
 
     Raises:
         UsageError: The scheme, the URL or an option can't be used, or the server's address is one of those.
@@ -218,4 +218,4 @@ def open_source(
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
-    return opener(url, given, Terms(idle, allowed, scratch, recall))
+    return opener(url, given, Terms(idle, allowed, scratch, recall, most))
