@@ -12,6 +12,7 @@ import pytest
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.settings import SETTINGS, Settings
+from prefect_stagegate.transfer import Limits
 
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,3 +197,7 @@ def test_settings_load_nothing_beyond_the_standard_library() -> None:
 
     foreign = {name for name in ran.stdout.split() if not name.startswith(("_", "distutils"))} - before
     assert foreign == {"prefect_stagegate"}
+
+
+def test_a_transfer_s_limits_default_to_the_settings_own() -> None:
+    assert Limits() == Limits.of(Settings.from_environment({}))
