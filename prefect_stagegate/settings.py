@@ -255,7 +255,7 @@ SETTINGS = (
         "idle_timeout",
         "30",
         "1 to 3600 seconds",
-        "Seconds without a byte after which a read is given up and retried, and another stager is waited for no longer.",
+        "Seconds without a byte after which a read is given up and retried, and another stager waited for no longer.",
         _seconds(1, 3600),
     ),
     Setting(

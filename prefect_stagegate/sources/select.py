@@ -12,11 +12,12 @@ Pure: no I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.patterns import character_class, glob_matcher
 from prefect_stagegate.sources.base import Wanted
 from prefect_stagegate.sources.partitions import in_partitions
 
@@ -51,7 +52,7 @@ class Selection:
 
     def excludes(self, key: str) -> bool:
         """Whether a path is left out by name, be it a file or a folder."""
-        return any(_compiled(one).fullmatch(key) or _covers(one, key + "/") for one in self.exclude)
+        return any(_compiled(one)(key) or _covers(one, key + "/") for one in self.exclude)
 
 
 def enters(wanted: Wanted, folder: str) -> bool:
@@ -80,15 +81,15 @@ def selected(key: str, include: Sequence[str] = (), exclude: Sequence[str] = ())
     Raises:
         UsageError: A pattern is not well formed.
     """
-    if include and not any(_compiled(pattern).fullmatch(key) for pattern in include):
+    if include and not any(_compiled(pattern)(key) for pattern in include):
         return False
-    return not any(_compiled(pattern).fullmatch(key) for pattern in exclude)
+    return not any(_compiled(pattern)(key) for pattern in exclude)
 
 
 def _covers(pattern: str, folder: str) -> bool:
     """Whether a pattern matches everything below a folder."""
     # A pattern that ends so and matches one name in the folder matches whatever follows the folder's slash.
-    return pattern.endswith(("/", "**")) and bool(_compiled(pattern).fullmatch(folder + "x"))
+    return pattern.endswith(("/", "**")) and _compiled(pattern)(folder + "x")
 
 
 def _reaches(pattern: str, folder: str) -> bool:
@@ -102,15 +103,16 @@ def _reaches(pattern: str, folder: str) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str) -> Callable[[str], bool]:
     body, folder = pattern.removesuffix("/"), pattern.endswith("/")
     anchored = "/" in body
     body = body.removeprefix("/")
     if not body:
         raise UsageError(f"The pattern {pattern!r} matches nothing", hint="Use `**` for everything.")
     try:
-        return re.compile(("" if anchored else "(?:[^/]+/)*") + _translate(body) + ("/.+" if folder else ""), re.DOTALL)
-    except re.error as error:
+        expression = ("" if anchored else "(?:[^/]+/)*") + _translate(body) + ("/.+" if folder else "")
+        return glob_matcher(expression, body)
+    except ValueError as error:
         raise UsageError(f"The pattern {pattern!r} is not well formed: {error}") from error
 
 
@@ -124,6 +126,5 @@ def _piece(token: str) -> str:
     if token.startswith("{") and token.endswith("}") and len(token) > 1:
         return "(?:" + "|".join(map(_translate, token[1:-1].split(","))) + ")"
     if token.startswith("[") and len(token) > 2:  # noqa: PLR2004 - a class with something in it
-        inner = token[1:-1].replace("\\", "\\\\").replace("^", "\\^")
-        return f"(?!/)[^{inner[1:]}]" if inner.startswith("!") else f"(?!/)[{inner}]"
+        return character_class(token[1:-1])
     return re.escape(token[1] if token.startswith("\\") and len(token) > 1 else token)

@@ -8,13 +8,13 @@ Pure but for the clock that whoever makes it has asked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from heapq import nsmallest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model import SourceObject
+from prefect_stagegate.patterns import Expression
 from prefect_stagegate.plan import dataset_path
 from prefect_stagegate.sources.sampling import rank, sampled
 from prefect_stagegate.sources.select import Selection
@@ -35,7 +35,7 @@ class Shape:
         """Tells whether a key is taken, as far as it alone tells."""
         self._after = _seconds(spec.newer_than, now)
         self._before = _seconds(spec.older_than, now)
-        self._renames = [(re.compile(one.pattern), one.to) for one in spec.rename]
+        self._renames = [(Expression(one.pattern), one.to) for one in spec.rename]
 
     def takes(self, listed: SourceObject) -> bool:
         """Whether a wanted object is taken, by its size, its age and the hash of its path; a `limit` comes after it.
@@ -57,8 +57,8 @@ class Shape:
 
     def path(self, key: str) -> str:
         """Where an object stands in the dataset."""
-        found = next(((match, to) for pattern, to in self._renames if (match := pattern.fullmatch(key))), None)
-        return dataset_path(self._spec.into, found[0].expand(found[1]) if found else key)
+        renamed = (pattern.rewrite(key, to) for pattern, to in self._renames)
+        return dataset_path(self._spec.into, next((path for path in renamed if path is not None), key))
 
     def _order(self, listed: SourceObject) -> tuple[int, str]:
         path = self.path(listed.key)
