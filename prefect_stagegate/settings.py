@@ -14,7 +14,7 @@ from typing import Any
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import DIGEST
-from prefect_stagegate.units import parse_size
+from prefect_stagegate.units import parse_rate, parse_size
 
 PREFIX = "STAGEGATE_"
 TOLD = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
@@ -91,7 +91,7 @@ def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
 
 
 def _rate_or_none(low: str, high: str) -> Callable[[str], int | None]:
-    return lambda text: _size(low, high)(text.removesuffix("/s")) if text else None
+    return lambda text: parse_rate(text, low, high) if text else None
 
 
 def _whole_or_none(low: int, high: int) -> Callable[[str], int | None]:

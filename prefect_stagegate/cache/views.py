@@ -194,7 +194,7 @@ class Views:
             CacheError: They can't be listed.
         """
         with explained("list the views", self._layout.views):
-            views = [view for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
+            views = [view for dataset in self._layout.entries(self._layout.views) for view in dataset.iterdir()]
         return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
 
     @contextmanager
