@@ -148,11 +148,8 @@ class Leases:
             CacheError: One can't be read, so that nobody knows whether it is a claim.
         """
         with explained("read the leases", self._layout.leases):
-            leases = [
-                lease
-                for path in self._layout.entries(self._layout.leases)
-                if (lease := _read(path)) and _alive(path, lease)
-            ]
+            paths = self._layout.entries(self._layout.leases)
+            leases = [lease for path in paths if (lease := _read(path)) and _alive(path, lease)]
         return sorted(leases, key=lambda lease: lease.since)
 
     @contextmanager
