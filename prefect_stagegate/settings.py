@@ -14,7 +14,7 @@ from typing import Any
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import DIGEST
-from prefect_stagegate.units import parse_size
+from prefect_stagegate.units import parse_rate, parse_size
 
 PREFIX = "STAGEGATE_"
 TOLD = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
@@ -91,7 +91,7 @@ def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
 
 
 def _rate_or_none(low: str, high: str) -> Callable[[str], int | None]:
-    return lambda text: _size(low, high)(text.removesuffix("/s")) if text else None
+    return lambda text: parse_rate(text, low, high) if text else None
 
 
 def _whole_or_none(low: int, high: int) -> Callable[[str], int | None]:
@@ -255,7 +255,7 @@ SETTINGS = (
         "idle_timeout",
         "30",
         "1 to 3600 seconds",
-        "Seconds without a byte after which a read is given up and retried.",
+        "Seconds without a byte after which a read is given up and retried, and another stager waited for no longer.",
         _seconds(1, 3600),
     ),
     Setting(
@@ -264,6 +264,13 @@ SETTINGS = (
         "names or addresses, with commas",
         "Hosts that sources may have though their addresses are link-local or a cloud's metadata service.",
         _names,
+    ),
+    Setting(
+        "max_entries",
+        "10000000",
+        "1 to 1000000000",
+        "Files and folders that one listing of a tree of folders looks at, at most: what has no end stops there.",
+        _whole(1, 1_000_000_000),
     ),
     Setting(
         "slot_wait",
@@ -338,6 +345,7 @@ class Settings:
     idle_timeout: float
     """Seconds."""
     allowed_hosts: tuple[str, ...]
+    max_entries: int
     slot_wait: float
     """Seconds."""
     signing_key: Path | None

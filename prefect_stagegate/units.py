@@ -85,18 +85,18 @@ def parse_size(text: str) -> int:
     return size
 
 
-def parse_rate(text: str) -> int:
-    """Read a size with or without `/s` behind it, as bytes a second.
+def parse_rate(text: str, low: str = "1MB", high: str = "1TB") -> int:
+    """Read a size with or without `/s` behind it, as bytes a second. The bounds are those of verifying.
 
     Raises:
-        ValueError: The text is none, or no byte.
+        ValueError: The text is none, or not within the bounds.
 
     >>> parse_rate("200MB/s"), parse_rate("1MiB")
     (200000000, 1048576)
     """
     rate = parse_size(text.removesuffix("/s"))
-    if not rate:
-        raise ValueError(f"{text!r} would never come to an end")
+    if not parse_size(low) <= rate <= parse_size(high):
+        raise ValueError(f"{text!r} is not between {low}/s and {high}/s")
     return rate
 
 

@@ -34,6 +34,7 @@ class LiveProgress:
         self._listed = self._size = self._moved = self._finished = self._reused = 0
         self._artifact: UUID | None = None
         self._shown = ""
+        self._waits: set[str] = set()
         self._mute = not in_a_run()
         self._stop = threading.Event()
 
@@ -54,6 +55,12 @@ class LiveProgress:
             self._finished += 1
             self._reused += 0 if receipt.fetched else receipt.object.size
         self._log.debug("%s is %s, %d bytes fetched", receipt.path, receipt.digest, receipt.fetched)
+
+    def waiting(self, told: str) -> None:
+        """Log it, once."""
+        if told not in self._waits:
+            self._waits.add(told)
+            self._log.info("%s", told)
 
     def watch(self) -> None:
         """Show what was counted until `stop`, and once more then."""

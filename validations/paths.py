@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from prefect_stagegate.patterns import character_class, glob_matcher
+
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
@@ -17,13 +19,12 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     >>> [matcher("**/*.csv")(path) for path in ("a.csv", "x/y/a.csv", "a.csv.gz")]
     [True, True, False]
     """
-    compiled = _compile(pattern)
-    return lambda path: compiled.fullmatch(path) is not None
+    return _compile(pattern)
 
 
 @lru_cache(maxsize=256)
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile("".join(_translate(token) for token in _TOKEN.findall(pattern)), re.DOTALL)
+def _compile(pattern: str) -> Callable[[str], bool]:
+    return glob_matcher("".join(map(_translate, _TOKEN.findall(pattern))), pattern)
 
 
 def _translate(token: str) -> str:
@@ -32,6 +33,4 @@ def _translate(token: str) -> str:
         return simple[token]
     if len(token) == 1:
         return re.escape(token)
-    negated = token.startswith("[!")
-    characters = token[2 if negated else 1 : -1].replace("\\", "\\\\").replace("[", "\\[")
-    return f"[{'^/' if negated else ''}{characters}]"
+    return character_class(token[1:-1])

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from prefect_stagegate.cache.holders import Holder, holder_of
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import (
     GROUP_DIR,
@@ -85,6 +86,29 @@ class Blobs:
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error
         return claim
+
+    def claim_state(self, *identity: str) -> tuple[int, ...]:
+        """What changes whenever somebody writes to a claim's file; empty when it is gone.
+
+        Raises:
+            CacheError: It can't be looked at.
+        """
+        try:
+            found = os.lstat(self._claimed(identity))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise cache_error(error, "look at a claim", self._layout.ingest) from error
+        return (found.st_ino, found.st_size, found.st_blocks, found.st_mtime_ns, found.st_ctime_ns)
+
+    def claim_holder(self, *identity: str) -> Holder | None:
+        """Who has a claim; None when it is gone.
+
+        Raises:
+            CacheError: It can't be looked at.
+        """
+        with explained("look at a claim", self._layout.ingest):
+            return holder_of(self._claimed(identity))
 
     def begun(self, *identity: str) -> int:
         """How many bytes of the volume an interrupted run's file of this object takes already."""

@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -26,6 +26,7 @@ from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks, takes_links
+from prefect_stagegate.trees import walk_folders
 
 RESUME_SECONDS = 24 * 3600
 """How long a half-fetched object waits for a run that resumes it."""
@@ -49,7 +50,7 @@ class Collection:
     bytes: int
     """Bytes of those blobs: what the volume gets back."""
     kept: tuple[str, ...] = field(default=())
-    """Why things stay that no ref names, one line each."""
+    """Why things stay that no ref names, one line each: leases, pins, and drafts that are too young to be told dead."""
 
 
 def collect(
@@ -196,11 +197,13 @@ def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files of a folder; or the one that `root` is."""
-    for folder, _, names in os.walk(root) if root.is_dir() else [(root.parent, (), (root.name,))]:
-        for name in names:
-            path = Path(folder, name)
-            with suppress(FileNotFoundError):
-                yield path, path.lstat()
+    paths: Iterable[Path] = [root]
+    if root.is_dir():
+        tree = walk_folders(root, skip=OSError)
+        paths = (Path(entry) for _, entries in tree for entry in entries if not entry.is_dir())
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.lstat()
 
 
 def _remove_strays(layout: Layout) -> None:
@@ -222,11 +225,17 @@ def _strays(layout: Layout) -> Iterator[Path]:
 def _abandoned(draft: Path) -> bool:
     """Whether a draft's maker is gone, by its lock; a young one may not be locked yet."""
     try:
-        if time.time() - draft.stat().st_mtime < DRAFT_SECONDS:
-            return False
-        descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return _is_unlocked(draft) and not _is_young(draft)
     except FileNotFoundError:
         return False
+
+
+def _is_young(draft: Path) -> bool:
+    return time.time() - draft.stat().st_mtime < DRAFT_SECONDS
+
+
+def _is_unlocked(draft: Path) -> bool:
+    descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -237,7 +246,16 @@ def _abandoned(draft: Path) -> bool:
 
 
 def _reasons(layout: Layout, own: str) -> tuple[str, ...]:
-    return tuple(map(_reason, _others(Leases(layout).live(), own)))
+    leases = map(_reason, _others(Leases(layout).live(), own))
+    return (*leases, *_young_drafts(layout))
+
+
+def _young_drafts(layout: Layout) -> Iterator[str]:
+    for draft in sorted(layout.ingest.glob(f"{DRAFT}*")):
+        with suppress(FileNotFoundError):
+            if _is_young(draft) and _is_unlocked(draft):
+                told = f"a draft that nobody holds, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
+                yield f"ingest/{draft.name}: {told}; a later collection takes it"
 
 
 def _reason(lease: Lease) -> str:

@@ -29,6 +29,7 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ GROUP_FILE = 0o640
 """What only its maker writes, and others of the group read."""
 GROUP_WRITABLE_FILE = 0o660
 
+ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a volume, or a folder of somebody else, says to who would write there."""
 _FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
 TAG = "CACHEDIR.TAG"
 _FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found", "quarantine")
@@ -67,7 +70,8 @@ class Layout:
     def open(cls, root: Path, *, create: bool = True) -> Layout:
         """Open the cache at `root`, and make it when there is none and `create` is set.
 
-        A complete cache is opened without writing, so one on a read-only volume can be read.
+        A complete cache is opened without writing, so one on a read-only volume can be read. Folders that it lacks are
+        made again, where they can be.
 
         Raises:
             CacheError: `root` holds something else or a newer format, is absent, or can't be read or made.
@@ -79,7 +83,30 @@ class Layout:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
             layout._check_trust()
-            return replace(layout, shared=_is_shared(layout.root))
+            opened = replace(layout, shared=_is_shared(layout.root))
+            try:
+                opened.restore()
+            except OSError as error:
+                if error.errno not in ONLY_READABLE:
+                    raise
+            return opened
+
+    def restore(self) -> None:
+        """Make the folders that are missing: a backup or rsync may leave empty ones out.
+
+        Raises:
+            OSError: They can't be made.
+        """
+        for folder in (self.root / name for name in _FOLDERS):
+            if not os.path.lexists(folder):
+                folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
+                self.share(folder, GROUP_DIR)
+
+    @staticmethod
+    def entries(folder: Path) -> Iterator[Path]:
+        """What lies in a folder of the cache; nothing where it is missing and could not be made."""
+        with suppress(FileNotFoundError):
+            yield from folder.iterdir()
 
     def share(self, place: Path | str | int, mode: int) -> None:
         """Give the group of a shared cache its rights to a file or folder of this user's, whatever the umask is."""
@@ -111,7 +138,8 @@ class Layout:
         if os.geteuid() == 0 or (root.st_mode & stat.S_ISGID and root.st_gid in {os.getegid(), *os.getgroups()}):
             trusted.add(root.st_uid)
         made_late = (self.quarantine,) if os.path.lexists(self.quarantine) else ()
-        for folder in (self.root, *(self.root / name for name in _FOLDERS), *made_late):
+        present = (folder for name in _FOLDERS if os.path.lexists(folder := self.root / name))
+        for folder in (self.root, *present, *made_late):
             found = root if folder == self.root else folder.lstat()
             if not stat.S_ISDIR(found.st_mode):
                 raise CacheError(
@@ -139,9 +167,7 @@ class Layout:
                 hint="A cache deletes what it doesn't need, so it wants a folder of its own. " + CHOOSE_ANOTHER,
             )
         made = replace(self, shared=_is_shared(self.root))
-        for folder in _FOLDERS:
-            (self.root / folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
-            made.share(self.root / folder, GROUP_DIR)
+        made.restore()
         (self.root / TAG).write_text(_TAG_TEXT)
         # Two processes may make one cache at once: each writes the same, and the rename makes it whole for both.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"

@@ -2,8 +2,9 @@
 
     leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …, "reserved": …}
 
-A pin is a lease without a holder: it stays until it is taken away. Making leases and collecting garbage exclude each
-other by a lock on the folder itself, so that the collector never meets a lease that is half made.
+A pin is a lease without a holder: it stays until it is taken away, and a version has one at most. Making leases and
+collecting garbage exclude each other by a lock on the folder itself, so that the collector never meets a lease that is
+half made.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Lease:
     what: str
     """What the holder is, for people."""
     pid: int
+    """The holder's process; 0 for a pin, which outlives whoever made it."""
     since: str
     reserved: int = 0
     """Bytes that a writer is yet to write, and that nobody else may count on."""
@@ -56,7 +58,8 @@ class Lease:
 
     def __str__(self) -> str:
         """As people read it: `reader open_dataset (pid 71) since 2026-03-01T03:00:00Z`."""
-        return f"{self.kind} {self.what or self.id} (pid {self.pid}) since {self.since[:19]}Z"
+        process = f" (pid {self.pid})" if self.pid else ""
+        return f"{self.kind} {self.what or self.id}{process} since {self.since[:19]}Z"
 
 
 class Leases:
@@ -104,18 +107,25 @@ class Leases:
     def pin(self, dataset: str, digest: str, what: str = "") -> Lease:
         """Keep a version until it is unpinned, also through a power cut.
 
+        Returns:
+            The version's pin: the one that was there, if somebody pinned it before.
+
         Raises:
             CacheError: The pin can't be written; there is none.
         """
-        lease, descriptor = self._make(LeaseKind.PIN, dataset, digest, what)
-        path = self._layout.leases / lease.id
-        with explained("write a pin", path), os.fdopen(descriptor, "wb"):
-            try:
-                os.fsync(descriptor)
-                sync_folder(self._layout.leases)
-            except OSError:
-                path.unlink(missing_ok=True)
-                raise
+        with explained("write a pin", self._layout.leases):
+            self._layout.restore()
+            with locked(self._layout.leases):
+                if pins := self._pins_of(dataset, digest):
+                    return pins[0]
+                lease, descriptor = self._write(LeaseKind.PIN, dataset, digest, what)
+            with os.fdopen(descriptor, "wb"):
+                try:
+                    os.fsync(descriptor)
+                    sync_folder(self._layout.leases)
+                except OSError:
+                    (self._layout.leases / lease.id).unlink(missing_ok=True)
+                    raise
         return lease
 
     def unpin(self, dataset: str, digest: str) -> int:
@@ -124,8 +134,7 @@ class Leases:
         Raises:
             CacheError: They can't be read or removed.
         """
-        pins = [lease for lease in self.live() if lease.kind is LeaseKind.PIN]
-        found = [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
+        found = self._pins_of(dataset, digest)
         with explained("take away a pin", self._layout.leases):
             for lease in found:
                 (self._layout.leases / lease.id).unlink(missing_ok=True)
@@ -139,7 +148,8 @@ class Leases:
             CacheError: One can't be read, so that nobody knows whether it is a claim.
         """
         with explained("read the leases", self._layout.leases):
-            leases = [lease for path in self._layout.leases.iterdir() if (lease := _read(path)) and _alive(path, lease)]
+            paths = self._layout.entries(self._layout.leases)
+            leases = [lease for path in paths if (lease := _read(path)) and _alive(path, lease)]
         return sorted(leases, key=lambda lease: lease.since)
 
     @contextmanager
@@ -148,25 +158,36 @@ class Leases:
         with locked(self._layout.leases):
             live = self.live()
             keep = {lease.id for lease in live}
-            for path in self._layout.leases.iterdir():
+            for path in self._layout.entries(self._layout.leases):
                 if path.name not in keep:
                     path.unlink(missing_ok=True)
             yield live
 
+    def _pins_of(self, dataset: str, digest: str) -> list[Lease]:
+        pins = (lease for lease in self.live() if lease.kind is LeaseKind.PIN)
+        return [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
+
     def _make(self, kind: LeaseKind, dataset: str, digest: str, what: str) -> tuple[Lease, int]:
-        lease = Lease(uuid.uuid4().hex, kind, dataset, digest, what, os.getpid(), stamp(now()))
+        with explained("write a lease", self._layout.leases):
+            self._layout.restore()
+            with locked(self._layout.leases, fcntl.LOCK_SH):
+                return self._write(kind, dataset, digest, what)
+
+    def _write(self, kind: LeaseKind, dataset: str, digest: str, what: str) -> tuple[Lease, int]:
+        """Write a lease, and lock it. The folder is locked."""
+        pid = 0 if kind is LeaseKind.PIN else os.getpid()
+        lease = Lease(uuid.uuid4().hex, kind, dataset, digest, what, pid, stamp(now()))
         path = self._layout.leases / lease.id
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        with explained("write a lease", path), locked(self._layout.leases, fcntl.LOCK_SH):
-            descriptor = os.open(path, flags, PRIVATE_FILE)
-            self._layout.share(descriptor, GROUP_FILE)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                os.write(descriptor, _text(lease))
-            except OSError:
-                os.close(descriptor)
-                path.unlink(missing_ok=True)
-                raise
+        descriptor = os.open(path, flags, PRIVATE_FILE)
+        self._layout.share(descriptor, GROUP_FILE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, _text(lease))
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
         return lease, descriptor
 
 
@@ -198,7 +219,9 @@ def _text(lease: Lease) -> bytes:
 def _read(path: Path) -> Lease | None:
     try:
         fields = json.loads(path.read_bytes())
-        return Lease(**fields | {"kind": LeaseKind(fields["kind"]), "reserved": int(fields["reserved"])})
+        kind = LeaseKind(fields["kind"])
+        pid = 0 if kind is LeaseKind.PIN else fields["pid"]  # earlier releases wrote who made the pin
+        return Lease(**fields | {"kind": kind, "pid": pid, "reserved": int(fields["reserved"])})
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None  # released meanwhile, or cut off in the moment of its making: no claim
 

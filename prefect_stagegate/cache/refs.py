@@ -49,4 +49,4 @@ class Refs:
     def datasets(self) -> list[str]:
         """The datasets of which this node has a ref, sorted."""
         with explained("read the refs", self._layout.refs):
-            return sorted(path.name for path in self._layout.refs.iterdir())
+            return sorted(path.name for path in self._layout.entries(self._layout.refs))

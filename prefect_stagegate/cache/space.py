@@ -201,8 +201,8 @@ def room(size: int) -> int:
 def used_bytes(layout: Layout) -> int:
     """Bytes of the volume that blobs, objects on their way in, and what rotted, take. One look at each file."""
     size = 0
-    late = (layout.quarantine,) if layout.quarantine.is_dir() else ()
-    for folder in (*layout.blobs.iterdir(), layout.ingest, *late):
+    others = (folder for folder in (layout.ingest, layout.quarantine) if folder.is_dir())
+    for folder in (*layout.entries(layout.blobs), *others):
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):

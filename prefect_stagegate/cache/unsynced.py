@@ -23,6 +23,7 @@ from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, exp
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.cache.verify import is_blob
 from prefect_stagegate.durable import UNKNOWN_BOOT, Volume, boot_id, sync_folder, sync_volume
+from prefect_stagegate.trees import walk_folders
 
 PREFIX = "unsynced-"
 
@@ -156,7 +157,7 @@ def _held(layout: Layout) -> set[int]:
     """The inodes of the files of all views."""
     return {
         entry.inode()
-        for folder, _, _ in os.walk(layout.views)
-        for entry in os.scandir(folder)
+        for _, entries in walk_folders(layout.views)
+        for entry in entries
         if entry.is_file(follow_symlinks=False)
     }

@@ -17,6 +17,7 @@ from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry
+from prefect_stagegate.trees import walk_folders
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class Views:
             CacheError: They can't be listed.
         """
         with explained("list the views", self._layout.views):
-            views = [view for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
+            views = [view for dataset in self._layout.entries(self._layout.views) for view in dataset.iterdir()]
         return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
 
     def of(self, dataset: str) -> list[str]:
@@ -327,7 +328,7 @@ def _appear(layout: Layout, scratch: Path, target: Path) -> None:
 
 def remove_tree(root: Path) -> None:
     """Remove a tree that may hold read-only folders."""
-    for folder, _, _ in os.walk(root):
+    for folder, _ in walk_folders(root):
         with suppress(PermissionError):  # another user's of a shared cache, which the group may write
             Path(folder).chmod(0o700)
     shutil.rmtree(root)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from prefect_stagegate.durable import make_folder, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.trees import walk_folders
 
 ORPHAN_SECONDS = 3600
 """How long a scratch file may be another writer's that lives."""
@@ -78,8 +79,9 @@ class DirectoryRecords:
     def _below(self, prefix: str) -> Iterator[str]:
         """The keys below a prefix. A folder that can't be read is an error: what it holds must not count as absent."""
         try:
-            for folder, _, names in os.walk(self.root / prefix, onerror=_raise):
+            for folder, entries in walk_folders(self.root / prefix):
                 inside = os.path.relpath(folder, self.root)
+                names = (entry.name for entry in entries if not entry.is_dir())
                 yield from (f"{inside}/{name}" for name in names if not name.startswith("."))
         except FileNotFoundError:
             return  # no record yet; a folder with records is never removed
@@ -119,10 +121,6 @@ def _remove_orphans(folder: Path) -> None:
         with suppress(FileNotFoundError):  # its writer, or another one, was faster
             if path.lstat().st_mtime < until:
                 path.unlink()
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def open_records(url: str, options: Mapping[str, Any]) -> Records:

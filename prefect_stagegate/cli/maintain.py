@@ -48,7 +48,7 @@ def pin(address: str, /, *, places: Places | None = None) -> None:
         DATASET@REF or DATASET@sha256:…, on this node.
     """
     held = maintain.pin((places or Places()).workspace(), Address.parse(address))
-    say(f"pinned {held.dataset}@{held.digest}")
+    say(f"pinned {held.dataset}@{held.digest}, {held.what} since {held.since[:19]}Z")
 
 
 def unpin(address: str, /, *, places: Places | None = None) -> None:
@@ -62,4 +62,4 @@ def unpin(address: str, /, *, places: Places | None = None) -> None:
         DATASET@REF or DATASET@sha256:…, on this node.
     """
     count = maintain.unpin((places or Places()).workspace(), Address.parse(address))
-    say(f"{count} pins taken away")
+    say(f"{count_text(count, 'pin')} taken away")

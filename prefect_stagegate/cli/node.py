@@ -27,7 +27,7 @@ def list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
     for lease in leases:
         who, reserved = lease.what or "-", bytes_text(lease.reserved) if lease.reserved else "-"
         held = lease.digest or "all, and what it makes"
-        cells = (lease.kind, lease.since[:19] + "Z", str(lease.pid), who, reserved, lease.dataset, held)
+        cells = (lease.kind, lease.since[:19] + "Z", str(lease.pid or "-"), who, reserved, lease.dataset, held)
         table.add_row(*(Text(escaped(cell)) for cell in cells))
     print_table(table)
 

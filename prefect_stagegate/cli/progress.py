@@ -37,6 +37,8 @@ class Totals:
         self.bytes = 0
         self.bytes_moved = 0
         self.bytes_reused = 0
+        self.wait = ""
+        """For whom it is waited; empty while something moves."""
 
     def listed(self, objects: int, size: int) -> None:
         """Add what was found at a source."""
@@ -49,14 +51,22 @@ class Totals:
         """Add bytes that came over the wire."""
         with self._lock:
             self.bytes_moved += size
+            self.wait = ""
             self._show(self)
 
     def done(self, receipt: Receipt) -> None:
         """Add an object that is in the cache."""
         with self._lock:
             self.objects_done += 1
+            self.wait = ""
             if not receipt.fetched:
                 self.bytes_reused += receipt.object.size
+            self._show(self)
+
+    def waiting(self, told: str) -> None:
+        """Note for whom it is waited."""
+        with self._lock:
+            self.wait = told
             self._show(self)
 
 
@@ -82,7 +92,7 @@ def _bar(title: str) -> Iterator[Totals]:
         def show(totals: Totals) -> None:
             moved = totals.bytes_moved + totals.bytes_reused
             counted = f"{totals.objects_done}/{totals.objects} objects"
-            bars.update(task, total=totals.bytes, completed=moved, objects=counted)
+            bars.update(task, total=totals.bytes, completed=moved, objects=totals.wait or counted)
 
         yield Totals(show)
 
@@ -152,4 +162,5 @@ class _Lines:
             return
         moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
         objects = f"{totals.objects_done}/{totals.objects} objects"
-        print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}", file=sys.stderr)
+        wait = f", {totals.wait}" if totals.wait else ""
+        print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}{wait}", file=sys.stderr)

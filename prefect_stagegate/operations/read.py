@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -11,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.settings import Settings
 
 log = logging.getLogger(__name__)
-
-ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a volume, or a folder of somebody else, says to who would write there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,4 +94,5 @@ def open_one(
         allowed=settings.allowed_hosts,
         scratch=str(scratch) if scratch else None,
         recall=recall,
+        most=settings.max_entries,
     )

@@ -18,6 +18,7 @@ from threading import Event
 from typing import Protocol
 
 from prefect_stagegate.cache.gc import empty_trash
+from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import MOST, Quarantine, Quarantined
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
@@ -27,7 +28,7 @@ from prefect_stagegate.errors import CacheError, Cancelled, StagegateError, Unkn
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding
 from prefect_stagegate.operations import bring
-from prefect_stagegate.operations.read import ONLY_READABLE, OpenDataset, keep_dataset
+from prefect_stagegate.operations.read import OpenDataset, keep_dataset
 from prefect_stagegate.operations.tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 

@@ -13,6 +13,7 @@ from prefect_stagegate.sources.naming import require_permitted
 from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
 from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Recall, Terms, nothing
+from prefect_stagegate.sources.walk import ENTRIES
 from prefect_stagegate.spec.permitted import LIBRARIES, scheme_of
 
 __all__ = [
@@ -45,8 +46,7 @@ log = logging.getLogger(__name__)
 def _files(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.files import FileSource
 
-    del terms
-    return FileSource(url, options)
+    return FileSource(url, options, most=terms.most)
 
 
 def _s3(url: str, options: Options, terms: Terms) -> Source:
@@ -134,14 +134,14 @@ def _sql(url: str, options: Options, terms: Terms) -> Source:
 def _hdfs(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.hdfs import HdfsSource
 
-    return HdfsSource(url, options, idle=terms.idle)
+    return HdfsSource(url, options, terms)
 
 
 def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.anyfs import FsspecSource, library_of
 
     require_permitted(library_of(url), url, options, terms.allowed)
-    return FsspecSource(url, options)  # fsspec's file systems have timeouts of their own
+    return FsspecSource(url, options, most=terms.most)  # fsspec's file systems have timeouts of their own
 
 
 SCHEMES: dict[str, Opener] = {
@@ -196,6 +196,7 @@ def open_source(
     allowed: Allowed = (),
     scratch: str | None = None,
     recall: Recall = nothing,
+    most: int = ENTRIES,
 ) -> Source:
     """Open the source at `url`. A server is asked nothing yet.
 
@@ -208,6 +209,7 @@ def open_source(
         scratch: A folder on whose volume an adapter may keep what it must write before it can be read; None for the
             system's folder of temporary files.
         recall: Tells the sizes of objects that were made before.
+        most: Files and folders that one listing looks at, where the source has folders.
 
     Raises:
         UsageError: The scheme, the URL or an option can't be used or is not permitted, or the server's address is one
@@ -222,4 +224,4 @@ def open_source(
     if scheme in LIBRARIES:
         require_permitted(LIBRARIES[scheme], url, given, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
-    return opener(url, given, Terms(idle, allowed, scratch, recall))
+    return opener(url, given, Terms(idle, allowed, scratch, recall, most))

@@ -33,7 +33,9 @@ from prefect_stagegate.objects import retry_after
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.hiding import Hiding
+from prefect_stagegate.sources.select import enters
 from prefect_stagegate.sources.turns import Turns
+from prefect_stagegate.sources.walk import ENTRIES, Walk
 from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
 
 if TYPE_CHECKING:
@@ -92,14 +94,16 @@ class FsspecSource(BaseSource):
     Args:
         url: Any URL that `library_of` lets through.
         options: The file system's own storage options.
+        most: Files and folders that one listing looks at.
 
     Raises:
         UsageError: fsspec knows no such scheme, or the file system refuses an option.
         MissingExtra: The package that reads it is absent.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES) -> None:
         self.url = public_url(url)
+        self._most = most
         self._hiding = Hiding(url, options)
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
@@ -130,11 +134,14 @@ class FsspecSource(BaseSource):
             if info.get("type") == "file":
                 yield from self._single(info, wanted)
                 return
-            for folder, _, files in self._fs.walk(self._root, detail=True, on_error="raise"):
+            walk = Walk(self.url, self._most)
+            for folder, folders, files in self._fs.walk(self._root, detail=True, on_error="raise"):
+                key = f"{self._key(folder)}/".removeprefix("/")
+                walk.enter(key)
+                self._prune(folder, folders, wanted, walk)
                 for name, found in files.items():
-                    key = self._key(f"{folder.rstrip('/')}/{name}")
-                    if name and wanted(key):
-                        yield self._object(key, found)
+                    if name and wanted(path := walk.key(key, name)):  # without a name it is the folder itself
+                        yield self._object(path, found)
         except SourceError:
             raise
         except FileNotFoundError as error:
@@ -143,6 +150,18 @@ class FsspecSource(BaseSource):
             ) from self._hiding.cause(error)
         except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
             raise self._explained(error, "") from self._hiding.cause(error)
+
+    def _prune(self, folder: str, folders: dict[str, Any], wanted: Wanted, walk: Walk) -> None:
+        """Have fsspec's walk enter only folders that may hold something wanted: it enters what is left."""
+        above = f"{self._key(folder)}/".removeprefix("/")
+        for name, info in list(folders.items()):
+            key = walk.key(above, name)
+            if info["name"].strip("/") != f"{folder}/{name}".strip("/"):
+                raise SourceError(
+                    f"The listing names {info['name']!r}, which lies elsewhere", source=self.url, object=key
+                )
+            if not enters(wanted, key + "/"):
+                del folders[name]
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now."""

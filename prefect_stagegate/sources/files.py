@@ -2,18 +2,24 @@
 
 Symbolic links are followed where they lead inside the source's directory, and refused by name where they lead out of
 it: a delivery must not pull in what lies elsewhere on the machine. Pipes, sockets and devices are refused by name.
+
+A directory is entered once. Links to directories are followed after all else, to those that were not entered by their
+real path. A link back to a directory above it is left out, and a second way to a directory refused by name.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import repeat
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import (
@@ -27,6 +33,8 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.recalls import Recalls, is_away
+from prefect_stagegate.sources.select import enters, excludes
+from prefect_stagegate.sources.walk import ENTRIES, Walk
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -49,15 +57,6 @@ def local_path(url: str) -> Path:
     return Path(unquote(url.split("://", 1)[1].removeprefix("localhost")))
 
 
-class _Folder(NamedTuple):
-    """A directory that is being walked."""
-
-    key: str
-    """With a slash at its end; empty for the source's own."""
-    above: tuple[str, ...]
-    """The real paths of it and of those that lead to it: a link back to one ends there."""
-
-
 class FileSource(BaseSource):
     """A directory, or one file.
 
@@ -67,13 +66,15 @@ class FileSource(BaseSource):
     Args:
         url: `file:///mnt/nas/flights/` or a path.
         options: Those of `Recalls`; others mean nothing here.
+        most: Files and directories that one listing looks at.
 
     Raises:
         UsageError: The URL names another host, or an option can't be used.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] = MappingProxyType({}), *, most: int = ENTRIES) -> None:
         self.url = url
+        self._most = most
         self.recalls = Recalls(options, url=url)
         path = local_path(url)
         self.identity = f"file://{path}"
@@ -148,44 +149,72 @@ class FileSource(BaseSource):
             raise self._changed(listed)
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
-        """Walk the directory, however deep it is: a call within a call for each folder would come to an end."""
-        open_folders = [self._entries("", (self._real_root,))]
-        while open_folders:
-            for folder, entry in open_folders[-1]:
-                key = folder.key + entry.name
-                if entry.is_dir():
-                    if entered := self._enter(entry, key, folder.above, wanted):
-                        open_folders.append(entered)
-                        break
-                elif wanted(key):
-                    yield self._file(entry, key)
-            else:
-                open_folders.pop()
+        """Walk the directory, then what only links lead to, each link in turn."""
+        walk, links = Walk(self.url, self._most), deque([""])
+        while links:
+            yield from self._tree(links.popleft(), wanted, walk, links)
+        walk.end()
 
-    def _entries(self, key: str, above: tuple[str, ...]) -> Iterator[tuple[_Folder, os.DirEntry[str]]]:
-        """Read one directory; `above` are the real paths of it and of those that lead to it."""
+    def _tree(self, top: str, wanted: Wanted, walk: Walk, links: deque[str]) -> Iterator[SourceObject]:
+        """The wanted files below a directory. Links to further directories are added to `links`."""
+        directories = [top]
+        while directories:
+            key = directories.pop()
+            if not self._is_new(key, walk):
+                continue
+            below: list[str] = []
+            for entry in self._entries(key, walk):
+                path = key + entry.name
+                if entry.is_symlink():
+                    yield from self._linked(entry, path, wanted, links)
+                elif entry.is_dir():
+                    below.append(path + "/")
+                elif wanted(path):
+                    yield self._file(entry, path)
+            directories += filter(partial(enters, wanted), reversed(below))
+
+    def _is_new(self, key: str, walk: Walk) -> bool:
+        """Whether a directory is entered for the first time."""
+        path = self._root / key
         try:
-            with os.scandir(self._root / key) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            found = path.stat()
         except OSError as error:
             raise self._explained(error, key) from error
-        return zip(repeat(_Folder(key, above)), found)
+        if walk.enter_once((found.st_dev, found.st_ino), key):
+            return True
+        walk.note_again(key, os.path.realpath(path), self._real_root, os.path.realpath(path.parent))
+        return False
 
-    def _enter(
-        self, entry: os.DirEntry[str], key: str, above: tuple[str, ...], wanted: Wanted
-    ) -> Iterator[tuple[_Folder, os.DirEntry[str]]] | None:
-        """Read a directory in another; None for a link back to one that leads here, or that nobody wants."""
-        if not entry.is_symlink():
-            return self._entries(key + "/", (*above, os.path.join(above[-1], entry.name)))  # noqa: PTH118
-        real = os.path.realpath(entry.path)
-        if real in above or not wanted(key + "/"):
-            return None
-        self._keep_inside(real, key)
-        return self._entries(key + "/", (*above, real))
+    def _entries(self, key: str, walk: Walk) -> Sequence[os.DirEntry[str]]:
+        """What a directory holds, sorted by name."""
+        try:
+            with os.scandir(self._root / key) as entries:
+                found = list(islice(entries, walk.left + 1))
+        except OSError as error:
+            raise self._explained(error, key) from error
+        walk.count(len(found), key)
+        return sorted(found, key=lambda entry: entry.name)
+
+    def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
+        """The file that a link leads to, if any; a link to a directory is added to `links`."""
+        as_file, as_folder = wanted(key), enters(wanted, key + "/")
+        if excludes(wanted, key):
+            return
+        try:
+            is_folder = stat.S_ISDIR(os.stat(entry.path).st_mode)  # noqa: PTH116
+        except OSError as error:
+            if as_file:
+                raise self._explained(error, key) from error
+            return
+        if not (as_folder if is_folder else as_file):
+            return
+        self._keep_inside(os.path.realpath(entry.path), key)
+        if is_folder:
+            links.append(key + "/")
+        else:
+            yield self._file(entry, key)
 
     def _file(self, entry: os.DirEntry[str], key: str) -> SourceObject:
-        if entry.is_symlink():
-            self._keep_inside(os.path.realpath(entry.path), key)
         try:
             found = entry.stat()
         except OSError as error:
@@ -214,6 +243,9 @@ class FileSource(BaseSource):
     def _explained(self, error: OSError, key: str) -> SourceError:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return ObjectVanished("The file is gone", source=self.url, object=key)
+        if error.errno == errno.ELOOP:
+            hint = "Leave it out by `exclude:`, or remove it."
+            return SourceError(f"The symbolic link {key!r} leads to itself", hint=hint, source=self.url, object=key)
         if isinstance(error, PermissionError):
             hint = "Give this user the right to read it."
             return AccessDenied("Access is denied", hint=hint, source=self.url, object=key)

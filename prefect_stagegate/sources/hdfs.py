@@ -19,6 +19,8 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.patience import patiently
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -38,17 +40,17 @@ class HdfsSource(BaseSource):
         url: `hdfs://namenode:8020/lake/flights/`, or a name service of HADOOP_CONF_DIR's files. The path is as it is,
             not percent-encoded.
         options: Hadoop's own settings by name (`dfs.…`), which win over those files.
-        idle: Seconds without an answer after which a question is given up: the client itself asks for ever.
+        terms: How it is asked. Without an answer for the idle time a question is given up: the client asks for ever.
 
     Raises:
         UsageError: The client can't use an option.
         MissingExtra: hdfs-native isn't installed.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         self.url = self.identity = public_url(url)
         place, _, path = url.partition("://")[2].partition("/")
-        self._address, self._path, self._idle = place, f"/{path}", idle
+        self._address, self._path, self._terms = place, f"/{path}", terms
         try:
             from hdfs_native import Client
         except ImportError as error:
@@ -69,10 +71,13 @@ class HdfsSource(BaseSource):
             if wanted(self._single):
                 yield self.find(self._single)
             return
-        root = f"{self._path.rstrip('/')}/"
+        root, walk = f"{self._path.rstrip('/')}/", Walk(self.url, self._terms.most)
         try:
             for status in self._each("", lambda: self._client.list_status(root.rstrip("/") or "/", recursive=True)):
                 key = status.path.removeprefix(root)
+                folder, _, name = key.rpartition("/")
+                walk.enter(f"{folder}/" if folder else "")
+                walk.key(f"{folder}/" if folder else "", name)
                 if not status.isdir and wanted(key):
                     yield self._object(key, status)
         except ObjectVanished as error:
@@ -118,7 +123,7 @@ class HdfsSource(BaseSource):
     def _each(self, key: str, answers: Callable[[], Iterator[T]]) -> Iterator[T]:
         try:
             self._reach()
-            yield from patiently(answers, self._idle)
+            yield from patiently(answers, self._terms.idle)
         except (RuntimeError, OSError) as error:
             raise self._explained(error, key) from error
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -23,7 +23,9 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.manifests import MANIFESTS, Named
+from prefect_stagegate.sources.select import enters
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.webclient import WebClient
 from prefect_stagegate.sources.webconnect import home_of
 from prefect_stagegate.sources.weboptions import web_settings
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 ASKED_AT_ONCE = 16
 """HEAD requests at a time, where neither listing nor manifest tells sizes."""
-DEEPEST = 64
-"""Folders in folders that are walked; a link back to one above would lead on for ever."""
 LONGEST_PAGE = 256 << 20
 """Bytes of a listing's page or a manifest that are read."""
 
@@ -62,6 +62,7 @@ class WebSource(BaseSource, ABC):
         self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self._life = settings.life()
         self._manifest = settings.manifest
+        self._most = terms.most
         self._client = WebClient(
             self._address, settings.sent(), ca_file=settings.ca_file, idle=terms.idle, allowed=terms.allowed
         )
@@ -117,7 +118,7 @@ class HttpSource(WebSource):
         if self._manifest:
             return self._asked(one.key for one in self._named.values() if wanted(one.key))
         if self._is_folder:
-            return self._walk("", wanted, 0)
+            return self._walk(wanted)
         key = self._single
         return self._asked([key] if wanted(key) else [])
 
@@ -175,19 +176,24 @@ class HttpSource(WebSource):
         """Whether the server's listings tell when files changed, by that of the source's own folder."""
         return self._page(self._address)[0] == "application/json"
 
-    def _walk(self, folder: str, wanted: Wanted, depth: int) -> Iterator[SourceObject]:
-        if depth > DEEPEST:
-            raise SourceError(f"Folders lie in folders beyond {DEEPEST}", source=self.url, object=folder)
-        files: list[str] = []
-        for item in self._items(folder):
-            key = folder + item.name
-            if item.folder:
-                yield from self._walk(key + "/", wanted, depth + 1)
-            elif wanted(key) and item.size is None:
-                files.append(key)
-            elif wanted(key):
-                yield SourceObject(key, item.size or 0, Pin("mtime", repr(item.modified), "weak"), item.modified)
-        yield from self._asked(files)
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Folder by folder."""
+        folders, walk = [""], Walk(self.url, self._most)
+        while folders:
+            folder = folders.pop()
+            walk.enter(folder)
+            files: list[str] = []
+            below: list[str] = []
+            for item in self._items(folder):
+                key = walk.key(folder, item.name)
+                if item.folder:
+                    below.append(key + "/")
+                elif wanted(key) and item.size is None:
+                    files.append(key)
+                elif wanted(key):
+                    yield SourceObject(key, item.size or 0, Pin("mtime", repr(item.modified), "weak"), item.modified)
+            yield from self._asked(files)
+            folders += filter(partial(enters, wanted), reversed(below))
 
     def _items(self, folder: str) -> Iterator[Item]:
         url = self._url_of(folder)
@@ -198,10 +204,7 @@ class HttpSource(WebSource):
                 hint="Switch its listing on (nginx: `autoindex on; autoindex_format json;`), or name a `manifest`.",
                 source=self.url,
             )
-        for item in (json_items if kind == "application/json" else html_items)(text, url):
-            if item.name in ("", ".", "..") or "/" in item.name:
-                raise SourceError(f"The listing names {item.name!r}, which is no file of its folder", source=self.url)
-            yield item
+        return (json_items if kind == "application/json" else html_items)(text, url)
 
     def _page(self, url: str) -> tuple[str, str]:
         """A page's type and text."""

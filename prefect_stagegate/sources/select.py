@@ -12,13 +12,64 @@ Pure: no I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.patterns import character_class, glob_matcher
+from prefect_stagegate.sources.base import Wanted
+from prefect_stagegate.sources.partitions import in_partitions
 
 _TOKEN = re.compile(r"\*\*/|/\*\*\Z|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{[^{}]*\}|\\.|.", re.DOTALL)
+_SPECIAL = re.compile(r"[*?\[{\\]")
+"""What makes a glob match more than its own characters."""
 _FIXED = {"**/": "(?:[^/]+/)*", "/**": "/.+", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which keys a spec takes: globs that take and leave out, and conditions on partitions. Call it with a key.
+
+    A folder's key ends with a slash.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    partitions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __call__(self, key: str) -> bool:
+        """Whether an object is taken."""
+        return selected(key, self.include, self.exclude) and in_partitions(key, self.partitions)
+
+    def enters(self, folder: str) -> bool:
+        """Whether something in a folder may be taken."""
+        return (
+            not any(_covers(pattern, folder) for pattern in self.exclude)
+            and (not self.include or any(_reaches(pattern, folder) for pattern in self.include))
+            and in_partitions(folder, self.partitions)
+        )
+
+    def excludes(self, key: str) -> bool:
+        """Whether a path is left out by name, be it a file or a folder."""
+        return any(_compiled(one)(key) or _covers(one, key + "/") for one in self.exclude)
+
+
+def enters(wanted: Wanted, folder: str) -> bool:
+    """Whether something in a folder may be wanted; only a `Selection` can tell that nothing is.
+
+    Args:
+        wanted: Tells which keys are taken.
+        folder: Its key, with a slash at its end.
+    """
+    return not isinstance(wanted, Selection) or wanted.enters(folder)
+
+
+def excludes(wanted: Wanted, key: str) -> bool:
+    """Whether a path is left out whatever lies there, so that nobody need look."""
+    if isinstance(wanted, Selection):
+        return wanted.excludes(key)
+    return not (wanted(key) or wanted(key + "/"))
 
 
 def selected(key: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> bool:
@@ -30,21 +81,38 @@ def selected(key: str, include: Sequence[str] = (), exclude: Sequence[str] = ())
     Raises:
         UsageError: A pattern is not well formed.
     """
-    if include and not any(_compiled(pattern).fullmatch(key) for pattern in include):
+    if include and not any(_compiled(pattern)(key) for pattern in include):
         return False
-    return not any(_compiled(pattern).fullmatch(key) for pattern in exclude)
+    return not any(_compiled(pattern)(key) for pattern in exclude)
+
+
+def _covers(pattern: str, folder: str) -> bool:
+    """Whether a pattern matches everything below a folder."""
+    # A pattern that ends so and matches one name in the folder matches whatever follows the folder's slash.
+    return pattern.endswith(("/", "**")) and _compiled(pattern)(folder + "x")
+
+
+def _reaches(pattern: str, folder: str) -> bool:
+    """Whether a pattern may match something below a folder, as far as its beginning tells."""
+    if "/" not in pattern.removesuffix("/"):
+        return True
+    path = pattern.removeprefix("/")
+    special = _SPECIAL.search(path)
+    beginning = path[: special.start()] if special else path
+    return beginning.startswith(folder) or folder.startswith(beginning)
 
 
 @lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str) -> Callable[[str], bool]:
     body, folder = pattern.removesuffix("/"), pattern.endswith("/")
     anchored = "/" in body
     body = body.removeprefix("/")
     if not body:
         raise UsageError(f"The pattern {pattern!r} matches nothing", hint="Use `**` for everything.")
     try:
-        return re.compile(("" if anchored else "(?:[^/]+/)*") + _translate(body) + ("/.+" if folder else ""), re.DOTALL)
-    except re.error as error:
+        expression = ("" if anchored else "(?:[^/]+/)*") + _translate(body) + ("/.+" if folder else "")
+        return glob_matcher(expression, body)
+    except ValueError as error:
         raise UsageError(f"The pattern {pattern!r} is not well formed: {error}") from error
 
 
@@ -58,6 +126,5 @@ def _piece(token: str) -> str:
     if token.startswith("{") and token.endswith("}") and len(token) > 1:
         return "(?:" + "|".join(map(_translate, token[1:-1].split(","))) + ")"
     if token.startswith("[") and len(token) > 2:  # noqa: PLR2004 - a class with something in it
-        inner = token[1:-1].replace("\\", "\\\\").replace("^", "\\^")
-        return f"(?!/)[^{inner[1:]}]" if inner.startswith("!") else f"(?!/)[{inner}]"
+        return character_class(token[1:-1])
     return re.escape(token[1] if token.startswith("\\") and len(token) > 1 else token)

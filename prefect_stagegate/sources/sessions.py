@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import asyncssh
 
-from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError
+from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable
 from prefect_stagegate.sources.hosts import Allowed
 from prefect_stagegate.sources.sftpwire import DENIED, NO_SUCH, Attributes, OpenFile, Wire, open_wire
 from prefect_stagegate.sources.ssh import Login, connect, explained
@@ -75,10 +75,30 @@ class Sessions:
         async with self._session(path) as session:
             return decoded(await session.real(encoded(path)))
 
-    async def folder(self, path: str) -> list[Found]:
-        """What a folder holds, links as links."""
+    async def behind(self, path: str) -> tuple[Found, str]:
+        """What a symbolic link leads to, and its path without links.
+
+        Raises:
+            SourceError: It leads to itself, or the server refuses to follow it for another reason.
+        """
+        try:
+            found, real = await asyncio.gather(self.stat(path), self.real(path))
+        except SourceUnavailable as error:
+            refusal = error.__cause__
+            if not isinstance(refusal, asyncssh.SFTPError) or isinstance(refusal, _LOST):
+                raise
+            raise SourceError(
+                f"The symbolic link can't be followed: {refusal.reason}",
+                hint="It may lead to itself. Leave it out by `exclude:`, or remove it.",
+                source=self.login.url,
+                object=path,
+            ) from error
+        return found, real
+
+    async def folder(self, path: str, most: int) -> list[Found]:
+        """What a folder holds, links as links; not all of it where that is more than `most`."""
         async with self._session(path) as session:
-            entries = await session.folder(encoded(path))
+            entries = await session.folder(encoded(path), most)
             return [told(name, attributes, path) for name, attributes in entries if name not in (b".", b"..")]
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """SFTP servers, read through asyncssh: many ranges at a time over one connection.
 
 Symbolic links are followed where they lead inside the source's folder, and refused by name where they lead out of it;
-pipes, sockets and devices are refused by name, as in local folders.
+pipes, sockets and devices are refused by name, and a folder is entered once, as in local folders.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ import asyncio
 import posixpath
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.looping import Give, LoopThread
+from prefect_stagegate.sources.select import enters, excludes
 from prefect_stagegate.sources.sessions import Found, Sessions, kind, told
 from prefect_stagegate.sources.sftpwire import REQUEST, Attributes
 from prefect_stagegate.sources.ssh import Login
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -36,8 +40,27 @@ FOLDERS = 16
 """Folders that are listed at the same time."""
 
 _Pieces = Sequence[bytes]
-_Place = tuple[str, tuple[str, ...]]
-"""A folder's key, with a slash at its end or empty, and the real paths of it and of those that lead to it."""
+
+
+class _Folder(NamedTuple):
+    """A folder that is to be listed."""
+
+    key: str
+    """With a slash at its end; empty for the source's own."""
+    real: str
+    """Its path without links."""
+    above: str
+    """That of the folder in which it was met."""
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What one listing keeps in mind."""
+
+    wanted: Wanted
+    walk: Walk
+    links: deque[_Folder]
+    """Folders that links lead to: they are looked into after all others."""
 
 
 class SftpSource(BaseSource):
@@ -61,6 +84,7 @@ class SftpSource(BaseSource):
         path = unquote(urlsplit(url).path)
         self.identity = f"sftp://{self._login.address}{path or '/'}"
         self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
+        self._most = terms.most
         self._sessions = Sessions(self._login, terms.idle, terms.allowed)
         self._loop = LoopThread(f"sftp {self._login.host}", self._sessions.close)
         self._reads = threading.BoundedSemaphore(READS)
@@ -77,16 +101,30 @@ class SftpSource(BaseSource):
             if wanted(self._single):
                 yield self.find(self._single)
             return
-        places: list[_Place] = [("", (self._real_root,))]
-        while places:
-            taken, places = places[-FOLDERS:], places[:-FOLDERS]
-            for place, entries in zip(taken, self._loop.run(self._folders(taken)), strict=True):
+        listing = _Listing(wanted, Walk(self.url, self._most), deque([_Folder("", self._real_root, self._real_root)]))
+        while listing.links:
+            yield from self._tree(listing.links.popleft(), listing)
+        listing.walk.end()
+
+    def _tree(self, top: _Folder, listing: _Listing) -> Iterator[SourceObject]:
+        """The wanted files below a folder, some folders at a time."""
+        folders, walk = [top], listing.walk
+        while folders:
+            taken, folders = folders[-FOLDERS:], folders[:-FOLDERS]
+            new = [folder for folder in taken if self._is_new(folder, walk)]
+            for folder, entries in zip(new, self._loop.run(self._listed(new, walk.left)), strict=True):
                 for entry in sorted(entries, key=lambda one: one.name):
-                    found = self._found(place, entry, wanted)
+                    found = self._found(folder, entry, listing)
                     if isinstance(found, SourceObject):
                         yield found
                     elif found:
-                        places.append(found)
+                        folders.append(found)
+
+    def _is_new(self, folder: _Folder, walk: Walk) -> bool:
+        if walk.enter_once(folder.real, folder.key):
+            return True
+        walk.note_again(folder.key, folder.real, self._real_root, folder.above)
+        return False
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
@@ -127,8 +165,8 @@ class SftpSource(BaseSource):
                 await give(pieces)
             self._same(listed, await file.attributes())
 
-    async def _folders(self, places: Sequence[_Place]) -> Sequence[Sequence[Found]]:
-        return await asyncio.gather(*(self._sessions.folder(self._name(key)) for key, _ in places))
+    async def _listed(self, folders: Sequence[_Folder], most: int) -> Sequence[Sequence[Found]]:
+        return await asyncio.gather(*(self._sessions.folder(self._name(folder.key), most) for folder in folders))
 
     @cached_property
     def _single(self) -> str:
@@ -148,33 +186,39 @@ class SftpSource(BaseSource):
     def _name(self, key: str) -> str:
         return posixpath.join(self._path, key)
 
-    def _found(self, place: _Place, entry: Found, wanted: Wanted) -> SourceObject | _Place | None:
+    def _found(self, folder: _Folder, entry: Found, listing: _Listing) -> SourceObject | _Folder | None:
         """An entry of a folder: a file, a folder to look into, or nothing that is wanted."""
-        key, above = place[0] + entry.name, place[1]
+        key = listing.walk.key(folder.key, entry.name)
         if stat.S_ISDIR(entry.mode):
-            return (key + "/", (*above, posixpath.join(above[-1], entry.name)))
+            if not enters(listing.wanted, key + "/"):
+                return None
+            return _Folder(key + "/", posixpath.join(folder.real, entry.name), folder.real)
         if stat.S_ISLNK(entry.mode):
-            return self._linked(key, above, wanted)
-        return self._object(key, entry) if wanted(key) else None
+            return self._linked(key, folder.real, listing)
+        return self._object(key, entry) if listing.wanted(key) else None
 
-    def _linked(self, key: str, above: tuple[str, ...], wanted: Wanted) -> SourceObject | _Place | None:
-        """What a link leads to; None when nobody wants it, and for one back to a folder that leads here."""
-        if not (wanted(key) or wanted(key + "/")):
+    def _linked(self, key: str, above: str, listing: _Listing) -> SourceObject | None:
+        """The file that a link leads to, unless nobody wants it; a folder is looked into later."""
+        if excludes(listing.wanted, key):
             return None
+        as_file, as_folder = listing.wanted(key), enters(listing.wanted, key + "/")
         with named(key):
-            found, real = self._loop.run(self._behind(self._name(key)))
-            if stat.S_ISDIR(found.mode):
-                if real in above or not wanted(key + "/"):
-                    return None
-                self._keep_inside(real, key)
-                return (key + "/", (*above, real))
-            if not wanted(key):
+            try:
+                found, real = self._loop.run(self._sessions.behind(self._name(key)))
+            except SourceUnavailable:
+                raise
+            except SourceError:
+                if as_file:
+                    raise
+                return None
+            is_folder = stat.S_ISDIR(found.mode)
+            if not (as_folder if is_folder else as_file):
                 return None
             self._keep_inside(real, key)
-            return self._object(key, found)
-
-    async def _behind(self, path: str) -> tuple[Found, str]:
-        return await asyncio.gather(self._sessions.stat(path), self._sessions.real(path))
+            if not is_folder:
+                return self._object(key, found)
+            listing.links.append(_Folder(key + "/", real, above))
+            return None
 
     def _keep_inside(self, real: str, key: str) -> None:
         if not real.startswith(self._real_root.rstrip("/") + "/") and real != self._real_root:

@@ -121,12 +121,12 @@ class Wire(asyncssh.SSHClientSession[bytes]):
             raise asyncssh.SFTPBadMessage("No path where one was asked for")
         return names[0][0]
 
-    async def folder(self, path: bytes) -> list[Named]:
-        """What a folder holds, links as links."""
+    async def folder(self, path: bytes, most: int) -> list[Named]:
+        """What a folder holds, links as links; no more is asked for when that is more than `most`."""
         handle: bytes = await self._ask(_OPENDIR, _string(path))
         try:
             found: list[Named] = []
-            while names := await self._ask(_READDIR, handle):
+            while len(found) <= most and (names := await self._ask(_READDIR, handle)):
                 found += names
             return found
         finally:

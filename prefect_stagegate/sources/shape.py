@@ -8,17 +8,16 @@ Pure but for the clock that whoever makes it has asked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from heapq import nsmallest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model import SourceObject
+from prefect_stagegate.patterns import Expression
 from prefect_stagegate.plan import dataset_path
-from prefect_stagegate.sources.partitions import in_partitions
 from prefect_stagegate.sources.sampling import rank, sampled
-from prefect_stagegate.sources.select import selected
+from prefect_stagegate.sources.select import Selection
 from prefect_stagegate.spec import SourceSpec
 
 
@@ -32,14 +31,11 @@ class Shape:
 
     def __init__(self, spec: SourceSpec, now: datetime) -> None:
         self._spec = spec
+        self.wants = Selection(spec.include, spec.exclude, spec.partitions)
+        """Tells whether a key is taken, as far as it alone tells."""
         self._after = _seconds(spec.newer_than, now)
         self._before = _seconds(spec.older_than, now)
-        self._renames = [(re.compile(one.pattern), one.to) for one in spec.rename]
-
-    def wants(self, key: str) -> bool:
-        """Whether a key is taken, as far as it alone tells."""
-        spec = self._spec
-        return selected(key, spec.include, spec.exclude) and in_partitions(key, spec.partitions)
+        self._renames = [(Expression(one.pattern), one.to) for one in spec.rename]
 
     def takes(self, listed: SourceObject) -> bool:
         """Whether a wanted object is taken, by its size, its age and the hash of its path; a `limit` comes after it.
@@ -61,8 +57,8 @@ class Shape:
 
     def path(self, key: str) -> str:
         """Where an object stands in the dataset."""
-        found = next(((match, to) for pattern, to in self._renames if (match := pattern.fullmatch(key))), None)
-        return dataset_path(self._spec.into, found[0].expand(found[1]) if found else key)
+        renamed = (pattern.rewrite(key, to) for pattern, to in self._renames)
+        return dataset_path(self._spec.into, next((path for path in renamed if path is not None), key))
 
     def _order(self, listed: SourceObject) -> tuple[int, str]:
         path = self.path(listed.key)

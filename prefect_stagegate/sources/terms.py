@@ -9,6 +9,7 @@ from typing import Any
 from prefect_stagegate.model import Pin
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.hosts import Allowed
+from prefect_stagegate.sources.walk import ENTRIES
 
 IDLE_SECONDS = 30.0
 """How long a read may stand still before it is given up, unless the caller says otherwise."""
@@ -34,6 +35,8 @@ class Terms:
     """A folder whose volume may hold what must be written before it can be read; None for the system's."""
     recall: Recall = nothing
     """Spares making an object whose size is known, where it must be made before it can be read."""
+    most: int = ENTRIES
+    """Files and folders that one listing looks at, where a source has folders."""
 
 
 Opener = Callable[[str, Options, Terms], Source]

@@ -8,15 +8,17 @@ from __future__ import annotations
 import http
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import ObjectVanished, SourceError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import Wanted, everything
-from prefect_stagegate.sources.http import DEEPEST, WebSource
+from prefect_stagegate.sources.http import WebSource
+from prefect_stagegate.sources.select import enters
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.webread import http_time, web_pin
 
 _ASKED = (
@@ -45,7 +47,7 @@ class WebDavSource(WebSource):
                 return iter([self._object(key, self._file[1])] if wanted(key) else [])
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
-        return self._walk(self._folder, wanted, 0)
+        return self._walk(wanted)
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
@@ -75,23 +77,33 @@ class WebDavSource(WebSource):
         folder = unquote(urlsplit(self._folder).path, errors="surrogateescape")
         return path.rpartition("/")[2] if self._file else path.removeprefix(folder)
 
-    def _walk(self, folder: str, wanted: Wanted, depth: int) -> Iterator[SourceObject]:
-        if depth > DEEPEST:
-            raise SourceError(f"Folders lie in folders beyond {DEEPEST}", source=self.url, object=folder)
-        here = unquote(urlsplit(folder).path, errors="surrogateescape")
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Folder by folder: one answer is open at a time."""
+        folders, walk = [""], Walk(self.url, self._most)
         try:
-            for path, properties in self._properties(folder, depth=1):
-                if path.rstrip("/") == here.rstrip("/"):
-                    continue
-                name = path.removeprefix(here)
-                if not path.startswith(here) or "/" in name.rstrip("/") or name.rstrip("/") in ("", ".", ".."):
-                    raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
-                if properties is None:
-                    yield from self._walk(urljoin(folder, _quoted(name.rstrip("/") + "/")), wanted, depth + 1)
-                elif wanted(self._key(path)):
-                    yield self._object(self._key(path), properties)
+            while folders:
+                folder = folders.pop()
+                walk.enter(folder)
+                below: list[str] = []
+                for key, properties in self._entries(folder, walk):
+                    if properties is None:
+                        below.append(key + "/")
+                    elif wanted(key):
+                        yield self._object(key, properties)
+                folders += filter(partial(enters, wanted), reversed(below))
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+
+    def _entries(self, folder: str, walk: Walk) -> Iterator[tuple[str, dict[str, str] | None]]:
+        """Key and properties of what lies in a folder; None for a folder."""
+        url = self._url_of(folder) if folder else self._folder
+        here = unquote(urlsplit(url).path, errors="surrogateescape")
+        for path, properties in self._properties(url, depth=1):
+            if path.rstrip("/") == here.rstrip("/"):
+                continue
+            if not path.startswith(here):
+                raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
+            yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties
 
     def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
         """Path and properties of what PROPFIND tells; None for a folder. It is read as it comes."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from prefect_stagegate.patterns import Expression
 from prefect_stagegate.units import DURATION_PATTERN, format_duration, parse_duration, parse_share
 
 COMPARISON = re.compile(r"(>=|<=|>|<)(.+)", re.DOTALL)
@@ -61,23 +62,10 @@ def _conditions(value: object) -> object:
 
 def _expression(value: str) -> str:
     try:
-        re.compile(value)
-    except re.error as error:
+        Expression(value)
+    except ValueError as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return value
-
-
-def template_problem(pattern: str, template: str) -> str:
-    r"""Why a template can't be filled from what a pattern matches; empty when it can.
-
-    >>> template_problem("(.*)", r"\2"), template_problem("(.*)", r"\1.csv")
-    ('invalid group reference 2 at position 1', '')
-    """
-    try:
-        re.compile(f"{pattern}|").sub(template, "")  # matches nothing at the least, and then every group is empty
-    except (re.error, IndexError) as error:
-        return str(error)
-    return ""
 
 
 def _any_of(*kinds: dict[str, Any]) -> WithJsonSchema:

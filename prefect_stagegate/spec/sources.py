@@ -6,9 +6,10 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from prefect_stagegate.patterns import Expression
 from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, Text
 from prefect_stagegate.spec.part import Part
-from prefect_stagegate.spec.shapes import Conditions, Moment, RegularExpression, Share, template_problem
+from prefect_stagegate.spec.shapes import Conditions, Moment, RegularExpression, Share
 
 MOST_LIMITED = 1_000_000
 """The most objects that a `limit` names: they are in memory until the listing ends."""
@@ -42,7 +43,7 @@ class RenameSpec(Part):
 
     pattern: RegularExpression = Field(
         alias="from",
-        description="Regular expression (Python's) of a whole key below the URL.",
+        description="Regular expression (RE2's syntax) of a whole key below the URL.",
         examples=["raw/(.*)\\.PARQUET"],
     )
     to: Text = Field(
@@ -52,7 +53,7 @@ class RenameSpec(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if problem := template_problem(self.pattern, self.to):
+        if problem := Expression(self.pattern).template_problem(self.to):
             raise ValueError(f"`to` does not fit `from`: {problem}")
         return self
 

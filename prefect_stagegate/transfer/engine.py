@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from prefect_stagegate.transfer.intake import Done, Intake
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.parts import Part, Parted
 from prefect_stagegate.transfer.schedule import TURN, Schedule, Share, Work
+from prefect_stagegate.transfer.waiting import Waits
 from prefect_stagegate.transfer.whole import fetch_whole
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Engine:
         limits = intake.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
         self._schedule = Schedule(self._buffers, min(SMALL, limits.part), self._share, intake.stop)
+        self._waits = Waits(intake.store.blobs, limits.idle, intake.progress)
         self._lock = threading.Lock()
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
@@ -235,7 +237,7 @@ class Engine:
         job = job.looked_up()
         claim = self._intake.store.blobs.claim(*job.claim_words())
         if claim is None:
-            self._schedule.later(replace(job, deferred=True))
+            self._schedule.later(self._waits.after_refusal(job))
             return None
         try:
             held = self._intake.held(job)

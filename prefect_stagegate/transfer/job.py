@@ -34,6 +34,18 @@ class SourceGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """How long an object is waited for that somebody else brings in."""
+
+    since: str
+    """The first look at it, as ISO 8601."""
+    state: tuple[int, ...]
+    """What the claim's file was then."""
+    changed: float
+    """When it was seen to change last, by the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What is to be done about one planned object now."""
 
@@ -50,6 +62,10 @@ class Job:
     """Whether somebody else was bringing it in when it was looked at."""
     looks: int = 0
     """How often its bytes were wrong."""
+    wait: Wait | None = None
+    """What is waited for, while somebody else has the claim."""
+    beside: int = 0
+    """How many claims on it stand still, beside which it is fetched."""
 
     @property
     def source(self) -> Source:
@@ -89,10 +105,11 @@ class Job:
 
     def claim_words(self) -> tuple[str, ...]:
         """What names the bytes that are wanted: their digest when it is known, else source, key, pin and size."""
+        beside = (f"beside {self.beside}",) if self.beside else ()
         if self.planned.digest:
-            return (self.planned.digest,)
+            return (self.planned.digest, *beside)
         assert self.listed is not None  # noqa: S101 - looked up before anything is claimed
-        return (self.source.identity, self.listed.key, str(self.listed.pin), str(self.listed.size))
+        return (self.source.identity, self.listed.key, str(self.listed.pin), str(self.listed.size), *beside)
 
     def may_go_on(self, began: float) -> bool:
         """Whether what was read of the object from a time on, in seconds since the epoch, is of its state now.

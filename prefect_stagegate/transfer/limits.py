@@ -15,7 +15,7 @@ BLOCK = 4096
 class Limits:
     """Bounds of one transfer."""
 
-    in_flight: int = 32
+    in_flight: int = 64
     """Objects and parts that are read at the same time."""
     part: int = 8 * MIB
     """Bytes of one ranged read; a multiple of 4096. Larger objects are read in parts of this size."""
@@ -27,6 +27,8 @@ class Limits:
     """Bytes a second that this process reads from one server; None for as many as come."""
     connections: int | None = None
     """Reads at a time that this process makes at one server; None for `in_flight`."""
+    idle: float = 30.0
+    """Seconds for which another stager may write nothing of an object before it is fetched here, too."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -38,4 +40,5 @@ class Limits:
             retries=settings.retries,
             bandwidth=settings.bandwidth,
             connections=settings.connections,
+            idle=settings.idle_timeout,
         )

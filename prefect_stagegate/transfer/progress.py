@@ -23,6 +23,9 @@ class Progress(Protocol):
     def done(self, receipt: Receipt) -> None:
         """One more object is in the cache."""
 
+    def waiting(self, told: str) -> None:
+        """Another process brings in what is needed, about once a second: for whom it is waited, and since when."""
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -34,6 +37,9 @@ class Silent:
         """Do nothing."""
 
     def done(self, receipt: Receipt) -> None:
+        """Do nothing."""
+
+    def waiting(self, told: str) -> None:
         """Do nothing."""
 
 

@@ -260,17 +260,16 @@ def test_links_inside_are_followed_and_those_outside_refused(openssh: Served, tm
     server, root, url = openssh
     _write(root, "folder/a.bin", BYTES)
     _write(tmp_path, "secret", b"secret")
-    (root / "again").symlink_to("folder")
     (root / "folder/round").symlink_to("..")
     (root / "link.bin").symlink_to("folder/a.bin")
     with _opened(url, server.options) as source:
-        assert set(listed(source)) == {"folder/a.bin", "again/a.bin", "link.bin"}
+        assert set(listed(source)) == {"folder/a.bin", "link.bin"}
         (root / "out").symlink_to(tmp_path / "secret")
         with pytest.raises(SourceError, match="leads out of the source") as caught:
             list(source.list())
         assert caught.value.object == "out"
         found = {one.key for one in source.list(lambda key: key != "out")}
-        assert found == {"folder/a.bin", "again/a.bin", "link.bin"}
+        assert found == {"folder/a.bin", "link.bin"}
 
 
 @pytest.mark.system

@@ -160,7 +160,7 @@ ALL = Attributes(len(BYTES), 0o100644, 22)
 @pytest.mark.parametrize("cut", [1, 7, 1000, 1 << 30])
 def test_answers_may_be_cut_anywhere(cut: int) -> None:
     async def everything(wire: Wire) -> tuple[object, ...]:
-        return await wire.stat(b"a"), await wire.real(b"a"), await wire.folder(b"."), await wire.real(b"a")
+        return await wire.stat(b"a"), await wire.real(b"a"), await wire.folder(b".", 100), await wire.real(b"a")
 
     assert ask(Server(cut=cut), everything) == (ALL, b"/real", [(b"a", ALL)], b"/real")
 

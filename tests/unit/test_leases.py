@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,32 @@ def test_a_lease_that_cannot_be_read_is_not_taken_for_none(cache: Cache) -> None
     with pytest.raises(CacheError):
         cache.leases.live()
     assert cache.views.path("things", DIGEST)
+
+
+def test_a_version_that_is_pinned_twice_has_one_pin(cache: Cache) -> None:
+    first = cache.leases.pin("things", DIGEST, "by ada")
+    assert cache.leases.pin("things", DIGEST, "by bob") == first
+    with ThreadPoolExecutor(8) as pool:
+        pins = set(pool.map(lambda _: cache.leases.pin("others", DIGEST, "by all"), range(32)))
+    assert len({pin.id for pin in pins}) == 1
+    assert len(cache.leases.live()) == 2
+    assert cache.leases.unpin("things", DIGEST) == 1
+
+
+def test_a_pin_of_an_earlier_release_is_the_one_pin(cache: Cache) -> None:
+    old = {"id": "0" * 32, "kind": "pin", "dataset": "things", "digest": DIGEST, "what": "by ada", "pid": 71}
+    (cache.layout.leases / ("0" * 32)).write_text(json.dumps({**old, "since": stamp(now()), "reserved": "0"}))
+    found = cache.leases.pin("things", DIGEST, "by bob")
+    assert (found.what, found.pid) == ("by ada", 0)
+    assert cache.leases.unpin("things", DIGEST) == 1
+
+
+def test_a_pin_that_was_cut_off_is_written_anew(cache: Cache) -> None:
+    pin = cache.leases.pin("things", DIGEST, "by ada")
+    os.truncate(cache.layout.leases / pin.id, 10)
+    assert cache.leases.live() == []
+    assert cache.leases.pin("things", DIGEST, "by bob").what == "by bob"
+    assert len(cache.leases.live()) == 1
 
 
 def test_a_pin_that_cannot_be_made_durable_is_none(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +206,13 @@ def test_ls_tells_who_holds_what(cache: Cache, run_stagegate: Callable[..., subp
         (other,) = json.loads(run_stagegate("ls", "others", "--held", "--json").stdout)
         assert other["what"] == "stage"
     assert {(line["kind"], line["pid"], line["digest"], line["reserved"]) for line in listed} == {
-        ("pin", os.getpid(), DIGEST, 0),
+        ("pin", 0, DIGEST, 0),
         ("reader", holder.pid, DIGEST, 0),
         ("writer", os.getpid(), "", 12_345),
     }
     assert all(line["since"] for line in listed)
     for words in ("reader", "pinned by ada", "12.3 kB", DIGEST, str(holder.pid)):
         assert words in text
+    (pin,) = (line for line in text.splitlines() if line.startswith("pin"))
+    assert str(os.getpid()) not in pin.split()
+    assert "pid" not in str(next(lease for lease in cache.leases.live() if lease.kind is LeaseKind.PIN))

@@ -12,6 +12,7 @@ import pytest
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.settings import SETTINGS, Settings
+from prefect_stagegate.transfer import Limits
 
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +41,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         connections=None,
         idle_timeout=30.0,
         allowed_hosts=(),
+        max_entries=10_000_000,
         slot_wait=3600.0,
         signing_key=None,
         verification_keys=(),
@@ -79,6 +81,7 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_CONNECTIONS": "8",
             "STAGEGATE_IDLE_TIMEOUT": "7.5",
             "STAGEGATE_ALLOWED_HOSTS": "metadata.internal, 169.254.1.1",
+            "STAGEGATE_MAX_ENTRIES": "20000000",
             "STAGEGATE_SLOT_WAIT": "60",
             "STAGEGATE_SIGNING_KEY": "/etc/stagegate/key.pem",
             "STAGEGATE_VERIFICATION_KEYS": f"ed25519:{'0' * 64}, ci.pub.pem",
@@ -108,6 +111,7 @@ def test_every_setting_can_be_set() -> None:
         connections=8,
         idle_timeout=7.5,
         allowed_hosts=("metadata.internal", "169.254.1.1"),
+        max_entries=20_000_000,
         slot_wait=60.0,
         signing_key=Path("/etc/stagegate/key.pem"),
         verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
@@ -193,3 +197,7 @@ def test_settings_load_nothing_beyond_the_standard_library() -> None:
 
     foreign = {name for name in ran.stdout.split() if not name.startswith(("_", "distutils"))} - before
     assert foreign == {"prefect_stagegate"}
+
+
+def test_a_transfer_s_limits_default_to_the_settings_own() -> None:
+    assert Limits() == Limits.of(Settings.from_environment({}))

@@ -94,6 +94,7 @@ def test_the_first_rename_that_matches_counts() -> None:
         ({"partitions": {"year": []}}, "must be a value or a list of them"),
         ({"partitions": {"year": ">"}}, "'>' is no comparison"),
         ({"rename": [{"from": "(a", "to": "b"}]}, r"from: is no regular expression: missing \)"),
+        ({"rename": [{"from": "(?=a)b", "to": "b"}]}, "from: is no regular expression: .* look-around"),
         ({"rename": [{"from": "(a)", "to": r"\2"}]}, "`to` does not fit `from`: invalid group reference 2"),
         ({"min_size": "2kB", "max_size": "1kB"}, "its min_size is more than its max_size"),
         ({"rehash": "sometimes"}, "'sometimes' is not known; known: always, never, when_weak"),

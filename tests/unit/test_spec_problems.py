@@ -90,6 +90,11 @@ gates:
         (f"{TOP}sources: {{url: x}}", "3: sources: must be a list, not a mapping"),
         (f"{TOP}sources: [data/]", "3: sources[0]: must be a mapping of keys to values, not text"),
         (f"{TOP}{BELOW}dataset: e", "4: dataset: is given twice; it stands in line 2 already"),
+        (
+            f"{TOP}sources:\n- url: data/\n  rename:\n  - {{from: '(a)\\1', to: b}}",
+            "6: sources[0].rename[0].from: is no regular expression: invalid escape sequence: \\1; look-around and "
+            "back-references have no bound of time (the syntax is RE2's)",
+        ),
         (f"{TOP}{BELOW}owners: {{dta: x}}", "4: owners.dta: 'dta' is not known; did you mean 'data'?"),
         (f"{TOP}{BELOW}owners: {{data: ''}}", "4: owners.data: must not be empty"),
         (f"{TOP}{BELOW}max_failed_objects: -1", "4: max_failed_objects: must be at least 0, not -1"),

@@ -1,0 +1,150 @@
+"""Bounds of a walk over a source's folders, for every source that has folders.
+
+A tree of folders may have no end: links lead back, and a server may name what it likes. So a walk goes no deeper than
+a path in a dataset may be, looks at a bounded number of entries, and enters a folder once where folders can be told
+apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections.abc import Hashable, Sequence
+
+from prefect_stagegate.errors import SourceError
+from prefect_stagegate.manifest import DEPTH
+
+DEEPEST = DEPTH
+"""Names of a path at most: a deeper file could not stand in a dataset."""
+ENTRIES = 10_000_000
+"""Files and folders that one walk looks at, unless the caller says otherwise."""
+NAMED = 20
+"""Links that are named together."""
+_SHOWN = 200
+"""Characters of a folder's key that an error shows."""
+
+log = logging.getLogger(__name__)
+
+
+class Walk:
+    """One walk over the folders of a source.
+
+    Keys of folders end with a slash; the source's own is empty.
+
+    Args:
+        url: The source, for errors.
+        most: Files and folders that it may look at, wanted or not.
+    """
+
+    def __init__(self, url: str, most: int = ENTRIES) -> None:
+        self._url, self._most = url, most
+        self._entries = 0
+        self._entered: set[Hashable] = set()
+        self._loops: list[str] = []
+        self._second_ways: list[str] = []
+
+    @property
+    def left(self) -> int:
+        """How many more entries it may look at."""
+        return self._most - self._entries
+
+    def count(self, entries: int, folder: str) -> None:
+        """Count what the listing of a folder named.
+
+        Raises:
+            SourceError: There are more than it may look at.
+        """
+        self._entries += entries
+        if self._entries > self._most:
+            raise SourceError(
+                f"The source has more than {self._most} files and folders",
+                hint="Leave folders out by `exclude:`, or set STAGEGATE_MAX_ENTRIES higher if it is that large.",
+                source=self._url,
+                object=_shown(folder),
+            )
+
+    def key(self, folder: str, name: str) -> str:
+        """Count one entry of a folder, and give its key.
+
+        Raises:
+            SourceError: Its name is none that a file or folder can have, or there are too many.
+        """
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise SourceError(
+                f"The listing names {name!r}, which no file or folder can have",
+                hint="Leave the folder out by `exclude:`, or tell whoever runs the server.",
+                source=self._url,
+                object=_shown(folder),
+            )
+        self.count(1, folder)
+        return folder + name
+
+    def enter(self, folder: str) -> None:
+        """Require that a folder may be listed.
+
+        Raises:
+            SourceError: What lies in it is deeper than a path may be.
+        """
+        if folder.count("/") >= DEEPEST:
+            raise SourceError(
+                f"Folders lie in folders deeper than {DEEPEST} names, perhaps without end",
+                hint="Leave the folder out by `exclude:`.",
+                source=self._url,
+                object=_shown(folder),
+            )
+
+    def enter_once(self, identity: Hashable, folder: str) -> bool:
+        """Whether a folder is entered for the first time in this walk; `note_again` has others named.
+
+        Args:
+            identity: What tells the real folder from others.
+            folder: The key by which it is met.
+
+        Raises:
+            SourceError: What lies in it is deeper than a path may be.
+        """
+        if identity in self._entered:
+            return False
+        self.enter(folder)
+        self._entered.add(identity)
+        return True
+
+    def note_again(self, folder: str, real: str, root: str, above: str) -> None:
+        """Have `end` name a way to a folder that was entered by another one.
+
+        Args:
+            folder: The key of this way.
+            real: The real path of the folder.
+            root: That of the source's own folder.
+            above: That of the folder in which this way begins.
+        """
+        leads_to = posixpath.relpath(real, root)
+        is_loop = posixpath.commonpath((real, above)) == real
+        (self._loops if is_loop else self._second_ways).append(f"{folder.rstrip('/')} -> {leads_to}")
+
+    def end(self) -> None:
+        """Log the links that lead back, which hide no file, and refuse further ways to a folder.
+
+        Raises:
+            SourceError: There is a second way to a folder, so that it is not clear by which name its files are wanted.
+        """
+        if self._loops:
+            log.warning(
+                "%s: links lead back to a folder above them and are not followed: %s", self._url, _some(self._loops)
+            )
+        if self._second_ways:
+            raise SourceError(
+                f"Links lead to folders that are listed already: {_some(self._second_ways)}",
+                hint="Files are listed once: leave out these links by `exclude:`, or the folders to which they lead.",
+                source=self._url,
+                object=self._second_ways[0].partition(" -> ")[0],
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _shown(folder: str) -> str:
+    return folder if len(folder) <= _SHOWN else folder[:_SHOWN] + "…"
