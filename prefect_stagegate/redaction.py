@@ -213,8 +213,10 @@ def redact(text: str) -> str:
 
 def _of_url(url: str) -> Iterator[str]:
     for link in url.split("::"):
-        yield from (value for _, _, value in (pair.partition("=") for pair in link.partition("?")[2].split("&")))
-        yield link.partition("?")[2]
+        query = link.partition("?")[2]
+        yield query
+        pairs = (pair.partition("=") for pair in query.split("&"))
+        yield from (value for name, _, value in pairs if is_secret_name(name))
         user, colon, password = link.partition("://")[2].rpartition("@")[0].partition(":")
         if colon:
             yield from (user, password)
