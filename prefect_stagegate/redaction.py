@@ -15,7 +15,7 @@ import threading
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -198,8 +198,13 @@ def remember_access(url: str, options: Mapping[str, Any]) -> None:
         url: As it was given.
         options: Storage options, or the environment's variables.
     """
-    found = [*_of_url(url), *_of_options(options)]
-    _PROCESS.remember([*found, *map(unquote, found)])
+    _PROCESS.remember(secrets_of(url, options))
+
+
+def secrets_of(url: str, options: Mapping[str, Any]) -> list[str]:
+    """What of a URL and of storage options is secret, as it is given and decoded."""
+    given = [text for text in (*_of_url(url), *_of_options(options)) if len(text) >= LEAST]
+    return [*given, *map(unquote, given)]
 
 
 def redact(text: str) -> str:
@@ -246,7 +251,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """A secret, and what of it is one alone: a header's token, a key's lines, a document's and a connection's fields."""
+    """A secret, and what of it is one alone: a header's token, a key's lines, a connection's fields."""
     yield from (secret, secret.strip(), secret.rpartition(" ")[2])
     if "\n" in secret.strip():
         yield from (line for line in secret.splitlines() if len(line) >= LINE)
@@ -275,70 +280,68 @@ _TOKEN_HEADERS = (
     *("x-auth-token", "x-goog-api-key", "x-vault-token"),
 )
 
-_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.S), HIDDEN),
-    (re.compile(r"\b(?:AWS4|GOOG4)-[\w-]{1,40}(?:[\s,]*\w+=[^\s,\"'<>]+)+"), HIDDEN),
-    (re.compile(r"\bAWS [A-Za-z0-9]{16,}:[A-Za-z0-9+/=]{8,}"), HIDDEN),
-    (re.compile(r"\b(SharedKey(?:Lite)?) [a-z0-9-]+:[A-Za-z0-9+/=]{8,}"), rf"\1 {HIDDEN}"),
-    (
-        re.compile(
-            r"\b([Bb]earer|BEARER|[Bb]asic|BASIC|[Nn]egotiate|NTLM|[Tt]oken)((?:\s|%20|\+)+)"
-            r"(?=[a-z._~+/%:-]*[A-Z0-9=])[A-Za-z0-9._~+/=:%-]{8,}"
-        ),
-        rf"\1\2{HIDDEN}",
-    ),
-    (re.compile(r"://[^\s/?#:@]*:[^\s/?#]*@"), f"://{HIDDEN}@"),
-    (re.compile(r"(?i)\b(https?|webdavs?)://[^\s/?#:@]+@"), rf"\1://{HIDDEN}@"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?"), HIDDEN),
-    (
-        re.compile(
-            r"\b(?:(?:AKIA|ASIA|AROA)[A-Z0-9]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|ya29\.[\w-]{8,})"
-        ),
-        HIDDEN,
-    ),
-    (re.compile(rf"(?i)\b(X-(?:Amz|Goog)-Credential){_IS}{_VALUE}"), rf"\1={HIDDEN}"),
-)
-"""What is a credential wherever it stands, and what is written for it."""
-
 _HINTS = ("auth", "cookie", "credential", "key", "pass", "pwd", "sas", "secret", "sig", "token")
 """One stands in each name of a credential; most texts hold none."""
-_NAMED: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
-    (
-        re.compile(
-            rf"(?i)(\b((?:proxy-)?authorization|(?:set-)?cookie)\\*[\"']?(?:{_COLON}|\s*=\s*)(?:b(?=[\"']))?)"
-            rf"((?:{_QUOTED})|[^\r\n\"'\\][^\r\n]*)"
+
+
+@cache
+def _shapes() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """What is a credential wherever it stands, and what is written for it; compiled when the first text comes."""
+    shapes = (
+        (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", HIDDEN),
+        (r"\b(?:AWS4|GOOG4)-[\w-]{1,40}(?:[\s,]*\w+=[^\s,\"'<>]+)+", HIDDEN),
+        (r"\bAWS [A-Za-z0-9]{16,}:[A-Za-z0-9+/=]{8,}", HIDDEN),
+        (r"\b(SharedKey(?:Lite)?) [a-z0-9-]+:[A-Za-z0-9+/=]{8,}", rf"\1 {HIDDEN}"),
+        (
+            r"\b([Bb]earer|BEARER|[Bb]asic|BASIC|[Nn]egotiate|NTLM|[Tt]oken)((?:\s|%20|\+)+)"
+            r"(?=[a-z._~+/%:-]*[A-Z0-9=])[A-Za-z0-9._~+/=:%-]{8,}",
+            rf"\1\2{HIDDEN}",
         ),
-        is_secret_name,
-    ),
-    (
-        re.compile(rf"(?i)(\b({'|'.join(_TOKEN_HEADERS)})\\*[\"']?{_COLON}(?:b(?=[\"']))?)((?:{_QUOTED})|{_VALUE})"),
-        is_secret_name,
-    ),
-    (re.compile(rf"((?:[?&]|&amp;|%3[fF]|%26)([\w.~-]{{1,80}}){_IS})({_VALUE})"), is_secret_name),
-    (re.compile(rf"(?i)(\b({_PLAIN_NAME}){_IS})((?:{_QUOTED})|{_VALUE})"), _is_plain_secret_name),
-    (re.compile(rf"(?i)(\\*[\"']({_PLAIN_NAME})\\*[\"']\s*:\s*)({_QUOTED})"), _is_plain_secret_name),
-    (
-        re.compile(rf"(?i)((?:<|&lt;)(?:\w+:)?({_PLAIN_NAME})(?:\s[^<>]*)?(?:>|&gt;))([^<&]+)"),
-        _is_plain_secret_name,
-    ),
-)
-"""Where a name and a value stand: a header, a query, an assignment, a field of JSON, an element of XML; and whether the
-name is that of a credential."""
+        (r"://[^\s/?#:@]*:[^\s/?#]*@", f"://{HIDDEN}@"),
+        (r"(?i)\b(https?|webdavs?)://[^\s/?#:@]+@", rf"\1://{HIDDEN}@"),
+        (r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?", HIDDEN),
+        (r"\b(?:AKIA|ASIA|AROA)[A-Z0-9]{16}", HIDDEN),
+        (r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|ya29\.[\w-]{8,})", HIDDEN),
+        (rf"(?i)\b(X-(?:Amz|Goog)-Credential){_IS}{_VALUE}", rf"\1={HIDDEN}"),
+    )
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in shapes)
+
+
+@cache
+def _named() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
+    """Where a name and a value stand, and whether such a name is that of a credential."""
+    any_value, before_quote = rf"((?:{_QUOTED})|{_VALUE})", r"(?:b(?=[\"']))?"
+    header = rf"((?:{_QUOTED})|[^\r\n\"'\\][^\r\n]*)"
+    places = (
+        (
+            rf"(?i)(\b((?:proxy-)?authorization|(?:set-)?cookie)\\*[\"']?(?:{_COLON}|\s*=\s*){before_quote}){header}",
+            is_secret_name,
+        ),
+        (rf"(?i)(\b({'|'.join(_TOKEN_HEADERS)})\\*[\"']?{_COLON}{before_quote}){any_value}", is_secret_name),
+        (rf"((?:[?&]|&amp;|%3[fF]|%26)([\w.~-]{{1,80}}){_IS})({_VALUE})", is_secret_name),  # a query
+        (rf"(?i)(\b({_PLAIN_NAME}){_IS}){any_value}", _is_plain_secret_name),  # an assignment
+        (rf"(?i)(\\*[\"']({_PLAIN_NAME})\\*[\"']\s*:\s*)({_QUOTED})", _is_plain_secret_name),  # a field of JSON
+        (
+            rf"(?i)((?:<|&lt;)(?:\w+:)?({_PLAIN_NAME})(?:\s[^<>]*)?(?:>|&gt;))([^<&]+)",  # an element of XML
+            _is_plain_secret_name,
+        ),
+    )
+    return tuple((re.compile(pattern), is_secret) for pattern, is_secret in places)
 
 
 def _without_shapes(text: str) -> str:
-    for pattern, replacement in _SHAPES:
+    for pattern, replacement in _shapes():
         text = pattern.sub(replacement, text)
     lowered = text.lower()
     if any(hint in lowered for hint in _HINTS):
-        for pattern, is_secret in _NAMED:
+        for pattern, is_secret in _named():
             text = pattern.sub(partial(_without_value, is_secret), text)
     return text
 
 
 def _without_value(is_secret: Callable[[str], bool], found: re.Match[str]) -> str:
     beginning, name, value = found.groups()
-    if not is_secret(name) or value.startswith(HIDDEN):
+    if not is_secret(name):
         return found[0]
     quote = re.match(r"\\*[\"']", value)
     return f"{beginning}{quote[0] if quote else ''}{HIDDEN}"

@@ -36,7 +36,7 @@ def bounded(url: str, make: Callable[[], Source]) -> Source:
     Raises:
         StagegateError: What the adapter raises, or `AdapterFailed`.
     """
-    with _Boundary(f"{url.partition(':')[0]}://", public_url(url)):
+    with _Boundary(f"what reads {url.partition(':')[0]}:", public_url(url)):
         source = make()
     return cast("Source", _BoundedSource(source))
 
@@ -82,8 +82,8 @@ class _Boundary:
         if isinstance(error, CONNECTION_ERRORS):
             return SourceUnavailable(f"The connection failed: {told}", source=self._url, object=self._key)
         return AdapterFailed(
-            f"The adapter {self._adapter} failed: {told}",
-            hint=f"This is a defect of the adapter: report it, with its name and what --debug shows ({self._adapter}).",
+            f"The adapter failed: {told}",
+            hint=f"This is a defect of {self._adapter}: report it, with what --debug shows.",
             source=self._url,
             object=self._key,
         )

@@ -89,7 +89,9 @@ CREDENTIALS = (
 )
 
 
-@given(secret=st.text(st.sampled_from("abcdefXYZ0123456789"), min_size=12, max_size=60), before=anything, after=anything)
+@given(
+    secret=st.text(st.sampled_from("abcdefXYZ0123456789"), min_size=12, max_size=60), before=anything, after=anything
+)
 def test_what_looks_like_a_credential_is_hidden(secret: str, before: str, after: str) -> None:
     for form in CREDENTIALS:
         told = Redactor().redact(f"{before}\n{form.format('canary' + secret)}\n{after}")
