@@ -16,6 +16,7 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -38,7 +39,7 @@ _SECRET_WORDS = frozenset(
         *("password", "pwd", "sas", "secret", "sig", "signature", "token"),
     )
 )
-_SECRET_ENDINGS = (("access", "key", "id"), ("connection", "string"))
+_SECRET_ENDINGS = (("access", "key", "id"), ("auth", "string"), ("connection", "string"))
 _PLAIN_WORDS = _SECRET_WORDS - {"auth", "credential", "credentials", "key", "pass"}
 """Those that mean a credential also where no option or query stands: a `key` may be an object's."""
 _PLAIN_KEYS = frozenset(("access", "account", "api", "private", "secret", "shared", "storage"))
@@ -252,6 +253,8 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def _parts(secret: str) -> Iterator[str]:
     """A secret, and what of it is one alone: a header's token, a key's lines, a connection's fields."""
+    if secret.startswith(("/", "~")) and Path(secret).expanduser().exists():
+        return  # where a credential lies; PWD is such a name, too
     yield from (secret, secret.strip(), secret.rpartition(" ")[2])
     if "\n" in secret.strip():
         yield from (line for line in secret.splitlines() if len(line) >= LINE)

@@ -74,7 +74,9 @@ class _Boundary:
             error.source, error.object = error.source or self._url, error.object or self._key
         if error.__cause__ or error.__context__:
             suppressed = error.__suppress_context__
-            error.__cause__, error.__context__ = redact_chain(error.__cause__), redact_chain(error.__context__)
+            error.__cause__ = redact_chain(error.__cause__)
+            # What an adapter replaced by a cause of its own choice may quote a server.
+            error.__context__ = error.__cause__ if suppressed else redact_chain(error.__context__)
             error.__suppress_context__ = suppressed
 
     def _typed(self, error: Exception) -> SourceError:
