@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import (
     AccessDenied,
+    AdapterFailed,
     CredentialsExpired,
     ObjectChanged,
     ObjectVanished,
@@ -165,7 +166,9 @@ def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> S
     text = str(error)
     meaning = _meaning(error, text)
     if meaning is None:
-        return SourceError(f"{endpoint} {_summary(text)}{_said(text)}", source=source, object=key)
+        # A server's answers and broken connections are errors of obstore's own, or of the system.
+        kind = AdapterFailed if isinstance(error, ValueError) else SourceError
+        return kind(f"{endpoint} {_summary(text)}{_said(text)}", source=source, object=key)
     if meaning is REFUSED:
         return refused(_address(endpoint), source=source, key=key)
     return meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)

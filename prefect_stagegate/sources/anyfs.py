@@ -30,6 +30,7 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import retry_after
 from prefect_stagegate.redaction import secrets_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
+from prefect_stagegate.sources.boundary import adapter_failed
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.turns import Turns
 
@@ -187,7 +188,10 @@ class FsspecSource(BaseSource):
     def _failed(self, error: Exception, told: str, status: int, where: dict[str, str]) -> SourceError:
         if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
             return SourceUnavailable(f"The source failed: {told or type(error).__name__}", **where)
-        return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
+        if status:
+            return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
+        system = type(getattr(self, "_fs", self))
+        return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **where)
 
 
 def _ftp_status(error: Exception) -> int:

@@ -80,15 +80,9 @@ class _Boundary:
             error.__suppress_context__ = suppressed
 
     def _typed(self, error: Exception) -> SourceError:
-        told = _told(error)
         if isinstance(error, CONNECTION_ERRORS):
-            return SourceUnavailable(f"The connection failed: {told}", source=self._url, object=self._key)
-        return AdapterFailed(
-            f"The adapter failed: {told}",
-            hint=f"This is a defect of {self._adapter}: report it, with what --debug shows.",
-            source=self._url,
-            object=self._key,
-        )
+            return SourceUnavailable(f"The connection failed: {_told(error)}", source=self._url, object=self._key)
+        return adapter_failed(error, self._adapter, source=self._url, object=self._key)
 
 
 class _BoundedSource:
@@ -164,6 +158,19 @@ class _BoundedSource:
 
     def _boundary(self, key: str = "") -> _Boundary:
         return _Boundary(self._adapter, self.url, key)
+
+
+def adapter_failed(error: Exception, adapter: str, *, source: str, object: str) -> AdapterFailed:  # noqa: A002
+    """The error for what no adapter may raise.
+
+    Args:
+        error: What was raised.
+        adapter: The class that is to be mended, by its whole name.
+        source: The source, without credentials.
+        object: The object; empty for a listing.
+    """
+    hint = f"This is a defect of {adapter}: report it, with what --debug shows."
+    return AdapterFailed(f"The adapter failed: {_told(error)}", hint=hint, source=source, object=object)
 
 
 def _told(error: Exception) -> str:
