@@ -32,7 +32,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.answers import Answer, head, retry_after
 from prefect_stagegate.objects.client import CONNECT_SECONDS
-from prefect_stagegate.objects.explain import bad_key, explain
+from prefect_stagegate.objects.explain import bad_key, cause_of, explain
 from prefect_stagegate.objects.listed import Listed, Lister
 
 PAGE = 1000
@@ -133,20 +133,20 @@ class ObjectStore:
                 raise bad_key(error, source=self.url) from error
             yield from self._listing_otherwise(self._lister, prefix, last)
         except _FAILURES as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from cause_of(error)
 
     def _listing_otherwise(self, lister: Lister, prefix: str, after: str) -> Iterator[Listed]:
         try:
             yield from lister.listing(prefix, after)
         except OSError as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from cause_of(error)
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold objects, sorted."""
         try:
             found = obstore.list_with_delimiter(self._store, prefix or None)
         except _FAILURES as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from cause_of(error)
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
     def find(self, key: str) -> Listed | None:
@@ -158,7 +158,7 @@ class ObjectStore:
             self._expect_absence(error, key)
             return None
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def read(self, key: str, start: int, end: int, *, size: int, etag: str, version: str) -> Iterator[Any]:
         """The bytes from `start` to `end` (exclusive) in chunks, if the object still is the one that was listed.
@@ -190,7 +190,7 @@ class ObjectStore:
             else:
                 yield from result.stream(CHUNK)
         except _FAILURES as error:
-            raise self._failed_read(error, key, version) from error
+            raise self._failed_read(error, key, version) from cause_of(error)
 
     def _failed_read(self, error: Exception, key: str, version: str) -> StagegateError:
         explained = self._explained(error, key)
@@ -228,7 +228,7 @@ class ObjectStore:
             self._expect_absence(error, key)
             return None
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where none is; False, and nothing changed, when the key is taken."""
@@ -237,7 +237,7 @@ class ObjectStore:
         except AlreadyExistsError:
             return False
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
         return True
 
     def replace(self, key: str, data: bytes) -> None:
@@ -245,7 +245,7 @@ class ObjectStore:
         try:
             obstore.put(self._store, key, data, use_multipart=False)
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def delete(self, key: str) -> None:
         """Delete an object that may be absent."""
@@ -254,7 +254,7 @@ class ObjectStore:
         except FileNotFoundError:
             pass
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def headers(self, key: str) -> dict[str, str]:
         """The response headers of a HEAD request, names in lower case; empty when the server refuses."""
@@ -301,7 +301,7 @@ class ObjectStore:
         """Return when it is the object that is missing, and raise when it is more: obstore tells both alike."""
         explained = self._explained(error, key)
         if not isinstance(explained, ObjectVanished):
-            raise explained from error
+            raise explained from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
         explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from functools import partial
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
+from prefect_stagegate.sources.boundary import bounded
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.sources.naming import require_permitted
 from prefect_stagegate.sources.plugins import installed
@@ -215,13 +218,15 @@ def open_source(
         UsageError: The scheme, the URL or an option can't be used or is not permitted, or the server's address is one
             of those.
         AccessDenied: There are no credentials.
+        AdapterFailed: The adapter, or a library that it uses, is defective. Nothing but errors of errors.py leaves it.
     """
     scheme = scheme_of(url)
     given = {**(options or {}), **(credentials or {})}
+    remember_access(url, {**os.environ, **given})
     servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
     if scheme in LIBRARIES:
         require_permitted(LIBRARIES[scheme], url, given, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
-    return opener(url, given, Terms(idle, allowed, scratch, recall, most))
+    return bounded(url, lambda: opener(url, given, Terms(idle, allowed, scratch, recall, most)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from xml.sax.saxutils import escape
 
 
 class Out(Protocol):
@@ -46,6 +48,37 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Echo:
+    """Answer with this status, and repeat the credentials and the address of the request in one place."""
+
+    code: int
+    place: str
+    """`reason`, `body`, `document` (S3's error, in its message), or the name of a header."""
+    around: str = "{}"
+    """What stands around them."""
+
+    def told(self, path: str, headers: Mapping[str, str]) -> str:
+        """What is repeated."""
+        authorization = headers.get("Authorization", "")
+        kind, _, value = authorization.partition(" ")
+        login = base64.b64decode(value).decode(errors="replace") if kind == "Basic" else ""
+        return self.around.format(f"{authorization} {login} {headers.get('x-amz-security-token', '')} {path}")
+
+    def reason(self, told: str) -> str | None:
+        """The reason phrase; None for the usual one."""
+        return told if self.place == "reason" else None
+
+    def headers(self, told: str) -> dict[str, str]:
+        """The headers that come with it."""
+        return {} if self.place in ("reason", "body", "document") else {self.place: told}
+
+    def body(self, told: str) -> bytes:
+        """The body."""
+        documents = {"body": told, "document": f"<Error><Code>Odd</Code><Message>{escape(told)}</Message></Error>"}
+        return documents.get(self.place, "").encode()
+
+
+@dataclass(frozen=True, slots=True)
 class Truncate:
     """Send so many bytes of the body and close the connection."""
 
@@ -82,7 +115,7 @@ class Drip:
     pause: float
 
 
-Fault = Status | Truncate | Reset | Flip | Stall | Drip
+Fault = Status | Echo | Truncate | Reset | Flip | Stall | Drip
 
 
 def flipped(body: bytes, fault: Fault | None) -> bytes:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from prefect_stagegate.testing.faults import Fault, Status, flipped, send
+from prefect_stagegate.testing.faults import Echo, Fault, Status, flipped, send
 from prefect_stagegate.testing.listings import Pages
 
 
@@ -61,7 +61,7 @@ class FaultProxy:
     """Statuses that the next listings are answered with instead of asking the server."""
     pages: Pages | None = None
     """How listings are cut into pages, and which of them lie; None leaves them to the server."""
-    refuse: Callable[[str], Status | None] = field(default=lambda _: None)
+    refuse: Callable[[str], Status | Echo | None] = field(default=lambda _: None)
     """Asked about every request, HEADs and listings included, with the access key that signed it."""
     seen: list[dict[str, str]] = field(default_factory=list)
     """The headers of all requests."""
@@ -136,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(self.proxy.delay)
         if isinstance(fault, Status):
             self._answer(fault.code, fault.headers(), fault.body())
+        elif isinstance(fault, Echo):
+            told = fault.told(self.path, self.headers)
+            self._answer(fault.code, fault.headers(told), fault.body(told), reason=fault.reason(told))
         elif "list-type" in query and self.proxy.pages:
             self._list(self.proxy.pages, query)
         else:
@@ -152,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers, body = _XML, pages.first(query.get("prefix", [""])[0], body)
         self._answer(status, headers, body)
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server calls
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_PROPFIND = do_GET  # noqa: N815 - the names that http.server calls
 
     def _ask(self) -> tuple[int, dict[str, str], bytes]:
         upstream = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=30)
@@ -168,9 +171,17 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             upstream.close()
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None = None) -> int:
+    def _answer(
+        self,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        fault: Fault | None = None,
+        *,
+        reason: str | None = None,
+    ) -> int:
         """Send an answer; returns how much of its body was sent."""
-        self.send_response(status)
+        self.send_response(status, reason)
         for name, value in {**headers, **self.proxy.adds}.items():
             self.send_header(name, value)
         if "content-length" not in (name.lower() for name in headers):

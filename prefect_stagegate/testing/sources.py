@@ -14,8 +14,11 @@ that does not apply is skipped, with its reason, by what the `Place` says of its
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,17 @@ ODD = (
     *("odd %41.bin", "odd ?a=1.bin", "odd %2e%2e.bin", "odd\nline.bin", "odd\ttab.bin", "-odd", "~odd", "odd "),
 )
 """Names that clients cut, decode, expand or refuse."""
+UNFORESEEN: tuple[Exception, ...] = (
+    ValueError("month must be in 1..12"),
+    KeyError("items"),
+    OverflowError("int too large to convert"),
+    AssertionError("unreachable"),
+    RecursionError("maximum recursion depth exceeded"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    struct.error("unpack requires a buffer of 4 bytes"),
+    zlib.error("Error -3 while decompressing data"),
+)
+"""What libraries raise of which nobody said that they do."""
 _MACHINE_S = {"AWS_EC2_METADATA_DISABLED": "true", "AZURE_TOKEN_CREDENTIALS": "dev", "NO_GCE_CHECK": "true"}
 """What keeps clients from the credentials of the machine that they run on."""
 ABSENT = ("AWS_", "AZURE_", "GOOGLE_", "HF_", "PG", "PYICEBERG_", "SSH")
@@ -78,6 +92,8 @@ class Place:
     """Whether the place keeps what it held, as a history of commits does: what was listed can be read for ever."""
     ranges: bool = True
     """Whether parts of objects can be read."""
+    library: tuple[str, str] = ("", "")
+    """The functions of the adapter's library that list and read, by their dotted names; empty for the adapter's own."""
 
 
 def listed(source: Source, wanted: Wanted = everything) -> dict[str, SourceObject]:
@@ -102,6 +118,29 @@ def read(source: Source, one: SourceObject, start: int = 0, end: int | None = No
     data = b"".join(bytes(memoryview(chunk)) for chunk in source.read(one, start, one.size if end is None else end))
     source.confirm(one)
     return data
+
+
+@contextmanager
+def broken(patch: pytest.MonkeyPatch, source: Source, method: str, function: str, raised: Exception) -> Iterator[None]:
+    """Have a library raise in the block.
+
+    Args:
+        patch: Undoes it.
+        source: Whose adapter it is.
+        method: The adapter's own, where no function is named.
+        function: The library's, by its dotted name.
+        raised: What it raises.
+    """
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise raised
+
+    with patch.context() as patched:
+        if function:
+            patched.setattr(function, breaks)
+        else:
+            patched.setattr(type(source._source), method, breaks)  # type: ignore[attr-defined] # noqa: SLF001
+        yield
 
 
 class SourceContract:
@@ -293,6 +332,22 @@ class SourceContract:
         with pytest.raises(SourceUnavailable) as caught:
             list(open_source(url, options).list())
         assert caught.value.retryable
+
+    def test_whatever_a_library_raises_names_source_and_object(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place.put("a.bin", BYTES)
+        for raised in UNFORESEEN:
+            source = open_source(place.url, place.options)
+            one = listed(source)["a.bin"]
+            with broken(monkeypatch, source, "list", place.library[0], raised), pytest.raises(SourceError) as caught:
+                listed(open_source(place.url, place.options))
+            assert source.url.startswith(caught.value.source or "no source")  # a bucket, where that is a folder
+            with broken(monkeypatch, source, "read", place.library[1], raised), pytest.raises(SourceError) as caught:
+                read(source, one)
+            assert source.url.startswith(caught.value.source or "no source")
+            assert caught.value.object == "a.bin"
+            source.close()
 
     def test_what_people_see_holds_no_credentials(self, place: Place) -> None:
         source = open_source(place.url, place.options)

@@ -23,6 +23,9 @@ from prefect_stagegate.testing.webservers import nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
+WIRE = "prefect_stagegate.sources.webwire.Wire.answer"
+"""Reads the head of an answer: what stands below it is the socket."""
+MEMORY = "fsspec.implementations.memory.MemoryFileSystem"
 RCLONE_LACKS = "\n\t"
 """rclone shows pictures of them instead."""
 
@@ -40,13 +43,15 @@ def _folder(root: Path, url: str, **facts: object) -> Place:
 class TestFiles(SourceContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
-        return _folder(tmp_path, f"file://{tmp_path}/")
+        return _folder(tmp_path, f"file://{tmp_path}/", library=("os.scandir", "os.pread"))
 
 
 class TestS3(SourceContract):
     @pytest.fixture
     def place(self, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Place:
-        return _s3_place(seaweedfs, f"contract-{abs(hash(request.node.nodeid)) % 10**9}", {})
+        return _s3_place(
+            seaweedfs, f"contract-{abs(hash(request.node.nodeid)) % 10**9}", {}, library=("obstore.list", WIRE)
+        )
 
 
 class TestS3ThroughS3fs(SourceContract):
@@ -55,10 +60,15 @@ class TestS3ThroughS3fs(SourceContract):
     @pytest.fixture
     def place(self, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Place:
         name = f"s3fs-{abs(hash(request.node.nodeid)) % 10**9}"
-        return _s3_place(seaweedfs, name, {"config_kwargs": {"retries": {"max_attempts": 0}}})
+        return _s3_place(
+            seaweedfs,
+            name,
+            {"config_kwargs": {"retries": {"max_attempts": 0}}},
+            library=("s3fs.S3FileSystem.walk", "s3fs.S3FileSystem._call_s3"),
+        )
 
 
-def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object]) -> Place:
+def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object], **facts: object) -> Place:
     url, client = server.bucket(name), server.client()
     options = {**server.storage_options, **extra}
     return Place(
@@ -70,6 +80,7 @@ def _s3_place(server: SeaweedFS, name: str, extra: dict[str, object]) -> Place:
         anonymous={name: value for name, value in options.items() if name not in ("key", "secret")},
         lacks="\\",  # SeaweedFS makes slashes of them
         unreachable=(f"{url}/", {**options, "endpoint_url": f"http://{NOBODY}"}),
+        **facts,  # type: ignore[arg-type]
     )
 
 
@@ -81,7 +92,13 @@ class TestGcs(SourceContract):
         with FaultProxy(gcs.endpoint_url) as refusing:
             refusing.refuse = lambda _: Status(403)
             denied = {**gcs.storage_options, "endpoint_url": refusing.url}
-            yield _cloud_place(gcs, request, denied=denied, anonymous={"endpoint_url": gcs.endpoint_url})
+            yield _cloud_place(
+                gcs,
+                request,
+                denied=denied,
+                anonymous={"endpoint_url": gcs.endpoint_url},
+                library=("json.load", "obstore.get"),
+            )
 
 
 @pytest.mark.system
@@ -90,7 +107,9 @@ class TestAzure(SourceContract):
     def place(self, azure: Cloud, request: pytest.FixtureRequest) -> Place:
         anonymous = {name: value for name, value in azure.storage_options.items() if name != "account_key"}
         denied = {**azure.storage_options, "account_key": "d3Jvbmc="}
-        return _cloud_place(azure, request, denied=denied, anonymous=anonymous, lacks="\\\n\t")
+        return _cloud_place(
+            azure, request, denied=denied, anonymous=anonymous, lacks="\\\n\t", library=("obstore.list", "obstore.get")
+        )
 
 
 def _cloud_place(server: Cloud, request: pytest.FixtureRequest, **facts: object) -> Place:
@@ -114,6 +133,7 @@ class TestMemory(SourceContract):
             f"memory:/{root}/",
             put=lambda key, data: store.pipe_file(f"{root}/{key}", data),
             remove=lambda key: store.rm_file(f"{root}/{key}"),
+            library=(f"{MEMORY}.walk", f"{MEMORY}.cat_file"),
         )
 
 
@@ -150,7 +170,14 @@ class TestHttp(SourceContract):
         with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_port}/"
-            yield _folder(tmp_path, url, ranges=False, folders_need_slash=True, unreachable=(f"http://{NOBODY}/", {}))
+            yield _folder(
+                tmp_path,
+                url,
+                ranges=False,
+                folders_need_slash=True,
+                unreachable=(f"http://{NOBODY}/", {}),
+                library=(WIRE, WIRE),
+            )
             server.shutdown()
 
 
@@ -171,6 +198,7 @@ class TestNginx(SourceContract):
                 anonymous={"verify": server.ca_file},
                 folders_need_slash=True,
                 unreachable=(f"https://{NOBODY}/", {}),
+                library=("json.loads", WIRE),
             )
 
 
@@ -187,6 +215,7 @@ class TestWebDav(SourceContract):
                 anonymous={},
                 lacks=RCLONE_LACKS,
                 unreachable=(f"webdav+http://{NOBODY}/", {}),
+                library=("xml.etree.ElementTree.iterparse", WIRE),
             )
 
 
