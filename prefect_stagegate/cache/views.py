@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,12 +17,14 @@ from prefect_stagegate.cache.layout import GROUP_DIR, READ_ONLY_FILE, Layout, ex
 from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
-from prefect_stagegate.model import Entry
+from prefect_stagegate.model import Entry, is_name
 
 log = logging.getLogger(__name__)
 
 DRAFT = "view-"
 """What the names of drafts in `ingest/` begin with."""
+_NAME = re.compile(r"[0-9a-f]{64}")
+"""Of a view: the version's digest. What has another name was put there by somebody else."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _BAD_NAME = {
@@ -193,7 +196,8 @@ class Views:
             CacheError: They can't be listed.
         """
         with explained("list the views", self._layout.views):
-            views = [view for dataset in self._layout.views.iterdir() for view in dataset.iterdir()]
+            datasets = [path for path in self._layout.views.iterdir() if is_name(path.name) and path.is_dir()]
+            views = [view for dataset in datasets for view in dataset.iterdir() if _NAME.fullmatch(view.name)]
         return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
 
     @contextmanager

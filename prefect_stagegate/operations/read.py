@@ -60,7 +60,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
     dataset, ref = address.dataset, address.ref or LATEST
     digest = address.digest or _given(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
-        known = ", ".join(cache.refs.of(dataset)) or "none"
+        known = ", ".join(cache.refs.names(dataset)) or "none"
         raise UnknownRef(
             f"This node has no copy of {dataset}@{ref}",
             hint=f"It has of {dataset}: {known}. Bring the version here with `stagegate stage {dataset}@{ref}`.",
