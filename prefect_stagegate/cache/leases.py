@@ -21,7 +21,7 @@ from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.durable import sync_folder
+from prefect_stagegate.durable import read_file, sync_folder
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import DIGEST
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -228,7 +228,7 @@ def _read(path: Path) -> Lease | None:
         CorruptRecord: It is damaged. It may be a pin, so nobody may take it for no claim.
     """
     try:
-        text = path.read_bytes()
+        text = read_file(path)
     except FileNotFoundError:
         return None
     if not text.strip(b"\0"):

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, Layout, explained
-from prefect_stagegate.durable import make_folder, sync_folder, write_file
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import DIGEST, is_name
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -29,7 +29,7 @@ class Refs:
         path = self._layout.ref(dataset, ref)
         with explained("read the ref", path):
             try:
-                text = path.read_bytes()
+                text = read_file(path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
         digest = text.decode(errors="replace").strip()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prefect_stagegate.catalog.keys import dataset_of, is_record, leads_to_records
-from prefect_stagegate.durable import make_folder, sync_folder, write_file
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError
 
 ORPHAN_SECONDS = 3600
@@ -53,7 +53,7 @@ class DirectoryRecords:
     def read(self, key: str) -> bytes | None:
         """The file's bytes, or None when there is none."""
         try:
-            return (self.root / key).read_bytes()
+            return read_file(self.root / key)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -83,7 +83,7 @@ class Generations:
             except http.client.HTTPException as error:
                 if attempt == RETRIES - 1:
                     raise OSError(f"response body error: {error}") from error
-            except (ValueError, TypeError, RecursionError) as error:
+            except (ValueError, TypeError, RecursionError, OverflowError, MemoryError) as error:
                 raise OSError(f"what answers is no listing: {error}") from error
             time.sleep(0.2 * 2**attempt)
         raise OSError("error sending request")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +159,15 @@ def test_a_damaged_node_ref_breaks_no_command(place: Place, run: Run, text: byte
     assert (code, "stage things@pilot" in err) == (ExitCode.ERROR, True)
     for digest in place.digests:
         assert place.node().cache.views.path("things", digest), "a damaged ref may have named it"
+
+
+@pytest.mark.parametrize("of", ["catalog/datasets/planes/refs/latest/00000001.json", "cache/refs/planes/pilot"])
+def test_a_pipe_in_a_records_place_stops_no_command(place: Place, run: Run, of: str) -> None:
+    (place.folder / of).unlink()
+    os.mkfifo(place.folder / of)  # whoever opens it for reading waited until somebody wrote
+    code, out, err = run("ls", "--json")
+    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+    assert sum("digest" in line for line in json.loads(out)) == 3
 
 
 def test_a_rollback_mends_a_damaged_node_ref(place: Place) -> None:

@@ -89,7 +89,9 @@ def _damage_one(draw: random.Random, folder: Path) -> str:
     files = sorted(_files(folder))
     path = draw.choice(files)
     name = str(path.relative_to(folder))
-    way = draw.choice(("bytes", "bytes", "bytes", "empty", "swap", "copy", "gone", "folder", "link", "extra", "zeros"))
+    way = draw.choice(
+        ("bytes", "bytes", "bytes", "empty", "swap", "copy", "gone", "folder", "link", "pipe", "extra", "zeros")
+    )
     with suppress(OSError):  # what an earlier change took away can't be changed again
         path.parent.chmod(0o755)
         other = draw.choice([one for one in files if one.suffix == path.suffix])
@@ -115,7 +117,10 @@ def _damage_one(draw: random.Random, folder: Path) -> str:
             path.mkdir()
         elif way == "link":
             path.unlink()
-            path.symlink_to(draw.choice(("/etc/passwd", "nowhere", path.name, str(other))))
+            path.symlink_to(draw.choice(("/etc/passwd", "/dev/zero", "nowhere", path.name, str(other))))
+        elif way == "pipe":
+            path.unlink()
+            os.mkfifo(path)
         else:
             extra = _extra(draw, path)
             name = f"{os.fsencode(extra)!r}"
