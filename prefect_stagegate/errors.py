@@ -15,7 +15,8 @@
     │   │   └── CredentialsExpired they were good until now
     │   ├── ObjectVanished         an object that was listed is gone
     │   ├── ObjectChanged          an object changed while it was read     (retryable)
-    │   └── ChecksumMismatch       bytes don't match a checksum or digest  (retryable)
+    │   ├── ChecksumMismatch       bytes don't match a checksum or digest  (retryable)
+    │   └── AdapterFailed          the code that reads the source is defective
     ├── TransferFailed             exit 3: more objects failed than may; each is named  (retryable if one of them is)
     ├── Cancelled                  exit 3: somebody stopped it; what was fetched stays for the next run
     ├── CacheError                 exit 3: the cache can't be used as asked
@@ -27,7 +28,8 @@
     └── ValidationError            exit 3: the contract could not be evaluated
 
 An error says what happened (`message`), to what (`dataset`, `source`, `object`), and what to do about it (`hint`).
-`retryable` is the engine's judgement; tasks and transfers follow it and nothing else.
+`retryable` is the engine's judgement; tasks and transfers follow it and nothing else. Its text holds no secret:
+whatever it was made of is redacted here.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from enum import IntEnum
 from typing import ClassVar
+
+from prefect_stagegate.redaction import redact
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -84,16 +88,17 @@ class StagegateError(Exception):
         source: str = "",
         object: str = "",  # noqa: A002 - the field's word for it
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redact(message)
+        super().__init__(self.message)
+        self.hint = redact(hint)
         self.dataset = dataset
         self.source = source
         self.object = object
 
     def where(self) -> str:
         """The dataset, source and object concerned, joined for people."""
-        named = (("dataset", self.dataset), ("source", self.source), ("object", self.object))
+        # Objects are found by their names, which are redacted here only.
+        named = (("dataset", self.dataset), ("source", redact(self.source)), ("object", redact(self.object)))
         return ", ".join(f"{word} {_shown(value)}" for word, value in named if value and value not in self.message)
 
     def __str__(self) -> str:
@@ -134,7 +139,7 @@ class SpecError(UsageError):
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         super().__init__(f"{file} has {count}:\n" + "\n".join(f"  {line}" for line in problems))
         self.file = file
-        self.problems = tuple(problems)
+        self.problems = tuple(map(redact, problems))
 
 
 class UnknownDataset(UsageError):
@@ -188,6 +193,14 @@ class ObjectChanged(SourceError):
 
 class ChecksumMismatch(SourceError):
     retryable = True
+
+
+class AdapterFailed(SourceError):
+    """The adapter of a source, or a library that it uses, raised what no adapter may raise.
+
+    Not retryable: a defect meets the same bytes in the same way, and waiting mends nothing. A mirror may do, since it
+    may be read by another adapter, or hold other headers, names or listings around the same bytes.
+    """
 
 
 LISTED_FAILURES = 20

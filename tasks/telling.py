@@ -18,6 +18,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from prefect_stagegate.model import Address, Version
+from prefect_stagegate.redaction import RedactingFilter
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks.lineage import trace, version_key
 from prefect_stagegate.units import bytes_text
@@ -37,6 +38,11 @@ REF_MOVED = "stagegate.ref.moved"
 CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
 """A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
 used)."""
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    # Prefect logs the errors of runs there, with their causes, and stores what is logged.
+    logging.getLogger(_name).addFilter(RedactingFilter())
 
 
 def in_a_run() -> bool:

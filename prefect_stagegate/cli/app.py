@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Group
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.errors import ExitCode, StagegateError
+from prefect_stagegate.redaction import RedactingFilter, redact
 
 INTERRUPTED = 130
 """What shells give a command that Ctrl-C ended."""
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Libraries log each request when they debug, with the tokens and signatures in its headers.
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())
     # As Ctrl-C does, SIGTERM unwinds the stack, so that leases and claims are given up rather than found dead.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     for stream in (sys.stdout, sys.stderr):
@@ -153,11 +156,11 @@ def _run(words: list[str], *, debug: bool) -> None:
         raise
     except StagegateError as error:
         if debug:
-            traceback.print_exc()
+            print(escaped(redact(traceback.format_exc())), file=sys.stderr)
         _fail(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
         if debug:
-            traceback.print_exc()
+            print(escaped(redact(traceback.format_exc())), file=sys.stderr)
         hint = "Run it again with --debug and report what that shows."
         _fail(f"an error that nobody foresaw: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR)
     finally:
@@ -165,5 +168,5 @@ def _run(words: list[str], *, debug: bool) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"stagegate: {escaped(text)}", file=sys.stderr)
+    print(f"stagegate: {escaped(redact(text))}", file=sys.stderr)
     sys.exit(code)

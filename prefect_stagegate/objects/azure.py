@@ -18,6 +18,7 @@ from prefect_stagegate.objects.azure_options import AzureSettings
 from prefect_stagegate.objects.client import IDLE_SECONDS, RETRIES, client_options, retries, usable_endpoint
 from prefect_stagegate.objects.listed import Listed, behind
 from prefect_stagegate.objects.store import Asker, ObjectStore, Place
+from prefect_stagegate.redaction import remember
 
 SCOPE = "https://storage.azure.com/.default"
 Provider = Callable[[], dict[str, Any]]
@@ -122,6 +123,7 @@ def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
 
     def provide() -> dict[str, Any]:
         found = credential.get_token(SCOPE)
+        remember(found.token)
         return {"token": found.token, "expires_at": datetime.fromtimestamp(found.expires_on, UTC)}
 
     try:

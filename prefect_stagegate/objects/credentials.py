@@ -12,6 +12,7 @@ from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import ends_at, moment
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.options import S3Settings
+from prefect_stagegate.redaction import remember
 
 Provider = Callable[[], dict[str, Any]]
 """Returns what obstore calls an S3Credential; asked again when `expires_at` has passed."""
@@ -110,6 +111,7 @@ def _from_botocore(given: S3Settings, settings: S3Settings, url: str) -> Resolve
 
     def provide() -> dict[str, Any]:
         frozen = credentials.get_frozen_credentials()
+        remember(frozen.access_key, frozen.secret_key, frozen.token or "")
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,

@@ -6,8 +6,10 @@ HTTP client, are looked up in the tables below.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -19,6 +21,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
+from prefect_stagegate.redaction import RedactedError, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ _AZURE_KEYS = "Check the account's key or signature, and that it belongs to this
 _KEYS = "Check the access key and secret, and that they belong to this endpoint."
 _REGION = "Set `client_kwargs: {region_name: …}` to the region of the bucket."
 _LATER = "It is asked again a few times; if that fails, try later or with fewer parallel transfers."
-_ANSWER = "Check the endpoint's address and port, and that the server runs."
+_ANSWER = "Check the server's address and port, and that it runs."
 
 _VANISHED = Meaning(ObjectVanished, "The object is gone", "It was deleted or renamed after it was listed.")
 _CHANGED = Meaning(ObjectChanged, "The object changed while it was read", "Stage again to read its new content.")
@@ -110,12 +113,21 @@ STATUSES: dict[int, Meaning] = {
     503: _BUSY,
 }
 
+REFUSED = Meaning(SourceUnavailable, "Connection refused by {endpoint}", _ANSWER)
+"""Nobody listens there."""
+
 WORDS: tuple[tuple[str, Meaning], ...] = (
     (
         "non-partial response",
         Meaning(SourceError, "{endpoint} sends no parts of objects", "Only whole objects can be read from it."),
     ),
-    ("Connection refused", Meaning(SourceUnavailable, "Nobody answers at {endpoint}", _ANSWER)),
+    ("Connection refused", REFUSED),
+    (
+        "invalid list response",
+        Meaning(
+            SourceError, "{endpoint} lists nothing here, but sends something else", "Check the endpoint's address."
+        ),
+    ),
     ("dns error", Meaning(SourceUnavailable, "The name of {endpoint} is not known", "Check its spelling and the DNS.")),
     (
         "failed to lookup address",
@@ -140,6 +152,11 @@ WORDS: tuple[tuple[str, Meaning], ...] = (
 
 _CODE = re.compile(r"(?:<Code>|An error occurred \()(\w+)")
 _STATUS = re.compile(r"status code: (\d{3})")
+_STATUS_LINE = re.compile(r"status code: (\d{3}(?: [A-Za-z' -]+)?)")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_DOCUMENT = re.compile(r"<Error>.*?<Message>([^<]+)</Message>", re.DOTALL)
+_LONGEST_MESSAGE = 300
+_PORTS = {"http": 80, "https": 443}
 _BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
 
@@ -148,8 +165,9 @@ def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> S
     text = str(error)
     meaning = _meaning(error, text)
     if meaning is None:
-        first = text.partition("\n")[0]
-        return SourceError(f"{endpoint} failed: {first}", source=source, object=key)
+        return SourceError(f"{endpoint} {_summary(text)}{_said(text)}", source=source, object=key)
+    if meaning is REFUSED:
+        return refused(_address(endpoint), source=source, key=key)
     return meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)
 
 
@@ -162,6 +180,51 @@ def _meaning(error: Exception, text: str) -> Meaning | None:
         number = int(status[1])
         return STATUSES.get(number) or (_BROKEN if number >= 500 else None)  # noqa: PLR2004 - HTTP's own border
     return next((meaning for word, meaning in WORDS if word in text), None)
+
+
+def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
+    """The error for a server that refuses connections, in the words of every family.
+
+    Args:
+        address: Its host and port.
+        source: What was read.
+        key: Which object of it.
+    """
+    return SourceUnavailable(REFUSED.message.format(endpoint=address), hint=REFUSED.hint, source=source, object=key)
+
+
+def _address(endpoint: str) -> str:
+    """Host and port of an endpoint; a word for one that has no address stays."""
+    parts = urlsplit(endpoint)
+    host, port = parts.netloc.rpartition("@")[2], _PORTS.get(parts.scheme)
+    return f"{host}:{port}" if host and port and parts.port is None else host or endpoint
+
+
+def cause_of(error: Exception) -> Exception:
+    """What obstore raised, as the cause of a typed error: without the body of the answer, which may be anybody's."""
+    return RedactedError(redact(f"{type(error).__name__}: the server {_summary(str(error))}")).with_traceback(
+        error.__traceback__
+    )
+
+
+def _summary(text: str) -> str:
+    """What the server did: the answer's status, else obstore's words without what they quote of an answer."""
+    first = text.partition("\n")[0]
+    if found := _STATUS_LINE.search(first):
+        return f"answers {found[1]}"
+    return "failed: " + _QUOTED.sub('"…"', first)
+
+
+def _said(text: str) -> str:
+    """The message of the error document that the server sent, if that is what it sent."""
+    body = text.partition("\n\nDebug source")[0]
+    if found := _DOCUMENT.search(body):
+        return f": {redact(found[1])[:_LONGEST_MESSAGE]}"
+    try:
+        told = json.loads(body[body.index("{") :])["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return f": {redact(str(told))[:_LONGEST_MESSAGE]}"
 
 
 def bad_key(error: Exception, *, source: str) -> SourceError:

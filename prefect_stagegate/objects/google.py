@@ -16,6 +16,7 @@ from typing import Any
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife
+from prefect_stagegate.redaction import remember, remember_access
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _HINT = "Set GOOGLE_APPLICATION_CREDENTIALS, log in by gcloud, or say `token: anon` if the bucket is public."
@@ -72,6 +73,7 @@ def _info(token: Any) -> dict[str, Any] | None:
         raise UsageError(
             "Google's credentials can't be read", hint="`token` names a JSON file, or holds it."
         ) from error
+    remember_access("", found)
     return dict(found)
 
 
@@ -104,6 +106,7 @@ def _by_google(info: dict[str, Any] | None, request: Any, life: CredentialLife, 
                 credentials.refresh(request)
             except GoogleAuthError as refused:
                 raise OSError(f"status code: 401: {type(refused).__name__}") from refused
+        remember(str(credentials.token))
         expiry = credentials.expiry
         return {"token": credentials.token, "expires_at": expiry.replace(tzinfo=UTC) if expiry else None}
 

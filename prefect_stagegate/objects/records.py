@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.objects.options import translate
 from prefect_stagegate.objects.s3 import open_s3, s3_place
 from prefect_stagegate.objects.store import ObjectStore, memory_store
+from prefect_stagegate.redaction import remember_access
 
 _in_memory: dict[str, ObjectStore] = {}
 
@@ -25,6 +27,7 @@ class ObjectRecords:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.url = url
+        remember_access(url, {**os.environ, **(options or {})})
         self._store, prefix = _open(url, options or {})
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 

@@ -33,7 +33,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.answers import Answer, head, retry_after
 from prefect_stagegate.objects.client import CONNECT_SECONDS
-from prefect_stagegate.objects.explain import bad_key, explain
+from prefect_stagegate.objects.explain import bad_key, cause_of, explain
 from prefect_stagegate.objects.listed import Listed, Lister
 
 PAGE = 1000
@@ -134,20 +134,20 @@ class ObjectStore:
                 raise bad_key(error, source=self.url) from error
             yield from self._listing_otherwise(self._lister, prefix, last)
         except _FAILURES as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from cause_of(error)
 
     def _listing_otherwise(self, lister: Lister, prefix: str, after: str) -> Iterator[Listed]:
         try:
             yield from lister.listing(prefix, after)
         except OSError as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from cause_of(error)
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold objects, sorted."""
         try:
             found = obstore.list_with_delimiter(self._store, prefix or None)
         except _FAILURES as error:
-            raise self._explained(error) from error
+            raise self._explained(error) from cause_of(error)
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
     def find(self, key: str) -> Listed | None:
@@ -159,7 +159,7 @@ class ObjectStore:
             self._expect_absence(error, key)
             return None
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def read(self, key: str, start: int, end: int, *, size: int, etag: str, version: str) -> Iterator[Any]:
         """The bytes from `start` to `end` (exclusive) in chunks, if the object still is the one that was listed.
@@ -189,7 +189,7 @@ class ObjectStore:
             chunks = [result.bytes()] if end - start <= WHOLE else result.stream(CHUNK)
             yield from self._counted(chunks, end - start, key)
         except _FAILURES as error:
-            raise self._failed_read(error, key, version) from error
+            raise self._failed_read(error, key, version) from cause_of(error)
 
     def _counted(self, chunks: Iterable[Any], size: int, key: str) -> Iterator[Any]:
         """Pass on what was read, if it is as much as was asked for: a server may answer with another part."""
@@ -243,7 +243,7 @@ class ObjectStore:
             self._expect_absence(error, key)
             return None
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where none is; False, and nothing changed, when the key is taken."""
@@ -252,7 +252,7 @@ class ObjectStore:
         except AlreadyExistsError:
             return False
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
         return True
 
     def replace(self, key: str, data: bytes) -> None:
@@ -260,7 +260,7 @@ class ObjectStore:
         try:
             obstore.put(self._store, key, data, use_multipart=False)
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def delete(self, key: str) -> None:
         """Delete an object that may be absent."""
@@ -269,7 +269,7 @@ class ObjectStore:
         except FileNotFoundError:
             pass
         except _FAILURES as error:
-            raise self._explained(error, key) from error
+            raise self._explained(error, key) from cause_of(error)
 
     def headers(self, key: str) -> dict[str, str]:
         """The response headers of a HEAD request, names in lower case; empty when the server refuses."""
@@ -316,7 +316,7 @@ class ObjectStore:
         """Return when it is the object that is missing, and raise when it is more: obstore tells both alike."""
         explained = self._explained(error, key)
         if not isinstance(explained, ObjectVanished):
-            raise explained from error
+            raise explained from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
         explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from prefect_stagegate.clock import now
+from prefect_stagegate.errors import SourceError, TransferFailed
 from prefect_stagegate.operations.workspace import ResolveCredentials, Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
@@ -49,8 +50,9 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
 
     Raises:
         UsageError: A URL or an option can't be used, or credentials aren't found.
+        SourceError: One can't be opened, or what the block raises; it names the dataset.
     """
-    with ExitStack() as stack:
+    with _naming(spec.dataset), ExitStack() as stack:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
             scratch, recall = where.cache.layout.ingest, where.cache.memory.size
@@ -63,6 +65,17 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
         groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in chosen)
         shapes = tuple(Shape(one, now()) for one in chosen)
         yield Sources(tuple(chosen), tuple(groups), shapes)
+
+
+@contextmanager
+def _naming(dataset: str) -> Iterator[None]:
+    """Name the dataset in what the block raises about sources, which know none."""
+    try:
+        yield
+    except (SourceError, TransferFailed) as error:
+        for failure in error.failures if isinstance(error, TransferFailed) else (error,):
+            failure.dataset = failure.dataset or dataset
+        raise
 
 
 def open_one(

@@ -16,6 +16,7 @@ from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
 from prefect_stagegate.readiness.question import BINDINGS, Question
 from prefect_stagegate.readiness.revocation import revoked
+from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
 
 CLOCKS_DIFFER = timedelta(minutes=1)
@@ -128,7 +129,7 @@ def _ask(definition: CheckDefinition, requirement: Requirement, question: Questi
         finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
-        reason = f"{type(error).__name__}: {error}"
+        reason = redact(f"{type(error).__name__}: {error}")
         finding = Finding(definition.name, reason, "Report it, with the output of --debug.", Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
     return answer

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from functools import partial
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
+from prefect_stagegate.sources.boundary import bounded
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
@@ -211,11 +214,13 @@ def open_source(
     Raises:
         UsageError: The scheme, the URL or an option can't be used, or the server's address is one of those.
         AccessDenied: There are no credentials.
+        AdapterFailed: The adapter, or a library that it uses, is defective. Nothing but errors of errors.py leaves it.
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     given = {**(options or {}), **(credentials or {})}
+    remember_access(url, {**os.environ, **given})
     servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
     opener = SCHEMES.get(scheme) or installed(scheme) or _fsspec
-    return opener(url, given, Terms(idle, allowed, scratch, recall))
+    return bounded(url, lambda: opener(url, given, Terms(idle, allowed, scratch, recall)))

@@ -28,9 +28,9 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import retry_after
+from prefect_stagegate.redaction import secrets_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.extras import extra_of, missing_extra
-from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.turns import Turns
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ class FsspecSource(BaseSource):
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = public_url(url)
-        self._hiding = Hiding(url, options)
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
@@ -83,16 +82,16 @@ class FsspecSource(BaseSource):
                 raise missing_extra(extra, source=self.url) from error
             raise MissingExtra(f"What reads {self.url} is not installed", hint=f"Install it: {error}") from error
         except (ValueError, TypeError) as error:
-            told = self._hiding.in_text(str(error))
+            told = str(error)
             hint = "The options are fsspec's."
-            raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from self._hiding.cause(error)
-        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
-            raise self._explained(error, "") from self._hiding.cause(error)
+            raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from error
+        except Exception as error:
+            raise self._explained(error, "") from error
         self._fs = system if system.async_impl else Turns(system)
         where = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{where} {self.url}".strip()
         self._folder = url.endswith("/")
-        self._life = _life(self._hiding.secrets, options, open_to_all=url.startswith("memory:"))
+        self._life = _life(secrets_of(url, options), options, open_to_all=url.startswith("memory:"))
 
     def credential_life(self) -> CredentialLife:
         """What can be told by the options: fsspec's file systems don't say what they found elsewhere."""
@@ -113,11 +112,9 @@ class FsspecSource(BaseSource):
         except SourceError:
             raise
         except FileNotFoundError as error:
-            raise SourceError(
-                "There is nothing at this address", hint="Check the URL.", source=self.url
-            ) from self._hiding.cause(error)
-        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
-            raise self._explained(error, "") from self._hiding.cause(error)
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        except Exception as error:
+            raise self._explained(error, "") from error
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now."""
@@ -125,8 +122,8 @@ class FsspecSource(BaseSource):
             return self._object(key, self._fs.info(self._name(key)))
         except SourceError:
             raise
-        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
-            raise self._explained(error, key) from self._hiding.cause(error)
+        except Exception as error:
+            raise self._explained(error, key) from error
 
     def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
         """The bytes in one piece. A range is asked for only where less than the object is wanted."""
@@ -134,8 +131,8 @@ class FsspecSource(BaseSource):
         bounds = {} if whole else {"start": start, "end": end}
         try:
             yield self._fs.cat_file(self._name(listed.key), **bounds)
-        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
-            raise self._explained(error, listed.key) from self._hiding.cause(error)
+        except Exception as error:
+            raise self._explained(error, listed.key) from error
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask for the object's pin again."""
@@ -172,7 +169,7 @@ class FsspecSource(BaseSource):
         """The typed error for what a file system raised: by its class, or the HTTP status that it carries."""
         status = getattr(error, "status", 0) or 0
         where = {"source": self.url, "object": key}
-        told = self._hiding.in_text(str(error))
+        told = str(error)
         status = status or _ftp_status(error)
         if isinstance(error, FileNotFoundError) or status in _GONE:
             return ObjectVanished("The object is gone", **where)

@@ -18,6 +18,7 @@ from prefect_stagegate.errors import (
     did_you_mean,
 )
 from prefect_stagegate.model import SourceObject
+from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.webclient import WebClient
@@ -55,6 +56,7 @@ class Hub(WebObjects):
         self.endpoint = str(given).rstrip("/")
         token = options.get("token")
         token = "" if token is False else str(token or get_token() or "")
+        remember(token)
         self.anonymous = not token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         client = WebClient(

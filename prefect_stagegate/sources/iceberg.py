@@ -27,9 +27,9 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
-from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.rewriting import (
     REWRITTEN,
     Pinned,
@@ -104,7 +104,7 @@ class IcebergSource(BaseSource):
         self._properties = properties
         self.server = public_url(str(properties.get("uri", "")))
         self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
-        self._hiding = Hiding(str(properties.get("uri", "")), properties)
+        remember_access(str(properties.get("uri", "")), properties)
         self._store = store
         self._rewritten = Rewritten(terms, url=url, identity=self.identity)
         self._opened: dict[str, Source] = {}
@@ -243,10 +243,11 @@ class IcebergSource(BaseSource):
                 try:
                     self._loaded = _within(CATALOG_SECONDS, self._load)
                 except ValueError as error:
-                    raise self._unusable(error) from self._hiding.cause(error)
-                except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
-                    raise self._explained(error) from self._hiding.cause(error)
+                    raise self._unusable(error) from error
+                except Exception as error:
+                    raise self._explained(error) from error
                 given = self._loaded.io.properties
+                remember_access("", given)
                 self._store_options = {ours: given[name] for name, ours in STORE.items() if given.get(name)}
             return self._loaded
 
@@ -284,11 +285,11 @@ class IcebergSource(BaseSource):
             return question()
         except StagegateError:
             raise
-        except Exception as error:  # noqa: BLE001 - explained; its cause may be hidden
-            raise self._explained(error) from self._hiding.cause(error)
+        except Exception as error:
+            raise self._explained(error) from error
 
     def _unusable(self, error: Exception) -> UsageError:
-        told = self._hiding.in_text(str(error).partition("\n")[0])
+        told = str(error).partition("\n")[0]
         hint = (
             f"Describe the catalog {self._catalog!r} in ~/.pyiceberg.yaml, by PYICEBERG_CATALOG__…, or in `options:`."
         )
@@ -296,7 +297,7 @@ class IcebergSource(BaseSource):
 
     def _explained(self, error: Exception) -> StagegateError:
         """The typed error for what pyiceberg raised, by the names of its classes."""
-        names, told = {kind.__name__ for kind in type(error).__mro__}, self._hiding.in_text(str(error))
+        names, told = {kind.__name__ for kind in type(error).__mro__}, str(error)
         if names.intersection(_ABSENT):
             return SourceError("The catalog has no such table", hint="Check namespace and name.", source=self.url)
         if "AuthorizationExpiredError" in names or "ExpiredToken" in told:

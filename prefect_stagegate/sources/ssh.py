@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError, did_you_mean
+from prefect_stagegate.objects import refused
 from prefect_stagegate.sources.base import public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.hosts import Allowed, require_allowed
@@ -203,6 +204,9 @@ def explained(
         return _untrusted(login, options, where)
     if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
         return SourceError(f"{login.address} and we have no way to speak in common: {error}", **where)
+    if isinstance(error, ConnectionRefusedError):
+        port = options.port if options else login.port or PORT
+        return refused(f"{login.host}:{port}", source=login.url, key=key)
     told = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
     return SourceUnavailable(f"The server {login.address} failed: {told}", **where)
 

@@ -158,6 +158,7 @@ def _judged_connection(allowed: Allowed, address: tuple[str, int], timeout: floa
             made.connect(place)
         except OSError as error:
             made.close()
+            error.filename = f"{address[0]}:{address[1]}"
             failed = error
         else:
             made.settimeout(timeout)

@@ -20,7 +20,7 @@ from prefect_stagegate.errors import (
     StagegateError,
 )
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.objects import retry_after
+from prefect_stagegate.objects import refused, retry_after
 from prefect_stagegate.sources.hosts import ForbiddenAddress
 from prefect_stagegate.sources.webclient import BUSY, WebClient
 from prefect_stagegate.sources.webconnect import origin_of
@@ -85,6 +85,8 @@ class WebObjects:
         except ssl.SSLCertVerificationError as error:
             told = f"The certificate is not trusted: {error.verify_message}"
             raise SourceError(told, hint=self.trusting, source=self._url, object=key) from error
+        except ConnectionRefusedError as error:
+            raise refused(error.filename, source=self._url, key=key) from error
         except OSError as error:
             told = f"The server failed: {str(error) or type(error).__name__}"
             raise SourceUnavailable(told, source=self._url, object=key) from error

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
+from prefect_stagegate.redaction import is_secret_name
+
 WHERE_INSTEAD = "name a Prefect block under `credentials:`, or leave it to the environment"
 
-_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+")
-_SECRET_WORDS = frozenset(
-    (
-        *("auth", "authorization", "cookie", "credential", "credentials", "key", "pass", "passphrase", "passwd"),
-        *("password", "pwd", "sas", "secret", "sig", "signature", "token"),
-    )
-)
-_SECRET_ENDINGS = (("access", "key", "id"), ("connection", "string"))
 _USER_IS_OFTEN_A_TOKEN = frozenset({"http", "https", "webdav", "webdavs", "git"})
 """Elsewhere a user alone is an address: SFTP's login, Azure's container."""
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether an option or a query parameter of this name usually holds a credential.
-
-    >>> [is_secret_name(name) for name in ("secret", "aws_secret_access_key", "X-Amz-Signature", "SSECustomerKey")]
-    [True, True, True, True]
-    >>> [is_secret_name(name) for name in ("endpoint_url", "key_filename", "versionId", "max_tokens", "sse_kms_key_id")]
-    [False, False, False, False, False]
-    """
-    words = tuple(word.lower() for word in _WORDS.findall(name))
-    return bool(words) and (words[-1] in _SECRET_WORDS or any(words[-len(end) :] == end for end in _SECRET_ENDINGS))
 
 
 def secret_in_url(url: str) -> str:

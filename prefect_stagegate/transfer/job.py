@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.errors import (
+    AdapterFailed,
     ChecksumMismatch,
     ObjectChanged,
     ObjectVanished,
@@ -113,4 +114,4 @@ class Job:
         """With a known digest any copy will do; without one, only when the source can't tell what its object is."""
         if self.planned.digest:
             return isinstance(error, SourceError)
-        return isinstance(error, SourceUnavailable | ObjectVanished)
+        return isinstance(error, SourceUnavailable | ObjectVanished | AdapterFailed)

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable
 from prefect_stagegate.sources.extras import missing_extra
-from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.sql.words import literal
 
 BATCH_BYTES = 16 << 20
@@ -36,7 +35,6 @@ class Session:
     Args:
         uri: For libpq; it may hold a password.
         url: As people see it.
-        hiding: Knows the password.
         statement_timeout: How long one statement may take, in PostgreSQL's words.
 
     Raises:
@@ -44,18 +42,18 @@ class Session:
         AccessDenied, SourceError, SourceUnavailable: The server can't be used.
     """
 
-    def __init__(self, uri: str, *, url: str, hiding: Hiding, statement_timeout: str) -> None:
+    def __init__(self, uri: str, *, url: str, statement_timeout: str) -> None:
         try:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import StatementOptions, dbapi
         except ImportError as error:
             raise missing_extra("sql", source=url) from error
-        self._url, self._hiding = url, hiding
+        self._url = url
         self._errors = (Error, OSError, pa.ArrowException)  # a result's stream raises Arrow's
         try:
             self._connection = dbapi.connect(uri, autocommit=True)
         except self._errors as error:
-            raise self._refused(str(error)) from hiding.cause(error)
+            raise self._refused(str(error)) from error
         self._cursor: Any = self._connection.cursor()
         self._cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
         try:
@@ -70,14 +68,14 @@ class Session:
         try:
             return list(self._cursor.fetchall())
         except self._errors as error:
-            raise self._explained(error) from self._hiding.cause(error)
+            raise self._explained(error) from error
 
     def schema(self, query: str) -> pa.Schema:
         """The types of a result, without running the query."""
         try:
             return self._cursor.adbc_execute_schema(query)
         except self._errors as error:
-            raise self._explained(error) from self._hiding.cause(error)
+            raise self._explained(error) from error
 
     def batches(self, query: str) -> Iterator[pa.RecordBatch]:
         """The result, about BATCH_BYTES at a time."""
@@ -85,7 +83,7 @@ class Session:
         try:
             yield from self._cursor.fetch_record_batch()
         except self._errors as error:
-            raise self._explained(error) from self._hiding.cause(error)
+            raise self._explained(error) from error
 
     def cancel(self) -> None:
         """Ask the server to stop what it does for another thread."""
@@ -113,13 +111,13 @@ class Session:
         try:
             self._cursor.execute(statement)
         except self._errors as error:
-            raise self._explained(error) from self._hiding.cause(error)
+            raise self._explained(error) from error
 
     def _told(self, text: str) -> str:
         """What the server said, in one line and without the statement, which ADBC repeats."""
         text = _STATE.sub("", text.partition("\nQuery was:")[0])
         said = re.split(r"ERROR: |FATAL: ", text)[-1]
-        return self._hiding.in_text(" ".join(said.partition("\nLINE ")[0].split()))
+        return " ".join(said.partition("\nLINE ")[0].split())
 
     def _refused(self, text: str) -> SourceError:
         told = self._told(text)

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
-from prefect_stagegate.sources.hiding import Hiding
 from prefect_stagegate.sources.spool import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.sql.relation import Partition, Relation
 from prefect_stagegate.sources.sql.request import connection_uri, read_request
@@ -56,7 +55,6 @@ class SqlSource(BaseSource):
         self._request = read_request(url, options)
         self.url, self.identity = self._request.url, self._request.identity
         self._uri = connection_uri(url, options, idle=idle)
-        self._hiding = Hiding(url, options)
         self._has_password = bool(options.get("password"))
         self._scratch = scratch
         self._lock = threading.RLock()
@@ -131,7 +129,7 @@ class SqlSource(BaseSource):
         if self._snapshot is None:
             request = self._request
             timeout = request.statement_timeout
-            self._session = Session(self._uri, url=self.url, hiding=self._hiding, statement_timeout=timeout)
+            self._session = Session(self._uri, url=self.url, statement_timeout=timeout)
             with self._failing():
                 self._snapshot = _Snapshot(self._session, Relation(self._session, request))
         return self._snapshot

@@ -1,0 +1,275 @@
+"""Adapters that raise what no adapter may: an object fails, or a listing, by name, and everything else goes on."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
+from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
+from prefect_stagegate.operations.doctor import examine
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.sources import SCHEMES, Source, Wanted, everything, open_source, register
+from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.spec import load_spec
+
+RAISED: tuple[Exception, ...] = (
+    ValueError("month must be in 1..12"),
+    KeyError("getcontentlength"),
+    OverflowError("Python int too large to convert to C long"),
+    AssertionError(),
+    RecursionError("maximum recursion depth exceeded"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    struct.error("unpack requires a buffer of 4 bytes"),
+    zlib.error("Error -3 while decompressing data"),
+    StopIteration(),
+    NotImplementedError(),
+)
+METHODS = ("list", "find", "read", "fill", "confirm", "disowns_checksums", "credential_life")
+SECRET = "CANARY+token/9f8e7d6c5b4a"
+
+
+class Brittle(FileSource):
+    """A folder of this machine, read by an adapter that raises at some calls, about some objects."""
+
+    def __init__(self, folder: Path, raised: BaseException, *methods: str, key: str = "") -> None:
+        super().__init__(f"file://{folder}/")
+        self.raised, self.methods, self.key = raised, methods, key
+
+    def _break(self, method: str, key: str = "") -> None:
+        if method in self.methods and key in (self.key, ""):
+            raise self.raised
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        for found in super().list(wanted):
+            yield found
+            self._break("list")
+
+    def find(self, key: str) -> SourceObject:
+        self._break("find", key)
+        return super().find(key)
+
+    def ask_ahead(self, soon: Any) -> bool:
+        self._break("ask_ahead")
+        return super().ask_ahead(soon)
+
+    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Any]:
+        for chunk in super().read(listed, start, end):
+            self._break("read", listed.key)
+            yield chunk
+
+    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
+        self._break("fill", listed.key)
+        return super().fill(listed, start, end, buffer)
+
+    def confirm(self, listed: SourceObject) -> None:
+        self._break("confirm", listed.key)
+        super().confirm(listed)
+
+    def disowns_checksums(self, listed: SourceObject) -> bool:
+        self._break("disowns_checksums", listed.key)
+        return super().disowns_checksums(listed)
+
+    def credential_life(self) -> CredentialLife:
+        self._break("credential_life")
+        return super().credential_life()
+
+    def close(self) -> None:
+        self._break("close")
+        super().close()
+
+
+@pytest.fixture
+def brittle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Registers an adapter for `brittle://`, and gives its URL; it reads the folder `brittle`."""
+    folder = tmp_path / "brittle"
+    folder.mkdir()
+    for key in "abc":
+        (folder / f"{key}.bin").write_bytes(key.encode() * 100)
+
+    def registered(raised: BaseException, *methods: str, key: str = "b.bin") -> str:
+        monkeypatch.setattr("prefect_stagegate.sources.SCHEMES", SCHEMES)
+        monkeypatch.delitem(SCHEMES, "brittle", raising=False)
+        register("brittle", lambda *_: Brittle(folder, raised, *methods, key=key))
+        return "brittle://folder/"
+
+    yield registered
+    SCHEMES.pop("brittle", None)
+
+
+def call(source: Source, method: str) -> Any:
+    """Call a method of a source about the object `b.bin`."""
+    listed = FileSource(source.url).find("b.bin")
+    calls: dict[str, Callable[[], Any]] = {
+        "list": lambda: list(source.list()),
+        "find": lambda: source.find(listed.key),
+        "read": lambda: list(source.read(listed, 0, listed.size)),
+        "fill": lambda: list(source.fill(listed, 0, listed.size, memoryview(bytearray(listed.size)))),
+        "confirm": lambda: source.confirm(listed),
+        "disowns_checksums": lambda: source.disowns_checksums(listed),
+        "credential_life": source.credential_life,
+    }
+    return calls[method]()
+
+
+@pytest.mark.parametrize("raised", RAISED, ids=lambda error: type(error).__name__)
+def test_whatever_is_raised_leaves_as_a_typed_error(raised: Exception, brittle: Callable[..., str]) -> None:
+    source = open_source(brittle(raised, *METHODS))
+    for method in METHODS:
+        with pytest.raises(AdapterFailed) as caught:
+            call(source, method)
+        error = caught.value
+        assert error.source == source.url
+        assert error.object == ("" if method in ("list", "credential_life") else "b.bin")
+        assert type(raised).__name__ in error.message
+        assert f"{Brittle.__module__}.Brittle" in error.hint
+        assert not error.retryable
+        assert raised in (error.__cause__, getattr(error.__cause__, "__cause__", None))
+
+
+def test_a_broken_connection_may_be_tried_again(brittle: Callable[..., str]) -> None:
+    for raised in (ConnectionResetError(104, "Connection reset by peer"), TimeoutError("timed out")):
+        with pytest.raises(SourceUnavailable, match=str(raised.args[-1])):
+            call(open_source(brittle(raised, "read")), "read")
+
+
+@pytest.mark.parametrize("raised", [MemoryError(), KeyboardInterrupt(), SystemExit(3)], ids=lambda one: str(type(one)))
+def test_what_ends_a_process_passes(raised: BaseException, brittle: Callable[..., str]) -> None:
+    source = open_source(brittle(raised, *METHODS))
+    for method in METHODS:
+        with pytest.raises(type(raised)):
+            call(source, method)
+
+
+def test_an_adapter_that_can_t_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEMES, "brittle", lambda *_: int("none"))
+    with pytest.raises(AdapterFailed, match=r"ValueError: invalid literal.*a defect of what reads brittle:"):
+        open_source("brittle://folder/")
+
+
+def test_asking_ahead_and_closing_raise_nothing(brittle: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    source = open_source(brittle(ValueError(SECRET), "ask_ahead", "close"), credentials={"token": SECRET})
+    assert source.ask_ahead([source.find("b.bin")]) is False
+    source.close()
+    assert "could not ask ahead: ValueError: ***" in caplog.text
+    assert "could not be closed: ValueError: ***" in caplog.text
+
+
+def test_causes_are_kept_unless_they_tell_a_secret(brittle: Callable[..., str]) -> None:
+    harmless, telling = ValueError("bad month"), ValueError(f"bad token {SECRET}")
+    with pytest.raises(AdapterFailed) as caught:
+        call(open_source(brittle(harmless, "read")), "read")
+    assert caught.value.__cause__ is harmless
+    with pytest.raises(AdapterFailed) as caught:
+        call(open_source(brittle(telling, "read"), credentials={"token": SECRET}), "read")
+    told = "".join(traceback.format_exception(caught.value))
+    assert "ValueError: bad token ***" in told
+    assert "_break" in told, "the traceback is lost"
+    assert SECRET not in told + str(caught.value.__context__)
+
+
+# ── staging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    """A dataset of two sources, of which the first is brittle."""
+    (tmp_path / "sound").mkdir()
+    for key in "de":
+        (tmp_path / "sound" / f"{key}.bin").write_bytes(key.encode() * 100)
+    sources = [{"url": "brittle://folder/"}, {"url": f"file://{tmp_path}/sound/", "into": "sound/"}]
+    return {"stagegate": 1, "dataset": "things", "sources": sources}
+
+
+@pytest.mark.parametrize("method", ["read", "confirm"])
+def test_one_object_fails_and_the_others_are_staged(
+    method: str, brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
+) -> None:
+    brittle(ValueError("month must be in 1..12"), method)
+    version = stage(workspace, {**spec, "max_failed_objects": 1})
+    assert sorted(entry.path for entry in workspace.catalog.manifest("things", version.digest).entries()) == [
+        "a.bin",
+        "c.bin",
+        "sound/d.bin",
+        "sound/e.bin",
+    ]
+    (failed,) = version.failed
+    assert (failed.path, failed.error) == ("b.bin", "AdapterFailed")
+    assert "ValueError: month must be in 1..12" in failed.reason
+    assert workspace.catalog.failed("things", version.digest) == version.failed
+
+
+def test_beyond_the_budget_the_object_is_named(
+    brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
+) -> None:
+    brittle(ValueError("month must be in 1..12"), "read")
+    with pytest.raises(TransferFailed, match=r"month must be in 1\.\.12.*report it") as caught:
+        stage(workspace, spec)
+    (failure,) = caught.value.failures
+    assert isinstance(failure, AdapterFailed)
+    assert (failure.dataset, failure.object) == ("things", "b.bin")
+    assert failure.source.startswith("file://")
+    assert workspace.catalog.ref("things", LATEST) is None
+
+
+def test_a_mirror_gets_its_turn(
+    brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace, tmp_path: Path
+) -> None:
+    brittle(ValueError("month must be in 1..12"), "read")
+    spec["sources"][0]["mirrors"] = [{"url": f"file://{tmp_path}/brittle/"}]
+    version = stage(workspace, spec)
+    assert (version.files, version.failed) == (5, ())
+
+
+def test_a_broken_mirror_costs_its_objects_only(
+    brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace, tmp_path: Path
+) -> None:
+    brittle(KeyError("size"), "find", "read")
+    spec["sources"][0] = {"url": f"file://{tmp_path}/brittle/", "mirrors": [{"url": "brittle://folder/"}]}
+    assert stage(workspace, spec).files == 5
+
+
+def test_a_listing_that_breaks_names_its_source(
+    brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
+) -> None:
+    brittle(KeyError("items"), "list")
+    with pytest.raises(AdapterFailed, match=r"KeyError: 'items'") as caught:
+        stage(workspace, spec)
+    assert caught.value.dataset == "things"
+    assert caught.value.source
+    assert not isinstance(caught.value, TransferFailed)
+
+
+def test_doctor_tells_of_the_others_too(
+    brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
+) -> None:
+    brittle(KeyError("items"), "credential_life")
+    broken, sound = examine(load_spec(spec, known_checks={}), workspace.settings, workspace.resolve_credentials)
+    assert "KeyError: 'items'" in broken.problem
+    assert "report it" in broken.fix
+    assert sound.works
+
+
+def test_the_command_shows_the_chain_when_asked(
+    brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
+) -> None:
+    brittle(KeyError("items"), "list")
+    with pytest.raises(StagegateError) as caught:
+        stage(workspace, spec)
+    assert "KeyError: 'items'\n\nThe above exception was the direct cause" in "".join(
+        traceback.format_exception(caught.value)
+    )
