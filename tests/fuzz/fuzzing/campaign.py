@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import AdapterFailed, StagegateError
 
 CASE_SECONDS = 30.0
 """Longer than any case takes that ends by itself; the idle time of a fuzzed source is a small part of it."""
@@ -76,6 +76,8 @@ class Figures:
     peak: int = 0
     """Resident bytes at most, since it was warm."""
     outcomes: Counter[str] = field(default_factory=Counter)
+    unforeseen: dict[str, int] = field(default_factory=dict)
+    """What adapters failed with that they should have had words for, each with the first case that shows it."""
     failures: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -86,6 +88,7 @@ class Figures:
             f"the longest {self.longest:.1f} s; memory {sizes[0]} → {sizes[1]}, peak {sizes[2]}; "
             f"{len(self.failures)} failures\n"
             f"    {', '.join(f'{kind} {count}' for kind, count in self.outcomes.most_common())}"
+            + "".join(f"\n    case {case}: {problem}" for problem, case in self.unforeseen.items())
         )
 
 
@@ -151,6 +154,8 @@ def _outcome(figures: Figures, number: int, generator: random.Random, play: Call
     try:
         return play(number, generator)
     except StagegateError as error:
+        if isinstance(error, AdapterFailed):
+            figures.unforeseen.setdefault(error.message[:300], number)
         return type(error).__name__
     except WrongOutcome as error:
         figures.failures.append(_named(figures, number, str(error)))

@@ -15,7 +15,7 @@ from blake3 import blake3
 from fuzzing.campaign import WrongOutcome
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.durable import Durability
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import AdapterFailed, StagegateError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Action, PlannedObject, SourceObject
 from prefect_stagegate.sources import Source, open_source
@@ -104,6 +104,8 @@ def _bring(source: Source, objects: Mapping[str, SourceObject], scratch: Path, e
     for failure in running.stats.failures:
         if not isinstance(failure, StagegateError):
             raise WrongOutcome(f"an object failed with {failure!r}")
+        if isinstance(failure, AdapterFailed):
+            raise failure
     for receipt in receipts:
         data = cache.layout.blob(receipt.digest).read_bytes()
         if receipt.path in expected and data != expected[receipt.path]:
