@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from prefect_stagegate.spec import load_spec
 
 ADA = Identity("ada", "declared")
 PLACES = ("cache", "catalog")
+WAYS = (*("bytes",) * 3, "empty", "zeros", "swap", "copy", "gone", "folder", "link", "pipe", "extra")
+"""How a file is damaged."""
 LEFT_OUT = ("index.sqlite", "CACHEDIR.TAG")
 """The pin memory saves work and proves nothing; the tag is for backups."""
 
@@ -89,49 +92,49 @@ def _damage_one(draw: random.Random, folder: Path) -> str:
     files = sorted(_files(folder))
     path = draw.choice(files)
     name = str(path.relative_to(folder))
-    way = draw.choice(
-        ("bytes", "bytes", "bytes", "empty", "swap", "copy", "gone", "folder", "link", "pipe", "extra", "zeros")
-    )
-    with suppress(OSError):  # what an earlier change took away can't be changed again
-        path.parent.chmod(0o755)
-        other = draw.choice([one for one in files if one.suffix == path.suffix])
-        data = path.read_bytes()
-        if way == "bytes":
-            _write(path, mutate(draw, data))
-        elif way == "empty":
-            _write(path, b"")
-        elif way == "zeros":
-            _write(path, b"\0" * len(data))
-        elif way == "swap":
-            name += f" with {other.relative_to(folder)}"
-            there = other.read_bytes()
-            _write(path, there)
-            _write(other, data)
-        elif way == "copy":
-            name += f" from {other.relative_to(folder)}"
-            _write(path, other.read_bytes())
-        elif way == "gone":
-            path.unlink()
-        elif way == "folder":
-            path.unlink()
-            path.mkdir()
-        elif way == "link":
-            path.unlink()
-            path.symlink_to(draw.choice(("/etc/passwd", "/dev/zero", "nowhere", path.name, str(other))))
-        elif way == "pipe":
-            path.unlink()
-            os.mkfifo(path)
-        else:
-            extra = _extra(draw, path)
-            name = f"{os.fsencode(extra)!r}"
-            _write(extra, draw.choice((data, b"", b"\xff", mutate(draw, data))))
+    way = draw.choice(WAYS)
+    path.parent.chmod(0o755)
+    other = draw.choice([one for one in files if one.suffix == path.suffix])
+    data = path.read_bytes()
+    if way == "bytes":
+        _write(path, mutate(draw, data))
+    elif way == "empty":
+        _write(path, b"")
+    elif way == "zeros":
+        _write(path, b"\0" * len(data))
+    elif way == "swap":
+        name += f" with {other.relative_to(folder)}"
+        _write(path, other.read_bytes())
+        _write(other, data)
+    elif way == "copy":
+        name += f" from {other.relative_to(folder)}"
+        _write(path, other.read_bytes())
+    elif way == "extra":
+        extra = _extra(draw, path)
+        name = f"{os.fsencode(extra)!r}"
+        _write(extra, draw.choice((data, b"", b"\xff", mutate(draw, data))))
+    else:
+        _replace(draw, path, way, str(other))
     return f"{way} {name}"
 
 
+def _replace(draw: random.Random, path: Path, way: str, other: str) -> None:
+    """Put something else in a file's place. A link never leads out of the place: this may run as root."""
+    path.unlink()
+    if way == "folder":
+        path.mkdir()
+    elif way == "link":
+        path.symlink_to(draw.choice(("nowhere", path.name, other)))
+    elif way == "pipe":
+        os.mkfifo(path)
+
+
 def _files(folder: Path) -> Iterator[Path]:
+    """The regular files that may be damaged: what an earlier damage made a link or a pipe of is left alone."""
     for place in PLACES:
         for inside, _, names in os.walk(folder / place):
-            yield from (Path(inside, name) for name in names if name not in LEFT_OUT)
+            paths = (Path(inside, name) for name in names if name not in LEFT_OUT)
+            yield from (path for path in paths if stat.S_ISREG(path.lstat().st_mode))
 
 
 def _extra(draw: random.Random, path: Path) -> Path:
@@ -144,14 +147,16 @@ def _extra(draw: random.Random, path: Path) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put other bytes in a file's place; a blob and the views that link to it stay one file."""
-    if path.exists():
+    """Put other bytes in a file's place; a blob and the views that link to it stay one file. Follows no link."""
+    if os.path.lexists(path):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return  # an earlier damage made it a folder, a link or a pipe
         path.chmod(0o644)
-        with path.open("r+b") as file:
-            file.truncate()
+    with suppress(OSError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-    else:
-        path.write_bytes(data)
 
 
 def copy(source: Path, target: Path) -> None:
