@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import re
 import socket
 import socketserver
 import struct
@@ -25,6 +26,8 @@ SHARE = 0.35
 """Of the answers of a case, how many are changed."""
 _ASKS = ("range", "depth", "accept", "if-match", "if-none-match", "if-range", "content-type")
 """Headers that an answer depends on."""
+_LONG_NUMBER = re.compile(r"[0-9]{10,}")
+"""A generation: it is another one in each run, and no draw may depend on it."""
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding")
 
 
@@ -38,6 +41,8 @@ class Answerer:
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
         self._known: dict[tuple[Any, ...], HttpAnswer] = {}
+        self._others: dict[str, HttpAnswer] = {}
+        """Those that were recorded before anything was changed: what they are depends on no case."""
         self._case = ""
         self._asked: Counter[Any] = Counter()
         self._lock = threading.Lock()
@@ -69,14 +74,16 @@ class Answerer:
         """What is sent to a request."""
         key = (method, target, body, *(headers.get(name, "") for name in _ASKS))
         known = self._known.get(key) or self._ask(key, method, target, headers, body)
+        asked = (method, _LONG_NUMBER.sub("N", target), body, headers.get("range", ""))
         with self._lock:
-            number = self._asked[key]
-            self._asked[key] += 1
-            others = list(self._known.values())[:50]
-        draw = random.Random(f"{self._case} {key} {number}")
+            number = self._asked[asked]
+            self._asked[asked] += 1
+            if not self.changes:
+                self._others[repr(asked)] = known
+        draw = random.Random(f"{self._case} {asked} {number}")
         if not self.changes or draw.random() > SHARE:
             return Sending(known.written())
-        return mutate_http(draw, known, others)
+        return mutate_http(draw, known, [answer for _, answer in sorted(self._others.items())])
 
     def _ask(self, key: tuple[Any, ...], method: str, target: str, headers: dict[str, str], body: bytes) -> HttpAnswer:
         connection = http.client.HTTPConnection(self.upstream, timeout=20)

@@ -23,7 +23,7 @@ from fuzzing.mutations import mutate
 
 SHARE = 0.06
 """Of the packets of a case, how many are changed."""
-_INIT = 1
+_INIT, _HANDLE = 1, 102
 _KINDS = (0, 2, 101, 102, 103, 104, 105, 200, 255)
 _WORD = struct.Struct(">I")
 _HEAD = struct.Struct(">BI")
@@ -43,6 +43,8 @@ class SftpAnswerer:
         """Whether anything is changed."""
         self._case = ""
         self._asked: Counter[bytes] = Counter()
+        self._paths: dict[bytes, bytes] = {}
+        """What each handle was opened by."""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._numbers: dict[int, tuple[_Session, int, bytes]] = {}
@@ -98,13 +100,20 @@ class SftpAnswerer:
 
     def changed(self, answer: bytes, request: bytes) -> list[bytes]:
         """What is sent in place of an answer; empty bytes end the connection."""
-        asked = request[:1] + request[_HEAD.size :]
+        asked = request[:1] + self._by_path(request[_HEAD.size :])
+        if answer[:1] == bytes([_HANDLE]):
+            self._paths[answer[_HEAD.size :]] = asked
         number = self._asked[asked]
         self._asked[asked] += 1
         draw = random.Random(f"{self._case} {asked!r} {number}")
         if not self.changes or draw.random() > SHARE:
             return [_framed(answer)]
         return _changed(draw, answer)
+
+    def _by_path(self, body: bytes) -> bytes:
+        """A request's body, with what a handle was opened by in its place: the handles of each run are others."""
+        end = _WORD.size + _WORD.unpack_from(body)[0] if len(body) >= _WORD.size else 0
+        return self._paths.get(body[:end], body[:end]) + body[end:]
 
     async def _listen(self) -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(

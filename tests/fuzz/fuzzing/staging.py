@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ IDLE = 0.4
 """Seconds without a byte after which the sources give up."""
 LISTED = 2000
 """Objects of a listing that are looked at: a mutated one may name more, and may not end."""
+WRITTEN = 1_700_000_000
+"""When the files were written, in seconds since the epoch: the same in each run, as etags are made of it."""
 LIMITS = Limits(in_flight=4, part=64 << 10, memory=1 << 20, retries=8)
 
 FILES: dict[str, bytes] = {
@@ -51,6 +54,7 @@ def put_files(folder: Path) -> None:
     for name, data in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+        os.utime(folder / name, (WRITTEN, WRITTEN))
 
 
 def stage_case(opened: Opened, scratch: Path, draw: random.Random, expected: Mapping[str, bytes] = FILES) -> str:
