@@ -109,7 +109,8 @@ def run_campaign(name: str, budget: Budget, play: Callable[[int, random.Random],
             break
         if number in (0, WARM_CASES):
             figures.memory_before = figures.peak = resident()
-        _play_one(figures, number, play)
+        if not _play_one(figures, number, play):
+            break  # what hangs may hold what the next cases need
         figures.peak = max(figures.peak, resident(settled=False))
     figures.seconds = time.monotonic() - begin
     figures.memory_after = resident()
@@ -133,7 +134,8 @@ def resident(*, settled: bool = True) -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _play_one(figures: Figures, number: int, play: Callable[[int, random.Random], str]) -> None:
+def _play_one(figures: Figures, number: int, play: Callable[[int, random.Random], str]) -> bool:
+    """Play one case; False when it did not end."""
     generator = random.Random(f"{figures.seed}/{number}")
     ended: list[str] = []
     thread = threading.Thread(target=lambda: ended.append(_outcome(figures, number, generator, play)), daemon=True)
@@ -148,6 +150,7 @@ def _play_one(figures: Figures, number: int, play: Callable[[int, random.Random]
         figures.failures.append(_named(figures, number, f"did not end within {CASE_SECONDS:g} s:\n{stack}"))
     elif ended:
         figures.outcomes[ended[0]] += 1
+    return not thread.is_alive()
 
 
 def _outcome(figures: Figures, number: int, generator: random.Random, play: Callable[[int, random.Random], str]) -> str:

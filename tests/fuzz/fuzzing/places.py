@@ -25,8 +25,8 @@ ADA = Identity("ada", "declared")
 PLACES = ("cache", "catalog")
 WAYS = (*("bytes",) * 3, "empty", "zeros", "swap", "copy", "gone", "folder", "link", "pipe", "extra")
 """How a file is damaged."""
-LEFT_OUT = ("index.sqlite", "CACHEDIR.TAG")
-"""The pin memory saves work and proves nothing; the tag is for backups."""
+LEFT_OUT = ("CACHEDIR.TAG",)
+"""It is for backups."""
 
 
 @dataclass
