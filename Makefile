@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak mutations check format coverage bench bench-sources docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-sources docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -66,6 +66,10 @@ faults: setup ## crash the jobs at more than 2,000 system calls, and cut the pow
 soak: setup ## run everything at once for HOURS=n, with kills, rot and a bad source; SEED= repeats its choices
 	PYTHONPATH=tests/faults $(BIN)/python -m soak --hours $(or $(HOURS),0.5) $(if $(SEED),--seed $(SEED)) \
 		$(if $(PAGE),--page $(PAGE)) $(if $(JSON),--json $(JSON))
+
+fuzz: setup ## change at random what servers answer and what lies on disk; SECONDS= and CASES= of each, SEED=, ONLY=http, CASE=
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_CASES=$(CASES) FUZZ_CASE=$(CASE) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) \
+		$(BIN)/pytest -q -s -m "" $(if $(ONLY),-k $(ONLY)) tests/fuzz
 
 mutations: setup ## break each promise of docs/reliability.md on purpose, and see its test fail; ONLY= takes some
 	$(BIN)/python tests/faults/mutations.py $(ONLY)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,19 @@ def write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_file(path: Path) -> bytes:
+    """Read a regular file.
+
+    Raises:
+        OSError: It can't be read, or is something else: a pipe would let its reader wait, and a device has no end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
@@ -86,8 +101,8 @@ def boot_id() -> str:
 
 def _syncfs(descriptor: int, folder: Path) -> None:
     if _libc.syncfs(descriptor) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), str(folder))
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(folder))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Entry
+from prefect_stagegate.model import Entry, Origin
 
 SEGMENT_BYTES = 255
 """The longest file name that Linux file systems take, in bytes."""
@@ -50,7 +50,7 @@ class Seal:
     bytes: int
 
 
-def row(entry: Entry) -> bytes:
+def row(entry: Entry | Origin) -> bytes:
     r"""The entry's line, as the digest and `stagegate show --rows` see it.
 
     >>> row(Entry("a.txt", 3, "blake3:ab"))

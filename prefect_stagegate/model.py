@@ -32,9 +32,14 @@ LATEST = "latest"
 """The ref that staging moves; every other ref is a target's and moves only by promotion and rollback."""
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` may name a dataset or ref."""
+    return len(name) <= NAME_LENGTH and NAME.fullmatch(name) is not None
+
+
 def check_name(kind: str, name: str) -> str:
     """Return `name` when it may name a dataset or ref, else raise `UsageError`."""
-    if len(name) > NAME_LENGTH or not NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"{name!r} is not a {kind}'s name",
             hint=f"Use lowercase letters and digits, joined by single dashes, at most {NAME_LENGTH} characters.",

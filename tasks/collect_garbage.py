@@ -31,6 +31,8 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     log = run_log()
     for name in found.versions:
         log.debug("%s", name)
+    for record in found.unreadable:
+        log.warning("can't be read, and what it may name stays: %s", record)
     verb = "would go" if dry_run else "gone"
     log.info("%d versions and %d blobs %s, %s", len(found.versions), found.blobs, verb, bytes_text(found.bytes))
     return found

@@ -19,6 +19,6 @@ def held_refs(dataset: SpecLike, *, cache: CacheLike = None, catalog: CatalogLik
         catalog: The shared catalog; by default the settings'.
     """
     name = parse(dataset).dataset
-    refs = open_places(cache, catalog).cache.refs.of(name)
+    refs = open_places(cache, catalog).cache.refs.names(name)
     run_log().info("%s on this node: %s", name, ", ".join(refs) or "no refs")
     return tuple(f"{name}@{ref}" for ref in refs if ref != LATEST)

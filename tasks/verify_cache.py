@@ -74,6 +74,8 @@ def _tell(found: Verification) -> None:
         log.warning("%s@%s: %s: %s", damage.dataset, damage.digest, damage.finding.subject, damage.finding.problem)
     for blob in found.quarantined:
         log.warning("%s is in quarantine: %s", blob.digest, blob.problem)
+    for record in found.unreadable:
+        log.warning("can't be read: %s", record)
     state = "repaired" if found.repaired else "damaged"
     size = bytes_text(found.bytes)
     log.info("%d versions, %d files, %s hashed; %d %s", found.versions, found.files, size, len(found.damaged), state)

@@ -27,6 +27,7 @@ from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks, takes_links
 from prefect_stagegate.trees import walk_folders
+from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 RESUME_SECONDS = 24 * 3600
 """How long a half-fetched object waits for a run that resumes it."""
@@ -51,6 +52,8 @@ class Collection:
     """Bytes of those blobs: what the volume gets back."""
     kept: tuple[str, ...] = field(default=())
     """Why things stay that no ref names, one line each: leases, pins, and drafts that are too young to be told dead."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """The node's refs and leases that can't be read. What they may name stays."""
 
 
 def collect(
@@ -84,8 +87,9 @@ def collect(
         _remove_strays(layout)  # before the blobs are looked at, of which they hold some
         blobs, size = _sweep(layout)
         gone, freed = [], size
-        with Leases(layout).frozen() as leases:  # which also removes those of the dead
-            unneeded = _oldest_first(layout, _others(leases, own))
+        unreadable = UnreadableRecords()
+        with Leases(layout).frozen(unreadable) as leases:  # which also removes those of the dead
+            unneeded = _oldest_first(layout, _Needs(layout, _others(leases, own), unreadable))
         for view in unneeded:
             if enough is not None and freed >= enough:
                 break
@@ -94,7 +98,7 @@ def collect(
                 freed += held
         empty_trash(layout)
         more, rest = _sweep(layout)
-        return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout, own))
+        return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout, own), unreadable.all)
 
 
 def empty_trash(layout: Layout) -> None:
@@ -111,10 +115,39 @@ def empty_trash(layout: Layout) -> None:
                 path.unlink()
 
 
-def _oldest_first(layout: Layout, leases: list[Lease]) -> list[View]:
+class _Needs:
+    """What this node's refs and some of its leases need.
+
+    A ref that can't be read may name any version of its dataset, and a lease any version of all.
+    """
+
+    def __init__(self, layout: Layout, leases: list[Lease], unreadable: UnreadableRecords) -> None:
+        self._refs, self._leases, self._unreadable = Refs(layout), leases, unreadable
+        self._everything = bool(unreadable.all)
+        self._named: dict[str, set[str] | None] = {}
+
+    def has(self, view: View) -> bool:
+        """Whether a view is needed, as far as anybody can tell."""
+        dataset, digest = view
+        if dataset not in self._named:
+            self._named[dataset] = self._read(dataset)
+        named = self._named[dataset]
+        if self._everything or named is None or digest in named:
+            return True
+        return any(lease.keeps(dataset, digest) for lease in self._leases)
+
+    def _read(self, dataset: str) -> set[str] | None:
+        """The versions that the refs of a dataset name; None when one of them can't be read."""
+        bad = UnreadableRecords()
+        named = set(self._refs.of(dataset, bad).values())
+        self._unreadable.update(bad)
+        return None if bad.all else named
+
+
+def _oldest_first(layout: Layout, needs: _Needs) -> list[View]:
     """The views that nothing needs now, the least recently used first."""
     views = Views(layout)
-    unneeded = [view for view in views.all() if not _needed(layout, view, leases)]
+    unneeded = [view for view in views.all() if not needs.has(view)]
     return sorted(unneeded, key=lambda view: _used(views, view))
 
 
@@ -125,21 +158,15 @@ def _used(views: Views, view: View) -> float:
         return 0.0  # another collection has it
 
 
-def _needed(layout: Layout, view: View, leases: list[Lease]) -> bool:
-    dataset, digest = view
-    if digest in Refs(layout).of(dataset).values():
-        return True
-    return any(lease.keeps(dataset, digest) for lease in leases)
-
-
 def _others(leases: list[Lease], own: str) -> list[Lease]:
     return [lease for lease in leases if lease.id != own]
 
 
 def _discard(layout: Layout, view: View, own: str) -> int | None:
     """Take a view out of sight; returns the bytes of blobs that only it held, None when somebody needs it."""
-    with Leases(layout).frozen() as leases:
-        if _needed(layout, view, _others(leases, own)):
+    unreadable = UnreadableRecords()
+    with Leases(layout).frozen(unreadable) as leases:
+        if _Needs(layout, _others(leases, own), unreadable).has(view):
             return None
         try:
             hidden = Views(layout).discard(*view)
@@ -164,13 +191,17 @@ def _sweep(layout: Layout) -> tuple[int, int]:
 
 def _counted_on(layout: Layout) -> bool:
     """Whether blobs without a second link may be needed: a writer lives, and this volume takes no links."""
-    writing = any(lease.kind is LeaseKind.WRITER for lease in Leases(layout).live())
+    unreadable = UnreadableRecords()
+    leases = Leases(layout).live(unreadable)
+    writing = bool(unreadable.all) or any(lease.kind is LeaseKind.WRITER for lease in leases)
     return writing and not takes_links(layout.trash)
 
 
 def _foretell(layout: Layout, own: str, may_go: Callable[[str, str], bool]) -> Collection:
     """What a collection would take, by the links that would go."""
-    gone = [view for view in _oldest_first(layout, _others(Leases(layout).live(), own)) if may_go(*view)]
+    unreadable = UnreadableRecords()
+    needs = _Needs(layout, _others(Leases(layout).live(unreadable), own), unreadable)
+    gone = [view for view in _oldest_first(layout, needs) if may_go(*view)]
     counted_on = _counted_on(layout)
     shared: Counter[int] = Counter()
     for left in (layout.trash, *_strays(layout)):  # these go first, as a collection that was killed left them
@@ -185,7 +216,7 @@ def _foretell(layout: Layout, own: str, may_go: Callable[[str, str], bool]) -> C
                 gone_links = shared[found.st_ino]
             if found.st_nlink == gone_links + 1 and not counted_on:
                 blobs, size = blobs + 1, size + found.st_blocks * BLOCK
-    return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout, own))
+    return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout, own), unreadable.all)
 
 
 def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
@@ -246,7 +277,7 @@ def _is_unlocked(draft: Path) -> bool:
 
 
 def _reasons(layout: Layout, own: str) -> tuple[str, ...]:
-    leases = map(_reason, _others(Leases(layout).live(), own))
+    leases = map(_reason, _others(Leases(layout).live(UnreadableRecords()), own))
     return (*leases, *_young_drafts(layout))
 
 

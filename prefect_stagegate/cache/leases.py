@@ -12,17 +12,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.durable import sync_folder
+from prefect_stagegate.durable import read_file, sync_folder
+from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.model import DIGEST
+from prefect_stagegate.unreadable import UnreadableRecords
 
+_NAME = re.compile(r"[0-9a-f]{32}")
+"""Of a lease's file. What has another name was put there by somebody else."""
+_TEXTS = ("dataset", "digest", "what", "since")
 _DIGITS = 20
 """Of a reservation, as it is written."""
 
@@ -141,27 +148,45 @@ class Leases:
             sync_folder(self._layout.leases)
         return len(found)
 
-    def live(self) -> list[Lease]:
+    def live(self, unreadable: UnreadableRecords | None = None) -> list[Lease]:
         """The leases whose holders live, and the pins; the oldest first.
 
+        Args:
+            unreadable: Collects the leases that can't be read, which are left out: nobody knows what they keep. None
+                raises what the first one does.
+
         Raises:
-            CacheError: One can't be read, so that nobody knows whether it is a claim.
+            CacheError: They can't be listed, or one can't be read.
+            CorruptRecord: One is damaged.
         """
-        with explained("read the leases", self._layout.leases):
-            paths = self._layout.entries(self._layout.leases)
-            leases = [lease for path in paths if (lease := _read(path)) and _alive(path, lease)]
-        return sorted(leases, key=lambda lease: lease.since)
+        return sorted(self._read(unreadable).values(), key=lambda lease: lease.since)
 
     @contextmanager
-    def frozen(self) -> Iterator[list[Lease]]:
-        """Let nobody make a lease during the block, and give the live ones. Files of dead holders are removed."""
+    def frozen(self, unreadable: UnreadableRecords | None = None) -> Iterator[list[Lease]]:
+        """Let nobody make a lease during the block, and give the live ones. Files of dead holders are removed.
+
+        Args:
+            unreadable: As for `live`; what can't be read is not removed.
+        """
         with locked(self._layout.leases):
-            live = self.live()
-            keep = {lease.id for lease in live}
-            for path in self._layout.entries(self._layout.leases):
-                if path.name not in keep:
+            live = self._read(unreadable, remove_dead=True)
+            yield sorted(live.values(), key=lambda lease: lease.since)
+
+    def _read(self, unreadable: UnreadableRecords | None, *, remove_dead: bool = False) -> dict[Path, Lease]:
+        leases: dict[Path, Lease] = {}
+        with explained("read the leases", self._layout.leases):
+            paths = [path for path in self._layout.entries(self._layout.leases) if _NAME.fullmatch(path.name)]
+        for path in paths:
+            with (
+                unreadable.skip("") if unreadable is not None else nullcontext(),
+                explained("read the lease", path),
+            ):
+                lease = _read(path)
+                if lease and _alive(path, lease):
+                    leases[path] = lease
+                elif remove_dead:
                     path.unlink(missing_ok=True)
-            yield live
+        return leases
 
     def _pins_of(self, dataset: str, digest: str) -> list[Lease]:
         pins = (lease for lease in self.live() if lease.kind is LeaseKind.PIN)
@@ -217,13 +242,37 @@ def _text(lease: Lease) -> bytes:
 
 
 def _read(path: Path) -> Lease | None:
+    """A lease; None when it was released meanwhile, or cut off in the moment of its making: that is no claim.
+
+    Raises:
+        CorruptRecord: It is damaged. It may be a pin, so nobody may take it for no claim.
+    """
     try:
-        fields = json.loads(path.read_bytes())
-        kind = LeaseKind(fields["kind"])
-        pid = 0 if kind is LeaseKind.PIN else fields["pid"]  # earlier releases wrote who made the pin
-        return Lease(**fields | {"kind": kind, "pid": pid, "reserved": int(fields["reserved"])})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None  # released meanwhile, or cut off in the moment of its making: no claim
+        text = read_file(path)
+    except FileNotFoundError:
+        return None
+    if not text.strip(b"\0"):
+        return None
+    try:
+        return _parse(text, path.name)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise CorruptRecord(
+            f"The lease {path} can't be read, so nobody knows which version it keeps: {error}",
+            hint="Every version stays on this node until the file is removed. Pin again what it may have pinned.",
+        ) from error
+
+
+def _parse(text: bytes, name: str) -> Lease:
+    fields = json.loads(text)
+    kind = LeaseKind(fields["kind"])
+    pid = 0 if kind is LeaseKind.PIN else fields["pid"]  # earlier releases wrote who made the pin
+    lease = Lease(**fields | {"kind": kind, "pid": pid, "reserved": int(fields["reserved"])})
+    texts = all(isinstance(getattr(lease, field), str) for field in _TEXTS)
+    if lease.id != name or not texts or not isinstance(lease.pid, int):
+        raise ValueError("it has other fields than a lease")
+    if lease.digest and not DIGEST.fullmatch(lease.digest):
+        raise ValueError("it names no version")
+    return lease
 
 
 def _alive(path: Path, lease: Lease) -> bool:

@@ -90,7 +90,7 @@ class PinMemory:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._journal = path, path.with_name(path.name + "-journal")
         self._boot = boot_id()
         self._lock = threading.Lock()
         self._others = 0
@@ -215,6 +215,8 @@ class PinMemory:
         return None
 
     def _open(self) -> sqlite3.Connection:
+        if any(path.exists() and not path.is_file() for path in (self._path, self._journal)):
+            self._set_aside()  # SQLite would wait for whoever writes into a pipe
         for attempt in (1, 2):
             try:
                 return self._connect(str(self._path))
@@ -253,7 +255,7 @@ class PinMemory:
     def _set_aside(self) -> None:
         try:
             self._path.unlink(missing_ok=True)
-            self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
+            self._journal.unlink(missing_ok=True)
         except OSError as error:
             raise cache_error(error, "remove the damaged pin memory", self._path) from error
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
+from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, Layout, explained
-from prefect_stagegate.durable import make_folder, sync_folder, write_file
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
+from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.model import DIGEST, is_name
+from prefect_stagegate.unreadable import UnreadableRecords
 
 
 class Refs:
@@ -19,13 +24,22 @@ class Refs:
 
         Raises:
             CacheError: It can't be read.
+            CorruptRecord: It names no version.
         """
         path = self._layout.ref(dataset, ref)
         with explained("read the ref", path):
             try:
-                return path.read_text().strip()
+                text = read_file(path)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+        digest = text.decode(errors="replace").strip()
+        if not DIGEST.fullmatch(digest):
+            raise CorruptRecord(
+                f"This node's copy of {dataset}@{ref} names no version: {path}",
+                hint=f"Write it anew with `stagegate stage {dataset}@{ref}`.",
+                dataset=dataset,
+            )
+        return digest
 
     def put(self, dataset: str, ref: str, digest: str) -> None:
         """Make the node's copy name `digest`, durably."""
@@ -39,14 +53,31 @@ class Refs:
             scratch.replace(target)
             sync_folder(target.parent)
 
-    def of(self, dataset: str) -> dict[str, str]:
-        """All copies of one dataset's refs: name → digest, sorted."""
+    def of(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, str]:
+        """All copies of one dataset's refs: name → digest, sorted.
+
+        Args:
+            dataset: The dataset's name.
+            unreadable: Collects the copies that can't be read, which are left out; None raises what the first one does.
+        """
+        refs: dict[str, str] = {}
+        for name in self.names(dataset):
+            with unreadable.skip(dataset) if unreadable is not None else nullcontext():
+                if digest := self.get(dataset, name):
+                    refs[name] = digest
+        return refs
+
+    def names(self, dataset: str) -> list[str]:
+        """The refs of a dataset that this node has a copy of, sorted, also those that can't be read."""
         folder = self._layout.refs / dataset
         with explained("read the refs", folder):
-            names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        return {name: digest for name in names if (digest := self.get(dataset, name))}
+            return _names(folder) if folder.is_dir() else []
 
     def datasets(self) -> list[str]:
         """The datasets of which this node has a ref, sorted."""
         with explained("read the refs", self._layout.refs):
-            return sorted(path.name for path in self._layout.entries(self._layout.refs))
+            return _names(self._layout.refs)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in Layout.entries(folder) if is_name(path.name))

@@ -16,6 +16,7 @@ from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, Leases, locked, write_reserved
 from prefect_stagegate.errors import NoSpace
 from prefect_stagegate.units import bytes_text
+from prefect_stagegate.unreadable import UnreadableRecords
 
 STEP = 64 << 20
 """Bytes between two updates of what a lease says, and the least that is claimed for what nobody planned."""
@@ -170,7 +171,8 @@ class Space:
     def _look(self) -> Available:
         """The figures of one moment: the leases are locked, so nobody else claims or makes a lease."""
         volume = os.statvfs(self._layout.root)
-        others = [lease for lease in Leases(self._layout).live() if not self._lease or lease.id != self._lease.id]
+        leases = Leases(self._layout).live(UnreadableRecords())  # what a damaged one reserves, nobody can tell
+        others = [lease for lease in leases if not self._lease or lease.id != self._lease.id]
         return Available(
             volume.f_bavail * volume.f_frsize,
             self._rules.kept_free(volume.f_blocks * volume.f_frsize),

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,13 +17,15 @@ from prefect_stagegate.cache.layout import GROUP_DIR, READ_ONLY_FILE, Layout, ex
 from prefect_stagegate.durable import Durability, sync_folder, sync_volume
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
-from prefect_stagegate.model import Entry
+from prefect_stagegate.model import Entry, is_name
 from prefect_stagegate.trees import walk_folders
 
 log = logging.getLogger(__name__)
 
 DRAFT = "view-"
 """What the names of drafts in `ingest/` begin with."""
+_NAME = re.compile(r"[0-9a-f]{64}")
+"""Of a view: the version's digest. What has another name was put there by somebody else."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _BAD_NAME = {
@@ -194,7 +197,9 @@ class Views:
             CacheError: They can't be listed.
         """
         with explained("list the views", self._layout.views):
-            views = [view for dataset in self._layout.entries(self._layout.views) for view in dataset.iterdir()]
+            entries = self._layout.entries(self._layout.views)
+            datasets = [path for path in entries if is_name(path.name) and path.is_dir()]
+            views = [view for dataset in datasets for view in dataset.iterdir() if _NAME.fullmatch(view.name)]
         return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))
 
     def of(self, dataset: str) -> list[str]:
@@ -205,7 +210,8 @@ class Views:
         """
         folder = self._layout.views / dataset
         with explained("list the views", folder):
-            return sorted(f"sha256:{view.name}" for view in folder.iterdir()) if folder.is_dir() else []
+            views = folder.iterdir() if folder.is_dir() else ()
+            return sorted(f"sha256:{view.name}" for view in views if _NAME.fullmatch(view.name))
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from importlib import import_module
 from itertools import groupby
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
+from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.catalog.log import Log, LogMemory
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, policy_log
 from prefect_stagegate.catalog.records import Records, open_records
@@ -39,6 +40,7 @@ from prefect_stagegate.model import (
     person_key,
 )
 from prefect_stagegate.units import count_text
+from prefect_stagegate.unreadable import UnreadableRecords
 
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
@@ -47,6 +49,7 @@ PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
 T = TypeVar("T")
+R = TypeVar("R", Entry, Origin)
 
 
 class Catalog:
@@ -151,25 +154,32 @@ class Catalog:
             UnknownRef: The catalog has no such version.
             CorruptRecord: The stored manifest is another version's.
         """
-        from prefect_stagegate.catalog.tables import ENTRIES, metadata
+        from prefect_stagegate.catalog.tables import ENTRIES
 
         key = self._key(dataset, "manifests", digest)
         data = self._version_record(dataset, digest, key)
-        facts = metadata(data, key)
-        if facts.get("digest") != digest:
-            raise CorruptRecord(f"The catalog's record {key} is the manifest of {facts.get('digest')}", dataset=dataset)
+        footer = ENTRIES.footer(data, key)
+        if footer.digest != digest:
+            raise _corrupt(key, f"is the manifest of {footer.digest}")
+        if footer.files != footer.rows:
+            raise _corrupt(key, f"has {footer.rows} entries, not {footer.files}")
 
         def entries() -> Iterator[Entry]:
-            return _proved(ENTRIES.read(data, key), digest, key)
+            return _proved(ENTRIES.read(data, key), digest, key, footer.bytes)
 
-        return Manifest(dataset, digest, int(facts["files"]), int(facts["bytes"]), entries)
+        return Manifest(dataset, digest, footer.files, footer.bytes, entries)
 
     def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
-        """Where the version's entries came from, sorted by path."""
+        """Where the version's entries came from, sorted by path.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another version's; the latter is told after the last one.
+        """
         from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
-        return ORIGINS.read(self._version_record(dataset, digest, key), key)
+        data = self._version_record(dataset, digest, key)
+        return _proved(ORIGINS.read(data, key), digest, key)
 
     def pins(self, dataset: str, digest: str) -> Pins | None:
         """What fixes the version's entries at their sources; None when nobody recorded where they came from.
@@ -177,13 +187,15 @@ class Catalog:
         Raises:
             CorruptRecord: The record is damaged.
         """
-        from prefect_stagegate.catalog.tables import counts
+        from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
         data = self._records.read(key)
         if data is None:
             return None
-        found = counts(data, key, ("pin_kind", "pin_strength"))
+        if (owner := ORIGINS.footer(data, key).digest) != digest:
+            raise _corrupt(key, f"is that of {owner}")
+        found = ORIGINS.counts(data, key, ("pin_kind", "pin_strength"))
         return Pins.of({(kind, strength): count for (kind, strength), count in found.items()})
 
     def _version_record(self, dataset: str, digest: str, key: str) -> bytes:
@@ -238,9 +250,19 @@ class Catalog:
         """The names of a dataset's refs, sorted."""
         return self._records.folders(f"datasets/{dataset}/refs/")
 
-    def refs(self, dataset: str) -> dict[str, RefEntry]:
-        """Every ref of a dataset with its newest entry, sorted by name."""
-        return {name: entry for name in self.ref_names(dataset) if (entry := self.ref(dataset, name))}
+    def refs(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefEntry]:
+        """Every ref of a dataset with its newest entry, sorted by name.
+
+        Args:
+            dataset: The dataset's name.
+            unreadable: Collects the refs that can't be read, which are left out; None raises what the first one does.
+        """
+        refs: dict[str, RefEntry] = {}
+        for name in self.ref_names(dataset):
+            with unreadable.skip(dataset) if unreadable is not None else nullcontext():
+                if entry := self.ref(dataset, name):
+                    refs[name] = entry
+        return refs
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
         """A ref's whole log, the oldest entry first, checked as for `ref`."""
@@ -511,7 +533,7 @@ class Catalog:
             last = next((one for one in reversed(given) if person_key(one.approver.name) == person), None)
             if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
                 return last
-            if self._records.create(f"{folder}{len(given) + 1:08d}.json", encode(approval)):
+            if self._records.create(f"{folder}{self._last(folder) + 1:08d}.json", encode(approval)):
                 return approval
 
     def approvals(self, request: Request) -> list[Approval]:
@@ -544,10 +566,7 @@ class Catalog:
         """A request that says of itself where it lies: whoever answers it writes beside it, and nowhere else."""
         request = self._load(Request, f"{folder}{name}/request.json")
         if self._request(request.dataset, request.target, request.id) != f"{folder}{name}/":
-            raise CorruptRecord(
-                f"The catalog's record {folder}{name}/request.json holds the request {request.id!r}",
-                hint="Restore it from a backup.",
-            )
+            raise _corrupt(f"{folder}{name}/request.json", f"holds the request {request.id!r}")
         return request
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -561,31 +580,42 @@ class Catalog:
     def _load(self, kind: type[T], key: str) -> T:
         data = self._records.read(key)
         if data is None:
-            raise CorruptRecord(f"The catalog's record {key} is gone", hint="Restore it from a backup.")
+            raise _corrupt(key, "is gone")
         return decode(kind, data, key)
 
     def _append(self, prefix: str, data: bytes) -> None:
         """Store a record under the next free number, so that the last written is the newest whatever the clocks say."""
-        count = sum(1 for _ in self._records.keys(prefix))
-        while not self._records.create(f"{prefix}{count + 1:08d}.json", data):
-            count += 1
+        last = self._last(prefix)
+        while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
+            last += 1
+
+    def _last(self, prefix: str) -> int:
+        """The number of the newest record below a prefix, 0 when there is none."""
+        names = (key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _proved(entries: Iterable[Entry], digest: str, key: str) -> Iterator[Entry]:
-    """Pass a manifest's entries on, and raise `CorruptRecord` after the last one unless they hash to its digest.
+def _proved(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:
+    """Pass a version's rows on, and raise `CorruptRecord` after the last one unless they hash to its digest.
 
     Whoever may write to the catalog can give any path a digest that fits, so the paths are judged here again.
     """
     hasher = hashlib.sha256()
-    for entry in entries:
+    total = 0
+    for entry in rows:
         if problem := path_problem(entry.path):
-            raise CorruptRecord(f"The catalog's record {key} has a path that no dataset may have: {problem}")
+            raise _corrupt(key, f"has a path that no dataset may have: {problem}")
         hasher.update(row(entry))
+        total += entry.size
         yield entry
-    if hasher.hexdigest() != digest.removeprefix("sha256:"):
-        raise CorruptRecord(
-            f"The catalog's record {key} holds other entries than its version's", hint="Restore it from a backup."
-        )
+    if hasher.hexdigest() != digest.removeprefix("sha256:") or size not in (None, total):
+        raise _corrupt(key, "holds other entries than its version's")
+
+
+def _corrupt(key: str, problem: str) -> CorruptRecord:
+    return CorruptRecord(
+        f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
+    )
 
 
 def _unique() -> str:

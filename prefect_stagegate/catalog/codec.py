@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.errors import CorruptRecord
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
         raise CorruptRecord(
             f"The catalog's record {key} can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint="Restore it from a backup, or use the release that wrote it.",
+            dataset=dataset_of(key),
         ) from error
     return value
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -184,9 +183,8 @@ class Log(Generic[E]):
         return entries, mark
 
     def _count(self) -> int:
-        """How many entries there are; other files beside them, such as backups, are none."""
-        names = (key.removeprefix(self.prefix) for key in self.records.keys(self.prefix))
-        numbers = sorted(int(name[:8]) for name in names if re.fullmatch(r"[0-9]{8}\.json", name))
+        """How many entries there are."""
+        numbers = [int(key.removeprefix(self.prefix).partition(".")[0]) for key in self.records.keys(self.prefix)]
         missing = next((number for number, found in enumerate(numbers, start=1) if number != found), 0)
         if missing:
             raise self.corrupt(f"entry {missing} is missing")

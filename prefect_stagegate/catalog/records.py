@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from prefect_stagegate.durable import make_folder, sync_folder, write_file
+from prefect_stagegate.catalog.keys import dataset_of, is_record, leads_to_records
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.trees import walk_folders
 
@@ -37,7 +38,7 @@ class Records(Protocol):
         """Store a record in place of the one that may be there."""
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """The keys below `prefix`, which ends with a slash, sorted."""
+        """The keys of records below `prefix`, which ends with a slash, sorted; files of another shape are ignored."""
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""
@@ -53,11 +54,15 @@ class DirectoryRecords:
     def read(self, key: str) -> bytes | None:
         """The file's bytes, or None when there is none."""
         try:
-            return (self.root / key).read_bytes()
+            return read_file(self.root / key)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._failed("read", error) from error
+            raise CatalogError(
+                f"The catalog's record {key} can't be read from {self.url}: {error.strerror}",
+                hint="Check the file's owner and mode, or name another catalog with --catalog or STAGEGATE_CATALOG.",
+                dataset=dataset_of(key),
+            ) from error
 
     def create(self, key: str, data: bytes) -> bool:
         """Link a new file into its place; False when the name is taken."""
@@ -68,7 +73,7 @@ class DirectoryRecords:
         self._write(key, data, os.replace)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """The files below a folder, sorted; scratch files, whose names begin with a dot, are none."""
+        """The records below a folder, sorted; scratch files have other names, and so has what others left."""
         return iter(sorted(self._below(prefix)))
 
     def folders(self, prefix: str) -> list[str]:
@@ -82,7 +87,7 @@ class DirectoryRecords:
             for folder, entries in walk_folders(self.root / prefix):
                 inside = os.path.relpath(folder, self.root)
                 names = (entry.name for entry in entries if not entry.is_dir())
-                yield from (f"{inside}/{name}" for name in names if not name.startswith("."))
+                yield from filter(is_record, (f"{inside}/{name}" for name in names))
         except FileNotFoundError:
             return  # no record yet; a folder with records is never removed
         except OSError as error:
@@ -114,6 +119,22 @@ class DirectoryRecords:
         )
 
 
+class StoredRecords:
+    """The records of a store that others may put objects into: those that have another shape are ignored."""
+
+    def __init__(self, records: Records) -> None:
+        self._records, self.url = records, records.url
+        self.read, self.create, self.replace = records.read, records.create, records.replace
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys of records below a prefix, sorted."""
+        return filter(is_record, self._records.keys(prefix))
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names directly below a prefix that can hold records, sorted."""
+        return [name for name in self._records.folders(prefix) if leads_to_records(prefix + name)]
+
+
 def _remove_orphans(folder: Path) -> None:
     """Remove what writers that died left in a folder. No writer takes so long over a record."""
     until = time.time() - ORPHAN_SECONDS
@@ -135,4 +156,4 @@ def open_records(url: str, options: Mapping[str, Any]) -> Records:
     # Object stores take a while to import, and a local catalog needs none.
     from prefect_stagegate.objects import ObjectRecords
 
-    return ObjectRecords(url, options)
+    return StoredRecords(ObjectRecords(url, options))

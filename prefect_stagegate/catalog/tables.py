@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import isnan, nan
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefect_stagegate.catalog.columns import to_column, to_values
+from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Entry, Origin, Pin
 
@@ -23,6 +25,18 @@ BATCH = 16_384
 """Rows that are in memory as Python objects at a time."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a record says about all of its rows."""
+
+    digest: str
+    """The version's."""
+    files: int
+    bytes: int
+    rows: int
+    """How many rows the record has, as Parquet itself counts them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,8 @@ class Table(Generic[T]):
         """The rows as one Parquet file, with `metadata` in its footer."""
         sink = io.BytesIO()
         source = iter(rows)
-        with pq.ParquetWriter(sink, self.schema.with_metadata(metadata), compression="zstd") as writer:
+        schema = self.schema.with_metadata(metadata)
+        with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
             while batch := list(islice(source, BATCH)):
                 values = zip(*map(self.to_row, batch), strict=True)
                 columns = [to_column(kind, column) for kind, column in zip(self.schema.types, values, strict=True)]
@@ -52,43 +67,60 @@ class Table(Generic[T]):
         Raises:
             CorruptRecord: The record is no Parquet file, or a page of it is damaged.
         """
-        try:
-            for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=BATCH):
+        with _explained(key):
+            for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH):
                 yield from map(self.from_row, *map(to_values, batch.columns))
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(key, error) from error
+
+    def footer(self, data: bytes, key: str) -> Footer:
+        """What stands in the footer of the record `key`.
+
+        Raises:
+            CorruptRecord: The record is no Parquet file, or its footer is not one of `write`.
+        """
+        with _explained(key):
+            file = _opened(data, self.schema)
+            facts = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
+            return Footer(facts["digest"], int(facts["files"]), int(facts["bytes"]), file.metadata.num_rows)
+
+    def counts(self, data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
+        """How often each combination of values stands in some columns of the record `key`; no other column is read.
+
+        Raises:
+            CorruptRecord: The record is no Parquet file, or a page of it is damaged.
+        """
+        found: Counter[tuple[str, ...]] = Counter()
+        with _explained(key):
+            for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH, columns=list(columns)):
+                found.update(zip(*map(to_values, batch.columns), strict=True))
+        return found
 
 
-def metadata(data: bytes, key: str) -> dict[str, str]:
-    """What `Table.write` put into the footer.
+def _opened(data: bytes, schema: pa.Schema) -> pq.ParquetFile:
+    """A file that has the columns of a schema; what was written by earlier releases lacks the last ones.
 
     Raises:
-        CorruptRecord: The record is no Parquet file.
+        ValueError: It has others.
     """
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    columns = list(file.schema_arrow)
+    if columns != list(schema)[: len(columns)]:
+        raise ValueError("it has other columns than such a record")
+    return file
+
+
+@contextmanager
+def _explained(key: str) -> Iterator[None]:
+    """Tell which record is damaged, whatever Arrow or a value in it says about that."""
     try:
-        footer = pq.ParquetFile(pa.BufferReader(data)).schema_arrow.metadata or {}
-    except pa.ArrowException as error:
-        raise _unreadable(key, error) from error
-    return {name.decode(): value.decode() for name, value in footer.items()}
-
-
-def counts(data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """How often each combination of values stands in some columns of a record; no other column is read.
-
-    Raises:
-        CorruptRecord: The record is no Parquet file, or a page of it is damaged.
-    """
-    found: Counter[tuple[str, ...]] = Counter()
-    try:
-        for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=BATCH, columns=list(columns)):
-            found.update(zip(*map(to_values, batch.columns), strict=True))
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(key, error) from error
-    return found
-
-
-def _unreadable(key: str, error: Exception) -> CorruptRecord:
-    return CorruptRecord(f"The catalog's record {key} can't be read: {error}", hint="Restore it from a backup.")
+        yield
+    except CorruptRecord:
+        raise
+    except Exception as error:
+        raise CorruptRecord(
+            f"The catalog's record {key} can't be read: {error}",
+            hint="Restore it from a backup.",
+            dataset=dataset_of(key),
+        ) from error
 
 
 ENTRIES: Table[Entry] = Table(

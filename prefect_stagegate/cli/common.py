@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from prefect_stagegate.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from prefect_stagegate.cache import Cache
     from prefect_stagegate.model import FailedObject, PolicyChange
     from prefect_stagegate.operations.workspace import Workspace
+    from prefect_stagegate.unreadable import Unreadable
 
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
@@ -72,6 +75,19 @@ def print_json(value: Any) -> None:
     import orjson
 
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
+
+
+def end_unreadable(unreadable: Sequence[Unreadable]) -> None:
+    """Name the records that could not be read, after all else was printed, and end with 3 when there is any."""
+    for record in unreadable:
+        print(escaped(" ".join(f"can't be read: {record}".splitlines())), file=sys.stderr)
+    if unreadable:
+        sys.exit(ExitCode.ERROR)
+
+
+def unreadable_lines(unreadable: Sequence[Unreadable]) -> list[dict[str, Any]]:
+    """The records that could not be read, as the last elements of a list that goes to a program."""
+    return [{"unreadable": asdict(record)} for record in unreadable]
 
 
 def print_table(table: Table) -> None:

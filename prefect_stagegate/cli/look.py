@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,7 +11,18 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, say_line, tell_failed
+from prefect_stagegate.cli.common import (
+    Json,
+    Places,
+    end_unreadable,
+    escaped,
+    print_json,
+    print_table,
+    say,
+    say_line,
+    tell_failed,
+    unreadable_lines,
+)
 from prefect_stagegate.cli.history import ledger_lines, without_distributions
 from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
@@ -19,6 +31,7 @@ from prefect_stagegate.operations import inspect
 from prefect_stagegate.operations.decisions import list_refusals
 from prefect_stagegate.operations.policy import adoptions
 from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def ls(
@@ -45,10 +58,16 @@ def ls(
         cache = (places or Places()).open_cache()
         (list_held if held else list_quarantine)(cache, dataset, json=json)
         return
-    lines = inspect.list_versions((places or Places()).workspace(), dataset)
+    unreadable = UnreadableRecords()
+    lines = inspect.list_versions((places or Places()).workspace(), dataset, unreadable)
     if json:
-        print_json([asdict(line) for line in lines])
-        return
+        print_json([*map(asdict, lines), *unreadable_lines(unreadable.all)])
+    else:
+        _print_versions(lines)
+    end_unreadable(unreadable.all)
+
+
+def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
     if not lines:
         say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
         return
@@ -85,32 +104,34 @@ def show(
         DATASET[@REF], DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`. 12 digits of a digest do.
     """
     where = (places or Places()).workspace()
-    line, manifest = inspect.show(where, Address.parse(address))
-    failed = inspect.failed(where, line.dataset, line.digest)
+    unreadable = UnreadableRecords()
+    line, manifest = inspect.show(where, Address.parse(address), unreadable)
+    failed = inspect.failed(where, line.dataset, line.digest, unreadable)
     version = Address(line.dataset, line.digest)
     if rows:
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
     elif json:
-        waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest)]
+        waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest, unreadable)]
         entries = [asdict(entry) for entry in manifest.entries()]
-        revoked = [asdict(one) for one in inspect.revocations(where, version)]
+        revoked = [asdict(one) for one in inspect.revocations(where, version, unreadable)]
         more = {"entries": entries, "waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
-        print_json(asdict(line) | more)
+        print_json(asdict(line) | more | {"unreadable": list(map(asdict, unreadable.all))})
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         say(f"weakest pin: {line.pins or 'unknown'}")
-        for one in inspect.waivers(where, line.dataset, line.digest):
+        for one in inspect.waivers(where, line.dataset, line.digest, unreadable):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
             say_line(f"{one.check} at {one.target}: {one}{ended}")
-        for revocation in inspect.revocations(where, version):
+        for revocation in inspect.revocations(where, version, unreadable):
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
         for entry in manifest.entries():
             say(f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
+    end_unreadable(unreadable.all)
 
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
@@ -173,14 +194,17 @@ def history(
     if verify:
         tell_audit(where, about, key, json=json)
         return
-    moves, revocations = inspect.history(where, about), inspect.revocations(where, about)
+    unreadable = UnreadableRecords()
+    moves = inspect.history(where, about, unreadable)
+    revocations = inspect.revocations(where, about, unreadable)
     policies, refusals = adoptions(where, about.dataset), list_refusals(where, about)
     if json:
         entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
         told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]
         told += [asdict(one) | {"action": "refuse"} for one in refusals]
         told += [asdict(one) | {"action": "adopt", "changes": list(map(asdict, each))} for one, each in policies]
-        print_json(sorted(told, key=lambda one: one["at"]))
-        return
-    for line in ledger_lines(moves, revocations, refusals, policies):
-        say_line(line)
+        print_json([*sorted(told, key=lambda one: one["at"]), *unreadable_lines(unreadable.all)])
+    else:
+        for line in ledger_lines(moves, revocations, refusals, policies):
+            say_line(line)
+    end_unreadable(unreadable.all)

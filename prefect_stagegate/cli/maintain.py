@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cache.gc import collect
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cache.gc import Collection, collect
+from prefect_stagegate.cli.common import Json, Places, end_unreadable, print_json, say
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import maintain
 from prefect_stagegate.units import bytes_text, count_text
@@ -27,7 +27,12 @@ def gc(
     found = collect((places or Places()).open_cache().layout, dry_run=dry_run)
     if json:
         print_json(asdict(found))
-        return
+    else:
+        _tell_collected(found, dry_run=dry_run)
+    end_unreadable(found.unreadable)
+
+
+def _tell_collected(found: Collection, *, dry_run: bool) -> None:
     for version in found.versions:
         say(version)
     verb = "would go" if dry_run else "gone"

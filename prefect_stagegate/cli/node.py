@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.cli.common import escaped, print_json, print_table, say
+from prefect_stagegate.cli.common import end_unreadable, escaped, print_json, print_table, say, unreadable_lines
 from prefect_stagegate.units import bytes_text
+from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
     """List the claims of live readers and writers, and the pins, the oldest first."""
-    leases = [lease for lease in cache.leases.live() if dataset in (None, lease.dataset)]
+    unreadable = UnreadableRecords()
+    leases = [lease for lease in cache.leases.live(unreadable) if dataset in (None, lease.dataset)]
     if json:
-        print_json([asdict(lease) for lease in leases])
-        return
+        print_json([*map(asdict, leases), *unreadable_lines(unreadable.all)])
+    else:
+        _print_held(leases)
+    end_unreadable(unreadable.all)
+
+
+def _print_held(leases: Sequence[Lease]) -> None:
     if not leases:
         say("Nobody holds anything.")
         return

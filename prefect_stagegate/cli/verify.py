@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, end_unreadable, print_json, say
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
@@ -70,6 +70,7 @@ def verify(
         print_json(asdict(result))
     else:
         _tell(result)
+    end_unreadable(result.unreadable)
     if result.damaged and not result.repaired:
         sys.exit(ExitCode.ERROR)
 

@@ -7,6 +7,7 @@ The JSON API tells it, and checksums too, for a thousand objects a request, and 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import time
 import urllib.error
@@ -57,9 +58,16 @@ class Generations:
             query["userProject"] = self.payer
         while True:
             page = self._page(query)
-            yield from map(_listed, page.get("items", ()))
-            if not (token := page.get("nextPageToken")):
+            try:
+                items = [_listed(item) for item in page.get("items", ())]
+                token = str(page.get("nextPageToken") or "")
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+                raise OSError(f"the listing can't be read: {type(error).__name__}: {error}") from error
+            yield from items
+            if not token:
                 return
+            if token == query.get("pageToken"):
+                raise OSError("the listing has no end: a page leads to itself")
             query["pageToken"] = token
 
     def _page(self, query: dict[str, str]) -> dict[str, Any]:
@@ -72,6 +80,11 @@ class Generations:
             except urllib.error.URLError as error:
                 if attempt == RETRIES - 1:
                     raise OSError(str(error.reason)) from error
+            except http.client.HTTPException as error:
+                if attempt == RETRIES - 1:
+                    raise OSError(f"response body error: {error}") from error
+            except (ValueError, TypeError, RecursionError, OverflowError, MemoryError) as error:
+                raise OSError(f"what answers is no listing: {error}") from error
             time.sleep(0.2 * 2**attempt)
         raise OSError("error sending request")
 

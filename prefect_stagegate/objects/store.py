@@ -12,7 +12,7 @@ from __future__ import annotations
 import http
 import threading
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from prefect_stagegate.errors import (
     ObjectVanished,
     SourceBusy,
     SourceError,
+    SourceUnavailable,
     StagegateError,
 )
 from prefect_stagegate.model import CredentialLife
@@ -185,12 +186,26 @@ class ObjectStore:
             result = obstore.get(self._reader, key, options=conditions)  # type: ignore[arg-type]
             if _is_another(result.meta, size, etag, version):
                 raise self._changed(key)
-            if end - start <= WHOLE:
-                yield result.bytes()
-            else:
-                yield from result.stream(CHUNK)
+            chunks = [result.bytes()] if end - start <= WHOLE else result.stream(CHUNK)
+            yield from self._counted(chunks, end - start, key)
         except _FAILURES as error:
             raise self._failed_read(error, key, version) from cause_of(error)
+
+    def _counted(self, chunks: Iterable[Any], size: int, key: str) -> Iterator[Any]:
+        """Pass on what was read, if it is as much as was asked for: a server may answer with another part."""
+        came = 0
+        for chunk in chunks:
+            came += len(chunk)
+            if came > size:
+                break
+            yield chunk
+        if came != size:
+            raise SourceUnavailable(
+                f"{self.endpoint} sent {'more' if came > size else 'less'} than the {size} bytes that were asked for",
+                hint="It is asked again a few times; if that fails, the server or a proxy before it is broken.",
+                source=self.url,
+                object=key,
+            )
 
     def _failed_read(self, error: Exception, key: str, version: str) -> StagegateError:
         explained = self._explained(error, key)

@@ -11,6 +11,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, diff
 from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, Waiver
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.unreadable import UnreadableRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,59 +34,92 @@ class VersionLine:
     """What fixes its entries at their sources."""
 
 
-def list_versions(where: Workspace, dataset: str | None = None) -> list[VersionLine]:
+def list_versions(
+    where: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
+) -> list[VersionLine]:
     """Every version of one dataset, or of all.
+
+    Args:
+        where: Cache and catalog.
+        dataset: Only this dataset.
+        unreadable: Collects the records that can't be read, which are left out.
 
     Raises:
         UnknownDataset: Nothing was staged under the name.
     """
     if dataset is not None:
         where.catalog.require_dataset(dataset)
-    leases = where.cache.leases.live()
-    return [
-        _line(where, where.catalog.manifest(name, digest), refs, leases)
-        for name in ([dataset] if dataset else where.catalog.datasets())
-        for refs in [where.catalog.refs(name)]
-        for digest in where.catalog.versions(name)
-    ]
+    unreadable = unreadable or UnreadableRecords()
+    leases = where.cache.leases.live(unreadable)
+    lines: list[VersionLine] = []
+    for name in [dataset] if dataset else where.catalog.datasets():
+        refs = _Refs(where, name, unreadable)
+        for digest in where.catalog.versions(name):
+            with unreadable.skip(name):
+                lines.append(_line(where, where.catalog.manifest(name, digest), refs, leases, unreadable))
+    return lines
 
 
-def show(where: Workspace, address: Address) -> tuple[VersionLine, Manifest]:
+def show(
+    where: Workspace, address: Address, unreadable: UnreadableRecords | None = None
+) -> tuple[VersionLine, Manifest]:
     """One version with its manifest.
+
+    Args:
+        where: Cache and catalog.
+        address: The version.
+        unreadable: Collects the records that can't be read beside the manifest, which are left out.
 
     Raises:
         UsageError: There is no such dataset, ref or version.
+        CorruptRecord: The ref or the manifest can't be read.
     """
+    unreadable = unreadable or UnreadableRecords()
     manifest = where.catalog.manifest(address.dataset, where.catalog.resolve(address))
-    refs = where.catalog.refs(address.dataset)
-    return _line(where, manifest, refs, where.cache.leases.live()), manifest
+    refs = _Refs(where, address.dataset, unreadable)
+    return _line(where, manifest, refs, where.cache.leases.live(unreadable), unreadable), manifest
 
 
-def waivers(where: Workspace, dataset: str, digest: str) -> list[Waiver]:
+def waivers(where: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None) -> list[Waiver]:
     """All waivers for a version, whatever the target, also those that ended; the oldest first."""
-    targets = where.catalog.waived_targets(dataset, digest)
-    return sorted((one for t in targets for one in where.catalog.waivers(dataset, digest, t)), key=lambda one: one.at)
+    unreadable = unreadable or UnreadableRecords()
+    waived: list[Waiver] = []
+    for target in where.catalog.waived_targets(dataset, digest):
+        with unreadable.skip(dataset):
+            waived.extend(where.catalog.waivers(dataset, digest, target))
+    return sorted(waived, key=lambda waiver: waiver.at)
 
 
-def revocations(where: Workspace, address: Address) -> list[EvidenceRevocation]:
+def revocations(
+    where: Workspace, address: Address, unreadable: UnreadableRecords | None = None
+) -> list[EvidenceRevocation]:
     """The revocations of evidence about one version, or about all versions of a dataset; the oldest first.
 
     Args:
         where: The catalog.
         address: With a digest or a number of versions back, that version's; with a target, those of any version that
             speak of this target.
+        unreadable: Collects the records that can't be read, which are left out.
     """
+    unreadable = unreadable or UnreadableRecords()
     if address.is_version:
         digests, ref = [where.catalog.resolve(address)], ""
     else:
         digests, ref = where.catalog.revoked_versions(address.dataset), address.ref
-    found = [one for digest in digests for one in where.catalog.revocations(address.dataset, digest)]
+    found: list[EvidenceRevocation] = []
+    for digest in digests:
+        with unreadable.skip(address.dataset):
+            found.extend(where.catalog.revocations(address.dataset, digest))
     return sorted((one for one in found if not ref or one.target in ("", ref)), key=lambda one: one.at)
 
 
-def failed(where: Workspace, dataset: str, digest: str) -> tuple[FailedObject, ...]:
+def failed(
+    where: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None
+) -> tuple[FailedObject, ...]:
     """What could not be staged when the version was made, and was let be left out."""
-    return where.catalog.failed(dataset, digest)
+    with (unreadable or UnreadableRecords()).skip(dataset):
+        return where.catalog.failed(dataset, digest)
+    return ()
 
 
 def compare(where: Workspace, old: Address, new: Address) -> Iterator[Difference]:
@@ -93,16 +127,27 @@ def compare(where: Workspace, old: Address, new: Address) -> Iterator[Difference
     return diff(*(where.catalog.manifest(a.dataset, where.catalog.resolve(a)).entries() for a in (old, new)))
 
 
-def history(where: Workspace, address: Address) -> list[RefEntry]:
+def history(where: Workspace, address: Address, unreadable: UnreadableRecords | None = None) -> list[RefEntry]:
     """The moves of one ref, or of all refs of a dataset, the oldest first.
+
+    Args:
+        where: The catalog.
+        address: The dataset, with or without a ref.
+        unreadable: Collects the logs that can't be read, where all of a dataset's are wanted; they are left out.
 
     Raises:
         UsageError: There is no such dataset, or the address names a version.
-        CorruptRecord: A log was changed after it was written.
+        CorruptRecord: The log of the ref that is named was changed after it was written.
     """
     require_log(where, address)
-    refs = [address.ref] if address.ref else list(where.catalog.refs(address.dataset))
-    return sorted((move for ref in refs for move in where.catalog.history(address.dataset, ref)), key=lambda m: m.at)
+    if address.ref:
+        return sorted(where.catalog.history(address.dataset, address.ref), key=lambda move: move.at)
+    unreadable = unreadable or UnreadableRecords()
+    moves: list[RefEntry] = []
+    for ref in where.catalog.ref_names(address.dataset):
+        with unreadable.skip(address.dataset):
+            moves.extend(where.catalog.history(address.dataset, ref))
+    return sorted(moves, key=lambda move: move.at)
 
 
 def forget(where: Workspace, address: Address) -> None:
@@ -125,17 +170,38 @@ def require_log(where: Workspace, address: Address) -> None:
         where.catalog.require_dataset(address.dataset)
 
 
-def _line(where: Workspace, manifest: Manifest, refs: dict[str, RefEntry], leases: list[Lease]) -> VersionLine:
+class _Refs:
+    """What the refs of a dataset name: the catalog's, and this node's copies."""
+
+    def __init__(self, where: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
+        self._catalog = where.catalog.refs(dataset, unreadable)
+        self._node = where.cache.refs.of(dataset, unreadable)
+
+    def naming(self, digest: str) -> tuple[str, ...]:
+        """The catalog's refs that name a version."""
+        return tuple(name for name, entry in self._catalog.items() if entry.digest == digest)
+
+    def naming_here(self, digest: str) -> tuple[str, ...]:
+        """This node's copies of refs that name a version."""
+        return tuple(name for name, held in self._node.items() if held == digest)
+
+
+def _line(
+    where: Workspace, manifest: Manifest, refs: _Refs, leases: list[Lease], unreadable: UnreadableRecords
+) -> VersionLine:
     dataset, digest = manifest.dataset, manifest.digest
+    pins = None
+    with unreadable.skip(dataset):
+        pins = where.catalog.pins(dataset, digest)
     here = where.cache.views.path(dataset, digest) is not None
     return VersionLine(
         dataset,
         digest,
         manifest.files,
         manifest.bytes,
-        refs=tuple(name for name, entry in refs.items() if entry.digest == digest),
+        refs=refs.naming(digest),
         here=here,
-        here_as=tuple(name for name, held in where.cache.refs.of(dataset).items() if held == digest),
+        here_as=refs.naming_here(digest),
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
-        pins=where.catalog.pins(dataset, digest),
+        pins=pins,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.errors import CacheError
+from prefect_stagegate.errors import CacheError, CorruptRecord
 from prefect_stagegate.model import Promotion
 from prefect_stagegate.operations.workspace import Workspace
 
@@ -21,13 +21,21 @@ def point(where: Workspace, dataset: str, ref: str, digest: str) -> None:
     Raises:
         CacheError: The copy can't be written.
     """
-    while where.cache.refs.get(dataset, ref) != digest:
+    while _named(where, dataset, ref) != digest:
         with where.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
             if where.cache.views.path(dataset, digest) is None:
                 return
             where.cache.refs.put(dataset, ref, digest)
         head = where.catalog.ref(dataset, ref)
         digest = head.digest if head else digest
+
+
+def _named(where: Workspace, dataset: str, ref: str) -> str | None:
+    """What the node's copy names; None when that can't be read, since the catalog knows what it should name."""
+    try:
+        return where.cache.refs.get(dataset, ref)
+    except CorruptRecord:
+        return None
 
 
 def follow(where: Workspace, moved: Promotion) -> None:

@@ -77,7 +77,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
 
 def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
     """Why a ref can't be read here: one letter is wrong, or nobody brought it."""
-    refs, datasets = cache.refs.of(dataset), cache.refs.datasets()
+    refs, datasets = cache.refs.names(dataset), cache.refs.datasets()
     if not refs and nearest(dataset, datasets):
         return UnknownDataset(
             f"There is no dataset `{dataset}` on this node",

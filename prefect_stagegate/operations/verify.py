@@ -24,13 +24,14 @@ from prefect_stagegate.cache.quarantine import MOST, Quarantine, Quarantined
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.cache.verify import Pace, Rot, check_blob, verify_view
-from prefect_stagegate.errors import CacheError, Cancelled, StagegateError, UnknownRef, UsageError
+from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding
 from prefect_stagegate.operations import bring
 from prefect_stagegate.operations.read import OpenDataset, keep_dataset
 from prefect_stagegate.operations.tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Verification:
     """Whether all that was damaged was fetched again."""
     quarantined: tuple[Quarantined, ...] = ()
     """The rotten blobs that were moved aside."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Records of versions that can't be read, so that nobody knows what these should hold."""
     share: float = 1.0
     """How much of the node's blobs were hashed; of one version's, when one was named."""
 
@@ -129,6 +132,7 @@ class _Run:
         self._damaged: list[Damage] = []
         self._rotten: dict[str, Rot] = {}
         self._aside: dict[str, Quarantined] = {}
+        self._unreadable = UnreadableRecords()
         self.failed: list[StagegateError] = []
 
     def version(self, address: Address, watch: Watch | None, *, repair: bool) -> Arc:
@@ -152,8 +156,11 @@ class _Run:
         for dataset, digest in where.cache.views.all():
             with ExitStack() as holding:
                 held = _held(holding, where, Address(dataset, digest))
-                if held is not None and where.catalog.has_version(dataset, digest):
-                    self._view(held, where.catalog.manifest(dataset, digest), arc, repair=repair)
+                try:
+                    if held is not None and where.catalog.has_version(dataset, digest):
+                        self._view(held, where.catalog.manifest(dataset, digest), arc, repair=repair)
+                except CatalogError as error:
+                    self._unreadable.add(error, dataset)
         return arc
 
     def result(self, arc: Arc, *, repair: bool) -> Verification:
@@ -165,6 +172,7 @@ class _Run:
             tuple(self._damaged),
             repaired=repair and bool(self._damaged),
             quarantined=tuple(self._aside.values()),
+            unreadable=self._unreadable.all,
             share=arc.size / CIRCLE,
         )
 

@@ -257,6 +257,8 @@ class OpenFile:
             start, end, answer = left.popleft()
             if not (piece := await answer):
                 continue
+            if len(piece) > end - start:
+                raise asyncssh.SFTPBadMessage(f"{len(piece)} bytes where {end - start} were asked for")
             found.append(piece)
             if (at := start + len(piece)) < end:
                 # Most likely this is as much as the server gives at once, and no file's end.

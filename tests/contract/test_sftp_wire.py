@@ -206,6 +206,17 @@ def test_a_small_file_takes_four_requests_in_two_packets() -> None:
     assert server.asked == [OPEN, READ, FSTAT, CLOSE, STAT]
 
 
+def test_more_bytes_than_were_asked_for_are_refused() -> None:
+    server = Server(odd={READ: lambda number: packet(DATA, number, text(BYTES[:1001]))})
+
+    async def some(wire: Wire) -> list[bytes]:
+        file = await wire.open(b"a")
+        return await file.pieces(file.ask(0, 1000))
+
+    with pytest.raises(asyncssh.SFTPError, match="1001 bytes where 1000"):
+        ask(server, some)
+
+
 def test_the_end_of_a_file_is_where_less_comes() -> None:
     async def beyond(wire: Wire) -> list[bytes]:
         file = await wire.open(b"a")

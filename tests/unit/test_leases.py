@@ -32,8 +32,7 @@ def test_a_lease_that_cannot_be_read_is_not_taken_for_none(cache: Cache) -> None
     unreadable = cache.layout.leases / pin.id
     unreadable.unlink()
     unreadable.mkdir()  # reading it fails, as on a disk that does
-    with pytest.raises(CacheError):
-        collect(cache.layout)
+    assert pin.id in collect(cache.layout).unreadable[0].problem
     with pytest.raises(CacheError):
         cache.leases.live()
     assert cache.views.path("things", DIGEST)

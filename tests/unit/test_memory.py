@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -201,3 +202,11 @@ def test_the_size_that_a_pin_names_is_known_as_long_as_the_pin_is_believed(
     assert memory.size("s3://lake/", "a.bin", Pin("version", "abc", "strong")) is None
     reboot(monkeypatch)
     assert PinMemory(path).size("s3://lake/", "a.bin", PIN) is None
+
+
+@pytest.mark.parametrize("name", ["index.sqlite", "index.sqlite-journal"])
+def test_a_pipe_in_the_memory_s_place_stops_nobody(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)  # SQLite waited for whoever would write into it
+    memory = PinMemory(tmp_path / "index.sqlite")
+    memory.note("place", "here")
+    assert memory.noted("place") == "here"

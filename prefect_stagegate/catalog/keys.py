@@ -1,0 +1,52 @@
+"""Which keys of a store are records of a catalog. What has another name was put there by somebody else, and is ignored.
+
+Backups (`.bak`, `~`), editors' swap files and what file managers leave never count as a record, in any listing.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAME = r"(?=.{1,63}$)[a-z0-9]+(-[a-z0-9]+)*"
+_HEX = r"[0-9a-f]{64}"
+_NUMBER = r"[0-9]{8}\.json"
+_REQUEST = r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{12}"
+_DATASET = rf"datasets/{_NAME}"
+_SHAPES = tuple(
+    tuple(map(re.compile, shape.split("/")))
+    for shape in (
+        rf"{_DATASET}/(manifests|origins)/{_HEX}\.parquet",
+        rf"{_DATASET}/(specs|failed|evidence|revocations)/{_HEX}/{_NUMBER}",
+        rf"{_DATASET}/(decisions|waivers)/{_HEX}/{_NAME}/{_NUMBER}",
+        rf"{_DATASET}/signatures/{_HEX}/[0-9a-f]+\.json",
+        rf"{_DATASET}/approvals/({_NAME}|_policy)/{_REQUEST}/(request\.json|{_NUMBER})",
+        rf"{_DATASET}/approvals/{_NAME}/{_REQUEST}/waits/[\w-]+\.json",
+        rf"{_DATASET}/refs/{_NAME}/{_NUMBER}",
+        rf"{_DATASET}/policy/{_NUMBER}",
+        rf"{_DATASET}/proposals/{_HEX}\.json",
+        r"nodes/[\w.-]+\.json",
+    )
+)
+"""The shape of each kind of record, by the parts of its key."""
+
+
+def is_record(key: str) -> bool:
+    """Whether a key is that of a record."""
+    parts = key.split("/")
+    return any(len(parts) == len(shape) and _fits(parts, shape) for shape in _SHAPES)
+
+
+def leads_to_records(folder: str) -> bool:
+    """Whether a folder, by its key without a slash at its end, can hold records."""
+    parts = folder.split("/")
+    return any(len(parts) < len(shape) and _fits(parts, shape) for shape in _SHAPES)
+
+
+def dataset_of(key: str) -> str:
+    """The dataset that a record belongs to; empty for one of none."""
+    kind, _, rest = key.partition("/")
+    return rest.partition("/")[0] if kind == "datasets" else ""
+
+
+def _fits(parts: list[str], shape: tuple[re.Pattern[str], ...]) -> bool:
+    return all(pattern.fullmatch(part) for part, pattern in zip(parts, shape, strict=False))

@@ -1,0 +1,31 @@
+"""What lets many cases fit into the time: retries that come soon, memory for a disk, and an environment asked once."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.transfer import retry
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.005)
+    monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.02)
+    monkeypatch.setattr(retry, "TRIES", 2)
+    capture = import_module("prefect_stagegate.environment.capture")  # a function has its name in the package
+    monkeypatch.setattr(capture, "capture_python", functools.cache(capture.capture_python))
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder for what each case makes anew, in memory where that can be had."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)

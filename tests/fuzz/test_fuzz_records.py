@@ -1,0 +1,122 @@
+"""Catalogs and caches whose files are changed at random: typed errors only, no wrong bytes, nothing let in wrongly."""
+
+from __future__ import annotations
+
+import io
+import random
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+
+import pytest
+from fuzzing.campaign import Budget, WrongOutcome, require_clean, run_campaign
+from fuzzing.places import Truth, build, copy, damage, node
+
+from prefect_stagegate.cli.app import _run
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.verify import verify
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
+
+COMMANDS = (
+    *(("ls",), ("ls", "--json"), ("ls", "things"), ("ls", "--held"), ("show", "things@pilot", "--json")),
+    *(
+        ("show", "things"),
+        ("history", "things@pilot"),
+        ("history", "things", "--json"),
+        ("history", "things", "--verify"),
+    ),
+    *(("gc", "--dry-run"), ("gc", "--dry-run", "--json"), ("path", "things@pilot"), ("path", "planes")),
+    *(("verify",), ("verify", "--json"), ("diff", "things@pilot", "things"), ("verify-attestation", "things@pilot")),
+)
+CODES = (0, 1, 2, 3)
+
+
+def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
+    budget = Budget.of_environment()
+    truth = build(tmp_path / "truth")
+    place = scratch / "place"
+
+    def play(number: int, draw: random.Random) -> str:
+        copy(truth.folder, place)
+        changes = damage(draw, place)
+        try:
+            for command in draw.sample(COMMANDS, 3):
+                _command(place, command)
+            _entries(truth, place)
+            draw.choice((_gate, _ready))(truth, place)
+            _bytes(truth, place)
+        except WrongOutcome as error:
+            raise WrongOutcome(f"{'; '.join(changes)}: {error}") from error
+        except Exception as error:
+            error.add_note("; ".join(changes))
+            raise
+        return changes[0].split()[0]
+
+    require_clean(run_campaign("records", budget, play))
+
+
+def _command(place: Path, words: tuple[str, ...]) -> None:
+    """A command ends with an exit code that is documented, and never by an error that nobody foresaw."""
+    out, err = io.TextIOWrapper(io.BytesIO(), errors="backslashreplace"), io.StringIO()
+    code: object = 0
+    where = ["--cache", str(place / "cache"), "--catalog", str(place / "catalog")]
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            _run([*words, *where], debug=True)
+        except SystemExit as ended:
+            code = ended.code or 0
+    if code not in CODES or "nobody foresaw" in err.getvalue():
+        raise WrongOutcome(f"{' '.join(words)} ended with {code}: {err.getvalue()}")
+
+
+def _entries(truth: Truth, place: Path) -> None:
+    """What a manifest gives is its version's, or it ends in an error."""
+    with suppress(StagegateError):
+        catalog = node(place).catalog
+        for digest, entries in truth.entries.items():
+            with suppress(StagegateError):
+                if list(catalog.manifest("things", digest).entries()) != entries:
+                    raise WrongOutcome(f"the manifest of {digest} gave other entries")
+            with suppress(StagegateError):
+                given = [(origin.path, origin.size, origin.digest) for origin in catalog.origins("things", digest)]
+                if given != [(entry.path, entry.size, entry.digest) for entry in entries]:
+                    raise WrongOutcome(f"the origins of {digest} gave other entries")
+
+
+def _gate(truth: Truth, place: Path) -> None:
+    """No gate lets the refused version in."""
+    with suppress(StagegateError):
+        if check(node(place), Address("things", truth.refused), "pilot").accepted:
+            raise WrongOutcome(f"{truth.refused} was accepted")
+
+
+def _ready(truth: Truth, place: Path) -> None:
+    """Nobody is told that a target names what it never named."""
+    with suppress(StagegateError):
+        ready = find_ready(node(place), Address("things", "pilot")).found
+        if ready is not None and ready.digest not in truth.accepted:
+            raise WrongOutcome(f"things@pilot is said to be ready as {ready.digest}")
+
+
+def _bytes(truth: Truth, place: Path) -> None:
+    """Where verification finds nothing, every file of every version has its bytes."""
+    with suppress(StagegateError):
+        where = node(place)
+        found = verify(where)
+        where.cache.memory.close()
+        if found.damaged or found.unreadable:
+            return
+        for digest, entries in truth.entries.items():
+            view = where.cache.views.path("things", digest)
+            if view is None or not where.catalog.has_version("things", digest):
+                continue
+            for entry in entries:
+                if (view / entry.path).read_bytes() != _of(truth, digest, entry.path):
+                    raise WrongOutcome(f"{digest} has other bytes at {entry.path}, and verify found nothing")
+
+
+def _of(truth: Truth, digest: str, path: str) -> bytes:
+    return (truth.folder / "cache/views/things" / digest.removeprefix("sha256:") / path).read_bytes()

@@ -1,0 +1,269 @@
+"""Records that can't be read are named, and all that needs none of them goes on; what isn't a record is ignored."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.cli import main
+from prefect_stagegate.errors import CorruptRecord, ExitCode
+from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.spec import load_spec
+
+ADA = Identity("ada", "declared")
+LEFTOVERS = (".DS_Store", ".{name}.swp", "{name}.bak", "{name}~", "#{name}#", "notes.txt", "Thumbs.db")
+
+
+@dataclass
+class Place:
+    folder: Path
+    digests: tuple[str, str]
+    """Of the dataset `things`: the version that `pilot` named first, and the one that it names now."""
+
+    def node(self) -> Workspace:
+        return open_workspace(self.folder / "cache", self.folder / "catalog", identity=ADA)
+
+    def record(self, pattern: str, dataset: str = "things") -> Path:
+        """The newest record that a pattern names."""
+        return sorted((self.folder / "catalog/datasets" / dataset).glob(pattern))[-1]
+
+    def of(self, kind: str, digest: str) -> Path:
+        return self.folder / f"catalog/datasets/things/{kind}/{digest.removeprefix('sha256:')}.parquet"
+
+
+def _stage(folder: Path, dataset: str, text: str) -> str:
+    source = folder / dataset
+    source.mkdir(exist_ok=True)
+    (source / "data.csv").write_text(text)
+    spec = {
+        "stagegate": 1,
+        "dataset": dataset,
+        "license": "CC0-1.0",
+        "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
+        "sources": [{"url": str(source)}],
+        "gates": {"pilot": {"require": ["license", "owner"]}},
+    }
+    where = open_workspace(folder / "cache", folder / "catalog", identity=ADA)
+    digest = stage(where, load_spec(spec, known_checks=known_checks())).digest
+    assert check(where, Address(dataset), "pilot").accepted
+    return promote(where, Address(dataset), "pilot").digest if digest else ""
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("staged")
+    _stage(folder, "planes", "plane\n")
+    return Place(folder, (_stage(folder, "things", "one\n"), _stage(folder, "things", "two\n")))
+
+
+@pytest.fixture
+def place(staged: Place, tmp_path: Path) -> Place:
+    shutil.copytree(staged.folder, tmp_path / "place", symlinks=True)
+    return Place(tmp_path / "place", staged.digests)
+
+
+@pytest.fixture
+def run(place: Place, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, output, errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        where = ("--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog"))
+        try:
+            main([*words, *where])
+            code: Any = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        out, err = capsys.readouterr()
+        return int(code), out, err
+
+    return run
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def damage(path: Path) -> None:
+    """Change the last bytes of a file, where Parquet has its footer."""
+    data = bytearray(path.read_bytes())
+    data[-80:-8] = b"\xff" * 72
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def unreadable(lines: list[Any]) -> list[tuple[str, str]]:
+    return [(line["unreadable"]["dataset"], line["unreadable"]["problem"]) for line in lines if "unreadable" in line]
+
+
+def test_ls_goes_on_past_a_damaged_manifest(place: Place, run: Run) -> None:
+    damage(place.of("manifests", place.digests[0]))
+    code, out, _ = run("ls", "--json")
+    lines = json.loads(out)
+    assert code == ExitCode.ERROR
+    assert [line["dataset"] for line in lines if "digest" in line] == ["planes", "things"]
+    ((dataset, problem),) = unreadable(lines)
+    assert dataset == "things"
+    assert place.digests[0][7:] in problem
+    code, out, err = run("ls")
+    assert (code, out.count("things")) == (ExitCode.ERROR, 1)
+    assert "can't be read: things: The catalog's record" in err.splitlines()[-1]
+
+
+def test_ls_and_show_go_on_past_damaged_origins(place: Place, run: Run) -> None:
+    damage(place.of("origins", place.digests[1]))
+    code, out, _ = run("ls", "--json")
+    lines = json.loads(out)
+    assert code == ExitCode.ERROR
+    assert sum("digest" in line for line in lines) == 3
+    assert "/origins/" in unreadable(lines)[0][1]
+    code, out, _ = run("show", "things", "--json")
+    told = json.loads(out)
+    assert code == ExitCode.ERROR
+    assert [entry["path"] for entry in told["entries"]] == ["data.csv"]
+    assert [record["dataset"] for record in told["unreadable"]] == ["things"]
+
+
+def test_history_names_a_damaged_log_and_goes_on(place: Place, run: Run) -> None:
+    place.record("refs/pilot/*.json").write_bytes(b'{"seq": 2')
+    code, out, _ = run("history", "things", "--json")
+    moves = json.loads(out)
+    assert code == ExitCode.ERROR
+    assert {move["ref"] for move in moves if "ref" in move} == {"latest"}
+    assert unreadable(moves)[0][0] == "things"
+    assert run("ls")[0] == ExitCode.ERROR
+    assert run("history", "planes")[0] == 0
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"sha256:short\n"])
+def test_a_damaged_node_ref_breaks_no_command(place: Place, run: Run, text: bytes) -> None:
+    (place.folder / "cache/refs/things/pilot").write_bytes(text)
+    for words in (("ls",), ("gc", "--dry-run"), ("gc",), ("show", "things")):
+        code, _, err = run(*words)
+        assert code == ExitCode.ERROR, words
+        assert "things@pilot names no version" in err
+    assert run("verify")[0] == 0
+    code, _, err = run("path", "things@pilot")
+    assert (code, "stage things@pilot" in err) == (ExitCode.ERROR, True)
+    for digest in place.digests:
+        assert place.node().cache.views.path("things", digest), "a damaged ref may have named it"
+
+
+@pytest.mark.parametrize("of", ["catalog/datasets/planes/refs/latest/00000001.json", "cache/refs/planes/pilot"])
+def test_a_pipe_in_a_records_place_stops_no_command(place: Place, run: Run, of: str) -> None:
+    (place.folder / of).unlink()
+    os.mkfifo(place.folder / of)  # whoever opens it for reading waited until somebody wrote
+    code, out, err = run("ls", "--json")
+    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+    assert sum("digest" in line for line in json.loads(out)) == 3
+
+
+def test_a_rollback_mends_a_damaged_node_ref(place: Place) -> None:
+    (place.folder / "cache/refs/things/pilot").write_bytes(b"\xff")
+    rollback(place.node(), Address("things", "pilot"), reason="wrong")
+    assert place.node().cache.refs.get("things", "pilot") == place.digests[0]
+
+
+def test_gc_takes_no_damaged_pin_for_none(place: Place, run: Run) -> None:
+    _stage(place.folder, "things", "three\n")
+    assert run("pin", f"things@{place.digests[0]}")[0] == 0
+    (pin,) = (place.folder / "cache/leases").iterdir()
+    pin.write_bytes(pin.read_bytes()[:-2])
+    code, out, _ = run("gc", "--json")
+    assert code == ExitCode.ERROR
+    assert pin.name in json.loads(out)["unreadable"][0]["problem"]
+    assert pin.exists()
+    assert place.node().cache.views.path("things", place.digests[0])
+    code, out, _ = run("ls", "--held", "--json")
+    assert (code, len(unreadable(json.loads(out)))) == (ExitCode.ERROR, 1)
+
+
+def test_verify_names_a_damaged_manifest_and_goes_on(place: Place, run: Run) -> None:
+    damage(place.of("manifests", place.digests[0]))
+    blob = next(path for path in (place.folder / "cache/views/planes").rglob("data.csv"))
+    blob.chmod(0o644)
+    blob.write_bytes(b"rotten")
+    code, out, _ = run("verify", "--json")
+    told = json.loads(out)
+    assert code == ExitCode.ERROR
+    assert [record["dataset"] for record in told["unreadable"]] == ["things"]
+    assert [found["dataset"] for found in told["damaged"]] == ["planes"]
+
+
+def test_leftovers_beside_records_are_ignored(place: Place, run: Run) -> None:
+    commands = (
+        *(("ls", "--json"), ("show", "things@pilot"), ("history", "things@pilot"), ("history", "things", "--verify")),
+        *(("diff", f"things@{place.digests[0]}", "things"), ("gc", "--dry-run"), ("ls", "--held")),
+        *(("verify",), ("path", "things@pilot"), ("check", "things", "--gate", "pilot")),
+    )
+    before = [run(*words)[0] for words in commands]
+    clean = run("ls", "--json")[1]
+    for top in ("catalog/datasets", "cache/refs", "cache/leases", "cache/views"):
+        for folder in [path for path in (place.folder / top).rglob("*") if path.is_dir()] + [place.folder / top]:
+            if folder.parent.parent.name == "views":
+                continue  # a view's own files
+            folder.chmod(0o755)
+            files = sorted(path for path in folder.iterdir() if path.is_file())
+            for leftover in LEFTOVERS:
+                name = leftover.format(name=files[-1].name if files else "x")
+                (folder / name).write_bytes(b"\xff" if name.startswith((".", "#")) or not files else b"{}")
+            if files:
+                (folder / f"{files[-1].name}.d").mkdir()
+    for copied in ("catalog/datasets/things", "catalog/datasets/planes/refs/pilot", "cache/views/things"):
+        shutil.copytree(place.folder / copied, place.folder / f"{copied}.bak")
+    assert run("ls", "--json")[1] == clean
+    assert {words: run(*words)[0] for words in commands} == dict(zip(commands, before, strict=True))
+    rollback(place.node(), Address("things", "pilot"), reason="wrong")
+    assert place.node().cache.refs.get("things", "pilot") == place.digests[0]
+    assert run("gc")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "job"),
+    [
+        ("evidence/{0}/*.json", lambda node: check(node, Address("things"), "pilot")),
+        ("specs/{0}/*.json", lambda node: check(node, Address("things"), "pilot")),
+        ("decisions/{0}/pilot/*.json", lambda node: promote(node, Address("things"), "pilot")),
+        ("refs/pilot/*.json", lambda node: promote(node, Address("things"), "pilot")),
+        ("refs/pilot/*.json", lambda node: rollback(node, Address("things", "pilot"), reason="wrong")),
+        ("refs/pilot/*.json", lambda node: find_ready(node, Address("things", "pilot"))),
+    ],
+)
+def test_who_decides_refuses_a_damaged_record(place: Place, pattern: str, job: Callable[[Workspace], object]) -> None:
+    record = place.record(pattern.format(place.digests[1][7:]))
+    record.write_bytes(record.read_bytes()[:-20] + b"\xff" * 20)
+    with pytest.raises(CorruptRecord) as refused:
+        job(place.node())
+    assert (refused.value.dataset, record.name in str(refused.value)) == ("things", True)
+
+
+def test_another_versions_origins_are_refused(place: Place) -> None:
+    first, second = (place.of("origins", digest) for digest in place.digests)
+    first.write_bytes(second.read_bytes())
+    catalog = place.node().catalog
+    with pytest.raises(CorruptRecord, match="origins/"):
+        list(catalog.origins("things", place.digests[0]))
+    with pytest.raises(CorruptRecord, match="origins/"):
+        catalog.pins("things", place.digests[0])
+
+
+def test_a_lost_answer_stops_no_other(place: Place) -> None:
+    catalog = place.node().catalog
+    request = catalog.put_request("things", place.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
+    for name in ("ben", "cleo"):
+        catalog.put_approval(request, Identity(name, "declared"), approved=True, reason="")
+    place.record(f"approvals/pilot/{request.id}/00000001.json").unlink()
+    catalog.put_approval(request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
+    assert [answer.approver.name for answer in catalog.approvals(request)] == ["cleo", "dan"]

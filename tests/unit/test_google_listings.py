@@ -1,0 +1,83 @@
+"""What Google's listing may answer instead of one, and parts of objects that are longer or shorter than asked for."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from prefect_stagegate.errors import SourceError, SourceUnavailable
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources import open_source
+
+ITEM = {"name": "a.bin", "size": "4", "updated": "2026-01-01T00:00:00Z", "etag": "e", "generation": "1"}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Start a server that gives one answer to everything: its address."""
+    running: list[ThreadingHTTPServer] = []
+
+    def serve(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", str(len(body) if length is None else length))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        running.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[1]",
+        b'{"items": 3}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps({"items": [ITEM | {"size": "many"}]}).encode(),
+        json.dumps({"items": [ITEM | {"updated": 7}]}).encode(),
+        json.dumps({"items": [ITEM | {"md5Hash": "é"}]}).encode(),
+        json.dumps({"items": [{"name": "a.bin"}]}).encode(),
+        json.dumps({"items": [None]}).encode(),
+        json.dumps({"items": [ITEM], "nextPageToken": "again"}).encode(),
+    ],
+)
+def test_a_listing_that_is_none_is_typed(serve: Callable[..., str], body: bytes) -> None:
+    source = open_source("gs://bucket/", {"endpoint_url": serve(body), "token": "anon"})
+    with pytest.raises(SourceError):
+        list(source.list())
+
+
+def test_a_listing_that_is_cut_off_is_typed(serve: Callable[..., str]) -> None:
+    endpoint = serve(b'{"items": []}', length=500)
+    with pytest.raises(SourceUnavailable):
+        list(open_source("gs://bucket/", {"endpoint_url": endpoint, "token": "anon"}).list())
+
+
+@pytest.mark.parametrize("body", [b"", b"12", b"12345"])
+def test_a_part_of_another_length_is_refused(serve: Callable[..., str], body: bytes) -> None:
+    endpoint = serve(
+        body, status=206, Content_Range="bytes 1-3/4", ETag='"e"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT"
+    )
+    source = open_source("gs://bucket/", {"endpoint_url": endpoint, "token": "anon"})
+    listed = SourceObject("a.bin", 4, Pin("generation", "1", "strong"), 0.0)
+    with pytest.raises(SourceUnavailable):
+        b"".join(bytes(memoryview(chunk)) for chunk in source.read(listed, 1, 4))
