@@ -13,6 +13,7 @@ from rich.console import Console
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.cli.plan import announce, tell_plan
+from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
@@ -58,7 +59,9 @@ def validate(what: str, /, *, spec: SpecFile = None, json: Json = False, places:
     what
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset.
     """
-    found = run_contract((places or Places()).workspace(), what, spec=spec)
+    where = (places or Places()).workspace()
+    with shown_work(f"validate {what}", quiet=json) as progress:
+        found = run_contract(where, what, spec=spec, progress=progress)
     if json:
         print_json(asdict(found))
     else:
@@ -116,7 +119,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if plan:
         tell_plan(checking.preview_check(where, what, gate, spec=spec), json=json)
         return
-    decision = checking.check(where, what, gate, spec=spec, announce=announce)
+    with shown_work(f"check {what}", quiet=json) as progress:
+        decision = checking.check(where, what, gate, spec=spec, announce=announce, progress=progress)
     report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
     if json:
         say(to_json(report).rstrip())

@@ -13,12 +13,14 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
+from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.units import bytes_text
 
@@ -124,6 +126,18 @@ def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None
                 print(f"{title}: {bytes_text(it.bytes_read)} of about {bytes_text(it.bytes)} hashed", file=sys.stderr)
 
         yield Hashing(show)
+
+
+@contextmanager
+def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], None] | None]:
+    """Show at a terminal what a job is doing, and for how long; it is called with each next thing that it does."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda line: bars.update(task, description=escaped(f"{title}: {' '.join(line.splitlines())}"))
 
 
 class NowAndThen:

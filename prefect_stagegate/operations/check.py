@@ -19,6 +19,8 @@ from prefect_stagegate.spec import Gate, Spec
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
 """Takes what a check is going to do."""
+Progress = Callable[[str], None]
+"""Takes a line for people: which check is being asked, and what it does."""
 
 
 def check(
@@ -29,6 +31,7 @@ def check(
     spec: SpecLike | None = None,
     cancel: Event | None = None,
     announce: Announce | None = None,
+    progress: Progress | None = None,
 ) -> Decision:
     """Decide whether a version may go where a gate leads, and record why.
 
@@ -42,6 +45,7 @@ def check(
         spec: A spec to judge under instead of the one that is stored beside the version.
         cancel: Set it to stop in time, before the next check or while the version is brought; nothing is decided then.
         announce: Told what is to be asked, and why, before the first check is.
+        progress: Called with lines for people while the work goes on.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
@@ -51,8 +55,8 @@ def check(
     dataset, digest = version.dataset, version.digest
     # From here on the version's current policy is this spec's, which promotion will ask for.
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
-    question = ask_about(where, version, policy, cancel)
-    decision = judge(question, *_gather(where, question, cancel, announce))
+    question = ask_about(where, version, policy, cancel, progress)
+    decision = judge(question, *_gather(where, question, cancel, announce, progress))
     statement = attest(decision, question.environment, question.request, question.approvals)
     if key:  # the signature first: a decision that is recorded is a decision that is signed
         where.catalog.put_signature(dataset, statement_digest(statement), key.id, key.sign(statement))
@@ -98,18 +102,20 @@ def for_gate(
 
 
 def _gather(
-    where: Workspace, question: Question, cancel: Event | None, announce: Announce | None
+    where: Workspace, question: Question, cancel: Event | None, announce: Announce | None, progress: Progress | None
 ) -> tuple[list[Evidence], list[Evidence]]:
     """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
     record = where.catalog.evidence(question.dataset, question.digest)
     planned = plan_checks(question, record)
     if announce:
         announce(planned)
+    to_ask = [one for one in planned if one.evidence is None]
     fresh = []
-    for one in planned:
+    for number, one in enumerate(to_ask, start=1):
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {question.address} was stopped", dataset=question.dataset)
-        if one.evidence is None:
-            fresh.append(run_check(one.definition, one.requirement, question))
+        if progress:
+            progress(f"{one.requirement.check} ({number} of {len(to_ask)})")
+        fresh.append(run_check(one.definition, one.requirement, question))
     where.catalog.put_evidence(question.dataset, question.digest, fresh)
     return [one.evidence for one in planned if one.evidence] + fresh, record + fresh

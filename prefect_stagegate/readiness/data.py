@@ -25,7 +25,7 @@ SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
 
-@check("schema", owner="data", binds=("contract",))
+@check("schema", owner="data", binds=("contract",), shared="contract", fetches=True)
 def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether the tables have the columns and types that the contract promises.
 
@@ -34,7 +34,7 @@ def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG
     return _from_contract(question, "schema")
 
 
-@check("nonempty", owner="data", binds=("contract",))
+@check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
 def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
     if question.files < 1 or question.bytes < 1:
@@ -44,7 +44,7 @@ def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: A
     return _from_contract(question, "nonempty")
 
 
-@check("expectations", owner="data", binds=("contract",))
+@check("expectations", owner="data", binds=("contract",), shared="contract", fetches=True)
 def expectations(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
@@ -54,7 +54,7 @@ def expectations(question: Question, parameters: NoParameters) -> Answer:  # noq
     return _from_contract(question, "expectations")
 
 
-@check("coverage", owner="data", binds=("contract", "failed"))
+@check("coverage", owner="data", binds=("contract", "failed"), shared="contract", fetches=True)
 def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether every file that the contract names was really read: all of them pass, one less fails.
 
@@ -84,7 +84,7 @@ def _from_contract(question: Question, name: str) -> Answer:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
         finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
-    return Answer(found.outcome, found.summary, found.findings, found.measured)
+    return Answer(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
 
 
 class Freshness(Parameters):
