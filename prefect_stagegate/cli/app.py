@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,11 @@ from cyclopts import App, CycloptsError, Group
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
+from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.errors import ExitCode, StagegateError
 
-INTERRUPTED = 130
-"""What shells give a command that Ctrl-C ended."""
 BROKEN_PIPE = 141
 """What shells give a command whose reader left; no answer that scripts could take for a gate's."""
-TERMINATED = 143
-"""What shells give a command that SIGTERM ended."""
 
 EPILOGUE = (
     "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
@@ -127,13 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Libraries log each request when they debug, with the tokens and signatures in its headers.
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
-    # As Ctrl-C does, SIGTERM unwinds the stack, so that leases and claims are given up rather than found dead.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal can't write is no error
     try:
-        _run(words, debug=debug)
+        with prompt_interrupts():
+            _run(words, debug=debug)
     except BrokenPipeError:
         # The reader of our output left, as `head` does; point stdout elsewhere so that Python's exit stays silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -148,7 +143,7 @@ def _run(words: list[str], *, debug: bool) -> None:
         named = "".join(f" {word}" for word in words[:1] if word in known)
         _fail(f"{error}\nTry `stagegate{named} --help`.", ExitCode.USAGE)
     except KeyboardInterrupt:
-        _fail("interrupted; what was fetched is kept, so the same command goes on from here", INTERRUPTED)
+        _fail(TEXT, INTERRUPTED)
     except BrokenPipeError:
         raise
     except StagegateError as error:

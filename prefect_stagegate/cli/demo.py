@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.app import INTERRUPTED
 from prefect_stagegate.cli.common import Debug
+from prefect_stagegate.cli.interrupts import INTERRUPTED
 from prefect_stagegate.demo import run
 
 Folder = Annotated[Path, Parameter(help="Where everything of the demo lies; emptied when an earlier demo made it.")]
