@@ -40,9 +40,12 @@ def limits(
     specs
         Paths or URLs of specs, for --per-source.
     """
-    from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
+    from prefect_stagegate.blocks.api import require_api
 
     _refuse_halves(specs, per_source, per_node, node)
+    require_api("limits are kept there")
+    from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
+
     wanted: dict[str, int] = {}
     if per_node is not None:
         nodes = node or (Settings.from_environment(os.environ).node,)

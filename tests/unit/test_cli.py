@@ -183,3 +183,21 @@ def test_an_environment_that_is_nowhere_is_bad_usage(run_stagegate: Run, there: 
     told = run_stagegate("env", "diff", there)
     assert told.returncode == 2
     assert says in told.stderr.lower()
+
+
+SPEC_WITH_BLOCK = {
+    "stagegate": 1,
+    "dataset": "things",
+    "sources": [{"url": "s3://lake/", "credentials": "aws-credentials/onprem"}],
+}
+
+
+@pytest.mark.parametrize("words", [("limits", "--per-node", "1"), ("stage", "s.json"), ("doctor", "s.json")])
+def test_no_temporary_prefect_server_is_started(words: tuple[str, ...], tmp_path: Path, run_stagegate: Run) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(SPEC_WITH_BLOCK))
+    result = run_stagegate(*words, timeout=20)
+    told = result.stdout + result.stderr
+    assert result.returncode == (3 if words[0] == "doctor" else 2), told
+    assert "No Prefect API is configured" in told
+    assert "prefect config set PREFECT_API_URL=" in told
+    assert not list((tmp_path / "home").rglob("*.db*"))
