@@ -8,8 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
@@ -23,6 +25,9 @@ EPILOGUE = (
     "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
     "4 waiting for approval.\n\nTry it on real data, with nothing to set up: `stagegate demo`."
 )
+OPTIONS = Group("Options", sort_key=5)
+NO_DEFAULT = Parameter(show_default=False)
+"""`[default: False]` tells nothing; the two options whose default is worth knowing say so themselves."""
 COMMANDS = {
     "The way of the data": {
         "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
@@ -63,6 +68,16 @@ COMMANDS = {
     },
 }
 """Where each command lies, and its line in the overview, which must not import them all."""
+ARGUMENTS = {
+    "ls": "[OPTIONS] [DATASET]",
+    "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
+    "verify": "[OPTIONS] [DATASET@REF]",
+    "limits": "[OPTIONS] [SPEC...]",
+    "checks": "[OPTIONS] [CHECK]",
+    "env capture": "[OPTIONS] [FILE]",
+    "env diff": "[OPTIONS] THERE [OTHER]",
+}
+"""The usage of commands with optional arguments, all of which cyclopts calls ARGS."""
 SUBCOMMANDS = {
     "gate": {
         "replay": (
@@ -87,33 +102,51 @@ def command_line(words: Sequence[str]) -> App:
     Given a line for the overview, a command would show only that as its own help too; so the lines are given only when
     it is the overview that is asked for.
     """
-    overview = not words or words[0].startswith("-")
     app = App(
-        name="stagegate",
+        name=program_name(),
         version=__version__,
         suppress_keyboard_interrupt=False,
         help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
         help_epilogue=EPILOGUE,
+        group_commands=Group("Options"),
+        group_parameters=OPTIONS,
+        default_parameter=NO_DEFAULT,
     )
+    if _asks_for_overview(words):
+        line = "Let bash, zsh or fish complete commands and options."
+        app.register_install_completion_command(help=line, help_epilogue="", group="Options")
     for title, commands in COMMANDS.items():
         group = Group.create_ordered(title)
-        for order, (name, (place, line)) in enumerate(commands.items()):
-            if name in SUBCOMMANDS:
-                sub = App(name=name, help=line, help_epilogue="", version_flags=[], group=group, sort_key=order)
-                app.command(_subcommands(sub, SUBCOMMANDS[name], words[1:]))
-                continue
-            told = {"help": line} if overview else {}
-            path = f"prefect_stagegate.cli.{place}"
-            app.command(path, name=name, group=group, help_epilogue="", sort_key=order, **told)
+        _add_commands(app, commands, words, group=group)
     return app
 
 
-def _subcommands(app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str]) -> App:
-    overview = not words or words[0].startswith("-")
-    for name, (place, line) in commands.items():
-        told = {"help": line} if overview else {}
-        app.command(f"prefect_stagegate.cli.{place}", name=name, **told)
-    return app
+def _add_commands(
+    app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str], *, prefix: str = "", **settings: Any
+) -> None:
+    overview = _asks_for_overview(words)
+    for order, (name, (place, line)) in enumerate(commands.items()):
+        common = {**settings, "name": name, "help_epilogue": "", "sort_key": order}
+        if name in SUBCOMMANDS and not prefix:
+            sub = App(**common, help=line, version_flags=[], group_commands=Group("Commands"))
+            _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
+            app.command(sub)
+            continue
+        path = f"{prefix}{name}"
+        if overview:
+            common["help"] = line
+        if path in ARGUMENTS:
+            common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
+        app.command(f"prefect_stagegate.cli.{place}", **common)
+
+
+def _asks_for_overview(words: Sequence[str]) -> bool:
+    return not words or words[0].startswith("-")
+
+
+def program_name() -> str:
+    """How this program was called, for its help."""
+    return "python -m prefect_stagegate" if Path(sys.argv[0]).name == "__main__.py" else "stagegate"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,7 +174,7 @@ def _run(words: list[str], *, debug: bool) -> None:
     except CycloptsError as error:
         known = [name for commands in COMMANDS.values() for name in commands]
         named = "".join(f" {word}" for word in words[:1] if word in known)
-        _fail(f"{error}\nTry `stagegate{named} --help`.", ExitCode.USAGE)
+        _fail(f"{error}\nTry `{program_name()}{named} --help`.", ExitCode.USAGE)
     except KeyboardInterrupt:
         _fail(TEXT, INTERRUPTED)
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from prefect_stagegate.operations.workspace import Workspace
 
 
-Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
-Debug = Annotated[bool, Parameter(negative="", help="Log more, and show errors with their traceback.")]
+COMMON = Group("Common options", sort_key=10)
+"""Options of nearly all commands; those of the command itself stand above them."""
+Json = Annotated[bool, Parameter(negative="", group=COMMON, help="Print JSON for programs instead of text for people.")]
+Debug = Annotated[bool, Parameter(negative="", group=COMMON, help="Log more, and show errors with their traceback.")]
 
+
+# What help calls the positional arguments.
+VersionName = Annotated[str, Parameter(name="DATASET@REF")]
+VersionOrSpec = Annotated[str, Parameter(name="SPEC|DATASET@REF")]
 
 UNBROKEN = 1000
 """Columns of a line that goes to a program or a file, which needs no breaks."""
@@ -33,10 +39,17 @@ UNBROKEN = 1000
 class Places:
     """Where the job works."""
 
-    cache: Annotated[Path | None, Parameter(help="The node's cache folder [STAGEGATE_CACHE].")] = None
-    catalog: Annotated[str | None, Parameter(help="The catalog's folder or URL [STAGEGATE_CATALOG].")] = None
+    cache: Annotated[
+        Path | None, Parameter(metavar="DIR", group=COMMON, help="The node's cache folder [STAGEGATE_CACHE].")
+    ] = None
+    catalog: Annotated[
+        str | None, Parameter(metavar="DIR|URL", group=COMMON, help="The shared catalog [STAGEGATE_CATALOG].")
+    ] = None
     identity: Annotated[
-        str | None, Parameter(help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY].")
+        str | None,
+        Parameter(
+            metavar="NAME", group=COMMON, help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY]."
+        ),
     ] = None
     debug: Debug = False
 

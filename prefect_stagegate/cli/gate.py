@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, VersionName, VersionOrSpec, print_json, say
 from prefect_stagegate.cli.plan import announce, tell_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode, UsageError
@@ -45,14 +45,19 @@ _CODES = {
     DecisionOutcome.WAITING: ExitCode.WAITING,
 }
 
-SpecFile = Annotated[Path | None, Parameter(help="Judge under this spec instead of the version's own.")]
-Target = Annotated[str, Parameter(help="A target of the spec's `gates:`.")]
+SpecFile = Annotated[Path | None, Parameter(metavar="FILE", help="Judge under this spec instead of the version's own.")]
+Target = Annotated[str, Parameter(metavar="TARGET", help="A target that the spec's `gates` name.")]
 
 
-def validate(what: str, /, *, spec: SpecFile = None, json: Json = False, places: Places | None = None) -> None:
+def validate(
+    what: VersionOrSpec, /, *, spec: SpecFile = None, json: Json = False, places: Places | None = None
+) -> None:
     """Run a version's contract: probe its files, then its tables' Great Expectations suites.
 
-    Examples: stagegate validate nycflights; stagegate validate nycflights@pilot --spec new.yaml
+    For example:
+
+    - `stagegate validate nycflights`
+    - `stagegate validate nycflights@pilot --spec new.yaml`
 
     Parameters
     ----------
@@ -89,15 +94,15 @@ def _tell_validation(found: Validation) -> None:
 
 
 def check(  # noqa: PLR0913 - one parameter a flag
-    what: str,
+    what: VersionOrSpec,
     /,
     *,
     gate: Target,
     spec: SpecFile = None,
     plan: Annotated[bool, Parameter(negative="", help="Tell what would be asked again and why; ask nothing.")] = False,
-    html: Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")] = None,
-    markdown: Annotated[Path | None, Parameter(help="Also write the report as Markdown.")] = None,
-    junit: Annotated[Path | None, Parameter(help="Also write the report as JUnit XML, for CI.")] = None,
+    html: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")] = None,
+    markdown: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as Markdown.")] = None,
+    junit: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as JUnit XML, for CI.")] = None,
     rubric: Annotated[bool, Parameter(negative="", help="Also print points by section; they decide nothing.")] = False,
     json: Json = False,
     places: Places | None = None,
@@ -107,7 +112,10 @@ def check(  # noqa: PLR0913 - one parameter a flag
     Evidence that still holds is used again; `--plan` tells which, and how long the rest took last time. Exits with 0
     when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
 
-    Examples: stagegate check nycflights --gate pilot; stagegate check nycflights@pilot --gate production --html r.html
+    For example:
+
+    - `stagegate check nycflights --gate pilot`
+    - `stagegate check nycflights@pilot --gate production --html r.html`
 
     Parameters
     ----------
@@ -144,7 +152,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def promote(
-    what: str,
+    what: VersionName,
     /,
     *,
     to: Target,
@@ -154,7 +162,10 @@ def promote(
 ) -> None:
     """Move a target's ref to a version that its gate accepted.
 
-    Examples: stagegate promote nycflights --to pilot; stagegate promote nycflights@pilot --to production
+    For example:
+
+    - `stagegate promote nycflights --to pilot`
+    - `stagegate promote nycflights@pilot --to production`
 
     Parameters
     ----------
@@ -166,15 +177,15 @@ def promote(
 
 
 def approve(
-    what: str,
+    what: VersionName,
     /,
     *,
     to: Target,
     reject: Annotated[
         bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
     ] = False,
-    reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
-    key: Annotated[Path | None, Parameter(help="An Ed25519 key in PEM that signs the answer.")] = None,
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
+    key: Annotated[Path | None, Parameter(metavar="FILE", help="An Ed25519 key in PEM that signs the answer.")] = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -182,8 +193,10 @@ def approve(
 
     Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is.
 
-    Examples: stagegate approve nycflights --to production --reason "seen the report"; stagegate approve nycflights
-    --to production --decline --reason "March looks wrong"
+    For example:
+
+    - `stagegate approve nycflights --to production --reason "seen the report"`
+    - `stagegate approve nycflights --to production --decline --reason "March looks wrong"`
 
     Parameters
     ----------
@@ -220,17 +233,19 @@ def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:
 
 
 def rollback(
-    what: str,
+    what: Annotated[str, Parameter(name="DATASET@TARGET")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; kept in the log.")],
-    to: Annotated[str, Parameter(help="The digest to return to; by default the one before.")] = "",
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")],
+    to: Annotated[str, Parameter(metavar="DIGEST", help="The digest to return to; by default the one before.")] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Return a target to a version that it accepted before, and withdraw the one that it leaves.
 
-    Example: stagegate rollback nycflights@production --reason "loss went up"
+    For example:
+
+    - `stagegate rollback nycflights@production --reason "loss went up"`
 
     Parameters
     ----------

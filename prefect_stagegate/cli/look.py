@@ -10,7 +10,17 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, say_line, tell_failed
+from prefect_stagegate.cli.common import (
+    Json,
+    Places,
+    VersionName,
+    escaped,
+    print_json,
+    print_table,
+    say,
+    say_line,
+    tell_failed,
+)
 from prefect_stagegate.cli.history import ledger_lines
 from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, row
@@ -30,7 +40,11 @@ def ls(
 ) -> None:
     """List datasets, their versions and refs, and what of it lies on this node.
 
-    Examples: stagegate ls; stagegate ls nycflights --json; stagegate ls --held
+    For example:
+
+    - `stagegate ls`
+    - `stagegate ls nycflights --json`
+    - `stagegate ls --held`
 
     Parameters
     ----------
@@ -64,7 +78,7 @@ def ls(
 
 
 def show(
-    address: str,
+    address: VersionName,
     /,
     *,
     rows: Annotated[
@@ -75,7 +89,10 @@ def show(
 ) -> None:
     """Show one version: its digest, its size and its entries.
 
-    Examples: stagegate show nycflights@production; stagegate show --rows nycflights | sha256sum
+    For example:
+
+    - `stagegate show nycflights@production`
+    - `stagegate show --rows nycflights | sha256sum`
 
     Parameters
     ----------
@@ -117,7 +134,9 @@ _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = None) -> None:
     """Tell how the entries of two versions differ.
 
-    Example: stagegate diff nycflights@production nycflights@latest
+    For example:
+
+    - `stagegate diff nycflights@production nycflights@latest`
 
     Parameters
     ----------
@@ -138,7 +157,7 @@ def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = N
 
 
 def history(
-    address: str,
+    address: VersionName,
     /,
     *,
     verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
@@ -150,7 +169,10 @@ def history(
 
     `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
 
-    Examples: stagegate history nycflights@production; stagegate history nycflights --verify
+    For example:
+
+    - `stagegate history nycflights@production`
+    - `stagegate history nycflights --verify`
 
     Parameters
     ----------

@@ -20,18 +20,25 @@ from prefect_stagegate.operations.workspace import Workspace
 
 Keys = Annotated[
     tuple[str, ...],
-    Parameter(name="--key", negative="", help="A public key, `ed25519:…` or a PEM file [STAGEGATE_VERIFICATION_KEYS]."),
+    Parameter(
+        name="--key",
+        metavar="KEY",
+        negative="",
+        help="A public key, `ed25519:…` or a PEM file [STAGEGATE_VERIFICATION_KEYS].",
+    ),
 ]
 
 
 def verify_attestation(
-    what: str,
+    what: Annotated[str, Parameter(name="DATASET@TARGET|FILE")],
     /,
     *,
-    gate: Annotated[str, Parameter(help="The target, where the version is named by its digest.")] = "",
+    gate: Annotated[
+        str, Parameter(metavar="TARGET", help="The target, where the version is named by its digest.")
+    ] = "",
     key: Keys = (),
     export: Annotated[
-        Path | None, Parameter(help="Also write it: a DSSE envelope, or a Statement if unsigned.")
+        Path | None, Parameter(metavar="FILE", help="Also write it: a DSSE envelope, or a Statement if unsigned.")
     ] = None,
     json: Json = False,
     places: Places | None = None,
@@ -40,8 +47,11 @@ def verify_attestation(
 
     Exits with 3 when any of it fails. With keys, it has to be signed by one of them.
 
-    Examples: stagegate verify-attestation nycflights@production; stagegate verify-attestation attestation.json --key
-    ci.pub.pem; stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json
+    For example:
+
+    - `stagegate verify-attestation nycflights@production`
+    - `stagegate verify-attestation attestation.json --key ci.pub.pem`
+    - `stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json`
 
     Parameters
     ----------
@@ -64,7 +74,9 @@ def verify_attestation(
 def key(file: Path, /, *, json: Json = False) -> None:
     """Print the public half of an Ed25519 key, as specs and settings write it.
 
-    Example: openssl genpkey -algorithm ed25519 -out key.pem && chmod 600 key.pem && stagegate key key.pem
+    For example:
+
+    - `openssl genpkey -algorithm ed25519 -out key.pem && chmod 600 key.pem && stagegate key key.pem`
 
     Parameters
     ----------

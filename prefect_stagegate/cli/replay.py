@@ -15,9 +15,11 @@ from prefect_stagegate.units import digest_text
 
 def replay(
     *,
-    policy: Annotated[Path, Parameter(help="A spec, whose gates are the policy.")],
-    gate: Annotated[str, Parameter(help="Only decisions of this gate.")] = "",
-    since: Annotated[str, Parameter(help="Only decisions from then on: 30d, 2026-03-01 or a time.")] = "",
+    policy: Annotated[Path, Parameter(metavar="FILE", help="A spec, whose gates are the policy.")],
+    gate: Annotated[str, Parameter(metavar="TARGET", help="Only decisions of this gate.")] = "",
+    since: Annotated[
+        str, Parameter(metavar="TIME", help="Only decisions from then on: 30d, 2026-03-01 or a time.")
+    ] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -26,7 +28,9 @@ def replay(
     Nothing is asked and nothing recorded. A check with other limits is judged by the figures that it measured; where
     these don't tell, it is inconclusive.
 
-    Example: stagegate gate replay --policy stricter.yaml --since 30d
+    For example:
+
+    - `stagegate gate replay --policy stricter.yaml --since 30d`
     """
     replayed = list(replay_records((places or Places()).workspace(), policy, since=since, target=gate))
     if json:

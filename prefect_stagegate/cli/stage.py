@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, tell_failed
+from prefect_stagegate.cli.common import Json, Places, VersionOrSpec, print_json, say, tell_failed
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Action, Address, FailedObject, Version
@@ -20,7 +20,7 @@ from prefect_stagegate.units import bytes_text
 
 
 def stage(
-    what: str,
+    what: VersionOrSpec,
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
@@ -31,7 +31,10 @@ def stage(
 
     What the cache holds already isn't fetched again, nor what an interrupted run fetched.
 
-    Examples: stagegate stage nycflights.yaml --dry-run; stagegate stage nycflights@production
+    For example:
+
+    - `stagegate stage nycflights.yaml --dry-run`
+    - `stagegate stage nycflights@production`
 
     Parameters
     ----------

@@ -26,20 +26,29 @@ def _as(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]
 
 Share = Annotated[
     Fraction | None,
-    Parameter(converter=_as(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
+    Parameter(metavar="SHARE", converter=_as(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
 ]
 Lasting = Annotated[
     timedelta | None,
-    Parameter(name="--for", converter=_as(parse_duration), help="Of all, only what is hashed in this time: 1h."),
+    Parameter(
+        name="--for",
+        metavar="DURATION",
+        converter=_as(parse_duration),
+        help="Of all, only what is hashed in this time: 1h.",
+    ),
 ]
 Rate = Annotated[
     int | None,
-    Parameter(converter=_as(parse_rate), help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE]."),
+    Parameter(
+        metavar="RATE",
+        converter=_as(parse_rate),
+        help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE].",
+    ),
 ]
 
 
 def verify(
-    address: str | None = None,
+    address: Annotated[str | None, Parameter(name="DATASET@REF")] = None,
     /,
     *,
     repair: Annotated[bool, Parameter(negative="", help="Fetch what is damaged again from its source.")] = False,
@@ -55,7 +64,10 @@ def verify(
     `stagegate gc` removes it when no version has it any more. Each run goes on where the last one stopped, so with
     --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays so.
 
-    Examples: stagegate verify nycflights@production --repair; stagegate verify --share 1/7 --rate 200MB/s
+    For example:
+
+    - `stagegate verify nycflights@production --repair`
+    - `stagegate verify --share 1/7 --rate 200MB/s`
 
     Parameters
     ----------
