@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.table import Table
 
@@ -30,6 +30,10 @@ Debug = Annotated[bool, Parameter(negative="", group=COMMON, help="Log more, and
 VersionName = Annotated[str, Parameter(name="DATASET@REF")]
 VersionOrSpec = Annotated[str, Parameter(name="SPEC|DATASET@REF")]
 
+All = Annotated[bool, Parameter(name="--all", negative="", help="List every object, not only the first 20.")]
+
+FIRST = 20
+"""Lines of a list that are printed where nobody asks for all of them."""
 UNBROKEN = 1000
 """Columns of a line that goes to a program or a file, which needs no breaks."""
 
@@ -102,6 +106,16 @@ def say(text: str = "") -> None:
 def say_line(text: str) -> None:
     """Print one line whatever is in it: no reason that somebody gave may look like a line of ours."""
     say(" ".join(text.splitlines()))
+
+
+def say_first(lines: Iterable[str], *, every: bool) -> None:
+    """Print the first lines of a list and how many more there are; all of them when `every`."""
+    count = 0
+    for count, line in enumerate(lines, start=1):
+        if every or count <= FIRST:
+            say(line)
+    if count > FIRST and not every:
+        say(f"… and {count - FIRST:,} more; --all lists them")
 
 
 def tell_failed(failed: Sequence[FailedObject]) -> None:

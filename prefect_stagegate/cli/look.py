@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import (
+    All,
     Json,
     Places,
     VersionName,
@@ -18,12 +21,13 @@ from prefect_stagegate.cli.common import (
     print_json,
     print_table,
     say,
+    say_first,
     say_line,
     tell_failed,
 )
 from prefect_stagegate.cli.history import ledger_lines
 from prefect_stagegate.cli.prove import Keys, tell_audit
-from prefect_stagegate.manifest import Change, row
+from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
 from prefect_stagegate.units import bytes_text, digest_text
@@ -84,6 +88,7 @@ def show(
     rows: Annotated[
         bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")
     ] = False,
+    every: All = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -124,14 +129,14 @@ def show(
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
-        for entry in manifest.entries():
-            say(f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
+        entries = (f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}" for entry in manifest.entries())
+        say_first(entries, every=every)
 
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
-def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = None) -> None:
+def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places | None = None) -> None:
     """Tell how the entries of two versions differ.
 
     For example:
@@ -149,11 +154,21 @@ def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = N
     if json:
         print_json([asdict(change) for change in changes])
         return
-    count = 0
-    for count, change in enumerate(changes, start=1):  # noqa: B007 - counts what a stream held
+    counts: Counter[Change] = Counter()
+    say_first(_changes(changes, counts), every=every)
+    if not counts:
+        say("The two are the same.")
+        return
+    differ = "1 entry differs" if counts.total() == 1 else f"{counts.total():,} entries differ"
+    say(f"{differ}: " + ", ".join(f"{counts[change]:,} {change}" for change in Change if counts[change]) + ".")
+
+
+def _changes(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[str]:
+    """A line for each change; counts them."""
+    for change in changes:
+        counts[change.change] += 1
         sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
-        say(f"{_SIGNS[change.change]} {change.path}  {sizes}")
-    say(f"{count} entries differ." if count else "The two are the same.")
+        yield f"{_SIGNS[change.change]} {change.path}  {sizes}"
 
 
 def history(

@@ -86,7 +86,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path, run_stagegate: Run)
     )
 
     def completed(*words: str) -> list[str]:
-        command = ["bash", "-c", complete, script, *words]
+        command = ["bash", "-c", complete, str(script), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     assert completed("stagegate", "pro") == ["promote"]
@@ -284,4 +284,4 @@ def test_many_objects_are_summed_up(many: Path, run_stagegate: Run) -> None:
     before = f"many@{first['digest']}"
     assert "… and 10 more; --all lists them" in run_stagegate("diff", before, "many").stdout.splitlines()
     everything = run_stagegate("diff", before, "many", "--all").stdout
-    assert (everything.count(".csv"), everything.splitlines()[-1]) == (30, "30 entries differ.")
+    assert (everything.count(".csv"), everything.splitlines()[-1]) == (30, "30 entries differ: 30 added.")
