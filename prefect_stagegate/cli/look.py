@@ -129,8 +129,8 @@ def show(
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
-        entries = (f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}" for entry in manifest.entries())
-        say_first(entries, every=every)
+        lines = (f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}" for entry in manifest.entries())
+        say_first(lines, every=every)
 
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
