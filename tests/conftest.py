@@ -37,7 +37,7 @@ settings.load_profile("patient")
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, TestReport, TestReport]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail what would be skipped: nobody reads what a test that did not run has to say."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
