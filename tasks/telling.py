@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks.lineage import trace, version_key
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 VERSION_STAGED = "stagegate.version.staged"
 """A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,
@@ -98,7 +98,8 @@ def announce_version(version: Version, what: Spec | Address) -> None:
         what: The spec that it was made from, or the address by which it was brought.
     """
     sizes = map(bytes_text, (version.bytes, version.bytes_fetched, version.bytes_reused))
-    run_log().info("%s: %d files, %s; fetched %s, reused %s", version.address, version.files, *sizes)
+    files = count_text(version.files, "file")
+    run_log().info("%s: %s, %s; fetched %s, reused %s", version.address, files, *sizes)
     if version.new:
         figures = {"files": version.files, "bytes": version.bytes, "bytes_fetched": version.bytes_fetched}
         announce(VERSION_STAGED, version.dataset, version.digest, **figures)

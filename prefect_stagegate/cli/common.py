@@ -121,8 +121,9 @@ def say_first(lines: Iterable[str], *, every: bool) -> None:
 def tell_failed(failed: Sequence[FailedObject]) -> None:
     """Say which objects a version lacks, and why."""
     from prefect_stagegate.report.failed import failed_lines
+    from prefect_stagegate.units import count_text
 
-    say(f"{len(failed)} object{'s' if len(failed) != 1 else ''} failed and were left out:")
+    say(f"Failed and left out: {count_text(len(failed), 'object')}")
     for line in failed_lines(failed):
         say(line)
 

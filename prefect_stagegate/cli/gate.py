@@ -33,7 +33,7 @@ from prefect_stagegate.report import (
     to_rich,
     to_text,
 )
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.tasks.waking import Woken
@@ -82,8 +82,8 @@ def _tell_validation(found: Validation) -> None:
     say(f"{found.dataset}@{digest_text(found.digest)}: {'passed' if found.passed else 'not passed'}")
     for table in found.tables:
         say(
-            f"table {table.name}: {table.files} files, {table.rows} rows, "
-            f"{table.evaluated} expectations, {table.failed} failed"
+            f"table {table.name}: {count_text(table.files, 'file')}, {count_text(table.rows, 'row')}, "
+            f"{count_text(table.evaluated, 'expectation')}, {table.failed:,} failed"
         )
     for evidence in found.evidence:
         say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")

@@ -8,7 +8,7 @@ from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import EvidenceRevocation
 from prefect_stagegate.readiness.attest import Attested, read_statement
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 
 def ledger_lines(entries: Iterable[RefEntry], revocations: Iterable[EvidenceRevocation] = ()) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _decided(entry: RefEntry) -> Iterator[str]:
     decision = attested.decision
     yield (
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.policy)}, "
-        f"{len(decision.checks)} checks, asked for by {decision.requester}"
+        f"{count_text(len(decision.checks), 'check')}, asked for by {decision.requester}"
     )
     yield from _people(attested)
 

@@ -30,7 +30,7 @@ from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
-from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text
 
 
 def ls(
@@ -120,7 +120,7 @@ def show(
         print_json(asdict(line) | more)
     else:
         say(f"{line.dataset}@{line.digest}")
-        say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+        say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         say(f"weakest pin: {line.pins or 'unknown'}")
         for one in inspect.waivers(where, line.dataset, line.digest):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
@@ -159,8 +159,12 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
     if not counts:
         say("The two are the same.")
         return
-    differ = "1 entry differs" if counts.total() == 1 else f"{counts.total():,} entries differ"
-    say(f"{differ}: " + ", ".join(f"{counts[change]:,} {change}" for change in Change if counts[change]) + ".")
+    verb = "differs" if counts.total() == 1 else "differ"
+    say(
+        f"{count_text(counts.total(), 'entry', 'entries')} {verb}: "
+        + ", ".join(f"{counts[change]:,} {change}" for change in Change if counts[change])
+        + "."
+    )
 
 
 def _changes(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[str]:

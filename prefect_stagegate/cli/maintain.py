@@ -68,4 +68,4 @@ def unpin(address: VersionName, /, *, places: Places | None = None) -> None:
         DATASET@REF or DATASET@sha256:…, on this node.
     """
     count = maintain.unpin((places or Places()).workspace(), Address.parse(address))
-    say(f"{count} pins taken away")
+    say(f"{count_text(count, 'pin')} taken away")

@@ -22,7 +22,7 @@ from rich.progress import (
 
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 LINE_SECONDS = 10.0
 """Between two plain lines."""
@@ -83,7 +83,7 @@ def _bar(title: str) -> Iterator[Totals]:
 
         def show(totals: Totals) -> None:
             moved = totals.bytes_moved + totals.bytes_reused
-            counted = f"{totals.objects_done}/{totals.objects} objects"
+            counted = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
             bars.update(task, total=totals.bytes, completed=moved, objects=counted)
 
         yield Totals(show)
@@ -165,5 +165,5 @@ class _Lines:
         if not self._due():
             return
         moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
-        objects = f"{totals.objects_done}/{totals.objects} objects"
+        objects = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
         print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}", file=sys.stderr)

@@ -17,6 +17,7 @@ from prefect_stagegate.operations import attestations
 from prefect_stagegate.operations.attestations import Verdict
 from prefect_stagegate.operations.audit import Chain, verify_history
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.units import count_text
 
 Keys = Annotated[
     tuple[str, ...],
@@ -108,7 +109,7 @@ def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
     for chain in chains:
         signed = f", {chain.signed} signed by a key given" if keyed else ""
         told = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
-        entries = "1 entry" if chain.entries == 1 else f"{chain.entries} entries"
+        entries = count_text(chain.entries, "entry", "entries")
         say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
         for problem in chain.problems:
             say_line(f"    {problem}")

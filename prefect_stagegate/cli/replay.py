@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.operations.replay import Replayed, replay_records
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 
 def replay(
@@ -39,7 +39,8 @@ def replay(
     for one in replayed:
         if one.flipped or one.problem:
             _tell(one)
-    say(f"{sum(one.flipped for one in replayed)} of {len(replayed)} decisions end otherwise.")
+    flipped = sum(one.flipped for one in replayed)
+    say(f"{flipped:,} of {count_text(len(replayed), 'decision')} end otherwise.")
 
 
 def _tell(one: Replayed) -> None:

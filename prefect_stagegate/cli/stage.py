@@ -71,7 +71,7 @@ def _staged(where: Workspace, named: Spec | Address, progress: Progress | None, 
 def _tell(version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
-    say(f"{version.files} files, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
+    say(f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
     say(f"weakest pin: {version.pins}")
     if version.failed:

@@ -17,7 +17,7 @@ from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.verify import Verification
 from prefect_stagegate.operations.verify import verify as job
-from prefect_stagegate.units import bytes_text, parse_duration, parse_rate, parse_share
+from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
 
 def _as(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
@@ -92,8 +92,9 @@ def _tell(result: Verification) -> None:
     for one in result.quarantined:
         say(f"in quarantine: {one.digest}, {bytes_text(one.bytes)}")
     done = "repaired" if result.repaired else "damaged"
-    found = f"{len(result.damaged)} files {done}" if result.damaged else "nothing is damaged"
+    found = f"{count_text(len(result.damaged), 'file')} {done}" if result.damaged else "nothing is damaged"
     part = "" if result.share == 1 else f", {result.share:.1%} of this node's blobs"
-    say(f"{result.versions} versions, {result.files} files, {bytes_text(result.bytes)} hashed{part}: {found}.")
+    hashed = f"{count_text(result.versions, 'version')}, {count_text(result.files, 'file')}"
+    say(f"{hashed}, {bytes_text(result.bytes)} hashed{part}: {found}.")
     if result.damaged and not result.repaired:
         say("Run `stagegate verify --repair` to fetch them again.")

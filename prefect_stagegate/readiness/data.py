@@ -14,7 +14,7 @@ from prefect_stagegate.readiness.question import BINDINGS, Question
 from prefect_stagegate.readiness.revocation import standing
 from prefect_stagegate.readiness.wording import age_text, listed
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 TABLE = "table "
 """What the name of a table begins with in what `freshness` measured."""
@@ -38,7 +38,7 @@ def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG
 def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
     if question.files < 1 or question.bytes < 1:
-        found = f"the version has {question.files} files with {question.bytes} bytes"
+        found = f"the version has {count_text(question.files, 'file')} with {count_text(question.bytes, 'byte')}"
         fix = f"Look at `stagegate show {question.address} --rows`, and at `include` and `exclude` in the spec."
         return Answer(Outcome.FAIL, found, (Finding("version", found, fix),))
     return _from_contract(question, "nonempty")
@@ -68,7 +68,7 @@ def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: A
         rest = f"{len(failed) - NAMED:,} more could not be staged"
         findings.append(Finding("…", rest, f"`stagegate show {question.address} --json` names all.", Outcome.WARN))
     outcome = Outcome.WARN if answer.outcome is Outcome.PASS else answer.outcome
-    missing = f"{len(failed):,} object{'s' if len(failed) > 1 else ''} could not be staged"
+    missing = f"{count_text(len(failed), 'object')} could not be staged"
     return replace(
         answer, outcome=outcome, summary=f"{answer.summary}; {missing}", findings=(*answer.findings, *findings)
     )
