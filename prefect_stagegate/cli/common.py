@@ -123,7 +123,7 @@ def tell_failed(failed: Sequence[FailedObject]) -> None:
     from prefect_stagegate.report.failed import failed_lines
     from prefect_stagegate.units import count_text
 
-    say(f"Failed and left out: {count_text(len(failed), 'object')}")
+    say(f"{count_text(len(failed), 'object')} failed and {'was' if len(failed) == 1 else 'were'} left out:")
     for line in failed_lines(failed):
         say(line)
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from prefect_stagegate.cli.ages import report_with_ages
 from prefect_stagegate.cli.common import Json, Places, VersionName, VersionOrSpec, print_json, say
 from prefect_stagegate.cli.plan import announce, tell_plan
 from prefect_stagegate.cli.progress import shown_work
+from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, Approval, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations import approve as approving
@@ -24,6 +26,7 @@ from prefect_stagegate.operations.rollback import rollback as move_back
 from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness.signing import read_signing_key
 from prefect_stagegate.report import (
+    Report,
     build_report,
     rubric_lines,
     to_html,
@@ -132,16 +135,21 @@ def check(  # noqa: PLR0913 - one parameter a flag
     report = build_report(decision, stored_spec(where, decision.dataset, decision.digest))
     if json:
         say(to_json(report).rstrip())
-    elif sys.stdout.isatty():
-        Console().print(to_rich(report), crop=False)
     else:
-        say(to_text(report).rstrip())
+        _tell_report(report_with_ages(report, now()))
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
     for path, written in ((html, to_html), (markdown, to_markdown), (junit, to_junit)):
         if path:
             _write(path, written(report))
     sys.exit(_CODES[decision.outcome])
+
+
+def _tell_report(report: Report) -> None:
+    if sys.stdout.isatty():
+        Console().print(to_rich(report), crop=False)
+    else:
+        say(to_text(report).rstrip())
 
 
 def _write(path: Path, text: str) -> None:

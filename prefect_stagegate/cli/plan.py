@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.common import escaped, print_json, say, say_line
+from prefect_stagegate.clock import now
 from prefect_stagegate.readiness import PlannedCheck
 from prefect_stagegate.units import bytes_text, count_text
 
@@ -31,7 +33,7 @@ def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
         return
     say(forecast(planned))
     for one in planned:
-        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else one.reason
+        held = f"{one.evidence.outcome}: {with_ages(one.evidence.summary, now())}" if one.evidence else one.reason
         say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
 
 

@@ -12,7 +12,7 @@ from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import BINDINGS, Question
 from prefect_stagegate.readiness.revocation import standing
-from prefect_stagegate.readiness.wording import age_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import count_text, digest_text
 
@@ -159,15 +159,16 @@ def _undated(subjects: list[str]) -> Answer:
 def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> Answer:
     age = question.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
-    summary = f"{oldest} is {age_text(age)} old"
+    summary = f"{oldest} is of {time_text(dated[oldest])}"
     if age < parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
     outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
     fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {question.target}."
-    finding = Finding(oldest, f"it is {age_text(age)} old, and {age_text(limit)} is the limit", fix, outcome)
+    problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
+    finding = Finding(oldest, f"it is of {problem}", fix, outcome)
     until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
-    return Answer(outcome, summary, (finding,), measured, until)
+    return Answer(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
 
 
 @check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)

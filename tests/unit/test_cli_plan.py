@@ -6,11 +6,14 @@ import io
 import json
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.plan import announce, forecast, tell_plan
 from prefect_stagegate.cli.progress import shown_work
+from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, PlannedCheck, State
 from prefect_stagegate.spec import Requirement
@@ -89,3 +92,18 @@ def test_a_terminal_shows_which_check_is_being_asked(monkeypatch: pytest.MonkeyP
         assert ("check things: expectations (3 of 5) [red]\\x1b[31m" in stream.getvalue()) == stream.isatty()
     with shown_work("check things", quiet=True) as progress:
         assert progress is None
+
+
+def test_a_plan_shows_the_ages_of_times_and_records_none(capsys: pytest.CaptureFixture[str]) -> None:
+    then = now() - timedelta(minutes=17, seconds=5)
+    seen = f"heard of at {then:%Y-%m-%dT%H:%M:%SZ}"
+    held = Evidence("worker", Outcome.PASS, seen, "infra")
+    tell_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
+    assert f"pass: {seen} (17 min ago)" in capsys.readouterr().out
+
+
+def test_ages_are_added_to_times_only() -> None:
+    at = moment("2026-03-01T03:00:00Z")
+    assert with_ages("due at 2026-03-01T05:00:00Z", at) == "due at 2026-03-01T05:00:00Z (in 2 h)"
+    for other in ("9999-99-99T99:99:99Z", "run-2026-03-01T03:00:00Z.csv", "2026-03-01", "3 files"):
+        assert with_ages(other, at) == other
