@@ -63,6 +63,8 @@ def validate(
     progress(f"opened {count_text(files.named, 'file')}")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
     jobs = [_job(table, view) for table in tables if table.expectations and table.rows]
+    if jobs:
+        progress("loading Great Expectations")
     reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
     found = Found(files, tables, reports)
     evidence = gather(found, digest=digest, at=stamp(now()))

@@ -55,8 +55,9 @@ def check(
     dataset, digest = version.dataset, version.digest
     # From here on the version's current policy is this spec's, which promotion will ask for.
     where.catalog.put_spec(dataset, digest, version.spec.canonical())
-    question = ask_about(where, version, policy, cancel, progress)
-    decision = judge(question, *_gather(where, question, cancel, announce, progress))
+    report = _CheckProgress(progress)
+    question = ask_about(where, version, policy, cancel, report)
+    decision = judge(question, *_gather(where, question, cancel, announce, report))
     statement = attest(decision, question.environment, question.request, question.approvals)
     if key:  # the signature first: a decision that is recorded is a decision that is signed
         where.catalog.put_signature(dataset, statement_digest(statement), key.id, key.sign(statement))
@@ -101,8 +102,27 @@ def for_gate(
     return older, older.spec.gate(gate)
 
 
+class _CheckProgress:
+    """Names the check that is being asked before each line that its work reports."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._check = ""
+
+    def begin(self, check: str) -> None:
+        """Report that a check is asked now."""
+        self._check = check
+        if self._progress:
+            self._progress(check)
+
+    def __call__(self, line: str) -> None:
+        """Report what its work does."""
+        if self._progress:
+            self._progress(f"{self._check}: {line}")
+
+
 def _gather(
-    where: Workspace, question: Question, cancel: Event | None, announce: Announce | None, progress: Progress | None
+    where: Workspace, question: Question, cancel: Event | None, announce: Announce | None, report: _CheckProgress
 ) -> tuple[list[Evidence], list[Evidence]]:
     """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
     record = where.catalog.evidence(question.dataset, question.digest)
@@ -114,8 +134,7 @@ def _gather(
     for number, one in enumerate(to_ask, start=1):
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {question.address} was stopped", dataset=question.dataset)
-        if progress:
-            progress(f"{one.requirement.check} ({number} of {len(to_ask)})")
+        report.begin(f"{one.requirement.check} ({number} of {len(to_ask)})")
         fresh.append(run_check(one.definition, one.requirement, question))
     where.catalog.put_evidence(question.dataset, question.digest, fresh)
     return [one.evidence for one in planned if one.evidence] + fresh, record + fresh

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.workspace import open_workspace
+
 Run = Callable[..., CompletedProcess[str]]
 
 SPEC: dict[str, Any] = {
@@ -62,3 +65,11 @@ def test_plan_counts_the_shared_run_once(staged: Path, run_stagegate: Run, tmp_p
     elsewhere = {"STAGEGATE_CACHE": str(tmp_path / "another-node")}
     told = run_stagegate("check", "things", "--gate", "pilot", "--plan", env=elsewhere).stdout.splitlines()[0]
     assert told.endswith(" last time, after bringing 6 B to this node.")
+
+
+def test_progress_names_the_check_and_its_work(staged: Path, tmp_path: Path) -> None:
+    where, lines = open_workspace(tmp_path / "cache", tmp_path / "catalog"), list[str]()
+    check(where, "things", "pilot", progress=lines.append)
+    assert lines[0] == "schema (1 of 4)"
+    assert "schema (1 of 4): opened 1 file" in lines
+    assert [line for line in lines if ":" not in line][-1] == "coverage (4 of 4)"
