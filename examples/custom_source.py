@@ -63,7 +63,7 @@ class SqlarSource(BaseSource):
             raise SourceError(f"The archive can't be read: {error}", source=self.url) from error
 
 
-class TestSqlar(SourceContract):
+class TestSqlar(SourceContract, without=("credentials", "servers")):
     """The contract of all sources, on an archive that is written beside the adapter."""
 
     @pytest.fixture

@@ -559,6 +559,8 @@ class Validation:
     tables: tuple[TableResult, ...]
     evidence: tuple[Evidence, ...]
     """Of the contract's checks: `schema`, `nonempty`, `expectations`, `coverage`."""
+    seconds: float = 0.0
+    """How long running the contract took, without bringing the version to this node."""
 
 
 @dataclass(frozen=True, slots=True)

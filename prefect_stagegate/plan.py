@@ -11,6 +11,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.spec import Rehash
+from prefect_stagegate.units import count_text
 
 NAMED = 20
 """Refused objects that an error names; the others are counted."""
@@ -39,7 +40,7 @@ def check_names(wanted: Iterable[tuple[str, str, str]]) -> None:
         return
     named = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]
     more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
-    count = "An object" if len(refused) == 1 else f"{len(refused)} objects"
+    count = count_text(len(refused), "object")
     raise UsageError(
         f"{count} can't stand in a dataset: {'; '.join(named + more)}",
         hint="Rename them at their source, or leave them out by `exclude:`.",

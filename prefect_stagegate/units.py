@@ -144,13 +144,13 @@ def bytes_text(count: float) -> str:
     return f"{count:.1f} PB"
 
 
-def count_text(number: int, word: str) -> str:
+def count_text(number: int, word: str, plural: str = "") -> str:
     """A number and its noun.
 
-    >>> count_text(1, "file"), count_text(2, "file")
-    ('1 file', '2 files')
+    >>> count_text(1, "file"), count_text(2, "file"), count_text(2, "entry", "entries")
+    ('1 file', '2 files', '2 entries')
     """
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {plural or f'{word}s'}"
 
 
 def digest_text(digest: str) -> str:

@@ -8,7 +8,7 @@ from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.room import watched_room
 from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 
 @engine_task(lambda parameters: "look for garbage" if parameters["dry_run"] else "collect garbage")
@@ -34,7 +34,8 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     for record in found.unreadable:
         log.warning("can't be read, and what it may name stays: %s", record)
     verb = "would go" if dry_run else "gone"
-    log.info("%d versions and %d blobs %s, %s", len(found.versions), found.blobs, verb, bytes_text(found.bytes))
+    taken = f"{count_text(len(found.versions), 'version')} and {count_text(found.blobs, 'blob')}"
+    log.info("%s %s, %s", taken, verb, bytes_text(found.bytes))
     return found
 
 

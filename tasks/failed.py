@@ -11,6 +11,7 @@ from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import FailedObject
 from prefect_stagegate.report.failed import failed_lines, failed_page
 from prefect_stagegate.tasks.telling import attach, run_log
+from prefect_stagegate.units import count_text
 
 
 @contextmanager
@@ -34,6 +35,7 @@ def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
     if not failed:
         return
     lines = "\n".join(failed_lines(failed))
-    run_log().warning("%d objects of %s could not be staged:\n%s", len(failed), dataset, lines)
+    count = count_text(len(failed), "object")
+    run_log().warning("%s of %s could not be staged:\n%s", count, dataset, lines)
     page = failed_page(dataset, failed, digest=digest)
-    attach(MarkdownArtifact(key=f"{dataset}-failed", markdown=page, description=f"{len(failed)} objects failed"))
+    attach(MarkdownArtifact(key=f"{dataset}-failed", markdown=page, description=f"{count} failed"))

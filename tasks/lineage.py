@@ -17,7 +17,7 @@ from prefect.context import AssetContext
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.sources import public_url
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 SOURCES = 50
 """The most sources of a version that are shown as upstream: an event has room for a hundred related resources."""
@@ -94,7 +94,7 @@ def trace(version: Version, what: Spec | Address) -> None:
 def _made(version: Version, spec: Spec) -> Asset:
     about = AssetProperties(
         name=f"{version.dataset} {version.digest[:19]}",
-        description=f"{version.files:,} files, {bytes_text(version.bytes)}",
+        description=f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}",
         owners=[contact for contact in spec.owners.values() if contact],
     )
     return Asset(key=version_key(version.dataset, version.digest), properties=about)

@@ -15,6 +15,7 @@ from prefect_stagegate.operations.stage import Listed
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.units import count_text
 
 
 @engine_task(lambda parameters: f"list the sources of {spoken(parameters['spec'])}")
@@ -32,5 +33,6 @@ def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLik
     loaded = read_spec(spec)
     with open_sources(open_places(cache, catalog), loaded) as sources:
         listed = tuple(stage.list_sources(sources))
-    run_log().info("%s: %d objects in %d sources", loaded.dataset, len(listed), len(loaded.sources))
+    objects, sources_named = count_text(len(listed), "object"), count_text(len(loaded.sources), "source")
+    run_log().info("%s: %s in %s", loaded.dataset, objects, sources_named)
     return listed

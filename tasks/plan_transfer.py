@@ -12,7 +12,7 @@ from prefect_stagegate.operations.stage import Listed
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 
 @engine_task(lambda parameters: f"plan the transfer of {spoken(parameters['spec'])}")
@@ -34,7 +34,6 @@ def plan_transfer(
     with open_sources(where, loaded) as sources:
         planned = tuple(stage.plan_transfer(where, loaded, sources, listed))
     fetch = [one.object.size for one in planned if one.action is Action.FETCH]
-    run_log().info(
-        "%s: %d of %d objects to fetch, %s", loaded.dataset, len(fetch), len(planned), bytes_text(sum(fetch))
-    )
+    objects = count_text(len(planned), "object")
+    run_log().info("%s: %d of %s to fetch, %s", loaded.dataset, len(fetch), objects, bytes_text(sum(fetch)))
     return planned

@@ -13,7 +13,7 @@ from prefect.artifacts import ProgressArtifact, update_progress_artifact
 
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.tasks.telling import in_a_run, run_log
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 INTERVAL = 2.0
 """Seconds between two updates, so that a transfer costs the API a call every two seconds however many files it has."""
@@ -54,7 +54,7 @@ class LiveProgress:
         with self._lock:
             self._finished += 1
             self._reused += 0 if receipt.fetched else receipt.object.size
-        self._log.debug("%s is %s, %d bytes fetched", receipt.path, receipt.digest, receipt.fetched)
+        self._log.debug("%s is %s, fetched %s", receipt.path, receipt.digest, bytes_text(receipt.fetched))
 
     def waiting(self, told: str) -> None:
         """Log it, once."""
@@ -96,7 +96,8 @@ class LiveProgress:
             # What an interrupted run had fetched is told as moved and as reused.
             done = min(self._moved + self._reused, self._size)
             share = 100.0 * done / self._size if self._size else 0.0
-            text = f"{bytes_text(done)} of {bytes_text(self._size)}, {self._finished} of {self._listed} objects"
+            objects = f"{self._finished:,} of {count_text(self._listed, 'object')}"
+            text = f"{bytes_text(done)} of {bytes_text(self._size)}, {objects}"
         return share, text
 
 

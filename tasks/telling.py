@@ -22,7 +22,7 @@ from prefect_stagegate.redaction import RedactingFilter
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks.events import VERSION_STAGED, VersionEvent, version_event
 from prefect_stagegate.tasks.lineage import trace
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
 """A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
@@ -73,7 +73,8 @@ def announce_version(version: Version, what: Spec | Address) -> None:
         what: The spec that it was made from, or the address by which it was brought.
     """
     sizes = map(bytes_text, (version.bytes, version.bytes_fetched, version.bytes_reused))
-    run_log().info("%s: %d files, %s; fetched %s, reused %s", version.address, version.files, *sizes)
+    files = count_text(version.files, "file")
+    run_log().info("%s: %s, %s; fetched %s, reused %s", version.address, files, *sizes)
     if version.new:
         figures: dict[str, Any] = {
             "files": version.files,

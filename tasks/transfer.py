@@ -16,7 +16,7 @@ from prefect_stagegate.tasks.progress import live_progress
 from prefect_stagegate.tasks.room import watched_room
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 
 @engine_task(lambda parameters: f"transfer {spoken(parameters['spec'])}")
@@ -53,5 +53,6 @@ def transfer(
         receipts.failures = tuple(run.stats.failures)
     show_failed(loaded.dataset, [FailedObject.of(failure) for failure in receipts.failures])
     fetched = sum(receipt.fetched for receipt in receipts)
-    run_log().info("%s: %d objects are here; fetched %s", loaded.dataset, len(receipts), bytes_text(fetched))
+    objects = count_text(len(receipts), "object")
+    run_log().info("%s: %s here; fetched %s", loaded.dataset, objects, bytes_text(fetched))
     return receipts

@@ -12,7 +12,7 @@ from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task
 from prefect_stagegate.tasks.telling import run_log
-from prefect_stagegate.units import bytes_text, parse_duration, parse_rate, parse_share
+from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
 T = TypeVar("T")
 
@@ -78,7 +78,8 @@ def _tell(found: Verification) -> None:
         log.warning("can't be read: %s", record)
     state = "repaired" if found.repaired else "damaged"
     size = bytes_text(found.bytes)
-    log.info("%d versions, %d files, %s hashed; %d %s", found.versions, found.files, size, len(found.damaged), state)
+    hashed = f"{count_text(found.versions, 'version')}, {count_text(found.files, 'file')}"
+    log.info("%s, %s hashed; %d %s", hashed, size, len(found.damaged), state)
 
 
 averify_cache = async_twin(verify_cache)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.found import ORDER, Found, worst
@@ -59,12 +60,12 @@ def _schema(found: Found) -> Answer:
     findings = [finding for table in found.tables for finding in _schema_findings(table)]
     opened = sum(len(table.opened) for table in found.tables)
     wrong = len(found.breaking_schema())
-    promised = f"{_count(declared, 'declared column')} as promised" if declared else "the same columns"
+    promised = f"{count_text(declared, 'declared column')} as promised" if declared else "the same columns"
     return _answer(
         findings,
-        f"{promised} in {_count(opened, 'file')}",
+        f"{promised} in {count_text(opened, 'file')}",
         {"columns": declared, "files": opened, "files_breaking": wrong},
-        bad=f"{wrong} of {_count(opened, 'file')} break the declared columns" if wrong else _headline(findings),
+        bad=f"{wrong} of {count_text(opened, 'file')} break the declared columns" if wrong else _headline(findings),
     )
 
 
@@ -81,7 +82,7 @@ def _schema_findings(table: Table) -> list[Finding]:
 
 def _unknown(table: Table, count: int, what: str) -> Finding:
     """What nobody could look at is not known to be right."""
-    problem = f"{count} of {_count(len(table.listed), 'file')} {what}"
+    problem = f"{count} of {count_text(len(table.listed), 'file')} {what}"
     return Finding(f"table {table.name}", problem, "See `coverage`.", Outcome.INCONCLUSIVE)
 
 
@@ -91,11 +92,10 @@ def _nonempty(found: Found) -> Answer:
         findings.append(Finding("the dataset", "has no files", "Look at the sources' URLs and `include:`."))
     rows = sum(table.rows for table in found.tables)
     expectations = sum(table.expectations for table in found.tables)
-    counts = f"{_count(found.files.listed, 'file')}, {_count(rows, 'row')}, {_count(expectations, 'expectation')}"
+    files = count_text(found.files.listed, "file")
+    counts = f"{files}, {count_text(rows, 'row')}, {count_text(expectations, 'expectation')}"
     measured = {"files": found.files.listed, "bytes": found.files.bytes, "rows": rows, "expectations": expectations}
-    return _answer(
-        findings, counts if found.tables else _count(found.files.listed, "file"), measured, bad=_headline(findings)
-    )
+    return _answer(findings, counts if found.tables else files, measured, bad=_headline(findings))
 
 
 def _emptiness_findings(table: Table) -> list[Finding]:
@@ -105,7 +105,9 @@ def _emptiness_findings(table: Table) -> list[Finding]:
         return [Finding(subject, f"has no files: {table.spec.files} names none", "Deliver them, or mend the glob.")]
     findings = []
     if table.opened and not any(file.rows for file in table.opened):
-        findings.append(Finding(subject, f"has no rows in {_count(len(table.opened), 'file')}", "Deliver its rows."))
+        findings.append(
+            Finding(subject, f"has no rows in {count_text(len(table.opened), 'file')}", "Deliver its rows.")
+        )
     else:
         empty = [file.path for file in table.opened if not file.rows]
         findings += [Finding(path, "has no rows", "Deliver its rows.", Outcome.WARN) for path in empty]
@@ -136,10 +138,10 @@ def _expectations(found: Found) -> Answer:
         "errored": verdicts.count(Verdict.ERRORED),
     }
     rows = sum(file.rows for table in with_suite for file in found.read(table))
-    summary = f"{kept} of {_count(asked, 'expectation')} hold over {_count(rows, 'row')}"
+    summary = f"{kept} of {count_text(asked, 'expectation')} hold over {count_text(rows, 'row')}"
     if unjudged := sum(count for _, count in left_out):
         listed = sum(len(table.listed) for table, _ in left_out)
-        summary = f"{unjudged} of {_count(listed, 'file')} could not be judged; in the others, {summary}"
+        summary = f"{unjudged} of {count_text(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
     sandboxes = sorted({report.sandbox for report in found.reports.values()})
@@ -161,7 +163,7 @@ def _coverage(found: Found) -> Answer:
     breaking = found.breaking_schema() - set(unreadable)
     validated = files.named - len(unreadable) - len(breaking)
     others = files.listed - files.named
-    summary = f"{validated} of {_count(files.named, 'file')} validated"
+    summary = f"{validated} of {count_text(files.named, 'file')} validated"
     for count, clause in (
         (len(unreadable), "unreadable"),
         (len(breaking), "left out for the columns (see schema)"),
@@ -181,10 +183,6 @@ def _headline(findings: Sequence[Finding]) -> str:
     first = min(findings, key=lambda finding: ORDER.index(finding.outcome))
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     return f"{first.subject} {first.problem}{more}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def table_findings(table: Table, found: Found) -> list[Finding]:

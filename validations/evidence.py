@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect_stagegate.model import Evidence, Finding, Outcome, TableResult
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.checks import CHECKS, table_findings
 from prefect_stagegate.validations.found import ORDER, Found, worst
 from prefect_stagegate.validations.records import Verdict
@@ -41,7 +42,9 @@ def _bounded(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     rest = ordered[MOST_FINDINGS:]
     if not rest:
         return tuple(ordered)
-    more = Finding("…", f"{len(rest):,} more findings", "Mend these first, then validate again.", rest[0].outcome)
+    more = Finding(
+        "…", count_text(len(rest), "more finding"), "Mend these first, then validate again.", rest[0].outcome
+    )
     return (*ordered[:MOST_FINDINGS], more)
 
 

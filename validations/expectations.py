@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import Judgement, TableReport, Verdict
 from prefect_stagegate.validations.tables import Table
 
@@ -57,7 +58,7 @@ def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iter
     else:
         for place in judgement.places:
             column = f"{judgement.column}: " if judgement.column else ""
-            count = f"{place.rows:,} of {rows[place.file]:,} rows"
+            count = f"{place.rows:,} of {count_text(rows[place.file], 'row')}"
             example = f", for example {place.example}" if place.example else ""
             problem = f"{note}{column}{count} break {judgement.expectation}{example}"
             yield Finding(place.file, problem, judgement.fix, outcome)
@@ -66,6 +67,7 @@ def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iter
 def _in_many_files(judgement: Judgement, rows: Mapping[str, int]) -> str:
     first = judgement.places[0]
     total = sum(place.rows for place in judgement.places)
-    files = f"{len(judgement.places)} of {len(rows)} files, most of them in {first.file} ({first.rows:,})"
+    files = f"{len(judgement.places)} of {count_text(len(rows), 'file')}, most of them in {first.file} ({first.rows:,})"
     example = f", for example {first.example}" if first.example else ""
-    return f"{total:,} rows break {judgement.expectation} in {files}{example}"
+    verb = "breaks" if total == 1 else "break"
+    return f"{count_text(total, 'row')} {verb} {judgement.expectation} in {files}{example}"

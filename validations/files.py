@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect_stagegate.model import Entry, Finding, Outcome
 from prefect_stagegate.spec import ContractSpec
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.paths import matcher
 from prefect_stagegate.validations.probes import PROBES, TABLE_PROBES, Facts, Unreadable, first_line, table_probe
 
@@ -82,7 +83,9 @@ def _probe(view: Path, entry: Entry, probes: Sequence[str]) -> Facts | Finding:
     path = view / entry.path
     try:
         if (size := path.stat().st_size) != entry.size:
-            return _nodes_fault(entry.path, f"this node's copy has {size:,} bytes, the manifest says {entry.size:,}")
+            return _nodes_fault(
+                entry.path, f"this node's copy has {count_text(size, 'byte')}, the manifest says {entry.size:,}"
+            )
         if not os.access(path, os.R_OK):
             return _nodes_fault(entry.path, "this node's copy may not be read")
         results = [_run(name, path) for name in dict.fromkeys(probes)]

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.duck import locked
 from prefect_stagegate.validations.sql import read_csv
 
@@ -78,10 +79,10 @@ def _parquet_footer(path: Path) -> tuple[int, int]:
     if head != MAGIC:
         raise Unreadable("it is no Parquet file: it doesn't begin with PAR1")
     if len(tail) < TAIL or tail[4:] != MAGIC:
-        raise Unreadable(f"truncated: the Parquet footer is missing after {size:,} bytes")
+        raise Unreadable(f"truncated: the Parquet footer is missing after {count_text(size, 'byte')}")
     footer: int = struct.unpack("<I", tail[:4])[0]
     if footer > size - TAIL - len(MAGIC):
-        raise Unreadable(f"truncated: the footer claims {footer:,} bytes, and the file has {size:,}")
+        raise Unreadable(f"truncated: the footer claims {count_text(footer, 'byte')}, and the file has {size:,}")
     return size, footer
 
 

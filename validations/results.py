@@ -12,6 +12,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.validator.metric_configuration import MetricConfiguration
 
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import Judgement, Verdict
 from prefect_stagegate.validations.statements import COMPARE, ONLY
 
@@ -99,7 +100,7 @@ def figures(result: Mapping[str, Any]) -> str:
     """The figures that a failure rests on, as one clause."""
     if "unexpected_count" in result:
         example = figure((result.get("partial_unexpected_list") or [])[:1])
-        clause = f"{result['unexpected_count']:,} of {result['element_count']:,} rows break it"
+        clause = f"{result['unexpected_count']:,} of {count_text(result['element_count'], 'row')} break it"
         return f"{clause}, for example {example}" if example else clause
     observed = result.get("observed_value")
     if isinstance(observed, Mapping) and "values" in observed:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import accepts
 
 LISTED = 10
@@ -155,7 +156,7 @@ def undeclared(declared: Mapping[str, str], files: Sequence[TableFile]) -> list[
 
 def _columns(names: Sequence[str]) -> str:
     listed = ", ".join(sorted(names)[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-    return f"column {listed}" if len(names) == 1 else f"{len(names)} columns ({listed})"
+    return f"column {listed}" if len(names) == 1 else f"{count_text(len(names), 'column')} ({listed})"
 
 
 def findings(
@@ -170,7 +171,7 @@ def findings(
     for problem, paths in by_problem.items():
         shared = len(paths) == len(files) > 1
         subjects = [f"table {table}"] if shared else paths
-        clause = f"{problem.problem} (all {len(files)} files)" if shared else problem.problem
+        clause = f"{problem.problem} (all {count_text(len(files), 'file')})" if shared else problem.problem
         result += [Finding(subject, clause, problem.fix, problem.outcome) for subject in subjects]
     if extra := undeclared(declared, files):
         clause = f"has {_columns(extra)}, which the contract doesn't declare"

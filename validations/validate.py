@@ -9,6 +9,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import SpecError, did_you_mean
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.child import judge_in_child
 from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.engines import ENGINES
@@ -59,9 +60,11 @@ def validate(
     if problems := list(_problems(contract)):
         raise SpecError(f"the contract of {dataset}", problems)
     files = probe_files(view, entries, contract)
-    progress(f"opened {files.named} files")
+    progress(f"opened {count_text(files.named, 'file')}")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
     jobs = [_job(table, view) for table in tables if table.expectations and table.rows]
+    if jobs:
+        progress("loading Great Expectations")
     reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
     found = Found(files, tables, reports)
     evidence = gather(found, digest=digest, at=stamp(now()))

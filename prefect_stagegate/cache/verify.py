@@ -16,6 +16,7 @@ from blake3 import blake3
 from prefect_stagegate.cache.layout import Layout
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.model import Entry, Finding
+from prefect_stagegate.units import count_text
 
 READ = 1 << 20
 """Bytes that are read at a time."""
@@ -126,7 +127,7 @@ def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:
         if not stat.S_ISREG(status.st_mode):
             return "it is no file of its own"
         if size != entry.size:
-            return f"it has {size} bytes, and the manifest says {entry.size}"
+            return f"it has {count_text(size, 'byte')}, and the manifest says {entry.size:,}"
         with path.open("rb", buffering=0) as file:
             found = _digest_on_disk(file.fileno(), read)
     except OSError as error:

@@ -19,6 +19,7 @@ from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Entry, is_name
 from prefect_stagegate.trees import walk_folders
+from prefect_stagegate.units import count_text
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Draft:
             sync_folder(target.parent)
         if self._copied:
             log.warning(
-                "the volume took no links for %d files of the view, so they were cloned or copied", self._copied
+                "the volume took no links for %s of the view; cloned or copied instead",
+                count_text(self._copied, "file"),
             )
         return target
 

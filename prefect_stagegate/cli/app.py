@@ -5,29 +5,30 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
+from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.errors import ExitCode, StagegateError
 from prefect_stagegate.redaction import RedactingFilter, redact
 
-INTERRUPTED = 130
-"""What shells give a command that Ctrl-C ended."""
 BROKEN_PIPE = 141
 """What shells give a command whose reader left; no answer that scripts could take for a gate's."""
-TERMINATED = 143
-"""What shells give a command that SIGTERM ended."""
 
 EPILOGUE = (
     "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
     "4 waiting for approval.\n\nTry it on real data, with nothing to set up: `stagegate demo`."
 )
+OPTIONS = Group("Options", sort_key=5)
+NO_DEFAULT = Parameter(show_default=False)
+"""`[default: False]` tells nothing; the two options whose default is worth knowing say so themselves."""
 COMMANDS = {
     "The way of the data": {
         "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
@@ -71,6 +72,16 @@ COMMANDS = {
     },
 }
 """Where each command lies, and its line in the overview, which must not import them all."""
+ARGUMENTS = {
+    "ls": "[OPTIONS] [DATASET]",
+    "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
+    "verify": "[OPTIONS] [DATASET@REF]",
+    "limits": "[OPTIONS] [SPEC...]",
+    "checks": "[OPTIONS] [CHECK]",
+    "env capture": "[OPTIONS] [FILE]",
+    "env diff": "[OPTIONS] THERE [OTHER]",
+}
+"""The usage of commands with optional arguments, all of which cyclopts calls ARGS."""
 SUBCOMMANDS = {
     "policy": {
         "show": ("policy:show", "Print the policy that counts for a dataset."),
@@ -102,33 +113,51 @@ def command_line(words: Sequence[str]) -> App:
     Given a line for the overview, a command would show only that as its own help too; so the lines are given only when
     it is the overview that is asked for.
     """
-    overview = not words or words[0].startswith("-")
     app = App(
-        name="stagegate",
+        name=program_name(),
         version=__version__,
         suppress_keyboard_interrupt=False,
         help="Stage data beside the GPUs, prove and validate it, and promote only what its gate accepts.",
         help_epilogue=EPILOGUE,
+        group_commands=Group("Options"),
+        group_parameters=OPTIONS,
+        default_parameter=NO_DEFAULT,
     )
+    if _asks_for_overview(words):
+        line = "Let bash, zsh or fish complete commands and options."
+        app.register_install_completion_command(help=line, help_epilogue="", group="Options")
     for title, commands in COMMANDS.items():
         group = Group.create_ordered(title)
-        for order, (name, (place, line)) in enumerate(commands.items()):
-            if name in SUBCOMMANDS:
-                sub = App(name=name, help=line, help_epilogue="", version_flags=[], group=group, sort_key=order)
-                app.command(_subcommands(sub, SUBCOMMANDS[name], words[1:]))
-                continue
-            told = {"help": line} if overview else {}
-            path = f"prefect_stagegate.cli.{place}"
-            app.command(path, name=name, group=group, help_epilogue="", sort_key=order, **told)
+        _add_commands(app, commands, words, group=group)
     return app
 
 
-def _subcommands(app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str]) -> App:
-    overview = not words or words[0].startswith("-")
-    for name, (place, line) in commands.items():
-        told = {"help": line} if overview else {}
-        app.command(f"prefect_stagegate.cli.{place}", name=name, **told)
-    return app
+def _add_commands(
+    app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str], *, prefix: str = "", **settings: Any
+) -> None:
+    overview = _asks_for_overview(words)
+    for order, (name, (place, line)) in enumerate(commands.items()):
+        common = {**settings, "name": name, "help_epilogue": "", "sort_key": order}
+        if name in SUBCOMMANDS and not prefix:
+            sub = App(**common, help=line, version_flags=[], group_commands=Group("Commands"))
+            _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
+            app.command(sub)
+            continue
+        path = f"{prefix}{name}"
+        if overview:
+            common["help"] = line
+        if path in ARGUMENTS:
+            common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
+        app.command(f"prefect_stagegate.cli.{place}", **common)
+
+
+def _asks_for_overview(words: Sequence[str]) -> bool:
+    return not words or words[0].startswith("-")
+
+
+def program_name() -> str:
+    """How this program was called, for its help."""
+    return "python -m prefect_stagegate" if Path(sys.argv[0]).name == "__main__.py" else "stagegate"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,13 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(RedactingFilter())
-    # As Ctrl-C does, SIGTERM unwinds the stack, so that leases and claims are given up rather than found dead.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal can't write is no error
     try:
-        _run(words, debug=debug)
+        with prompt_interrupts():
+            _run(words, debug=debug)
     except BrokenPipeError:
         # The reader of our output left, as `head` does; point stdout elsewhere so that Python's exit stays silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -159,9 +187,9 @@ def _run(words: list[str], *, debug: bool) -> None:
     except CycloptsError as error:
         known = [name for commands in COMMANDS.values() for name in commands]
         named = "".join(f" {word}" for word in words[:1] if word in known)
-        _fail(f"{error}\nTry `stagegate{named} --help`.", ExitCode.USAGE)
+        _fail(f"{error}\nTry `{program_name()}{named} --help`.", ExitCode.USAGE)
     except KeyboardInterrupt:
-        _fail("interrupted; what was fetched is kept, so the same command goes on from here", INTERRUPTED)
+        _fail(TEXT, INTERRUPTED)
     except BrokenPipeError:
         raise
     except StagegateError as error:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from prefect_stagegate.errors import ExitCode
 
@@ -23,10 +23,20 @@ if TYPE_CHECKING:
     from prefect_stagegate.unreadable import Unreadable
 
 
-Json = Annotated[bool, Parameter(negative="", help="Print JSON for programs instead of text for people.")]
-Debug = Annotated[bool, Parameter(negative="", help="Log more, and show errors with their traceback.")]
+COMMON = Group("Common options", sort_key=10)
+"""Options of nearly all commands; those of the command itself stand above them."""
+Json = Annotated[bool, Parameter(negative="", group=COMMON, help="Print JSON for programs instead of text for people.")]
+Debug = Annotated[bool, Parameter(negative="", group=COMMON, help="Log more, and show errors with their traceback.")]
 
 
+# What help calls the positional arguments.
+VersionName = Annotated[str, Parameter(name="DATASET@REF")]
+VersionOrSpec = Annotated[str, Parameter(name="SPEC|DATASET@REF")]
+
+All = Annotated[bool, Parameter(name="--all", negative="", help="List every object, not only the first 20.")]
+
+FIRST = 20
+"""Lines of a list that are printed where nobody asks for all of them."""
 UNBROKEN = 1000
 """Columns of a line that goes to a program or a file, which needs no breaks."""
 
@@ -36,10 +46,17 @@ UNBROKEN = 1000
 class Places:
     """Where the job works."""
 
-    cache: Annotated[Path | None, Parameter(help="The node's cache folder [STAGEGATE_CACHE].")] = None
-    catalog: Annotated[str | None, Parameter(help="The catalog's folder or URL [STAGEGATE_CATALOG].")] = None
+    cache: Annotated[
+        Path | None, Parameter(metavar="DIR", group=COMMON, help="The node's cache folder [STAGEGATE_CACHE].")
+    ] = None
+    catalog: Annotated[
+        str | None, Parameter(metavar="DIR|URL", group=COMMON, help="The shared catalog [STAGEGATE_CATALOG].")
+    ] = None
     identity: Annotated[
-        str | None, Parameter(help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY].")
+        str | None,
+        Parameter(
+            metavar="NAME", group=COMMON, help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY]."
+        ),
     ] = None
     debug: Debug = False
 
@@ -107,11 +124,22 @@ def say_line(text: str) -> None:
     say(" ".join(text.splitlines()))
 
 
+def say_first(lines: Iterable[str], *, every: bool) -> None:
+    """Print the first lines of a list and how many more there are; all of them when `every`."""
+    count = 0
+    for count, line in enumerate(lines, start=1):
+        if every or count <= FIRST:
+            say(line)
+    if count > FIRST and not every:
+        say(f"… and {count - FIRST:,} more; --all lists them")
+
+
 def tell_failed(failed: Sequence[FailedObject]) -> None:
     """Say which objects a version lacks, and why."""
     from prefect_stagegate.report.failed import failed_lines
+    from prefect_stagegate.units import count_text
 
-    say(f"{len(failed)} object{'s' if len(failed) != 1 else ''} failed and were left out:")
+    say(f"{count_text(len(failed), 'object')} failed and {'was' if len(failed) == 1 else 'were'} left out:")
     for line in failed_lines(failed):
         say(line)
 

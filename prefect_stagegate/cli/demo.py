@@ -8,11 +8,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.app import INTERRUPTED
 from prefect_stagegate.cli.common import Debug
+from prefect_stagegate.cli.interrupts import INTERRUPTED
 from prefect_stagegate.demo import run
 
-Folder = Annotated[Path, Parameter(help="Where everything of the demo lies; emptied when an earlier demo made it.")]
+Folder = Annotated[
+    Path,
+    Parameter(
+        metavar="DIR",
+        show_default=True,
+        help="Where everything of the demo lies; emptied when an earlier demo made it.",
+    ),
+]
 
 
 def demo(*, folder: Folder = Path(".stagegate-demo"), debug: Debug = False) -> None:  # noqa: ARG001 - `main` reads it
@@ -22,7 +29,9 @@ def demo(*, folder: Folder = Path(".stagegate-demo"), debug: Debug = False) -> N
     of 2013 from there to production, one of them at the second attempt, and stops both servers. It takes about a
     minute. The cache, the catalog and a report stay in the folder.
 
-    Example: stagegate demo --folder /tmp/stagegate-demo
+    For example:
+
+    - `stagegate demo --folder /tmp/stagegate-demo`
     """
     try:
         run(folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, print_json, say
 from prefect_stagegate.errors import UsageError, did_you_mean
@@ -14,15 +16,20 @@ from prefect_stagegate.spec import json_schema
 def schema() -> None:
     """Print the JSON Schema of spec files, for editors and CI.
 
-    Example: stagegate schema > stagegate.schema.json
+    For example:
+
+    - `stagegate schema > stagegate.schema.json`
     """
     print_json(json_schema(known_checks()))
 
 
-def checks(name: str | None = None, /, *, json: Json = False) -> None:
+def checks(name: Annotated[str | None, Parameter(name="CHECK")] = None, /, *, json: Json = False) -> None:
     """List the checks that a gate may require, or explain one.
 
-    Examples: stagegate checks; stagegate checks freshness
+    For example:
+
+    - `stagegate checks`
+    - `stagegate checks freshness`
 
     Parameters
     ----------

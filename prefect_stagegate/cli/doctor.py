@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say
+from prefect_stagegate.cli.common import Json, Places, VersionOrSpec, print_json, say
 from prefect_stagegate.cli.credentials import load_block
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    what: str,
+    what: VersionOrSpec,
     /,
     *,
-    timeout: Annotated[float, Parameter(help="Seconds after which a source counts as one that does not answer.")] = (
-        PATIENCE
-    ),
+    timeout: Annotated[
+        float,
+        Parameter(
+            metavar="SECONDS",
+            show_default=True,
+            help="After which a source counts as one that does not answer.",
+        ),
+    ] = (PATIENCE),
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -38,7 +43,10 @@ def doctor(
     range is read. Told are what works, how fast, what an object can be pinned by and who was asking. All are tried at
     once, and nothing is written. Exits with 3 when one does not work.
 
-    Examples: stagegate doctor nycflights.yaml; stagegate doctor nycflights@production --json
+    For example:
+
+    - `stagegate doctor nycflights.yaml`
+    - `stagegate doctor nycflights@production --json`
 
     Parameters
     ----------

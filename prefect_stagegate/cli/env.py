@@ -31,7 +31,10 @@ def capture(file: Path | None = None, /, *, places: Places | None = None) -> Non
     That is the image's digest, Python and its distributions, the CUDA stack, GPUs, host, limits, the variables that
     change computations, and the cache's volume. Of secrets it holds the variables' names only.
 
-    Examples: stagegate env capture; stagegate env capture pilot.json
+    For example:
+
+    - `stagegate env capture`
+    - `stagegate env capture pilot.json`
 
     Parameters
     ----------
@@ -54,7 +57,10 @@ def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places
     Each difference is harmless, a warning or blocking, and it says why; what one side does not know is unknown. Exits
     with 1 when one blocks, else with 0.
 
-    Examples: stagegate env diff nycflights@pilot; stagegate env diff pilot.json production.json
+    For example:
+
+    - `stagegate env diff nycflights@pilot`
+    - `stagegate env diff pilot.json production.json`
 
     Parameters
     ----------

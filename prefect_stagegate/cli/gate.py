@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say
+from prefect_stagegate.cli.common import Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
 from prefect_stagegate.cli.events import tell_prefect
 from prefect_stagegate.cli.judged import judged_line
 from prefect_stagegate.cli.plan import announce, tell_plan
+from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
@@ -26,7 +27,7 @@ from prefect_stagegate.operations.unanswered import declined_hint
 from prefect_stagegate.operations.validate import validate as run_contract
 from prefect_stagegate.readiness.signing import read_signing_key
 from prefect_stagegate.report import rubric_lines
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.operations.workspace import Workspace
@@ -41,21 +42,28 @@ _CODES = {
     DecisionOutcome.WAITING: ExitCode.WAITING,
 }
 
-SpecFile = Annotated[Path | None, Parameter(help="Try this spec instead of the adopted policy.")]
-Target = Annotated[str, Parameter(help="A target of the spec's `gates:`.")]
+SpecFile = Annotated[Path | None, Parameter(metavar="FILE", help="Try this spec instead of the adopted policy.")]
+Target = Annotated[str, Parameter(metavar="TARGET", help="A target that the adopted policy's `gates` name.")]
 
 
-def validate(what: str, /, *, spec: SpecFile = None, json: Json = False, places: Places | None = None) -> None:
+def validate(
+    what: VersionOrSpec, /, *, spec: SpecFile = None, json: Json = False, places: Places | None = None
+) -> None:
     """Run a version's contract: probe its files, then its tables' Great Expectations suites.
 
-    Examples: stagegate validate nycflights; stagegate validate nycflights@pilot --spec new.yaml
+    For example:
+
+    - `stagegate validate nycflights`
+    - `stagegate validate nycflights@pilot --spec new.yaml`
 
     Parameters
     ----------
     what
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset.
     """
-    found = run_contract((places or Places()).workspace(), what, spec=spec)
+    where = (places or Places()).workspace()
+    with shown_work(f"validate {what}", quiet=json) as progress:
+        found = run_contract(where, what, spec=spec, progress=progress)
     if json:
         print_json(asdict(found))
     else:
@@ -71,8 +79,8 @@ def _tell_validation(found: Validation) -> None:
     say(f"{found.dataset}@{digest_text(found.digest)}: {'passed' if found.passed else 'not passed'}")
     for table in found.tables:
         say(
-            f"table {table.name}: {table.files} files, {table.rows} rows, "
-            f"{table.evaluated} expectations, {table.failed} failed"
+            f"table {table.name}: {count_text(table.files, 'file')}, {count_text(table.rows, 'row')}, "
+            f"{count_text(table.evaluated, 'expectation')}, {table.failed:,} failed"
         )
     for evidence in found.evidence:
         say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
@@ -83,7 +91,7 @@ def _tell_validation(found: Validation) -> None:
 
 
 def check(  # noqa: PLR0913 - one parameter a flag
-    what: str,
+    what: VersionOrSpec,
     /,
     *,
     gate: Target,
@@ -104,7 +112,10 @@ def check(  # noqa: PLR0913 - one parameter a flag
     Evidence that still holds is used again; `--plan` tells which, and how long the rest took last time. Exits with 0
     when the gate accepts, 1 when it refuses, 3 when it can't tell, 4 when only an approval is missing.
 
-    Examples: stagegate check nycflights --gate pilot; stagegate check nycflights@pilot --gate production --html r.html
+    For example:
+
+    - `stagegate check nycflights --gate pilot`
+    - `stagegate check nycflights@pilot --gate production --html r.html`
 
     Parameters
     ----------
@@ -118,7 +129,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if plan:
         tell_plan(checking.preview_version(where, version, policy), json=json)
         return
-    decision = checking.check_version(where, version, policy, announce=announce)
+    with shown_work(f"check {what}", quiet=json) as progress:
+        decision = checking.check_version(where, version, policy, announce=announce, progress=progress)
     report = report_of(where, decision, version.spec if version.is_trial else None)
     print_report(report, json=json)
     if rubric and not json:
@@ -135,7 +147,7 @@ def _decided(where: Workspace, decision: Decision, report: Report) -> VersionEve
 
 
 def promote(
-    what: str,
+    what: VersionName,
     /,
     *,
     to: Target,
@@ -145,7 +157,10 @@ def promote(
 ) -> None:
     """Move a target's ref to a version that its gate accepted.
 
-    Examples: stagegate promote nycflights --to pilot; stagegate promote nycflights@pilot --to production
+    For example:
+
+    - `stagegate promote nycflights --to pilot`
+    - `stagegate promote nycflights@pilot --to production`
 
     Parameters
     ----------
@@ -157,15 +172,15 @@ def promote(
 
 
 def approve(
-    what: str,
+    what: VersionName,
     /,
     *,
     to: Target,
     reject: Annotated[
         bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
     ] = False,
-    reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
-    key: Annotated[Path | None, Parameter(help="An Ed25519 key in PEM that signs the answer.")] = None,
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
+    key: Annotated[Path | None, Parameter(metavar="FILE", help="An Ed25519 key in PEM that signs the answer.")] = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -173,8 +188,10 @@ def approve(
 
     Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is.
 
-    Examples: stagegate approve nycflights --to production --reason "seen the report"; stagegate approve nycflights
-    --to production --decline --reason "March looks wrong"
+    For example:
+
+    - `stagegate approve nycflights --to production --reason "seen the report"`
+    - `stagegate approve nycflights --to production --decline --reason "March looks wrong"`
 
     Parameters
     ----------
@@ -215,19 +232,22 @@ def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:
 
 
 def rollback(
-    what: str,
+    what: Annotated[str, Parameter(name="DATASET@TARGET")],
     /,
     *,
-    reason: Annotated[str, Parameter(help="Why; kept in the log.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")],
     to: Annotated[
-        str, Parameter(help="The version to return to, a digest or TARGET~2; by default the last good one.")
+        str,
+        Parameter(metavar="VERSION", help="A digest, or TARGET~2, to return to; by default the last good one."),
     ] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Return a target to a version that it accepted before, and withdraw the one that it leaves.
 
-    Example: stagegate rollback nycflights@production --reason "loss went up"
+    For example:
+
+    - `stagegate rollback nycflights@production --reason "loss went up"`
 
     Parameters
     ----------

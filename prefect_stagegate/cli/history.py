@@ -12,7 +12,7 @@ from prefect_stagegate.model import EvidenceRevocation, PolicyChange
 from prefect_stagegate.operations.decisions import RecordedDecision
 from prefect_stagegate.readiness.approval import counted_answers
 from prefect_stagegate.readiness.attest import Attested, read_statement
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 
 def ledger_lines(
@@ -87,7 +87,7 @@ def _decided(entry: RefEntry) -> Iterator[str]:
     decision = attested.decision
     yield (
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.policy)}, "
-        f"{len(decision.checks)} checks, asked for by {decision.requester}"
+        f"{count_text(len(decision.checks), 'check')}, asked for by {decision.requester}"
     )
     yield from _people(attested)
 

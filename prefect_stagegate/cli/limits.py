@@ -14,15 +14,16 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.settings import Settings
 
-Slots = Annotated[int | None, Parameter(validator=Number(gte=0))]
+Slots = Annotated[int | None, Parameter(metavar="N", validator=Number(gte=0))]
 
 
 def limits(
-    *specs: str,
+    *specs: Annotated[str, Parameter(name="SPEC")],
     per_source: Annotated[Slots, Parameter(help="Transfers at a time from each source that a spec names.")] = None,
     per_node: Annotated[Slots, Parameter(help="Transfers at a time into each node's cache.")] = None,
     node: Annotated[
-        tuple[str, ...], Parameter(negative="", help="A node's name, once for each node; without it, this one.")
+        tuple[str, ...],
+        Parameter(metavar="NAME", negative="", help="A node's name, once for each node; without it, this one."),
     ] = (),
     dry_run: Annotated[bool, Parameter(negative="", help="Tell what would be set, and set nothing.")] = False,
     json: Json = False,
@@ -33,16 +34,22 @@ def limits(
     Runs of tasks and flows mind them, whichever worker they run at; commands don't. Setting them again changes only
     what differs. A limit of 0 lets nothing begin until it is raised.
 
-    Examples: stagegate limits --per-node 1 --node gpu-1 --node gpu-2; stagegate limits nycflights.yaml --per-source 4
+    For example:
+
+    - `stagegate limits --per-node 1 --node gpu-1 --node gpu-2`
+    - `stagegate limits nycflights.yaml --per-source 4`
 
     Parameters
     ----------
     specs
         Paths or URLs of specs, for --per-source.
     """
-    from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
+    from prefect_stagegate.blocks.api import require_api
 
     _refuse_halves(specs, per_source, per_node, node)
+    require_api("limits are kept there")
+    from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
+
     wanted: dict[str, int] = {}
     if per_node is not None:
         nodes = node or (Settings.from_environment(os.environ).node,)

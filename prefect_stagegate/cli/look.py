@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,25 +13,28 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import (
+    All,
     Json,
     Places,
+    VersionName,
     end_unreadable,
     escaped,
     print_json,
     print_table,
     say,
+    say_first,
     say_line,
     tell_failed,
     unreadable_lines,
 )
 from prefect_stagegate.cli.history import ledger_lines, without_distributions
 from prefect_stagegate.cli.prove import Keys, tell_audit
-from prefect_stagegate.manifest import Change, row
+from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
 from prefect_stagegate.operations.decisions import list_refusals
 from prefect_stagegate.operations.policy import adoptions
-from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
@@ -45,7 +49,11 @@ def ls(
 ) -> None:
     """List datasets, their versions and refs, and what of it lies on this node.
 
-    Examples: stagegate ls; stagegate ls nycflights --json; stagegate ls --held
+    For example:
+
+    - `stagegate ls`
+    - `stagegate ls nycflights --json`
+    - `stagegate ls --held`
 
     Parameters
     ----------
@@ -85,18 +93,22 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
 
 
 def show(
-    address: str,
+    address: VersionName,
     /,
     *,
     rows: Annotated[
         bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")
     ] = False,
+    every: All = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Show one version: its digest, its size and its entries.
 
-    Examples: stagegate show nycflights@production; stagegate show --rows nycflights | sha256sum
+    For example:
+
+    - `stagegate show nycflights@production`
+    - `stagegate show --rows nycflights | sha256sum`
 
     Parameters
     ----------
@@ -120,7 +132,7 @@ def show(
         print_json(asdict(line) | more | {"unreadable": list(map(asdict, unreadable.all))})
     else:
         say(f"{line.dataset}@{line.digest}")
-        say(f"{line.files} files, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+        say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         say(f"weakest pin: {line.pins or 'unknown'}")
         for one in inspect.waivers(where, line.dataset, line.digest, unreadable):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
@@ -129,18 +141,21 @@ def show(
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
-        for entry in manifest.entries():
-            say(f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}")
+        lines = (f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}" for entry in manifest.entries())
+        say_first(lines, every=every)
     end_unreadable(unreadable.all)
 
 
 _SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
-def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = None) -> None:
+def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places | None = None) -> None:
     """Tell how the entries of two versions differ.
 
-    Examples: stagegate diff nycflights@production nycflights@latest; stagegate diff nycflights@latest~1 nycflights
+    For example:
+
+    - `stagegate diff nycflights@production nycflights@latest`
+    - `stagegate diff nycflights@latest~1 nycflights`
 
     Parameters
     ----------
@@ -153,15 +168,29 @@ def diff(old: str, new: str, /, *, json: Json = False, places: Places | None = N
     if json:
         print_json([asdict(change) for change in changes])
         return
-    count = 0
-    for count, change in enumerate(changes, start=1):  # noqa: B007 - counts what a stream held
+    counts: Counter[Change] = Counter()
+    say_first(_changes(changes, counts), every=every)
+    if not counts:
+        say("The two are the same.")
+        return
+    verb = "differs" if counts.total() == 1 else "differ"
+    say(
+        f"{count_text(counts.total(), 'entry', 'entries')} {verb}: "
+        + ", ".join(f"{counts[change]:,} {change}" for change in Change if counts[change])
+        + "."
+    )
+
+
+def _changes(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[str]:
+    """A line for each change; counts them."""
+    for change in changes:
+        counts[change.change] += 1
         sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
-        say(f"{_SIGNS[change.change]} {change.path}  {sizes}")
-    say(f"{count} entries differ." if count else "The two are the same.")
+        yield f"{_SIGNS[change.change]} {change.path}  {sizes}"
 
 
 def history(
-    address: str,
+    address: VersionName,
     /,
     *,
     verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
@@ -181,7 +210,10 @@ def history(
 
     `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
 
-    Examples: stagegate history nycflights@production; stagegate history nycflights --verify
+    For example:
+
+    - `stagegate history nycflights@production`
+    - `stagegate history nycflights --verify`
 
     Parameters
     ----------

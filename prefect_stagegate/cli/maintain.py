@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.cache.gc import Collection, collect
-from prefect_stagegate.cli.common import Json, Places, end_unreadable, print_json, say
+from prefect_stagegate.cli.common import Json, Places, VersionName, end_unreadable, print_json, say
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import maintain
 from prefect_stagegate.units import bytes_text, count_text
@@ -22,7 +22,9 @@ def gc(
 ) -> None:
     """Remove from this node's cache what no ref, lease or pin needs. The catalog keeps everything.
 
-    Example: stagegate gc --dry-run
+    For example:
+
+    - `stagegate gc --dry-run`
     """
     found = collect((places or Places()).open_cache().layout, dry_run=dry_run)
     if json:
@@ -42,10 +44,12 @@ def _tell_collected(found: Collection, *, dry_run: bool) -> None:
         say(f"kept: {reason}")
 
 
-def pin(address: str, /, *, places: Places | None = None) -> None:
+def pin(address: VersionName, /, *, places: Places | None = None) -> None:
     """Keep a version on this node, whatever its refs do.
 
-    Example: stagegate pin nycflights@sha256:…
+    For example:
+
+    - `stagegate pin nycflights@sha256:…`
 
     Parameters
     ----------
@@ -56,10 +60,12 @@ def pin(address: str, /, *, places: Places | None = None) -> None:
     say(f"pinned {held.dataset}@{held.digest}, {held.what} since {held.since[:19]}Z")
 
 
-def unpin(address: str, /, *, places: Places | None = None) -> None:
+def unpin(address: VersionName, /, *, places: Places | None = None) -> None:
     """Take a version's pins away.
 
-    Example: stagegate unpin nycflights@sha256:…
+    For example:
+
+    - `stagegate unpin nycflights@sha256:…`
 
     Parameters
     ----------

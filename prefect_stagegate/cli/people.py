@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line
+from prefect_stagegate.cli.common import Json, Places, VersionName, print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
@@ -18,13 +18,15 @@ from prefect_stagegate.operations.revoke import revoke as end_evidence
 
 
 def waive(
-    what: str,
+    what: VersionName,
     /,
     *,
-    gate: Annotated[str, Parameter(help="A target of the spec's `gates:`.")],
-    check: Annotated[str, Parameter(help="The check that failed.")],
-    reason: Annotated[str, Parameter(help="Why; kept with the waiver.")],
-    until: Annotated[str, Parameter(help="When it ends: 7d, 2026-03-31 or a time; 30 days away at most.")] = "",
+    gate: Annotated[str, Parameter(metavar="TARGET", help="A target that the spec's `gates` name.")],
+    check: Annotated[str, Parameter(metavar="CHECK", help="The check that failed.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the waiver.")],
+    until: Annotated[
+        str, Parameter(metavar="TIME", help="When it ends: 7d, 2026-03-31 or a time; 30 days away at most.")
+    ] = "",
     revoke: Annotated[bool, Parameter(negative="", help="End what was waived before its time; anybody may.")] = False,
     json: Json = False,
     places: Places | None = None,
@@ -34,8 +36,10 @@ def waive(
     What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the
     check has the same parameters. Reports, attestations and `stagegate show` tell who waived what, why, until when.
 
-    Examples: stagegate waive nycflights --gate pilot --check freshness --until 7d --reason "no flights on a holiday";
-    stagegate waive nycflights --gate pilot --check freshness --revoke --reason "delivered"
+    For example:
+
+    - `stagegate waive nycflights --gate pilot --check freshness --until 7d --reason "no flights on a holiday"`
+    - `stagegate waive nycflights --gate pilot --check freshness --revoke --reason "delivered"`
 
     Parameters
     ----------
@@ -60,12 +64,12 @@ def waive(
 
 
 def revoke(
-    what: str,
+    what: VersionName,
     /,
     *,
-    check: Annotated[str, Parameter(help="The check whose evidence counts no more.")],
-    reason: Annotated[str, Parameter(help="Why; kept with the revocation.")],
-    gate: Annotated[str, Parameter(help="Only what was found out on the way to this target.")] = "",
+    check: Annotated[str, Parameter(metavar="CHECK", help="The check whose evidence counts no more.")],
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the revocation.")],
+    gate: Annotated[str, Parameter(metavar="TARGET", help="Only what was found out on the way to this target.")] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -74,7 +78,9 @@ def revoke(
     Anybody may. An acceptance that rests on it can't be promoted any more, and runs that require the version have no
     answer until `stagegate check` asks again. `stagegate show` and `history` tell who revoked what, when and why.
 
-    Example: stagegate revoke nycflights@pilot --check schema --reason "the probe ran against the wrong mount"
+    For example:
+
+    - `stagegate revoke nycflights@pilot --check schema --reason "the probe ran against the wrong mount"`
 
     Parameters
     ----------

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.common import escaped, print_json, say, say_line
+from prefect_stagegate.clock import now
 from prefect_stagegate.readiness import PlannedCheck
+from prefect_stagegate.units import bytes_text, count_text
 
 SOON = 0.05
 """Seconds that nobody waits for."""
@@ -17,14 +20,20 @@ def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
     if json:
         print_json(
             [
-                {"check": one.requirement.check, "state": one.state, "reason": one.reason, "seconds": one.seconds}
+                {
+                    "check": one.requirement.check,
+                    "state": one.state,
+                    "reason": one.reason,
+                    "seconds": one.seconds,
+                    "bytes_to_fetch": one.fetches,
+                }
                 for one in planned
             ]
         )
         return
     say(forecast(planned))
     for one in planned:
-        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else one.reason
+        held = f"{one.evidence.outcome}: {with_ages(one.evidence.summary, now())}" if one.evidence else one.reason
         say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
 
 
@@ -40,15 +49,21 @@ def announce(planned: Sequence[PlannedCheck]) -> None:
 
 
 def forecast(planned: Sequence[PlannedCheck]) -> str:
-    """One line: how many checks are to be asked, and how long they took last time."""
+    """One line: how many checks are to be asked, how long they took last time, and what has to be fetched for them."""
     asked = [one for one in planned if one.evidence is None]
     if not asked:
-        return f"Nothing to ask: the evidence of all {len(planned)} checks still holds."
-    known = [one.seconds for one in asked if one.seconds is not None]
-    took = f"took {_about(sum(known))} last time" if known else "their time is not known yet"
-    untimed = len(asked) - len(known)
-    more = f", and {untimed} of unknown length" if known and untimed else ""
-    return f"To ask: {len(asked)} of {len(planned)} checks, {took}{more}."
+        return f"Nothing to ask: all evidence still holds ({count_text(len(planned), 'check')})."
+    seconds: dict[str, float] = {}
+    for one in asked:
+        if one.seconds is not None:
+            work = one.definition.shared or one.requirement.check
+            seconds[work] = max(one.seconds, seconds.get(work, 0.0))
+    took = f"took {_about(sum(seconds.values()))} last time" if seconds else "their time is not known yet"
+    untimed = sum((one.definition.shared or one.requirement.check) not in seconds for one in asked)
+    more = f", and {untimed} of unknown length" if seconds and untimed else ""
+    missing = max(one.fetches for one in asked)
+    fetch = f", after bringing {bytes_text(missing)} to this node" if missing else ""
+    return f"To ask: {len(asked)} of {count_text(len(planned), 'check')}, {took}{more}{fetch}."
 
 
 def _seconds(one: PlannedCheck) -> str:

@@ -13,14 +13,16 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
+from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 LINE_SECONDS = 10.0
 """Between two plain lines."""
@@ -91,7 +93,7 @@ def _bar(title: str) -> Iterator[Totals]:
 
         def show(totals: Totals) -> None:
             moved = totals.bytes_moved + totals.bytes_reused
-            counted = f"{totals.objects_done}/{totals.objects} objects"
+            counted = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
             bars.update(task, total=totals.bytes, completed=moved, objects=totals.wait or counted)
 
         yield Totals(show)
@@ -136,6 +138,18 @@ def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None
         yield Hashing(show)
 
 
+@contextmanager
+def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], None] | None]:
+    """Show at a terminal what a job is doing, and for how long; it is called with each next thing that it does."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda line: bars.update(task, description=escaped(f"{title}: {' '.join(line.splitlines())}"))
+
+
 class NowAndThen:
     """Whether it is time for a line again: for logs, one every few seconds will do."""
 
@@ -161,6 +175,6 @@ class _Lines:
         if not self._due():
             return
         moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
-        objects = f"{totals.objects_done}/{totals.objects} objects"
+        objects = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
         wait = f", {totals.wait}" if totals.wait else ""
         print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}{wait}", file=sys.stderr)

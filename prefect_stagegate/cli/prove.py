@@ -17,21 +17,29 @@ from prefect_stagegate.operations import attestations
 from prefect_stagegate.operations.attestations import Verdict
 from prefect_stagegate.operations.audit import Chain, verify_history
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.units import count_text
 
 Keys = Annotated[
     tuple[str, ...],
-    Parameter(name="--key", negative="", help="A public key, `ed25519:…` or a PEM file [STAGEGATE_VERIFICATION_KEYS]."),
+    Parameter(
+        name="--key",
+        metavar="KEY",
+        negative="",
+        help="A public key, `ed25519:…` or a PEM file [STAGEGATE_VERIFICATION_KEYS].",
+    ),
 ]
 
 
 def verify_attestation(
-    what: str,
+    what: Annotated[str, Parameter(name="DATASET@TARGET|FILE")],
     /,
     *,
-    gate: Annotated[str, Parameter(help="The target, where the version is named by its digest.")] = "",
+    gate: Annotated[
+        str, Parameter(metavar="TARGET", help="The target, where the version is named by its digest.")
+    ] = "",
     key: Keys = (),
     export: Annotated[
-        Path | None, Parameter(help="Also write it: a DSSE envelope, or a Statement if unsigned.")
+        Path | None, Parameter(metavar="FILE", help="Also write it: a DSSE envelope, or a Statement if unsigned.")
     ] = None,
     json: Json = False,
     places: Places | None = None,
@@ -40,8 +48,11 @@ def verify_attestation(
 
     Exits with 3 when any of it fails. With keys, it has to be signed by one of them.
 
-    Examples: stagegate verify-attestation nycflights@production; stagegate verify-attestation attestation.json --key
-    ci.pub.pem; stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json
+    For example:
+
+    - `stagegate verify-attestation nycflights@production`
+    - `stagegate verify-attestation attestation.json --key ci.pub.pem`
+    - `stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json`
 
     Parameters
     ----------
@@ -64,7 +75,9 @@ def verify_attestation(
 def key(file: Path, /, *, json: Json = False) -> None:
     """Print the public half of an Ed25519 key, as specs and settings write it.
 
-    Example: openssl genpkey -algorithm ed25519 -out key.pem && chmod 600 key.pem && stagegate key key.pem
+    For example:
+
+    - `openssl genpkey -algorithm ed25519 -out key.pem && chmod 600 key.pem && stagegate key key.pem`
 
     Parameters
     ----------
@@ -96,7 +109,7 @@ def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
     for chain in chains:
         signed = f", {chain.signed} signed by a key given" if keyed else ""
         told = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
-        entries = "1 entry" if chain.entries == 1 else f"{chain.entries} entries"
+        entries = count_text(chain.entries, "entry", "entries")
         say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
         for problem in chain.problems:
             say_line(f"    {problem}")

@@ -8,17 +8,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json
+from prefect_stagegate.cli.common import Json, Places, VersionName, print_json
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import hold_dataset, locate, read_catalog
 from prefect_stagegate.settings import TOLD
 
 
-def path(address: str, /, *, json: Json = False, places: Places | None = None) -> None:
+def path(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
     """Print the folder of a version that lies in this node's cache.
 
-    Example: ls $(stagegate path nycflights@production)
+    For example:
+
+    - `ls $(stagegate path nycflights@production)`
 
     Parameters
     ----------
@@ -34,14 +36,19 @@ def path(address: str, /, *, json: Json = False, places: Places | None = None) -
 
 
 def execute(
-    address: str, /, *command: Annotated[str, Parameter(allow_leading_hyphen=True)], places: Places | None = None
+    address: VersionName,
+    /,
+    *command: Annotated[str, Parameter(name="COMMAND", allow_leading_hyphen=True)],
+    places: Places | None = None,
 ) -> None:
     """Run a command while its version is held, so that no collection takes it away.
 
     The command finds the folder in STAGEGATE_DATASET_PATH and the digest in STAGEGATE_DATASET_DIGEST;
     `{}` in an argument is replaced by the folder. Its exit code becomes this command's.
 
-    Example: stagegate exec nycflights@production -- python train.py --data {}
+    For example:
+
+    - `stagegate exec nycflights@production -- python train.py --data {}`
 
     Parameters
     ----------

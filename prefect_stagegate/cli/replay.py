@@ -10,14 +10,16 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say
 from prefect_stagegate.operations.replay import Replayed, replay_records
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 
 def replay(
     *,
-    policy: Annotated[Path, Parameter(help="A spec, whose gates are the policy.")],
-    gate: Annotated[str, Parameter(help="Only decisions of this gate.")] = "",
-    since: Annotated[str, Parameter(help="Only decisions from then on: 30d, 2026-03-01 or a time.")] = "",
+    policy: Annotated[Path, Parameter(metavar="FILE", help="A spec, whose gates are the policy.")],
+    gate: Annotated[str, Parameter(metavar="TARGET", help="Only decisions of this gate.")] = "",
+    since: Annotated[
+        str, Parameter(metavar="TIME", help="Only decisions from then on: 30d, 2026-03-01 or a time.")
+    ] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -26,7 +28,9 @@ def replay(
     Nothing is asked and nothing recorded. A check with other limits is judged by the figures that it measured; where
     these don't tell, it is inconclusive.
 
-    Example: stagegate gate replay --policy stricter.yaml --since 30d
+    For example:
+
+    - `stagegate gate replay --policy stricter.yaml --since 30d`
     """
     replayed = list(replay_records((places or Places()).workspace(), policy, since=since, target=gate))
     if json:
@@ -35,7 +39,8 @@ def replay(
     for one in replayed:
         if one.flipped or one.problem:
             _tell(one)
-    say(f"{sum(one.flipped for one in replayed)} of {len(replayed)} decisions end otherwise.")
+    flipped = sum(one.flipped for one in replayed)
+    say(f"{flipped:,} of {count_text(len(replayed), 'decision')} end otherwise.")
 
 
 def _tell(one: Replayed) -> None:

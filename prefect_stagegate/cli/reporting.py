@@ -9,20 +9,24 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from prefect_stagegate.cli.ages import report_with_ages
 from prefect_stagegate.cli.common import say
+from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.report import Report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 
-Html = Annotated[Path | None, Parameter(help="Also write the report as one HTML page.")]
-Markdown = Annotated[Path | None, Parameter(help="Also write the report as Markdown.")]
-Junit = Annotated[Path | None, Parameter(help="Also write the report as JUnit XML, for CI.")]
+Html = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")]
+Markdown = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as Markdown.")]
+Junit = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as JUnit XML, for CI.")]
 
 
 def print_report(report: Report, *, json: bool) -> None:
     """Print a report: with colours to a terminal, as plain lines to a program."""
     if json:
         say(to_json(report).rstrip())
-    elif sys.stdout.isatty():
+        return
+    report = report_with_ages(report, now())
+    if sys.stdout.isatty():
         Console().print(to_rich(report), crop=False)
     else:
         say(to_text(report).rstrip())

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, say, tell_changes, tell_failed
+from prefect_stagegate.cli.common import (
+    All,
+    Json,
+    Places,
+    VersionOrSpec,
+    escaped,
+    print_json,
+    say,
+    say_first,
+    tell_changes,
+    tell_failed,
+)
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
-from prefect_stagegate.model import Action, Address, FailedObject, Version
+from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
 from prefect_stagegate.operations import address
 from prefect_stagegate.operations import stage as job
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.transfer import Progress
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 
 def stage(
-    what: str,
+    what: VersionOrSpec,
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
+    every: All = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -32,7 +46,10 @@ def stage(
 
     What the cache holds already isn't fetched again, nor what an interrupted run fetched.
 
-    Examples: stagegate stage nycflights.yaml --dry-run; stagegate stage nycflights@production
+    For example:
+
+    - `stagegate stage nycflights.yaml --dry-run`
+    - `stagegate stage nycflights@production`
 
     Parameters
     ----------
@@ -43,7 +60,7 @@ def stage(
     where = (places or Places()).workspace()
     if dry_run:
         _tell_doubts(named)
-        _preview(where, named, json=json)
+        _preview(where, named, every=every, json=json)
         return
     with shown_progress(f"stage {named.dataset}", quiet=json) as progress:
         version = _staged(where, named, progress, json=json)
@@ -73,7 +90,7 @@ def _staged(where: Workspace, named: Spec | Address, progress: Progress | None, 
 def _tell(version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
-    say(f"{version.files} files, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
+    say(f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
     say(f"weakest pin: {version.pins}")
     if version.failed:
@@ -84,25 +101,36 @@ def _tell(version: Version) -> None:
         say("Next: stagegate policy adopt SPEC --reason TEXT")
 
 
-def _preview(where: Workspace, named: Spec | Address, *, json: bool) -> None:
-    totals = {action: [0, 0] for action in Action}
-    away = [0, 0]
-    lines = []
-    for planned in job.preview(where, named):
-        totals[planned.action][0] += 1
-        totals[planned.action][1] += planned.object.size
-        if planned.object.away and planned.action is Action.FETCH:
-            away[0] += 1
-            away[1] += planned.object.size
-        if json:
-            lines.append({"action": planned.action, "path": planned.path, "size": planned.object.size})
-        else:
-            say(f"{planned.action:<6} {bytes_text(planned.object.size):>12}  {planned.path}")
+def _preview(where: Workspace, named: Spec | Address, *, every: bool, json: bool) -> None:
+    totals = _Totals()
+    planned = totals.counted(job.preview(where, named))
     if json:
-        fetched = {"bytes_to_fetch": totals[Action.FETCH][1], "bytes_away": away[1]}
+        lines = [{"action": one.action, "path": one.path, "size": one.object.size} for one in planned]
+        fetched = {"bytes_to_fetch": totals.bytes[Action.FETCH], "bytes_away": totals.away[1]}
         print_json({"dataset": named.dataset, "objects": lines, **fetched})
         return
-    for action, (count, total) in totals.items():
-        say(f"{action}: {count} objects, {bytes_text(total)}")
-    if away[0]:
-        say(f"to be brought back first: {away[0]} of them, {bytes_text(away[1])}, whose bytes are kept elsewhere")
+    say_first((f"{one.action:<6} {bytes_text(one.object.size):>12}  {one.path}" for one in planned), every=every)
+    for action in Action:
+        say(f"{action}: {count_text(totals.objects[action], 'object')}, {bytes_text(totals.bytes[action])}")
+    count, size = totals.away
+    if count:
+        say(f"to be brought back first: {count:,} of them, {bytes_text(size)}, whose bytes are kept elsewhere")
+
+
+class _Totals:
+    """What a plan comes to."""
+
+    def __init__(self) -> None:
+        self.objects: Counter[Action] = Counter()
+        self.bytes: Counter[Action] = Counter()
+        self.away = (0, 0)
+        """Objects, and their bytes, that have to be brought back from where they are archived."""
+
+    def counted(self, planned: Iterable[PlannedObject]) -> Iterator[PlannedObject]:
+        """The same objects, each added to the totals."""
+        for one in planned:
+            self.objects[one.action] += 1
+            self.bytes[one.action] += one.object.size
+            if one.object.away and one.action is Action.FETCH:
+                self.away = (self.away[0] + 1, self.away[1] + one.object.size)
+            yield one

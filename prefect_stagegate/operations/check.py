@@ -20,6 +20,8 @@ from prefect_stagegate.spec import Gate, Spec
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
 """Takes what a check is going to do."""
+Progress = Callable[[str], None]
+"""Takes a line for people: which check is being asked, and what it does."""
 
 
 def check(
@@ -30,6 +32,7 @@ def check(
     spec: SpecLike | None = None,
     cancel: Event | None = None,
     announce: Announce | None = None,
+    progress: Progress | None = None,
 ) -> Decision:
     """Decide whether a version may go where a gate leads, and record why.
 
@@ -43,20 +46,29 @@ def check(
         spec: A spec to try instead of the adopted policy.
         cancel: Set it to stop in time, before the next check or while the version is brought; nothing is decided then.
         announce: Told what is to be asked, and why, before the first check is.
+        progress: Called with lines for people while the work goes on.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    return check_version(where, *for_gate(where, named, gate, spec), cancel=cancel, announce=announce)
+    version, policy = for_gate(where, named, gate, spec)
+    return check_version(where, version, policy, cancel=cancel, announce=announce, progress=progress)
 
 
 def check_version(
-    where: Workspace, version: Named, gate: Gate, *, cancel: Event | None = None, announce: Announce | None = None
+    where: Workspace,
+    version: Named,
+    gate: Gate,
+    *,
+    cancel: Event | None = None,
+    announce: Announce | None = None,
+    progress: Progress | None = None,
 ) -> Decision:
     """Do the same for a version that `for_gate` found."""
     key = signing_key(where)
-    question = ask_about(where, version, gate, cancel)
-    decision = judge(question, *_gather(where, version, question, cancel, announce))
+    report = _CheckProgress(progress)
+    question = ask_about(where, version, gate, cancel, report)
+    decision = judge(question, *_gather(where, version, question, cancel, announce, report))
     if version.is_trial:
         return decision
     answers = counted_answers(decision, question.approvals)
@@ -121,20 +133,45 @@ def _gate(where: Workspace, version: Named, target: str) -> Gate:
     )
 
 
+class _CheckProgress:
+    """Names the check that is being asked before each line that its work reports."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._check = ""
+
+    def begin(self, check: str) -> None:
+        """Report that a check is asked now."""
+        self._check = check
+        if self._progress:
+            self._progress(check)
+
+    def __call__(self, line: str) -> None:
+        """Report what its work does."""
+        if self._progress:
+            self._progress(f"{self._check}: {line}")
+
+
 def _gather(
-    where: Workspace, version: Named, question: Question, cancel: Event | None, announce: Announce | None
+    where: Workspace,
+    version: Named,
+    question: Question,
+    cancel: Event | None,
+    announce: Announce | None,
+    report: _CheckProgress,
 ) -> tuple[list[Evidence], list[Evidence]]:
     """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
     record = where.catalog.evidence(question.dataset, question.digest)
     planned = plan_checks(question, record)
     if announce:
         announce(planned)
+    to_ask = [one for one in planned if one.evidence is None]
     fresh = []
-    for one in planned:
+    for number, one in enumerate(to_ask, start=1):
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {question.address} was stopped", dataset=question.dataset)
-        if one.evidence is None:
-            fresh.append(run_check(one.definition, one.requirement, question))
+        report.begin(f"{one.requirement.check} ({number} of {len(to_ask)})")
+        fresh.append(run_check(one.definition, one.requirement, question))
     if not version.is_trial:
         where.catalog.put_evidence(question.dataset, question.digest, fresh)
     return [one.evidence for one in planned if one.evidence] + fresh, record + fresh

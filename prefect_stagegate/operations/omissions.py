@@ -13,6 +13,7 @@ from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceUnavail
 from prefect_stagegate.model import Origin, SourceObject
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.sources import Sources
+from prefect_stagegate.units import count_text
 
 ASKED = 64
 """Missing objects of a source that are asked for at most, spread over all of them: a page of S3 has 1000 keys."""
@@ -50,8 +51,8 @@ def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) 
             if not sources.shapes[position].takes(found):  # it grew too large or too old meanwhile
                 continue
             raise SourceUnavailable(
-                f"The listing leaves out {key!r}, which is there; {len(keys)} objects of the last version are missing "
-                "from it",
+                f"The listing leaves out {key!r}, which is there; of the last version it lacks "
+                f"{count_text(len(keys), 'object')}",
                 hint="Stage again. If it stays so, the server's listings can't be trusted.",
                 source=source.url,
                 object=key,

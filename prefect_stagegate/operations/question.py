@@ -20,12 +20,12 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, CredentialLife, Finding
 from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.approve import request_for
+from prefect_stagegate.operations.contract import run_contract
 from prefect_stagegate.operations.environment import here
 from prefect_stagegate.operations.measuring import VersionMeasures
 from prefect_stagegate.operations.probe import probe
 from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.sources import open_one, open_sources
-from prefect_stagegate.operations.validate import validate_version
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, Integrity, Machine, Probe, Question, Volume, find_gpus
 from prefect_stagegate.readiness.attest import decision_of, environment_of
@@ -37,14 +37,25 @@ from prefect_stagegate.validations import newest_time
 T = TypeVar("T")
 
 
-def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None = None) -> Question:
+def ask_about(
+    where: Workspace,
+    version: Named,
+    gate: Gate,
+    cancel: Event | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Question:
     """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked.
 
-    Setting `cancel` stops the bringing of a version that is to be validated.
+    Args:
+        where: Cache and catalog.
+        version: The version, and the spec it is spoken about under.
+        gate: Its target is empty where nobody asks at a gate.
+        cancel: Set it to stop the bringing of a version that is to be validated.
+        progress: Called with lines for people while the contract is run.
     """
     dataset, digest = version.dataset, version.digest
     manifest = where.catalog.manifest(dataset, digest)
-    request = request_for(where, dataset, digest, gate.target, gate.policy)
+    request = request_for(where, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
     return Question(
         dataset=dataset,
@@ -60,7 +71,7 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         entries=manifest.entries,
         origins=lambda: where.catalog.origins(dataset, digest),
         failed=cache(lambda: where.catalog.failed(dataset, digest)),
-        validation=cache(lambda: validate_version(where, version, cancel)),
+        validation=cache(lambda: run_contract(where, version, cancel, progress)),
         table_time=lambda table: _newest(where, version, table),
         probe_source=lambda position: _probe(where, version, position),
         credential_life=lambda position: _credential_life(where, version, position),
@@ -75,10 +86,10 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         adopted=version.adopted,
         after=len(where.catalog.history(dataset, gate.target)),
         below=_below(where, version, gate.extends) if gate.extends else None,
-        accepted=_last_accepted(where, version, gate.target),
+        accepted=_last_accepted(where, version, gate.target) if gate.target else None,
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
-        waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)),
+        waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
         revocations=tuple(where.catalog.revocations(dataset, digest)),
     )
 

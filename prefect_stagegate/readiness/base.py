@@ -52,6 +52,8 @@ class Answer:
     """Figures behind the outcome, JSON values only."""
     until: datetime | None = None
     """When the answer stops holding although nothing else changed: data that is fresh now grows old."""
+    seconds: float | None = None
+    """How long the work behind it took, where another check that shares the work may have done it."""
     awaiting: tuple[str, ...] = ()
     """Groups of `owners` whose answer is missing, for an inconclusive answer that only a person can settle."""
 
@@ -102,6 +104,10 @@ class CheckDefinition:
     """Why it can't be asked: the plugin that it stands for can't be loaded."""
     severity: Severity = Severity.BLOCKING
     """What it does to a gate that says nothing of it, itself or by the gate below."""
+    shared: str = ""
+    """Names work that is done once however many of the checks that share it are asked: `contract`."""
+    fetches: bool = False
+    """Whether it brings the version to this node when it isn't here."""
     waivable: bool = True
     """Whether somebody may answer for its failure. Nobody can for which version it is, or for who agreed to it."""
 
@@ -167,6 +173,8 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
     severity: Severity = Severity.BLOCKING,
     renewal: Renewal = Renewal.COSTLY,
     waivable: bool = True,
+    shared: str = "",
+    fetches: bool = False,
 ) -> Callable[[AskedBy[P]], AskedBy[P]]:
     """Make a check of a function, whose second parameter's annotation is its parameter model.
 
@@ -180,6 +188,8 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
         severity: What it does to a gate that says nothing of it: refuse, be reported, or be noted.
         renewal: Whether the start of a run asks it again. Cheap means seconds at most, and no engine over the data.
         waivable: False where it speaks of identity: which version this is, who agreed to it.
+        shared: A name for work that is done once for all checks that share it.
+        fetches: Whether it brings the version to this node when it isn't here.
     """
 
     def decorate(function: AskedBy[P]) -> AskedBy[P]:
@@ -197,6 +207,8 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
                 severity=severity,
                 renewal=renewal,
                 waivable=waivable,
+                shared=shared,
+                fetches=fetches,
             )
         )
         return function

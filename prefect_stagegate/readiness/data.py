@@ -13,9 +13,9 @@ from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, R
 from prefect_stagegate.readiness.columns import compare_columns
 from prefect_stagegate.readiness.question import BINDINGS, Accepted, Question
 from prefect_stagegate.readiness.run import counting
-from prefect_stagegate.readiness.wording import age_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 TABLE = "table "
 """What the name of a table begins with in what `freshness` measured."""
@@ -28,7 +28,7 @@ SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
 
-@check("schema", owner="data", version=2, binds=("contract", "reference"))
+@check("schema", owner="data", version=2, binds=("contract", "reference"), shared="contract", fetches=True)
 def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether the tables have the columns and types that the contract promises.
 
@@ -66,17 +66,17 @@ def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
     return columns if isinstance(columns, Mapping) else {}
 
 
-@check("nonempty", owner="data", binds=("contract",))
+@check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
 def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
     if question.files < 1 or question.bytes < 1:
-        found = f"the version has {question.files} files with {question.bytes} bytes"
+        found = f"the version has {count_text(question.files, 'file')} with {count_text(question.bytes, 'byte')}"
         fix = f"Look at `stagegate show {question.address} --rows`, and at `include` and `exclude` in the spec."
         return Answer(Outcome.FAIL, found, (Finding("version", found, fix),))
     return _from_contract(question, "nonempty")
 
 
-@check("expectations", owner="data", binds=("contract",))
+@check("expectations", owner="data", binds=("contract",), shared="contract", fetches=True)
 def expectations(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
@@ -86,7 +86,7 @@ def expectations(question: Question, parameters: NoParameters) -> Answer:  # noq
     return _from_contract(question, "expectations")
 
 
-@check("coverage", owner="data", binds=("contract", "failed"))
+@check("coverage", owner="data", binds=("contract", "failed"), shared="contract", fetches=True)
 def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
     """Whether every file that the contract names was really read: all of them pass, one less fails.
 
@@ -100,7 +100,7 @@ def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: A
         rest = f"{len(failed) - NAMED:,} more could not be staged"
         findings.append(Finding("…", rest, f"`stagegate show {question.address} --json` names all.", Outcome.WARN))
     outcome = Outcome.WARN if answer.outcome is Outcome.PASS else answer.outcome
-    missing = f"{len(failed):,} object{'s' if len(failed) > 1 else ''} could not be staged"
+    missing = f"{count_text(len(failed), 'object')} could not be staged"
     return replace(
         answer, outcome=outcome, summary=f"{answer.summary}; {missing}", findings=(*answer.findings, *findings)
     )
@@ -116,7 +116,7 @@ def _from_contract(question: Question, name: str) -> Answer:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
         finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
-    return Answer(found.outcome, found.summary, found.findings, found.measured)
+    return Answer(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
 
 
 class Freshness(Parameters):
@@ -191,15 +191,16 @@ def _undated(subjects: list[str]) -> Answer:
 def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> Answer:
     age = question.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
-    summary = f"{oldest} is {age_text(age)} old"
+    summary = f"{oldest} is of {time_text(dated[oldest])}"
     if age < parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
     outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
     fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {question.target}."
-    finding = Finding(oldest, f"it is {age_text(age)} old, and {age_text(limit)} is the limit", fix, outcome)
+    problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
+    finding = Finding(oldest, f"it is of {problem}", fix, outcome)
     until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
-    return Answer(outcome, summary, (finding,), measured, until)
+    return Answer(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
 
 
 @check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)

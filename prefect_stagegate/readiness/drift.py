@@ -37,7 +37,7 @@ class Drift(Parameters):
     )
 
 
-@check("drift", owner="ai", binds=("contract", "below", "accepted"))
+@check("drift", owner="ai", binds=("contract", "below", "accepted"), fetches=True)
 def drift(question: Question, parameters: Drift) -> Answer:
     """How far each column moved from the version that the gate below accepted or, where that is this one, from the last
     one that this target accepted.

@@ -142,6 +142,8 @@ class PlannedCheck:
     """What still holds, under this gate's severity."""
     seconds: float | None = None
     """How long it took last time, of this version or of one that was let in; None when nobody measured it."""
+    fetches: int = 0
+    """Bytes of the version that have to be brought to this node before it can be asked."""
 
 
 def plan_checks(
@@ -156,8 +158,16 @@ def plan_checks(
     """
     stored = list(evidence)
     took = _took(question, stored)
+    missing_bytes = 0 if question.view() else question.bytes
     planned = (_plan(asked, known[asked.check], question, stored) for asked in question.gate.requirements)
-    return tuple(replace(one, seconds=took.get(one.requirement.check)) for one in planned)
+    return tuple(
+        replace(
+            one,
+            seconds=took.get(one.requirement.check),
+            fetches=missing_bytes if one.evidence is None and one.definition.fetches else 0,
+        )
+        for one in planned
+    )
 
 
 def _took(question: Question, stored: Iterable[Evidence]) -> dict[str, float]:

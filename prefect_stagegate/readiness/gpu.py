@@ -81,7 +81,7 @@ def gpu_inventory(question: Question, parameters: GpuInventory) -> Answer:
 
 def _undeclared(found: Gpus, declared: GpuInventory) -> Iterator[Finding]:
     if declared.count is not None and len(found.gpus) != declared.count:
-        problem = f"{declared.count} GPUs are declared, and {len(found.gpus)} are there"
+        problem = f"{count_text(declared.count, 'GPU')} declared, {len(found.gpus)} found"
         yield Finding("count", problem, "See which is missing: nvidia-smi -L; lspci -d 10de: ; dmesg | grep -i xid")
     for one in found.gpus:
         if declared.model is not None and one.name.casefold() != declared.model.casefold():

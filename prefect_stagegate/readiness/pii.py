@@ -43,7 +43,7 @@ class Pii(Parameters):
     )
 
 
-@check("pii", owner="governance", binds=("contract",))
+@check("pii", owner="governance", binds=("contract",), fetches=True)
 def pii(question: Question, parameters: Pii) -> Answer:
     """Whether personal data stand in the text of tables: e-mail addresses, phone numbers, IBANs, credit cards, SSNs.
 

@@ -12,7 +12,7 @@ from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness import orchestration
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.readiness.wording import age_text, time_text
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import count_text
 
@@ -64,12 +64,12 @@ def worker(question: Question, parameters: Worker) -> Answer:
         return Answer(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
     age = max(question.now - seen, timedelta(0))
     measured = {"pool": parameters.pool, "age_seconds": age.total_seconds()}
-    summary = f"heard of {age_text(age)} ago"
+    summary = f"heard of at {time_text(seen)}"
     if age <= parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if age <= parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
-    silent = f"no worker was heard of for {age_text(age)}, and {age_text(limit)} is the limit"
+    silent = f"no worker was heard of since {time_text(seen)}, more than {age_text(limit)} before the check"
     return Answer(outcome, summary, (Finding(f"work pool {parameters.pool}", silent, fix, outcome),), measured)
 
 
@@ -134,11 +134,11 @@ def queue(question: Question, parameters: WorkQueue) -> Answer:
     if found.paused:
         fix = f"prefect work-queue resume {parameters.queue} --pool {parameters.pool}"
         return Answer(Outcome.FAIL, "it is paused", (Finding(subject, "it is paused", fix),), measured)
-    if age is None or age > parameters.polled:
-        told = f"nobody polled it for {age_text(age)}" if age is not None else "nobody ever polled it"
+    if found.polled is None or age is None or age > parameters.polled:
+        told = f"nobody polled it since {time_text(found.polled)}" if found.polled else "nobody ever polled it"
         fix = f"prefect worker start --pool {parameters.pool} --work-queue {parameters.queue}"
         return Answer(Outcome.FAIL, told, (Finding(subject, told, fix),), measured)
-    summary = f"polled {age_text(age)} ago"
+    summary = f"polled at {time_text(found.polled)}"
     if found.late:
         told = f"{count_text(found.late, 'run')} should have begun"
         fix = "Start another worker, or raise the limits that hold them: prefect flow-run ls --state Late"

@@ -10,7 +10,7 @@ from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.readiness.wording import age_text, time_text
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import digest_text
 
@@ -42,11 +42,13 @@ def rollback(question: Question, parameters: Rollback) -> Answer:
         fix = f"stagegate history {question.dataset}@{question.target}"
         finding = Finding(name, "the catalog has lost its manifest: restore it from a backup", fix)
         return Answer(Outcome.FAIL, f"{name} can't be returned to", (finding,), measured)
-    summary = f"{name}, accepted {age_text(age)} ago"
+    summary = f"{name}, accepted at {time_text(moment(accepted.at))}"
     if age <= parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured)
     fix = f"Rehearse it: stagegate stage {question.dataset}@{accepted.digest}"
-    finding = Finding(name, f"it was accepted {age_text(age)} ago", fix, Outcome.WARN)
+    limit = age_text(parameters.warn)
+    problem = f"it was accepted at {time_text(moment(accepted.at))}, more than {limit} before the check"
+    finding = Finding(name, problem, fix, Outcome.WARN)
     return Answer(Outcome.WARN, summary, (finding,), measured)
 
 
@@ -77,7 +79,9 @@ def soak(question: Question, parameters: Soak) -> Answer:
     since, until = moment(below.at), moment(below.until) if below.until else question.now
     stood = until - since
     measured = {"since": below.at, "until": below.until, "stood_seconds": stood.total_seconds()}
-    summary = f"stood at {extends} for {age_text(stood)}"
+    summary = f"stands at {extends} since {time_text(since)}"
+    if below.until:
+        summary = f"stood at {extends} for {age_text(stood)}, until {time_text(until)}"
     if stood >= parameters.period:
         return Answer(Outcome.PASS, summary, measured=measured)
     wanted = age_text(parameters.period)
@@ -87,5 +91,5 @@ def soak(question: Question, parameters: Soak) -> Answer:
         return Answer(Outcome.FAIL, summary, (finding,), measured)
     ends = since + parameters.period
     fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
-    finding = Finding(extends, f"it has stood there for {age_text(stood)}, and {wanted} are wanted", fix)
+    finding = Finding(extends, f"it stands there since {time_text(since)}, and {wanted} are wanted", fix)
     return Answer(Outcome.FAIL, summary, (finding,), measured, until=ends)

@@ -31,6 +31,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
     """
     began = time.perf_counter()
     answer = _ask(definition, requirement, question)
+    seconds = time.perf_counter() - began if answer.seconds is None else answer.seconds
     return Evidence(
         check=definition.name,
         outcome=answer.outcome,
@@ -47,7 +48,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
         at=clock.stamp(question.now),
         expires=_expires(definition.ttl, answer, question),
         awaiting=answer.awaiting,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
     )
 
 

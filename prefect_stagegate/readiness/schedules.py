@@ -12,7 +12,7 @@ from prefect_stagegate.readiness import orchestration
 from prefect_stagegate.readiness.base import Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.pools import HOLDS, ask, unnamed
 from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.wording import age_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import count_text
 
@@ -29,7 +29,7 @@ class Schedule(Parameters):
 
 
 @check("schedule", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
-def schedule(question: Question, parameters: Schedule) -> Answer:
+def schedule(question: Question, parameters: Schedule) -> Answer:  # noqa: ARG001
     """Whether the deployment runs by the clock: a schedule of it is active, and its next run is planned.
 
     Both pass; active without a planned run warns, for the scheduler plans within a minute; no deployment, one that is
@@ -51,11 +51,7 @@ def schedule(question: Question, parameters: Schedule) -> Answer:
         told = "no run of it is planned"
         fix = "See whether the server's scheduler runs: prefect server services ls"
         return Answer(Outcome.WARN, told, (Finding(name, told, fix, Outcome.WARN),), measured)
-    return Answer(Outcome.PASS, _when(found.next - question.now), measured=measured)
-
-
-def _when(until: timedelta) -> str:
-    return f"its next run is due in {age_text(until)}" if until >= timedelta(0) else "its next run is due"
+    return Answer(Outcome.PASS, f"its next run is due at {time_text(found.next)}", measured=measured)
 
 
 class Concurrency(Parameters):
@@ -132,11 +128,13 @@ def alert(question: Question, parameters: Alert) -> Answer:
     age = max(question.now - found.at, timedelta(0))
     measured = {"at": found.at.isoformat(), "executed": found.executed}
     if not found.executed:
-        told = f"its last message, {age_text(age)} ago, could not be sent: {found.reason or 'no reason is told'}"
+        told = f"its last message, at {time_text(found.at)}, could not be sent: {found.reason or 'no reason is told'}"
         fix = f"Check its notification block, then: {TEST}"
         return Answer(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
-    summary = f"a message was sent {age_text(age)} ago"
+    summary = f"a message was sent at {time_text(found.at)}"
     if age <= parameters.warn:
         return Answer(Outcome.PASS, summary, measured=measured, until=found.at + parameters.warn)
-    finding = Finding(name, f"its last message was {age_text(age)} ago", TEST, Outcome.WARN)
+    limit = age_text(parameters.warn)
+    problem = f"its last message was at {time_text(found.at)}, more than {limit} before the check"
+    finding = Finding(name, problem, TEST, Outcome.WARN)
     return Answer(Outcome.WARN, summary, (finding,), measured)

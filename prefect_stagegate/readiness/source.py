@@ -9,7 +9,7 @@ from pydantic import Field
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Probe, Question
-from prefect_stagegate.readiness.wording import age_text, listed
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import count_text
 
@@ -79,7 +79,8 @@ def credential_life(question: Question, parameters: Lifetime) -> Answer:
     if findings:
         worst = next(finding for finding in findings if finding.outcome is outcome)
         return Answer(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
-    shortest = f"{age_text(timedelta(seconds=min(left.values())))} left" if left else "they have no end"
+    ends = [life.ends for life in needed.values() if life.ends is not None]
+    shortest = f"the first credentials end at {_at(min(ends))}" if ends else "the credentials have no end"
     return Answer(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
 
 
@@ -93,7 +94,13 @@ def _life_finding(url: str, life: CredentialLife, left: float | None, run: float
     outcome = Outcome.WARN if left >= run else Outcome.FAIL
     fix = "Renew them, then run `stagegate check` again; or let the client renew them by itself (a role, a profile)."
     needed = age_text(timedelta(seconds=AMPLE * run if outcome is Outcome.WARN else run))
-    return Finding(url, f"{life.what} has {age_text(timedelta(seconds=left))} left of {needed}", fix, outcome)
+    return Finding(
+        url, f"{life.what} ends at {_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
+    )
+
+
+def _at(seconds: float) -> str:
+    return time_text(datetime.fromtimestamp(seconds, UTC))
 
 
 def _finding(probe: Probe) -> Finding | None:

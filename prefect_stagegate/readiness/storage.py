@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question, Volume
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import bytes_text, count_text
 
 HOLDS = timedelta(minutes=5)
 """A volume that others write to too can fill up in minutes."""
@@ -122,9 +122,9 @@ def cache_integrity(question: Question, parameters: NoParameters) -> Answer:  # 
     if found.damaged:
         repair = f"stagegate verify {question.address} --repair"
         damaged = tuple(replace(finding, fix=repair) for finding in found.damaged[:SHOWN])
-        summary = f"{len(found.damaged):,} of {found.files:,} files differ from the manifest"
+        summary = f"{len(found.damaged):,} of {count_text(found.files, 'file')} differ from the manifest"
         return Answer(Outcome.FAIL, summary, damaged, measured)
-    summary = f"{found.files:,} files with {bytes_text(found.bytes)} hold what the manifest says"
+    summary = f"{count_text(found.files, 'file')}, {bytes_text(found.bytes)}: as the manifest says"
     return Answer(Outcome.PASS, summary, measured=measured)
 
 

@@ -39,7 +39,7 @@ class Duplicates(Parameters):
     )
 
 
-@check("duplicates", owner="data", binds=("contract",))
+@check("duplicates", owner="data", binds=("contract",), fetches=True)
 def duplicates(question: Question, parameters: Duplicates) -> Answer:
     """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
 
@@ -139,7 +139,7 @@ class Balance(Parameters):
         return self
 
 
-@check("balance", owner="ai", binds=("contract",))
+@check("balance", owner="ai", binds=("contract",), fetches=True)
 def balance(question: Question, parameters: Balance) -> Answer:
     """The share of the smallest class among the rows that have a label.
 

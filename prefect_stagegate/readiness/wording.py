@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 SHOWN = 5
 """Names that a sentence lists before it says how many more there are."""
@@ -20,6 +20,15 @@ def age_text(age: timedelta) -> str:
         if seconds < length * limit:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds / 86400:.0f} d"
+
+
+def time_text(at: datetime) -> str:
+    """A moment in UTC, to the second. Evidence is read long after it was gathered, so it holds times and no ages.
+
+    >>> time_text(datetime(2026, 3, 1, 3, 0, tzinfo=UTC))
+    '2026-03-01T03:00:00Z'
+    """
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def listed(names: Sequence[str]) -> str:

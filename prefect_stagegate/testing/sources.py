@@ -7,8 +7,10 @@
             with my_server() as server:
                 yield Place("my://…/", options, put=server.write, remove=server.delete)
 
-Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test. A promise
-that does not apply is skipped, with its reason, by what the `Place` says of itself.
+Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test. Promises
+that do not apply are named with the class, and their tests are not collected, so that none is skipped:
+
+    class TestMySource(SourceContract, without=("ranges", "credentials")):
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -75,23 +77,17 @@ class Place:
     """Write an object, over one that may be there."""
     remove: Callable[[str], Any] = lambda key: None  # noqa: ARG005
     denied: Mapping[str, Any] | None = None
-    """Options with credentials that the place refuses; None where it asks for none."""
+    """Options with credentials that the place refuses; needed unless the contract is `without` credentials."""
     anonymous: Mapping[str, Any] | None = None
-    """Options without any credentials, which the place refuses; None where it asks for none."""
+    """Options without any credentials, which the place refuses; needed as `denied` is."""
     lacks: str = ""
     """Characters that no name here can have, or that `put` or the server turns into others."""
     unreachable: tuple[str, Mapping[str, Any]] | None = None
-    """URL and options of a server of this kind that does not answer; None where there is no server."""
-    folders_need_slash: bool = False
-    """Whether a URL without a slash at its end always names an object."""
-    whole: bool = False
-    """Whether a URL always means all of the place, as a table's does: neither a folder of it nor one object."""
+    """URL and options of a server of this kind that does not answer; needed unless the contract is without servers."""
     frozen: bool = False
     """Whether what lies here promises that a file never changes, so that only another size of it is noticed."""
     keeps: bool = False
     """Whether the place keeps what it held, as a history of commits does: what was listed can be read for ever."""
-    ranges: bool = True
-    """Whether parts of objects can be read."""
     library: tuple[str, str] = ("", "")
     """The functions of the adapter's library that list and read, by their dotted names; empty for the adapter's own."""
 
@@ -143,8 +139,37 @@ def broken(patch: pytest.MonkeyPatch, source: Source, method: str, function: str
         yield
 
 
+CONDITIONAL = {
+    "single objects": ("test_a_url_may_name_one_object",),
+    "bare folders": ("test_a_folder_may_be_named_without_its_slash",),
+    "ranges": ("test_ranges_end_before_their_end",),
+    "credentials": (
+        "test_refused_credentials_are_told_and_not_repeated",
+        "test_without_credentials_it_is_told_what_to_set",
+    ),
+    "servers": ("test_a_server_that_does_not_answer_may_be_asked_again",),
+}
+"""What some places have not, with the tests of it: URLs that name one object, or a folder without the slash at its end
+(a table's URL names all of it); parts of objects; anybody who asks for credentials; a server."""
+
+
 class SourceContract:
-    """The promises of `Source`, as tests."""
+    """The promises of `Source`, as tests.
+
+    Raises:
+        TypeError: A class is `without` something that `CONDITIONAL` does not know.
+    """
+
+    without: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, *, without: Collection[str] = (), **settings: Any) -> None:
+        """Leave out the tests of what the place has not."""
+        super().__init_subclass__(**settings)
+        if unknown := set(without) - CONDITIONAL.keys():
+            raise TypeError(f"{cls.__name__} is without {sorted(unknown)}; known: {', '.join(CONDITIONAL)}")
+        cls.without = cls.without | frozenset(without)
+        for name in (test for promise in without for test in CONDITIONAL[promise]):
+            setattr(cls, name, None)  # which pytest does not collect
 
     @pytest.fixture
     def place(self) -> Place:
@@ -185,8 +210,6 @@ class SourceContract:
         assert [one.key for one in wanted] == ["b.txt"]
 
     def test_a_url_may_name_one_object(self, place: Place) -> None:
-        if place.whole:
-            pytest.skip("a URL names all of this place")
         place.put("folder/b.bin", BYTES)
         place.put("folder/b.bin.more", b"")
         source = open_source(place.url + "folder/b.bin", place.options)
@@ -194,8 +217,6 @@ class SourceContract:
         assert (one.key, read(source, one)) == ("b.bin", BYTES)
 
     def test_a_folder_may_be_named_without_its_slash(self, place: Place) -> None:
-        if place.folders_need_slash or place.whole:
-            pytest.skip("a URL without a slash names an object here")
         place.put("folder/b.bin", BYTES)
         place.put("folder-2/c.bin", BYTES)
         assert list(listed(open_source(place.url + "folder", place.options))) == ["b.bin"]
@@ -206,8 +227,6 @@ class SourceContract:
             list(open_source(place.url + "fodler/", place.options).list())
 
     def test_ranges_end_before_their_end(self, place: Place) -> None:
-        if not place.ranges:
-            pytest.skip("this place knows no ranges")
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
         one = listed(source)["a.bin"]
@@ -218,7 +237,7 @@ class SourceContract:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
         one = listed(source)["a.bin"]
-        start = 7 if place.ranges else 0
+        start = 0 if "ranges" in self.without else 7
         count = len(BYTES) - start
         buffer = bytearray(b"#" * (count + 5))
         assert sum(source.fill(one, start, len(BYTES), memoryview(buffer))) == count
@@ -302,8 +321,7 @@ class SourceContract:
         assert contents == [bytes([number]) * 1000 for number in range(20)] * 3
 
     def test_refused_credentials_are_told_and_not_repeated(self, place: Place) -> None:
-        if place.denied is None:
-            pytest.skip("this place asks for no credentials")
+        assert place.denied is not None, "give `denied`, or leave credentials out"
         place.put("a.bin", BYTES)
         with pytest.raises(AccessDenied) as caught:
             list(open_source(place.url, place.denied).list())
@@ -313,8 +331,7 @@ class SourceContract:
     def test_without_credentials_it_is_told_what_to_set(
         self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        if place.anonymous is None:
-            pytest.skip("this place asks for no credentials")
+        assert place.anonymous is not None, "give `anonymous`, or leave credentials out"
         place.put("a.bin", BYTES)
         for name in [name for name in os.environ if name.startswith(ABSENT)]:
             monkeypatch.delenv(name)
@@ -326,8 +343,7 @@ class SourceContract:
         assert caught.value.hint
 
     def test_a_server_that_does_not_answer_may_be_asked_again(self, place: Place) -> None:
-        if place.unreachable is None:
-            pytest.skip("this place has no server")
+        assert place.unreachable is not None, "give `unreachable`, or leave servers out"
         url, options = place.unreachable
         with pytest.raises(SourceUnavailable) as caught:
             list(open_source(url, options).list())

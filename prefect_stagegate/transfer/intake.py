@@ -21,6 +21,7 @@ from prefect_stagegate.transfer.progress import Laps, Progress, TransferStats
 from prefect_stagegate.transfer.retry import Retrier
 from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.transfer.throttle import throttle_of
+from prefect_stagegate.units import count_text
 
 
 class Store(Protocol):
@@ -144,7 +145,7 @@ class Intake:
 
     def _require_all(self, job: Job, left: int) -> None:
         if left:
-            told = f"The read ended {left} bytes early"
+            told = f"The read ended {count_text(left, 'byte')} early"
             raise SourceUnavailable(told, source=job.source.url, object=job.planned.object.key)
 
     def resumed(self, size: int) -> None:

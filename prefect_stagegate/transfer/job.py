@@ -17,6 +17,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
 from prefect_stagegate.sources.base import Source
+from prefect_stagegate.units import count_text
 
 SECOND_LOOKS = 2
 """How often an object whose bytes are wrong is read again from the same source."""
@@ -85,7 +86,8 @@ class Job:
         found = self.source.find(self.planned.object.key)
         if self.member and found.size != self.planned.object.size:
             raise ObjectChanged(
-                f"The mirror's object has {found.size} bytes, and the source's {self.planned.object.size}",
+                f"The mirror's object has {count_text(found.size, 'byte')}, "
+                f"and the source's {self.planned.object.size:,}",
                 source=self.source.url,
                 object=found.key,
             )

@@ -5,6 +5,7 @@ A new check is in it by being registered; one that looks at nothing until a gate
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,16 @@ from prefect_stagegate.readiness.catalogue import asks, groups, parameters
 from prefect_stagegate.readiness.question import BINDINGS
 from prefect_stagegate.readiness.run import is_current
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, Figures, a_question, a_spec
+from prefect_stagegate.testing.questions import (
+    DIGEST,
+    ENVIRONMENT,
+    NOW,
+    OTHER_DIGEST,
+    Figures,
+    a_question,
+    a_spec,
+    an_origin,
+)
 
 NAMED: dict[str, dict[str, Any]] = {
     "duplicates": {"keys": {"flights": ["id"]}, "splits": {"train": "a/*", "test": "b/*"}, "by": ["id"]},
@@ -160,6 +170,34 @@ def test_whatever_is_not_a_pass_says_what_to_do_or_why_there_is_nothing(name: st
             assert any(finding.outcome is found.outcome for finding in found.findings)
         assert found.summary
         canonical(found.measured)
+
+
+AGE = re.compile(r"\b\d+ (?:s|min|h|d) (?:ago|old|left)\b|\bfor \d+ (?:s|min|h|d)\b(?!, until)")
+"""What is true only at the moment of the check. A text is read later, so it holds times."""
+
+
+@every_check
+def test_recorded_texts_do_not_age(name: str) -> None:
+    days = timedelta(days=40)
+    stood = Accepted("pilot", DIGEST, stamp(NOW - days))
+    spec = a_spec(
+        gates={
+            "pilot": {"require": ["schema"]},
+            "production": {"extends": "pilot", "require": [{name: NAMED.get(name, {})}]},
+        }
+    )
+    for hours in (1.5, 5, 900):
+        life = CredentialLife("temporary", "the token", NOW.timestamp() + hours * 3600)
+        question = a_question(
+            spec=spec,
+            below=stood,
+            accepted=Accepted("production", OTHER_DIGEST, stamp(NOW - days)),
+            credential_life=lambda _, life=life: life,
+            table_time=lambda _: NOW - days,
+            origins=lambda: iter([an_origin(NOW - days)]),
+        )
+        found = ask(name, question)
+        assert not AGE.search("\n".join([found.summary, *(one.problem for one in found.findings)])), found
 
 
 @every_check

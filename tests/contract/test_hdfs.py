@@ -37,7 +37,7 @@ def _put(server: Hadoop, root: str, key: str, data: bytes) -> None:
 
 
 @pytest.mark.hdfs
-class TestHdfs(SourceContract):
+class TestHdfs(SourceContract, without=("credentials",)):
     @pytest.fixture
     def place(self, server: Hadoop) -> Place:
         root = f"/{uuid.uuid4().hex}/"

@@ -17,17 +17,19 @@ from prefect_stagegate.testing.sources import Place, SourceContract
 
 NOBODY = "http://127.0.0.1:1"
 """An address where nobody listens."""
+WHOLE = ("single objects", "bare folders")
+"""A table's URL names all of it."""
 
 
-class TestDeltaInFiles(SourceContract):
+class TestDeltaInFiles(SourceContract, without=(*WHOLE, "credentials", "servers")):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
         table = HandWritten(fsspec.filesystem("file"), str(tmp_path / "the table"))
         url = f"delta+file://{tmp_path}/the table/"
-        return Place(url, put=table.put, remove=table.remove, whole=True, frozen=True)
+        return Place(url, put=table.put, remove=table.remove, frozen=True)
 
 
-class TestDeltaOnS3(SourceContract):
+class TestDeltaOnS3(SourceContract, without=WHOLE):
     @pytest.fixture
     def place(self, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Place:
         bucket = seaweedfs.bucket(f"delta-{abs(hash(request.node.nodeid)) % 10**9}")
@@ -41,12 +43,11 @@ class TestDeltaOnS3(SourceContract):
             denied={**options, "secret": "this-is-wrong"},
             anonymous={"endpoint_url": seaweedfs.endpoint_url},
             unreachable=(f"delta+{bucket}/table/", {**options, "endpoint_url": NOBODY}),
-            whole=True,
             frozen=True,
         )
 
 
-class TestIcebergInFiles(SourceContract):
+class TestIcebergInFiles(SourceContract, without=(*WHOLE, "credentials", "servers")):
     """A SQL catalog; folders with names that are hard to spell."""
 
     @pytest.fixture
@@ -54,10 +55,10 @@ class TestIcebergInFiles(SourceContract):
         properties = sql_catalog(tmp_path, f"file://{tmp_path}/ware house", {})
         table = AnyBytes("local", properties, fsspec.filesystem("file"))
         url = "iceberg://local/lake.things"
-        return Place(url, properties, put=table.put, remove=table.remove, whole=True, frozen=True)
+        return Place(url, properties, put=table.put, remove=table.remove, frozen=True)
 
 
-class TestIcebergOnS3(SourceContract):
+class TestIcebergOnS3(SourceContract, without=WHOLE):
     """A SQL catalog whose files lie on S3."""
 
     @pytest.fixture
@@ -73,7 +74,6 @@ class TestIcebergOnS3(SourceContract):
             denied={**properties, **store_of(seaweedfs, "this-is-wrong")},
             anonymous={name: value for name, value in properties.items() if "key" not in name},
             unreachable=("iceberg://lake/lake.things", {**properties, "type": "rest", "uri": NOBODY}),
-            whole=True,
             frozen=True,
         )
 

@@ -40,7 +40,7 @@ def _folder(root: Path, url: str, **facts: object) -> Place:
     return Place(url, put=put, remove=remove, **facts)  # type: ignore[arg-type]
 
 
-class TestFiles(SourceContract):
+class TestFiles(SourceContract, without=("credentials", "servers")):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
         return _folder(tmp_path, f"file://{tmp_path}/", library=("os.scandir", "os.pread"))
@@ -125,7 +125,7 @@ def _cloud_place(server: Cloud, request: pytest.FixtureRequest, **facts: object)
     )
 
 
-class TestMemory(SourceContract):
+class TestMemory(SourceContract, without=("credentials", "servers")):
     @pytest.fixture
     def place(self, request: pytest.FixtureRequest) -> Place:
         root, store = f"/{request.node.name}", fsspec.filesystem("memory")
@@ -162,7 +162,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-class TestHttp(SourceContract):
+class TestHttp(SourceContract, without=("bare folders", "ranges", "credentials")):
     """Python's own web server: it knows neither ranges nor etags."""
 
     @pytest.fixture
@@ -170,19 +170,12 @@ class TestHttp(SourceContract):
         with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_port}/"
-            yield _folder(
-                tmp_path,
-                url,
-                ranges=False,
-                folders_need_slash=True,
-                unreachable=(f"http://{NOBODY}/", {}),
-                library=(WIRE, WIRE),
-            )
+            yield _folder(tmp_path, url, unreachable=(f"http://{NOBODY}/", {}), library=(WIRE, WIRE))
             server.shutdown()
 
 
 @pytest.mark.system
-class TestNginx(SourceContract):
+class TestNginx(SourceContract, without=("bare folders",)):
     """Over TLS, by its JSON listings."""
 
     @pytest.fixture
@@ -196,7 +189,6 @@ class TestNginx(SourceContract):
                 options=options,
                 denied={**options, "password": "wrong"},
                 anonymous={"verify": server.ca_file},
-                folders_need_slash=True,
                 unreachable=(f"https://{NOBODY}/", {}),
                 library=("json.loads", WIRE),
             )
@@ -219,7 +211,7 @@ class TestWebDav(SourceContract):
             )
 
 
-class TestRcloneS3(SourceContract):
+class TestRcloneS3(SourceContract, without=("ranges",)):
     """A second opinion on S3. Of an object it sends parts with the status of a whole, so none are asked for."""
 
     @pytest.fixture
@@ -235,5 +227,9 @@ class TestRcloneS3(SourceContract):
                 anonymous={"endpoint_url": server.url},
                 lacks=RCLONE_LACKS,
                 unreachable=("s3://lake/", {**options, "endpoint_url": f"http://{NOBODY}"}),
-                ranges=False,
             )
+
+
+def test_a_contract_is_without_known_promises_only() -> None:
+    with pytest.raises(TypeError, match=r"without \['colour'\]; known: single objects"):
+        type("Unknown", (SourceContract,), {}, without=("colour",))

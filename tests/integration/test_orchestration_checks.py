@@ -153,10 +153,11 @@ def test_a_deployment_runs_by_the_clock_or_not(client: SyncPrefectClient, pool: 
     hourly = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(hours=1)), active=True)
     client.create_deployment_schedules(deployment, [hourly])
     assert ask("schedule", deployment=name).outcome in (Outcome.WARN, Outcome.PASS)  # as fast as the scheduler is
-    planned: Any = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(minutes=30))
+    due = datetime.now(UTC) + timedelta(minutes=30)
+    planned: Any = Scheduled(scheduled_time=due)
     client.create_flow_run_from_deployment(deployment, state=planned)
     found = ask("schedule", deployment=name)
-    assert (found.outcome, found.summary) == (Outcome.PASS, "its next run is due in 30 min")
+    assert (found.outcome, found.summary) == (Outcome.PASS, f"its next run is due at {due:%Y-%m-%dT%H:%M:%SZ}")
     client.pause_deployment(deployment)
     assert ask("schedule", deployment=name).outcome is Outcome.FAIL
     assert ask("schedule", deployment="no-slash").outcome is Outcome.INCONCLUSIVE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,13 +38,59 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     main([*name.split(), "--help"])
     told = capsys.readouterr().out
     assert f"Usage: stagegate {name}" in told
-    assert "Example" in told
+    assert "For example:" in told
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", LINES)
+def test_help_is_readable(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    main([*name.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= width
+    # What a value is, and not its type in Python; a default only where it tells something.
+    assert not re.findall(r"(?:--[\w-]+|\[) ?(?:STR|PATH|INT|FLOAT|BOOL|FRACTION|TIMEDELTA|ARGS)\b", text)
+    assert not re.findall(r"\[default: (?:False|\"\"|\(\)|None)\]", text)
+    examples = [line for line in lines[lines.index("For example:".ljust(width)) :] if line.startswith(" • ")]
+    assert examples
+    assert all(line.count("stagegate ") == 1 or "&&" in line for line in examples)
+    if name not in ("schema", "checks", "key", "demo", "limits", "env capture"):
+        common = text.index("Common options")
+        assert all(text.index(flag) > common for flag in ("--cache DIR", "--debug"))
 
 
 def test_the_version_is_the_package_s(run_stagegate: Run) -> None:
     from prefect_stagegate import __version__
 
     assert run_stagegate("--version").stdout.strip() == __version__
+
+
+def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "prefect_stagegate", "ls", "--help"]
+    result = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.startswith("Usage: python -m prefect_stagegate ls [OPTIONS] [DATASET]")
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path, run_stagegate: Run) -> None:
+    installed = run_stagegate("--install-completion", "--shell", "bash")
+    assert installed.returncode == 0, installed.stderr
+    script = tmp_path / "home/.local/share/bash-completion/completions/stagegate"
+    assert str(script) in installed.stdout
+    assert "completion" in (tmp_path / "home/.bashrc").read_text()
+    complete = (
+        'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}; '
+        "$(complete -p stagegate | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo ${COMPREPLY[@]}"
+    )
+
+    def completed(*words: str) -> list[str]:
+        command = ["bash", "-c", complete, str(script), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("stagegate", "pro") == ["promote"]
+    assert completed("stagegate", "promote", "--to", "x", "--re") == ["--reinstate"]
 
 
 @pytest.mark.parametrize("address", ["things", "things@prod", f"things@{DIGEST[:19]}"])
@@ -184,3 +231,58 @@ def test_an_environment_that_is_nowhere_is_bad_usage(run_stagegate: Run, there: 
     told = run_stagegate("env", "diff", there)
     assert told.returncode == 2
     assert says in told.stderr.lower()
+
+
+SPEC_WITH_BLOCK = {
+    "stagegate": 1,
+    "dataset": "things",
+    "sources": [{"url": "s3://lake/", "credentials": "aws-credentials/onprem"}],
+}
+
+
+@pytest.mark.parametrize("words", [("limits", "--per-node", "1"), ("stage", "s.json"), ("doctor", "s.json")])
+def test_no_temporary_prefect_server_is_started(words: tuple[str, ...], tmp_path: Path, run_stagegate: Run) -> None:
+    (tmp_path / "s.json").write_text(json.dumps(SPEC_WITH_BLOCK))
+    result = run_stagegate(*words, timeout=20)
+    told = result.stdout + result.stderr
+    assert result.returncode == (3 if words[0] == "doctor" else 2), told
+    assert "No Prefect API is configured" in told
+    assert "prefect config set PREFECT_API_URL=" in told
+    assert not list((tmp_path / "home").rglob("*.db*"))
+
+
+@pytest.fixture
+def many(tmp_path: Path, run_stagegate: Run) -> Path:
+    """A spec whose dataset `many` has 1,000 files, staged, and 30 more since."""
+    (tmp_path / "nas").mkdir()
+    for number in range(1000):
+        (tmp_path / f"nas/{number:04d}.csv").write_text(str(number))
+    spec = tmp_path / "many.json"
+    spec.write_text(json.dumps({"stagegate": 1, "dataset": "many", "sources": [{"url": "nas/"}]}))
+    result = run_stagegate("stage", spec)
+    assert result.returncode == 0, result.stderr
+    return spec
+
+
+def test_many_objects_are_summed_up(many: Path, run_stagegate: Run) -> None:
+    first = json.loads(run_stagegate("show", "many", "--json").stdout)
+    for number in range(1000, 1030):
+        (many.parent / f"nas/{number}.csv").write_text(str(number))
+    commands = {
+        ("stage", str(many), "--dry-run"): (1030, "… and 1,010 more; --all lists them"),
+        ("show", "many"): (1000, "… and 980 more; --all lists them"),
+    }
+    assert len(first["entries"]) == 1000
+    for words, (count, more) in commands.items():
+        listed = run_stagegate(*words).stdout
+        assert (listed.count(".csv"), listed.count(more)) == (20, 1)
+        everything = run_stagegate(*words, "--all").stdout
+        assert (everything.count(".csv"), "… and" in everything) == (count, False)
+    assert run_stagegate("show", "many", "--rows").stdout.count(".csv") == 1000
+    plan = json.loads(run_stagegate("stage", many, "--dry-run", "--json").stdout)
+    assert len(plan["objects"]) == 1030
+    assert run_stagegate("stage", many).returncode == 0
+    before = f"many@{first['digest']}"
+    assert "… and 10 more; --all lists them" in run_stagegate("diff", before, "many").stdout.splitlines()
+    everything = run_stagegate("diff", before, "many", "--all").stdout
+    assert (everything.count(".csv"), everything.splitlines()[-1]) == (30, "30 entries differ: 30 added.")

@@ -6,10 +6,14 @@ import io
 import json
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.plan import announce, forecast, tell_plan
+from prefect_stagegate.cli.progress import shown_work
+from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, PlannedCheck, State
 from prefect_stagegate.spec import Requirement
@@ -37,8 +41,16 @@ class Terminal(io.StringIO):
 def test_forecast_sums_what_is_to_be_asked_and_says_what_it_does_not_know() -> None:
     assert forecast(PLAN) == "To ask: 3 of 4 checks, took 2 min last time, and 1 of unknown length."
     assert forecast(PLAN[1:3]) == "To ask: 1 of 2 checks, took <0.1 s last time."
-    assert forecast(PLAN[3:]) == "To ask: 1 of 1 checks, their time is not known yet."
-    assert forecast(PLAN[2:3]) == "Nothing to ask: the evidence of all 1 checks still holds."
+    assert forecast(PLAN[3:]) == "To ask: 1 of 1 check, their time is not known yet."
+    assert forecast(PLAN[2:3]) == "Nothing to ask: all evidence still holds (1 check)."
+
+
+def test_forecast_counts_shared_work_once_and_what_is_fetched() -> None:
+    names = ("schema", "expectations", "coverage")
+    contract = [planned(name, State.STALE, seconds) for name, seconds in zip(names, (13.6, 14.0, None), strict=True)]
+    assert forecast(contract) == "To ask: 3 of 3 checks, took 14.0 s last time."
+    fetched = [replace(one, fetches=3_200_000_000) for one in contract]
+    assert forecast(fetched) == "To ask: 3 of 3 checks, took 14.0 s last time, after bringing 3.2 GB to this node."
 
 
 def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +65,9 @@ def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> No
 def test_plan_as_json(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     tell_plan(PLAN[:1], json=True)
     told = json.loads(capsysbinary.readouterr().out)
-    assert told == [{"check": "schema", "state": "stale", "reason": "another contract", "seconds": 92.0}]
+    assert told == [
+        {"check": "schema", "state": "stale", "reason": "another contract", "seconds": 92.0, "bytes_to_fetch": 0}
+    ]
 
 
 def test_only_a_terminal_is_told_and_only_of_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +78,32 @@ def test_only_a_terminal_is_told_and_only_of_what_is_asked(monkeypatch: pytest.M
         assert told == [] or [line.split()[0] for line in told[1:]] == ["schema", "space", "owner", "schema"]
         assert bool(told) == stream.isatty()
         assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_shows_which_check_is_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with shown_work("check things") as progress:
+            assert bool(progress) == stream.isatty()
+            if progress:
+                progress("expectations (3 of 5)\n[red]\x1b[31m")
+        assert ("check things: expectations (3 of 5) [red]\\x1b[31m" in stream.getvalue()) == stream.isatty()
+    with shown_work("check things", quiet=True) as progress:
+        assert progress is None
+
+
+def test_a_plan_shows_the_ages_of_times_and_records_none(capsys: pytest.CaptureFixture[str]) -> None:
+    then = now() - timedelta(minutes=17, seconds=5)
+    seen = f"heard of at {then:%Y-%m-%dT%H:%M:%SZ}"
+    held = Evidence("worker", Outcome.PASS, seen, "infra")
+    tell_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
+    assert f"pass: {seen} (17 min ago)" in capsys.readouterr().out
+
+
+def test_ages_are_added_to_times_only() -> None:
+    at = moment("2026-03-01T03:00:00Z")
+    assert with_ages("due at 2026-03-01T05:00:00Z", at) == "due at 2026-03-01T05:00:00Z (in 2 h)"
+    for other in ("9999-99-99T99:99:99Z", "run-2026-03-01T03:00:00Z.csv", "2026-03-01", "3 files"):
+        assert with_ages(other, at) == other

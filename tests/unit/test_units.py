@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
@@ -97,3 +102,36 @@ def test_fields_are_read_and_written_in_the_same_words() -> None:
 def test_fields_refuse_what_is_no_duration_or_size_or_out_of_bounds(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Limits.model_validate(values)
+
+
+NOUNS = (
+    *("bytes", "checks", "columns", "decisions", "entries", "expectations", "files", "findings", "GPUs", "objects"),
+    *("partitions", "pins", "problems", "rows", "sources", "tables", "values", "versions"),
+)
+PLURAL = re.compile(rf"^ (?:more )?(?:{'|'.join(NOUNS)})\b")
+LOGGED = re.compile(rf"%d (?:{'|'.join(NOUNS)})\b")
+ROOT = Path(__file__).parents[2]
+
+
+def plurals(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Each number in a text that is followed by a noun in the plural, whatever the number is: line and noun."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            for value, text in pairwise(node.values):
+                if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant):
+                    found = PLURAL.match(str(text.value))
+                    if found and not ast.unparse(value.value).split(".")[0].isupper():  # a constant is more than one
+                        yield node.lineno, found[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := LOGGED.search(node.value)):
+            yield node.lineno, found[0]
+
+
+@pytest.mark.parametrize("folder", ["prefect_stagegate", "tasks", "flows", "validations", "deployments"])
+def test_one_of_something_is_no_plural(folder: str) -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{line}:{noun}"
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if "testing" not in file.parts and not any(parent.is_symlink() for parent in file.parents)
+        for line, noun in plurals(ast.parse(file.read_text()))
+    ]
+    assert not found, "use units.count_text: " + " ".join(found)
