@@ -57,6 +57,7 @@ def ask_about(
     manifest = where.catalog.manifest(dataset, digest)
     request = request_for(where, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
+    log = where.catalog.history(dataset, gate.target) if gate.target else []
     return Question(
         dataset=dataset,
         digest=digest,
@@ -84,9 +85,9 @@ def ask_about(
         machine=machine,
         resolvable=lambda other: where.catalog.has_version(dataset, other),
         adopted=version.adopted,
-        after=len(where.catalog.history(dataset, gate.target)),
+        after=len(log),
         below=_below(where, version, gate.extends) if gate.extends else None,
-        accepted=_last_accepted(where, version, gate.target) if gate.target else None,
+        accepted=_last_accepted(log, digest),
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
         waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
@@ -127,10 +128,10 @@ def _below(where: Workspace, version: Named, target: str) -> Accepted | None:
     return _accepted(let_in[-1]) if let_in and let_in[-1].digest not in taken else None
 
 
-def _last_accepted(where: Workspace, version: Named, target: str) -> Accepted | None:
-    entries = where.catalog.history(version.dataset, target)
-    taken = withdrawn(entries)
-    others: Sequence[RefEntry] = [e for e in moves(entries) if e.digest != version.digest and e.digest not in taken]
+def _last_accepted(log: Sequence[RefEntry], digest: str) -> Accepted | None:
+    """The newest version that a target's log let in and did not take back, other than one."""
+    taken = withdrawn(log)
+    others = [entry for entry in moves(log) if entry.digest != digest and entry.digest not in taken]
     return _accepted(others[-1]) if others else None
 
 

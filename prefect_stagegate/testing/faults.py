@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Protocol
 from xml.sax.saxutils import escape
 
@@ -57,7 +58,7 @@ class Echo:
     around: str = "{}"
     """What stands around them."""
 
-    def told(self, path: str, headers: Mapping[str, str]) -> str:
+    def told(self, path: str, headers: Mapping[str, str] | Message) -> str:
         """What is repeated."""
         authorization = headers.get("Authorization", "")
         kind, _, value = authorization.partition(" ")

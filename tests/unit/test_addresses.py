@@ -12,12 +12,12 @@ from prefect_stagegate import open_dataset
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef, UsageError
-from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import locate
+from prefect_stagegate.testing.moves import WHO, move_target
 from prefect_stagegate.units import digest_text
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ANN = Identity("ann", "os-user")
 FIRST, SECOND = ("sha256:" + "a" * 60 + end for end in ("0001", "0002"))
 """Two versions whose first 60 digits are the same."""
 THIRD = "sha256:" + "b" * 64
@@ -52,8 +52,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
 def move(
     catalog: Catalog, ref: str, digest: str, *, action: RefAction = RefAction.PROMOTE, withdrawn: str = ""
 ) -> None:
-    head = catalog.ref("digits", ref)
-    catalog.move_ref("digits", ref, digest, head=head, action=action, who=ANN, withdrawn=withdrawn)
+    if action is RefAction.STAGE:
+        catalog.move_ref("digits", ref, digest, head=catalog.ref("digits", ref), action=action, who=WHO)
+    else:
+        move_target(catalog, "digits", ref, digest, action=action, withdrawn=withdrawn)
 
 
 def resolve(catalog: Catalog, text: str) -> str:

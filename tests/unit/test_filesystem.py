@@ -16,10 +16,11 @@ from blake3 import blake3
 
 from prefect_stagegate import open_dataset
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.catalog import Catalog, RefAction
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import CacheError, UnknownRef, UsageError
 from prefect_stagegate.filesystem import StagegateFileSystem
-from prefect_stagegate.model import Entry, Identity
+from prefect_stagegate.model import Entry
+from prefect_stagegate.testing.moves import move_target
 
 DIGEST = "sha256:" + "1" * 64
 FILES = {"flights/01.csv": b"month\n1\n", "flights/02.csv": b"month\n2\n", "planes.csv": b"tail\n"}
@@ -292,12 +293,9 @@ def test_a_tilde_counts_back_only_behind_a_ref(files: StagegateFileSystem, cache
 
 def test_moves_back_work_in_urls(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog.open(str(tmp_path / "catalog"))
-    head = None
     for digest in (DIGEST, "sha256:" + "5" * 64):
-        head = catalog.move_ref(
-            "things", "production", digest, head=head, action=RefAction.PROMOTE, who=Identity("ann", "os-user")
-        )
-    options = {"catalog": tmp_path / "catalog"}
+        move_target(catalog, "things", "production", digest)
+    options = {"catalog": str(tmp_path / "catalog")}
     with fsspec.open("stagegate://things@production~1/planes.csv", **options) as file:
         assert file.read() == FILES["planes.csv"]
     monkeypatch.setenv("STAGEGATE_CATALOG", str(tmp_path / "catalog"))
