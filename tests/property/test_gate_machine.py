@@ -1,0 +1,297 @@
+"""Whatever is done in whatever order, by whomever, by whichever clock: no target moves but to what its gate accepted.
+
+The machine stages, adopts, tries, checks, approves, declines, waives, promotes, rolls back and reinstates. After each
+move of a target it asks an oracle of its own, which reads the raw records and the model's idea of the adopted policy,
+and none of the code that decides.
+
+`STATE_EXAMPLES` and `STATE_STEPS` make it longer; `SEED` repeats its choices. A failure prints the steps to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, event, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from prefect_stagegate import clock
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Address, Identity, Request
+from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.policy import adopt, answer_request
+from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.waive import waive
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.spec import Spec, load_spec
+
+EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "8"))
+STEPS = int(os.environ.get("STATE_STEPS", "25"))
+SEED = os.environ.get("SEED")
+
+TARGETS = ("pilot", "production")
+PEOPLE = ("ada", "Ines", "ines", "legal", "mallory")
+"""`Ines` and `ines` are one person."""
+CONTENTS = ("one", "two", "three")
+LICENSES = ("CC0-1.0", "CC-BY-NC-4.0")
+RULE = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
+OWNERS = {"data": "ada", "ai": "ada", "infra": "ines", "governance": "legal"}
+GRASPING = OWNERS | {"infra": "mallory", "governance": "mallory"}
+STRICT = {
+    "pilot": {"require": ["license"]},
+    "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 1, "from": ["infra"]}}]},
+}
+TWO = STRICT | {
+    "production": {"extends": "pilot", "require": [{"approval": {"count": 2, "from": ["infra", "governance"]}}]}
+}
+LAX = {"pilot": {"require": ["owner"]}, "production": {"extends": "pilot", "require": ["owner"]}}
+POLICIES: tuple[Mapping[str, Any], ...] = (
+    {"gates": STRICT, "owners": OWNERS, "policy": RULE},
+    {"gates": TWO, "owners": OWNERS, "policy": RULE},
+    {"gates": LAX, "owners": OWNERS, "policy": RULE},
+    {"gates": LAX, "owners": OWNERS},
+    {"gates": STRICT, "owners": GRASPING},
+    {"gates": STRICT, "owners": GRASPING, "policy": RULE},
+)
+"""Those without `policy` let anybody adopt the next one."""
+
+people, targets, versions, policies = (
+    st.sampled_from(PEOPLE),
+    st.sampled_from(TARGETS),
+    st.integers(0, len(CONTENTS) - 1),
+    st.integers(0, len(POLICIES) - 1),
+)
+
+
+def person(name: str) -> str:
+    """Who a name is."""
+    return name.strip().casefold()
+
+
+class Gates(RuleBasedStateMachine):
+    """One dataset in one catalog, on one node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._temporary = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.root = Path(self._temporary.name)
+        (self.root / "nas").mkdir()
+        self.digests: dict[int, str] = {}
+        self.licenses: dict[str, str] = {}
+        """Of each version, as it was staged last."""
+        self.adopted = -1
+        self.adoptions = 0
+        self.seen: dict[str, int] = dict.fromkeys(TARGETS, 0)
+        """Entries of each target's log that were judged."""
+        self.checked: dict[tuple[str, str], int] = {}
+        """How long the target's log was when its gate accepted the version last."""
+        self.patch = pytest.MonkeyPatch()
+
+    def teardown(self) -> None:
+        self.patch.undo()
+        self._temporary.cleanup()
+
+    # ── what the machine works with ─────────────────────────────────────────────────────────────────────────────
+
+    def node(self, name: str) -> Workspace:
+        return open_workspace(self.root / "cache", self.root / "catalog", identity=Identity(name, "declared"))
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.node("oracle").catalog
+
+    def spec(self, policy: int, license_name: str = LICENSES[0]) -> Spec:
+        whole = {
+            "stagegate": 1,
+            "dataset": "things",
+            "license": license_name,
+            "sources": [{"url": str(self.root / "nas")}],
+            **POLICIES[policy],
+        }
+        from prefect_stagegate.readiness import known_checks
+
+        return load_spec(whole, known_checks=known_checks())
+
+    def attempt(self, action: Callable[[], object]) -> object:
+        """Do something that may be refused, but never in another way than by a typed error."""
+        try:
+            done = action()
+        except StagegateError as error:
+            event(type(error).__name__)
+            done = None
+        self.judge_moves()
+        return done
+
+    # ── what people do ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @initialize(policy=policies)
+    def first(self, policy: int) -> None:
+        self.stage(version=0, policy=policy, license_name=LICENSES[0], who="ada")
+        self.adopted, self.adoptions = policy, 1
+
+    @rule(version=versions, policy=policies, license_name=st.sampled_from(LICENSES), who=people)
+    def stage(self, version: int, policy: int, license_name: str, who: str) -> None:
+        (self.root / "nas/data.csv").write_text(CONTENTS[version])
+        digest = stage(self.node(who), self.spec(policy, license_name)).digest
+        self.digests[version], self.licenses[digest] = digest, license_name
+        self.judge_moves()
+
+    @rule(policy=policies, who=people)
+    def adopt(self, policy: int, who: str) -> None:
+        before = self.catalog.policy("things")
+        assert before is not None
+        self.attempt(lambda: adopt(self.node(who), self.spec(policy), reason="why not"))
+        after = self.catalog.policies("things")
+        if len(after) > self.adoptions:
+            self.require_agreed(before.policy, after[-1].request)
+            self.adopted, self.adoptions = policy, len(after)
+
+    @rule(who=people, approved=st.booleans())
+    def answer_policy(self, who: str, approved: bool) -> None:
+        self.attempt(lambda: answer_request(self.node(who), "things", approved=approved, reason="so"))
+
+    @rule(version=versions, gate=targets, policy=policies, who=people, named=st.booleans())
+    def trial(self, version: int, gate: str, policy: int, who: str, named: bool) -> None:
+        """Under a spec of one's own: it leaves no trace."""
+        if POLICIES[policy] == POLICIES[self.adopted] and not named:
+            return
+        before = self.files()
+        what = self.address(version) if named else self.spec(policy)
+        spec = self.spec(policy) if named else None
+        self.attempt(lambda: check(self.node(who), what, gate, spec=spec))
+        assert self.files() == before
+
+    @rule(version=versions, gate=targets, who=people)
+    def check(self, version: int, gate: str, who: str) -> None:
+        length = len(self.catalog.history("things", gate))
+        decision: Any = self.attempt(lambda: check(self.node(who), self.address(version), gate))
+        if decision is not None and decision.accepted:
+            self.checked[gate, decision.digest] = length
+
+    @rule(version=versions, gate=targets, who=people, approved=st.booleans())
+    def approve(self, version: int, gate: str, who: str, approved: bool) -> None:
+        self.attempt(lambda: approve(self.node(who), self.address(version), gate, approved=approved, reason="because"))
+
+    @rule(version=versions, gate=targets, who=people, name=st.sampled_from(["license", "approval"]))
+    def waive(self, version: int, gate: str, who: str, name: str) -> None:
+        until = clock.now() + timedelta(days=2)
+        self.attempt(lambda: waive(self.node(who), self.address(version), gate, name, reason="because", until=until))
+
+    @rule(version=versions, gate=targets, who=people, reinstate=st.booleans())
+    def promote(self, version: int, gate: str, who: str, reinstate: bool) -> None:
+        moved = self.attempt(lambda: promote(self.node(who), self.address(version), gate, reinstate=reinstate))
+        event(f"promoted: {moved is not None}")
+
+    @rule(gate=targets, who=people)
+    def rollback(self, gate: str, who: str) -> None:
+        self.attempt(lambda: rollback(self.node(who), Address("things", gate), reason="loss went up"))
+
+    @rule(minutes=st.sampled_from([-30, -2, 0, 0, 2, 30]))
+    def set_clock(self, minutes: int) -> None:
+        """Every module has taken `now` from the clock by name."""
+        self.patch.undo()
+
+        def now() -> datetime:
+            return real() + timedelta(minutes=minutes)
+
+        real = clock.now
+        for name, module in list(sys.modules.items()):
+            if name.startswith("prefect_stagegate.") and getattr(module, "now", None) is real:
+                self.patch.setattr(module, "now", now)
+
+    @rule(gate=targets)
+    def read(self, gate: str) -> None:
+        """A node brings what a target names, and a run requires it."""
+        named = self.catalog.ref("things", gate)
+        brought: Any = self.attempt(lambda: stage(self.node("reader"), Address("things", gate)))
+        assert (brought and brought.digest) == (named and named.digest)
+        readiness: Any = self.attempt(lambda: find_ready(self.node("reader"), Address("things", gate)))
+        assert not (readiness and readiness.found) or (named and readiness.found.digest == named.digest)
+
+    def address(self, version: int) -> Address:
+        return Address("things", self.digests.get(version, "sha256:" + "0" * 64))
+
+    def files(self) -> dict[str, bytes]:
+        root = self.root / "catalog"
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+    # ── the oracle ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def judge_moves(self) -> None:
+        for target in TARGETS:
+            log = self.catalog.history("things", target)
+            for entry in log[self.seen[target] :]:
+                self.judge(target, log[: entry.seq - 1], entry)
+            self.seen[target] = len(log)
+
+    def judge(self, target: str, before: list[RefEntry], entry: RefEntry) -> None:
+        event(entry.action.value)
+        withdrawn: dict[str, int] = {}
+        for earlier in before:
+            if earlier.action is not RefAction.WITHDRAW:
+                withdrawn.pop(earlier.digest, None)
+            if earlier.withdrawn:
+                withdrawn[earlier.withdrawn] = earlier.seq
+        if entry.action is RefAction.WITHDRAW:
+            assert entry.digest == before[-1].digest
+            return
+        if entry.action is RefAction.ROLLBACK:
+            assert entry.digest in {earlier.digest for earlier in before}
+            assert entry.digest not in withdrawn
+            return
+        if entry.digest in withdrawn:
+            assert self.checked[target, entry.digest] >= withdrawn[entry.digest]
+        policy = POLICIES[self.adopted]
+        gates = policy["gates"]
+        required = [*gates["pilot"]["require"], *(gates[target]["require"] if target == "production" else [])]
+        if "license" in required:
+            assert self.licenses[entry.digest] == "CC0-1.0" or self.waived(target, entry.digest)
+        for asked in required:
+            if isinstance(asked, dict):
+                self.require_approved(asked["approval"], policy["owners"], target, entry.digest, len(before))
+
+    def waived(self, target: str, digest: str) -> bool:
+        return any(one.check == "license" for one in self.catalog.waivers("things", digest, target))
+
+    def require_approved(
+        self, rule: Mapping[str, Any], owners: Mapping[str, str], target: str, digest: str, moves: int
+    ) -> None:
+        requests = [one for one in self.catalog.requests("things", target) if one.digest == digest]
+        found = [one for one in requests if one.after == moves and self.agreed(rule, owners, one)]
+        assert found, f"{digest} went to {target} without {rule}"
+
+    def require_agreed(self, before: Mapping[str, Any], request: Request | None) -> None:
+        rule = before.get("policy", {}).get("change", {}).get("approval")
+        if rule is not None:
+            assert request is not None
+            assert self.agreed(rule, before["owners"], request)
+
+    def agreed(self, rule: Mapping[str, Any], owners: Mapping[str, str], request: Request) -> bool:
+        last = {person(one.approver.name): one.approved for one in self.catalog.approvals(request)}
+        may = {person(owners[group]) for group in rule["from"]} - {person(request.requester.name)}
+        answers = [approved for name, approved in last.items() if name in may]
+        return sum(answers) >= rule["count"] and all(answers)
+
+
+def test_no_target_moves_without_its_gate() -> None:
+    how = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink) if SEED else (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    )
+    machine: Any = Gates
+    run_state_machine_as_test(seed(int(SEED))(machine) if SEED else machine, settings=how)
