@@ -299,8 +299,7 @@ def test_moves_back_work_in_urls(cache: Cache, tmp_path: Path, monkeypatch: pyte
         head = catalog.move_ref(
             "things", "production", digest, head=head, action=RefAction.PROMOTE, who=Identity("ann", "os-user")
         )
-    options = {"catalog": tmp_path / "catalog"}
-    with fsspec.open("stagegate://things@production~1/planes.csv", **options) as file:
+    with fsspec.open("stagegate://things@production~1/planes.csv", catalog=tmp_path / "catalog") as file:
         assert file.read() == FILES["planes.csv"]
     monkeypatch.setenv("STAGEGATE_CATALOG", str(tmp_path / "catalog"))
     url = "stagegate://things@production~1/planes.csv"
@@ -309,7 +308,7 @@ def test_moves_back_work_in_urls(cache: Cache, tmp_path: Path, monkeypatch: pyte
     with duckdb.connect() as database:
         database.register_filesystem(StagegateFileSystem())
         assert database.sql(f"SELECT * FROM read_csv('{url}', header=false)").fetchall() == [("tail",)]
-    again = pickle.loads(pickle.dumps(StagegateFileSystem(**options)))
+    again = pickle.loads(pickle.dumps(StagegateFileSystem(catalog=tmp_path / "catalog")))
     assert again.isfile("things@production~1/planes.csv")
 
 
