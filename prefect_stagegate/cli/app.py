@@ -44,6 +44,7 @@ COMMANDS = {
     },
     "Look and read": {
         "doctor": ("doctor:doctor", "Try each source of a spec, and say what to do about what does not work."),
+        "status": ("status:status", "Tell what each target names, what waits, and which policies are proposed."),
         "ls": ("look:ls", "List datasets, their versions and refs, and what of it lies on this node."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
         "diff": ("look:diff", "Tell how the entries of two versions differ."),
@@ -74,6 +75,7 @@ COMMANDS = {
 """Where each command lies, and its line in the overview, which must not import them all."""
 ARGUMENTS = {
     "ls": "[OPTIONS] [DATASET]",
+    "status": "[OPTIONS] [DATASET]",
     "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
     "verify": "[OPTIONS] [DATASET@REF]",
     "limits": "[OPTIONS] [SPEC...]",

@@ -28,7 +28,9 @@ Reason = Annotated[str, Parameter(help="Why; kept in the log.")]
 def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -> None:
     """Print the policy that counts for a dataset: its gates, contract, owners, job, and who must agree to a change.
 
-    Example: stagegate policy show nycflights
+    For example:
+
+    - `stagegate policy show nycflights`
 
     Parameters
     ----------
@@ -62,7 +64,9 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
 def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> None:
     """Tell how a spec's policy differs from the adopted one, check by check, and what it loosens or tightens.
 
-    Example: stagegate policy diff nycflights.yaml
+    For example:
+
+    - `stagegate policy diff nycflights.yaml`
 
     Parameters
     ----------
@@ -83,7 +87,9 @@ def adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places |
 
     Exits with 4 while somebody must agree; the same command adopts the policy once they did.
 
-    Example: stagegate policy adopt nycflights.yaml --reason "freshness of 12 h, as agreed with the AI team"
+    For example:
+
+    - `stagegate policy adopt nycflights.yaml --reason "freshness of 12 h, as agreed with the AI team"`
 
     Parameters
     ----------
@@ -127,7 +133,9 @@ def approve(
 ) -> None:
     """Agree to a proposed policy. Whoever asked can't.
 
-    Example: stagegate policy approve nycflights --identity legal@example.org
+    For example:
+
+    - `stagegate policy approve nycflights --identity legal@example.org`
 
     Parameters
     ----------
@@ -162,7 +170,9 @@ def history(
 ) -> None:
     """Tell who adopted which policy, when, why, who agreed, and what each loosened or tightened.
 
-    Example: stagegate policy history nycflights
+    For example:
+
+    - `stagegate policy history nycflights`
 
     Parameters
     ----------

@@ -170,6 +170,28 @@ def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.C
     assert "# policy 1 of things" in capsys.readouterr().out
 
 
+def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("one", policy=RULE)
+    check(place.node(), THINGS, "production")
+    adopt(place.node(), place.spec("lax.yaml", gates=LAX), reason="in a hurry")
+    digest = place.deliver("two", gates=LAX, policy=RULE)
+    assert place.run("status") == 0
+    told = capsys.readouterr().out
+    assert "production   no version yet" in told
+    assert "waits for approval since" in told
+    assert "stagegate policy approve things" in told
+    assert "loosened   gate production: approval is not required any more" in told
+    assert place.run("status", "things", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["refs"][0] | {"at": "", "by": ""} == {
+        "ref": "latest",
+        "digest": digest,
+        "at": "",
+        "by": "",
+        "waits": [],
+    }
+
+
 # ── adoption ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -8,8 +8,10 @@ from datetime import UTC
 from pathlib import Path
 from threading import Barrier
 
+import duckdb
 import fsspec
 import pandas as pd
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
@@ -299,8 +301,13 @@ def test_moves_back_work_in_urls(cache: Cache, tmp_path: Path, monkeypatch: pyte
     with fsspec.open("stagegate://things@production~1/planes.csv", **options) as file:
         assert file.read() == FILES["planes.csv"]
     monkeypatch.setenv("STAGEGATE_CATALOG", str(tmp_path / "catalog"))
-    assert len(pd.read_csv("stagegate://things@production~1/planes.csv", header=None)) == 1
-    again = pickle.loads(pickle.dumps(StagegateFileSystem(**options)))
+    url = "stagegate://things@production~1/planes.csv"
+    assert len(pd.read_csv(url, header=None)) == 1
+    assert ds.dataset(f"fsspec+{url}", format="csv").schema.names == ["tail"]
+    with duckdb.connect() as database:
+        database.register_filesystem(StagegateFileSystem())
+        assert database.sql(f"SELECT * FROM read_csv('{url}', header=false)").fetchall() == [("tail",)]
+    again = pickle.loads(pickle.dumps(StagegateFileSystem(catalog=tmp_path / "catalog")))
     assert again.isfile("things@production~1/planes.csv")
 
 

@@ -1,0 +1,75 @@
+"""`stagegate status`: what each target names, what waits for whom, and which policies are proposed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import (
+    Json,
+    Places,
+    end_unreadable,
+    print_json,
+    say,
+    say_line,
+    tell_changes,
+    unreadable_lines,
+)
+from prefect_stagegate.cli.policy import ANYBODY
+from prefect_stagegate.model import check_name
+from prefect_stagegate.operations import status as job
+from prefect_stagegate.units import digest_text
+from prefect_stagegate.unreadable import UnreadableRecords
+
+
+def status(
+    dataset: Annotated[str, Parameter(name="DATASET")] = "",
+    /,
+    *,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Tell what each target names, what waits for an answer, and how a proposed policy differs from the adopted one.
+
+    For example:
+
+    - `stagegate status`
+    - `stagegate status nycflights --json`
+
+    Parameters
+    ----------
+    dataset
+        Only this dataset.
+    """
+    unreadable = UnreadableRecords()
+    workspace = (places or Places()).workspace()
+    found = list(job.status(workspace, check_name("dataset", dataset) if dataset else "", unreadable))
+    if json:
+        print_json([*map(asdict, found), *unreadable_lines(unreadable.all)])
+    for one in () if json else found:
+        _tell(one)
+    end_unreadable(unreadable.all)
+
+
+def _tell(found: job.DatasetStatus) -> None:
+    policy = f"policy {found.policy}, adopted {found.adopted_at[:19]}Z by {found.adopted_by}"
+    say_line(f"{found.dataset}  {policy if found.policy else 'no policy adopted yet'}")
+    for ref in found.refs:
+        named = f"{digest_text(ref.digest)}  since {ref.at[:19]}Z by {ref.by}" if ref.digest else "no version yet"
+        say_line(f"  {ref.ref:<12} {named}")
+        for request in ref.waits:
+            asked = f"since {request.at[:19]}Z, asked for by {request.requester}"
+            say_line(f"    {digest_text(request.digest)} waits for approval {asked}")
+            say(f"    stagegate approve {found.dataset}@{digest_text(request.digest)} --to {ref.ref}")
+    for request in found.policy_requests:
+        say_line(
+            f"  policy {digest_text(request.digest)} waits since {request.at[:19]}Z, asked for by {request.requester}"
+        )
+        say(f"    stagegate policy approve {found.dataset}")
+    if found.proposed:
+        say("  The spec of latest proposes another policy:")
+        tell_changes(found.proposed)
+    if found.anybody_may_change:
+        say(f"  {ANYBODY}")
