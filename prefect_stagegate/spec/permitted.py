@@ -200,7 +200,7 @@ DELTA_FILES = Library("a Delta table in a folder", {})
 FSSPEC = Library(
     "a source that fsspec reads",
     _options(
-        value="port user username account project region anon timeout use_https use_ssl tls encoding org repo",
+        value="port user username account project region anon timeout use_https use_ssl tls encoding",
         address="host endpoint endpoint_url base_url",
         credential="key secret token password auth",
         ignored=_OF_FSSPEC,
