@@ -33,6 +33,7 @@ from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import hosts, open_source
+from prefect_stagegate.sources.icebergcatalog import permitted_answer
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.delta import HandWritten
@@ -373,6 +374,28 @@ def test_a_catalog_s_answer_names_no_place_for_secrets(
         with suppress(StagegateError):
             listed(open_source(URL, asked(rest, tmp_path)))
     assert requests == []
+
+
+def test_of_a_catalog_s_answer_only_what_is_listed_is_kept() -> None:
+    kept = {"prefix": "main", "s3.access-key-id": "k", "s3.session-token": "t", "adls.sas-token.lake": "sig"}
+    left = {
+        "py-io-impl": "a.B",
+        "s3.retry-strategy-impl": "a.B",
+        "s3.signer": "S3V4RestSigner",
+        "auth": {"type": "a.B"},
+        "ssl": {"cabundle": "/x"},
+        "s3.role-arn": "arn",
+        "s3.proxy-uri": "http://x",
+        "header.Cookie": "x",
+        "adls.account-host": "x",
+        "gcs.service.host": "x",
+        "oauth2-server-uri": "x",
+        "stagegate.locations": "x",
+        "write.data.path": "/etc",
+        "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        "DEFAULT_SCHEME": "file",
+    }
+    assert permitted_answer({**kept, **left}, ()) == kept
 
 
 @pytest.mark.usefixtures("table")
