@@ -45,10 +45,12 @@ class Hub(WebObjects):
             from huggingface_hub import constants, get_token
         except ImportError as error:
             raise missing_extra("hf", source=url) from error
-        given = options.get("endpoint") or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-        self.endpoint = str(given).rstrip("/")
+        own = str(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self.endpoint = str(options.get("endpoint") or own).rstrip("/")
         token = options.get("token")
-        token = "" if token is False else str(token or get_token() or "")
+        if token is None and self.endpoint == own:  # the user's own token goes to no other hub
+            token = get_token()
+        token = str(token or "")
         remember(token)
         self.anonymous = not token
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -64,6 +64,8 @@ STORE = {
     "s3.anonymous": "anon",
 }
 """What a catalog says of its store, by Iceberg's names, and the option of ours that says the same."""
+TOKENS = ("auth", "credential", "header.", "token")
+"""How the properties begin that a REST catalog is sent as they are."""
 CATALOG_SECONDS = 60.0
 """How long a catalog may take to tell of a table."""
 
@@ -101,7 +103,7 @@ class IcebergSource(BaseSource):
         if not self._catalog or "." not in self._name:
             raise UsageError(f"{url} names no table", hint="It looks like iceberg://catalog/namespace.table.")
         configured: Mapping[str, Any] = Config().get_catalog_config(self._catalog) or {}
-        properties: dict[str, Any] = {**configured, **_given(options, url)}
+        properties: dict[str, Any] = {**_of_the_same_servers(configured, options), **_given(options, url)}
         self._properties, self._allowed = properties, terms.allowed
         listed = options.get("locations") or ()
         self._listed = (listed,) if isinstance(listed, str) else tuple(map(str, listed))
@@ -378,6 +380,18 @@ def _within(seconds: float, question: Callable[[], T]) -> T:
 
     threading.Thread(target=ask, daemon=True).start()
     return answer.result(seconds)
+
+
+def _of_the_same_servers(configured: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's configuration, without the tokens where the spec names another server that they would be sent to.
+
+    One that names no `uri` leaves that to the spec.
+    """
+    servers = [(name, options[name]) for name in ("uri", "oauth2-server-uri") if options.get(name)]
+    same = all(str(configured.get(name, "")).rstrip("/") == str(value).rstrip("/") for name, value in servers)
+    if same or not configured.get("uri"):
+        return dict(configured)
+    return {name: value for name, value in configured.items() if not name.startswith(TOKENS)}
 
 
 def _given(options: Mapping[str, Any], url: str) -> dict[str, Any]:

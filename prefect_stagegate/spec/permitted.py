@@ -181,12 +181,15 @@ ICEBERG_ANSWERS = Library(
     _options(
         value="prefix namespace-separator client.region s3.region s3.force-virtual-addressing s3.resolve-region "
         "adls.account-name gcs.project-id gcs.oauth2.token-expires-at",
-        address="uri s3.endpoint adls.account-host gcs.service.host",
+        address="uri s3.endpoint",
         credential="token s3.access-key-id s3.secret-access-key s3.session-token adls.sas-token adls.sas-token.* "
         "adls.token gcs.oauth2.token",
     ),
 )
-"""What a REST catalog may say of itself and of a table's store. A table's own properties say nothing to any library."""
+"""What a REST catalog may say of itself and of a table's store, but no address that the user's own tokens would go to.
+
+A table's own properties say nothing to any library.
+"""
 ICEBERG_CATALOGS = ("http", "https", "postgresql", "postgresql+psycopg", "postgresql+psycopg2", "sqlite", "thrift")
 """How the `uri` of a catalog may begin; SQLAlchemy imports what others name."""
 FTP = Library(
@@ -200,7 +203,7 @@ DELTA_FILES = Library("a Delta table in a folder", {})
 FSSPEC = Library(
     "a source that fsspec reads",
     _options(
-        value="port user username account project region anon timeout use_https use_ssl tls encoding org repo",
+        value="port user username account project region anon timeout use_https use_ssl tls encoding",
         address="host endpoint endpoint_url base_url",
         credential="key secret token password auth",
         ignored=_OF_FSSPEC,

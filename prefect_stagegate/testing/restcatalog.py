@@ -35,6 +35,8 @@ class SmallCatalog:
     """Where requests for the table are sent instead."""
     requests: list[str] = field(default_factory=list)
     """The paths that were asked for."""
+    logins: set[str] = field(default_factory=set)
+    """What came as `Authorization`."""
 
     def answer(self, path: str) -> dict[str, Any] | None:
         """The answer to a GET request; None where there is nothing."""
@@ -62,6 +64,7 @@ def small_catalog(metadata: str, metadata_location: str) -> Iterator[SmallCatalo
 
         def do_GET(self) -> None:
             answer = catalog.answer(self.path)
+            catalog.logins.add(self.headers.get("Authorization", ""))
             if catalog.redirect and "/tables/" in self.path:
                 self.send_response(302)
                 self.send_header("Location", catalog.redirect)

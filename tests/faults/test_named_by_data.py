@@ -33,9 +33,11 @@ from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import hosts, open_source
+from prefect_stagegate.sources.icebergcatalog import permitted_answer
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.delta import HandWritten
+from prefect_stagegate.testing.hub import small_hub
 from prefect_stagegate.testing.iceberg import data_file, local_catalog
 from prefect_stagegate.testing.restcatalog import SmallCatalog, small_catalog
 from prefect_stagegate.testing.sources import listed
@@ -289,7 +291,7 @@ def test_a_link_in_a_table_leads_to_no_other_folder(
     assert SECRET not in brought(where)
 
 
-def test_a_catalog_s_word_makes_no_folder_of_this_machine_a_table(
+def test_a_catalog_makes_no_folder_of_this_machine_a_table(
     where: Workspace, table: Table, rest: SmallCatalog, secret: Path, tmp_path: Path
 ) -> None:
     append(table, f"file://{secret}", len(SECRET))
@@ -373,6 +375,48 @@ def test_a_catalog_s_answer_names_no_place_for_secrets(
         with suppress(StagegateError):
             listed(open_source(URL, asked(rest, tmp_path)))
     assert requests == []
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_the_user_s_token_goes_to_no_catalog_that_a_spec_names(
+    rest: SmallCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool
+) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__TOKEN", "hunter2")
+    monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", "http://127.0.0.1:1" if elsewhere else rest.uri)
+    assert listed(open_source(URL, asked(rest, tmp_path)))
+    assert ("hunter2" in str(rest.logins)) is not elsewhere
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_the_user_s_token_goes_to_no_hub_that_a_spec_names(monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool) -> None:
+    with small_hub() as hub:
+        hub.put("datasets/me/things", "a.bin", b"a")
+        monkeypatch.setenv("HF_TOKEN", "hunter2")
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1" if elsewhere else hub.endpoint)
+        assert listed(open_source("hf://datasets/me/things/", {"endpoint": hub.endpoint}))
+        assert ("hunter2" in str(hub.seen)) is not elsewhere
+
+
+def test_of_a_catalog_s_answer_only_what_is_listed_is_kept() -> None:
+    kept = {"prefix": "main", "s3.access-key-id": "k", "s3.session-token": "t", "adls.sas-token.lake": "sig"}
+    left = {
+        "py-io-impl": "a.B",
+        "s3.retry-strategy-impl": "a.B",
+        "s3.signer": "S3V4RestSigner",
+        "auth": {"type": "a.B"},
+        "ssl": {"cabundle": "/x"},
+        "s3.role-arn": "arn",
+        "s3.proxy-uri": "http://x",
+        "header.Cookie": "x",
+        "adls.account-host": "x",
+        "gcs.service.host": "x",
+        "oauth2-server-uri": "x",
+        "stagegate.locations": "x",
+        "write.data.path": "/etc",
+        "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        "DEFAULT_SCHEME": "file",
+    }
+    assert permitted_answer({**kept, **left}, ()) == kept
 
 
 @pytest.mark.usefixtures("table")

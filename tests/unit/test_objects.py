@@ -17,11 +17,20 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
-from prefect_stagegate.objects import ObjectRecords, S3Settings, open_s3, s3_place, translate
+from prefect_stagegate.objects import (
+    ObjectRecords,
+    S3Settings,
+    azure_options,
+    gcs,
+    open_s3,
+    options,
+    s3_place,
+    translate,
+)
 from prefect_stagegate.objects.credentials import resolve
 from prefect_stagegate.objects.explain import bad_key, explain
-from prefect_stagegate.objects.options import TRANSLATIONS
-from prefect_stagegate.spec.permitted import S3, Kind
+from prefect_stagegate.sources import weboptions
+from prefect_stagegate.spec.permitted import AZURE, GCS, S3, WEB, Kind, Library
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +84,17 @@ class TestOptions:
             translate(options)
         assert says in f"{caught.value}"
 
-    def test_each_translated_option_is_a_permitted_one(self) -> None:
-        assert not [name for name in TRANSLATIONS if S3.kind(name) in (None, Kind.IGNORED)]
+    @pytest.mark.parametrize(
+        ("library", "translations"),
+        [
+            (S3, options.TRANSLATIONS),
+            (AZURE, azure_options.TRANSLATIONS),
+            (GCS, gcs.TRANSLATIONS),
+            (WEB, weboptions.TRANSLATIONS),
+        ],
+    )
+    def test_each_translated_option_is_a_permitted_one(self, library: Library, translations: dict[str, Any]) -> None:
+        assert not [name for name in translations if library.kind(name) in (None, Kind.IGNORED)]
 
 
 class TestCredentials:
