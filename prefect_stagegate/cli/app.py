@@ -15,7 +15,8 @@ from cyclopts import App, CycloptsError, Group
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.errors import ExitCode, StagegateError
-from prefect_stagegate.redaction import RedactingFilter, redact
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.redaction.chains import RedactingFilter
 
 INTERRUPTED = 130
 """What shells give a command that Ctrl-C ended."""
