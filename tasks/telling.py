@@ -18,7 +18,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.redaction import RedactingFilter
+from prefect_stagegate.redaction.chains import RedactingFilter
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks.events import VERSION_STAGED, VersionEvent, version_event
 from prefect_stagegate.tasks.lineage import trace

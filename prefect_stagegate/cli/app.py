@@ -17,7 +17,8 @@ from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.errors import ExitCode, StagegateError
-from prefect_stagegate.redaction import RedactingFilter, redact
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.redaction.chains import RedactingFilter
 
 BROKEN_PIPE = 141
 """What shells give a command whose reader left; no answer that scripts could take for a gate's."""

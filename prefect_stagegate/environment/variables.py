@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from prefect_stagegate.environment.difference import ABSENT, Difference, Weight
-from prefect_stagegate.redaction import is_secret_name
+from prefect_stagegate.redaction.names import is_secret_name
 from prefect_stagegate.spec.confidential import secret_in_url
 
 ALLOWED = (

@@ -22,7 +22,8 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.redaction import RedactedError, redact
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.redaction.chains import RedactedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import retry_after
-from prefect_stagegate.redaction import secrets_of
+from prefect_stagegate.redaction.options import secrets_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.boundary import adapter_failed
 from prefect_stagegate.sources.extras import extra_of, missing_extra

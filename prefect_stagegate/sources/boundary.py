@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.model import CredentialLife, SourceObject
-from prefect_stagegate.redaction import redact, redact_chain
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.redaction.chains import redact_chain
 from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
 
 if TYPE_CHECKING:

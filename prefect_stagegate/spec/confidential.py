@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
-from prefect_stagegate.redaction import is_secret_name
+from prefect_stagegate.redaction.names import is_secret_name
 
 WHERE_INSTEAD = "name a Prefect block under `credentials:`, or leave it to the environment"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from typing import Protocol
@@ -58,7 +58,7 @@ class Echo:
     around: str = "{}"
     """What stands around them."""
 
-    def told(self, path: str, headers: Mapping[str, str] | Message) -> str:
+    def told(self, path: str, headers: Message[str, str]) -> str:
         """What is repeated."""
         authorization = headers.get("Authorization", "")
         kind, _, value = authorization.partition(" ")

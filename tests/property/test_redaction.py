@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prefect_stagegate.redaction import LEAST, WORD, Redactor
+from prefect_stagegate.redaction.known import LEAST, WORD, Redactor
 
 anything = st.text(max_size=60)
 secrets = st.text(st.characters(codec="utf-8"), min_size=WORD, max_size=60)
@@ -100,7 +100,7 @@ def test_what_looks_like_a_credential_is_hidden(secret: str, before: str, after:
 
 def test_the_sentences_of_errors_stay_as_they_are() -> None:
     redactor = Redactor()
-    redactor.remember(["anon", "key", "google_default"])
+    redactor.remember(["anon", "key", "google_default", "password", "minioadmin"])
     for sentence in (
         "Give `username` and `password`, `token` or `headers` by `credentials:`.",
         "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a `profile` or `credentials`, or say `anon: true`.",

@@ -1,0 +1,71 @@
+"""Which parts of a URL and of storage options are secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
+
+from prefect_stagegate.redaction.known import LEAST
+from prefect_stagegate.redaction.names import is_secret_name
+
+LINE = 16
+"""Characters of a line of a longer secret, such as a private key, that is a secret itself."""
+
+
+def secrets_of(url: str, options: Mapping[str, Any]) -> list[str]:
+    """What of a URL and of storage options is secret, as it is given and decoded."""
+    given = [text for text in (*_of_url(url), *_of_options(options)) if len(text) >= LEAST]
+    return [*given, *map(unquote, given)]
+
+
+def _of_url(url: str) -> Iterator[str]:
+    for link in url.split("::"):
+        query = link.partition("?")[2]
+        yield query
+        pairs = (pair.partition("=") for pair in query.split("&"))
+        yield from (value for name, _, value in pairs if is_secret_name(name))
+        user, colon, password = link.partition("://")[2].rpartition("@")[0].partition(":")
+        if colon:
+            yield from (user, password)
+
+
+def _of_options(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if is_secret_name(str(name)):
+            yield from _leaves(value)
+        elif isinstance(value, Mapping):
+            yield from _of_options(value)
+        elif isinstance(value, str) and "@" in value:
+            yield from _of_url(value)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, bytes):
+        yield from _leaves(value.decode(errors="replace"))
+    elif isinstance(value, str):
+        yield from _parts(value)
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """A secret, and what of it is one alone: a header's token, a key's lines, a connection's fields."""
+    if secret.startswith(("/", "~")) and os.path.exists(os.path.expanduser(secret)):  # noqa: PTH110, PTH111 - a `Path` raises when it is long
+        return  # where a credential lies; PWD is such a name, too
+    yield from (secret, secret.strip(), secret.rpartition(" ")[2])
+    if "\n" in secret.strip():
+        yield from (line for line in secret.splitlines() if len(line) >= LINE)
+    if secret.startswith("{"):
+        with suppress(ValueError, AttributeError):  # it only begins as JSON does
+            yield from _of_options(json.loads(secret))
+    if ";" in secret:
+        pairs = (part.partition("=") for part in secret.split(";"))
+        yield from (value for name, _, value in pairs if is_secret_name(name))

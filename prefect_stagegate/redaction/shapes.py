@@ -1,0 +1,92 @@
+"""What a credential looks like: signed addresses, headers, tokens, keys, and values of names that tell of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache, partial
+
+from prefect_stagegate.redaction.names import PLAIN_KEYS, is_plain_secret_name, is_secret_name
+
+HIDDEN = "***"
+"""What is written for a secret."""
+
+_IS = r"(?:=|%(?:25)*3[dD])"
+_COLON = r"\s*(?::|%(?:25)*3[aA])(?:\s|%(?:25)*20)*"
+_VALUE = r"(?:(?!%26)[^\s&\"'<>;,)\]}])+"
+_QUOTED = r"\\*\"[^\"]*|\\*'[^']*"
+_PLAIN_NAME = (
+    r"[\w.-]{0,60}(?:authorization|cookie|passphrase|passwd|password|pwd|sas|secret|signature|sig|token|"
+    rf"(?:{'|'.join(sorted(PLAIN_KEYS))})[_.-]?key(?:[_.-]?id)?)"
+)
+_TOKEN_HEADERS = (
+    *("private-token", "x-amz-security-token", "x-amz-server-side-encryption-customer-key", "x-api-key"),
+    *("x-auth-token", "x-goog-api-key", "x-vault-token"),
+)
+
+_HINTS = ("auth", "cookie", "credential", "key", "pass", "pwd", "sas", "secret", "sig", "token")
+"""One stands in each name of a credential; most texts hold none."""
+
+
+@cache
+def _shapes() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """What is a credential wherever it stands, and what is written for it; compiled when the first text comes."""
+    shapes = (
+        (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", HIDDEN),
+        (r"\b(?:AWS4|GOOG4)-[\w-]{1,40}(?:[\s,]*\w+=[^\s,\"'<>]+)+", HIDDEN),
+        (r"\bAWS [A-Za-z0-9]{16,}:[A-Za-z0-9+/=]{8,}", HIDDEN),
+        (r"\b(SharedKey(?:Lite)?) [a-z0-9-]+:[A-Za-z0-9+/=]{8,}", rf"\1 {HIDDEN}"),
+        (
+            r"\b([Bb]earer|BEARER|[Bb]asic|BASIC|[Nn]egotiate|NTLM|[Tt]oken)((?:\s|%20|\+)+)"
+            r"(?=[a-z._~+/%:-]*[A-Z0-9=])[A-Za-z0-9._~+/=:%-]{8,}",
+            rf"\1\2{HIDDEN}",
+        ),
+        (r"://[^\s/?#:@]*:[^\s/?#]*@", f"://{HIDDEN}@"),
+        (r"(?i)\b(https?|webdavs?)://[^\s/?#:@]+@", rf"\1://{HIDDEN}@"),
+        (r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?", HIDDEN),
+        (r"\b(?:AKIA|ASIA|AROA)[A-Z0-9]{16}", HIDDEN),
+        (r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|ya29\.[\w-]{8,})", HIDDEN),
+        (rf"(?i)\b(X-(?:Amz|Goog)-Credential){_IS}{_VALUE}", rf"\1={HIDDEN}"),
+    )
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in shapes)
+
+
+@cache
+def _named() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
+    """Where a name and a value stand, and whether such a name is that of a credential."""
+    any_value, before_quote = rf"((?:{_QUOTED})|{_VALUE})", r"(?:b(?=[\"']))?"
+    header = rf"((?:{_QUOTED})|[^\r\n\"'\\][^\r\n]*)"
+    places = (
+        (
+            rf"(?i)(\b((?:proxy-)?authorization|(?:set-)?cookie)\\*[\"']?(?:{_COLON}|\s*=\s*){before_quote}){header}",
+            is_secret_name,
+        ),
+        (rf"(?i)(\b({'|'.join(_TOKEN_HEADERS)})\\*[\"']?{_COLON}{before_quote}){any_value}", is_secret_name),
+        (rf"((?:[?&]|&amp;|%3[fF]|%26)([\w.~-]{{1,80}}){_IS})({_VALUE})", is_secret_name),  # a query
+        (rf"(?i)(\b({_PLAIN_NAME}){_IS}){any_value}", is_plain_secret_name),  # an assignment
+        (rf"(?i)(\\*[\"']({_PLAIN_NAME})\\*[\"']\s*:\s*)({_QUOTED})", is_plain_secret_name),  # a field of JSON
+        (
+            rf"(?i)((?:<|&lt;)(?:\w+:)?({_PLAIN_NAME})(?:\s[^<>]*)?(?:>|&gt;))([^<&]+)",  # an element of XML
+            is_plain_secret_name,
+        ),
+    )
+    return tuple((re.compile(pattern), is_secret) for pattern, is_secret in places)
+
+
+def without_shapes(text: str) -> str:
+    """The text without what looks like a credential, whoever's it is."""
+    for pattern, replacement in _shapes():
+        text = pattern.sub(replacement, text)
+    lowered = text.lower()
+    if any(hint in lowered for hint in _HINTS):
+        for pattern, is_secret in _named():
+            text = pattern.sub(partial(_without_value, is_secret), text)
+    return text
+
+
+def _without_value(is_secret: Callable[[str], bool], found: re.Match[str]) -> str:
+    beginning, name, value = found.groups()
+    if not is_secret(name):
+        return found[0]
+    quote = re.match(r"\\*[\"']", value)
+    return f"{beginning}{quote[0] if quote else ''}{HIDDEN}"
