@@ -1,8 +1,7 @@
 """Bounds of a walk over a source's folders, for every source that has folders.
 
-A tree of folders may have no end: links lead back, and a server may name what it likes. So a walk goes no deeper than
-a path in a dataset may be, looks at a bounded number of entries, and enters a folder once where folders can be told
-apart.
+A tree of folders may have no end: links lead back, and a server may name what it likes. So a walk goes to a bounded
+depth, looks at a bounded number of entries, and enters a folder once where folders can be told apart.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Hashable, Sequence
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.manifest import DEPTH
 
-DEEPEST = DEPTH
-"""Names of a path at most: a deeper file could not stand in a dataset."""
+DEEPEST = 4 * DEPTH
+"""Names of a path at most. What is deeper than a path in a dataset may be is still listed, so that it can be named."""
 ENTRIES = 10_000_000
 """Files and folders that one walk looks at, unless the caller says otherwise."""
 NAMED = 20
@@ -83,7 +82,7 @@ class Walk:
         """Require that a folder may be listed.
 
         Raises:
-            SourceError: What lies in it is deeper than a path may be.
+            SourceError: It lies too deep.
         """
         if folder.count("/") >= DEEPEST:
             raise SourceError(
@@ -101,7 +100,7 @@ class Walk:
             folder: The key by which it is met.
 
         Raises:
-            SourceError: What lies in it is deeper than a path may be.
+            SourceError: It lies too deep.
         """
         if identity in self._entered:
             return False
@@ -133,11 +132,12 @@ class Walk:
                 "%s: links lead back to a folder above them and are not followed: %s", self._url, _some(self._loops)
             )
         if self._second_ways:
+            first = self._second_ways[0].partition(" -> ")[0]
             raise SourceError(
                 f"Links lead to folders that are listed already: {_some(self._second_ways)}",
-                hint="Files are listed once: leave out these links by `exclude:`, or the folders to which they lead.",
+                hint=f"Files are listed once: leave out such a link by `exclude: [{first + '/'!r}]`, or its folder.",
                 source=self._url,
-                object=self._second_ways[0].partition(" -> ")[0],
+                object=first,
             )
 
 
