@@ -39,8 +39,8 @@ class Walk:
         self._url, self._most = url, most
         self._entries = 0
         self._entered: set[Hashable] = set()
-        self._loops: list[str] = []
-        self._second_ways: list[str] = []
+        self._left_out: list[str] = []
+        self._refused: list[str] = []
 
     @property
     def left(self) -> int:
@@ -108,7 +108,7 @@ class Walk:
         self._entered.add(identity)
         return True
 
-    def note_again(self, folder: str, real: str, root: str, above: str) -> None:
+    def note_again(self, folder: str, real: str, root: str, above: str, *, by_path: bool) -> None:
         """Have `end` name a way to a folder that was entered by another one.
 
         Args:
@@ -116,25 +116,25 @@ class Walk:
             real: The real path of the folder.
             root: That of the source's own folder.
             above: That of the folder in which this way begins.
+            by_path: Whether somebody may want the folder's files by this very way.
         """
         leads_to = posixpath.relpath(real, root)
         is_loop = posixpath.commonpath((real, above)) == real
-        (self._loops if is_loop else self._second_ways).append(f"{folder.rstrip('/')} -> {leads_to}")
+        (self._refused if by_path and not is_loop else self._left_out).append(f"{folder.rstrip('/')} -> {leads_to}")
 
     def end(self) -> None:
-        """Log the links that lead back, which hide no file, and refuse further ways to a folder.
+        """Log the ways to folders that were left out, and refuse those by which files may be wanted.
 
         Raises:
             SourceError: There is a second way to a folder, so that it is not clear by which name its files are wanted.
         """
-        if self._loops:
-            log.warning(
-                "%s: links lead back to a folder above them and are not followed: %s", self._url, _some(self._loops)
-            )
-        if self._second_ways:
-            first = self._second_ways[0].partition(" -> ")[0]
+        if self._left_out:
+            told = "%s: links lead to folders that are listed already, and are not followed: %s"
+            log.warning(told, self._url, _some(self._left_out))
+        if self._refused:
+            first = self._refused[0].partition(" -> ")[0]
             raise SourceError(
-                f"Links lead to folders that are listed already: {_some(self._second_ways)}",
+                f"Links lead to folders that are listed already: {_some(self._refused)}",
                 hint=f"Files are listed once: leave out such a link by `exclude: [{first + '/'!r}]`, or its folder.",
                 source=self._url,
                 object=first,
