@@ -134,14 +134,7 @@ class FsspecSource(BaseSource):
             if info.get("type") == "file":
                 yield from self._single(info, wanted)
                 return
-            walk = Walk(self.url, self._most)
-            for folder, folders, files in self._fs.walk(self._root, detail=True, on_error="raise"):
-                key = f"{self._key(folder)}/".removeprefix("/")
-                walk.enter(key)
-                self._prune(folder, folders, wanted, walk)
-                for name, found in files.items():
-                    if name and wanted(path := walk.key(key, name)):  # without a name it is the folder itself
-                        yield self._object(path, found)
+            yield from self._walk(wanted)
         except SourceError:
             raise
         except FileNotFoundError as error:
@@ -149,17 +142,25 @@ class FsspecSource(BaseSource):
         except Exception as error:
             raise self._explained(error, "") from error
 
-    def _prune(self, folder: str, folders: dict[str, Any], wanted: Wanted, walk: Walk) -> None:
-        """Have fsspec's walk enter only folders that may hold something wanted: it enters what is left."""
-        above = f"{self._key(folder)}/".removeprefix("/")
-        for name, info in list(folders.items()):
-            key = walk.key(above, name)
-            if info["name"].strip("/") != f"{folder}/{name}".strip("/"):
-                raise SourceError(
-                    f"The listing names {info['name']!r}, which lies elsewhere", source=self.url, object=key
-                )
-            if not enters(wanted, key + "/"):
-                del folders[name]
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Folder by folder: fsspec's own walk would call itself for each folder in a folder."""
+        paths, walk = [self._root], Walk(self.url, self._most)
+        while paths:
+            path = paths.pop()
+            above = f"{self._key(path)}/".removeprefix("/")
+            walk.enter(above)
+            for _, folders, files in self._fs.walk(path, maxdepth=1, detail=True, on_error="raise"):
+                for name, found in files.items():
+                    if name and wanted(key := walk.key(above, name)):  # without a name it is the folder itself
+                        yield self._object(key, found)
+                keys = {walk.key(above, name): info["name"] for name, info in folders.items()}
+                paths += [self._inside(keys[key], key) for key in reversed(keys) if enters(wanted, key + "/")]
+
+    def _inside(self, path: str, key: str) -> str:
+        """The path of a folder, which must be that of its key."""
+        if self._key(path.rstrip("/")) != key:
+            raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url, object=key)
+        return path.rstrip("/")
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now."""

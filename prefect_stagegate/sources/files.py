@@ -33,7 +33,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.recalls import Recalls, is_away
-from prefect_stagegate.sources.select import enters, excludes
+from prefect_stagegate.sources.select import by_path, enters, excludes
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 
 if TYPE_CHECKING:
@@ -160,20 +160,23 @@ class FileSource(BaseSource):
         directories = [top]
         while directories:
             key = directories.pop()
-            if not self._is_new(key, walk):
+            if not self._is_new(key, wanted, walk):
                 continue
             below: list[str] = []
-            for entry in self._entries(key, walk):
-                path = key + entry.name
-                if entry.is_symlink():
-                    yield from self._linked(entry, path, wanted, links)
-                elif entry.is_dir():
-                    below.append(path + "/")
-                elif wanted(path):
-                    yield self._file(entry, path)
+            try:
+                for entry in self._entries(key, walk):
+                    path = key + entry.name
+                    if entry.is_symlink():
+                        yield from self._linked(entry, path, wanted, links)
+                    elif entry.is_dir():
+                        below.append(path + "/")
+                    elif wanted(path):
+                        yield self._file(entry, path)
+            except OSError as error:  # some file systems don't tell kinds with names
+                raise self._explained(error, key) from error
             directories += filter(partial(enters, wanted), reversed(below))
 
-    def _is_new(self, key: str, walk: Walk) -> bool:
+    def _is_new(self, key: str, wanted: Wanted, walk: Walk) -> bool:
         """Whether a directory is entered for the first time."""
         path = self._root / key
         try:
@@ -182,7 +185,8 @@ class FileSource(BaseSource):
             raise self._explained(error, key) from error
         if walk.enter_once((found.st_dev, found.st_ino), key):
             return True
-        walk.note_again(key, os.path.realpath(path), self._real_root, os.path.realpath(path.parent))
+        real, above = os.path.realpath(path), os.path.realpath(path.parent)
+        walk.note_again(key, real, self._real_root, above, by_path=by_path(wanted, key))
         return False
 
     def _entries(self, key: str, walk: Walk) -> Sequence[os.DirEntry[str]]:

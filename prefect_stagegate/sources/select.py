@@ -50,6 +50,10 @@ class Selection:
             and in_partitions(folder, self.partitions)
         )
 
+    def by_path(self, folder: str) -> bool:
+        """Whether a folder's files may be taken for its path: not where `include` only says what their names are."""
+        return not self.include or any(_is_path(one) and _reaches(one, folder) for one in self.include)
+
     def excludes(self, key: str) -> bool:
         """Whether a path is left out by name, be it a file or a folder."""
         return any(_compiled(one)(key) or _covers(one, key + "/") for one in self.exclude)
@@ -63,6 +67,11 @@ def enters(wanted: Wanted, folder: str) -> bool:
         folder: Its key, with a slash at its end.
     """
     return not isinstance(wanted, Selection) or wanted.enters(folder)
+
+
+def by_path(wanted: Wanted, folder: str) -> bool:
+    """Whether a folder's files may be wanted for its path; only a `Selection` can tell that they aren't."""
+    return not isinstance(wanted, Selection) or wanted.by_path(folder)
 
 
 def excludes(wanted: Wanted, key: str) -> bool:
@@ -94,7 +103,7 @@ def _covers(pattern: str, folder: str) -> bool:
 
 def _reaches(pattern: str, folder: str) -> bool:
     """Whether a pattern may match something below a folder, as far as its beginning tells."""
-    if "/" not in pattern.removesuffix("/"):
+    if not _is_path(pattern):
         return True
     path = pattern.removeprefix("/")
     special = _SPECIAL.search(path)
@@ -102,10 +111,15 @@ def _reaches(pattern: str, folder: str) -> bool:
     return beginning.startswith(folder) or folder.startswith(beginning)
 
 
+def _is_path(pattern: str) -> bool:
+    """Whether a pattern speaks about the whole key, and not about a name at any depth."""
+    return "/" in pattern.removesuffix("/")
+
+
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> Callable[[str], bool]:
     body, folder = pattern.removesuffix("/"), pattern.endswith("/")
-    anchored = "/" in body
+    anchored = _is_path(pattern)
     body = body.removeprefix("/")
     if not body:
         raise UsageError(f"The pattern {pattern!r} matches nothing", hint="Use `**` for everything.")

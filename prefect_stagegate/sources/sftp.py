@@ -22,7 +22,7 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError,
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.looping import Give, LoopThread
-from prefect_stagegate.sources.select import enters, excludes
+from prefect_stagegate.sources.select import by_path, enters, excludes
 from prefect_stagegate.sources.sessions import Found, Sessions, kind, told
 from prefect_stagegate.sources.sftpwire import REQUEST, Attributes
 from prefect_stagegate.sources.ssh import Login
@@ -111,7 +111,7 @@ class SftpSource(BaseSource):
         folders, walk = [top], listing.walk
         while folders:
             taken, folders = folders[-FOLDERS:], folders[:-FOLDERS]
-            new = [folder for folder in taken if self._is_new(folder, walk)]
+            new = [folder for folder in taken if self._is_new(folder, listing)]
             for folder, entries in zip(new, self._loop.run(self._listed(new, walk.left)), strict=True):
                 for entry in sorted(entries, key=lambda one: one.name):
                     found = self._found(folder, entry, listing)
@@ -120,10 +120,12 @@ class SftpSource(BaseSource):
                     elif found:
                         folders.append(found)
 
-    def _is_new(self, folder: _Folder, walk: Walk) -> bool:
-        if walk.enter_once(folder.real, folder.key):
+    def _is_new(self, folder: _Folder, listing: _Listing) -> bool:
+        """Whether a folder is entered for the first time."""
+        if listing.walk.enter_once(folder.real, folder.key):
             return True
-        walk.note_again(folder.key, folder.real, self._real_root, folder.above)
+        wanted = by_path(listing.wanted, folder.key)
+        listing.walk.note_again(folder.key, folder.real, self._real_root, folder.above, by_path=wanted)
         return False
 
     def find(self, key: str) -> SourceObject:

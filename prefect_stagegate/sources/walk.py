@@ -1,8 +1,7 @@
 """Bounds of a walk over a source's folders, for every source that has folders.
 
-A tree of folders may have no end: links lead back, and a server may name what it likes. So a walk goes no deeper than
-a path in a dataset may be, looks at a bounded number of entries, and enters a folder once where folders can be told
-apart.
+A tree of folders may have no end: links lead back, and a server may name what it likes. So a walk goes to a bounded
+depth, looks at a bounded number of entries, and enters a folder once where folders can be told apart.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Hashable, Sequence
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.manifest import DEPTH
 
-DEEPEST = DEPTH
-"""Names of a path at most: a deeper file could not stand in a dataset."""
+DEEPEST = 4 * DEPTH
+"""Names of a path at most. What is deeper than a path in a dataset may be is still listed, so that it can be named."""
 ENTRIES = 10_000_000
 """Files and folders that one walk looks at, unless the caller says otherwise."""
 NAMED = 20
@@ -40,8 +39,8 @@ class Walk:
         self._url, self._most = url, most
         self._entries = 0
         self._entered: set[Hashable] = set()
-        self._loops: list[str] = []
-        self._second_ways: list[str] = []
+        self._left_out: list[str] = []
+        self._refused: list[str] = []
 
     @property
     def left(self) -> int:
@@ -83,7 +82,7 @@ class Walk:
         """Require that a folder may be listed.
 
         Raises:
-            SourceError: What lies in it is deeper than a path may be.
+            SourceError: It lies too deep.
         """
         if folder.count("/") >= DEEPEST:
             raise SourceError(
@@ -101,7 +100,7 @@ class Walk:
             folder: The key by which it is met.
 
         Raises:
-            SourceError: What lies in it is deeper than a path may be.
+            SourceError: It lies too deep.
         """
         if identity in self._entered:
             return False
@@ -109,7 +108,7 @@ class Walk:
         self._entered.add(identity)
         return True
 
-    def note_again(self, folder: str, real: str, root: str, above: str) -> None:
+    def note_again(self, folder: str, real: str, root: str, above: str, *, by_path: bool) -> None:
         """Have `end` name a way to a folder that was entered by another one.
 
         Args:
@@ -117,27 +116,28 @@ class Walk:
             real: The real path of the folder.
             root: That of the source's own folder.
             above: That of the folder in which this way begins.
+            by_path: Whether somebody may want the folder's files by this very way.
         """
         leads_to = posixpath.relpath(real, root)
         is_loop = posixpath.commonpath((real, above)) == real
-        (self._loops if is_loop else self._second_ways).append(f"{folder.rstrip('/')} -> {leads_to}")
+        (self._refused if by_path and not is_loop else self._left_out).append(f"{folder.rstrip('/')} -> {leads_to}")
 
     def end(self) -> None:
-        """Log the links that lead back, which hide no file, and refuse further ways to a folder.
+        """Log the ways to folders that were left out, and refuse those by which files may be wanted.
 
         Raises:
             SourceError: There is a second way to a folder, so that it is not clear by which name its files are wanted.
         """
-        if self._loops:
-            log.warning(
-                "%s: links lead back to a folder above them and are not followed: %s", self._url, _some(self._loops)
-            )
-        if self._second_ways:
+        if self._left_out:
+            told = "%s: links lead to folders that are listed already, and are not followed: %s"
+            log.warning(told, self._url, _some(self._left_out))
+        if self._refused:
+            first = self._refused[0].partition(" -> ")[0]
             raise SourceError(
-                f"Links lead to folders that are listed already: {_some(self._second_ways)}",
-                hint="Files are listed once: leave out these links by `exclude:`, or the folders to which they lead.",
+                f"Links lead to folders that are listed already: {_some(self._refused)}",
+                hint=f"Files are listed once: leave out such a link by `exclude: [{first + '/'!r}]`, or its folder.",
                 source=self._url,
-                object=self._second_ways[0].partition(" -> ")[0],
+                object=first,
             )
 
 

@@ -19,7 +19,7 @@ from prefect_stagegate.transfer.job import Job, Wait
 from prefect_stagegate.transfer.progress import Progress
 
 TELL_SECONDS = 1.0
-"""Between two looks at who is waited for."""
+"""Between two looks at who is waited for; a fourth of the idle time where that is less."""
 LOG_SECONDS = 5.0
 """After which waiting is worth a line in the log; half of the idle time where that is less."""
 
@@ -58,7 +58,7 @@ class Waits:
             log.warning(told, holder or "another process", job.planned.path, moment - wait.changed)
             return replace(job, deferred=True, wait=None, beside=job.beside + 1)
         job = replace(job, deferred=True, wait=wait)
-        if moment - self._told_at >= TELL_SECONDS:
+        if moment - self._told_at >= min(TELL_SECONDS, self._idle / 4):
             self._told_at = moment
             self._tell(job, wait, moment)
         return job

@@ -93,7 +93,7 @@ async def _closed(listener: asyncssh.SSHAcceptor) -> None:
 
 
 def test_sftp_folders_without_end_are_told(tmp_path: Path) -> None:
-    with sftp(tmp_path, partial(Endless, names=(b"again",))) as source:
+    with sftp(tmp_path, partial(Endless, names=(b"again",)), most=5000) as source:
         with pytest.raises(SourceError, match=f"deeper than {DEEPEST} names") as caught:
             list(source.list())
         assert "exclude" in caught.value.hint

@@ -166,3 +166,14 @@ def test_a_file_with_corrupt_pages_is_named_and_the_rest_are_judged(run: Run, tm
     )
     assert [file for file, _ in report.unreadable] == ["b.parquet"]
     assert "199990000" in only(report).problem
+
+
+def test_a_pattern_that_tries_every_way_is_judged_at_once(run: Run) -> None:
+    """Both match patterns in linear time: DuckDB by RE2, pandas by Arrow's, or one of them would not end here."""
+    query = "SELECT * FROM {batch} WHERE NOT regexp_matches(tail, '(a+)+b')"
+    report = run(
+        {"a.parquet": pd.DataFrame({"tail": ["a" * 60] * 3})},
+        expect("expect_column_values_to_match_regex", column="tail", regex="(a+)+b"),
+        expect("unexpected_rows_expectation", unexpected_rows_query=query),
+    )
+    assert Verdict.FAILED in {judgement.verdict for judgement in report.judgements}

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,7 +53,13 @@ def content(size: int) -> bytes:
 @contextmanager
 def stopped_stager(cache: Path, size: int, at_read: int) -> Iterator[subprocess.Popen[str]]:
     """A process that stopped itself while it brings the object in."""
-    command = [sys.executable, "-c", STAGER, str(cache), str(size), str(at_read)]
+    with stopped([sys.executable, "-c", STAGER, str(cache), str(size), str(at_read)]) as process:
+        yield process
+
+
+@contextmanager
+def stopped(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process of a command that stops itself."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
@@ -136,3 +142,40 @@ def test_a_stager_that_goes_on_is_waited_for(tmp_path: Path) -> None:
         (receipt,) = fetch_all(source, cache, limits=limits, progress=Continued())
         assert receipt.fetched == 0
         assert source.reads == []
+
+
+FILES_STAGER = """
+import os, pathlib, signal, sys
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.testing.scripted import fetch_all
+
+class Stopping(FileSource):
+    def read(self, listed, start, end):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        yield from super().read(listed, start, end)
+
+list(fetch_all(Stopping(sys.argv[1]), Cache.open(pathlib.Path(sys.argv[2]))))
+"""
+
+
+def test_the_command_says_whom_it_waits_for_and_goes_on(
+    tmp_path: Path, run_stagegate: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, nas = tmp_path / "cache", tmp_path / "nas"
+    nas.mkdir()
+    (nas / "a.csv").write_text("1,2\n")
+    os.utime(nas / "a.csv", (1, 1))
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("stagegate: 1\ndataset: things\nsources: [{url: nas/}]\n")
+    monkeypatch.setenv("STAGEGATE_IDLE_TIMEOUT", "1")
+    with stopped([sys.executable, "-c", FILES_STAGER, str(nas), str(cache)]) as stager:
+        staged = run_stagegate("stage", str(spec), "--cache", str(cache), "--catalog", str(tmp_path / "catalog"))
+        assert staged.returncode == 0, staged.stderr
+        assert "fetched 4 B" in staged.stdout
+        assert f"for pid {stager.pid} (" in staged.stderr
+        assert "stopped) wrote nothing of a.csv" in staged.stderr
+        os.kill(stager.pid, signal.SIGCONT)
+        assert stager.wait(timeout=30) == 0
+    verified = run_stagegate("verify", "--cache", str(cache), "--catalog", str(tmp_path / "catalog"))
+    assert "nothing is damaged" in verified.stdout

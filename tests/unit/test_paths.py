@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -14,6 +17,8 @@ from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
 from prefect_stagegate.operations.paths import KNOWN_FOLDERS, Paths
+from prefect_stagegate.plan import check_names
+from prefect_stagegate.sources.files import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
 NFC, NFD = "caf\u00e9", "cafe\u0301"
@@ -101,3 +106,18 @@ def test_a_view_names_the_entry_that_its_volume_takes_for_another(
     with pytest.raises(CacheError, match="'a' can't stand in a view: the volume takes it for the name of another"):
         cache.views.publish("things", "sha256:" + "f" * 64, entries)
     assert list(cache.views.all()) == []
+
+
+def test_folders_are_walked_however_deep_they_are(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 10
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=descriptor)
+        above, descriptor = descriptor, os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(above)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    (one,) = FileSource(str(tmp_path)).list()
+    with pytest.raises(UsageError, match="deeper than 256 names"):
+        check_names([(one.key, one.key, "file:///")])
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own cleaning ends at such a depth

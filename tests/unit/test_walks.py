@@ -55,6 +55,17 @@ def test_a_second_way_to_a_folder_is_refused_by_name(root: Path) -> None:
         listed(open_source(str(root)))
 
 
+def test_a_second_way_is_left_out_where_names_alone_are_asked_for(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "a-link").symlink_to("data")
+    source = open_source(str(root))
+    assert list(listed(source, Selection(("*.csv",)))) == ["data/a.csv"]
+    assert "not followed: a-link -> data" in caplog.text
+    for include in (("*.csv", "a-link/*.csv"), ("**/*.csv",)):
+        with pytest.raises(SourceError, match="listed already: a-link -> data"):
+            listed(source, Selection(include))
+    assert list(listed(source, Selection(("*.csv", "data/*.json")))) == ["data/a.csv"]
+
+
 def test_a_link_back_is_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "data" / "up").symlink_to("..")
     (root / "self").symlink_to(".")
