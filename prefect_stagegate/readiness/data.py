@@ -56,7 +56,8 @@ def _compared(question: Question, answer: Answer, reference: Accepted) -> Answer
         return replace(answer, summary=f"{answer.summary}, and as in {named}", measured=measured)
     first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
     summary = f"{first.subject}: {first.problem}"
-    return Answer(first.outcome, summary, (*answer.findings, *findings), measured)
+    findings = [*answer.findings, *findings]
+    return replace(answer, outcome=first.outcome, summary=summary, findings=tuple(findings), measured=measured)
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
