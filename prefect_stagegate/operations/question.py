@@ -13,7 +13,7 @@ from typing import TypeVar
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules
 from prefect_stagegate.cache.verify import Pace, file_problem
-from prefect_stagegate.catalog import RefEntry, moves, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
@@ -73,7 +73,8 @@ def ask_about(where: Workspace, version: Named, gate: Gate, cancel: Event | None
         machine=machine,
         resolvable=lambda other: where.catalog.has_version(dataset, other),
         below=_below(where, version, gate.extends) if gate.extends else None,
-        accepted=_last_accepted(where, version, gate.target),
+        accepted=_last_accepted(where.catalog.history(dataset, gate.target), digest),
+        reference=_reference(where.catalog.history(dataset, gate.target), digest),
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
         waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)),
@@ -114,11 +115,21 @@ def _below(where: Workspace, version: Named, target: str) -> Accepted | None:
     return _accepted(let_in[-1]) if let_in and let_in[-1].digest not in taken else None
 
 
-def _last_accepted(where: Workspace, version: Named, target: str) -> Accepted | None:
-    entries = where.catalog.history(version.dataset, target)
+def _last_accepted(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
+    """The newest version that a log let in and did not take back, other than this one."""
     taken = withdrawn(entries)
-    others: Sequence[RefEntry] = [e for e in moves(entries) if e.digest != version.digest and e.digest not in taken]
+    others = [entry for entry in moves(entries) if entry.digest != digest and entry.digest not in taken]
     return _accepted(others[-1]) if others else None
+
+
+def _reference(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
+    """The version that a target named before it let this one in; what it names now, where it has not, or took it back.
+
+    So a later move, or a rollback to this version, leaves the answers that it was let in with as they are.
+    """
+    own = [entry.seq for entry in entries if entry.digest == digest and entry.action is RefAction.PROMOTE]
+    let_in = own[-1] if own and digest not in withdrawn(entries) else None
+    return _last_accepted([entry for entry in entries if let_in is None or entry.seq < let_in], digest)
 
 
 def _accepted(entry: RefEntry) -> Accepted:
