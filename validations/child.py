@@ -81,13 +81,22 @@ class _Child:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
         if error is None:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(LAST_SECONDS)
+            self._wait()
+        # Without standard input, the worker ends what judges and waits for it: nobody uses the scratch folder then.
+        self._close(self.process.stdin)
+        self._wait()
         self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(BrokenPipeError):
-                pipe and pipe.close()
+        self._close(self.process.stdout)
         self.process.wait()
+
+    def _wait(self) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_SECONDS)
+
+    def _close(self, pipe: IO[bytes] | None) -> None:
+        with suppress(BrokenPipeError):
+            if pipe:
+                pipe.close()
 
 
 def _read(child: _Child, dataset: str, progress: Callable[[str], None]) -> dict[str, TableReport]:

@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from prefect_stagegate import errors
@@ -52,9 +53,9 @@ NOT_CONFINED = "none: this kernel has no Landlock, so only DuckDB's and pandas' 
 
 def _installation() -> set[str | Path]:
     """Python's own folders, with those of this package, which links lead out of."""
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    named = [os.environ.get(name, "").split(os.pathsep) for name in ("LD_LIBRARY_PATH", "TZDIR")]
     return {
-        *filter(None, (*sys.path, *libraries)),
+        *filter(None, (*sys.path, *chain.from_iterable(named))),
         *sysconfig.get_paths().values(),
         Path(sys.base_prefix, "lib"),
         Path(sys.base_exec_prefix, "lib"),

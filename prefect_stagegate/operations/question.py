@@ -13,7 +13,7 @@ from typing import TypeVar
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules
 from prefect_stagegate.cache.verify import Pace, file_problem
-from prefect_stagegate.catalog import RefEntry, moves, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
@@ -88,6 +88,7 @@ def ask_about(
         after=len(log),
         below=_below(where, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(log, digest),
+        reference=_reference(log, digest),
         request=request,
         approvals=tuple(where.catalog.approvals(request)) if request else (),
         waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
@@ -133,6 +134,16 @@ def _last_accepted(log: Sequence[RefEntry], digest: str) -> Accepted | None:
     taken = withdrawn(log)
     others = [entry for entry in moves(log) if entry.digest != digest and entry.digest not in taken]
     return _accepted(others[-1]) if others else None
+
+
+def _reference(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
+    """The version that a target named before it let this one in; what it names now, where it has not, or took it back.
+
+    So a later move, or a rollback to this version, leaves the answers that it was let in with as they are.
+    """
+    own = [entry.seq for entry in entries if entry.digest == digest and entry.action is RefAction.PROMOTE]
+    let_in = own[-1] if own and digest not in withdrawn(entries) else None
+    return _last_accepted([entry for entry in entries if let_in is None or entry.seq < let_in], digest)
 
 
 def _accepted(entry: RefEntry) -> Accepted:

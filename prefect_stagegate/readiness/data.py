@@ -33,15 +33,15 @@ def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG
     """Whether the tables have the columns and types that the contract promises.
 
     Equal passes, an added column warns, a missing or retyped one fails; a table without files is inconclusive. A table
-    that declares no columns is to have the same ones in all its files, and those of the newest other version that this
-    target accepted; the first version passes when its files agree.
+    that declares no columns is to have the same ones in all its files, and those of the version that this target names,
+    or named before it let this one in; the first version passes when its files agree.
     """
     answer, tables = _from_contract(question, "schema"), question.undeclared_tables
     if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
         return answer
     now = question.measures.columns(question.digest, tables)
     answer = replace(answer, measured={**answer.measured, COLUMNS: now})
-    return _compared(question, answer, question.accepted) if question.accepted else answer
+    return _compared(question, answer, question.reference) if question.reference else answer
 
 
 def _compared(question: Question, answer: Answer, reference: Accepted) -> Answer:
@@ -56,7 +56,8 @@ def _compared(question: Question, answer: Answer, reference: Accepted) -> Answer
         return replace(answer, summary=f"{answer.summary}, and as in {named}", measured=measured)
     first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
     summary = f"{first.subject}: {first.problem}"
-    return Answer(first.outcome, summary, (*answer.findings, *findings), measured)
+    findings = [*answer.findings, *findings]
+    return replace(answer, outcome=first.outcome, summary=summary, findings=tuple(findings), measured=measured)
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:

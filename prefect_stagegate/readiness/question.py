@@ -159,6 +159,9 @@ class Question:
     accepted: Accepted | None = None
     """Where a rollback would lead: the newest version that this target accepted, other than the one asked about
     and not withdrawn. None before the second promotion."""
+    reference: Accepted | None = None
+    """What the columns of tables that declare none are compared with: what this target named before it let this version
+    in, or names now. None for the first version."""
     request: Request | None = None
     """The recorded request to promote exactly this version under exactly this policy."""
     approvals: tuple[Approval, ...] = ()
@@ -225,7 +228,7 @@ BINDINGS: dict[str, Callable[[Question], str]] = {
     "below": lambda question: _accepted(question.below),
     "accepted": lambda question: _accepted(question.accepted),
     "reference": lambda question: (
-        question.accepted.digest if question.accepted and question.undeclared_tables else "none"
+        question.reference.digest if question.reference and question.undeclared_tables else "none"
     ),
     "answers": lambda question: digest_of(
         [asdict(record) for record in (question.request, *question.approvals) if record]

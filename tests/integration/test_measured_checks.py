@@ -13,6 +13,7 @@ from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.model import Address, Evidence, Outcome, Version
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
@@ -118,6 +119,21 @@ def test_columns_are_compared_with_the_version_that_production_names(node: Node)
     assert found.outcome is Outcome.FAIL
     assert "table trips: column miles (number) is missing, which pilot's sha256:" in found.summary
     assert found.summary.endswith("milse is new: renamed?")
+
+
+def test_rollback_leaves_the_answers_about_columns_as_they_are(node: Node) -> None:
+    versions, answers = [], []
+    for count in (5, 6, 7):
+        versions.append(node.deliver(["schema"], trips=rows(0, count), held=rows(9, 5)))
+        answers.append(node.ask("schema"))
+        promote(node.here, Address("trips"), "pilot")
+    rollback(node.here, Address("trips", ref="pilot"), to=versions[1].digest, reason="the third is wrong")
+
+    decision = check(node.here, Address("trips", versions[1].digest), "pilot")
+
+    (again,) = (one for one in decision.checks if one.check == "schema")
+    assert again.binding["reference"] == versions[0].digest
+    assert (again.at, again.seconds) == (answers[1].at, answers[1].seconds)
 
 
 def test_drift_can_not_be_told_when_the_accepted_bytes_are_gone_everywhere(node: Node) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from prefect_stagegate.errors import SpecError
+from prefect_stagegate.errors import SpecError, ValidationError
 from prefect_stagegate.model import Entry, Evidence, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import child, landlock, validate
@@ -23,7 +24,8 @@ from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, regis
 from prefect_stagegate.validations.judge import BadSuites, judge_tables
 from prefect_stagegate.validations.records import TableJob, TableReport, Verdict
 
-ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"]})
+DAYS = pd.to_datetime(["2013-01-01", "2013-06-01", "2013-12-31"]).tz_localize("America/New_York")
+ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"], "at": DAYS})
 
 Judge = Callable[..., TableReport]
 
@@ -274,6 +276,35 @@ def test_worker_confines_what_judges(view: Path, tmp_path: Path, monkeypatch: py
     assert report.sandbox == (f"Landlock {landlock.version()}" if held else NOT_CONFINED)
 
 
+SLEEPER = """
+import os, sys, time, types
+from pathlib import Path
+from prefect_stagegate.validations import worker
+def judge_tables(tables, scratch, progress):
+    progress(str(os.getpid()))
+    time.sleep(600)
+    yield
+judge = types.ModuleType("judge")
+judge.judge_tables, judge.BadSuites = judge_tables, type("BadSuites", (Exception,), {})
+sys.modules["prefect_stagegate.validations.judge"] = judge
+worker.main()
+"""
+
+
+def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", SLEEPER))
+    told: list[str] = []
+    with pytest.raises(ValidationError, match="not judged within 15 s"):
+        child.judge_in_child(
+            [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])], dataset="d", timeout=15, progress=told.append
+        )
+    status = Path("/proc", told[0], "stat")
+    deadline = time.monotonic() + 20
+    while status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX":
+        assert time.monotonic() < deadline, "what judges outlived its guard"
+        time.sleep(0.05)
+
+
 def test_worker_knows_no_credentials() -> None:
     given = {"AWS_SECRET_ACCESS_KEY": "hush", "PREFECT_API_KEY": "hush", "HOME": "/home/ann", "TZ": "UTC"}
     told = environment(given, "/scratch")
@@ -298,7 +329,9 @@ def expectations_of(validation: Validation) -> Evidence:
 
 @pytest.mark.parametrize("engine", ["duckdb", "pandas"])
 def test_evidence_says_what_held_the_worker(view: Path, engine: str) -> None:
-    evidence = expectations_of(run(view, engine, where({"type": "nullity", "column": {"name": "x"}, "is_null": False})))
+    condition = where({"type": "nullity", "column": {"name": "x"}, "is_null": False})
+    zoned = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "at"}}
+    evidence = expectations_of(run(view, engine, condition, zoned))
     version = landlock.version()
     assert evidence.outcome.value == "pass"
     assert evidence.measured["sandbox"] == (f"Landlock {version}" if version else NOT_CONFINED)

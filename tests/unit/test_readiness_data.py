@@ -133,7 +133,7 @@ def compared(**columns: str) -> Answer:
     """The answer about a version that has these columns, where production has `year` and `dep_delay`."""
     before = {"flights": {"year": "BIGINT", "dep_delay": "DOUBLE"}}
     measures = Figures({"columns": {OTHER_DIGEST: before, DIGEST: {"flights": columns}}})
-    return schema(a_question(accepted=ACCEPTED, measures=measures), NONE)
+    return schema(a_question(reference=ACCEPTED, measures=measures), NONE)
 
 
 def test_first_version_without_declared_columns_passes() -> None:
@@ -169,13 +169,13 @@ def test_column_of_another_type_than_accepted_fails() -> None:
 
 def test_columns_are_asked_again_when_the_target_moves() -> None:
     bound = BINDINGS["reference"]
-    first, moved = a_question(), a_question(accepted=ACCEPTED)
+    first, moved = a_question(), a_question(reference=ACCEPTED)
     assert (bound(first), bound(moved)) == ("none", OTHER_DIGEST)
 
 
 def test_declared_columns_are_not_asked_again_when_the_target_moves() -> None:
     tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
-    question = a_question(spec=a_spec(contract={"tables": tables}), accepted=ACCEPTED)
+    question = a_question(spec=a_spec(contract={"tables": tables}), reference=ACCEPTED)
     assert BINDINGS["reference"](question) == "none"
 
 
@@ -186,5 +186,5 @@ def test_columns_recorded_at_acceptance_need_no_bytes() -> None:
     decision = Decision("nycflights", OTHER_DIGEST, "production", outcome, (recorded,), "", "", "2026-02-01T00:00:00Z")
     before = replace(ACCEPTED, decision=decision)
     measures = Figures({"columns": {OTHER_DIGEST: {"flights": {"never": "ASKED"}}}})
-    answer = schema(a_question(accepted=before, measures=measures), NONE)
+    answer = schema(a_question(reference=before, measures=measures), NONE)
     assert "column tail (VARCHAR) is missing" in answer.summary
