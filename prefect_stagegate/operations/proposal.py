@@ -8,6 +8,9 @@ from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import Change, Proposal
 
+COUNTING = ("nonempty", "expectations")
+"""The checks that count the rows of the contract's tables, the one that counts all of them first."""
+
 
 def proposal_of(where: Workspace, decision: Decision) -> Proposal:
     """What people are asked to approve.
@@ -16,7 +19,8 @@ def proposal_of(where: Workspace, decision: Decision) -> Proposal:
         CatalogError: A manifest can't be read.
     """
     manifest = where.catalog.manifest(decision.dataset, decision.digest)
-    rows = next((one.measured["rows"] for one in decision.checks if "rows" in one.measured), None)
+    measured = {one.check: one.measured for one in decision.checks}
+    rows = next((measured[name].get("rows") for name in COUNTING if name in measured), None)
     head = where.catalog.ref(decision.dataset, decision.target)
     if head is None:
         return Proposal(manifest.files, manifest.bytes, rows, "")
