@@ -20,7 +20,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 """What shells give a command that SIGTERM ended."""
 CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
-GRACE = 1.5
+GRACE = 1.0
 """Seconds that a command may take to unwind."""
 TEXT = "interrupted; what was fetched is kept, so the same command goes on from here"
 _LEFT = b"\0"
