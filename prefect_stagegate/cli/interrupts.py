@@ -20,7 +20,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 """What shells give a command that SIGTERM ended."""
 CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
-GRACE = 1.5
+GRACE = 1.0
 """Seconds that a command may take to unwind."""
 TEXT = "interrupted; what was fetched is kept, so the same command goes on from here"
 _LEFT = b"\0"
@@ -58,7 +58,7 @@ def _watch(reader: int) -> None:
 
 def _end(received: signal.Signals) -> None:
     """End the process at once, with all that it started."""
-    for pid in _descendants(os.getpid()):
+    for pid in list(_descendants(os.getpid())):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     show_cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar had hidden it
@@ -70,16 +70,8 @@ def _end(received: signal.Signals) -> None:
 
 def _descendants(pid: int) -> Iterator[int]:
     """The processes that a process started, and those that these started."""
-    parents = dict(_parents())
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-        yield from more
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    """Each process with the one that started it."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            # pid (name) state parent: a name may hold spaces and brackets
-            yield int(folder.name), int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread or process that has ended meanwhile
+            for child in map(int, listed.read_text().split()):
+                yield from _descendants(child)
+                yield child

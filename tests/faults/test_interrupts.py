@@ -20,11 +20,12 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import locked
+from prefect_stagegate.cli.interrupts import GRACE
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 
-LIMIT = 2.0
-"""Seconds between the signal and the end."""
+LIMIT = 10.0
+"""Seconds between the signal and the end: two, and what a machine that is busy with other tests adds."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 CONTRACT = {
     "tables": {
@@ -126,6 +127,10 @@ def ends_in_time(process: subprocess.Popen[str], sent: signal.Signals) -> str:
     return errors
 
 
+def test_a_command_is_left_less_than_two_seconds() -> None:
+    assert GRACE < 2
+
+
 @pytest.mark.parametrize("sent", CODES)
 @pytest.mark.parametrize("scheme", ["http", "s3"])
 def test_signal_ends_a_listing_that_never_ends(
@@ -164,7 +169,18 @@ def test_signal_ends_a_check_with_its_child(sent: signal.Signals, begin: Begin, 
     wait_until(lambda: children(process.pid), process)
     (child,) = children(process.pid)
     ends_in_time(process, sent)
-    assert not Path(f"/proc/{child}").exists()
+    until = time.monotonic() + LIMIT
+    while is_running(child):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def children(pid: int) -> list[int]:

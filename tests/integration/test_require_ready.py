@@ -160,7 +160,7 @@ def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_g
     assert (there.path / "data.csv").read_text() == "first"
     held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
     assert held == {"production": accepted}
-    assert artifact(f"{place.dataset}-stage")["description"] == "5 B of 5 B, 1 of 1 objects"
+    assert artifact(f"{place.dataset}-stage")["description"] == "5 B of 5 B, 1 of 1 object"
 
 
 def test_an_attestation_of_another_version_makes_nothing_ready(place: Place) -> None:
