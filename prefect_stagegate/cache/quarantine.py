@@ -18,7 +18,7 @@ from pathlib import Path
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, PRIVATE_DIR, Layout, explained
 from prefect_stagegate.cache.verify import Rot, inode_of
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.durable import sync_folder, write_file
+from prefect_stagegate.durable import read_file, sync_folder, write_file
 from prefect_stagegate.model import Entry
 
 RECORD = ".json"
@@ -126,8 +126,8 @@ class Quarantine:
     def _read(self, blob: Path) -> Quarantined:
         """A record; a blob whose mover was killed before it wrote one has a plain one."""
         try:
-            fields = json.loads(blob.with_name(blob.name + RECORD).read_bytes())
+            fields = json.loads(read_file(blob.with_name(blob.name + RECORD)))
             return Quarantined(**fields | {"entries": tuple(fields["entries"])})
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
             name = blob.name
             return Quarantined(name, f"blake3:{name.partition('-')[0]}", "", "why is not known", "", 0)

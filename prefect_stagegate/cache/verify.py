@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -75,7 +76,7 @@ def check_blob(layout: Layout, digest: str, read: Read = lambda _: None) -> Rot 
     """Hash a blob; None when it is sound, or a collection took it."""
     inode = 0
     try:
-        descriptor = os.open(layout.blob_path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open_file(layout.blob_path(digest))
         with os.fdopen(descriptor, "rb", buffering=0):
             inode = os.fstat(descriptor).st_ino
             found = _digest_on_disk(descriptor, read)
@@ -141,11 +142,24 @@ def is_blob(path: str, digest: str) -> bool:
     Raises:
         OSError: It can't be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = _open_file(path)
     try:
         return not stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222 and _digest(descriptor) == digest
     finally:
         os.close(descriptor)
+
+
+def _open_file(path: str) -> int:
+    """Open a regular file that is no link; a pipe in its place would let its reader wait.
+
+    Raises:
+        OSError: It can't be opened, or is something else.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
 
 
 def _digest_on_disk(descriptor: int, read: Read) -> str:

@@ -104,6 +104,7 @@ class DirectoryRecords:
                 try:
                     place(scratch, target)
                 except FileExistsError:
+                    self._require_record(target, key)
                     return False
             finally:
                 scratch.unlink(missing_ok=True)
@@ -111,6 +112,19 @@ class DirectoryRecords:
         except OSError as error:
             raise self._failed("written to", error) from error
         return True
+
+    def _require_record(self, target: Path, key: str) -> None:
+        """Refuse a name that a folder or a dead link has: whoever wants the next record would try it for ever.
+
+        Raises:
+            CatalogError: It has.
+        """
+        if not target.is_file():
+            raise CatalogError(
+                f"The catalog's record {key} can't be written to {self.url}: something that is no file has its name",
+                hint=f"Find out who put it there, and remove it: {target}",
+                dataset=dataset_of(key),
+            )
 
     def _failed(self, verb: str, error: OSError) -> CatalogError:
         return CatalogError(

@@ -37,7 +37,7 @@ def json_items(text: str, url: str) -> Iterator[Item]:
             elif one["type"] == "file":
                 modified = parsedate_to_datetime(one["mtime"]).timestamp()
                 yield Item(one["name"], folder=False, size=int(one["size"]), modified=modified)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(
             "The page is JSON, and no listing of nginx's", hint="Let the URL name a folder or a file.", source=url
         ) from error

@@ -54,7 +54,7 @@ def checksums(text: str, base: str) -> Iterator[Named]:
         if escaped:
             name = re.sub(r"\\[\\nr]", lambda found: _ESCAPES[found[0]], name)
         key = name.removeprefix("./")
-        yield Named(key, urljoin(base, "./" + quote(key)), ((algorithm, digest.lower()),))
+        yield Named(key, urljoin(base, "./" + quote(key, errors="surrogateescape")), ((algorithm, digest.lower()),))
 
 
 def addresses(text: str, base: str) -> Iterator[Named]:

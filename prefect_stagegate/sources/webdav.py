@@ -120,7 +120,7 @@ class WebDavSource(WebSource):
                     if element.tag == "{DAV:}response":
                         yield _told(element)
                         element.clear()
-            except ET.ParseError as error:
+            except (ET.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
                 raise SourceError(f"The listing is no XML: {error}", source=self.url) from error
 
     def _object(self, key: str, properties: Mapping[str, str]) -> SourceObject:

@@ -237,12 +237,12 @@ def web_pin(etag: str, modified: float | None, size: int) -> Pin:
 def http_time(text: str | None) -> float | None:
     """A time as HTTP's headers write it, in seconds since the epoch; None when it is none.
 
-    >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time("")
-    (60.0, None)
+    >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time(""), http_time(f"Thu, 01 Jan {9**30} 00:01:00 GMT")
+    (60.0, None, None)
     """
     try:
         return email.utils.parsedate_to_datetime(text or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

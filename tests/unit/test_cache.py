@@ -338,6 +338,16 @@ def test_verification_names_what_differs(cache: Cache) -> None:
     assert "No such file" in found["gone"]
 
 
+def test_a_pipe_in_a_blobs_place_is_rot(cache: Cache) -> None:
+    for data in (b"one", b""):
+        digest = put(cache, data)
+        cache.layout.blob(digest).unlink()
+        os.mkfifo(cache.layout.blob(digest))  # its reader waited for whoever would write
+        rot = check_blob(cache.layout, digest)
+        assert rot is not None
+        assert "no regular file" in rot.problem
+
+
 def test_a_view_that_was_killed_half_built_is_collected(cache: Cache) -> None:
     stray = cache.layout.ingest / "view-dead"
     (stray / "sub").mkdir(parents=True)

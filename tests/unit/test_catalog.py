@@ -213,6 +213,20 @@ def test_what_a_dead_writer_left_goes_with_the_next_write_to_its_folder(staged: 
     assert strange.exists(), "it is somebody else's"
 
 
+@pytest.mark.parametrize("way", ["folder", "link", "pipe"])
+def test_a_taken_record_name_loops_no_writer(staged: Catalog, tmp_path: Path, way: str) -> None:
+    place = tmp_path / f"catalog/datasets/flights/evidence/{SEAL.digest[7:]}/00000001.json"
+    place.parent.mkdir(parents=True)
+    if way == "folder":
+        place.mkdir()
+    elif way == "link":
+        place.symlink_to("nowhere")
+    else:
+        os.mkfifo(place)
+    with pytest.raises(CatalogError, match=r"00000001\.json"):
+        staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
+
+
 def test_a_file_in_a_folder_s_place_is_one_clear_error(staged: Catalog, tmp_path: Path) -> None:
     (tmp_path / "catalog/datasets/flights/specs").write_text("")
     with pytest.raises(CatalogError, match="Not a directory"):

@@ -205,7 +205,9 @@ def test_the_size_that_a_pin_names_is_known_as_long_as_the_pin_is_believed(
 
 
 @pytest.mark.parametrize("name", ["index.sqlite", "index.sqlite-journal"])
-def test_a_pipe_in_the_memory_s_place_stops_nobody(tmp_path: Path, name: str) -> None:
+def test_a_pipe_in_the_memorys_place_stops_nobody(tmp_path: Path, name: str) -> None:
+    PinMemory(tmp_path / "index.sqlite").note("place", "before")
+    (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)  # SQLite waited for whoever would write into it
     memory = PinMemory(tmp_path / "index.sqlite")
     memory.note("place", "here")

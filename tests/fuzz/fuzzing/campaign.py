@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prefect_stagegate.errors import AdapterFailed, StagegateError
 
-CASE_SECONDS = 30.0
+CASE_SECONDS = 60.0
 """Longer than any case takes that ends by itself; the idle time of a fuzzed source is a small part of it."""
 WARM_CASES = 40
 """Cases until libraries are loaded and pools are filled; memory is measured from then on."""

@@ -1,4 +1,4 @@
-"""What Google's listing may answer instead of one, and parts of objects that are longer or shorter than asked for."""
+"""What servers may answer instead of a listing, and parts of objects that are longer or shorter than asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from prefect_stagegate.errors import SourceError, SourceUnavailable
+from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import open_source
 
@@ -30,6 +30,8 @@ def serve() -> Iterator[Callable[..., str]]:
                 self.send_header("Content-Length", str(len(body) if length is None else length))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_PROPFIND = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
 
             def log_message(self, *args: object) -> None:
                 """Say nothing."""
@@ -64,6 +66,37 @@ def test_a_listing_that_is_none_is_typed(serve: Callable[..., str], body: bytes)
     source = open_source("gs://bucket/", {"endpoint_url": serve(body), "token": "anon"})
     with pytest.raises(SourceError):
         list(source.list())
+
+
+def refused(url: str, **options: str) -> SourceError:
+    with pytest.raises(SourceError) as error:
+        list(open_source(url, options).list())
+    assert not isinstance(error.value, AdapterFailed), error.value
+    return error.value
+
+
+@pytest.mark.parametrize("encoding", ["UTF-1", "UTF-7", "idna"])
+def test_webdav_in_an_unknown_encoding_is_no_listing(serve: Callable[..., str], encoding: str) -> None:
+    url = serve(f'<?xml version="1.0" encoding="{encoding}"?><a/>'.encode(), status=207)
+    assert "no XML" in str(refused(f"webdav+{url}/"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'[{"name": "a", "type": "file", "size": 1e999, "mtime": "Thu, 01 Jan 1970 00:01:00 GMT"}]',
+        b'[{"name": "a", "type": "file", "size": 1, "mtime": "Thu, 01 Jan %d 00:01:00 GMT"}]' % 9**30,
+    ],
+)
+def test_a_page_of_impossible_numbers_is_no_listing(serve: Callable[..., str], body: bytes) -> None:
+    assert "no listing" in str(refused(f"{serve(body, Content_Type='application/json')}/"))
+
+
+def test_a_manifest_may_name_any_bytes(serve: Callable[..., str]) -> None:
+    url = serve(b"0" * 64 + b"  a\xff.bin\n")
+    (named,) = open_source(f"{url}/SUMS", {"manifest": "checksums"}).list()
+    assert named.key == "a\udcff.bin"
 
 
 def test_a_listing_that_is_cut_off_is_typed(serve: Callable[..., str]) -> None:
