@@ -55,7 +55,7 @@ def test_a_second_way_to_a_folder_is_refused_by_name(root: Path) -> None:
         listed(open_source(str(root)))
 
 
-def test_a_second_way_is_left_out_where_names_alone_are_asked_for(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_way_is_left_out_where_only_names_are_asked_for(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "a-link").symlink_to("data")
     source = open_source(str(root))
     assert list(listed(source, Selection(("*.csv",)))) == ["data/a.csv"]
