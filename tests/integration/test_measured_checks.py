@@ -106,7 +106,7 @@ def test_drift_is_measured_from_what_was_accepted(node: Node) -> None:
     assert found.measured["skipped"]["trips.id"] == "ignored by the gate"
 
 
-def test_columns_are_compared_with_the_version_that_production_names(node: Node) -> None:
+def test_columns_are_compared_with_what_the_target_names(node: Node) -> None:
     node.deliver(["schema"], trips=rows(0, 5), held=rows(5, 5))
     assert node.ask("schema").outcome is Outcome.PASS
     promote(node.here, Address("trips"), "pilot")

@@ -173,7 +173,7 @@ def test_columns_are_asked_again_when_the_target_moves() -> None:
     assert (bound(first), bound(moved)) == ("none", OTHER_DIGEST)
 
 
-def test_declared_columns_are_not_asked_again_when_the_target_moves() -> None:
+def test_declared_columns_outlast_a_move_of_the_target() -> None:
     tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
     question = a_question(spec=a_spec(contract={"tables": tables}), reference=ACCEPTED)
     assert BINDINGS["reference"](question) == "none"
