@@ -134,7 +134,8 @@ def _expectations(found: Found) -> Answer:
         "errored": verdicts.count(Verdict.ERRORED),
     }
     rows = sum(file.rows for table in with_suite for file in found.read(table))
-    summary = f"{kept} of {count_text(asked, 'expectation')} hold over {count_text(rows, 'row')}"
+    verb = "holds" if asked == 1 else "hold"
+    summary = f"{kept} of {count_text(asked, 'expectation')} {verb} over {count_text(rows, 'row')}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
     return _answer(findings, summary, {**counts, "rows": rows, "suites": suites})

@@ -89,7 +89,7 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
 
 def _why_out_of_time(evidence: Evidence, question: Question) -> str:
     if expired(evidence, clock.stamp(question.now)):
-        return f"it expired at {evidence.expires}"
+        return f"it expired at {evidence.expires[:19]}Z"
     if evidence.expires and evidence.at > clock.stamp(question.now + CLOCKS_DIFFER):
         return f"it is dated {evidence.at}, so a clock is wrong"  # and so is its end
     return ""
