@@ -138,7 +138,8 @@ def _expectations(found: Found) -> Answer:
         "errored": verdicts.count(Verdict.ERRORED),
     }
     rows = sum(file.rows for table in with_suite for file in found.read(table))
-    summary = f"{kept} of {count_text(asked, 'expectation')} hold over {count_text(rows, 'row')}"
+    verb = "holds" if asked == 1 else "hold"
+    summary = f"{kept} of {count_text(asked, 'expectation')} {verb} over {count_text(rows, 'row')}"
     if unjudged := sum(count for _, count in left_out):
         listed = sum(len(table.listed) for table, _ in left_out)
         summary = f"{unjudged} of {count_text(listed, 'file')} could not be judged; in the others, {summary}"

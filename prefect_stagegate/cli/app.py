@@ -45,7 +45,10 @@ COMMANDS = {
     },
     "Look and read": {
         "doctor": ("doctor:doctor", "Try each source of a spec, and say what to do about what does not work."),
-        "status": ("status:status", "Tell what each target names, what waits, and which policies are proposed."),
+        "status": (
+            "status:status",
+            "Tell what each target names, what waits for an answer, and how a proposed policy differs.",
+        ),
         "ls": ("look:ls", "List datasets, their versions and refs, and what of it lies on this node."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
         "diff": ("look:diff", "Tell how the entries of two versions differ."),
@@ -89,9 +92,9 @@ SUBCOMMANDS = {
     "policy": {
         "show": ("policy:show", "Print the policy that counts for a dataset."),
         "diff": ("policy:diff", "Tell how a spec's policy differs from the adopted one, check by check."),
-        "adopt": ("policy:adopt", "Adopt a spec's policy, or ask those who must agree to it."),
+        "adopt": ("policy:adopt", "Adopt a spec's policy for its dataset, or ask those who must agree to it."),
         "approve": ("policy:approve", "Agree to a proposed policy, or decline it."),
-        "history": ("policy:history", "Tell who adopted which policy, when, why, and what it changed."),
+        "history": ("policy:history", "Tell who adopted which policy, when and why, and what it changed."),
     },
     "gate": {
         "replay": (

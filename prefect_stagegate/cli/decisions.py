@@ -20,7 +20,7 @@ def decisions(
     dataset: str,
     /,
     *,
-    gate: Annotated[str, Parameter(help="Only decisions of this target's gate.")] = "",
+    gate: Annotated[str, Parameter(metavar="TARGET", help="Only decisions of this target's gate.")] = "",
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -28,7 +28,9 @@ def decisions(
 
     `stagegate report` takes the id and draws the decision's report again.
 
-    Example: stagegate decisions nycflights --gate production
+    For example:
+
+    - `stagegate decisions nycflights --gate production`
 
     Parameters
     ----------
@@ -62,7 +64,9 @@ def report(
 ) -> None:
     """Draw the report of a recorded decision again, as it was made: nothing is asked, and nothing recorded.
 
-    Example: stagegate report sha256:2f4e91c07a3b --html report.html
+    For example:
+
+    - `stagegate report sha256:2f4e91c07a3b --html report.html`
 
     Parameters
     ----------

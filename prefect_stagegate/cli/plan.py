@@ -33,8 +33,8 @@ def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
         return
     say(forecast(planned))
     for one in planned:
-        held = f"{one.evidence.outcome}: {with_ages(one.evidence.summary, now())}" if one.evidence else one.reason
-        say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {held}")
+        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else one.reason
+        say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {with_ages(held, now())}")
 
 
 def announce(planned: Sequence[PlannedCheck]) -> None:

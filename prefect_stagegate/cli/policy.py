@@ -22,7 +22,7 @@ ANYBODY = (
     "Anybody may adopt another policy: this one has no rule. Add `policy: {change: {approval: {count: 1, from: "
     "[governance]}}}` to the spec and adopt it."
 )
-Reason = Annotated[str, Parameter(help="Why; kept in the log.")]
+Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
 
 
 def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -> None:
@@ -83,7 +83,9 @@ def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> 
 
 
 def adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places | None = None) -> None:
-    """Adopt a spec's policy for its dataset, or ask those who must agree by the adopted policy's rule.
+    """Adopt a spec's policy for its dataset, or ask those who must agree to it.
+
+    The adopted policy's rule says who must agree, also to the end of that rule; without a rule, nobody must.
 
     Exits with 4 while somebody must agree; the same command adopts the policy once they did.
 
@@ -125,13 +127,15 @@ def approve(
     /,
     *,
     decline: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
-    reason: Annotated[str, Parameter(help="Why; kept with the answer.")] = "",
-    policy: Annotated[str, Parameter(help="The proposed policy's digest, where several wait.")] = "",
-    key: Annotated[Path | None, Parameter(help="An Ed25519 key in PEM that signs the answer.")] = None,
+    reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
+    policy: Annotated[str, Parameter(metavar="DIGEST", help="The proposed policy's digest, where several wait.")] = "",
+    key: Annotated[Path | None, Parameter(metavar="FILE", help="An Ed25519 key in PEM that signs the answer.")] = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Agree to a proposed policy. Whoever asked can't.
+    """Agree to a proposed policy, or decline it.
+
+    Whoever asked can't answer.
 
     For example:
 
@@ -168,7 +172,9 @@ def history(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell who adopted which policy, when, why, who agreed, and what each loosened or tightened.
+    """Tell who adopted which policy, when and why, and what it changed.
+
+    Each change is told as loosened, tightened or changed, with the answers of those who agreed.
 
     For example:
 

@@ -31,7 +31,7 @@ def status(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell what each target names, what waits for an answer, and how a proposed policy differs from the adopted one.
+    """Tell what each target names, what waits for an answer, and how a proposed policy differs.
 
     For example:
 

@@ -92,7 +92,7 @@ def _why_bound_otherwise(evidence: Evidence, wanted: Mapping[str, str]) -> str:
 
 
 def _why_expired(evidence: Evidence, question: Question) -> str:
-    return f"it expired at {evidence.expires}" if expired(evidence, clock.stamp(question.now)) else ""
+    return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(question.now)) else ""
 
 
 def is_ahead(evidence: Evidence, now: datetime) -> bool:

@@ -100,6 +100,8 @@ def test_a_plan_shows_the_ages_of_times_and_records_none(capsys: pytest.CaptureF
     held = Evidence("worker", Outcome.PASS, seen, "infra")
     tell_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
     assert f"pass: {seen} (17 min ago)" in capsys.readouterr().out
+    tell_plan([planned("space", State.STALE, reason=f"it expired at {then:%Y-%m-%dT%H:%M:%SZ}")], json=False)
+    assert capsys.readouterr().out.endswith("Z (17 min ago)\n")
 
 
 def test_ages_are_added_to_times_only() -> None:
