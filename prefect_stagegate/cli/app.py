@@ -47,7 +47,7 @@ COMMANDS = {
         "doctor": ("doctor:doctor", "Try each source of a spec, and say what to do about what does not work."),
         "status": (
             "status:status",
-            "Tell what each target names, what waits for an answer, and how a proposed policy differs.",
+            "Tell what each target names, what waits, and which policies are proposed.",
         ),
         "ls": ("look:ls", "List datasets, their versions and refs, and what of it lies on this node."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),

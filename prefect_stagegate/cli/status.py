@@ -31,7 +31,7 @@ def status(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell what each target names, what waits for an answer, and how a proposed policy differs.
+    """Tell what each target names, what waits, and which policies are proposed.
 
     For example:
 
