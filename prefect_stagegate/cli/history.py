@@ -86,7 +86,7 @@ def _decided(entry: RefEntry) -> Iterator[str]:
         return
     decision = attested.decision
     yield (
-        f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.policy)}, "
+        f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.adopted)}, "
         f"{count_text(len(decision.checks), 'check')}, asked for by {decision.requester}"
     )
     yield from _people(attested)

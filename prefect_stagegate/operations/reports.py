@@ -34,7 +34,7 @@ def report_of(where: Workspace, decision: Decision, trial: Spec | None = None) -
         decision,
         trial or spec_of(where, decision),
         serves=named[-1].digest if named else "",
-        notes=tuple(_notes(where, decision, then)),
+        notes=() if trial else tuple(_notes(where, decision, then)),
         is_trial=trial is not None,
     )
 

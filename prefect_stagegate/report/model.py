@@ -112,6 +112,7 @@ class Report:
     """All checks, what decided first."""
     runbook: str
     policy: str
+    """`sha256:<hex>` of the adopted policy; of the gate in a trial."""
     environment: str
     at: str
     expires: str
@@ -195,7 +196,7 @@ def build_report(
         steps=TRIED if is_trial and decision.accepted else _steps(decision, rows, serves),
         rows=rows,
         runbook=spec.runbook or "",
-        policy=decision.policy,
+        policy=decision.adopted or decision.policy,
         environment=decision.environment,
         at=decision.at,
         expires=decision.expires,
