@@ -11,6 +11,8 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from prefect_stagegate.errors import SourceError
+
 T = TypeVar("T")
 
 Ending = Callable[[], Coroutine[Any, Any, None]]
@@ -39,11 +41,11 @@ class LoopThread:
         """Start a coroutine in the loop.
 
         Raises:
-            RuntimeError: The loop is closed.
+            SourceError: The loop is closed.
         """
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._running())
-        except RuntimeError:
+        except (RuntimeError, SourceError):
             coroutine.close()
             raise
 
@@ -53,7 +55,7 @@ class LoopThread:
         A queue wakes the thread: that costs far less than the future that `submit` gives.
 
         Raises:
-            RuntimeError: The loop is closed.
+            SourceError: The loop is closed.
             CancelledError: It was closed meanwhile.
         """
         ended, started = queue.SimpleQueue[asyncio.Task[T]](), list[asyncio.Task[T]]()
@@ -69,7 +71,7 @@ class LoopThread:
         try:
             loop = self._running()
             loop.call_soon_threadsafe(start)
-        except RuntimeError:
+        except (RuntimeError, SourceError):
             coroutine.close()
             raise
         try:
@@ -116,7 +118,7 @@ class LoopThread:
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._closed:
-                raise RuntimeError("The source is closed")
+                raise SourceError("The source is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=_serve, args=(self._loop, self._ending), name=self._name, daemon=True)

@@ -396,7 +396,7 @@ def test_nothing_is_left_behind(served: Served) -> None:
         chunks.close()  # type: ignore[attr-defined]
         assert len(found) == 40
     assert set(threading.enumerate()) <= before
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(SourceError, match="closed"):
         list(source.list())
     sockets = _sockets()
     forgotten = open_source(url, server.options)
