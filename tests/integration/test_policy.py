@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import GateFailed, UsageError, WaitingForApproval
@@ -20,7 +22,8 @@ from prefect_stagegate.operations.ready import find_ready, hold_ready
 from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
+from prefect_stagegate.readiness.signing import read_signing_key
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
@@ -243,17 +246,28 @@ def test_declined_policy_is_not_adopted(place: Place) -> None:
 def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
     place.deliver("one", policy=RULE)
     first, second = place.spec("first.yaml", gates=LAX, policy=RULE), place.spec("second.yaml", gates=STRICT)
-    adopt(place.node(), first, reason="first")
-    adopt(place.node(), second, reason="second")
-    for number, spec in ((0, first), (1, second)):
-        digest = adopt(place.node(), spec, reason="which").digest
-        answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=digest)
-        if not number:
-            assert adopt(place.node(), first, reason="first").seq == 2
-            place.spec("first.yaml", gates=LAX, policy=RULE)
-            with pytest.raises(UsageError, match="Nobody asked"):
-                answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=digest)
-            return
+    wanted, other = (adopt(place.node(), spec, reason="why not").digest for spec in (first, second))
+    answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=wanted)
+    assert adopt(place.node(), second, reason="why not").missing == "0 of 1 approval by governance"
+    assert adopt(place.node(), first, reason="why not").seq == 2
+    with pytest.raises(UsageError, match="Nobody asked"):  # it was asked about a policy that counts no more
+        answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=other)
+
+
+def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.touch(0o600)
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key = read_signing_key(path, no_passphrase)
+    signed = {"count": 1, "from": ["governance"], "signed": True, "keys": {LEGAL.name: key.public}}
+    place.deliver("one", policy={"change": {"approval": signed}})
+    lax = place.spec(gates=LAX)
+    adopt(place.node(), lax, reason="smaller team")
+    with pytest.raises(UsageError, match="not signed with the key"):
+        answer_request(place.node(LEGAL), "things", approved=True, reason="")
+    assert place.run("policy", "approve", "things", "--key", str(path), identity=LEGAL.name) == 0
+    assert adopt(place.node(), lax, reason="smaller team").seq == 2
+    assert open_workspace(tmp_path / "elsewhere", tmp_path / "catalog").catalog.policy("things")
 
 
 def test_acceptance_ends_with_its_policy(place: Place) -> None:
