@@ -34,7 +34,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prefect_stagegate.durable import make_folder, sync_folder, write_file
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CacheError, NoSpace
 
 FORMAT = "stagegate-cache 1\n"
@@ -117,7 +117,7 @@ class Layout:
     def _check_format(self) -> bool:
         """Whether a cache of this format stands at the root."""
         try:
-            found = (self.root / "format").read_text()
+            found = read_file(self.root / "format").decode(errors="replace")
         except FileNotFoundError:
             return False
         if found != FORMAT:

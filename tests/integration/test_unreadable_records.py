@@ -170,6 +170,16 @@ def test_a_pipe_in_a_records_place_stops_no_command(place: Place, run: Run, of: 
     assert sum("digest" in line for line in json.loads(out)) == 3
 
 
+def test_a_damaged_format_of_the_cache_is_named(place: Place, run: Run) -> None:
+    (place.folder / "cache/format").write_bytes(b"\xff\xfe")
+    code, _, err = run("gc", "--dry-run")
+    assert (code, "has the format" in err) == (ExitCode.ERROR, True)
+    (place.folder / "cache/format").unlink()
+    os.mkfifo(place.folder / "cache/format")
+    code, _, err = run("gc", "--dry-run")
+    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+
+
 def test_a_rollback_mends_a_damaged_node_ref(place: Place) -> None:
     (place.folder / "cache/refs/things/pilot").write_bytes(b"\xff")
     rollback(place.node(), Address("things", "pilot"), reason="wrong")
