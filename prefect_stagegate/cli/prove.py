@@ -110,13 +110,18 @@ def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
         signed = f", {chain.signed} signed by a key given" if keyed else ""
         told = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
         entries = count_text(chain.entries, "entry", "entries")
-        say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
+        if chain.ref:
+            say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
+        else:
+            say(f"the policy of {chain.dataset}: {entries}; {told}")
         for problem in chain.problems:
             say_line(f"    {problem}")
     if chains and not any(chain.problems for chain in chains):
         say("Proved: no entry is missing before the last, and none was changed after the next one was written;")
         say("  each attestation is consistent, and accepts (or takes back) exactly the version that its entry names;")
-        say("  nobody approved or waived what they asked for themselves.")
+        say(
+            "  nobody approved or waived what they asked for themselves; each policy has the answers that its rule asks for."
+        )
         say(
             "Not proved: that no newer entry was cut off, unless the last entry's hash is one that you noted elsewhere."
         )

@@ -17,10 +17,11 @@ from prefect_stagegate.readiness.signing import STATEMENT_PAYLOAD, read_public_k
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What was found out about one ref's log."""
+    """What was found out about one log: a ref's, or the policy's."""
 
     dataset: str
     ref: str
+    """Empty for the log of the policy."""
     entries: int
     head: str
     """`sha256:<hex>` of the last entry as stored. Who notes it elsewhere can tell whether the log's end was cut off."""
@@ -47,9 +48,10 @@ def verify_history(where: Workspace, address: Address | None = None, keys: Seque
         require_log(where, address)
     datasets = [address.dataset] if address else where.catalog.datasets()
     refs = [(name, ref) for name in datasets for ref in where.catalog.ref_names(name)]
-    return [
-        _walk(where, name, ref, public) for name, ref in refs if not (address and address.ref) or ref == address.ref
-    ]
+    if address and address.ref:
+        return [_walk(where, name, ref, public) for name, ref in refs if ref == address.ref]
+    policies = [_walk_policy(where, name) for name in datasets]
+    return [*(_walk(where, name, ref, public) for name, ref in refs), *(chain for chain in policies if chain)]
 
 
 def public_keys(where: Workspace, keys: Sequence[str]) -> tuple[str, ...]:
@@ -66,6 +68,15 @@ def _walk(where: Workspace, dataset: str, ref: str, keys: Sequence[str]) -> Chai
     attested = [one for one in entries if one.attestation]
     signed = sum(bool(signed_by(where, dataset, one.attestation, keys)) for one in attested) if keys else 0
     return Chain(dataset, ref, len(entries), head, len(attested), signed, tuple(problems))
+
+
+def _walk_policy(where: Workspace, dataset: str) -> Chain | None:
+    """Walk the log of a dataset's policy; None where none was adopted yet."""
+    try:
+        entries, head = where.catalog.policy_log(dataset).chain()
+    except StagegateError as error:
+        return Chain(dataset, "", 0, "", 0, 0, (str(error),))
+    return Chain(dataset, "", len(entries), head, 0, 0, ()) if entries else None
 
 
 def _problems(where: Workspace, entry: RefEntry) -> Iterator[str]:

@@ -14,6 +14,7 @@ import yaml
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef
 from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.operations.audit import verify_history
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.policy import adopt
 from prefect_stagegate.operations.promote import promote
@@ -201,6 +202,7 @@ def test_policy_forged_without_its_rule_lets_nothing_through(place: Place) -> No
     for node in (place.node(), place.node("elsewhere")):
         with pytest.raises(CorruptRecord, match=r"policy of things is damaged: entry 2: nobody who had to agree did"):
             check(node, THINGS, "production")
+    assert {chain.ref for chain in verify_history(place.node()) if chain.problems} >= {""}
 
 
 def test_promotion_under_an_earlier_policy_is_refused_by_readers(place: Place) -> None:
