@@ -95,7 +95,7 @@ def remember(where: Workspace, times: int) -> None:
 def measure(where: Workspace, rounds: int) -> Run:
     """Decide again and again, and give the medians."""
     records = CountedRecords(open_records(where.catalog.url, {}))
-    counted = replace(where, catalog=Catalog(records))
+    counted = replace(where, catalog=Catalog(records, memory=where.cache.memory))
     walls, cpus = [], []
     for _ in range(rounds):
         records.calls.clear()

@@ -14,7 +14,6 @@ from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
-from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.validations.statements import argument_problems
@@ -55,10 +54,9 @@ def _build_one(item: Any) -> Expectation | list[str]:
 
 def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
     try:
-        made = ExpectationConfiguration(
+        return ExpectationConfiguration(
             **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}
         ).to_domain_obj()
-        return [_PROGRAM] if _is_program(getattr(made, "row_condition", None)) else made
     except pydantic.ValidationError as error:
         fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in _OURS]
         return [_argument_problem(entry, fields) for entry in error.errors()]
@@ -66,17 +64,6 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         return [str(error)]
 
 
-def _is_program(condition: Any) -> bool:
-    """Whether a condition is text that pandas evaluates, functions and modules included."""
-    if isinstance(condition, Mapping):
-        condition = deserialize_row_condition(condition)
-    return isinstance(condition, PassThroughCondition | str)
-
-
-_PROGRAM = (
-    "argument 'row_condition': is text that pandas would run as a program; write it with "
-    '`condition_parser: great_expectations`, as col("origin") == "JFK"'
-)
 _OURS = {"id", "meta", "notes", "description", "severity", "rendered_content", "batch_id", "result_format", "windows"}
 """Fields of an expectation that are no arguments of it."""
 

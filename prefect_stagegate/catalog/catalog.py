@@ -162,7 +162,7 @@ class Catalog:
         if footer.digest != digest:
             raise _corrupt(key, f"is the manifest of {footer.digest}")
         if footer.files != footer.rows:
-            raise _corrupt(key, f"has {footer.rows} entries, not {footer.files}")
+            raise _corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
 
         def entries() -> Iterator[Entry]:
             return _proved(ENTRIES.read(data, key), digest, key, footer.bytes)

@@ -22,6 +22,7 @@ from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CorruptRecord, RefConflict
 from prefect_stagegate.model import Identity
+from prefect_stagegate.units import count_text
 
 READERS = 8
 """Threads that read a log's entries when many are new to a node: an object store takes 20 ms for each."""
@@ -163,7 +164,7 @@ class Log(Generic[E]):
         """The entries after a mark, each checked, and the mark after the last of them."""
         remembered, count = self._remembered(), self._count()
         if remembered.seq > count:
-            raise self._contradiction(f"it had {remembered.seq} entries, and has {count} now")
+            raise self._contradiction(f"it had {count_text(remembered.seq, 'entry', 'entries')}, and has {count} now")
         entries: list[E] = []
         mark = start
         for number, data in self._records_of(range(start.seq + 1, count + 1)):

@@ -35,6 +35,7 @@ from prefect_stagegate.objects.answers import Answer, head, retry_after
 from prefect_stagegate.objects.client import CONNECT_SECONDS
 from prefect_stagegate.objects.explain import bad_key, cause_of, explain
 from prefect_stagegate.objects.listed import Listed, Lister
+from prefect_stagegate.units import count_text
 
 PAGE = 1000
 """Objects that a store lists at once."""
@@ -201,7 +202,7 @@ class ObjectStore:
             yield chunk
         if came != size:
             raise SourceUnavailable(
-                f"{self.endpoint} sent {'more' if came > size else 'less'} than the {size} bytes that were asked for",
+                f"{self.endpoint} was asked for {count_text(size, 'byte')} and sent {'more' if came > size else 'less'}",
                 hint="It is asked again a few times; if that fails, the server or a proxy before it is broken.",
                 source=self.url,
                 object=key,

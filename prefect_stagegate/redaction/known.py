@@ -25,7 +25,7 @@ _NO_SECRETS = frozenset(
         *("anon", "anonymous", "basic", "browser", "cache", "cloud", "default", "digest", "false", "google_default"),
         *("none", "null", "oauth2", "true"),
         *("access", "admin", "guest", "minio", "minioadmin", "password", "postgres", "public", "root", "secret"),
-        *("test", "user"),
+        *("stagegate", "test", "user"),
     )
 )
 """What stands where a credential could, and is none; and what is known to everybody, and stands in sentences."""

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import asyncssh
 
+from prefect_stagegate.units import count_text
+
 REQUEST = 255 << 10
 """Bytes of one read request at first. OpenSSH takes 256 KiB with its header; less is asked of whoever gives less."""
 LEAST = 32 << 10
@@ -258,7 +260,7 @@ class OpenFile:
             if not (piece := await answer):
                 continue
             if len(piece) > end - start:
-                raise asyncssh.SFTPBadMessage(f"{len(piece)} bytes where {end - start} were asked for")
+                raise asyncssh.SFTPBadMessage(f"{count_text(len(piece), 'byte')} where {end - start} were asked for")
             found.append(piece)
             if (at := start + len(piece)) < end:
                 # Most likely this is as much as the server gives at once, and no file's end.

@@ -56,7 +56,7 @@ class Walk:
         self._entries += entries
         if self._entries > self._most:
             raise SourceError(
-                f"The source has more than {self._most} files and folders",
+                f"The source has more files and folders than {self._most}",
                 hint="Leave folders out by `exclude:`, or set STAGEGATE_MAX_ENTRIES higher if it is that large.",
                 source=self._url,
                 object=_shown(folder),

@@ -28,10 +28,13 @@ from prefect_stagegate.operations import question
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.maintain import collect_garbage
+from prefect_stagegate.operations.policy import adopt
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.ready import find_ready
+from prefect_stagegate.operations.revoke import revoke
 from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.readiness import Volume
 from prefect_stagegate.tasks import arequire_ready, leases, require_ready, stage_dataset
 from prefect_stagegate.testing.told import artifact
 
@@ -203,14 +206,14 @@ def test_an_acceptance_that_expired_is_renewed_by_asking_what_is_cheap(
     assert place.records() == before
 
 
-def test_what_was_approved_is_not_asked_for_again_under_a_newer_policy(place: Place) -> None:
+def test_a_newer_policy_is_not_asked_about_what_the_target_names(place: Place) -> None:
     accepted = place.promote("first")
-    place.production += [{"space": {"severity": "warning", "warn": 0.001, "fail": 0.001}}]
-    place.stage()
+    place.production += [{"space": {"warn": 0.00001, "fail": 0.00001}}]
+    adopt(place.node(), place.spec(), reason="more room")
     before = place.records()
 
     assert run(place.train().result).digest == accepted
-    assert "`space`" in place.page()
+    assert "`space`" not in place.page()
     assert place.records() == before
 
 
@@ -268,22 +271,26 @@ def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: Pla
     tables = {"days": {"files": "*.parquet", "columns": {"day": "int"}}}
     accepted = place.promote("first", contract={"tables": tables})
     run(place.train().result)
-    place.stage(contract={"tables": tables, "files": [{"match": "*.parquet", "probes": ["parquet"]}]})
+    revoke(place.node(), Address(place.dataset, accepted), "schema", reason="the wrong mount")
 
     why = failed(place.train())
-    assert "schema          no answer that holds: another contract" in why
+    assert "schema          no answer that holds: revoked by ada" in why
     assert f"What to do: stagegate check {place.dataset}@{accepted} --gate production" in why
 
     check(place.node(), Address(place.dataset, accepted), "production")
     assert run(place.train().result).digest == accepted
 
 
-def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(place: Place) -> None:
+def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(
+    place: Place, later: Callable[[timedelta], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
+    place.production += [{"space": {"warn": 1.0, "fail": 1.0}}]
     place.promote("first")
     accepted = place.promote("second")
-    place.production += [{"space": {"warn": 0.00001, "fail": 0.00001}}]
-    place.stage()
+    full = Volume(Path("/cache"), total=10, free=-1, floor=0, held=0)
+    monkeypatch.setattr(question, "_volume", lambda *_: full)
+    later(timedelta(hours=1))
 
     why = failed(place.train())
 

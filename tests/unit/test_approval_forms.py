@@ -17,6 +17,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, Identity, Request, Wait
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.policy import adopt
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
@@ -24,7 +25,6 @@ from prefect_stagegate.tasks import approval
 from prefect_stagegate.tasks.approval import MOST_FORMS, _hear
 from prefect_stagegate.tasks.waking import Woken
 
-DIGEST = "sha256:" + "4f9c" * 16
 Said = dict[str, str]
 
 
@@ -34,8 +34,15 @@ def where(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def request_(where: Workspace) -> Request:
-    return where.catalog.put_request("things", DIGEST, "production", "sha256:p", where.identity, after=0)
+def request_(where: Workspace, tmp_path: Path) -> Request:
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "a.txt").write_text("a")
+    sources = [{"url": f"{tmp_path}/things/"}]
+    gates = {"production": {"require": ["approval"]}}
+    stage(where, {"stagegate": 1, "dataset": "things", "sources": sources, "gates": gates})
+    check(where, "things", "production")
+    (request,) = where.catalog.requests("things", "production")
+    return request
 
 
 @pytest.fixture
@@ -188,7 +195,9 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
     (data / "gone.csv").unlink()
     (data / "grown.csv").write_text("day\n3\n4\n")
     (data / "new.csv").write_text("day\n5\n")
-    proposed = stage(here, spec | {"gates": {"production": {"require": ["nonempty", "approval"]}}}).digest
+    asking = spec | {"gates": {"production": {"require": ["nonempty", "approval"]}}}
+    proposed = stage(here, asking).digest
+    adopt(here, asking, reason="somebody has to look")
     decision = check(here, "things", "production")
     suspended: list[dict[str, Any]] = []
     monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
