@@ -202,7 +202,7 @@ class ObjectStore:
             yield chunk
         if came != size:
             raise SourceUnavailable(
-                f"{self.endpoint} was asked for {count_text(size, 'byte')} and sent {'more' if came > size else 'less'}",
+                f"{self.endpoint} sent {'more' if came > size else 'less'}; {count_text(size, 'byte')} asked for",
                 hint="It is asked again a few times; if that fails, the server or a proxy before it is broken.",
                 source=self.url,
                 object=key,
