@@ -33,7 +33,6 @@ from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
 from prefect_stagegate.operations.decisions import list_refusals
-from prefect_stagegate.operations.policy import adoptions
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -229,7 +228,8 @@ def history(
     unreadable = UnreadableRecords()
     moves = inspect.history(where, about, unreadable)
     revocations = inspect.revocations(where, about, unreadable)
-    policies, refusals = adoptions(where, about.dataset), list_refusals(where, about)
+    policies = inspect.policy_history(where, about.dataset, unreadable)
+    refusals = list_refusals(where, about, unreadable)
     if json:
         entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
         told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prefect_stagegate.cache.leases import Lease
-from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog import PolicyEntry, RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, diff
-from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, Waiver
+from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
+from prefect_stagegate.operations.policy import adoptions
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -148,6 +149,16 @@ def history(where: Workspace, address: Address, unreadable: UnreadableRecords | 
         with unreadable.skip(address.dataset):
             moves.extend(where.catalog.history(address.dataset, ref))
     return sorted(moves, key=lambda move: move.at)
+
+
+def policy_history(
+    where: Workspace, dataset: str, unreadable: UnreadableRecords
+) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
+    """Every adoption of a dataset with what it changed, the oldest first; none where the log can't be read."""
+    found: list[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = []
+    with unreadable.skip(dataset):
+        found.extend(adoptions(where, dataset))
+    return found
 
 
 def forget(where: Workspace, address: Address) -> None:

@@ -373,7 +373,7 @@ def test_commands_write_no_name_that_acts_on_a_terminal(tmp_path: Path, run_stag
     assert files >= 150
     spec = tmp_path / "odd.yaml"
     spec.write_text(f"stagegate: 1\ndataset: odd\nsources: [{{url: {source}}}]")
-    commands: list[list[str | Path]] = [["stage", spec], ["show", "odd"]]
+    commands: list[list[str | Path]] = [["stage", spec], ["show", "odd", "--all"]]
     results = [run_stagegate(*command) for command in commands]
     assert [(one.returncode, one.stderr) for one in results] == [(0, "")] * len(commands)
     (source / "\x1b[2Jcleared\n\u202egpj.exe").touch()

