@@ -120,7 +120,7 @@ def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
         say("Proved: no entry is missing before the last, and none was changed after the next one was written;")
         say("  each attestation is consistent, and accepts (or takes back) exactly the version that its entry names;")
         say(
-            "  nobody approved or waived what they asked for themselves; each policy has the answers that its rule asks for."
+            "  nobody approved or waived what they asked for themselves; each policy has the answers its rule asks for."
         )
         say(
             "Not proved: that no newer entry was cut off, unless the last entry's hash is one that you noted elsewhere."
