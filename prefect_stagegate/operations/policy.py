@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import RefConflict, UsageError
-from prefect_stagegate.model import Approval, Identity, PolicyChange, Request
-from prefect_stagegate.operations.address import SpecLike, policy_of, read_spec
+from prefect_stagegate.model import Approval, Direction, Identity, PolicyChange, Request
+from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_of, read_spec
 from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
@@ -26,6 +26,7 @@ from prefect_stagegate.spec import Spec
 if TYPE_CHECKING:
     from prefect_stagegate.readiness.signing import SigningKey
 
+WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
 FIRST = "the first staging adopts the policy of its spec"
 
 
@@ -76,10 +77,15 @@ def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]
 
 
 def changes(before: Spec, after: Spec) -> tuple[PolicyChange, ...]:
-    """How the policy in one spec differs from the one in another."""
+    """How the policy in one spec differs from the one in another; empty only when the two are one policy."""
     from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging asks
 
-    return policy_changes(before, after)
+    old, new = policy_of(before), policy_of(after)
+    if told := policy_changes(before, after):
+        return told
+    return tuple(
+        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED) for key in POLICY_KEYS if old.get(key) != new.get(key)
+    )
 
 
 def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:

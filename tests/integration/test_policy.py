@@ -173,6 +173,16 @@ def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.C
     assert "# policy 1 of things" in capsys.readouterr().out
 
 
+def test_policy_written_otherwise_is_told_as_another_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether two ways to write it ask the same is not known of every key, so it is a proposal, and a trial, as told."""
+    place.deliver("one", gates={"production": {"require": ["license", "owner"]}})
+    other = str(place.spec(gates={"production": {"require": ["owner", "license"]}}))
+    told = "changed    gates: written otherwise, without a difference that this release can name"
+    for words in (("policy", "diff", other), ("stage", other), ("policy", "adopt", other, "--reason", "by name")):
+        assert place.run(*words) == 0
+        assert told in capsys.readouterr().out
+
+
 def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.deliver("one", policy=RULE)
     check(place.node(), THINGS, "production")
