@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import RefConflict, UsageError
+from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.model import Approval, Direction, Identity, PolicyChange, Request
-from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_of, read_spec
+from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
 from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
@@ -64,33 +64,42 @@ def begin_policy(workspace: Workspace, spec: Spec) -> None:
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; empty when it does not, or none was."""
     adoption = workspace.catalog.policy(spec.dataset)
-    if adoption is None or policy_of(spec) == adoption.policy:
-        return ()
-    return changes(spec_under(adoption.policy, spec.dataset), spec)
+    return changes(adoption.policy, policy_of(spec), spec.dataset) if adoption else ()
 
 
 def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; all of it where none was adopted."""
     read = read_spec(spec)
     adoption = workspace.catalog.policy(read.dataset)
-    return changes(spec_under(adoption.policy if adoption else {}, read.dataset), read)
+    return changes(adoption.policy if adoption else {}, policy_of(read), read.dataset)
 
 
-def changes(before: Spec, after: Spec) -> tuple[PolicyChange, ...]:
-    """How the policy in one spec differs from the one in another; empty only when the two are one policy."""
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -> tuple[PolicyChange, ...]:
+    """How one policy of a dataset differs from another; empty only when the two are one."""
+    if before == after:
+        return ()
     from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging asks
 
-    old, new = policy_of(before), policy_of(after)
-    if told := policy_changes(before, after):
-        return told
-    return tuple(
-        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED) for key in POLICY_KEYS if old.get(key) != new.get(key)
+    try:
+        told = policy_changes(spec_under(before, dataset), spec_under(after, dataset))
+    except CorruptRecord as error:
+        return (PolicyChange("policy", error.message, Direction.CHANGED),)
+    return told or tuple(
+        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED)
+        for key in POLICY_KEYS
+        if before.get(key) != after.get(key)
     )
 
 
 def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
-    """A spec that has nothing but a policy; its one source is never opened."""
-    return read_spec({"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy})
+    """A spec that has nothing but a policy; its one source is never opened.
+
+    Raises:
+        CorruptRecord: This release can't read the policy.
+    """
+    canonical = {"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy}
+    name = policy_name(policy, dataset)
+    return read_recorded(canonical, name[0].upper() + name[1:], dataset)
 
 
 def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
@@ -119,7 +128,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     digest = workspace.catalog.put_proposal(dataset, policy)
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
-    differences = changes(spec_under(head.policy, dataset), read) if head else ()
+    differences = changes(head.policy, policy, dataset) if head else ()
     if head is None or rule_of(head.policy) is None:
         entry = workspace.catalog.adopt_policy(
             dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
@@ -153,15 +162,13 @@ def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, .
     """How the policy that a request is about differs from the adopted one."""
     head = workspace.catalog.policy(request.dataset)
     proposal = workspace.catalog.proposal(request.dataset, request.digest)
-    before = spec_under(head.policy if head else {}, request.dataset)
-    return changes(before, spec_under(proposal, request.dataset))
+    return changes(head.policy if head else {}, proposal, request.dataset)
 
 
 def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
     """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
     entries = workspace.catalog.policies(dataset)
-    specs = [spec_under(entry.policy, dataset) for entry in entries]
-    differences = [(), *(changes(before, after) for before, after in pairwise(specs))]
+    differences = [(), *(changes(one.policy, next_one.policy, dataset) for one, next_one in pairwise(entries))]
     return list(zip(entries, differences, strict=False))
 
 

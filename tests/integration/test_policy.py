@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prefect_stagegate.cli import main
-from prefect_stagegate.errors import GateFailed, UsageError, WaitingForApproval
+from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check, preview_check
@@ -174,13 +174,42 @@ def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.C
 
 
 def test_policy_written_otherwise_is_told_as_another_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whether two ways to write it ask the same is not known of every key, so it is a proposal, and a trial, as told."""
+    """Whether two ways to write it ask the same is not known of every key: so it is a proposal, and a trial."""
     place.deliver("one", gates={"production": {"require": ["license", "owner"]}})
     other = str(place.spec(gates={"production": {"require": ["owner", "license"]}}))
     told = "changed    gates: written otherwise, without a difference that this release can name"
     for words in (("policy", "diff", other), ("stage", other), ("policy", "adopt", other, "--reason", "by name")):
         assert place.run(*words) == 0
         assert told in capsys.readouterr().out
+
+
+def test_policy_that_this_release_can_t_read_is_named_and_left(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose check came with a plugin, say; nothing is judged by it, and its own rule lets another one in."""
+    place.deliver("one")
+    lost = {"gates": {"production": {"require": ["came_with_a_plugin"]}}}
+    place.node().catalog.adopt_policy("things", lost, head=place.node().catalog.policy("things"), who=ADA, reason="so")
+    with pytest.raises(
+        CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"
+    ):
+        check(place.node(), THINGS, "production")
+    for words in (["status"], ["stage", str(place.spec())], ["policy", "history", "things"]):
+        assert place.run(*words) == 0
+        assert "of things can't be read by this release" in capsys.readouterr().out
+    assert place.run("policy", "adopt", str(place.spec()), "--reason", "the plugin is gone") == 0
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_spec_that_this_release_can_t_read_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = place.deliver("one")
+    newer = {**place.node().catalog.spec("things", digest), "stagegate": 2}  # type: ignore[dict-item]
+    place.node().catalog.put_spec("things", digest, newer)
+    problem = "can't be read by this release: spec: stagegate: this release reads version 1"
+    with pytest.raises(CorruptRecord, match=f"spec of things@{digest} with the policy .* {problem}"):
+        check(place.node(), THINGS, "production")
+    assert place.run("status") == 3
+    assert f"The spec of things@{digest} {problem}" in capsys.readouterr().err
 
 
 def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
