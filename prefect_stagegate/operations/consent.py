@@ -70,14 +70,36 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
 
 
 def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
-    """Why the rule of the policy before does not let an entry of its log in; empty when it does.
+    """Why an entry of its log can't follow a policy: its rule does not let it in, or nothing could follow the entry.
 
     Args:
-        before: The keys `policy` and `owners` of the policy before.
+        before: The keys `policy` and `owners` of the policy before; empty for the first entry.
         entry: The entry.
+
+    Returns:
+        Empty when it can.
     """
-    if rule_of(before) is None:
-        return ""
+    if not _is_readable(entry.policy):
+        return "this release can't read its rule"
+    missing = "" if rule_of(before) is None else _missing(before, entry)
+    return missing and f"nobody who had to agree did: {missing}"
+
+
+def _is_readable(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy has no rule, or one that this release can read."""
+    try:
+        rule = rule_of(policy)
+        if rule is not None:
+            from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
+
+            Parameters.model_validate(rule)
+    except (AttributeError, ValueError):
+        return False
+    return True
+
+
+def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
+    """Why an entry does not have the answers that the rule of the policy before asks for; empty when it has them."""
     request = entry.request
     about = (entry.dataset, entry.digest, POLICY_TARGET)
     if request is None or (request.dataset, request.digest, request.target) != about:

@@ -206,6 +206,24 @@ def test_policy_forged_without_its_rule_lets_nothing_through(place: Place) -> No
     assert {chain.ref for chain in verify_history(place.node()) if chain.problems} >= {""}
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [{"gates": 5}, {"policy": None}, {"policy": {"change": 5}}, {"policy": {"change": {"approval": {"count": "x"}}}}],
+    ids=str,
+)
+def test_policy_that_is_none_is_a_damaged_record(
+    place: Place, forged: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.to_production("one")
+    changes = {"policy": forged, "before": hash_of(place.log(1, "policy"))}
+    forge(place.log(2, "policy"), place.log(1, "policy"), seq=2, **changes)
+    for words in (["status"], ["policy", "show", "things"], ["policy", "adopt", str(place.spec()), "--reason", "so"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")])
+        told = capsys.readouterr().err
+        assert (ended.value.code, "things" in told, "nobody foresaw" in told) == (3, True, False)
+
+
 def test_promotion_under_an_earlier_policy_is_refused_by_readers(place: Place) -> None:
     """An acceptance under a policy that was changed since can't be put behind a later promotion."""
     place.to_production("one")

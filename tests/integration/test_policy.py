@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
-from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.approve import approve, wait
 from prefect_stagegate.operations.check import check, preview_check
 from prefect_stagegate.operations.policy import adopt, adoptions, answer_request
 from prefect_stagegate.operations.promote import promote
@@ -111,6 +112,24 @@ def test_trial_leaves_no_trace(place: Place) -> None:
     assert [one.state for one in preview_check(place.node(), THINGS, "production")] == [one.state for one in planned]
     with pytest.raises(WaitingForApproval):
         promote(place.node(), THINGS, "production")
+
+
+def test_nobody_is_asked_to_approve_a_trial(place: Place) -> None:
+    """Whoever writes a flow of his own hands a trial's decision on to what records requests."""
+    version = place.deliver("one", gates={"production": {"require": ["license"]}})
+    tried = check(place.node(), Address("things", version), "production", spec=place.spec(gates=STRICT))
+    assert tried.outcome is DecisionOutcome.WAITING
+    with pytest.raises(UsageError, match=r"trial.*nobody is asked"):
+        wait(place.node(), tried, "7d0cfe2e-0000-4000-8000-000000000000", timedelta(hours=1))
+    assert place.node().catalog.requests("things", "production") == []
+
+
+def test_validating_under_another_spec_says_that_it_is_a_trial(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.deliver("one")
+    assert place.run("validate", "things", "--spec", str(place.spec(gates=LAX))) == 3  # it has no contract
+    assert capsys.readouterr().out.startswith("TRIAL")
 
 
 def test_spec_with_the_adopted_policy_is_no_trial(place: Place) -> None:
