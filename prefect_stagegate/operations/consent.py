@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry
-from prefect_stagegate.model import Approval, Request, person_key
+from prefect_stagegate.model import Approval, Request
 from prefect_stagegate.units import count_text
 
 POLICY_TARGET = "_policy"
@@ -53,14 +53,14 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
         answers: The answers to it, the oldest first; the last of each person counts.
     """
     from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
-    from prefect_stagegate.readiness.approval import why_answer_is_void
+    from prefect_stagegate.readiness.approval import last_answers, why_answer_is_void
 
     rule, owners = rule_of(policy), policy.get("owners", {})
     if rule is None:
         return None
     parameters = Parameters.model_validate(rule)
-    last = {person_key(answer.approver.name): answer for answer in answers if answer.request == request.id}
-    counted = [answer for answer in last.values() if not why_answer_is_void(answer, request, parameters, owners)]
+    last = last_answers(request, answers, parameters).values()
+    counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
     return Agreement(
         count=parameters.count,
         groups=parameters.groups,

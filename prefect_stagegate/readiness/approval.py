@@ -172,7 +172,18 @@ def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
         question.gate.policy,
     ):
         return {}
-    replies = [reply for reply in question.approvals if reply.request == request.id]
+    return last_answers(request, question.approvals, parameters)
+
+
+def last_answers(request: Request, replies: Sequence[Reply], parameters: Approval) -> dict[str, Reply]:
+    """The last answer of each person to a request; where answers must be signed, the last signed one before others.
+
+    Args:
+        request: The request.
+        replies: Answers to it and to others, as they were recorded.
+        parameters: What is asked of answers.
+    """
+    replies = [reply for reply in replies if reply.request == request.id]
     if parameters.signed:
         # What is signed says when; so nobody can put somebody's earlier answer behind their last one.
         proved = [reply for reply in replies if _proved(reply, request, parameters)]

@@ -24,7 +24,7 @@ from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
-from prefect_stagegate.readiness.signing import read_signing_key
+from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
@@ -312,11 +312,32 @@ def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
         answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=other)
 
 
-def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path: Path) -> None:
-    path = tmp_path / "key.pem"
+def new_key(path: Path) -> SigningKey:
     path.touch(0o600)
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    key = read_signing_key(path, no_passphrase)
+    return read_signing_key(path, no_passphrase)
+
+
+def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: Place, tmp_path: Path) -> None:
+    """Whoever may write to the catalog adds an answer in the name of the one who declined."""
+    boss = Identity("boss@example.org", "declared")
+    keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
+    public = {name: key.public for name, key in keys.items()}
+    signed = {"count": 1, "from": ["governance"], "signed": True, "keys": public}
+    owners = OWNERS | {"governance": f"{LEGAL.name}, {boss.name}"}
+    place.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
+    lax = place.spec(gates=LAX)
+    request = adopt(place.node(), lax, reason="smaller team").request
+    assert request
+    answer_request(place.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
+    place.node().catalog.put_approval(request, LEGAL, approved=True, reason="forged")
+    answer_request(place.node(boss), "things", approved=True, reason="", key=keys[boss.name])
+    assert adopt(place.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
+
+
+def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    key = new_key(path)
     signed = {"count": 1, "from": ["governance"], "signed": True, "keys": {LEGAL.name: key.public}}
     place.deliver("one", policy={"change": {"approval": signed}})
     lax = place.spec(gates=LAX)
