@@ -44,6 +44,22 @@ def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return rule
 
 
+def why_unchangeable(policy: Mapping[str, Any]) -> str:
+    """Why nobody could ever meet the rule of a policy; empty when there are people who can, and where it has none."""
+    rule = rule_of(policy)
+    if rule is None:
+        return ""
+    from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.approval import asked_people
+
+    parameters = Parameters.model_validate(rule)
+    people = asked_people(parameters, policy.get("owners", {}))
+    if people is None or len(people) >= parameters.count:
+        return ""
+    groups = ", ".join(parameters.groups) or "those with keys"
+    return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
+
+
 def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement | None:
     """Count the answers to a request by the rule of the policy in force; None where it has no rule.
 

@@ -19,7 +19,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.model import Approval, Direction, Identity, PolicyChange, Request
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
-from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of
+from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
 
@@ -53,10 +53,12 @@ def begin_policy(workspace: Workspace, spec: Spec) -> None:
     """Adopt a spec's policy when the dataset has none yet and the spec has gates.
 
     Raises:
+        UsageError: Nobody could ever meet the rule of the policy.
         CatalogError: The record can't be written.
     """
     if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
         return
+    _require_changeable(policy_of(spec), spec.dataset)
     with suppress(RefConflict):  # another stager's policy was first, so this one is a proposal
         workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
 
@@ -114,7 +116,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         reason: Kept with the adoption.
 
     Raises:
-        UsageError: There is no reason, the spec has no gates, or somebody declined.
+        UsageError: There is no reason, the spec has no gates, or nobody could ever meet the rule of its policy.
         RefConflict: Somebody adopted another policy meanwhile; nothing was changed.
     """
     read = read_spec(spec)
@@ -124,6 +126,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         raise UsageError("A change of policy needs a reason", hint="Give one with --reason.", dataset=dataset)
     if not read.gates:
         raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
+    _require_changeable(policy, dataset)
     head = workspace.catalog.policy(dataset)
     digest = workspace.catalog.put_proposal(dataset, policy)
     if head and head.digest == digest:
@@ -220,6 +223,15 @@ def answer_request(
             dataset=dataset,
         )
     return request, workspace.catalog.put_answer(request, answer)
+
+
+def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
+    if why := why_unchangeable(policy):
+        raise UsageError(
+            f"Under the policy of this spec nobody could ever adopt another policy for {dataset}: {why}",
+            hint="Name more people under `owners`, with keys where answers are signed, or ask for fewer approvals.",
+            dataset=dataset,
+        )
 
 
 def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:

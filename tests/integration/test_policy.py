@@ -312,6 +312,21 @@ def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
         answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=other)
 
 
+@pytest.mark.parametrize(
+    ("rule", "owners"),
+    [({"count": 2, "from": ["governance"]}, OWNERS), ({"from": ["governance"]}, {"data": "team@example.org"})],
+    ids=["more than there are", "nobody"],
+)
+def test_rule_that_nobody_could_meet_is_not_adopted(place: Place, rule: dict[str, Any], owners: dict[str, str]) -> None:
+    """Once it was, no policy could ever be adopted again, nor the rule taken back."""
+    locked: dict[str, Any] = {"policy": {"change": {"approval": rule}}, "owners": owners}
+    with pytest.raises(UsageError, match=r"nobody could ever adopt another policy.*from governance.*owners"):
+        place.deliver("one", **locked)
+    place.deliver("one")
+    with pytest.raises(UsageError, match="nobody could ever adopt another policy"):
+        adopt(place.node(), place.spec(**locked), reason="locked")
+
+
 def new_key(path: Path) -> SigningKey:
     path.touch(0o600)
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
