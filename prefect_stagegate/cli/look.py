@@ -229,7 +229,9 @@ def history(
     unreadable = UnreadableRecords()
     moves = inspect.history(where, about, unreadable)
     revocations = inspect.revocations(where, about, unreadable)
-    policies, refusals = adoptions(where, about.dataset), list_refusals(where, about)
+    refusals, policies = list_refusals(where, about, moves), []
+    with unreadable.skip(about.dataset):
+        policies = adoptions(where, about.dataset)
     if json:
         entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
         told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]
