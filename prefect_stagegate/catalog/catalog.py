@@ -410,9 +410,10 @@ class Catalog:
 
     def _no_ref(self, dataset: str, ref: str) -> UnknownRef:
         self.require_dataset(dataset)
+        command = "stage SPEC" if ref == LATEST else f"promote {dataset} --to TARGET"
         return UnknownRef(
             f"There is no ref `{ref}` of {dataset}",
-            hint=f"{suggest(ref, self.ref_names(dataset), 'It')} `stagegate promote {dataset} --to TARGET` makes one.",
+            hint=f"{suggest(ref, self.ref_names(dataset), 'It')} `stagegate {command}` makes one.",
             dataset=dataset,
         )
 

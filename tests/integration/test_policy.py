@@ -12,8 +12,9 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.cli import main
-from prefect_stagegate.errors import CorruptRecord, GateFailed, UsageError, WaitingForApproval
+from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.approve import approve, wait
 from prefect_stagegate.operations.check import check, preview_check
@@ -84,6 +85,44 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+# ── the first policy ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_two_first_stagings_one_adopts_and_the_other_proposes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt_policy = Catalog.adopt_policy
+
+    def overtaken(catalog: Catalog, *arguments: Any, **named: Any) -> PolicyEntry:
+        monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
+        assert stage(place.node(INES), place.spec("strict.yaml", gates=STRICT)).proposed == ()
+        return catalog.adopt_policy(*arguments, **named)
+
+    monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
+    (place.folder / "nas/data.csv").write_text("one")
+    version = stage(place.node(), place.spec("lax.yaml", gates=LAX))
+    assert any(change.direction is Direction.LOOSENED for change in version.proposed)
+    (adoption,) = place.node().catalog.policies("things")
+    assert (adoption.who, adoption.policy["gates"]) == (INES, STRICT)
+
+
+def test_stager_killed_after_the_adoption_leaves_its_policy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was published, and the next staging is judged by what was adopted."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "put_spec", killed)
+        with pytest.raises(Killed):
+            place.deliver("one")
+    with pytest.raises(UnknownRef, match=r"no ref `latest` of things.*stagegate stage SPEC"):
+        check(place.node(), THINGS, "production")
+    place.deliver("one", gates=LAX)
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
 # ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
