@@ -22,10 +22,13 @@ from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_n
 from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.readiness.signing import SigningKey
 
+FEWEST_DIGITS = 12
+"""The fewest digits of a policy's digest that name it."""
 WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
 FIRST = "the first staging adopts the policy of its spec"
 
@@ -191,17 +194,18 @@ def answer_request(
         dataset: The dataset.
         approved: False to decline.
         reason: Kept with the answer; a refusal needs one.
-        digest: The proposed policy, where several are; by default the newest.
+        digest: The proposed policy, at least 12 digits of it; must be given where several are.
         key: Signs the answer.
 
     Raises:
-        UsageError: Nobody asked, the answer would not count, or a refusal has no reason.
+        UsageError: Nobody asked, several are proposed and none is named, the answer would not count, or a refusal has
+            no reason.
     """
     from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer, why_answer_is_void
     from prefect_stagegate.readiness.approval import Approval as Parameters
 
     head = workspace.catalog.policy(dataset)
-    requests = [one for one in open_requests(workspace, dataset) if digest in ("", one.digest)]
+    requests = [one for one in open_requests(workspace, dataset) if _is_named(one.digest, digest)]
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:
         raise UsageError(
@@ -212,6 +216,13 @@ def answer_request(
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=dataset)
     request = requests[-1]
+    if any(one.digest != request.digest for one in requests):
+        named = (f"{digest_text(one.digest)} by {one.requester}, {one.at[:19]}Z" for one in requests)
+        raise UsageError(
+            f"Several policies are proposed for {dataset}: {'; '.join(named)}",
+            hint="Say which by --policy DIGEST.",
+            dataset=dataset,
+        )
     answer = Approval(request.id, workspace.identity, approved, reason.strip(), stamp(now()))
     if key:
         answer = replace(answer, approver=Identity(workspace.identity.name, "signature"))
@@ -223,6 +234,12 @@ def answer_request(
             dataset=dataset,
         )
     return request, workspace.catalog.put_answer(request, answer)
+
+
+def _is_named(digest: str, name: str) -> bool:
+    """Whether a policy's digest is meant by what somebody typed; nothing typed means any."""
+    typed = name.removeprefix("sha256:")
+    return not name or (len(typed) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(typed))
 
 
 def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:

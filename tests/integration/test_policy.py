@@ -332,6 +332,22 @@ def test_policy_is_adopted_once_its_rule_is_met(place: Place, capsys: pytest.Cap
     assert check(place.node(), THINGS, "production").accepted
 
 
+def test_of_several_proposals_the_one_that_is_named_is_agreed_to(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever proposes another one just before the answer gets no approval that was meant for the one before."""
+    place.deliver("one", policy=RULE)
+    owned = {"production": {"require": ["license", "owner"]}}
+    meant = adopt(place.node(), place.spec("meant.yaml", gates=owned, policy=RULE), reason="as agreed").digest
+    hasty = adopt(place.node(INES), place.spec("lax.yaml", gates=LAX), reason="in a hurry").digest
+    assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
+    told = capsys.readouterr().err
+    assert (meant[:19] in told, hasty[:19] in told, "--policy" in told) == (True, True, True)
+    assert place.run("policy", "approve", "things", "--policy", meant[:19], identity=LEGAL.name) == 0
+    assert adopt(place.node(INES), place.folder / "lax.yaml", reason="in a hurry").missing
+    assert adopt(place.node(), place.folder / "meant.yaml", reason="as agreed").seq == 2
+
+
 def test_declined_policy_is_not_adopted(place: Place) -> None:
     place.deliver("one", policy=RULE)
     other = place.spec(gates=LAX, policy=RULE)
