@@ -270,9 +270,7 @@ def test_gate_is_asked_again_after_a_version_came_back(place: Place) -> None:
         promote(place.node(), THINGS, "production", reinstate=True)
 
 
-def test_race_with_a_promotion_under_a_newer_policy_spoils_no_log(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_race_with_promotion_under_a_newer_policy_spoils_no_log(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asked for the policy before another one was adopted and promoted under can't write behind that."""
     slow = place.deliver("one", gates=LAX)
     assert check(place.node(), THINGS, "production").accepted
