@@ -561,6 +561,8 @@ class Validation:
     """Of the contract's checks: `schema`, `nonempty`, `expectations`, `coverage`."""
     seconds: float = 0.0
     """How long running the contract took, without bringing the version to this node."""
+    is_trial: bool = False
+    """Whether the contract is of the asker's own spec: then nothing is recorded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.address import SpecLike
-from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.check import check_version, for_gate
 from prefect_stagegate.operations.reports import report_of
 from prefect_stagegate.report import Report, to_markdown
 from prefect_stagegate.tasks.cancelling import ending
 from prefect_stagegate.tasks.events import decision_event
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.summary import show_summary
+from prefect_stagegate.tasks.summary import artifact_key, show_summary
 from prefect_stagegate.tasks.telling import announce, attach, run_log
 from prefect_stagegate.tasks.verdict import checks_table
 
@@ -25,7 +25,8 @@ def check_readiness(
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
     A refusal is an answer and raises nothing: see `.accepted`. The run shows a summary, the report and the table of
-    checks; with STAGEGATE_REPORTS it links to the report's HTML page too.
+    checks; with STAGEGATE_REPORTS it links to the report's HTML page too. A trial shows that it is one, under keys of
+    its own, and emits no event.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its
@@ -39,11 +40,13 @@ def check_readiness(
         UsageError: There is no such version, or the spec has no such gate.
     """
     where = open_places(cache, catalog)
+    version, policy = for_gate(where, dataset, gate, spec)
     with ending() as cancel:
-        decision = check(where, dataset, gate, spec=spec, cancel=cancel)
-    report = report_of(where, decision)
+        decision = check_version(where, version, policy, cancel=cancel)
+    report = report_of(where, decision, version.spec if version.is_trial else None)
     _show(decision, report, show_summary(where, report))
-    announce(decision_event(where, decision, report))
+    if not version.is_trial:
+        announce(decision_event(where, decision, report))
     return decision
 
 
@@ -54,7 +57,7 @@ def _show(decision: Decision, report: Report, page: str) -> None:
     # A refusal is no error of the run's, and somebody has to act on it.
     log = run_log().info if decision.accepted else run_log().warning
     log("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)
-    key, about = f"{report.dataset}-{report.target}", report.headline
+    key, about = artifact_key(report), report.headline
     attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=about))
     attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=about))
     if page:

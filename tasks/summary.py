@@ -10,6 +10,11 @@ from prefect_stagegate.report import Report, to_summary
 from prefect_stagegate.tasks.telling import attach, unfailing
 
 
+def artifact_key(report: Report) -> str:
+    """What the keys of a decision's artifacts begin with; a trial's take no decision's place."""
+    return f"{report.dataset}-{report.target}{'-trial' if report.is_trial else ''}"
+
+
 def show_summary(where: Workspace, report: Report) -> str:
     """Show the summary at the run, in place of an earlier one about the same target.
 
@@ -19,6 +24,6 @@ def show_summary(where: Workspace, report: Report) -> str:
     page = ""
     with unfailing("keep the HTML report"):
         page = keep_report(where, report)
-    key, markdown = f"{report.dataset}-{report.target}-summary", to_summary(report, page=page)
+    key, markdown = f"{artifact_key(report)}-summary", to_summary(report, page=page)
     attach(MarkdownArtifact(key=key, markdown=markdown, description=report.headline))
     return page

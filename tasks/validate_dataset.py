@@ -25,7 +25,7 @@ def validate_dataset(
     Args:
         dataset: `nycflights` (its `latest`), `nycflights@pilot`, `nycflights@sha256:…`; or a spec, which means the
             `latest` of its dataset.
-        spec: A spec to use instead of the one that is stored beside the version.
+        spec: A spec to try instead of the adopted policy; then nothing is recorded.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -37,13 +37,16 @@ def validate_dataset(
         found = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel)
     tables = ", ".join(f"{t.name} {t.evaluated - t.failed} of {t.evaluated}" for t in found.tables) or "no tables"
     run_log().info(
-        "%s@%s %s its contract; expectations met: %s",
+        "%s%s@%s %s its contract; expectations met: %s",
+        "Trial: " if found.is_trial else "",
         found.dataset,
         found.digest,
         "keeps" if found.passed else "does not keep",
         tables,
     )
-    attach(TableArtifact(key=f"{found.dataset}-contract", table=checks_table(found.evidence)))
+    trial = {"key": f"{found.dataset}-trial-contract", "description": "Trial: nothing of it is recorded"}
+    named = trial if found.is_trial else {"key": f"{found.dataset}-contract"}
+    attach(TableArtifact(table=checks_table(found.evidence), **named))
     return found
 
 

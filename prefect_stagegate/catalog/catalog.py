@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
+from functools import cache
 from importlib import import_module
 from itertools import groupby
 from typing import Any, TypeVar
@@ -274,8 +275,8 @@ class Catalog:
 
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
-        policies = self.policy_log(dataset)
-        return ref_log(self._records, dataset, ref, self.url, self._memory, lambda: policies.state().get("digests", ()))
+        adopted = cache(lambda: self.policy_log(dataset).state().get("digests", ()))  # once for all entries of a walk
+        return ref_log(self._records, dataset, ref, self.url, self._memory, adopted)
 
     def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
@@ -409,9 +410,10 @@ class Catalog:
 
     def _no_ref(self, dataset: str, ref: str) -> UnknownRef:
         self.require_dataset(dataset)
+        command = "stage SPEC" if ref == LATEST else f"promote {dataset} --to TARGET"
         return UnknownRef(
             f"There is no ref `{ref}` of {dataset}",
-            hint=f"{suggest(ref, self.ref_names(dataset), 'It')} `stagegate promote {dataset} --to TARGET` makes one.",
+            hint=f"{suggest(ref, self.ref_names(dataset), 'It')} `stagegate {command}` makes one.",
             dataset=dataset,
         )
 

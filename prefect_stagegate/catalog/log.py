@@ -136,17 +136,24 @@ class Log(Generic[E]):
         """Add an entry, whose `seq` must be one more than the head's that the caller decided on.
 
         Raises:
-            RefConflict: Somebody else wrote that number first; nothing was changed.
+            RefConflict: Somebody else wrote that number first, or the log's rules don't let the entry in after what was
+                written meanwhile; nothing was changed.
+            CorruptRecord: As for `head`.
         """
-        before = self._decoded(entry.seq - 1, self._read(entry.seq - 1))[1] if entry.seq > 1 else ""
-        entry = replace(entry, before=before)  # type: ignore[type-var]
-        if not self.records.create(self._key(entry.seq), encode(entry)):
-            winner = self.head()
-            raise RefConflict(
-                f"{self.name} was changed by {winner.who if winner else 'somebody else'} a moment ago",
-                hint=f"Look with `{self.history}` and decide again.",
-            )
-        return entry
+        mark = self._walk(self._remembered())[1]
+        entry = replace(entry, before=mark.hash)  # type: ignore[type-var]
+        hint = f"Look with `{self.history}` and decide again."
+        if mark.seq == entry.seq - 1:
+            try:
+                self.prove(entry, mark.state)  # what no reader believes would end the log
+            except CorruptRecord as error:
+                raise RefConflict(f"{self.name} can't be changed so: {error.message}", hint=hint) from error
+            if self.records.create(self._key(entry.seq), encode(entry)):
+                return entry
+        winner = self.head()
+        raise RefConflict(
+            f"{self.name} was changed by {winner.who if winner else 'somebody else'} a moment ago", hint=hint
+        )
 
     def forget(self) -> None:
         """Forget what this node remembers of the log, after a restore of the catalog that was meant."""

@@ -21,7 +21,7 @@ class PolicyEntry:
     seq: int
     """Counts from 1, without gaps."""
     dataset: str
-    policy: Mapping[str, Any]
+    policy: Mapping[str, Mapping[str, Any]]
     """The keys of the spec that are policy, as the canonical spec has them."""
     who: Identity
     at: str
@@ -40,7 +40,7 @@ class PolicyEntry:
 
 
 Consent = Callable[[Mapping[str, Any], PolicyEntry], str]
-"""Why the rule of the policy before (its keys `policy` and `owners`) does not let an entry in; empty when it does."""
+"""Why an entry can't follow a policy, of which the keys `policy` and `owners` are given; empty when it can."""
 
 
 def policy_log(
@@ -70,8 +70,7 @@ def policy_log(
 def _prove(dataset: str, consent: Consent | None, entry: PolicyEntry, state: State) -> State:
     if entry.dataset != dataset:
         raise CorruptRecord(f"it is of {entry.dataset}")
-    rule = state.get("rule")
-    if consent and rule is not None and (why := consent(rule, entry)):
-        raise CorruptRecord(f"nobody who had to agree did: {why}")
+    if consent and (why := consent(state.get("rule", {}), entry)):
+        raise CorruptRecord(why)
     kept = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}
     return {"rule": kept, "digests": [*state.get("digests", ()), entry.digest]}

@@ -94,7 +94,11 @@ def ref_log(
 
 
 def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
-    """Check that an entry of a target's log was allowed, by what it holds and by the entries before it."""
+    """Check that an entry of a target's log was allowed, by what it holds and by the entries before it.
+
+    The state has the ref's version, the versions that it named, those that were withdrawn, each with the number of the
+    entry that did, and the number of the newest policy that it was moved under.
+    """
     if (entry.dataset, entry.ref) != (dataset, ref):
         raise CorruptRecord(f"it is of {entry.dataset}@{entry.ref}")
     if (ref == LATEST) != (entry.action is RefAction.STAGE):
@@ -102,16 +106,20 @@ def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry:
     if ref == LATEST:
         return {}
     taken: dict[str, int] = dict(state.get("withdrawn", {}))
+    named: list[str] = state.get("named", [])
     adopted: int = state.get("policy", 0)
     if entry.action is RefAction.WITHDRAW:
         if entry.digest != state.get("digest"):
             raise CorruptRecord("it withdraws a version and moves the ref to another one")
     else:
+        if entry.action is RefAction.ROLLBACK and entry.digest not in named:
+            raise CorruptRecord("it is a rollback to a version that the ref never named")
         adopted = max(adopted, _require_accepted(entry, policies(), adopted, taken.get(entry.digest, 0)))
         taken.pop(entry.digest, None)
     if entry.withdrawn:
         taken[entry.withdrawn] = entry.seq
-    return {"digest": entry.digest, "policy": adopted, "withdrawn": taken}
+    named = named if entry.digest in named else [*named, entry.digest]
+    return {"digest": entry.digest, "named": named, "policy": adopted, "withdrawn": taken}
 
 
 def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, withdrawn: int) -> int:

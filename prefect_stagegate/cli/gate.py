@@ -76,6 +76,8 @@ def validate(
 
 
 def _tell_validation(found: Validation) -> None:
+    if found.is_trial:
+        say("TRIAL under your own spec: nothing is recorded, and nothing of it counts.")
     say(f"{found.dataset}@{digest_text(found.digest)}: {'passed' if found.passed else 'not passed'}")
     for table in found.tables:
         say(
@@ -136,7 +138,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
-    tell_prefect(lambda: _decided(where, decision, report))
+    if not version.is_trial:
+        tell_prefect(lambda: _decided(where, decision, report))
     sys.exit(_CODES[decision.outcome])
 
 

@@ -228,8 +228,8 @@ def history(
     unreadable = UnreadableRecords()
     moves = inspect.history(where, about, unreadable)
     revocations = inspect.revocations(where, about, unreadable)
+    refusals = list_refusals(where, about, moves)
     policies = inspect.policy_history(where, about.dataset, unreadable)
-    refusals = list_refusals(where, about, unreadable)
     if json:
         entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
         told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import Catalog, PolicyEntry
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
+from prefect_stagegate.units import digest_text
 
 SpecLike = str | Path | Mapping[str, Any] | Spec
 """A spec as a path, a URL, a dictionary, or loaded."""
@@ -144,11 +146,15 @@ def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEnt
 
     Raises:
         UsageError: No spec is stored beside the version.
+        CorruptRecord: This release can't read it, or the policy.
     """
     canonical = _canonical_beside(catalog, dataset, digest)
     replaced = POLICY_KEYS if adoption else ("gates", "policy")
     facts = {key: value for key, value in canonical.items() if key not in replaced}
-    return read_spec(facts | dict(adoption.policy) if adoption else facts)
+    name = f"The spec of {dataset}@{digest}"
+    if adoption is None:
+        return read_recorded(facts, name, dataset)
+    return read_recorded(facts | dict(adoption.policy), f"{name} with {policy_name(adoption.policy, dataset)}", dataset)
 
 
 def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
@@ -156,8 +162,35 @@ def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
 
     Raises:
         UsageError: There is none.
+        CorruptRecord: This release can't read it.
     """
-    return read_spec(_canonical_beside(catalog, dataset, digest))
+    return read_recorded(_canonical_beside(catalog, dataset, digest), f"The spec of {dataset}@{digest}", dataset)
+
+
+def policy_name(policy: Mapping[str, Any], dataset: str) -> str:
+    """What errors call a policy."""
+    return f"the policy {digest_text(digest_of(policy))} of {dataset}"
+
+
+def read_recorded(canonical: Mapping[str, Any], name: str, dataset: str) -> Spec:
+    """Read a spec that the catalog holds: one of a newer release can't be read, nor one whose check a plugin had.
+
+    Args:
+        canonical: The spec.
+        name: What an error calls it.
+        dataset: The dataset that it is of.
+
+    Raises:
+        CorruptRecord: This release can't read it.
+    """
+    try:
+        return read_spec(canonical)
+    except SpecError as error:
+        raise CorruptRecord(
+            f"{name} can't be read by this release: {'; '.join(error.problems)}",
+            hint="Use the release, with the plugins, that it was written for.",
+            dataset=dataset,
+        ) from error
 
 
 def _canonical_beside(catalog: Catalog, dataset: str, digest: str) -> Mapping[str, Any]:

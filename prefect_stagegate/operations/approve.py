@@ -45,7 +45,18 @@ def _named(where: Workspace, dataset: str, target: str) -> tuple[str, int]:
 
 
 def ask(where: Workspace, decision: Decision) -> Request:
-    """The request for what a decision waits for; recorded when there is none that can still be answered."""
+    """The request for what a decision waits for; recorded when there is none that can still be answered.
+
+    Raises:
+        UsageError: The decision is a trial's.
+    """
+    if not decision.adopted:
+        raise UsageError(
+            f"The decision about {decision.dataset}@{decision.digest} for {decision.target} is a trial's, so nobody is "
+            "asked to approve it",
+            hint="Check without a spec of your own, or adopt its policy with `stagegate policy adopt SPEC`.",
+            dataset=decision.dataset,
+        )
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(where, *about)
     if request is None or lapsed(where, request):

@@ -149,7 +149,7 @@ def _policy(where: Workspace, attested: Attested) -> Part:
         return Part("policy", Verdict.FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}")
     try:
         gate = spec_under(adopted.policy, decision.dataset).gate(decision.target)
-    except UsageError as error:  # of a release that knew other checks
+    except (CorruptRecord, UsageError) as error:  # of a release that knew other checks
         return Part("policy", Verdict.UNKNOWN, error.message)
     if gate.policy != decision.policy:
         return Part(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry
-from prefect_stagegate.model import Approval, Request, person_key
+from prefect_stagegate.model import Approval, Request
 from prefect_stagegate.units import count_text
 
 POLICY_TARGET = "_policy"
@@ -44,6 +44,22 @@ def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return rule
 
 
+def why_unchangeable(policy: Mapping[str, Any]) -> str:
+    """Why nobody could ever meet the rule of a policy; empty when there are people who can, and where it has none."""
+    rule = rule_of(policy)
+    if rule is None:
+        return ""
+    from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.approval import asked_people
+
+    parameters = Parameters.model_validate(rule)
+    people = asked_people(parameters, policy.get("owners", {}))
+    if people is None or len(people) >= parameters.count:
+        return ""
+    groups = ", ".join(parameters.groups) or "those with keys"
+    return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
+
+
 def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement | None:
     """Count the answers to a request by the rule of the policy in force; None where it has no rule.
 
@@ -53,14 +69,14 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
         answers: The answers to it, the oldest first; the last of each person counts.
     """
     from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
-    from prefect_stagegate.readiness.approval import why_answer_is_void
+    from prefect_stagegate.readiness.approval import last_answers, why_answer_is_void
 
     rule, owners = rule_of(policy), policy.get("owners", {})
     if rule is None:
         return None
     parameters = Parameters.model_validate(rule)
-    last = {person_key(answer.approver.name): answer for answer in answers if answer.request == request.id}
-    counted = [answer for answer in last.values() if not why_answer_is_void(answer, request, parameters, owners)]
+    last = last_answers(request, answers, parameters).values()
+    counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
     return Agreement(
         count=parameters.count,
         groups=parameters.groups,
@@ -70,14 +86,36 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
 
 
 def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
-    """Why the rule of the policy before does not let an entry of its log in; empty when it does.
+    """Why an entry of its log can't follow a policy: its rule does not let it in, or nothing could follow the entry.
 
     Args:
-        before: The keys `policy` and `owners` of the policy before.
+        before: The keys `policy` and `owners` of the policy before; empty for the first entry.
         entry: The entry.
+
+    Returns:
+        Empty when it can.
     """
-    if rule_of(before) is None:
-        return ""
+    if not _is_readable(entry.policy):
+        return "this release can't read its rule"
+    missing = "" if rule_of(before) is None else _missing(before, entry)
+    return missing and f"nobody who had to agree did: {missing}"
+
+
+def _is_readable(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy has no rule, or one that this release can read."""
+    try:
+        rule = rule_of(policy)
+        if rule is not None:
+            from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
+
+            Parameters.model_validate(rule)
+    except (AttributeError, ValueError):
+        return False
+    return True
+
+
+def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
+    """Why an entry does not have the answers that the rule of the policy before asks for; empty when it has them."""
     request = entry.request
     about = (entry.dataset, entry.digest, POLICY_TARGET)
     if request is None or (request.dataset, request.digest, request.target) != about:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.model import LATEST, Address, Decision, DecisionOutcome, check_name
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.attest import decision_of, statement_digest
 from prefect_stagegate.report import reason_of
-from prefect_stagegate.unreadable import UnreadableRecords
 
 SHORTEST = 12
 """The fewest digits of an id that name a decision."""
@@ -84,22 +84,15 @@ def find_decision(where: Workspace, name: str) -> Decision:
     return decision
 
 
-def list_refusals(where: Workspace, address: Address, unreadable: UnreadableRecords) -> list[RecordedDecision]:
+def list_refusals(where: Workspace, address: Address, moves: Iterable[RefEntry]) -> list[RecordedDecision]:
     """The refusals that moved nothing, of one target's gate or of all gates of a dataset, the oldest first.
-
-    A refusal that took a version back stands in the log of its target's ref, and is left out here.
 
     Args:
         where: The catalog.
-        address: The dataset, with or without a target.
-        unreadable: Collects the logs that can't be read.
+        address: The dataset, with or without the target.
+        moves: What the logs of the refs have; a refusal that took a version back stands there, and is left out here.
     """
-    targets = [address.ref] if address.ref else where.catalog.ref_names(address.dataset)
-    logged: set[str] = set()
-    for target in targets:
-        with unreadable.skip(address.dataset):
-            log = where.catalog.history(address.dataset, target)
-            logged.update(statement_digest(entry.attestation) for entry in log if entry.attestation)
+    logged = {statement_digest(entry.attestation) for entry in moves if entry.attestation}
     decided = list_decisions(where, address.dataset, address.ref)
     return [line for line in decided if line.outcome == DecisionOutcome.REFUSED and line.id not in logged]
 

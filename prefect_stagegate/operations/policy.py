@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import RefConflict, UsageError
-from prefect_stagegate.model import Approval, Identity, PolicyChange, Request
-from prefect_stagegate.operations.address import SpecLike, policy_of, read_spec
-from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of
+from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
+from prefect_stagegate.model import Approval, Direction, Identity, PolicyChange, Request
+from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
+from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.readiness.signing import SigningKey
 
+FEWEST_DIGITS = 12
+"""The fewest digits of a policy's digest that name it."""
+WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
 FIRST = "the first staging adopts the policy of its spec"
 
 
@@ -52,10 +56,12 @@ def begin_policy(workspace: Workspace, spec: Spec) -> None:
     """Adopt a spec's policy when the dataset has none yet and the spec has gates.
 
     Raises:
+        UsageError: Nobody could ever meet the rule of the policy.
         CatalogError: The record can't be written.
     """
     if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
         return
+    _require_changeable(policy_of(spec), spec.dataset)
     with suppress(RefConflict):  # another stager's policy was first, so this one is a proposal
         workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
 
@@ -63,28 +69,42 @@ def begin_policy(workspace: Workspace, spec: Spec) -> None:
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; empty when it does not, or none was."""
     adoption = workspace.catalog.policy(spec.dataset)
-    if adoption is None or policy_of(spec) == adoption.policy:
-        return ()
-    return changes(spec_under(adoption.policy, spec.dataset), spec)
+    return changes(adoption.policy, policy_of(spec), spec.dataset) if adoption else ()
 
 
 def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; all of it where none was adopted."""
     read = read_spec(spec)
     adoption = workspace.catalog.policy(read.dataset)
-    return changes(spec_under(adoption.policy if adoption else {}, read.dataset), read)
+    return changes(adoption.policy if adoption else {}, policy_of(read), read.dataset)
 
 
-def changes(before: Spec, after: Spec) -> tuple[PolicyChange, ...]:
-    """How the policy in one spec differs from the one in another."""
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -> tuple[PolicyChange, ...]:
+    """How one policy of a dataset differs from another; empty only when the two are one."""
+    if before == after:
+        return ()
     from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging asks
 
-    return policy_changes(before, after)
+    try:
+        told = policy_changes(spec_under(before, dataset), spec_under(after, dataset))
+    except CorruptRecord as error:
+        return (PolicyChange("policy", error.message, Direction.CHANGED),)
+    return told or tuple(
+        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED)
+        for key in POLICY_KEYS
+        if before.get(key) != after.get(key)
+    )
 
 
 def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
-    """A spec that has nothing but a policy; its one source is never opened."""
-    return read_spec({"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy})
+    """A spec that has nothing but a policy; its one source is never opened.
+
+    Raises:
+        CorruptRecord: This release can't read the policy.
+    """
+    canonical = {"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy}
+    name = policy_name(policy, dataset)
+    return read_recorded(canonical, name[0].upper() + name[1:], dataset)
 
 
 def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
@@ -99,7 +119,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         reason: Kept with the adoption.
 
     Raises:
-        UsageError: There is no reason, the spec has no gates, or somebody declined.
+        UsageError: There is no reason, the spec has no gates, or nobody could ever meet the rule of its policy.
         RefConflict: Somebody adopted another policy meanwhile; nothing was changed.
     """
     read = read_spec(spec)
@@ -109,11 +129,12 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         raise UsageError("A change of policy needs a reason", hint="Give one with --reason.", dataset=dataset)
     if not read.gates:
         raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
+    _require_changeable(policy, dataset)
     head = workspace.catalog.policy(dataset)
     digest = workspace.catalog.put_proposal(dataset, policy)
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
-    differences = changes(spec_under(head.policy, dataset), read) if head else ()
+    differences = changes(head.policy, policy, dataset) if head else ()
     if head is None or rule_of(head.policy) is None:
         entry = workspace.catalog.adopt_policy(
             dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
@@ -147,15 +168,13 @@ def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, .
     """How the policy that a request is about differs from the adopted one."""
     head = workspace.catalog.policy(request.dataset)
     proposal = workspace.catalog.proposal(request.dataset, request.digest)
-    before = spec_under(head.policy if head else {}, request.dataset)
-    return changes(before, spec_under(proposal, request.dataset))
+    return changes(head.policy if head else {}, proposal, request.dataset)
 
 
 def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
     """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
     entries = workspace.catalog.policies(dataset)
-    specs = [spec_under(entry.policy, dataset) for entry in entries]
-    differences = [(), *(changes(before, after) for before, after in pairwise(specs))]
+    differences = [(), *(changes(one.policy, next_one.policy, dataset) for one, next_one in pairwise(entries))]
     return list(zip(entries, differences, strict=False))
 
 
@@ -175,17 +194,18 @@ def answer_request(
         dataset: The dataset.
         approved: False to decline.
         reason: Kept with the answer; a refusal needs one.
-        digest: The proposed policy, where several are; by default the newest.
+        digest: The proposed policy, at least 12 digits of it; must be given where several are.
         key: Signs the answer.
 
     Raises:
-        UsageError: Nobody asked, the answer would not count, or a refusal has no reason.
+        UsageError: Nobody asked, several are proposed and none is named, the answer would not count, or a refusal has
+            no reason.
     """
     from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer, why_answer_is_void
     from prefect_stagegate.readiness.approval import Approval as Parameters
 
     head = workspace.catalog.policy(dataset)
-    requests = [one for one in open_requests(workspace, dataset) if digest in ("", one.digest)]
+    requests = [one for one in open_requests(workspace, dataset) if _is_named(one.digest, digest)]
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:
         raise UsageError(
@@ -196,6 +216,13 @@ def answer_request(
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=dataset)
     request = requests[-1]
+    if any(one.digest != request.digest for one in requests):
+        named = (f"{digest_text(one.digest)} by {one.requester}, {one.at[:19]}Z" for one in requests)
+        raise UsageError(
+            f"Several policies are proposed for {dataset}: {'; '.join(named)}",
+            hint="Say which by --policy DIGEST.",
+            dataset=dataset,
+        )
     answer = Approval(request.id, workspace.identity, approved, reason.strip(), stamp(now()))
     if key:
         answer = replace(answer, approver=Identity(workspace.identity.name, "signature"))
@@ -207,6 +234,21 @@ def answer_request(
             dataset=dataset,
         )
     return request, workspace.catalog.put_answer(request, answer)
+
+
+def _is_named(digest: str, name: str) -> bool:
+    """Whether a policy's digest is meant by what somebody typed; nothing typed means any."""
+    typed = name.removeprefix("sha256:")
+    return not name or (len(typed) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(typed))
+
+
+def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
+    if why := why_unchangeable(policy):
+        raise UsageError(
+            f"Under the policy of this spec nobody could ever adopt another policy for {dataset}: {why}",
+            hint="Name more people under `owners`, with keys where answers are signed, or ask for fewer approvals.",
+            dataset=dataset,
+        )
 
 
 def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:

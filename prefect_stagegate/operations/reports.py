@@ -71,15 +71,15 @@ def spec_of(where: Workspace, decision: Decision) -> Spec:
 def keep_report(where: Workspace, report: Report) -> str:
     """Write a decision's page into the folder that STAGEGATE_REPORTS names, `<dataset>/<target>/<sha256>.html` there.
 
-    A later decision about the same version takes the page's place.
+    A later decision about the same version takes the page's place. A trial's page is not kept.
 
     Returns:
-        Where a browser finds it; empty when no folder is named.
+        Where a browser finds it; empty when no folder is named, and for a trial.
 
     Raises:
         OSError: It can't be written.
     """
-    if where.settings.reports is None:
+    if where.settings.reports is None or report.is_trial:
         return ""
     name = f"{report.dataset}/{report.target}/{report.digest.removeprefix('sha256:')}.html"
     file = where.settings.reports / name

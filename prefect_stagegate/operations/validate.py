@@ -48,4 +48,4 @@ def validate(
     if not version.is_trial:
         where.catalog.put_evidence(version.dataset, version.digest, evidence)
     passed = all(found.outcome in (Outcome.PASS, Outcome.WARN) for found in evidence)
-    return replace(validation, evidence=evidence, passed=passed)
+    return replace(validation, evidence=evidence, passed=passed, is_trial=version.is_trial)

@@ -152,15 +152,21 @@ def _members(parameters: Approval, owners: Mapping[Any, str]) -> set[str]:
     return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
 
 
-def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
-    """The names that may answer; None when anybody but the requester may."""
+def asked_people(parameters: Approval, owners: Mapping[Any, str]) -> frozenset[str] | None:
+    """The names that may answer unless they ask themselves; None for anybody."""
     named = _members(parameters, owners)
     keyed = {person_key(name) for name in parameters.keys}
     if parameters.signed:
         named = named & keyed if parameters.groups else keyed
     elif not parameters.groups:
         return None
-    return frozenset(named - {person_key(requester.name)})
+    return frozenset(named)
+
+
+def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
+    """The names that may answer; None when anybody but the requester may."""
+    people = asked_people(parameters, owners)
+    return None if people is None else people - {person_key(requester.name)}
 
 
 def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
@@ -172,7 +178,18 @@ def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
         question.gate.policy,
     ):
         return {}
-    replies = [reply for reply in question.approvals if reply.request == request.id]
+    return last_answers(request, question.approvals, parameters)
+
+
+def last_answers(request: Request, replies: Sequence[Reply], parameters: Approval) -> dict[str, Reply]:
+    """The last answer of each person to a request; where answers must be signed, the last signed one before others.
+
+    Args:
+        request: The request.
+        replies: Answers to it and to others, as they were recorded.
+        parameters: What is asked of answers.
+    """
+    replies = [reply for reply in replies if reply.request == request.id]
     if parameters.signed:
         # What is signed says when; so nobody can put somebody's earlier answer behind their last one.
         proved = [reply for reply in replies if _proved(reply, request, parameters)]

@@ -116,10 +116,11 @@ def test_a_damaged_decision_hides_no_other(decided: tuple[Dataset, str, str], tm
 
 def test_history_tells_refusals_between_moves(decided: tuple[Dataset, str, str]) -> None:
     dataset, refused, accepted = decided
-    lines = [line for line in dataset.do("history", "things@pilot").splitlines() if "  pilot  " in line]
-    assert len(lines) == 2
-    assert f"refused {refused[:19]}, asked for by ada: It fails license." in lines[0]
-    assert accepted in lines[1]
+    lines = [line for line in dataset.do("history", "things@pilot").splitlines() if not line.startswith(" ")]
+    assert len(lines) == 3
+    assert "  policy  " in lines[0]
+    assert f"refused {refused[:19]}, asked for by ada: It fails license." in lines[1]
+    assert accepted in lines[2]
     told = json.loads(dataset.do("history", "things", "--json"))
     assert [one["action"] for one in told] == ["adopt", "stage", "refuse", "stage", "promote"]
 

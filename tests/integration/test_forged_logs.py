@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from prefect_stagegate.cli import main
-from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef
+from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.audit import verify_history
-from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.check import check, for_gate
 from prefect_stagegate.operations.policy import adopt
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.read import open_dataset
@@ -27,7 +27,8 @@ from prefect_stagegate.testing.records import CountedRecords
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA = Identity("ada", "declared")
-GATES = {"production": {"require": ["license"]}}
+LAX = {"production": {"require": ["license"]}}
+OWNED = {"production": {"require": ["license", {"owner": {"roles": ["governance"]}}]}}
 
 
 class Place:
@@ -45,7 +46,7 @@ class Place:
             "license": "CC0-1.0",
             "owners": {"governance": "legal@example.org"},
             "sources": [{"url": str(self.folder / "nas")}],
-            "gates": GATES,
+            "gates": LAX,
         }
         path = self.folder / "things.yaml"
         path.write_text(yaml.safe_dump(whole | changes))
@@ -205,6 +206,24 @@ def test_policy_forged_without_its_rule_lets_nothing_through(place: Place) -> No
     assert {chain.ref for chain in verify_history(place.node()) if chain.problems} >= {""}
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [{"gates": 5}, {"policy": None}, {"policy": {"change": 5}}, {"policy": {"change": {"approval": {"count": "x"}}}}],
+    ids=str,
+)
+def test_policy_that_is_none_is_a_damaged_record(
+    place: Place, forged: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.to_production("one")
+    changes = {"policy": forged, "before": hash_of(place.log(1, "policy"))}
+    forge(place.log(2, "policy"), place.log(1, "policy"), seq=2, **changes)
+    for words in (["status"], ["policy", "show", "things"], ["policy", "adopt", str(place.spec()), "--reason", "so"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")])
+        told = capsys.readouterr().err
+        assert (ended.value.code, "things" in told, "nobody foresaw" in told) == (3, True, False)
+
+
 def test_promotion_under_an_earlier_policy_is_refused_by_readers(place: Place) -> None:
     """An acceptance under a policy that was changed since can't be put behind a later promotion."""
     place.to_production("one")
@@ -229,6 +248,15 @@ def test_reading_a_known_log_costs_one_record(place: Place) -> None:
     assert records.calls == {"list": 1, "read": 1}
 
 
+def test_whole_log_reads_the_policy_s_log_once(place: Place) -> None:
+    for text in ("one", "two", "three"):
+        place.to_production(text)
+    node = place.node("elsewhere")
+    node.catalog._records = records = CountedRecords(node.catalog._records)
+    node.catalog.history("things", "production")
+    assert records.calls == {"list": 2, "read": 4}
+
+
 def test_gate_is_asked_again_after_a_version_came_back(place: Place) -> None:
     """A statement from before the rollback, copied behind it, reinstates nothing."""
     place.to_production("one")
@@ -240,3 +268,39 @@ def test_gate_is_asked_again_after_a_version_came_back(place: Place) -> None:
     place.log(4).unlink()
     with pytest.raises(GateFailed):
         promote(place.node(), THINGS, "production", reinstate=True)
+
+
+def test_race_with_promotion_under_a_newer_policy_spoils_no_log(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked for the policy before another one was adopted and promoted under can't write behind that."""
+    slow = place.deliver("one", gates=LAX)
+    assert check(place.node(), THINGS, "production").accepted
+
+    def overtaken(*asked: Any) -> Any:
+        version_and_gate = for_gate(*asked)
+        monkeypatch.undo()
+        adopt(place.node(), place.spec(gates=OWNED), reason="stricter")
+        quick = place.deliver("two", gates=OWNED)
+        assert check(place.node(), THINGS, "production").accepted
+        assert promote(place.node(), THINGS, "production").digest == quick
+        return version_and_gate
+
+    monkeypatch.setattr("prefect_stagegate.operations.promote.for_gate", overtaken)
+    with pytest.raises(RefConflict, match=r"things@production can't be changed so: the policy .* decide again"):
+        promote(place.node(), Address("things", slow), "production")
+    assert [entry.digest == slow for entry in place.node("elsewhere").catalog.history("things", "production")] == [
+        False
+    ]
+
+
+def test_rollback_leads_only_to_what_the_target_named(place: Place) -> None:
+    """A version that an earlier policy accepted, and that was never promoted, can't come in as a return."""
+    never_promoted = place.deliver("one", gates=LAX)
+    assert check(place.node(), THINGS, "production").accepted
+    accepted = place.node().catalog.attestation("things", never_promoted, "production")
+    adopt(place.node(), place.spec(gates=OWNED), reason="stricter")
+    place.to_production("two", gates=OWNED)
+    changes = {"digest": never_promoted, "before": hash_of(place.log(1)), "attestation": accepted}
+    forge(place.log(2), place.log(1), seq=2, action="rollback", **changes)
+    for node in (place.node(), place.node("elsewhere")):
+        with pytest.raises(CorruptRecord, match="a rollback to a version that the ref never named"):
+            node.catalog.resolve(PRODUCTION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.cli import main
-from prefect_stagegate.errors import GateFailed, UsageError, WaitingForApproval
+from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
-from prefect_stagegate.operations.approve import approve
+from prefect_stagegate.operations.approve import approve, wait
 from prefect_stagegate.operations.check import check, preview_check
 from prefect_stagegate.operations.policy import adopt, adoptions, answer_request
 from prefect_stagegate.operations.promote import promote
@@ -23,7 +25,7 @@ from prefect_stagegate.operations.rollback import rollback
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
-from prefect_stagegate.readiness.signing import read_signing_key
+from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
@@ -85,6 +87,44 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+# ── the first policy ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_two_first_stagings_one_adopts_and_the_other_proposes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt_policy = Catalog.adopt_policy
+
+    def overtaken(catalog: Catalog, *arguments: Any, **named: Any) -> PolicyEntry:
+        monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
+        assert stage(place.node(INES), place.spec("strict.yaml", gates=STRICT)).proposed == ()
+        return catalog.adopt_policy(*arguments, **named)
+
+    monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
+    (place.folder / "nas/data.csv").write_text("one")
+    version = stage(place.node(), place.spec("lax.yaml", gates=LAX))
+    assert any(change.direction is Direction.LOOSENED for change in version.proposed)
+    (adoption,) = place.node().catalog.policies("things")
+    assert (adoption.who, adoption.policy["gates"]) == (INES, STRICT)
+
+
+def test_stager_killed_after_the_adoption_leaves_its_policy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was published, and the next staging is judged by what was adopted."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "put_spec", killed)
+        with pytest.raises(Killed):
+            place.deliver("one")
+    with pytest.raises(UnknownRef, match=r"no ref `latest` of things.*stagegate stage SPEC"):
+        check(place.node(), THINGS, "production")
+    place.deliver("one", gates=LAX)
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
 # ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -111,6 +151,24 @@ def test_trial_leaves_no_trace(place: Place) -> None:
     assert [one.state for one in preview_check(place.node(), THINGS, "production")] == [one.state for one in planned]
     with pytest.raises(WaitingForApproval):
         promote(place.node(), THINGS, "production")
+
+
+def test_nobody_is_asked_to_approve_a_trial(place: Place) -> None:
+    """Whoever writes a flow of his own hands a trial's decision on to what records requests."""
+    version = place.deliver("one", gates={"production": {"require": ["license"]}})
+    tried = check(place.node(), Address("things", version), "production", spec=place.spec(gates=STRICT))
+    assert tried.outcome is DecisionOutcome.WAITING
+    with pytest.raises(UsageError, match=r"trial.*nobody is asked"):
+        wait(place.node(), tried, "7d0cfe2e-0000-4000-8000-000000000000", timedelta(hours=1))
+    assert place.node().catalog.requests("things", "production") == []
+
+
+def test_validating_under_another_spec_says_that_it_is_a_trial(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.deliver("one")
+    assert place.run("validate", "things", "--spec", str(place.spec(gates=LAX))) == 3  # it has no contract
+    assert capsys.readouterr().out.startswith("TRIAL")
 
 
 def test_spec_with_the_adopted_policy_is_no_trial(place: Place) -> None:
@@ -171,6 +229,45 @@ def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.C
     }
     assert place.run("policy", "show", "things") == 0
     assert "# policy 1 of things" in capsys.readouterr().out
+
+
+def test_policy_written_otherwise_is_told_as_another_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether two ways to write it ask the same is not known of every key: so it is a proposal, and a trial."""
+    place.deliver("one", gates={"production": {"require": ["license", "owner"]}})
+    other = str(place.spec(gates={"production": {"require": ["owner", "license"]}}))
+    told = "changed    gates: written otherwise, without a difference that this release can name"
+    for words in (("policy", "diff", other), ("stage", other), ("policy", "adopt", other, "--reason", "by name")):
+        assert place.run(*words) == 0
+        assert told in capsys.readouterr().out
+
+
+def test_policy_that_this_release_can_t_read_is_named_and_left(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose check came with a plugin, say; nothing is judged by it, and its own rule lets another one in."""
+    place.deliver("one")
+    lost = {"gates": {"production": {"require": ["came_with_a_plugin"]}}}
+    place.node().catalog.adopt_policy("things", lost, head=place.node().catalog.policy("things"), who=ADA, reason="so")
+    with pytest.raises(
+        CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"
+    ):
+        check(place.node(), THINGS, "production")
+    for words in (["status"], ["stage", str(place.spec())], ["policy", "history", "things"]):
+        assert place.run(*words) == 0
+        assert "of things can't be read by this release" in capsys.readouterr().out
+    assert place.run("policy", "adopt", str(place.spec()), "--reason", "the plugin is gone") == 0
+    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_spec_that_this_release_can_t_read_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = place.deliver("one")
+    newer = {**place.node().catalog.spec("things", digest), "stagegate": 2}  # type: ignore[dict-item]
+    place.node().catalog.put_spec("things", digest, newer)
+    problem = "can't be read by this release: spec: stagegate: this release reads version 1"
+    with pytest.raises(CorruptRecord, match=f"spec of things@{digest} with the policy .* {problem}"):
+        check(place.node(), THINGS, "production")
+    assert place.run("status") == 3
+    assert f"The spec of things@{digest} {problem}" in capsys.readouterr().err
 
 
 def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +332,22 @@ def test_policy_is_adopted_once_its_rule_is_met(place: Place, capsys: pytest.Cap
     assert check(place.node(), THINGS, "production").accepted
 
 
+def test_of_several_proposals_the_one_that_is_named_is_agreed_to(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever proposes another one just before the answer gets no approval that was meant for the one before."""
+    place.deliver("one", policy=RULE)
+    owned = {"production": {"require": ["license", "owner"]}}
+    meant = adopt(place.node(), place.spec("meant.yaml", gates=owned, policy=RULE), reason="as agreed").digest
+    hasty = adopt(place.node(INES), place.spec("lax.yaml", gates=LAX), reason="in a hurry").digest
+    assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
+    told = capsys.readouterr().err
+    assert (meant[:19] in told, hasty[:19] in told, "--policy" in told) == (True, True, True)
+    assert place.run("policy", "approve", "things", "--policy", meant[:19], identity=LEGAL.name) == 0
+    assert adopt(place.node(INES), place.folder / "lax.yaml", reason="in a hurry").missing
+    assert adopt(place.node(), place.folder / "meant.yaml", reason="as agreed").seq == 2
+
+
 def test_declined_policy_is_not_adopted(place: Place) -> None:
     place.deliver("one", policy=RULE)
     other = place.spec(gates=LAX, policy=RULE)
@@ -254,11 +367,47 @@ def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
         answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=other)
 
 
-def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path: Path) -> None:
-    path = tmp_path / "key.pem"
+@pytest.mark.parametrize(
+    ("rule", "owners"),
+    [({"count": 2, "from": ["governance"]}, OWNERS), ({"from": ["governance"]}, {"data": "team@example.org"})],
+    ids=["more than there are", "nobody"],
+)
+def test_rule_that_nobody_could_meet_is_not_adopted(place: Place, rule: dict[str, Any], owners: dict[str, str]) -> None:
+    """Once it was, no policy could ever be adopted again, nor the rule taken back."""
+    locked: dict[str, Any] = {"policy": {"change": {"approval": rule}}, "owners": owners}
+    with pytest.raises(UsageError, match=r"nobody could ever adopt another policy.*from governance.*owners"):
+        place.deliver("one", **locked)
+    place.deliver("one")
+    with pytest.raises(UsageError, match="nobody could ever adopt another policy"):
+        adopt(place.node(), place.spec(**locked), reason="locked")
+
+
+def new_key(path: Path) -> SigningKey:
     path.touch(0o600)
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    key = read_signing_key(path, no_passphrase)
+    return read_signing_key(path, no_passphrase)
+
+
+def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: Place, tmp_path: Path) -> None:
+    """Whoever may write to the catalog adds an answer in the name of the one who declined."""
+    boss = Identity("boss@example.org", "declared")
+    keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
+    public = {name: key.public for name, key in keys.items()}
+    signed = {"count": 1, "from": ["governance"], "signed": True, "keys": public}
+    owners = OWNERS | {"governance": f"{LEGAL.name}, {boss.name}"}
+    place.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
+    lax = place.spec(gates=LAX)
+    request = adopt(place.node(), lax, reason="smaller team").request
+    assert request
+    answer_request(place.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
+    place.node().catalog.put_approval(request, LEGAL, approved=True, reason="forged")
+    answer_request(place.node(boss), "things", approved=True, reason="", key=keys[boss.name])
+    assert adopt(place.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
+
+
+def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    key = new_key(path)
     signed = {"count": 1, "from": ["governance"], "signed": True, "keys": {LEGAL.name: key.public}}
     place.deliver("one", policy={"change": {"approval": signed}})
     lax = place.spec(gates=LAX)

@@ -32,7 +32,15 @@ from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.stage import stage as make_version
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.readiness import CHECKS
-from prefect_stagegate.tasks import check_readiness, events, progress, require_ready, stage_dataset, telling
+from prefect_stagegate.tasks import (
+    check_readiness,
+    events,
+    progress,
+    require_ready,
+    stage_dataset,
+    telling,
+    validate_dataset,
+)
 from prefect_stagegate.testing.calls import Call, CallCounter
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -152,6 +160,36 @@ def test_commands_tell_the_api_what_they_did(place: Place, run_stagegate: Comman
     told = [one["event"].removeprefix("stagegate.") for one in place.events(4)]
     assert told == ["gate.passed", "ref.moved", "approval.requested", "ref.moved"]
     assert [place.events(4)[-1]["payload"][name] for name in ("digest", "previous")] == digests
+
+
+def test_trial_emits_nothing_and_takes_no_page_s_place(
+    place: Place, run_stagegate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
+    lax = {"gates": {"production": {"require": ["runbook"]}}}
+    version = make_version(open_workspace(**place.on), place.spec())
+    assert not run(flow(check_readiness.fn), version.address, "production", **place.on).accepted
+    (page,) = (tmp_path / "reports").rglob("*.html")
+    kept = page.read_bytes()
+    untouched = [
+        artifact(f"{place.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
+    ]
+
+    assert run(flow(check_readiness.fn), version.address, "production", spec=place.spec(**lax), **place.on).accepted
+    (tmp_path / "lax.json").write_text(json.dumps(place.spec(**lax)))
+    env = place.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
+    words = ("check", version.address, "--gate", "production", "--spec", str(tmp_path / "lax.json"))
+    assert run_stagegate(*words, env=env).returncode == 0
+    run(flow(validate_dataset.fn), version.address, spec=place.spec(**lax), **place.on)
+
+    assert [one["event"] for one in place.events(0)] == [events.GATE_FAILED]
+    assert page.read_bytes() == kept
+    assert [
+        artifact(f"{place.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
+    ] == (untouched)
+    for what in ("summary", "gate", "checks"):
+        assert artifact(f"{place.dataset}-production-trial-{what}")["description"].startswith("Trial: ")
+    assert artifact(f"{place.dataset}-trial-contract")["description"].startswith("Trial")
 
 
 def test_commands_tell_the_api_of_the_active_profile(place: Place, run_stagegate: Command, tmp_path: Path) -> None:

@@ -147,6 +147,15 @@ def test_history_names_a_damaged_log_and_goes_on(place: Place, run: Run) -> None
     assert run("history", "planes")[0] == 0
 
 
+def test_history_names_a_damaged_policy_and_goes_on(place: Place, run: Run) -> None:
+    place.record("policy/*.json").write_bytes(b'{"seq": 1')
+    code, out, _ = run("history", "things", "--json")
+    moves = json.loads(out)
+    assert code == ExitCode.ERROR
+    assert {move["ref"] for move in moves if "ref" in move} == {"latest"}
+    assert "policy" in str(unreadable(moves))
+
+
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"sha256:short\n"])
 def test_a_damaged_node_ref_breaks_no_command(place: Place, run: Run, text: bytes) -> None:
     (place.folder / "cache/refs/things/pilot").write_bytes(text)

@@ -28,6 +28,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, Identity, Request
 from prefect_stagegate.operations.approve import approve
 from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.consent import POLICY_TARGET
 from prefect_stagegate.operations.policy import adopt, answer_request
 from prefect_stagegate.operations.promote import promote
 from prefect_stagegate.operations.ready import find_ready
@@ -160,7 +161,9 @@ class Gates(RuleBasedStateMachine):
 
     @rule(who=people, approved=st.booleans())
     def answer_policy(self, who: str, approved: bool) -> None:
-        self.attempt(lambda: answer_request(self.node(who), "things", approved=approved, reason="so"))
+        proposed = [request.digest for request in self.catalog.requests("things", POLICY_TARGET)][-1:]
+        digest = "".join(proposed)
+        self.attempt(lambda: answer_request(self.node(who), "things", approved=approved, reason="so", digest=digest))
 
     @rule(version=versions, gate=targets, policy=policies, who=people, named=st.booleans())
     def trial(self, version: int, gate: str, policy: int, who: str, named: bool) -> None:
