@@ -165,7 +165,7 @@ def answer(
     spec = stored_spec(where, request.dataset, request.digest)
     gate, owners = spec.gate(request.target), spec.owners
     _require_open(where, request, gate)
-    given = _written(where, request, approved=approved, reason=reason, key=key)
+    given = written_answer(where, request, approved=approved, reason=reason, key=key)
     parameters = Asked.model_validate(next((one.params for one in gate.requirements if one.check == "approval"), {}))
     if why := why_answer_is_void(given, request, parameters, owners):
         who = f"{where.identity.name} can't answer for {request.target}"
@@ -189,7 +189,9 @@ def _require_open(where: Workspace, request: Request, gate: Gate) -> None:
         )
 
 
-def _written(where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None) -> Approval:
+def written_answer(
+    where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None
+) -> Approval:
     """The answer as it is recorded, signed where there is a key."""
     who = Identity(where.identity.name, "signature") if key else where.identity
     given = Approval(request.id, who, approved, reason, stamp(now()))

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
-from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
-from prefect_stagegate.model import Approval, Direction, Identity, PolicyChange, Request
+from prefect_stagegate.model import Approval, Direction, PolicyChange, Request
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
 from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
@@ -201,8 +200,9 @@ def answer_request(
         UsageError: Nobody asked, several are proposed and none is named, the answer would not count, or a refusal has
             no reason.
     """
-    from prefect_stagegate.readiness.approval import ANSWER_PAYLOAD, signed_answer, why_answer_is_void
+    from prefect_stagegate.operations.approve import written_answer  # late: it loads all checks, and staging asks
     from prefect_stagegate.readiness.approval import Approval as Parameters
+    from prefect_stagegate.readiness.approval import why_answer_is_void
 
     head = workspace.catalog.policy(dataset)
     requests = [one for one in open_requests(workspace, dataset) if _is_named(one.digest, digest)]
@@ -223,10 +223,7 @@ def answer_request(
             hint="Say which by --policy DIGEST.",
             dataset=dataset,
         )
-    answer = Approval(request.id, workspace.identity, approved, reason.strip(), stamp(now()))
-    if key:
-        answer = replace(answer, approver=Identity(workspace.identity.name, "signature"))
-        answer = replace(answer, envelope=key.sign(signed_answer(request, answer), ANSWER_PAYLOAD))
+    answer = written_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
     if why := why_answer_is_void(answer, request, Parameters.model_validate(rule), head.policy.get("owners", {})):
         raise UsageError(
             f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
