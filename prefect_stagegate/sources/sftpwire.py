@@ -260,7 +260,7 @@ class OpenFile:
             if not (piece := await answer):
                 continue
             if len(piece) > end - start:
-                raise asyncssh.SFTPBadMessage(f"{count_text(len(piece), 'byte')} where {end - start} were asked for")
+                raise asyncssh.SFTPBadMessage(f"{count_text(len(piece), 'byte')} where {end - start:,} were asked for")
             found.append(piece)
             if (at := start + len(piece)) < end:
                 # Most likely this is as much as the server gives at once, and no file's end.

@@ -213,7 +213,7 @@ def test_more_bytes_than_were_asked_for_are_refused() -> None:
         file = await wire.open(b"a")
         return await file.pieces(file.ask(0, 1000))
 
-    with pytest.raises(asyncssh.SFTPError, match="1001 bytes where 1000"):
+    with pytest.raises(asyncssh.SFTPError, match="1,001 bytes where 1,000"):
         ask(server, some)
 
 
