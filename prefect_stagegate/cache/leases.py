@@ -251,7 +251,7 @@ def _read(path: Path) -> Lease | None:
         text = read_file(path)
     except FileNotFoundError:
         return None
-    if not text.strip(b"\0"):
+    if not text.rstrip(b"\0").endswith(b"}"):  # its writer died before the last byte, so nobody was told of it
         return None
     try:
         return _parse(text, path.name)

@@ -199,7 +199,7 @@ def test_gc_takes_no_damaged_pin_for_none(place: Place, run: Run) -> None:
     _stage(place.folder, "things", "three\n")
     assert run("pin", f"things@{place.digests[0]}")[0] == 0
     (pin,) = (place.folder / "cache/leases").iterdir()
-    pin.write_bytes(pin.read_bytes()[:-2])
+    pin.write_bytes(b"\xff" + pin.read_bytes()[1:])
     code, out, _ = run("gc", "--json")
     assert code == ExitCode.ERROR
     assert pin.name in json.loads(out)["unreadable"][0]["problem"]
