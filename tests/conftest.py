@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from prefect_stagegate import redaction
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.redaction.known import Redactor
 from prefect_stagegate.testing.clouds import Cloud, azurite, fake_gcs
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
@@ -44,6 +46,12 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped; make it run everywhere, or don't collect it"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that is a password in one test is a word in the next."""
+    monkeypatch.setattr(redaction, "_PROCESS", Redactor())
 
 
 @pytest.fixture(scope="session", name="seaweedfs")
