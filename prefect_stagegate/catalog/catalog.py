@@ -530,12 +530,13 @@ class Catalog:
         """Add an answer that is written already; the same again adds nothing, unless only the new one is signed."""
         folder = self._request(request.dataset, request.target, request.id)
         while True:
+            number = self._last(folder) + 1  # before the answers are read: one that comes meanwhile takes this number
             given = self.approvals(request)
             person = person_key(approval.approver.name)
             last = next((one for one in reversed(given) if person_key(one.approver.name) == person), None)
             if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
                 return last
-            if self._records.create(f"{folder}{self._last(folder) + 1:08d}.json", encode(approval)):
+            if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
                 return approval
 
     def approvals(self, request: Request) -> list[Approval]:
