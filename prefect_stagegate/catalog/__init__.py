@@ -4,7 +4,7 @@
               format                                          the layout's version, once the store is proved
     datasets/<dataset>/manifests/<sha256>.parquet             the entries of one version
                        origins/<sha256>.parquet               where they came from when they were last staged
-                       specs/<sha256>/<seq>.json              the specs that the version was staged or checked under
+                       specs/<sha256>/<seq>.json              the specs that the version was staged from, with it
                        failed/<sha256>/<seq>.json             what the version was made without; the last one counts
                        evidence/<sha256>/<seq>.json           what was found out about it by then; the last one counts
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not

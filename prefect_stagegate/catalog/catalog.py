@@ -223,19 +223,31 @@ class Catalog:
     # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put_spec(self, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
-        """Store the spec that the version is staged or checked under from here on; the same again writes nothing."""
+        """Store the spec that the version is staged from, from here on; the same again writes nothing."""
         prefix = self._key(dataset, "specs", digest, "/")
         if self.spec(dataset, digest) != canonical:
-            self._append(prefix, encode(dict(canonical)))
+            # With the version, so that another version's spec in its place is no spec of this one.
+            self._append(prefix, encode({"version": digest, "spec": dict(canonical)}))
 
     def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
-        """The spec that the version was staged or checked under last, in its canonical form."""
+        """The spec that the version was staged from last, in its canonical form."""
         return next(self.specs(dataset, digest), None)
 
     def specs(self, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
-        """All specs that the version was staged or checked under, the newest first."""
+        """All specs that the version was staged from, the newest first.
+
+        Raises:
+            CorruptRecord: A record is damaged, or another version's.
+        """
         keys = list(self._records.keys(self._key(dataset, "specs", digest, "/")))
-        return (self._load(dict[str, Any], key) for key in reversed(keys))
+        return (self._spec(key, digest) for key in reversed(keys))
+
+    def _spec(self, key: str, digest: str) -> dict[str, Any]:
+        record = self._load(dict[str, Any], key)
+        if record.get("version") != digest or not isinstance(record.get("spec"), dict):
+            raise _corrupt(key, "is not the spec of its version")
+        spec: dict[str, Any] = record["spec"]
+        return spec
 
     # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -280,3 +280,15 @@ def test_long_manifests_are_read_as_a_stream(catalog: Catalog) -> None:
     stream = catalog.manifest("flights", digest).entries()
     assert next(stream).path == "000000"
     assert sum(1 for _ in stream) == 39_999
+
+
+def test_another_versions_spec_is_not_believed(staged: Catalog, tmp_path: Path) -> None:
+    staged.put_spec("flights", SEAL.digest, {"license": "CC-BY-NC-4.0"})
+    staged.put_spec("flights", OTHER, {"license": "CC0-1.0"})
+    own, others = (
+        (tmp_path / f"catalog/datasets/flights/specs/{one[7:]}/00000001.json") for one in (SEAL.digest, OTHER)
+    )
+    own.chmod(0o600)
+    own.write_bytes(others.read_bytes())
+    with pytest.raises(CorruptRecord, match="is not the spec of its version"):
+        staged.spec("flights", SEAL.digest)
