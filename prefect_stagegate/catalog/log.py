@@ -100,7 +100,7 @@ class Log(Generic[E]):
         Raises:
             CorruptRecord: The log is damaged, or has lost what this node remembers of it.
         """
-        entries, mark = self._walk(self._remembered())
+        entries, mark = self._walk()
         if entries or not mark.seq:
             return entries[-1] if entries else None
         entry, digest = self._decoded(mark.seq, self._read(mark.seq))
@@ -121,7 +121,7 @@ class Log(Generic[E]):
         Raises:
             CorruptRecord: As for `head`.
         """
-        entries, mark = self._walk(Mark())
+        entries, mark = self._walk(whole=True)
         return entries, mark.hash
 
     def state(self) -> State:
@@ -130,7 +130,7 @@ class Log(Generic[E]):
         Raises:
             CorruptRecord: As for `head`.
         """
-        return self._walk(self._remembered())[1].state
+        return self._walk()[1].state
 
     def append(self, entry: E) -> E:
         """Add an entry, whose `seq` must be one more than the head's that the caller decided on.
@@ -140,7 +140,7 @@ class Log(Generic[E]):
                 written meanwhile; nothing was changed.
             CorruptRecord: As for `head`.
         """
-        mark = self._walk(self._remembered())[1]
+        mark = self._walk()[1]
         entry = replace(entry, before=mark.hash)  # type: ignore[type-var]
         hint = f"Look with `{self.history}` and decide again."
         if mark.seq == entry.seq - 1:
@@ -167,14 +167,14 @@ class Log(Generic[E]):
             hint=f"Restore {self.prefix} of {self.catalog} from a backup; nothing of it is believed until then.",
         )
 
-    def _walk(self, start: Mark) -> tuple[list[E], Mark]:
-        """The entries after a mark, each checked, and the mark after the last of them."""
+    def _walk(self, *, whole: bool = False) -> tuple[list[E], Mark]:
+        """The entries that this node does not remember, or all, each checked, and the mark after the last of them."""
         remembered, count = self._remembered(), self._count()
         if remembered.seq > count:
             raise self._contradiction(f"it had {count_text(remembered.seq, 'entry', 'entries')}, and has {count} now")
         entries: list[E] = []
-        mark = start
-        for number, data in self._records_of(range(start.seq + 1, count + 1)):
+        mark = Mark() if whole else remembered
+        for number, data in self._records_of(range(mark.seq + 1, count + 1)):
             entry, digest = self._decoded(number, data)
             if entry.seq != number or entry.before != mark.hash:
                 raise self.corrupt(f"entry {number} does not follow the one before")
