@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from prefect_stagegate.errors import CacheError, CatalogError
@@ -47,6 +48,11 @@ class UnreadableRecords:
     def skip(self, dataset: str) -> _Skipping:
         """Leave the rest of a block out when a record of a dataset can't be read; a store that fails still raises."""
         return _Skipping(self, dataset)
+
+
+def skipping(unreadable: UnreadableRecords | None, dataset: str) -> AbstractContextManager[object]:
+    """Leave the rest of a block out when a record can't be read, and collect it; None lets its error through."""
+    return nullcontext() if unreadable is None else unreadable.skip(dataset)
 
 
 class _Skipping:

@@ -15,7 +15,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import DIGEST
-from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 """Of a lease's file. What has another name was put there by somebody else."""
@@ -178,7 +178,7 @@ class Leases:
             paths = [path for path in self._layout.entries(self._layout.leases) if _NAME.fullmatch(path.name)]
         for path in paths:
             with (
-                unreadable.skip("") if unreadable is not None else nullcontext(),
+                skipping(unreadable, ""),
                 explained("read the lease", path),
             ):
                 lease = _read(path)

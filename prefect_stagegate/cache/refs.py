@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, Layout, explained
 from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import DIGEST, is_name
-from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 
 class Refs:
@@ -62,7 +61,7 @@ class Refs:
         """
         refs: dict[str, str] = {}
         for name in self.names(dataset):
-            with unreadable.skip(dataset) if unreadable is not None else nullcontext():
+            with skipping(unreadable, dataset):
                 if digest := self.get(dataset, name):
                     refs[name] = digest
         return refs

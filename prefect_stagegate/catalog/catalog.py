@@ -6,7 +6,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -41,7 +41,7 @@ from prefect_stagegate.model import (
     person_key,
 )
 from prefect_stagegate.units import count_text
-from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
@@ -272,7 +272,7 @@ class Catalog:
         """
         refs: dict[str, RefEntry] = {}
         for name in self.ref_names(dataset):
-            with unreadable.skip(dataset) if unreadable is not None else nullcontext():
+            with skipping(unreadable, dataset):
                 if entry := self.ref(dataset, name):
                     refs[name] = entry
         return refs
