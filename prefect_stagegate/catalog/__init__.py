@@ -22,7 +22,7 @@ compare-and-swap, so a store that lets a second creation pass can't hold a catal
 """
 
 from prefect_stagegate.catalog.catalog import Catalog
-from prefect_stagegate.catalog.policies import Consent, PolicyEntry
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry, adopted_as
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, moves, withdrawn
 
-__all__ = ["Catalog", "Consent", "PolicyEntry", "RefAction", "RefEntry", "moves", "withdrawn"]
+__all__ = ["Catalog", "Consent", "PolicyEntry", "RefAction", "RefEntry", "adopted_as", "moves", "withdrawn"]

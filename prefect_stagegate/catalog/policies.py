@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +37,11 @@ class PolicyEntry:
     def digest(self) -> str:
         """`sha256:<hex>` of the policy, by which decisions and people name it."""
         return digest_of(self.policy)
+
+
+def adopted_as(policies: Sequence[PolicyEntry], digest: str) -> PolicyEntry | None:
+    """The newest adoption of a policy by its digest; None when it was never adopted."""
+    return next((entry for entry in reversed(policies) if entry.digest == digest), None)
 
 
 Consent = Callable[[Mapping[str, Any], PolicyEntry], str]

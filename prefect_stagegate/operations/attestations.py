@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog import RefEntry, adopted_as
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.operations.audit import contradictions, public_keys, self_made
@@ -144,7 +144,7 @@ def _policy(where: Workspace, attested: Attested) -> Part:
         policies = where.catalog.policies(decision.dataset)
     except StagegateError as error:
         return Part("policy", Verdict.FAILS, error.message)
-    adopted = next((entry for entry in reversed(policies) if entry.digest == decision.adopted), None)
+    adopted = adopted_as(policies, decision.adopted)
     if adopted is None:
         return Part("policy", Verdict.FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}")
     try:

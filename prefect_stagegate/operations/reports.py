@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 
-from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.address import judged_spec, spec_beside
 from prefect_stagegate.operations.policy import proposed_changes
@@ -64,7 +64,7 @@ def spec_of(where: Workspace, decision: Decision) -> Spec:
     """
     policies = where.catalog.policies(decision.dataset)
     newest = policies[-1] if policies else None
-    adoption = next((entry for entry in reversed(policies) if entry.digest == decision.adopted), newest)
+    adoption = adopted_as(policies, decision.adopted) or newest
     return judged_spec(where.catalog, decision.dataset, decision.digest, adoption)
 
 
