@@ -14,7 +14,7 @@ from dataclasses import replace
 from threading import Event
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.address import Named, judged_spec
@@ -58,9 +58,9 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
         if tried and not where.catalog.has_version(address.dataset, entry.digest):
             continue  # nobody can return to it
         decision = decision_of(entry.attestation)
-        adoption = next(one for one in reversed(policies) if one.digest == decision.adopted)
+        adoption = adopted_as(policies, decision.adopted)
         spec = judged_spec(where.catalog, address.dataset, entry.digest, adoption)
-        version = Named(address.dataset, entry.digest, spec, adopted=adoption.digest)
+        version = Named(address.dataset, entry.digest, spec, adopted=decision.adopted)
         gate = spec.gate(address.ref)
         falls_back = falls_back or (not tried and gate.on_withdrawal != HOLD)
         tried.append(_look(where, version, gate, entry, decision, taken.get(entry.digest)))
