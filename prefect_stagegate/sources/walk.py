@@ -55,11 +55,10 @@ class Walk:
         """
         self._entries += entries
         if self._entries > self._most:
-            raise SourceError(
+            raise self._refusal(
                 f"The source has more files and folders than {self._most}",
                 hint="Leave folders out by `exclude:`, or set STAGEGATE_MAX_ENTRIES higher if it is that large.",
-                source=self._url,
-                object=_shown(folder),
+                folder=folder,
             )
 
     def key(self, folder: str, name: str) -> str:
@@ -69,11 +68,10 @@ class Walk:
             SourceError: Its name is none that a file or folder can have, or there are too many.
         """
         if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise SourceError(
+            raise self._refusal(
                 f"The listing names {name!r}, which no file or folder can have",
                 hint="Leave the folder out by `exclude:`, or tell whoever runs the server.",
-                source=self._url,
-                object=_shown(folder),
+                folder=folder,
             )
         self.count(1, folder)
         return folder + name
@@ -85,11 +83,10 @@ class Walk:
             SourceError: It lies too deep.
         """
         if folder.count("/") >= DEEPEST:
-            raise SourceError(
+            raise self._refusal(
                 f"Folders lie in folders deeper than {DEEPEST} names, perhaps without end",
                 hint="Leave the folder out by `exclude:`.",
-                source=self._url,
-                object=_shown(folder),
+                folder=folder,
             )
 
     def enter_once(self, identity: Hashable, folder: str) -> bool:
@@ -140,11 +137,11 @@ class Walk:
                 object=first,
             )
 
+    def _refusal(self, problem: str, *, hint: str, folder: str) -> SourceError:
+        shown = folder if len(folder) <= _SHOWN else folder[:_SHOWN] + "…"
+        return SourceError(problem, hint=hint, source=self._url, object=shown)
+
 
 def _some(names: Sequence[str]) -> str:
     more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def _shown(folder: str) -> str:
-    return folder if len(folder) <= _SHOWN else folder[:_SHOWN] + "…"
