@@ -9,7 +9,7 @@ An answer counts for one version, under one policy, as long as the target still 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -29,6 +29,7 @@ from prefect_stagegate.readiness.approval import Approval as Asked
 from prefect_stagegate.readiness.question import addresses_of
 from prefect_stagegate.readiness.signing import SigningKey
 from prefect_stagegate.spec import Gate
+from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def request_for(where: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
@@ -95,6 +96,31 @@ def lapsed(where: Workspace, request: Request) -> str:
     if not end or end > stamp(now()):
         return ""
     return end if all(given.approved for given in where.catalog.approvals(request)) else ""
+
+
+def waiting_requests(where: Workspace, dataset: str, target: str, unreadable: UnreadableRecords) -> Iterator[Request]:
+    """The requests for a target that nobody answered and whose answers would still count.
+
+    Args:
+        where: The catalog.
+        dataset: The dataset.
+        target: A target that its adopted policy has a gate for.
+        unreadable: Collects the specs that can't be read; the requests for their versions are left out.
+    """
+    named, moves = _named(where, dataset, target)
+    newest = {
+        (one.digest, one.policy): one
+        for one in where.catalog.requests(dataset, target)
+        if not why_request_ended(one, policy=one.policy, named=named, moves=moves)
+    }
+    for request in newest.values():
+        if where.catalog.approvals(request) or lapsed(where, request):
+            continue
+        if not where.catalog.has_version(dataset, request.digest):
+            continue  # nobody can promote it
+        with unreadable.skip(dataset):
+            if stored_spec(where, dataset, request.digest).gate(target).policy == request.policy:
+                yield request
 
 
 def open_request(where: Workspace, address: Address, to: str) -> Request:

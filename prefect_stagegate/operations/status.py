@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.model import LATEST, PolicyChange, Request
 from prefect_stagegate.operations.address import spec_beside
-from prefect_stagegate.operations.approve import lapsed, request_for
+from prefect_stagegate.operations.approve import waiting_requests
 from prefect_stagegate.operations.consent import rule_of
 from prefect_stagegate.operations.policy import open_requests, proposed_changes
 from prefect_stagegate.operations.workspace import Workspace
@@ -73,7 +73,7 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
     refs = []
     for ref in dict.fromkeys((LATEST, *gates, *entries)):
         entry = entries.get(ref)
-        waits = () if ref == LATEST else tuple(_waits(workspace, dataset, ref))
+        waits = () if ref not in gates else tuple(waiting_requests(workspace, dataset, ref, unreadable))
         named = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
         refs.append(RefStatus(ref, *named, waits))
     latest = entries.get(LATEST)
@@ -89,11 +89,3 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
         proposed=proposed,
         policy_requests=tuple(open_requests(workspace, dataset)) if adoption else (),
     )
-
-
-def _waits(workspace: Workspace, dataset: str, target: str) -> Iterator[Request]:
-    """The requests for a target that nobody answered and whose answers would still count."""
-    for request in workspace.catalog.requests(dataset, target):
-        counts = request_for(workspace, dataset, request.digest, target, request.policy)
-        if counts == request and not workspace.catalog.approvals(request) and not lapsed(workspace, request):
-            yield request

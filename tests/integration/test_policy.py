@@ -31,6 +31,7 @@ THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
 OWNERS = {"data": "team@example.org", "ai": "team@example.org", "infra": INES.name, "governance": LEGAL.name}
 STRICT = {"production": {"require": ["license", "owner", {"approval": {"count": 1, "from": ["infra"]}}]}}
+SHORT = {"production": {"require": [{"approval": {"count": 1, "from": ["infra"]}}]}}
 LAX = {"production": {"require": ["license"]}}
 RULE = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
 
@@ -290,6 +291,16 @@ def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pyte
         "by": "",
         "waits": [],
     }
+
+
+def test_status_leaves_out_a_request_that_an_adoption_ended(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.deliver("one")
+    check(place.node(), THINGS, "production")
+    assert place.run("status") == 0
+    assert "waits for approval since" in capsys.readouterr().out
+    adopt(place.node(), place.spec(gates=SHORT), reason="less")
+    assert place.run("status") == 0
+    assert "waits for approval since" not in capsys.readouterr().out
 
 
 # ── adoption ────────────────────────────────────────────────────────────────────────────────────────────────────────
