@@ -184,10 +184,6 @@ def answer(
     Raises:
         UsageError: A refusal has no reason, or the answer would not count; the message says why.
     """
-    if not person_key(where.identity.name):
-        raise UsageError("The answer has no name", hint="Say who answers.")
-    if not approved and not reason.strip():
-        raise UsageError("A refusal needs a reason", hint="Give one with --reason.")
     spec = stored_spec(where, request.dataset, request.digest)
     gate, owners = spec.gate(request.target), spec.owners
     _require_open(where, request, gate)
@@ -218,7 +214,15 @@ def _require_open(where: Workspace, request: Request, gate: Gate) -> None:
 def written_answer(
     where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None
 ) -> Approval:
-    """The answer as it is recorded, signed where there is a key."""
+    """The answer as it is recorded, signed where there is a key.
+
+    Raises:
+        UsageError: A refusal has no reason, or nobody's name is given.
+    """
+    if not person_key(where.identity.name):
+        raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
+    if not approved and not reason.strip():
+        raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
     who = Identity(where.identity.name, "signature") if key else where.identity
     given = Approval(request.id, who, approved, reason, stamp(now()))
     return replace(given, envelope=key.sign(signed_answer(request, given), ANSWER_PAYLOAD)) if key else given

@@ -213,8 +213,6 @@ def answer_request(
             hint="`stagegate policy adopt SPEC --reason TEXT` asks.",
             dataset=dataset,
         )
-    if not approved and not reason.strip():
-        raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=dataset)
     request = requests[-1]
     if any(one.digest != request.digest for one in requests):
         named = (f"{digest_text(one.digest)} by {one.requester}, {one.at[:19]}Z" for one in requests)

@@ -317,6 +317,13 @@ def test_without_a_rule_anybody_adopts_and_it_is_told(place: Place, capsys: pyte
     assert "loosened   gate production: approval is not required any more" in ledger
 
 
+def test_answer_to_a_proposal_has_a_name(place: Place) -> None:
+    place.deliver("one", policy={"change": {"approval": {"count": 1}}})
+    assert adopt(place.node(), place.spec(gates=LAX), reason="in a hurry").missing
+    with pytest.raises(UsageError, match="has no name"):
+        answer_request(place.node(Identity(" ", "declared")), "things", approved=True, reason="")
+
+
 def test_rule_wants_its_group_and_never_the_requester(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.deliver("one", policy=RULE)
     lax = str(place.spec(gates=LAX))  # without a rule of its own: the adopted one decides, its own end included
