@@ -60,21 +60,18 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
 
 
-def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement | None:
-    """Count the answers to a request by the rule of the policy in force; None where it has no rule.
+def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement:
+    """Count the answers to a request by the rule of the policy in force.
 
     Args:
-        policy: The policy in force; its keys `policy` and `owners` are read.
+        policy: The policy in force, which has a rule; its keys `policy` and `owners` are read.
         request: The request to adopt another one.
         answers: The answers to it, the oldest first; the last of each person counts.
     """
     from prefect_stagegate.readiness.approval import Approval as Parameters  # late: it loads all checks
     from prefect_stagegate.readiness.approval import last_answers, why_answer_is_void
 
-    rule, owners = rule_of(policy), policy.get("owners", {})
-    if rule is None:
-        return None
-    parameters = Parameters.model_validate(rule)
+    parameters, owners = Parameters.model_validate(rule_of(policy)), policy.get("owners", {})
     last = last_answers(request, answers, parameters).values()
     counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
     return Agreement(
@@ -122,5 +119,4 @@ def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
         return "no request for this policy stands beside it"
     if request.after != entry.seq - 1:
         return "its request is from before another policy was adopted"
-    found = agreement(before, request, entry.approvals)
-    return found.missing if found else ""
+    return agreement(before, request, entry.approvals).missing

@@ -18,7 +18,7 @@ from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.model import Approval, Direction, PolicyChange, Request
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
-from prefect_stagegate.operations.consent import POLICY_TARGET, Agreement, agreement, rule_of, why_unchangeable
+from prefect_stagegate.operations.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
@@ -141,9 +141,8 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         return Adoption(dataset, digest, entry.seq, differences)
     request = _request(workspace, head, digest)
     answers = tuple(workspace.catalog.approvals(request))
-    found = _counted(head, request, answers)
-    if found.missing:
-        return Adoption(dataset, digest, 0, differences, request, found.missing)
+    if missing := agreement(head.policy, request, answers).missing:
+        return Adoption(dataset, digest, 0, differences, request, missing)
     entry = workspace.catalog.adopt_policy(
         dataset,
         policy,
@@ -254,9 +253,3 @@ def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:
     return workspace.catalog.put_request(
         head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
     )
-
-
-def _counted(head: PolicyEntry, request: Request, answers: tuple[Approval, ...]) -> Agreement:
-    found = agreement(head.policy, request, answers)
-    assert found is not None  # noqa: S101 - the caller saw a rule
-    return found
