@@ -177,10 +177,7 @@ class Leases:
         with explained("read the leases", self._layout.leases):
             paths = [path for path in self._layout.entries(self._layout.leases) if _NAME.fullmatch(path.name)]
         for path in paths:
-            with (
-                skipping(unreadable, ""),
-                explained("read the lease", path),
-            ):
+            with skipping(unreadable, ""), explained("read the lease", path):
                 lease = _read(path)
                 if lease and _alive(path, lease):
                     leases[path] = lease

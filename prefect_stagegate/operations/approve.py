@@ -17,7 +17,7 @@ from typing import Any
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, check_name, person_key
-from prefect_stagegate.operations.address import stored_spec
+from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval import (
     ANSWER_PAYLOAD,
@@ -107,7 +107,7 @@ def waiting_requests(where: Workspace, dataset: str, target: str, unreadable: Un
         target: A target that its adopted policy has a gate for.
         unreadable: Collects the specs that can't be read; the requests for their versions are left out.
     """
-    named, moves = _named(where, dataset, target)
+    (named, moves), adoption = _named(where, dataset, target), where.catalog.policy(dataset)
     newest = {
         (one.digest, one.policy): one
         for one in where.catalog.requests(dataset, target)
@@ -119,7 +119,8 @@ def waiting_requests(where: Workspace, dataset: str, target: str, unreadable: Un
         if not where.catalog.has_version(dataset, request.digest):
             continue  # nobody can promote it
         with unreadable.skip(dataset):
-            if stored_spec(where, dataset, request.digest).gate(target).policy == request.policy:
+            spec = judged_spec(where.catalog, dataset, request.digest, adoption)
+            if spec.gate(target).policy == request.policy:
                 yield request
 
 

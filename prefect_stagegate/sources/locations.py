@@ -55,7 +55,7 @@ def _parts(path: str) -> tuple[str, str]:
     return (store, rest) if rest.partition("/")[0] else ("", rest)
 
 
-def _is_the_spec_s_to_choose(path: str) -> bool:
+def _names_a_machine(path: str) -> bool:
     """Whether a path names this machine's files or a host, which a catalog's word for a table's folder can't do."""
     store, place = _parts(path)
     host = place.partition("/")[0].partition("@")[2]
@@ -89,7 +89,7 @@ class Locations:
         """
         if any(is_below(path, one) for one in self._listed):
             return
-        if _is_the_spec_s_to_choose(path) and not any(is_below(path, one) for one in self._chosen):
+        if _names_a_machine(path) and not any(is_below(path, one) for one in self._chosen):
             raise self._elsewhere(path, "of a machine, in no folder that the spec names")
         if not is_below(path, path if self._table is None else self._table):
             raise self._elsewhere(path, "outside of its folder")
