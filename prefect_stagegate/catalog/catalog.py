@@ -375,7 +375,8 @@ class Catalog:
         key = self._key(dataset, "proposals", digest, ".json")
         policy = self._load(dict[str, Any], key)
         if digest_of(policy) != digest:
-            raise CorruptRecord(f"The catalog's record {key} holds another policy", hint="Propose it again.")
+            problem = f"The catalog's record {key} holds another policy"
+            raise CorruptRecord(problem, hint="Propose it again.", dataset=dataset)
         return policy
 
     def resolve(self, address: Address, default: str = LATEST) -> str:
