@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.objects.answers import retry_after
 from prefect_stagegate.objects.explain import explain, refused
 from prefect_stagegate.objects.foreign import texts
 from prefect_stagegate.objects.listed import Listed
@@ -21,7 +20,6 @@ __all__ = [
     "memory_store",
     "open_s3",
     "refused",
-    "retry_after",
     "s3_place",
     "texts",
     "translate",

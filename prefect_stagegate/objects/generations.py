@@ -7,25 +7,23 @@ The JSON API tells it, and checksums too, for a thousand objects a request, and 
 from __future__ import annotations
 
 import base64
-import http.client
+import http
 import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from prefect_stagegate.objects.answers import opener
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.http import PAGE_SECONDS, Allowed, Client, Request, Response, fetch
+from prefect_stagegate.http.policy import RETRIED_STATUSES
 from prefect_stagegate.objects.client import RETRIES
 from prefect_stagegate.objects.listed import Listed, behind
 
 FIELDS = "nextPageToken,items(name,size,updated,etag,generation,crc32c,md5Hash)"
 PAGE = 1000
-_SERVER_FAILED = 500
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,8 @@ class Generations:
     ca_file: str = ""
     idle: float = 30.0
     """Seconds without a byte after which a request is given up."""
+    allowed: Allowed = ()
+    """Hosts that may be connected to whatever their address is."""
 
     tells_versions: ClassVar[bool] = True
 
@@ -56,6 +56,7 @@ class Generations:
         query = {"prefix": prefix, "maxResults": str(PAGE), "fields": FIELDS}
         if self.payer:
             query["userProject"] = self.payer
+        seen = set[str]()
         while True:
             page = self._page(query)
             try:
@@ -66,42 +67,45 @@ class Generations:
             yield from items
             if not token:
                 return
-            if token == query.get("pageToken"):
-                raise OSError("the listing has no end: a page leads to itself")
+            if token in seen:
+                raise OSError("the listing has no end: a page leads back to an earlier one")
+            seen.add(token)
             query["pageToken"] = token
 
     def _page(self, query: dict[str, str]) -> dict[str, Any]:
         for attempt in range(RETRIES):
+            last = attempt == RETRIES - 1
             try:
-                return self._ask(query)
-            except urllib.error.HTTPError as error:
-                if error.code < _SERVER_FAILED or attempt == RETRIES - 1:
-                    raise OSError(_told(error)) from error
-            except urllib.error.URLError as error:
-                if attempt == RETRIES - 1:
-                    raise OSError(str(error.reason)) from error
-            except http.client.HTTPException as error:
-                if attempt == RETRIES - 1:
-                    raise OSError(f"response body error: {error}") from error
-            except (ValueError, TypeError, RecursionError, OverflowError, MemoryError) as error:
-                raise OSError(f"what answers is no listing: {error}") from error
+                response = self._ask(query)
+            except SourceUnavailable:
+                if last:
+                    raise
+            else:
+                if response.status == http.HTTPStatus.OK:
+                    return _parsed(response.body)
+                if response.status not in RETRIED_STATUSES or last:
+                    raise OSError(_told(response.status))
             time.sleep(0.2 * 2**attempt)
-        raise OSError("error sending request")
+        raise AssertionError("unreachable")
 
-    def _ask(self, query: dict[str, str]) -> dict[str, Any]:
+    def _ask(self, query: dict[str, str]) -> Response:
         place = f"{self.endpoint}/storage/v1/b/{urllib.parse.quote(self.bucket, safe='')}/o"
         token = self.bearer()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        request = urllib.request.Request(f"{place}?{urllib.parse.urlencode(query)}", headers=headers)  # noqa: S310 - ours
-        with opener(self.ca_file).open(request, timeout=self.idle) as answer:
-            return dict(json.load(answer))
+        client = Client(self.allowed, self.ca_file, self.idle, proxied=True, redirects=False)
+        return fetch(Request(f"{place}?{urllib.parse.urlencode(query)}", headers, client, timeout=PAGE_SECONDS))
 
 
-def _told(error: urllib.error.HTTPError) -> str:
+def _parsed(body: bytes | bytearray) -> dict[str, Any]:
+    try:
+        return dict(json.loads(body))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise OSError(f"what answers is no listing: {type(error).__name__}") from error
+
+
+def _told(status: int) -> str:
     """The words that are looked up for an object store's answer."""
-    if error.code == _NOT_FOUND:
-        return "<Code>NoSuchBucket"
-    return f"status code: {error.code}"
+    return "<Code>NoSuchBucket" if status == http.HTTPStatus.NOT_FOUND else f"status code: {status}"
 
 
 def _listed(found: dict[str, Any]) -> Listed:

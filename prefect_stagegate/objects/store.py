@@ -12,7 +12,7 @@ from __future__ import annotations
 import http
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,8 +30,9 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
+from prefect_stagegate.http import Response, retry_after
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objects.answers import Answer, head, retry_after
+from prefect_stagegate.objects.answers import head
 from prefect_stagegate.objects.client import CONNECT_SECONDS
 from prefect_stagegate.objects.explain import bad_key, cause_of, explain
 from prefect_stagegate.objects.listed import Listed, Lister
@@ -162,8 +163,10 @@ class ObjectStore:
         except _FAILURES as error:
             raise self._explained(error, key) from cause_of(error)
 
-    def read(self, key: str, start: int, end: int, *, size: int, etag: str, version: str) -> Iterator[Any]:
-        """The bytes from `start` to `end` (exclusive) in chunks, if the object still is the one that was listed.
+    def read_into(
+        self, key: str, start: int, end: int, buffer: memoryview, *, size: int, etag: str, version: str
+    ) -> None:
+        """Fill a buffer with the bytes from `start` to `end`, if the object still is the one that was listed.
 
         Its version is asked for by name, its etag by If-Match; what the answer says of both is compared as well,
         because not every server knows these conditions.
@@ -172,13 +175,16 @@ class ObjectStore:
             key: The object's.
             start: In bytes.
             end: In bytes.
+            buffer: As long as they are.
             size: Of the whole object, as it was listed.
-            etag: As it was listed, without quotes; empty when nobody knows it.
-            version: Its version id or generation; empty when nobody knows it.
+            etag: As it was listed, without quotes; empty when it had none.
+            version: As it was listed; empty when it had none.
 
         Raises:
-            ObjectVanished, ObjectChanged, SourceUnavailable, AccessDenied: What the server answered; `SourceBusy` with
-                its Retry-After.
+            ObjectChanged: It is another one by now.
+            ObjectVanished: It is gone.
+            SourceUnavailable: The server failed, or sent less or more than was asked for; `SourceBusy` with its
+                Retry-After.
         """
         self._introduce()
         try:
@@ -187,19 +193,20 @@ class ObjectStore:
             result = obstore.get(self._reader, key, options=conditions)  # type: ignore[arg-type]
             if _is_another(result.meta, size, etag, version):
                 raise self._changed(key)
-            chunks = [result.bytes()] if end - start <= WHOLE else result.stream(CHUNK)
-            yield from self._counted(chunks, end - start, key)
+            self._copy([result.bytes()] if end - start <= WHOLE else result.stream(CHUNK), buffer, key)
         except _FAILURES as error:
             raise self._failed_read(error, key, version) from cause_of(error)
 
-    def _counted(self, chunks: Iterable[Any], size: int, key: str) -> Iterator[Any]:
-        """Pass on what was read, if it is as much as was asked for: a server may answer with another part."""
-        came = 0
+    def _copy(self, chunks: Iterable[Any], buffer: memoryview, key: str) -> None:
+        """Copy what was read, if it is as much as was asked for: a server may answer with another part."""
+        came, size = 0, len(buffer)
         for chunk in chunks:
-            came += len(chunk)
+            view = memoryview(chunk)
+            if came + len(view) <= size:
+                buffer[came : came + len(view)] = view
+            came += len(view)
             if came > size:
                 break
-            yield chunk
         if came != size:
             raise SourceUnavailable(
                 f"{self.endpoint} sent {'more' if came > size else 'less'}; {count_text(size, 'byte')} asked for",
@@ -222,19 +229,6 @@ class ObjectStore:
     def _changed(self, key: str) -> ObjectChanged:
         hint = "Stage again to read its new content."
         return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
-
-    def signed(self, keys: Sequence[str]) -> list[str]:
-        """Addresses by which any client may read these objects for `SIGNED_SECONDS`; none when they can't be made.
-
-        They are as good as credentials: they may stand in no log and no message.
-        """
-        if not self._signs:
-            return []
-        self._introduce()
-        try:
-            return list(obstore.sign(self._store, "GET", keys, timedelta(seconds=SIGNED_SECONDS)))
-        except _FAILURES:
-            return []
 
     def get(self, key: str) -> bytes | None:
         """A whole small object; None when there is none."""
@@ -296,12 +290,12 @@ class ObjectStore:
             )
         self._introduction = ""
 
-    def _head(self, key: str) -> Answer:
+    def _head(self, key: str) -> Response:
         """Ask by HEAD with a signature of obstore's."""
         try:
             url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
         except _FAILURES:
-            return Answer()
+            return Response(0, {}, "")
         return head(url, ca_file=self.ca_file, timeout=CONNECT_SECONDS)
 
     def _retry_after(self, key: str) -> float:

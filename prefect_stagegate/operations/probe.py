@@ -34,7 +34,8 @@ def probe(url: str, reopen: Callable[[], Source], shape: Shape) -> Probe:
             if first is not None:
                 answer.object, answer.pin = first.key, first.pin
                 end = min(PROBE_BYTES, first.size)
-                answer.read = sum(len(memoryview(chunk)) for chunk in source.read(first, 0, end))
+                source.read_into(first, 0, memoryview(bytearray(end)))
+                answer.read = end
     except StagegateError as error:
         answer.error = error
     answer.seconds = time.monotonic() - begun

@@ -8,10 +8,10 @@ import re
 from functools import partial
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed, require_allowed
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
 from prefect_stagegate.sources.boundary import bounded
-from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.sources.naming import require_permitted
 from prefect_stagegate.sources.plugins import installed
 from prefect_stagegate.sources.renewing import renewing
@@ -60,7 +60,7 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     if left:
         log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(left))
         return _fsspec(url, options, terms)
-    source = S3Source(url, settings, idle=terms.idle)
+    source = S3Source(url, settings, terms)
     require_allowed(source.endpoint, terms.allowed)
     return source
 
@@ -68,7 +68,7 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
 def _gcs(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.gcs import GcsSource
 
-    source = GcsSource(url, options, idle=terms.idle)
+    source = GcsSource(url, options, terms)
     require_allowed(source.endpoint, terms.allowed)
     return source
 
@@ -76,7 +76,7 @@ def _gcs(url: str, options: Options, terms: Terms) -> Source:
 def _azure(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.azure import AzureSource
 
-    source = AzureSource(url, options, idle=terms.idle)
+    source = AzureSource(url, options, terms)
     require_allowed(source.endpoint, terms.allowed)
     return source
 

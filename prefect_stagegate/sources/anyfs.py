@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import fsspec
 from fsspec.registry import known_implementations, registry
@@ -28,8 +28,8 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.expiry import ends_at
+from prefect_stagegate.http import retry_after
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.objects import retry_after
 from prefect_stagegate.redaction.options import secrets_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.boundary import adapter_failed
@@ -38,9 +38,7 @@ from prefect_stagegate.sources.select import enters
 from prefect_stagegate.sources.turns import Turns
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from prefect_stagegate.units import count_text
 
 PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
     ("VersionId", "version", "strong"),
@@ -171,14 +169,21 @@ class FsspecSource(BaseSource):
         except Exception as error:
             raise self._explained(error, key) from error
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """The bytes in one piece. A range is asked for only where less than the object is wanted."""
-        whole = start == 0 and end == listed.size
-        bounds = {} if whole else {"start": start, "end": end}
+        whole = start == 0 and len(buffer) == listed.size
+        bounds = {} if whole else {"start": start, "end": start + len(buffer)}
         try:
-            yield self._fs.cat_file(self._name(listed.key), **bounds)
+            data = memoryview(self._fs.cat_file(self._name(listed.key), **bounds)).cast("B")
         except Exception as error:
             raise self._explained(error, listed.key) from error
+        if len(data) > len(buffer):
+            told = f"The server sent more than was asked for ({count_text(len(buffer), 'byte')}); it may know no ranges"
+            raise SourceError(told, source=self.url, object=listed.key)
+        if len(data) < len(buffer):
+            told = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
+            raise SourceUnavailable(told, source=self.url, object=listed.key)
+        buffer[:] = data
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask for the object's pin again."""

@@ -8,6 +8,7 @@ from typing import Any
 from prefect_stagegate.objects.azure import azure_place, open_azure
 from prefect_stagegate.objects.azure_options import azure_settings
 from prefect_stagegate.sources.buckets import BucketSource
+from prefect_stagegate.sources.terms import Terms
 
 
 class AzureSource(BucketSource):
@@ -16,9 +17,9 @@ class AzureSource(BucketSource):
     Args:
         url: With the account's host, or without where the options or the environment name the account.
         options: By adlfs's names.
-        idle: Seconds without a byte after which a read is given up.
+        terms: How the server is asked.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         place, host = azure_place(url)
-        super().__init__(url, open_azure(place, azure_settings(options, host=host), idle=idle), place.key)
+        super().__init__(url, open_azure(place, azure_settings(options, host=host), idle=terms.idle), place.key, terms)

@@ -1,7 +1,8 @@
 """What a source promises.
 
-A source lists objects with what fixes them (their pins), and reads exactly the bytes that a pin names. Bytes that it
-yields belong to the object as it was listed, or an error is raised: they are never spliced from two states of it.
+A source lists objects with what fixes them (their pins), and says how exactly the bytes are read that a pin names: by
+an HTTP request, which others send, or by a call that blocks. Bytes that come belong to the object as it was listed, or
+an error is raised: they are never spliced from two states of it.
 
 Every error that leaves a source is one of errors.py, and its `retryable` is the source's judgement: whoever reads never
 looks at a library's exception. A source may be used by many threads at once.
@@ -10,15 +11,15 @@ looks at a library's exception. A source may be used by many threads at once.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from prefect_stagegate.errors import ObjectChanged, SourceError
+from prefect_stagegate.errors import ObjectChanged, SourceError, StagegateError
+from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
-from prefect_stagegate.units import count_text
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+PIECE = 1 << 20
+"""Bytes that `read_pieces` reads at a time."""
 
 Wanted = Callable[[str], bool]
 """Whether a key is taken; what isn't is neither listed nor refused."""
@@ -63,6 +64,9 @@ class Source(Protocol):
     identity: str
     """Server and URL, without credentials; what the node remembers about pins is kept by it."""
 
+    readers: int
+    """Threads that call `read_into` at a time, at most."""
+
     @property
     def ranges(self) -> bool:
         """Whether parts of objects can be read without reading the rest."""
@@ -84,17 +88,24 @@ class Source(Protocol):
             ObjectVanished: There is none.
         """
 
-    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
-        """Told of objects that are read soon and whole: a source may ask its server now, and wait when they are read.
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """How the bytes from `start` to `end` (exclusive) are requested over HTTP; None where `read_into` reads them.
 
-        Nothing is raised: the read tells what went wrong.
-
-        Returns:
-            Whether it did.
+        Called for each read in the thread that has all requests under way, so it must not block.
         """
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes from `start` to `end` (exclusive), in chunks that are valid until the next one is asked for.
+    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+        """What it means that a request of `request` failed: the error to raise. May ask the server further questions.
+
+        Args:
+            listed: The object.
+            outcome: A response of 400 or above, or what went wrong on the way.
+        """
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Fill the whole `buffer` with the object's bytes from `start` on. Blocks; called by many threads.
+
+        An empty buffer asks only whether the object still has its pin.
 
         Raises:
             ObjectChanged: The object no longer has its pin.
@@ -102,17 +113,10 @@ class Source(Protocol):
             SourceUnavailable: The server failed or stopped answering.
         """
 
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """The same bytes, put into `buffer` from its beginning; gives how many came each time some did.
+    def renew(self, since: float) -> bool:
+        """Replace the credentials that were in use at a time of the monotonic clock; False where there are no others.
 
-        Args:
-            listed: The object.
-            start: The first byte.
-            end: The byte after the last one.
-            buffer: Has room for all of them.
-
-        Raises:
-            SourceError: What `read` raises, or the server sent more than was asked for.
+        Called once a failed read said `CredentialsExpired`.
         """
 
     def confirm(self, listed: SourceObject) -> None:
@@ -132,37 +136,34 @@ class Source(Protocol):
 
 
 class BaseSource:
-    """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close.
-
-    An adapter whose client can read into memory that is there has a `fill` of its own, which spares a copy.
-    """
+    """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
 
     url: str
+    readers = 16
+    """Threads that call `read_into` at a time."""
 
     @property
     def ranges(self) -> bool:
         """Whether parts of objects can be read without reading the rest."""
         return True
 
-    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:  # noqa: ARG002
-        """Ask nobody."""
-        return False
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:  # noqa: ARG002
+        """Leave it to `read_into`."""
+        return None
+
+    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:  # noqa: ARG002
+        """Pass an error on; a response only comes to who requests."""
+        if isinstance(outcome, StagegateError):
+            return outcome
+        return SourceError(f"The server answers {outcome.status}")
 
     @abstractmethod
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes from `start` to `end` (exclusive)."""
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Fill the whole buffer with the object's bytes from `start` on."""
 
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """Copy what is read."""
-        position = 0
-        for chunk in self.read(listed, start, end):
-            view = memoryview(chunk)
-            came = len(view)
-            if position + came > end - start:
-                raise too_much(self.url, listed.key, end - start)
-            buffer[position : position + came] = view
-            position += came
-            yield came
+    def renew(self, since: float) -> bool:  # noqa: ARG002
+        """Say that there are no others."""
+        return False
 
     def confirm(self, listed: SourceObject) -> None:
         """Do nothing: every read is pinned."""
@@ -179,10 +180,20 @@ class BaseSource:
         """Do nothing."""
 
 
-def too_much(url: str, key: str, count: int) -> SourceError:
-    """What to raise when a read gives more than the `count` bytes that were asked for: they may be others, too."""
-    told = f"The server sent more than was asked for ({count_text(count, 'byte')}); it may know no ranges"
-    return SourceError(told, source=url, object=key)
+def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> Iterator[memoryview]:
+    """The bytes from `start` to `end` (exclusive) in pieces, each valid until the next one is asked for.
+
+    Raises:
+        SourceError: What `read_into` raises.
+    """
+    buffer = memoryview(bytearray(min(PIECE, end - start)))
+    while True:
+        piece = buffer[: min(PIECE, end - start)]
+        source.read_into(listed, start, piece)
+        start += len(piece)
+        yield piece
+        if start >= end:
+            return
 
 
 def require_unchanged(source: Source, listed: SourceObject, what: str = "object") -> None:

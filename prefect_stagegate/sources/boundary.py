@@ -8,18 +8,16 @@ secret are replaced, also those of errors that an adapter translated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import redact_chain
 from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)
 """Python's own words for a connection that broke, whoever raises them: another try may help."""
@@ -92,7 +90,7 @@ class _BoundedSource:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._adapter = f"{type(source).__module__}.{type(source).__qualname__}"
-        self.url, self.identity = source.url, source.identity
+        self.url, self.identity, self.readers = source.url, source.identity, source.readers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
@@ -113,25 +111,29 @@ class _BoundedSource:
         with self._boundary(key):
             return self._source.find(key)
 
-    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
-        """Ask for objects that are read soon; False when that fails: the read tells what went wrong."""
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """How a range is requested."""
+        with self._boundary(listed.key):
+            return self._source.request(listed, start, end)
+
+    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+        """What a failed request means."""
+        boundary = self._boundary(listed.key)
         try:
-            return self._source.ask_ahead(soon)
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the read tells it
-            log.debug("%s could not ask ahead: %s", self._adapter, _told(error))
-            return False
+            with boundary:
+                raise self._source.explain(listed, outcome)
+        except StagegateError as error:
+            return error
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes of a range."""
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Fill a buffer with a range."""
         with self._boundary(listed.key):
-            yield from self._source.read(listed, start, end)
+            self._source.read_into(listed, start, buffer)
 
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """The bytes of a range, put into a buffer."""
-        with self._boundary(listed.key):
-            yield from self._source.fill(listed, start, end, buffer)
+    def renew(self, since: float) -> bool:
+        """Have fresh credentials."""
+        with self._boundary():
+            return self._source.renew(since)
 
     def confirm(self, listed: SourceObject) -> None:
         """Raise when the object's pin no longer holds."""

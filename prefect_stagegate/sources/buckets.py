@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.http import Client, Request, Response
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import Listed, ObjectStore
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.base import Wanted, everything, require_unchanged
+from prefect_stagegate.sources.http_reads import HttpReads
+from prefect_stagegate.sources.terms import Terms
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
-
-class BucketSource(BaseSource):
+class BucketSource(HttpReads):
     """A bucket, a folder of it (with or without the slash at its end) or one object.
 
     The pin is the version where listings tell it, else the etag, and each read names it.
@@ -25,14 +24,18 @@ class BucketSource(BaseSource):
         url: As people may see it.
         store: The bucket.
         key: The part of the URL behind the bucket.
+        terms: How the server is asked.
     """
 
-    def __init__(self, url: str, store: ObjectStore, key: str) -> None:
+    def __init__(self, url: str, store: ObjectStore, key: str, terms: Terms) -> None:
+        super().__init__()
         self.url = url
         self._store = store
         self._named = key
         self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
+        # A session token may go along: redirects are not followed.
+        self._client = Client(tuple(terms.allowed), store.ca_file, terms.idle, proxied=True, redirects=False)
 
     def close(self) -> None:
         """Let the connections go."""
@@ -56,20 +59,65 @@ class BucketSource(BaseSource):
             raise ObjectVanished("The object is gone", source=self.url, object=key)
         return self._object(found)
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """One GET with a range and If-Match. Of an empty object, which has no ranges, only the pin is asked."""
-        if start == end:
-            if self.find(listed.key).pin != listed.pin:
-                raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
-            return
-        pin, key = listed.pin, self._folder + listed.key
-        etag = pin.value if pin.kind == _ETAG else ""
-        version = pin.value if pin.kind == _VERSION else ""
-        try:
-            yield from self._store.read(key, start, end, size=listed.size, etag=etag, version=version)
-        except SourceError as error:
-            error.object = listed.key
-            raise
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """One GET with a range, by version or on the condition that the etag is the same; None where obstore reads."""
+        version, etag = self._pinned(listed)
+        signed = self._store.get_request(self._folder + listed.key, version=version)
+        if signed is None:
+            return None
+        url, headers = signed
+        return Request(
+            url,
+            {**headers, "If-Match": f'"{etag}"'} if etag else headers,
+            self._client,
+            range=None if (start, end) == (0, listed.size) else (start, end),  # of which some servers send none
+            size=listed.size,
+            verify=partial(self._verify, listed),
+        )
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """The same, waited for. Of an empty object obstore is only asked for the pin."""
+        self._store.prepare()
+        if self.request(listed, start, start + len(buffer)):
+            super().read_into(listed, start, buffer)
+        elif not buffer:
+            require_unchanged(self, listed)
+        else:
+            version, etag = self._pinned(listed)
+            end = start + len(buffer)
+            try:
+                self._store.read_into(
+                    self._folder + listed.key, start, end, buffer, size=listed.size, etag=etag, version=version
+                )
+            except SourceError as error:
+                error.object = listed.key
+                raise
+
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """What the store's refusal means."""
+        error = self._store.refusal(response, self._folder + key)
+        error.object = key
+        return error
+
+    def _pinned(self, listed: SourceObject) -> tuple[str, str]:
+        """Version and etag of an object, one of them empty."""
+        kind, value = listed.pin.kind, listed.pin.value
+        return (value, "") if kind == _VERSION else ("", value if kind == _ETAG else "")
+
+    def _verify(self, listed: SourceObject, response: Response) -> None:
+        """Compare what a response says of the object: not every server knows the conditions.
+
+        Raises:
+            ObjectChanged: It is about another state.
+        """
+        version, etag = self._pinned(listed)
+        headers = response.headers
+        answered = headers.get("x-goog-generation", "") or headers.get("x-amz-version-id", "")
+        other_version = version and answered and answered != version
+        other_etag = etag and headers.get("etag", "").strip('"') not in ("", etag)
+        if other_version or other_etag:
+            hint = "Stage again to read its new content."
+            raise ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=listed.key)
 
     @cached_property
     def _single(self) -> Listed | None:

@@ -25,12 +25,11 @@ from prefect_stagegate.sources.files import local_path
 from prefect_stagegate.sources.locations import is_below
 from prefect_stagegate.sources.rewriting import REWRITTEN, Pinned, Rewritten, Task, rewrite, task
 from prefect_stagegate.sources.spool import Sink
-from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, reading
+from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, read_into
 from prefect_stagegate.sources.terms import Terms
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from typing_extensions import Buffer
 
 _STEP = re.compile(r"\x1b\[[0-9;]*m|[↳\s]+")
 
@@ -105,12 +104,12 @@ class DeltaSource(BaseSource):
             raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
         return found
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """The bytes, from the store, or as they were re-written."""
         if listed.pin.kind == REWRITTEN:
-            yield from self._rewritten.read(listed, start, end, partial(self._tasks, listed.state))
+            self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
         else:
-            yield from reading(self._files, listed.key, listed, start, end, partial(self._lying, listed))
+            read_into(self._files, listed.key, listed, start, buffer, partial(self._lying, listed))
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask the store. What a file was re-written from was confirmed then."""

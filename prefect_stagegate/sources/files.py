@@ -19,7 +19,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import (
@@ -35,9 +35,6 @@ from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.recalls import Recalls, is_away
 from prefect_stagegate.sources.select import by_path, enters, excludes
 from prefect_stagegate.sources.walk import ENTRIES, Walk
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
@@ -104,22 +101,14 @@ class FileSource(BaseSource):
         except OSError as error:
             raise self._explained(error, key) from error
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes. What is kept elsewhere is waited for."""
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """From the file into the buffer. What is kept elsewhere is waited for."""
         with self._opened(listed) as descriptor:
-            while start < end:
-                chunk = os.pread(descriptor, min(CHUNK, end - start), start)
-                start += self._some(len(chunk), listed)
-                yield chunk
-
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """The same from the file into the buffer."""
-        with self._opened(listed) as descriptor:
-            position, count = 0, end - start
-            while position < count:
-                came = os.preadv(descriptor, [buffer[position : min(position + CHUNK, count)]], start + position)
-                position += self._some(came, listed)
-                yield came
+            while buffer:
+                count = os.preadv(descriptor, [buffer[:CHUNK]], start)
+                if not count:
+                    raise self._changed(listed)
+                buffer, start = buffer[count:], start + count
 
     @contextmanager
     def _opened(self, listed: SourceObject) -> Iterator[int]:
@@ -138,11 +127,6 @@ class FileSource(BaseSource):
                 os.close(descriptor)
         except OSError as error:
             raise self._explained(error, listed.key) from error
-
-    def _some(self, count: int, listed: SourceObject) -> int:
-        if not count:
-            raise self._changed(listed)
-        return count
 
     def _check(self, found: os.stat_result, listed: SourceObject) -> None:
         if found.st_size != listed.size or _pin(found) != listed.pin:

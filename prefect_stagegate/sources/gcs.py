@@ -12,6 +12,7 @@ from typing import Any
 from prefect_stagegate.objects import s3_place
 from prefect_stagegate.objects.gcs import gcs_settings, open_gcs
 from prefect_stagegate.sources.buckets import BucketSource
+from prefect_stagegate.sources.terms import Terms
 
 
 class GcsSource(BucketSource):
@@ -20,9 +21,9 @@ class GcsSource(BucketSource):
     Args:
         url: `gs://bucket/folder/`.
         options: By gcsfs's names.
-        idle: Seconds without a byte after which a read is given up.
+        terms: How the server is asked.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         place = s3_place(url)
-        super().__init__(url, open_gcs(place, gcs_settings(options), idle=idle), place.key)
+        super().__init__(url, open_gcs(place, gcs_settings(options), idle=terms.idle), place.key, terms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import (
@@ -21,9 +21,7 @@ from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.patience import patiently
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from prefect_stagegate.units import count_text
 
 CONNECT_SECONDS = 5.0
 _DENIED = ("AccessControlException", "GssapiError", "Kerberos", "SaslException", "AuthorizationException")
@@ -90,12 +88,22 @@ class HdfsSource(BaseSource):
             raise ObjectVanished("The object is gone: there is a folder in its place", source=self.url, object=key)
         return self._object(key, found)
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """One stream from the DataNodes, whose checksums the client proves."""
         self.confirm(listed)
-        if start < end:
-            name = self._name(listed.key)
-            yield from self._each(listed.key, lambda: self._client.read(name).read_range_stream(start, end - start))
+        name, position, count = self._name(listed.key), 0, len(buffer)
+        chunks = (
+            self._each(listed.key, lambda: self._client.read(name).read_range_stream(start, count)) if count else ()
+        )
+        for chunk in chunks:
+            end = position + len(chunk)
+            if end > count:
+                raise SourceError("The DataNode sent more than was asked for", source=self.url, object=listed.key)
+            buffer[position:end] = chunk
+            position = end
+        if position != count:
+            told = f"The read ended {count_text(count - position, 'byte')} early"
+            raise SourceUnavailable(told, source=self.url, object=listed.key)
 
     def confirm(self, listed: SourceObject) -> None:
         """Compare time and size once more."""

@@ -7,19 +7,18 @@ while others push. A file's pin is its content's own digest: SHA-256 where the f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import quote, unquote
 
-from prefect_stagegate.errors import ObjectVanished, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
+from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.http_reads import HttpReads
 from prefect_stagegate.sources.hubclient import Hub
 from prefect_stagegate.sources.terms import Terms
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 _URL = re.compile(
     r"hf://(?:(?P<kind>datasets|models|spaces)/)?(?P<repo>[^/@]+/[^/@]+)"
@@ -66,7 +65,7 @@ class Repository:
         return f"/{self.name}" if self.kind == "models" else f"/{self.kind}/{self.name}"
 
 
-class HubSource(BaseSource):
+class HubSource(HttpReads):
     """A repository of the hub, a folder of it (with or without the slash at its end) or one file.
 
     Args:
@@ -80,6 +79,7 @@ class HubSource(BaseSource):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        super().__init__()
         self.url = url
         self._repo = Repository.parse(url)
         self._hub = Hub(url, options, terms)
@@ -93,10 +93,6 @@ class HubSource(BaseSource):
         if self._hub.anonymous:
             return CredentialLife("none", "anonymous reading")
         return CredentialLife("static", "a token of the hub")
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._hub.close()
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted file of the commit that the revision names now, a page at a time."""
@@ -121,22 +117,26 @@ class HubSource(BaseSource):
             raise ObjectVanished("The repository no longer has the file", source=self.url, object=key)
         return _object(key, found, commit)
 
-    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
-        """Ask for whole files that are read soon."""
-        return self._hub.ask_ahead([(self._address(one), one) for one in soon])
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """One GET at the commit in which the file was listed; it leads to the hub's content network."""
+        if self._folder is None or not listed.state:
+            return None  # they are asked for first
+        return self._hub.object_request(self._address(listed), listed, start, end)
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes of a range, at the commit in which the file was listed."""
-        return self._hub.read(self._address(listed), listed, start, end)
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """The same, once the hub has told the commit and the folder that the URL names."""
+        listed = replace(listed, state=listed.state or self._commit())
+        self._path(listed.key, listed.state)
+        super().read_into(listed, start, buffer)
 
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """The same from the connection into the buffer."""
-        return self._hub.fill(self._address(listed), listed, start, end, buffer)
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """What the hub's refusal means."""
+        return self._hub.refusal(response, key)
 
     def _address(self, listed: SourceObject) -> str:
         """Where a file is read, at the commit in which it was listed."""
-        commit = listed.state or self._commit()
-        return f"{self._hub.endpoint}{self._repo.files}/resolve/{commit}/{quote(self._path(listed.key, commit))}"
+        key = quote(self._path(listed.key, listed.state))
+        return f"{self._hub.endpoint}{self._repo.files}/resolve/{listed.state}/{key}"
 
     def _commit(self) -> str:
         """The commit that the revision names now."""

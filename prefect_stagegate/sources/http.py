@@ -10,37 +10,31 @@ The pin is the manifest's checksum, else the time of change where the listing te
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from prefect_stagegate.errors import ObjectVanished, SourceError
+from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError, UsageError
+from prefect_stagegate.http import Client, Headers, Request, Response, fetch_many, origin_of, trusted_authorities
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
+from prefect_stagegate.sources.base import Wanted, everything, public_url
+from prefect_stagegate.sources.http_reads import HttpReads
 from prefect_stagegate.sources.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.manifests import MANIFESTS, Named
 from prefect_stagegate.sources.select import enters
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-from prefect_stagegate.sources.webclient import WebClient
-from prefect_stagegate.sources.webconnect import home_of
 from prefect_stagegate.sources.weboptions import web_settings
-from prefect_stagegate.sources.webread import WebObjects, http_time, web_pin
+from prefect_stagegate.sources.webserver import UnknownMethod, WebServer, http_time, web_pin
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-ASKED_AT_ONCE = 16
+HEADS_AT_ONCE = 16
 """HEAD requests at a time, where neither listing nor manifest tells sizes."""
-LONGEST_PAGE = 256 << 20
-"""Bytes of a listing's page or a manifest that are read."""
+_ERRORS = 400
 
 
-class WebSource(BaseSource, ABC):
+class WebSource(HttpReads, ABC):
     """What the sources of the web have in common: a server, an address, and objects below it.
 
     Args:
@@ -54,47 +48,31 @@ class WebSource(BaseSource, ABC):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms, *, scheme: str = "") -> None:
+        super().__init__()
         self.url = scheme + public_url(url)
         self.identity = self.url
-        home_of(url, self.url)
+        _require_web(url, self.url)
         settings = web_settings(url, options)
         parts = urlsplit(url)
         self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self._life = settings.life()
         self._manifest = settings.manifest
         self._most = terms.most
-        self._client = WebClient(
-            self._address, settings.sent(), ca_file=settings.ca_file, idle=terms.idle, allowed=terms.allowed
-        )
-        self._objects = WebObjects(self._client, self.url, self._life.what)
-
-    @property
-    def ranges(self) -> bool:
-        """Whether the server gave parts of objects so far."""
-        return self._objects.ranges
+        trusted_authorities(settings.ca_file)  # tells now what is wrong with it
+        client = Client(tuple(terms.allowed), settings.ca_file, terms.idle)
+        self._server = WebServer(client, self._address, settings.sent(), url=self.url, who=self._life.what)
 
     def credential_life(self) -> CredentialLife:
         """What the options say."""
         return self._life
 
-    def close(self) -> None:
-        """Close the connections that are kept."""
-        self._client.close()
+    def request(self, listed: SourceObject, start: int, end: int) -> Request:
+        """One GET, with a range where only a part is wanted, on the condition that the object is as it was listed."""
+        return self._server.object_request(self._url_of(listed.key), listed, start, end)
 
-    def ask_ahead(self, soon: Sequence[SourceObject]) -> bool:
-        """Ask for whole objects that are read soon."""
-        return self._objects.ask_ahead([(self._url_of(one.key), one) for one in soon])
-
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """One GET, with a range where only a part is wanted. Of an empty object only the pin is asked."""
-        if start == end:
-            require_unchanged(self, listed)
-            return
-        yield from self._objects.read(self._url_of(listed.key), listed, start, end)
-
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """The same from the connection into the buffer."""
-        return self._objects.fill(self._url_of(listed.key), listed, start, end, buffer)
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """What the server's refusal means."""
+        return self._server.refusal(response, key)
 
     @abstractmethod
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
@@ -116,11 +94,11 @@ class HttpSource(WebSource):
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, a folder or sixteen HEAD requests at a time."""
         if self._manifest:
-            return self._asked(one.key for one in self._named.values() if wanted(one.key))
+            return self._found(named.key for named in self._named.values() if wanted(named.key))
         if self._is_folder:
             return self._walk(wanted)
         key = self._single
-        return self._asked([key] if wanted(key) else [])
+        return self._found([key] if wanted(key) else [])
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now, by its headers."""
@@ -131,7 +109,9 @@ class HttpSource(WebSource):
         return self._headed(key)
 
     def _headed(self, key: str) -> SourceObject:
-        headers = self._objects.head(self._url_of(key), key)
+        return self._object(key, self._server.head(self._url_of(key), key))
+
+    def _object(self, key: str, headers: Headers) -> SourceObject:
         length = headers.get("content-length", "")
         if not length.isdecimal():
             raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
@@ -192,7 +172,7 @@ class HttpSource(WebSource):
                     files.append(key)
                 elif wanted(key):
                     yield SourceObject(key, item.size or 0, Pin("mtime", repr(item.modified), "weak"), item.modified)
-            yield from self._asked(files)
+            yield from self._found(files)
             folders += filter(partial(enters, wanted), reversed(below))
 
     def _items(self, folder: str) -> Iterator[Item]:
@@ -209,26 +189,56 @@ class HttpSource(WebSource):
     def _page(self, url: str) -> tuple[str, str]:
         """A page's type and text."""
         try:
-            with self._objects.ask("GET", url) as answer:
-                data = answer.read(LONGEST_PAGE + 1)
-                kind = answer.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+            response = self._server.ask("GET", url)
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
-        if len(data) > LONGEST_PAGE:
-            raise SourceError(f"The page is longer than {LONGEST_PAGE} bytes", source=self.url)
-        return kind, data.decode(errors="surrogateescape")
+        kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+        return kind, response.body.decode(errors="surrogateescape")
 
-    def _asked(self, keys: Iterable[str]) -> Iterator[SourceObject]:
+    def _found(self, keys: Iterable[str]) -> Iterator[SourceObject]:
         """The objects of these keys, by their headers."""
-        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-            remaining = iter(keys)
-            while some := list(islice(remaining, ASKED_AT_ONCE * 4)):
-                yield from pool.map(self._listed, some)
+        requests: dict[int, str] = {}
 
-    def _listed(self, key: str) -> SourceObject:
-        try:
-            return self.find(key)
-        except ObjectVanished as error:
-            if self._is_folder or self._manifest:
-                raise
-            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        def heads() -> Iterator[Request]:
+            for key in keys:
+                request = self._server.head_request(self._url_of(key))
+                requests[id(request)] = key
+                yield request
+
+        for request, outcome in fetch_many(heads(), HEADS_AT_ONCE):
+            key = requests.pop(id(request))
+            try:
+                yield self._checked_object(key, self._headers_of(key, outcome))
+            except ObjectVanished as error:
+                if self._is_folder or self._manifest:
+                    raise
+                told = "There is nothing at this address"
+                raise SourceError(told, hint="Check the URL.", source=self.url) from error
+
+    def _headers_of(self, key: str, outcome: Response | StagegateError) -> Headers:
+        """What a HEAD request told, or another one tells."""
+        if isinstance(outcome, StagegateError):
+            raise outcome
+        if outcome.status < _ERRORS:
+            return outcome.headers
+        refusal = self.refusal(outcome, key)
+        if isinstance(refusal, UnknownMethod):
+            return self._server.head(self._url_of(key), key)
+        raise refusal
+
+    def _checked_object(self, key: str, headers: Headers) -> SourceObject:
+        found = self._object(key, headers)
+        return self._checked(self._named[key], found) if self._manifest else found
+
+
+def _require_web(url: str, shown: str) -> None:
+    """Refuse a URL that HTTP can't ask.
+
+    Raises:
+        UsageError: It has no usable host or port.
+    """
+    try:
+        origin_of(url)
+    except SourceError:  # a password may stand in what the parser says
+        hint = "It is like https://host/folder/: check its host and port."
+        raise UsageError("The URL is no address of the web", hint=hint, source=shown) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin
@@ -15,20 +14,19 @@ from prefect_stagegate.errors import (
     ObjectVanished,
     SourceError,
 )
+from prefect_stagegate.http import Client, Headers, Response
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.sources.webclient import WebClient
-from prefect_stagegate.sources.webread import WebObjects
-from prefect_stagegate.sources.webwire import Answer, Headers
+from prefect_stagegate.sources.webserver import WebServer
 
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _FORBIDDEN = (401, 403)
 _GATE = "Ask for access on the repository's page, and log in as who has it: hf auth login, HF_TOKEN, or a block."
 
 
-class Hub(WebObjects):
+class Hub(WebServer):
     """One hub, asked as one user, through the environment's proxies. Its token goes to no other server.
 
     Args:
@@ -54,12 +52,9 @@ class Hub(WebObjects):
         remember(token)
         self.anonymous = not token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = WebClient(
-            self.endpoint, headers, ca_file=certifi.where(), idle=terms.idle, allowed=terms.allowed, proxied=True
-        )
-        super().__init__(client, url, "nobody" if self.anonymous else "the token's owner")
-        self.close = weakref.finalize(self, client.close)
-        """Closes the connections."""
+        client = Client(tuple(terms.allowed), certifi.where(), terms.idle, proxied=True)
+        who = "nobody" if self.anonymous else "the token's owner"
+        super().__init__(client, self.endpoint, headers, url=url, who=who)
 
     def tell(self, address: str, question: Mapping[str, Any] | None = None, key: str = "") -> Any:
         """The answer in JSON, to a POST request when there is a question to send."""
@@ -69,10 +64,13 @@ class Hub(WebObjects):
 
     def pages(self, address: str) -> Iterator[dict[str, Any]]:
         """The items of a listing, page after page."""
-        following = self.endpoint + address
+        following, seen = self.endpoint + address, set[str]()
         while following:
             if not following.startswith(self.endpoint + "/"):
                 raise SourceError("The hub's listing leads to another server", source=self._url)
+            if following in seen:
+                raise SourceError("The hub's listing has no end: a page leads back to an earlier one", source=self._url)
+            seen.add(following)
             try:
                 items, headers = self._told("GET", following, "")
             except ObjectVanished as error:
@@ -84,20 +82,22 @@ class Hub(WebObjects):
 
     def _told(self, method: str, url: str, key: str, body: bytes | None = None) -> tuple[Any, Headers]:
         headers = {"Content-Type": "application/json"} if body else {}
-        with self.ask(method, url, key, headers=headers, body=body) as answer:
-            try:
-                return json.loads(answer.read()), answer.headers
-            except ValueError as error:
-                hint = "Check HF_ENDPOINT, and whether a proxy stands between."
-                raise SourceError("What answers is no hub", hint=hint, source=self._url) from error
+        response = self.ask(method, url, key, headers=headers, body=body)
+        try:
+            return json.loads(response.body), response.headers
+        except ValueError as error:
+            hint = "Check HF_ENDPOINT, and whether a proxy stands between."
+            raise SourceError("What answers is no hub", hint=hint, source=self._url) from error
 
-    def _differs(self, answers: list[Headers], listed: SourceObject) -> bool:
-        digest = answers[0].get("x-linked-etag") or answers[0].get("etag") or ""  # the content network has its own
+    def differs(self, response: Response, listed: SourceObject) -> bool:
+        """Compare the digest that the hub itself tells: the content network that it leads to has etags of its own."""
+        first = (*response.redirects, response.headers)[0]
+        digest = first.get("x-linked-etag") or first.get("etag") or ""
         return bool(digest) and digest.removeprefix("W/").strip('"') != listed.pin.value
 
-    def _refusal(self, answer: Answer, key: str) -> SourceError:
+    def refusal(self, response: Response, key: str) -> SourceError:
         """The typed error for an answer that is none, by its status and the hub's own code."""
-        status, code = answer.status, answer.headers.get("x-error-code", "")
+        status, code = response.status, response.headers.get("x-error-code", "")
         where = {"source": self._url, "object": key}
         if code == "GatedRepo":
             return AccessDenied("The repository is gated, and this user has no access", hint=_GATE, **where)
@@ -108,4 +108,4 @@ class Hub(WebObjects):
         if code == "RevisionNotFound":
             hint = "Revisions are branches, tags and commits; a squashed history has lost its commits."
             return SourceError("The repository has no such revision", hint=hint, **where)
-        return super()._refusal(answer, key)
+        return super().refusal(response, key)

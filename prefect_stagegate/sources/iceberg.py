@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -42,12 +42,9 @@ from prefect_stagegate.sources.rewriting import (
     unmarked,
 )
 from prefect_stagegate.sources.spool import Sink
-from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, reading
+from prefect_stagegate.sources.tables import LOOKED_UP, confirm, lying, read_into
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 POSITIONS = 1
 """Iceberg's number for files that delete rows by position."""
@@ -148,13 +145,13 @@ class IcebergSource(BaseSource):
             raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
         return found
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """The bytes, from the store, or as they were re-written."""
-        if listed.pin.kind != REWRITTEN:
+        if listed.pin.kind == REWRITTEN:
+            self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
+        else:
             source, key = self._place_of(listed)
-            yield from reading(source, key, listed, start, end, lambda: self._lying(listed)[1])
-            return
-        yield from self._rewritten.read(listed, start, end, partial(self._tasks, listed.state))
+            read_into(source, key, listed, start, buffer, lambda: self._lying(listed)[1])
 
     def confirm(self, listed: SourceObject) -> None:
         """Ask the store. What a file was re-written from was confirmed then."""

@@ -20,7 +20,7 @@ from pyiceberg.table import Table
 from requests import Session
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.sources.hosts import Allowed, require_allowed
+from prefect_stagegate.http import Allowed, require_allowed
 from prefect_stagegate.sources.locations import Locations
 from prefect_stagegate.spec.permitted import ICEBERG_ANSWERS, Kind
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed, require_allowed
 from prefect_stagegate.objects.translating import unknown_option
 from prefect_stagegate.sources.base import public_url
-from prefect_stagegate.sources.hosts import Allowed, require_allowed
 from prefect_stagegate.spec.permitted import Kind, Library, flat
 
 

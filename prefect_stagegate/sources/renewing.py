@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from prefect_stagegate.errors import CredentialsExpired
+from prefect_stagegate.http import Request
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import Source, Wanted, everything
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 T = TypeVar("T")
 
@@ -31,8 +30,9 @@ class _RenewingSource:
     def __init__(self, reopen: Callable[[], Source]) -> None:
         self._reopen = reopen
         self._source = reopen()
-        self.url, self.identity = self._source.url, self._source.identity
-        self._renewed = False
+        self.url, self.identity, self.readers = self._source.url, self._source.identity, self._source.readers
+        self._renewed: float | None = None
+        """When the source was opened again, by the monotonic clock."""
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -40,51 +40,46 @@ class _RenewingSource:
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object. A listing whose credentials expire behind its first object ends in the error."""
-        return self._stream(lambda source: source.list(wanted))
+        started, began = time.monotonic(), False
+        try:
+            for listed in self._source.list(wanted):
+                began = True
+                yield listed
+        except CredentialsExpired:
+            if began or not self.renew(started):
+                raise
+            yield from self._source.list(wanted)
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now."""
-        return self._ask(lambda source: source.find(key))
+        return self._retried(lambda source: source.find(key))
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes of a range."""
-        return self._stream(lambda source: source.read(listed, start, end))
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """How a range is requested."""
+        return self._source.request(listed, start, end)
 
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        """The bytes of a range, put into a buffer."""
-        return self._stream(lambda source: source.fill(listed, start, end, buffer))
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Fill a buffer with a range."""
+        self._retried(lambda source: source.read_into(listed, start, buffer))
 
     def confirm(self, listed: SourceObject) -> None:
         """Raise when the object's pin no longer holds."""
-        self._ask(lambda source: source.confirm(listed))
+        self._retried(lambda source: source.confirm(listed))
 
-    def _ask(self, question: Callable[[Source], T]) -> T:
-        source = self._source
-        try:
-            return question(source)
-        except CredentialsExpired as error:
-            return question(self._successor(source, error))
-
-    def _stream(self, question: Callable[[Source], Iterator[T]]) -> Iterator[T]:
-        source, begun = self._source, False
-        try:
-            for one in question(source):
-                begun = True
-                yield one
-        except CredentialsExpired as error:
-            if begun:
-                raise
-            yield from question(self._successor(source, error))
-
-    def _successor(self, expired: Source, error: CredentialsExpired) -> Source:
-        """The source with fresh credentials, opened by the first thread that finds the old ones expired.
-
-        The old one stays open: others may still read from it.
-        """
+    def renew(self, since: float) -> bool:
+        """Open the source again, unless somebody did since then. The old one stays open: others may still use it."""
         with self._lock:
-            if self._source is expired:
-                if self._renewed:
-                    raise error
-                self._renewed = True
+            if self._renewed is None:
                 self._source = self._reopen()
-            return self._source
+                self._renewed = time.monotonic()
+                return True
+            return since < self._renewed
+
+    def _retried(self, call: Callable[[Source], T]) -> T:
+        started = time.monotonic()
+        try:
+            return call(self._source)
+        except CredentialsExpired:
+            if not self.renew(started):
+                raise
+            return call(self._source)

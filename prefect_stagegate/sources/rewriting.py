@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +23,6 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.spool import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.terms import Terms
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 WRITTEN_BY = f"pyarrow-{pa.__version__}-1"
 """What the bytes depend on beside the files. The last number is that of the way of writing here."""
@@ -66,10 +63,8 @@ class Pinned(io.RawIOBase):
         view, filled = memoryview(buffer).cast("B"), 0
         end = min(self._position + len(view), self._listed.size)
         if end > self._position:
-            for chunk in self._source.read(self._listed, self._position, end):
-                part = memoryview(chunk).cast("B")
-                view[filled : filled + len(part)] = part
-                filled += len(part)
+            filled = end - self._position
+            self._source.read_into(self._listed, self._position, view[:filled])
         self._position += filled
         return filled
 
@@ -128,13 +123,15 @@ class Rewritten:
         size = self._terms.recall(self._identity, data.key, made.pin)
         return replace(found, size=self._slice(found, made).size if size is None else size)
 
-    def read(self, listed: SourceObject, start: int, end: int, plan: Callable[[], Iterable[Task]]) -> Iterator[Buffer]:
-        """A range of an object.
+    def read_into(
+        self, listed: SourceObject, start: int, buffer: memoryview, plan: Callable[[], Iterable[Task]]
+    ) -> None:
+        """Fill a buffer with a range of an object.
 
         Args:
             listed: The object, which another process may have listed.
             start: Where it begins.
-            end: Where it ends, exclusive.
+            buffer: As long as the range.
             plan: Tells all that is made of the state that the object was listed in.
 
         Raises:
@@ -157,7 +154,7 @@ class Rewritten:
         if spool is None:
             raise self._is_closed(listed)
         try:
-            yield from spool.read(one, start, end)
+            spool.read_into(one, start, buffer)
         except (OSError, ValueError) as error:  # the latter when it was closed
             raise SourceError(f"The spool can't be read: {error}", source=self._url, object=listed.key) from error
 

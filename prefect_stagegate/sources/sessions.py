@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import asyncssh
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable
-from prefect_stagegate.sources.hosts import Allowed
+from prefect_stagegate.http import Allowed
 from prefect_stagegate.sources.sftpwire import DENIED, NO_SUCH, Attributes, OpenFile, Wire, open_wire
 from prefect_stagegate.sources.ssh import Login, connect, explained
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-CHUNK = 1 << 20
 WRITER: Mapping[str, Any] = {
     "compression": "zstd",
     "compression_level": 3,
@@ -87,15 +86,17 @@ class Spool:
             raise
         self._end += sink.slice().size
 
-    def read(self, one: Slice, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes of an object from `start` to `end`, through one buffer that is used again for each chunk."""
-        buffer = memoryview(bytearray(min(CHUNK, end - start)))
-        while start < end:
-            count = os.preadv(self._file.fileno(), [buffer[: end - start]], one.start + start)
+    def read_into(self, one: Slice, start: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes of an object from `start` on.
+
+        Raises:
+            OSError: The spool ends early, or can't be read.
+        """
+        while buffer:
+            count = os.preadv(self._file.fileno(), [buffer], one.start + start)
             if not count:
                 raise OSError("the spool ends early")
-            yield buffer[:count]
-            start += count
+            buffer, start = buffer[count:], start + count
 
     def close(self) -> None:
         """Free the bytes."""

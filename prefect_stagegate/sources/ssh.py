@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError
+from prefect_stagegate.http import Allowed, require_allowed
 from prefect_stagegate.objects import refused
 from prefect_stagegate.sources.base import public_url
 from prefect_stagegate.sources.extras import missing_extra
-from prefect_stagegate.sources.hosts import Allowed, require_allowed
 
 try:
     import asyncssh

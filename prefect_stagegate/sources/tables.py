@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.buckets import BucketSource
 from prefect_stagegate.units import count_text
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 LOOKED_UP = 4096
 """Files whose state in the store is remembered, so that the parts of one are read from one state."""
@@ -49,27 +45,27 @@ def lying(store: Source, key: str, listed: SourceObject, *, url: str, records: s
     return found
 
 
-def reading(
-    store: Source, key: str, listed: SourceObject, start: int, end: int, look: Callable[[], SourceObject]
-) -> Iterator[Buffer]:
-    """The bytes of a range of a table's file.
+def read_into(
+    store: Source, key: str, listed: SourceObject, start: int, buffer: memoryview, look: Callable[[], SourceObject]
+) -> None:
+    """Fill a buffer with a range of a table's file.
 
-    What one request brings is of one state by itself, and its answer tells the size: so a bucket need not be asked for
-    the file's pin before.
+    What one request brings is of one state by itself, and its response tells the size: so a bucket need not be asked
+    for the file's pin before.
 
     Args:
         store: Where it lies.
         key: Its key there.
         listed: The file as the table lists it.
         start: Where the range begins.
-        end: Where it ends, exclusive.
+        buffer: As long as the range.
         look: Finds the file in its store, as `lying` does.
     """
-    if not isinstance(store, BucketSource) or not 0 == start < end == listed.size:
-        yield from store.read(look(), start, end)
+    if not isinstance(store, BucketSource) or not 0 == start < len(buffer) == listed.size:
+        store.read_into(look(), start, buffer)
         return
     try:
-        yield from store.read(replace(listed, key=key), start, end)
+        store.read_into(replace(listed, key=key), start, buffer)
     except (ObjectChanged, ObjectVanished):
         look()  # says more
         raise

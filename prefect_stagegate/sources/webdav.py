@@ -6,6 +6,7 @@ The pin is the etag, which reads carry as If-Match. One name that no file can ha
 from __future__ import annotations
 
 import http
+import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from prefect_stagegate.sources.http import WebSource
 from prefect_stagegate.sources.select import enters
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-from prefect_stagegate.sources.webread import http_time, web_pin
+from prefect_stagegate.sources.webserver import http_time, web_pin
 
 _ASKED = (
     b'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/>'
@@ -106,22 +107,22 @@ class WebDavSource(WebSource):
             yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties
 
     def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
-        """Path and properties of what PROPFIND tells; None for a folder. It is read as it comes."""
+        """Path and properties of what PROPFIND tells; None for a folder."""
         headers = {"Depth": str(depth), "Content-Type": "application/xml"}
-        with self._objects.ask("PROPFIND", url, key, headers=headers, body=_ASKED) as answer:
-            if answer.status != http.HTTPStatus.MULTI_STATUS:
-                raise SourceError(
-                    f"The server answers {answer.status}: it speaks no WebDAV here",
-                    hint="Check the URL; plain web servers are read by https://.",
-                    source=self.url,
-                )
-            try:
-                for _, element in ET.iterparse(answer):  # noqa: S314 - expat bounds what entities grow to
-                    if element.tag == "{DAV:}response":
-                        yield _told(element)
-                        element.clear()
-            except (ET.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
-                raise SourceError(f"The listing is no XML: {error}", source=self.url) from error
+        response = self._server.ask("PROPFIND", url, key, headers=headers, body=_ASKED)
+        if response.status != http.HTTPStatus.MULTI_STATUS:
+            raise SourceError(
+                f"The server answers {response.status}: it speaks no WebDAV here",
+                hint="Check the URL; plain web servers are read by https://.",
+                source=self.url,
+            )
+        try:
+            for _, element in ET.iterparse(io.BytesIO(response.body)):  # noqa: S314 - expat bounds what entities grow to
+                if element.tag == "{DAV:}response":
+                    yield _told(element)
+                    element.clear()
+        except (ET.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
+            raise SourceError(f"The listing is no XML: {error}", source=self.url) from error
 
     def _object(self, key: str, properties: Mapping[str, str]) -> SourceObject:
         length = properties.get("getcontentlength", "")

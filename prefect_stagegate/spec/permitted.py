@@ -24,7 +24,7 @@ class Kind(Enum):
     VALUE = auto()
     """A text, a number or a switch that stays in the library."""
     ADDRESS = auto()
-    """A host or URL that is asked; `sources.hosts` refuses some of them."""
+    """A host or URL that is asked; `http.policy` refuses some of them."""
     FILE = auto()
     """A plain file of this machine that is read: a certificate authority, a key."""
     CREDENTIAL = auto()

@@ -10,13 +10,10 @@ from itertools import islice
 from typing import Any
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.errors import ObjectChanged, ObjectVanished, StagegateError
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
 from prefect_stagegate.transfer import SourceGroup, Transfer, transfer
-
-CHUNK = 1 << 16
-"""Bytes that a read hands over at a time."""
 
 
 class ScriptedSource(BaseSource):
@@ -56,8 +53,9 @@ class ScriptedSource(BaseSource):
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
         return SourceObject(key, len(data), Pin("etag", digest, "strong"), 1.0, (("md5", digest),))
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[bytes]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """The bytes, unless the script says otherwise."""
+        end = start + len(buffer)
         with self._lock:
             self.reads.append((listed.key, start, end))
             failure = self.failures.popleft() if self.failures else None
@@ -67,8 +65,11 @@ class ScriptedSource(BaseSource):
         if self.find(listed.key).pin != listed.pin:
             raise ObjectChanged("The object changed while it was read", source=self.url, object=listed.key)
         data = self.spoil(self.objects[listed.key][start:end])
-        for offset in range(0, len(data), CHUNK):
-            yield data[offset : offset + CHUNK]
+        if len(data) < len(buffer):
+            raise SourceUnavailable("The read ended early", source=self.url, object=listed.key)
+        if len(data) > len(buffer):
+            raise SourceError("The server sent more than was asked for", source=self.url, object=listed.key)
+        buffer[:] = data
 
 
 def plan_all(source: Source, cache: Cache) -> Iterator[PlannedObject]:

@@ -1,6 +1,6 @@
 """Plan + sources + cache → receipts: every planned object's bytes in the cache, verified.
 
-    plan ──→ schedule ──→ threads: claim → read → hash and write → judge → commit ──→ remember ──→ receipts
+    plan ──→ engine: claim → read → hash and write → judge → commit ──→ remember ──→ receipts
 
 Retries have one owner, and it is here: per read, with a budget per source. What is in the cache stays there, whatever
 ends a transfer: the next run goes on from it.
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import Cancelled, TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
+from prefect_stagegate.transfer.context import Done, Store, TransferContext
 from prefect_stagegate.transfer.engine import Engine
-from prefect_stagegate.transfer.intake import Done, Intake, Store
 from prefect_stagegate.transfer.job import SourceGroup
 from prefect_stagegate.transfer.limits import Limits
 from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
@@ -89,33 +89,33 @@ def transfer(
     stop = Stop(cancel)
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())
-    intake = Intake(cache, space, members, limits, progress, stop, stats)
-    return Transfer(_run(intake, Engine(intake, plan, sources, max_failed), max_failed), stats)
+    context = TransferContext(cache, space, members, limits, progress, stop, stats)
+    return Transfer(_run(context, Engine(context, plan, sources, max_failed), max_failed), stats)
 
 
-def _run(intake: Intake, engine: Engine, max_failed: int) -> Iterator[Receipt]:
+def _run(context: TransferContext, engine: Engine, max_failed: int) -> Iterator[Receipt]:
     engine.start()
     unsynced = 0
     try:
-        for batch in _batches(engine, intake.stop):
-            intake.store.memory.remember(row for done in batch if (row := done.row))
-            yield from _given(intake, batch)
+        for batch in _batches(engine, context.stop):
+            context.store.memory.remember(row for done in batch if (row := done.row))
+            yield from _given(context, batch)
             unsynced += sum(done.unsynced for done in batch)
             if unsynced > UNSYNCED:
-                _sync(intake)
+                _sync(context)
                 unsynced = 0
         if engine.fatal:
             raise engine.fatal
-        if intake.stop.cancelled:
+        if context.stop.cancelled:
             raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
     finally:
         engine.stop()
         while batch := _taken(engine):
-            intake.store.memory.remember(row for done in batch if (row := done.row))
+            context.store.memory.remember(row for done in batch if (row := done.row))
             _drop_claims(batch)
-    _sync(intake)
-    if len(intake.stats.failures) > max_failed:
-        raise TransferFailed(intake.stats.failures)
+    _sync(context)
+    if len(context.stats.failures) > max_failed:
+        raise TransferFailed(context.stats.failures)
 
 
 def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
@@ -129,16 +129,16 @@ def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
                 break  # a transaction for each of the few that came meanwhile would cost more than they do
 
 
-def _sync(intake: Intake) -> None:
+def _sync(context: TransferContext) -> None:
     """Make durable what came in so far, and let the memory know."""
-    intake.store.memory.confirm(intake.store.blobs.sync)
+    context.store.memory.confirm(context.store.blobs.sync)
 
 
 def _taken(engine: Engine) -> list[Done]:
     return [engine.results.popleft() for _ in range(min(len(engine.results), BATCH))]
 
 
-def _given(intake: Intake, batch: list[Done]) -> Iterator[Receipt]:
+def _given(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:
     """Give each receipt, and let go of its claim when the next one is asked for.
 
     The claim's file is what holds the blob until the caller does, and who waits for the claim finds the digest
@@ -148,8 +148,8 @@ def _given(intake: Intake, batch: list[Done]) -> Iterator[Receipt]:
     try:
         while left:
             receipt = left[0].receipt
-            intake.stats.count(receipt)
-            intake.progress.done(receipt)
+            context.stats.count(receipt)
+            context.progress.done(receipt)
             yield receipt
             _drop_claims([left.popleft()])
     finally:

@@ -1,7 +1,16 @@
-"""The threads of a transfer: one reads the plan, the others bring objects in and decide what a failure leads to."""
+"""A running transfer: what is begun next, what a failure leads to, and when it has ended.
+
+    plan thread ──→ a queue a source ─┬→ HTTP loop: many requests under way ─→ small objects: hash, write, commit here
+                                      │                                     └→ parts: writers write and hash in order
+                                      └→ workers: sources whose calls block, from the claim to the commit
+
+Everything here runs in the HTTP loop's thread, so it needs no locks, and nothing here waits. What may wait (calls that
+block, opening large objects, asking a source what a failure means) runs in workers, which `call` back.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -9,295 +18,632 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.errors import CacheError, Cancelled, ChecksumMismatch, ObjectChanged, SourceError, StagegateError
+from prefect_stagegate.errors import (
+    CacheError,
+    Cancelled,
+    ChecksumMismatch,
+    CredentialsExpired,
+    ObjectChanged,
+    SourceError,
+    SourceUnavailable,
+    StagegateError,
+)
+from prefect_stagegate.http import Exchange, Loop, Request, Response
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
-from prefect_stagegate.transfer.crew import LOOK_SECONDS, Crew, thread
-from prefect_stagegate.transfer.intake import Done, Intake
+from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.job import Job, SourceGroup
-from prefect_stagegate.transfer.parts import Part, Parted
-from prefect_stagegate.transfer.schedule import TURN, Schedule, Share, Work
+from prefect_stagegate.transfer.multipart import MultipartDownload, Part
+from prefect_stagegate.transfer.source_queue import SourceQueue
 from prefect_stagegate.transfer.waiting import Waits
-from prefect_stagegate.transfer.whole import fetch_whole
-
-T = TypeVar("T")
+from prefect_stagegate.transfer.whole import WholeDownload
+from prefect_stagegate.transfer.workers import WorkerPool
 
 SMALL = 1 << 20
 """Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
-TINY = 1 << 16
-"""Objects of up to so many bytes cost the interpreter more than hashing and writing them costs."""
-RUN = 8
-"""Small objects that a thread takes at once where they can't be asked for ahead."""
+AHEAD = 2048
+"""Planned objects that wait at most."""
+OPEN = 8
+"""Large objects that are open at the same time while buffers are free."""
+WRITERS = 2
+"""Threads that write and hash the parts of large objects."""
+HELPERS = 4
+"""Threads that open large objects, look objects up, and ask what failures mean."""
 BACKLOG = 256
 """Results that wait at most, each with an open file; a consumer that is slower than the transfer slows it down."""
-MANY = 192
+MANY = 128
 """Results for which the consumer is woken."""
+CLAIMED_SECONDS = 0.1
+"""How long an object that somebody else brings in is left alone before it is looked at again."""
+TOLD_SECONDS = 0.05
+"""Between two times that progress is told."""
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
+_TICK = 0.05
+_ERRORS = 400
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Claimed:
-    """An object that this transfer brings in, and nobody else."""
+@dataclass(slots=True, eq=False)
+class Read:
+    """One read over HTTP: of a whole object, or of a part of one."""
 
+    queue: SourceQueue
     job: Job
-    claim: Claim
-    asked: bool = False
-    """Whether its source was asked for it ahead."""
+    whole: WholeDownload | None = None
+    part: Part | None = None
+    attempt: int = 0
+    started: float = 0.0
+    """When the request was sent, by the monotonic clock."""
 
 
 class Engine:
-    """The running threads of one transfer.
+    """The running parts of one transfer.
 
     Args:
-        intake: The transfer's surroundings.
+        context: The transfer's surroundings.
         plan: What is to be done; read by a thread of the engine's, as far ahead as is useful.
         groups: The sources, by their position in the spec.
         max_failed: Objects that may fail before no further ones are started.
     """
 
     def __init__(
-        self, intake: Intake, plan: Iterable[PlannedObject], groups: Sequence[SourceGroup], max_failed: int
+        self, context: TransferContext, plan: Iterable[PlannedObject], groups: Sequence[SourceGroup], max_failed: int
     ) -> None:
-        self._intake, self._plan, self._max_failed = intake, plan, max_failed
+        self._context, self._plan, self._max_failed = context, plan, max_failed
         self._members = [group.members() for group in groups]
-        limits = intake.limits
+        limits = context.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
-        self._schedule = Schedule(self._buffers, min(SMALL, limits.part), self._share, intake.stop)
-        self._waits = Waits(intake.store.blobs, limits.idle, intake.progress)
-        self._lock = threading.Lock()
+        self._small = min(SMALL, limits.part)
+        self._waits = Waits(context.store.blobs, limits.idle, context.progress)
+        self._loop = Loop("transfer", room=limits.in_flight, supply=self._supply, turned=self._turned)
+        self._writers = WorkerPool("write", WRITERS, self._end)
+        self._helpers = WorkerPool("helper", HELPERS, self._end)
+        self._queues = {
+            id(source): SourceQueue(source, context.retrier_of(source), limits, self._end)
+            for members in self._members
+            for source in members
+        }
+        self._open: list[MultipartDownload] = []
+        self._opening = 0
+        self._reads: set[Read] = set()
+        """Those that hold a claim or a buffer."""
+        self._downloads: set[MultipartDownload] = set()
+        """Those that hold a claim; looked at when the loop has ended."""
+        self._planned = self._finished = 0
+        """Objects that were put into a queue, and brought to their end."""
+        self._plan_ended = False
+        self._closed = False
+        self._room = threading.Event()
+        self._told = (0, 0.0)
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
         self._news = threading.Event()
-        self._ended = False
+        self.ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
-        self._planning = thread(self._read_plan, "plan", copy_context())
-        self._crew = Crew(self._work, limits.in_flight, self._tell_end)
-        self._asks_ahead = False
-        """Whether the last small objects were asked for ahead."""
+        run = partial(copy_context().run, self._read_plan)
+        self._planning = threading.Thread(target=run, name="stagegate-plan", daemon=True)
+
+    # ---------------------------------------------------------------- the caller's thread
 
     def start(self) -> None:
         """Start the threads."""
-        self._crew.begin()
+        self._loop.start()
         self._planning.start()
 
     def stop(self) -> None:
         """Stop the threads and wait for them, though not for ever, and give up the claims on what is not at its end."""
-        self._intake.stop.end()
+        self._context.stop.end()
         until = time.monotonic() + GRACE
-        self._planning.join(GRACE)
-        self._crew.join(until)
-        for parted in self._schedule.left():
-            parted.abandon(discard=False)
+        self._loop.stop()
+        pools = [self._writers, self._helpers]
+        pools += [pool for queue in self._queues.values() for pool in (queue.readers, queue.away)]
+        for pool in pools:
+            pool.stop()
+        for thread in (self._planning, self._loop.thread):
+            thread.join(max(0.0, until - time.monotonic()))
+        for pool in pools:
+            pool.join(until)
+        for read in list(self._reads):
+            self._give_up(read)
+        for download in list(self._downloads):
+            download.abandon(discard=False)
 
     def wait(self, seconds: float) -> bool:
         """Wait until many results are there, or for so long.
 
         Returns:
-            Whether all threads have ended, or something ends the transfer.
+            Whether everything has ended, or something ends the transfer.
         """
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._crew.look(needed=self._schedule.waiting, asks_ahead=self._asks_ahead)
-            if self._news.wait(min(left, LOOK_SECONDS)):
-                break
+        if len(self.results) < BACKLOG:
+            self._loop.feed()
+        self._news.wait(seconds)
         self._news.clear()
-        return self._ended
+        if self._loop.failure:
+            self._end(self._loop.failure)
+        return self.ended
+
+    # ---------------------------------------------------------------- the plan's thread
 
     def _read_plan(self) -> None:
         try:
             for planned in self._plan:
-                if self._intake.stop:
-                    return
                 job = Job(planned, self._members[planned.source], listed=planned.object)
-                if not (planned.action is Action.REUSE and self._reuse(job)):
-                    if planned.object.size > TINY:
-                        self._crew.complete()
-                    if not self._schedule.add(job):
-                        return
-                self._crew.spend()
+                if planned.action is Action.REUSE and self._reuse(job):
+                    continue
+                self._planned += 1
+                self._queues[id(job.source)].jobs.append(job)
+                self._loop.feed()
+                while self._waiting() >= AHEAD and not self._is_over():
+                    self._room.wait(_TICK)
+                    self._room.clear()
+                if self._is_over():
+                    break
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
         finally:
-            self._schedule.complete()
+            self._plan_ended = True
+            self._loop.call(self._look_for_end)
+
+    def _waiting(self) -> int:
+        return sum(len(queue.jobs) for queue in self._queues.values())
 
     def _reuse(self, job: Job) -> bool:
         planned = job.planned
-        if not self._intake.store.blobs.holds(planned.digest, planned.object.size):
+        if not self._context.store.blobs.holds(planned.digest, planned.object.size):
             return False
-        self._give(Done(Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)))
+        self._hold_back()
+        self.results.append(Done(Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)))
         return True
 
-    def _work(self) -> None:
-        try:
-            while (work := self._next()) is not None:
-                try:
-                    self._do(work)
-                finally:
-                    self._schedule.rest()
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
-            self._end(error)
+    def _hold_back(self) -> None:
+        """Wait, in a thread that may, while the consumer is slower than the transfer."""
+        while len(self.results) >= 4 * BACKLOG and not self._context.stop:
+            self._news.set()
+            time.sleep(_TICK / 10)
 
-    def _next(self) -> Work | None:
-        if self._crew.is_superfluous():
-            return None
-        return self._schedule.next()
+    # ---------------------------------------------------------------- the loop's thread: what is begun
 
-    def _do(self, work: Work) -> None:
-        if isinstance(work, Part):
-            parted = work.parted
-            self._give(self._tried(parted.job, lambda: self._advance(parted, partial(parted.fetch, work))))
-        elif isinstance(work, Job):
-            self._give(self._tried(work, partial(self._large, work)))
+    def _supply(self, room: int) -> list[Exchange]:
+        """The next requests. Calls that block are begun beside them."""
+        exchanges: list[Exchange] = []
+        if self._context.stop or len(self.results) >= BACKLOG:
+            return exchanges
+        while len(exchanges) < room and (part := self._next_part()):
+            self._add(exchanges, self._queues[id(part.download.job.source)], self._begin_part(part))
+        for queue in self._queues.values():
+            while len(exchanges) < room and queue.is_ready():
+                if self._is_large(queue.jobs[0]) and not self._may_open():
+                    break
+                if not self._has_connection(queue):
+                    break
+                self._add(exchanges, queue, self._begin(queue, self._taken(queue)))
+        return exchanges
+
+    def _add(self, exchanges: list[Exchange], queue: SourceQueue, exchange: Exchange | None) -> None:
+        if exchange:
+            exchanges.append(exchange)
         else:
-            self._small(work)
+            self._release(queue)
 
-    def _tried(self, job: Job, step: Callable[[], T]) -> T | None:
-        """Take a step; an object's failure leads to the next try or to the list of failures."""
-        try:
-            return step()
-        except Cancelled:
+    def _taken(self, queue: SourceQueue) -> Job:
+        if len(queue.jobs) == AHEAD // 2:
+            self._room.set()
+        return queue.jobs.popleft()
+
+    def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
+        """Begin an object: its request; or nothing, where others are at work on it."""
+        if job.listed is None:
+            self._helpers.submit(partial(self._look_up, queue, job))
             return None
+        if self._is_large(job):
+            self._opening += 1
+            self._helpers.submit(partial(self._open_large, job))
+            return None
+        try:
+            request = job.source.request(job.listed, 0, job.listed.size)
+            queue.blocks = request is None
+            if request is None:
+                self._read_blocking(queue, job)
+                return None
+            whole = self._claimed_whole(job)
         except SourceError as error:
-            self._decide(job, error)
+            self._settle(job, error)
             return None
+        return self._exchange(Read(queue, job, whole=whole), request) if whole else None
 
-    def _small(self, jobs: list[Job]) -> None:
-        """Bring some small objects in, and those that come next: while some are asked for, others are taken in turn."""
-        claimed: deque[Claimed] = deque()
+    def _begin_part(self, part: Part) -> Exchange | None:
+        job = part.download.job
+        assert job.listed is not None  # noqa: S101 - looked up
+        queue = self._queues[id(job.source)]
         try:
-            while (jobs or claimed) and not self._is_over():
-                self._claim_ahead(jobs, claimed)
-                self._take_turns(claimed)
-                self._settle(claimed)
-                self._crew.spend()
-                jobs = [] if self._crew.crowded else self._schedule.more(len(claimed))
-        finally:
-            self._crew.settle(0)
-            for one in claimed:
-                one.claim.keep()
+            request = job.source.request(job.listed, *part.download.bounds(part))
+        except SourceError as error:
+            self._fail_part(part, error)
+            return None
+        if request is None:
+            queue.readers.submit(partial(self._read_part, part))
+            return None
+        return self._exchange(Read(queue, job, part=part), request)
 
-    def _take_turns(self, claimed: deque[Claimed]) -> None:
-        """Bring in some of what is claimed, before more is: the others are under way meanwhile."""
-        for _ in range(-(-len(claimed) // TURN)):
-            if self._is_over():
-                break
-            one = claimed.popleft()
-            self._give(self._tried(one.job, partial(self._bring, one, fetch_whole)))
+    def _exchange(self, read: Read, request: Request) -> Exchange:
+        read.attempt, read.started = read.attempt + 1, time.monotonic()
+        self._reads.add(read)
+        buffer, sink = None, None
+        if read.part:
+            start, end = read.part.download.bounds(read.part)
+            buffer = memoryview(read.part.buffer)[: end - start]
+        elif read.whole:
+            read.whole.restart()
+            if read.job.planned.object.size > self._small:
+                sink = read.whole.take
+        throttle = read.queue.retrier.throttle
+        return Exchange(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
 
-    def _claim_ahead(self, jobs: Sequence[Job], claimed: deque[Claimed]) -> None:
-        """Claim small objects, add them to those that are claimed, and have their sources ask for them."""
-        # Some may be left that were not asked for: they were taken before the source was known to be asked so.
-        room = max(self._crew.ahead - len(claimed), 0)
-        soon: list[Claimed] = []
-        for job in jobs:
-            found = self._tried(job, partial(self._claim, job))
-            if isinstance(found, Claimed):
-                claimed.append(found)
-                soon.append(found)
+    def _is_large(self, job: Job) -> bool:
+        """Whether the object is read in parts: a server that ignores ranges would send the whole for each."""
+        return job.planned.object.size > self._small and job.source.ranges
+
+    def _may_open(self) -> bool:
+        return len(self._open) + self._opening < OPEN and self._buffers.available > self._opening
+
+    def _next_part(self) -> Part | None:
+        """The next part of the object of which the fewest are under way, while there is a buffer and a connection."""
+        for download in sorted(self._open, key=lambda download: download.users):
+            queue = self._queues[id(download.job.source)]
+            if queue.retrier.quiet_seconds() or not self._has_connection(queue):
+                continue
+            if part := download.next_part():
+                return part
+            self._release(queue)
+        return None
+
+    def _has_connection(self, queue: SourceQueue) -> bool:
+        """Take a connection, where they are limited; `_release` gives it back."""
+        throttle = queue.retrier.throttle
+        if throttle is None or throttle.try_acquire():
+            return True
+        self._loop.call_later(_TICK, self._loop.feed)  # another transfer may have it
+        return False
+
+    def _release(self, queue: SourceQueue) -> None:
+        if queue.retrier.throttle:
+            queue.retrier.throttle.release()
+
+    # ---------------------------------------------------------------- the loop's thread: what has ended
+
+    def _read_ended(self, exchange: Exchange) -> None:
+        read: Read = exchange.owner
+        self._release(read.queue)
+        outcome: Response | StagegateError | None = exchange.error
+        if outcome is None and exchange.response and exchange.response.status >= _ERRORS:
+            outcome = exchange.response
+        if outcome is not None:
+            self._helpers.submit(partial(self._explain, read, outcome))
+            return
+        self._reads.discard(read)
+        read.queue.retrier.succeeded()
+        if read.part:
+            self._writers.submit(partial(self._store, read.part))
+        elif read.whole:
+            self._finish_whole(read.whole, exchange.chunks)
+
+    def _finish_whole(self, whole: WholeDownload, chunks: list[bytes]) -> None:
+        """Hash, write and commit a small object."""
+        try:
+            whole.take_all(chunks)
+            if whole.is_wrong:  # its source is asked about the checksum, which may take a while
+                self._helpers.submit(partial(self._worked, whole, whole.finish))
+                return
+            done = whole.finish()
+        except SourceError as error:
+            whole.claim.keep()
+            self._settle(whole.job, error)
+        except BaseException:
+            whole.claim.keep()
+            raise
+        else:
+            self._give(done)
+
+    def _failed(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
+        """A read failed: repeat it, begin the object anew, or leave it to the job's next step."""
+        if read.part and not read.job.source.ranges:
+            self._reads.discard(read)
+            self._restart_whole(read.part)
+            return
+        delay: float | None = 0.0 if renewed else None
+        if isinstance(error, SourceUnavailable):
+            delay = read.queue.retrier.delay(read.attempt, error, read.started)
+        if delay is None or self._closed:
+            self._give_up(read)
+            if read.part:
+                self._fail_part_of(read.part.download, error)
             else:
-                self._give(found)
-        if soon := soon[: self._crew.reserve(min(room, len(soon)))]:
-            self._asks_ahead = self._intake.ask_ahead([one.job for one in soon])
-            for one in soon:
-                one.asked = self._asks_ahead
-            if not self._asks_ahead:
-                self._settle(claimed)
+                self._settle(read.job, error)
+            return
+        self._context.stats.waited(delay)
+        self._loop.call_later(delay, partial(self._repeat, read))
+        self._loop.call_later(read.queue.retrier.quiet_seconds(), self._loop.feed)
 
-    def _settle(self, claimed: Iterable[Claimed]) -> None:
-        self._crew.settle(sum(one.asked for one in claimed))
+    def _repeat(self, read: Read) -> None:
+        """Send a request once more, as soon as there is a connection."""
+        if not self._has_connection(read.queue):
+            self._loop.call_later(_TICK, partial(self._repeat, read))
+            return
+        assert read.job.listed is not None  # noqa: S101
+        size = read.job.listed.size
+        bounds = read.part.download.bounds(read.part) if read.part else (0, size)
+        try:
+            request = read.job.source.request(read.job.listed, *bounds)
+        except SourceError as error:
+            self._release(read.queue)
+            self._failed(read, error, renewed=False)
+            return
+        if request:
+            self._loop.submit(self._exchange(read, request))
+        else:  # the credentials are of another kind now
+            self._release(read.queue)
+            self._give_up(read)
+            self._again(read.job)
 
-    def _share(self, job: Job) -> Share:
-        """Objects that can't be asked for ahead are left to whoever is free: a read of one may stand still for long."""
-        if self._intake.asks_ahead(job):
-            return Share(self._crew.size, self._crew.ahead)
-        return Share(self._intake.limits.in_flight, RUN)
+    def _give_up(self, read: Read) -> None:
+        """Leave what a read held."""
+        self._reads.discard(read)
+        if read.whole:
+            read.whole.claim.keep()
+        elif read.part:
+            read.part.download.give_up(read.part)
+
+    def _restart_whole(self, part: Part) -> None:
+        """Read an object whole whose server turned out to ignore ranges."""
+        part.download.give_up(part)
+        self._close_download(part.download)
+        self._downloads.discard(part.download)
+        if part.download.abandon(discard=True):
+            self._again(part.download.job)
+
+    def _fail_part(self, part: Part, error: StagegateError) -> None:
+        part.download.give_up(part)
+        self._fail_part_of(part.download, error)
+
+    def _fail_part_of(self, download: MultipartDownload, error: StagegateError) -> None:
+        """Abandon a large object. The first part that fails speaks for it; those after it are mute."""
+        self._close_download(download)
+        self._downloads.discard(download)
+        # What a volume failed to write or sync may look whole and not be.
+        if download.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged | CacheError)):
+            self._settle(download.job, error)
+
+    def _close_download(self, download: MultipartDownload) -> None:
+        if download in self._open:
+            self._open.remove(download)
+        self._loop.feed()
+
+    def _settle(self, job: Job, error: StagegateError) -> None:
+        """An object's read failed for good: try the next thing, or count it among the failures."""
+        if isinstance(error, Cancelled):
+            return
+        if not isinstance(error, SourceError):
+            self._end(error)
+            return
+        following = job.after(error)
+        if following is not None:
+            self._again(following)
+            return
+        error.object = job.planned.path
+        self._context.stats.failures.append(error)
+        self._finished += 1
+        if len(self._context.stats.failures) > self._max_failed:
+            self._close()
+        self._look_for_end()
+
+    def _again(self, job: Job) -> None:
+        """Put an object back into its queue, in front."""
+        if self._closed:
+            self._finished += 1
+            self._look_for_end()
+        else:
+            self._queues[id(job.source)].jobs.appendleft(job)
+            self._loop.feed()
+
+    def _close(self) -> None:
+        """Start no further objects; those that are at work end."""
+        self._closed = True
+        for queue in self._queues.values():
+            self._finished += len(queue.jobs)
+            queue.jobs.clear()
+        self._room.set()
+
+    def _give(self, done: Done) -> None:
+        """Hand a result over. From any thread."""
+        self.results.append(done)
+        if len(self.results) >= MANY:
+            self._news.set()
+        self._loop.call(self._count)
+
+    def _count(self) -> None:
+        self._finished += 1
+
+    def _turned(self) -> None:
+        """Called after each turn of the loop."""
+        received, told_at = self._told
+        now = time.monotonic()
+        if now - told_at >= TOLD_SECONDS:
+            came = self._loop.received_so_far()
+            if came > received:
+                self._context.progress.moved(came - received)
+            self._told = (max(came, received), now)
+        self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        if self._plan_ended and self._finished >= self._planned and not self.ended:
+            came = self._loop.received_so_far()
+            if came > self._told[0]:
+                self._context.progress.moved(came - self._told[0])
+            self.ended = True
+            self._news.set()
 
     def _is_over(self) -> bool:
-        return self._schedule.closed or bool(self._intake.stop)
+        return self._closed or bool(self._context.stop)
 
-    def _large(self, job: Job) -> Done | None:
-        """Open a large object for all threads."""
-        parted = None
-        try:
-            found = self._claim(job)
-            if not isinstance(found, Claimed):
-                return found
-            parted = self._bring(found, partial(Parted, buffers=self._buffers))
-        finally:
-            self._schedule.opened(parted)
-        return self._advance(parted, parted.begin)
+    def _end(self, error: BaseException) -> None:
+        """Something ends the whole transfer. From any thread."""
+        self.fatal = self.fatal or error
+        self._context.stop.end()
+        self.ended = True
+        self._news.set()
 
-    def _claim(self, job: Job) -> Claimed | Done | None:
-        """Look the object up and claim it, unless somebody else brings it in or did."""
-        job = job.looked_up()
-        claim = self._intake.store.blobs.claim(*job.claim_words())
+    # ---------------------------------------------------------------- claims
+
+    def _claimed_whole(self, job: Job) -> WholeDownload | None:
+        """An object that this transfer brings in, and nobody else."""
+        claim = self._claim(job)
         if claim is None:
-            self._schedule.later(self._waits.after_refusal(job))
             return None
         try:
-            held = self._intake.held(job)
+            return WholeDownload(self._context, job, claim)
+        except BaseException:
+            claim.keep()
+            raise
+
+    def _claim(self, job: Job) -> Claim | None:
+        """Claim an object, unless somebody else brings it in or did. From any thread."""
+        claim = self._context.store.blobs.claim(*job.claim_words())
+        if claim is None:
+            later = self._waits.after_refusal(job)
+            self._loop.call(lambda: self._loop.call_later(CLAIMED_SECONDS, partial(self._again, later)))
+            return None
+        try:
+            held = self._context.held(job)
         except BaseException:
             claim.keep()
             raise
         if held is None:
-            return Claimed(job, claim)
+            return claim
         claim.drop()
-        return held
+        self._give(held)
+        return None
 
-    def _bring(self, one: Claimed, bring: Callable[[Intake, Job, Claim], T]) -> T:
+    # ---------------------------------------------------------------- workers: what may wait
+
+    def _explain(self, read: Read, outcome: Response | StagegateError) -> None:
+        """Ask the source what a failure means, and for fresh credentials where they expired."""
+        assert read.job.listed is not None  # noqa: S101
+        source = read.job.source
+        error = source.explain(read.job.listed, outcome)
+        renewed = False
         try:
-            return bring(self._intake, one.job, one.claim)
-        except BaseException:
-            one.claim.keep()
-            raise
+            renewed = isinstance(error, CredentialsExpired) and source.renew(read.started)
+        except StagegateError as refused:
+            error = refused
+        self._loop.call(partial(self._failed, read, error, renewed=renewed))
 
-    def _advance(self, parted: Parted, step: Callable[[], Done | None]) -> Done | None:
-        """Take a large object a step further. The first step that fails abandons it; those after it are mute."""
+    def _worked(self, whole: WholeDownload, step: Callable[[], Done]) -> None:
+        """Take a step of a claimed object in a worker."""
         try:
             done = step()
-        except BaseException as error:
-            # What a volume failed to write or sync may look whole and not be.
-            first = parted.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged | CacheError))
-            self._schedule.ended(parted)
-            if first:
-                raise
-            return None
-        if done:
-            self._schedule.ended(parted)
-        return done
+        except (SourceError, Cancelled) as error:
+            whole.claim.keep()
+            self._loop.call(partial(self._settle, whole.job, error))
+        except BaseException:
+            whole.claim.keep()
+            raise
+        else:
+            self._give(done)
 
-    def _decide(self, job: Job, error: StagegateError) -> None:
-        following = job.after(error)
-        if following is not None:
-            self._schedule.again(following)
+    def _look_up(self, queue: SourceQueue, job: Job) -> None:
+        """Ask a mirror, or the source anew, for the object."""
+        try:
+            found = queue.retrier.run(job.looked_up)
+        except (SourceError, Cancelled) as error:
+            self._loop.call(partial(self._settle, job, error))
+        else:
+            self._loop.call(partial(self._again, found))
+
+    def _read_blocking(self, queue: SourceQueue, job: Job) -> None:
+        """Have a worker read objects whose source blocks."""
+        assert job.listed is not None  # noqa: S101
+        if job.listed.away:
+            queue.away.submit(partial(self._read_each, [job]))
             return
-        error.object = job.planned.path
-        with self._lock:
-            self._intake.stats.failures.append(error)
-            enough = len(self._intake.stats.failures) > self._max_failed
-        if enough:
-            self._schedule.close()
+        queue.readers.submit(partial(self._read_each, queue.take_batch(job)))
 
-    def _give(self, done: Done | None) -> None:
-        if done is None:
-            return
-        while len(self.results) >= BACKLOG and not self._intake.stop:
-            time.sleep(0.01)  # the consumer is slower than the transfer
-        self.results.append(done)
-        if len(self.results) >= MANY and not self._news.is_set():
-            self._news.set()
+    def _read_each(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if self._is_over():
+                self._loop.call(partial(self._again, job))
+                continue
+            self._hold_back()
+            try:
+                whole = self._claimed_whole(job)
+            except SourceError as error:
+                self._loop.call(partial(self._settle, job, error))
+                continue
+            if whole:
+                self._worked(whole, whole.read_blocking)
+        self._loop.feed()
 
-    def _end(self, error: BaseException) -> None:
-        with self._lock:
-            self.fatal = self.fatal or error
-        self._intake.stop.end()
-        self._tell_end()
+    def _read_part(self, part: Part) -> None:
+        """Read a part by a call that blocks, and store it."""
+        download, job = part.download, part.download.job
+        start, end = download.bounds(part)
 
-    def _tell_end(self) -> None:
-        self._ended = True
-        self._news.set()
+        def read() -> None:
+            self._context.stop.check()
+            assert job.listed is not None  # noqa: S101
+            with memoryview(part.buffer)[: end - start] as view:
+                job.source.read_into(job.listed, start, view)
+
+        try:
+            self._context.retrier(job).run(read)
+            self._context.came(job, end - start)
+        except (SourceError, Cancelled) as error:
+            self._loop.call(partial(self._fail_part, part, error))
+        else:
+            self._store(part)
+
+    def _store(self, part: Part) -> None:
+        """Write a part, and hash what is next in order."""
+        self._advance(part.download, partial(part.download.store, part))
+
+    def _open_large(self, job: Job) -> None:
+        """Open a large object, and hash what an interrupted run left of it."""
+        download = None
+        try:
+            claim = self._claim(job)
+            if claim:
+                try:
+                    download = MultipartDownload(self._context, job, claim, self._buffers)
+                    self._downloads.add(download)
+                except BaseException:
+                    claim.keep()
+                    raise
+        except SourceError as error:
+            self._loop.call(partial(self._settle, job, error))
+        finally:
+            self._loop.call(partial(self._opened, download))
+        if download:
+            self._advance(download, download.begin)
+
+    def _opened(self, download: MultipartDownload | None) -> None:
+        self._opening -= 1
+        if download:
+            self._open.append(download)
+        self._loop.feed()
+
+    def _advance(self, download: MultipartDownload, step: Callable[[], Done | None]) -> None:
+        """Take a large object a step further."""
+        try:
+            done = step()
+        except (SourceError, Cancelled, CacheError) as error:
+            self._loop.call(partial(self._fail_part_of, download, error))
+        else:
+            if done:
+                self._downloads.discard(download)
+                self._give(done)
+                self._loop.call(partial(self._close_download, download))
+            self._loop.feed()

@@ -46,7 +46,7 @@ class Silent:
 Side = Literal["network", "hashing", "disk", "waiting"]
 
 
-class Laps:
+class Stopwatch:
     """A stop watch: each lap's time counts for one side of the work."""
 
     def __init__(self) -> None:
@@ -79,10 +79,10 @@ class TransferStats:
     failures: list[StagegateError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def spend(self, laps: Laps) -> None:
+    def spend(self, watch: Stopwatch) -> None:
         """Add to the times; called by many threads."""
         with self._lock:
-            for side, seconds in laps.seconds.items():
+            for side, seconds in watch.seconds.items():
                 self.seconds[side] += seconds
 
     def resume(self, size: int) -> None:

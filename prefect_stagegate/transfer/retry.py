@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from prefect_stagegate.errors import SourceBusy, StagegateError
+from prefect_stagegate.errors import SourceBusy, SourceUnavailable, StagegateError
 from prefect_stagegate.transfer.progress import TransferStats
 from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.transfer.throttle import Throttle
@@ -55,7 +55,7 @@ class Budget:
 
 
 class Retrier:
-    """Repeats reads of one source while its errors say that this may help.
+    """Decides about repeating the reads of one source. Safe to use from many threads.
 
     Args:
         retries: The source's budget.
@@ -70,9 +70,11 @@ class Retrier:
         self._stop = stop
         self._stats = stats
         self._quiet_until = 0.0
+        self._refused_at = 0.0
+        """When the last request was sent whose refusal made everybody wait."""
 
-    def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...]) -> T:
-        """Call `read` until it returns.
+    def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...] = (SourceUnavailable,)) -> T:
+        """Call `read` until it returns. Blocks.
 
         Args:
             read: Starts from nothing at each call.
@@ -81,40 +83,66 @@ class Retrier:
         Raises:
             StagegateError: The last error, when it is another one, or the tries or the budget are used up.
         """
-        for attempt in range(1, TRIES + 1):
-            self._keep_quiet()
+        attempt = 0
+        while True:
+            attempt += 1
+            if seconds := self.quiet_seconds():
+                self._sleep(seconds)
+            started = time.monotonic()
             try:
-                result = self.throttle.run(read, self._stop) if self.throttle else read()
+                result = self._limited(read)
             except again as error:
-                if attempt == TRIES or not error.retryable or not self._budget.take():
+                delay = self.delay(attempt, error, started)
+                if delay is None:
                     raise
-                self._wait(attempt, error)
+                self._sleep(delay)
             else:
-                self._budget.give_back()
+                self.succeeded()
                 return result
-        raise AssertionError("unreachable")
 
-    @property
-    def may_ask_ahead(self) -> bool:
-        """Whether the server may be asked before its answer is waited for: no limit holds for it, and it isn't busy."""
-        return self.throttle is None and self._quiet_until <= time.monotonic()
+    def delay(self, attempt: int, error: StagegateError, started: float) -> float | None:
+        """Seconds after which a failed read is repeated; None when it is not.
 
-    def _keep_quiet(self) -> None:
-        """Wait while the server wants to be left alone; nearly always it doesn't."""
-        if (left := self._quiet_until - time.monotonic()) > 0:
-            self._sleep(left + random.uniform(0, FIRST_WAIT))  # noqa: S311
+        One back-off covers all requests that a busy server refused together: those that were under way when it asked
+        to be left alone cost no retry.
 
-    def _wait(self, attempt: int, error: StagegateError) -> None:
-        seconds = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
+        Args:
+            attempt: Which try of this read failed, from 1.
+            error: How.
+            started: When the request was sent, by the monotonic clock.
+        """
+        if attempt >= TRIES or not error.retryable:
+            return None
+        if isinstance(error, SourceBusy) and started < self._refused_at:
+            return self.quiet_seconds()
+        if not self._budget.take():
+            return None
+        self._stats.retried()
+        seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
         if isinstance(error, SourceBusy):
             if asked := min(error.retry_after, LONGEST_RETRY_AFTER):
                 # Nobody asks before that, and then not all at once.
-                self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
+                self._refused_at = time.monotonic()
+                self._quiet_until = max(self._quiet_until, self._refused_at + asked)
                 seconds += asked
             else:
                 seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)
-        self._stats.retried()
-        self._sleep(seconds)
+        return seconds
+
+    def succeeded(self) -> None:
+        """Count one successful read."""
+        self._budget.give_back()
+
+    def quiet_seconds(self) -> float:
+        """How long the server wants to be left alone, with jitter; nearly always 0.0."""
+        left = self._quiet_until - time.monotonic()
+        return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
+
+    def _limited(self, read: Callable[[], T]) -> T:
+        if self.throttle is None:
+            return read()
+        with self.throttle.connection(self._stop):
+            return read()
 
     def _sleep(self, seconds: float) -> None:
         self._stats.waited(seconds)

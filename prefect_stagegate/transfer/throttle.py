@@ -1,4 +1,4 @@
-"""How much all transfers of this process together may ask of one server: bytes a second, and reads at a time.
+"""How much all transfers of this process together may ask of one server: bytes a second, and requests at a time.
 
 Whoever sets no limit pays for none. Other processes and nodes have limits of their own: what all of them share is a
 concurrency limit of the Prefect server.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect_stagegate.transfer.limits import Limits
 from prefect_stagegate.transfer.stop import Stop
@@ -18,17 +18,17 @@ STEADY = 1 << 18
 """Bytes a second that each read gets at least, however low the bandwidth: servers hang up on readers that crawl."""
 BURST = 0.1
 """Seconds of the bandwidth that may be used at once after a pause."""
+SLACK = 0.02
+"""Seconds of debt up to which nobody waits: shorter waits end late."""
 _TICK = 0.1
-
-T = TypeVar("T")
 
 
 class Throttle:
-    """The limits of one server.
+    """The limits of one server. Safe to use from many threads.
 
     Args:
         bandwidth: Bytes a second; None for as many as come.
-        connections: Reads at a time; None for as many as are asked for. A low bandwidth makes them fewer.
+        connections: Requests at a time; None for as many as are asked for. A low bandwidth makes them fewer.
     """
 
     def __init__(self, bandwidth: int | None, connections: int | None) -> None:
@@ -38,26 +38,40 @@ class Throttle:
         self._paid_until = 0.0
         self._lock = threading.Lock()
 
-    def run(self, read: Callable[[], T], stop: Stop) -> T:
-        """Call `read` when a connection is free."""
-        if self._slots is None:
-            return read()
-        while not self._slots.acquire(timeout=_TICK):
-            stop.check()
-        try:
-            return read()
-        finally:
+    def try_acquire(self) -> bool:
+        """Take a connection, if one is free; `release` gives it back."""
+        return self._slots is None or self._slots.acquire(blocking=False)
+
+    def release(self) -> None:
+        """Give a connection back."""
+        if self._slots:
             self._slots.release()
 
-    def spend(self, size: int, stop: Stop) -> None:
-        """Wait until so many bytes, which came, are paid for."""
-        if self._bandwidth is None:
-            return
-        with self._lock:
-            now = time.monotonic()
-            self._paid_until = max(self._paid_until, now - BURST) + size / self._bandwidth
-            left = self._paid_until - now
-        if left > 0:
+    @contextmanager
+    def connection(self, stop: Stop) -> Iterator[None]:
+        """Wait for a connection, and hold it in the block."""
+        while not self.try_acquire():
+            stop.sleep(_TICK)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def take(self, count: int) -> None:
+        """Count bytes that came."""
+        if self._bandwidth is not None:
+            with self._lock:
+                self._paid_until = max(self._paid_until, time.monotonic() - BURST) + count / self._bandwidth
+
+    def wait_seconds(self) -> float:
+        """How long nothing more may be taken; 0.0 when more may."""
+        left = self._paid_until - time.monotonic()
+        return left if left > SLACK else 0.0
+
+    def spend(self, count: int, stop: Stop) -> None:
+        """Count bytes that came, and wait until they are paid for."""
+        self.take(count)
+        if left := self.wait_seconds():
             stop.sleep(left)
 
 

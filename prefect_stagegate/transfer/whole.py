@@ -1,49 +1,102 @@
-"""Small objects: one read, hashed and written as it comes."""
+"""Objects that are read whole: hashed and written from memory, or as they come."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.space import room
-from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.sources.base import read_pieces
 from prefect_stagegate.transfer.buffers import write_all
 from prefect_stagegate.transfer.checks import Hasher
-from prefect_stagegate.transfer.intake import Done, Intake, writing
+from prefect_stagegate.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.progress import Laps
+from prefect_stagegate.transfer.progress import Stopwatch
 
 
-def fetch_whole(intake: Intake, job: Job, claim: Claim) -> Done:
-    """Bring one small object in.
+class WholeDownload:
+    """One object on its way into its claimed file, from its first byte on.
+
+    Args:
+        context: The transfer's surroundings.
+        job: Whose bytes they are.
+        claim: Where they go.
 
     Raises:
-        SourceError: What the source said, after the retries.
-        CacheError: The cache can't be written.
+        CacheError, NoSpace: The volume can't take the object.
     """
-    assert job.listed is not None  # noqa: S101 - looked up
-    size = job.listed.size
-    intake.space.take(room(size))
-    started = time.time()
-    hasher, laps = intake.retrier(job).run(lambda: _read(intake, job, claim, size), again=(SourceUnavailable,))
-    return intake.finish(job, claim, hasher, laps, fetched=size, started=started, sync=False)
 
+    __slots__ = ("_context", "_hasher", "_position", "_started", "_watch", "claim", "job")
 
-def _read(intake: Intake, job: Job, claim: Claim, size: int) -> tuple[Hasher, Laps]:
-    """Read the object from its beginning into the claimed file; returns the digests of what was written."""
-    assert job.listed is not None  # noqa: S101
-    hasher, position = Hasher(job.listed.checksums), 0
-    laps = Laps()
-    for chunk in intake.read(job, 0, size):
-        laps.lap("network")
-        hasher.update(chunk)
-        laps.lap("hashing")
-        with writing(claim.path):
-            write_all(claim.file, chunk, position)
-        position += len(chunk)
-        laps.lap("disk")
-    if claim.size > size:
-        with writing(claim.path):
-            os.ftruncate(claim.file, size)
-    return hasher, laps
+    def __init__(self, context: TransferContext, job: Job, claim: Claim) -> None:
+        assert job.listed is not None  # noqa: S101 - looked up
+        context.space.take(room(job.listed.size))
+        self._context, self.job, self.claim = context, job, claim
+        self._watch = Stopwatch()
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with nothing: a request is sent."""
+        assert self.job.listed is not None  # noqa: S101
+        self._hasher, self._position = Hasher(self.job.listed.checksums), 0
+        self._started = time.time()
+
+    def take(self, data: memoryview | bytes) -> None:
+        """Hash and write the next bytes.
+
+        Raises:
+            CacheError: The cache can't be written.
+        """
+        self._watch.lap("network")
+        self._hasher.update(data)
+        self._watch.lap("hashing")
+        with writing(self.claim.path):
+            write_all(self.claim.file, memoryview(data), self._position)
+        self._position += len(data)
+        self._watch.lap("disk")
+
+    def take_all(self, chunks: Iterable[bytes]) -> None:
+        """Hash and write a whole object, which is in memory."""
+        self._watch = Stopwatch()  # of what is done here; the network's time passed beside that of others
+        for chunk in chunks:
+            self.take(chunk)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the bytes fail a checksum of the source's, so that it may be asked whether that is one."""
+        return bool(self._hasher.mismatch())
+
+    def finish(self) -> Done:
+        """Judge the bytes and make them a blob.
+
+        Raises:
+            SourceError: They are wrong.
+            CacheError: The cache can't be written.
+        """
+        assert self.job.listed is not None  # noqa: S101
+        size = self.job.listed.size
+        if self.claim.size > size:
+            with writing(self.claim.path):
+                os.ftruncate(self.claim.file, size)
+        return self._context.finish(
+            self.job, self.claim, self._hasher, self._watch, fetched=size, started=self._started, sync=False
+        )
+
+    def read_blocking(self) -> Done:
+        """Read the object by its source's blocking calls.
+
+        Raises:
+            SourceError: What the source said, after the retries, or the bytes are wrong.
+            CacheError: The cache can't be written.
+        """
+        self._context.retrier(self.job).run(self._read)
+        return self.finish()
+
+    def _read(self) -> None:
+        assert self.job.listed is not None  # noqa: S101
+        self.restart()
+        for piece in read_pieces(self.job.source, self.job.listed, 0, self.job.listed.size):
+            self._context.came(self.job, len(piece))
+            self.take(piece)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.http import require_allowed
 from prefect_stagegate.sources.base import Source
-from prefect_stagegate.sources.hosts import require_allowed
 from prefect_stagegate.sources.sql.source import SqlSource
 from prefect_stagegate.sources.terms import Options, Terms
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -21,9 +21,6 @@ from prefect_stagegate.sources.spool import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.sql.relation import Partition, Relation
 from prefect_stagegate.sources.sql.request import connection_uri, read_request
 from prefect_stagegate.sources.sql.session import Session
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 CLOSING_SECONDS = 5.0
 
@@ -85,14 +82,14 @@ class SqlSource(BaseSource):
         """The object as the last listing saw it, or as it is when it was not listed."""
         return self._one(key)[0]
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """The bytes, from the spool. An object that this source has not rendered yet is rendered now."""
         found, place = self._one(listed.key)
         if found.pin != listed.pin:
             raise ObjectChanged("The query's rows changed since they were listed", source=self.url, object=listed.key)
         assert self._spool is not None  # noqa: S101 - it holds what was rendered
         try:
-            yield from self._spool.read(place, start, end)
+            self._spool.read_into(place, start, buffer)
         except OSError as error:
             raise SourceError(f"The spool can't be read: {error}", source=self.url, object=listed.key) from error
 

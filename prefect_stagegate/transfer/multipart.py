@@ -1,4 +1,4 @@
-"""Large objects: read in parts by many threads, written where they belong, hashed in order.
+"""Large objects: parts that come in any order are written where they belong and hashed in order.
 
 A part that comes before its turn waits in its buffer. When too many buffers wait, the part is left to the file and read
 back when its turn comes, as are the parts that an interrupted run left.
@@ -17,12 +17,11 @@ from blake3 import blake3
 from prefect_stagegate.cache.blobs import BLOCK
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.cache.space import room
-from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.transfer.buffers import Buffers, DirectFile
 from prefect_stagegate.transfer.checks import Hasher
-from prefect_stagegate.transfer.intake import Done, Intake, writing
+from prefect_stagegate.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transfer.job import Job
-from prefect_stagegate.transfer.progress import Laps
+from prefect_stagegate.transfer.progress import Stopwatch
 
 SCRATCH = 1 << 20
 """Bytes that are read back at a time."""
@@ -32,16 +31,16 @@ SCRATCH = 1 << 20
 class Part:
     """One part to be read now, with the buffer that was taken for it."""
 
-    parted: Parted
+    download: MultipartDownload
     index: int
     buffer: mmap.mmap
 
 
-class Parted:
-    """One large object on its way in. Many threads call it; each part is one `next_part` and one `fetch`.
+class MultipartDownload:
+    """One large object on its way in. Many threads call it; each part is one `next_part`, and `store` or `give_up`.
 
     Args:
-        intake: The transfer's surroundings.
+        context: The transfer's surroundings.
         job: Whose bytes they are.
         claim: Where they go. It is kept when the object is abandoned, and belongs to the result when it is done.
         buffers: One is taken for each part that is read, and given back when its bytes are written and hashed.
@@ -50,15 +49,15 @@ class Parted:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    def __init__(self, intake: Intake, job: Job, claim: Claim, buffers: Buffers) -> None:
+    def __init__(self, context: TransferContext, job: Job, claim: Claim, buffers: Buffers) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         self.job = job
-        self._intake, self._claim, self._buffers = intake, claim, buffers
-        self._size, self._length = job.listed.size, intake.limits.part
+        self._context, self._claim, self._buffers = context, claim, buffers
+        self._size, self._length = job.listed.size, context.limits.part
         self._count = -(-self._size // self._length)
         self._started = time.time()
         # What an interrupted run left takes its room already.
-        intake.space.take(max(0, room(self._size) - os.fstat(claim.file).st_blocks * BLOCK))
+        context.space.take(max(0, room(self._size) - os.fstat(claim.file).st_blocks * BLOCK))
         with writing(claim.path):
             self._file = DirectFile(claim.file, self._size)
             self._journal = Journal(claim, self._size, self._length, job.may_go_on)
@@ -98,18 +97,28 @@ class Parted:
         finally:
             self._leave()
 
-    def fetch(self, part: Part) -> Done | None:
-        """Read one part, write it, and hash what is next in order; the object, when that was the last of it.
+    def bounds(self, part: Part) -> tuple[int, int]:
+        """The first byte of a part, and the byte after its last one."""
+        start = part.index * self._length
+        return start, min(start + self._length, self._size)
+
+    def store(self, part: Part) -> Done | None:
+        """Write a part that has come, and hash what is next in order; the object, when that was the last of it.
 
         Raises:
-            SourceError: What the source said, after the retries.
+            SourceError: The object's bytes are wrong.
             CacheError: The cache can't be written.
         """
         try:
-            self._store(part)
+            self._write(part)
             return self._hash_ready()
         finally:
             self._leave()
+
+    def give_up(self, part: Part) -> None:
+        """Take a part back that could not be read."""
+        self._buffers.put(part.buffer)
+        self._leave()
 
     def abandon(self, *, discard: bool) -> bool:
         """Start no more parts; True for the first who says so.
@@ -141,24 +150,21 @@ class Parted:
         else:
             self._claim.keep()
 
-    def _store(self, part: Part) -> None:
-        """Read one part and write it; its buffer waits for its turn to be hashed, or is given back."""
+    def _write(self, part: Part) -> None:
+        """Write a part; its buffer waits for its turn to be hashed, or is given back."""
         held = False
         try:
-            start = part.index * self._length
-            length = min(self._length, self._size - start)
-            read = self._intake.retrier(self.job).run
-            read(lambda: self._read(part.buffer, start, start + length), again=(SourceUnavailable,))
-            laps = Laps()
+            start, end = self.bounds(part)
+            watch = Stopwatch()
             with writing(self._claim.path):
-                self._file.write(part.buffer, length, start)
-            laps.lap("disk")
-            self._intake.stats.spend(laps)
+                self._file.write(part.buffer, end - start, start)
+            watch.lap("disk")
+            self._context.stats.spend(watch)
             with self._lock:
                 held = not self._abandoned and self._buffers.hold(urgent=part.index == self._next)
-                self._fetched += length
+                self._fetched += end - start
             if not held:
-                self._note(part.index, Note(PART, blake3(memoryview(part.buffer)[:length]).hexdigest()))
+                self._note(part.index, Note(PART, blake3(memoryview(part.buffer)[: end - start]).hexdigest()))
             with self._lock:
                 self._ready[part.index] = part.buffer if held else None
         finally:
@@ -170,14 +176,6 @@ class Parted:
         if self._count > 1:
             with writing(self._claim.path):
                 self._journal.record(index, note)
-
-    def _read(self, buffer: mmap.mmap, start: int, end: int) -> None:
-        """Fill the buffer with one part."""
-        laps = Laps()
-        with memoryview(buffer) as view:
-            self._intake.fill(self.job, start, end, view)
-        laps.lap("network")
-        self._intake.stats.spend(laps)
 
     def _hash_ready(self) -> Done | None:
         """Hash the parts whose turn it is, unless another thread does; the object, when all are hashed."""
@@ -196,7 +194,7 @@ class Parted:
 
     def _hash(self, index: int, buffer: mmap.mmap | None) -> None:
         length = min(self._length, self._size - index * self._length)
-        laps = Laps()
+        watch = Stopwatch()
         if buffer is None:
             if not self._read_back(index, length):
                 with self._lock:
@@ -208,8 +206,8 @@ class Parted:
             finally:
                 self._buffers.put_held(buffer)
             self._note(index, Note(UPTO, self._hasher.hexdigest()))
-        laps.lap("hashing")
-        self._intake.stats.spend(laps)
+        watch.lap("hashing")
+        self._context.stats.spend(watch)
         self._next += 1
 
     def _read_back(self, index: int, length: int) -> bool:
@@ -222,7 +220,7 @@ class Parted:
                 count = self._file.read(scratch, min(SCRATCH, length - position), start + position)
                 if not count:
                     return False
-                self._intake.stop.check()
+                self._context.stop.check()
                 hasher.update(memoryview(scratch)[:count])
                 alone.update(memoryview(scratch)[:count])
                 position += count
@@ -231,13 +229,13 @@ class Parted:
             return False
         self._hasher = hasher
         if index in self._resumed:
-            self._intake.resumed(length)
+            self._context.resumed(length)
         return True
 
     def _finish(self) -> Done:
         with writing(self._claim.path):
             self._file.finish()
-        facts = (self.job, self._claim, self._hasher, Laps())
-        done = self._intake.finish(*facts, fetched=self._fetched, started=self._started, sync=True)
+        facts = (self.job, self._claim, self._hasher, Stopwatch())
+        done = self._context.finish(*facts, fetched=self._fetched, started=self._started, sync=True)
         self._journal.close()
         return done

@@ -1,8 +1,7 @@
-"""What fetching needs of its surroundings, and the steps that small and large objects share."""
+"""The cache, the limits and the retries of one transfer, and the steps that small and large objects share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,17 +10,15 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
 from prefect_stagegate.cache.space import Space
-from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.sources.base import Source, server_of, too_much
+from prefect_stagegate.sources.base import Source, server_of
 from prefect_stagegate.transfer.checks import Hasher, judge
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.limits import BLOCK, Limits
-from prefect_stagegate.transfer.progress import Laps, Progress, TransferStats
+from prefect_stagegate.transfer.progress import Progress, Stopwatch, TransferStats
 from prefect_stagegate.transfer.retry import Retrier
 from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.transfer.throttle import throttle_of
-from prefect_stagegate.units import count_text
 
 
 class Store(Protocol):
@@ -52,8 +49,8 @@ class Done:
     """Bytes that the blob takes, at least a block, when it was not made durable by itself."""
 
 
-class Intake:
-    """The cache, the limits and the retriers of one transfer."""
+class TransferContext:
+    """What every part of one transfer uses."""
 
     def __init__(
         self,
@@ -71,8 +68,6 @@ class Intake:
         self.progress = progress
         self.stop = stop
         self.stats = stats
-        self._asking: set[int] = set()
-        """The sources that ask for objects ahead."""
         # Sources at one server are still granted retries each.
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
@@ -82,6 +77,10 @@ class Intake:
     def retrier(self, job: Job) -> Retrier:
         """The retries of the job's source."""
         return self._retriers[id(job.source)]
+
+    def retrier_of(self, source: Source) -> Retrier:
+        """The retries of a source."""
+        return self._retriers[id(source)]
 
     def held(self, job: Job) -> Done | None:
         """The object when it came into the cache after it was planned: by another stager, or under another name."""
@@ -94,59 +93,16 @@ class Intake:
             return None
         return Done(self._receipt(job, digest, fetched=0, by_server=False))
 
-    def ask_ahead(self, jobs: Sequence[Job]) -> bool:
-        """Have the one source of these jobs ask for the objects, read soon and whole; False when it does not."""
-        source, retrier = jobs[0].source, self.retrier(jobs[0])
-        soon = [job.listed for job in jobs if job.listed and job.listed.size]
-        if not soon:  # of an empty object nothing is read
-            return self.asks_ahead(jobs[0])
-        asked = retrier.may_ask_ahead and source.ask_ahead(soon)
-        (self._asking.add if asked else self._asking.discard)(id(source))
-        return asked
-
-    def asks_ahead(self, job: Job) -> bool:
-        """Whether the job's source asked for the last objects ahead."""
-        return id(job.source) in self._asking
-
-    def read(self, job: Job, start: int, end: int) -> Iterator[memoryview]:
-        """The bytes from `start` to `end` (exclusive) of the job's object: all of them, or an error.
+    def came(self, job: Job, count: int) -> None:
+        """Count bytes that a blocking read brought. Waits where the bandwidth is limited.
 
         Raises:
-            SourceUnavailable: The read ended early.
-            SourceError: The source gave more than was asked for, so it may have given something else.
             Cancelled: It is time to stop.
         """
-        assert job.listed is not None  # noqa: S101
-        left = end - start
-        for chunk in job.source.read(job.listed, start, end):
-            view = memoryview(chunk)
-            left -= len(view)
-            if left < 0:
-                raise too_much(job.source.url, job.listed.key, end - start)
-            self._came(job, len(view))
-            yield view
-        self._require_all(job, left)
-
-    def fill(self, job: Job, start: int, end: int, buffer: memoryview) -> None:
-        """Put the same bytes into `buffer`, from its beginning: all of them, or an error, as `read` has it."""
-        assert job.listed is not None  # noqa: S101
-        left = end - start
-        for count in job.source.fill(job.listed, start, end, buffer):
-            left -= count
-            self._came(job, count)
-        self._require_all(job, left)
-
-    def _came(self, job: Job, count: int) -> None:
-        """So many bytes came."""
         self.stop.check()
         self.progress.moved(count)
         if throttle := self.retrier(job).throttle:
             throttle.spend(count, self.stop)
-
-    def _require_all(self, job: Job, left: int) -> None:
-        if left:
-            told = f"The read ended {count_text(left, 'byte')} early"
-            raise SourceUnavailable(told, source=job.source.url, object=job.planned.object.key)
 
     def resumed(self, size: int) -> None:
         """Count bytes that an interrupted run had fetched."""
@@ -154,7 +110,7 @@ class Intake:
         self.progress.moved(size)
 
     def finish(
-        self, job: Job, claim: Claim, hasher: Hasher, laps: Laps, *, fetched: int, started: float, sync: bool
+        self, job: Job, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
     ) -> Done:
         """Judge the bytes of the claimed file and make them a blob.
 
@@ -162,19 +118,19 @@ class Intake:
             job: Whose bytes they are.
             claim: Its file holds them.
             hasher: Was given them.
-            laps: Runs since then.
+            watch: Runs since then.
             fetched: How many of them came over the wire in this run.
             started: When the first was read, in seconds since the epoch.
             sync: Whether the blob is to be durable at once.
         """
         assert job.listed is not None  # noqa: S101
         by_server, digest = judge(job, hasher), hasher.digest()
-        laps.lap("hashing")
+        watch.lap("hashing")
         job.source.confirm(job.listed)
-        laps.lap("network")
+        watch.lap("network")
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
-        laps.lap("disk")
-        self.stats.spend(laps)
+        watch.lap("disk")
+        self.stats.spend(watch)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
         unsynced = 0 if self.store.blobs.syncs(asked=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)

@@ -1,0 +1,43 @@
+"""HTTP: the one client of this package, over libcurl. `policy` says what a request may do; libcurl does the rest."""
+
+from __future__ import annotations
+
+from prefect_stagegate.http.blocking import fetch, fetch_many
+from prefect_stagegate.http.exchange import Exchange, Meter
+from prefect_stagegate.http.loop import Loop
+from prefect_stagegate.http.message import Client, Headers, Request, Response
+from prefect_stagegate.http.policy import (
+    BUSY_STATUSES,
+    MAX_PAGE,
+    PAGE_SECONDS,
+    Allowed,
+    ForbiddenAddress,
+    origin_of,
+    require_allowed,
+)
+from prefect_stagegate.http.retry_after import retry_after
+from prefect_stagegate.http.trust import trusted_authorities
+from prefect_stagegate.http.verdict import CertificateNotTrusted, RangeIgnored
+
+__all__ = [
+    "BUSY_STATUSES",
+    "MAX_PAGE",
+    "PAGE_SECONDS",
+    "Allowed",
+    "CertificateNotTrusted",
+    "Client",
+    "Exchange",
+    "ForbiddenAddress",
+    "Headers",
+    "Loop",
+    "Meter",
+    "RangeIgnored",
+    "Request",
+    "Response",
+    "fetch",
+    "fetch_many",
+    "origin_of",
+    "require_allowed",
+    "retry_after",
+    "trusted_authorities",
+]

@@ -1,0 +1,98 @@
+"""Requests whose caller waits: one, or many at a time. All of a process share one loop."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.http.exchange import Exchange, Sink
+from prefect_stagegate.http.loop import Loop
+from prefect_stagegate.http.message import Request, Response
+
+ROOM = 64
+"""Requests under way at most, of all that wait in this process."""
+_LOOK_SECONDS = 0.5
+_lock = threading.Lock()
+_shared: tuple[int, Loop] | None = None
+
+
+def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None = None) -> Response:
+    """Send one request and wait for its response, which may have any status.
+
+    Args:
+        request: What is requested.
+        buffer: Takes the body; exactly as long as it must be.
+        sink: Takes the body as it comes, in another thread.
+
+    Raises:
+        SourceUnavailable: Nobody answered, or the response broke off.
+        SourceError: A redirect or response is not what may come, or an address is blocked.
+        UsageError: The request can't be sent.
+        StagegateError: What the request's `verify` raised.
+    """
+    ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
+    exchange = Exchange(request, ended.put, buffer=buffer, sink=sink)
+    loop = _loop()
+    loop.call(lambda: loop.submit(exchange))
+    try:
+        return _response(_next(loop, ended))
+    except BaseException:
+        loop.call(lambda: loop.cancel(exchange))
+        raise
+
+
+def fetch_many(requests: Iterable[Request], at_once: int) -> Iterator[tuple[Request, Response | StagegateError]]:
+    """Send requests, some at a time, and give each with its response or error, in the order in which they end.
+
+    Args:
+        requests: Taken as there is room.
+        at_once: How many are under way.
+    """
+    ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
+    loop, remaining = _loop(), iter(requests)
+    under_way: deque[Exchange] = deque()
+    try:
+        while True:
+            while len(under_way) < at_once and (request := next(remaining, None)):
+                exchange = Exchange(request, ended.put)
+                under_way.append(exchange)
+                loop.call(lambda exchange=exchange: loop.submit(exchange))  # type: ignore[misc]
+            if not under_way:
+                return
+            exchange = _next(loop, ended)
+            under_way.remove(exchange)
+            yield exchange.request, exchange.error or _response(exchange)
+    finally:
+        for exchange in under_way:
+            loop.call(lambda exchange=exchange: loop.cancel(exchange))  # type: ignore[misc]
+
+
+def _next(loop: Loop, ended: queue.SimpleQueue[Exchange]) -> Exchange:
+    while True:
+        try:
+            return ended.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            if not loop.thread.is_alive():
+                raise Cancelled("The HTTP client was stopped") from loop.failure
+
+
+def _response(exchange: Exchange) -> Response:
+    if exchange.error:
+        raise exchange.error
+    assert exchange.response is not None  # noqa: S101 - it ended without an error
+    return exchange.response
+
+
+def _loop() -> Loop:
+    """The process's loop; a new one after a fork, or where a defect ended it."""
+    global _shared  # noqa: PLW0603 - one for the process
+    with _lock:
+        if _shared is None or _shared[0] != os.getpid() or not _shared[1].thread.is_alive():
+            loop = Loop("http", room=ROOM)
+            loop.start()
+            _shared = os.getpid(), loop
+        return _shared[1]

@@ -1,0 +1,231 @@
+"""One request on its way: its libcurl handle, what came so far, and what the response means."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import pycurl
+
+from prefect_stagegate.errors import SourceError, StagegateError
+from prefect_stagegate.http.message import Headers, Request, Response
+from prefect_stagegate.http.policy import (
+    ALLOW_HINT,
+    MAX_ERROR_BODY,
+    REDIRECT_STATUSES,
+    ForbiddenAddress,
+    Origin,
+    origin_of,
+    redirect_headers,
+    redirect_url,
+    refusal,
+    require_sendable,
+    wire_url,
+)
+from prefect_stagegate.http.verdict import TOO_LONG, failure_of, parse_headers, require_expected, status_of
+
+USER_AGENT = "prefect-stagegate"
+_OK, _ERRORS = 200, 400
+
+Sink = Callable[[memoryview], object]
+"""Takes the body's next bytes; they are valid during the call."""
+
+
+class Meter(Protocol):
+    """Limits how fast bytes are taken. Shared by all that read from one server."""
+
+    def take(self, count: int) -> None:
+        """Count bytes that came."""
+
+    def wait_seconds(self) -> float:
+        """How long nothing more may be taken; 0.0 when more may."""
+
+
+class Exchange:
+    """A request, and where its body goes: into `buffer`, to `sink`, or into the response.
+
+    Args:
+        request: What is requested.
+        done: Called in the loop's thread at the end, with this exchange.
+        buffer: Takes the body; as long as it.
+        sink: Takes the body as it comes.
+        meter: Limits the speed.
+        owner: Whatever `done` needs.
+    """
+
+    __slots__ = (
+        "blocked", "buffer", "chunks", "done", "error", "fresh", "handle", "lines", "meter", "owner", "received",
+        "redirects", "request", "response", "sink", "start", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        done: Callable[[Exchange], object],
+        *,
+        buffer: memoryview | None = None,
+        sink: Sink | None = None,
+        meter: Meter | None = None,
+        owner: Any = None,
+    ) -> None:
+        self.request, self.done, self.buffer, self.sink, self.owner = request, done, buffer, sink, owner
+        self.meter = meter
+        self.target = request
+        """The request as the last redirect has it."""
+        self.start: Origin | None = None
+        """The origin of the first request, once a redirect was met."""
+        self.redirects: tuple[Headers, ...] = ()
+        self.handle: pycurl.Curl | None = None
+        self.fresh = False
+        """Whether it needs a new connection: on the kept one the server had spoken unasked."""
+        self.response: Response | None = None
+        self.error: StagegateError | None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what came, before the request goes out."""
+        self.lines: list[bytes] = []
+        self.chunks: list[bytes] = []
+        self.received = 0
+        self.error = None
+        self.blocked = ""
+        """The blocked address that it would have connected to."""
+
+    def body(self) -> bytes:
+        """The body that was collected."""
+        return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+
+    def writer(self, handle: pycurl.Curl, pause: Callable[[pycurl.Curl, float], None]) -> Callable[[Any], int | None]:
+        """What libcurl gives the body to. The cheapest way is without a Python function for each chunk."""
+        if self.buffer is None and self.sink is None and self.meter is None:
+            return self.chunks.append
+        keeps: bool | None = None
+
+        def write(chunk: memoryview) -> int | None:
+            nonlocal keeps
+            if self.meter and (seconds := self.meter.wait_seconds()):
+                pause(handle, seconds)
+                return int(pycurl.WRITEFUNC_PAUSE)
+            if keeps is None:
+                status = status_of(self.lines)  # libcurl tells nothing during a callback
+                if self.target.range and status == _OK:
+                    return 0  # the whole for a range: of no use
+                keeps = self._keeps_body(status)
+            if self.meter:
+                self.meter.take(len(chunk))
+            return self._take(chunk, keep=keeps)
+
+        return write
+
+    def _keeps_body(self, status: int) -> bool:
+        """Whether a body belongs to the response: always that of an error or a redirect."""
+        return (self.buffer is None and self.sink is None) or status >= _ERRORS or status in REDIRECT_STATUSES
+
+    def _take(self, chunk: memoryview, *, keep: bool) -> int | None:
+        """Take a chunk of the body; 0, which ends the request, where it is longer than it may be."""
+        end = self.received + len(chunk)
+        if keep:
+            self.chunks.append(bytes(chunk))
+        elif self.target.length is not None and end > self.target.length:
+            return 0
+        elif self.buffer is not None:
+            self.buffer[self.received : end] = chunk
+        elif self.sink is not None:
+            try:
+                self.sink(chunk)
+            except StagegateError as error:
+                self.error = error
+                return 0
+        self.received = end
+        return None
+
+    def configure(self, handle: pycurl.Curl, pause: Callable[[pycurl.Curl, float], None]) -> None:
+        """Set what this request has of its own.
+
+        Raises:
+            StagegateError: A header or the URL can't be sent.
+            pycurl.error: libcurl refuses one.
+        """
+        request, self.handle = self.target, handle
+        require_sendable(request.headers)
+        headers = [f"{name}: {value}" if value else f"{name};" for name, value in request.headers.items()]
+        if request.range:
+            headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
+        handle.setopt(pycurl.URL, wire_url(request.url))
+        handle.setopt(pycurl.HTTPHEADER, headers)
+        if request.method == "HEAD":
+            handle.setopt(pycurl.NOBODY, 1)
+        elif request.method != "GET" or request.body is not None:
+            handle.setopt(pycurl.CUSTOMREQUEST, request.method)
+            handle.setopt(pycurl.POSTFIELDS, request.body or b"")
+        expected = request.length if request.length is not None else request.limit
+        # Of a HEAD response it would judge the length of the object.
+        most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
+        handle.setopt(pycurl.MAXFILESIZE_LARGE, most)
+        handle.setopt(pycurl.FRESH_CONNECT, int(self.fresh))
+        handle.setopt(pycurl.TIMEOUT_MS, int((request.timeout or 0) * 1000))
+        handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
+        # By copies where chunks are kept, else by views.
+        writer = self.writer(handle, pause)
+        handle.setopt(pycurl.WRITEFUNCTION, writer, use_memoryview=self.buffer is not None or self.sink is not None)
+
+    def complete(self, handle: pycurl.Curl, code: int) -> bool:
+        """Make a response of what came, or an error of what went wrong.
+
+        Args:
+            handle: Its handle.
+            code: libcurl's, 0 for a whole response.
+
+        Returns:
+            Whether the connection is to be trusted with another request.
+        """
+        status = handle.getinfo(pycurl.RESPONSE_CODE)
+        self.received = self.received or sum(map(len, self.chunks))
+        said_enough = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
+        if code and not said_enough:
+            self.error = self.error or self._failure(code, status, handle)
+            return False
+        response = Response(status, parse_headers(self.lines), self.target.url, redirects=self.redirects)
+        self.response = response
+        try:
+            if status < _ERRORS and not self.leads():
+                require_expected(self.target, response, self.received)
+        except StagegateError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - of `verify`: whose it is explains it
+            self.error = SourceError(f"The response can't be judged: {type(error).__name__}")
+            self.error.__cause__ = error
+        response.body = self.body()[:MAX_ERROR_BODY] if status >= _ERRORS else self.body()
+        return self.error is None and not said_enough
+
+    def _failure(self, code: int, status: int, handle: pycurl.Curl) -> StagegateError:
+        if self.blocked:
+            came = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
+            return ForbiddenAddress(refusal(self.blocked, self.blocked) + came, hint=ALLOW_HINT)
+        return failure_of(self.target, code, status, refused=handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED)
+
+    def leads(self) -> bool:
+        """Whether the response is a redirect that is to be followed."""
+        response = self.response
+        return (
+            response is not None
+            and response.status in REDIRECT_STATUSES
+            and "location" in response.headers
+            and self.request.client.redirects
+        )
+
+    def follow(self) -> bool:
+        """Turn to where the response leads; False, with the error set, where that is not followed."""
+        assert self.response is not None  # noqa: S101 - `leads` said so
+        try:
+            target = redirect_url(self.target.url, self.response.headers["location"], len(self.redirects))
+            self.start = self.start or origin_of(self.request.url)
+            headers = redirect_headers(self.request.headers, self.start, origin_of(target))
+        except StagegateError as error:
+            self.error = error
+            return False
+        self.redirects = (*self.redirects, self.response.headers)
+        self.target, self.response = replace(self.request, url=target, headers=headers), None
+        return True

@@ -1,0 +1,390 @@
+"""One thread that has all requests of a transfer under way: libcurl's multi interface over epoll.
+
+    submit / supply ──→ add the handle ──→ libcurl: connect, send, receive ──→ judge ──→ done(exchange)
+
+`select` can't wait for descriptors above 1,024, and libcurl's own `perform` costs 8 % more. Everything below runs in
+the loop's thread unless it says otherwise, so it needs no locks, and what it calls must not block.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+import logging
+import os
+import select
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pycurl
+
+from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.http.exchange import USER_AGENT, Exchange
+from prefect_stagegate.http.message import Client
+from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
+from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
+from prefect_stagegate.http.sockets import Sockets, shut_down
+from prefect_stagegate.http.trust import trusted_authorities
+
+RECEIVE_BUFFER = 512 << 10
+"""Bytes that libcurl receives at a time."""
+EVENTS = 256
+"""Descriptors that one turn of the loop handles."""
+_READABLE, _WRITABLE, _FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
+
+log = logging.getLogger(__name__)
+
+Supply = Callable[[int], Sequence[Exchange]]
+"""Gives further exchanges, at most as many as there is room for; none while there is nothing to request."""
+
+
+class _Slot:
+    """A handle of libcurl's, and the exchange that it serves: what its callbacks need to know."""
+
+    __slots__ = ("client", "exchange", "handle")
+
+    def __init__(self, handle: pycurl.Curl, client: Client) -> None:
+        self.handle, self.client = handle, client
+        self.exchange: Exchange | None = None
+
+
+class Loop:
+    """The requests of one transfer, or of all blocking calls of a process.
+
+    Args:
+        name: Of its thread.
+        room: Exchanges under way at most.
+        supply: Asked for further exchanges while there is room and `feed` was called since it gave none.
+        turned: Called after each turn.
+    """
+
+    def __init__(
+        self, name: str, *, room: int, supply: Supply | None = None, turned: Callable[[], None] | None = None
+    ) -> None:
+        self.room, self._supply, self._turned = room, supply, turned
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, room)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._epoll = select.epoll()
+        self._masks: dict[int, int] = {}
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, _READABLE)
+        self._timer: float | None = None
+        self._sockets = Sockets()
+        self._allowed: frozenset[str] | None = None
+        self._free: defaultdict[Client, list[_Slot]] = defaultdict(list)
+        self._under_way: dict[pycurl.Curl, _Slot] = {}
+        self._waiting: deque[Exchange] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
+        self._later: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = count()
+        self._proxies: dict[Origin, Proxy | StagegateError | None] = {}
+        self._hungry = True
+        self._stopped = False
+        self._received = 0
+        self.reconnected = 0
+        """Requests that were sent anew, because a server had spoken unasked."""
+        self.failure: BaseException | None = None
+        """What ended the loop: a defect of what it calls."""
+        context = contextvars.copy_context()
+        self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
+
+    @property
+    def under_way(self) -> int:
+        """Exchanges that are under way or wait for it."""
+        return len(self._under_way) + len(self._waiting)
+
+    def received_so_far(self) -> int:
+        """Bytes of bodies that came, those of failed requests included."""
+        return self._received + sum(slot.exchange.received for slot in self._under_way.values() if slot.exchange)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self.thread.start()
+
+    def stop(self) -> None:
+        """End every exchange, without its `done`, and then the thread. From any thread."""
+        self._stopped = True
+        self._wake_up()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have the loop's thread call something soon. From any thread."""
+        self._calls.append(function)
+        self._wake_up()
+
+    def feed(self) -> None:
+        """Ask `supply` again. From any thread."""
+        if not self._hungry:
+            self._hungry = True
+            self._wake_up()
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call something after so many seconds."""
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), function))
+
+    def submit(self, exchange: Exchange) -> None:
+        """Add an exchange. From any thread by `call`."""
+        self._waiting.append(exchange)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """End an exchange without its `done`."""
+        if exchange in self._waiting:
+            self._waiting.remove(exchange)
+        elif exchange.handle in self._under_way:
+            self._multi.remove_handle(exchange.handle)
+            self._under_way.pop(exchange.handle).handle.close()
+
+    def _wake_up(self) -> None:
+        if threading.get_ident() != self.thread.ident:
+            os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped:
+                self._turn()
+        except BaseException as error:
+            self.failure = error
+            log.debug("The HTTP loop has ended", exc_info=True)
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        self._start_waiting()
+        for descriptor, events in self._epoll.poll(self._timeout(), EVENTS):
+            if descriptor == self._wake:
+                os.eventfd_read(self._wake)
+            else:
+                action = pycurl.CSELECT_IN if events & _READABLE else 0
+                action |= pycurl.CSELECT_OUT if events & _WRITABLE else 0
+                action |= pycurl.CSELECT_ERR if events & _FAILED else 0
+                self._multi.socket_action(descriptor, action)
+        now = time.monotonic()
+        if self._timer is not None and self._timer <= now:
+            self._timer = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        while self._later and self._later[0][0] <= now:
+            heapq.heappop(self._later)[2]()
+        while self._calls:
+            self._calls.popleft()()
+        self._complete_ended()
+        if self._turned:
+            self._turned()
+
+    def _timeout(self) -> float:
+        """Seconds until something is to be done anyway."""
+        if self._calls:
+            return 0.0
+        moments = [moment for moment in (self._timer, self._later[0][0] if self._later else None) if moment is not None]
+        return max(0.0, min(moments) - time.monotonic()) if moments else -1.0
+
+    def _start_waiting(self) -> None:
+        """Begin what waits, then what `supply` gives, while there is room."""
+        while self._waiting and len(self._under_way) < self.room:
+            self._begin(self._waiting.popleft())
+        while self._supply and self._hungry and not self._waiting and (room := self.room - len(self._under_way)) > 0:
+            self._hungry = False  # before: it may be fed meanwhile
+            exchanges = self._supply(room)
+            self._hungry |= bool(exchanges)
+            for exchange in exchanges:
+                self._begin(exchange)
+
+    def _complete_ended(self) -> None:
+        ended: list[Exchange] = []
+        left = 1
+        while left:
+            left, good, failed = self._multi.info_read()
+            ended += [self._take_out(handle, 0) for handle in good]
+            ended += [self._take_out(handle, code) for handle, code, _ in failed]
+        if ended:
+            self._start_waiting()  # the next requests are under way while these are worked on
+        for exchange in ended:
+            self._advance(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        """Send the request, or end the exchange with what forbids it."""
+        try:
+            client = exchange.request.client
+            proxy = self._proxy(exchange) if client.proxied else None
+            slot = self._slot(exchange, proxy)
+        except _Resolving:
+            return
+        except (StagegateError, pycurl.error) as error:
+            exchange.error = error if isinstance(error, StagegateError) else _unsendable(error)
+            self.call(partial(exchange.done, exchange))
+            return
+        self._multi.add_handle(slot.handle)
+        self._under_way[slot.handle] = slot
+
+    def _slot(self, exchange: Exchange, proxy: Proxy | None) -> _Slot:
+        client = exchange.request.client
+        slot = self._free[client].pop() if self._free[client] else self._new_slot(client)
+        slot.exchange = exchange
+        exchange.reset()
+        exchange.configure(slot.handle, self._pause)
+        if client.proxied:
+            slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
+            slot.handle.setopt(pycurl.NOPROXY, "")
+            slot.handle.setopt(pycurl.PROXYUSERNAME, proxy.user if proxy else "")
+            slot.handle.setopt(pycurl.PROXYPASSWORD, proxy.password if proxy else "")
+        return slot
+
+    def _new_slot(self, client: Client) -> _Slot:
+        """A handle with what all requests of a client have in common."""
+        handle = pycurl.Curl()
+        slot = _Slot(handle, client)
+        options: dict[int, Any] = {
+            pycurl.NOSIGNAL: 1,
+            pycurl.BUFFERSIZE: RECEIVE_BUFFER,
+            pycurl.FOLLOWLOCATION: 0,  # by `policy`, hop by hop
+            pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+            pycurl.HTTP09_ALLOWED: 0,
+            pycurl.HTTP_CONTENT_DECODING: 0,
+            pycurl.ENCODING: "identity",
+            pycurl.NETRC: 0,
+            pycurl.PATH_AS_IS: 1,
+            pycurl.CONNECTTIMEOUT: CONNECT_SECONDS,
+            pycurl.LOW_SPEED_LIMIT: 1,
+            pycurl.LOW_SPEED_TIME: max(1, round(client.idle)),
+            pycurl.USERAGENT: USER_AGENT,
+            pycurl.PROXY: "",
+            pycurl.CAINFO: trusted_authorities(client.ca_file),
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if client.http2 else pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.PIPEWAIT: int(client.http2),
+            pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
+        }
+        if not client.http2:
+            options[pycurl.PREREQFUNCTION] = self._check_silence
+        for option, value in options.items():
+            handle.setopt(option, value)
+        allowed = frozenset(client.allowed)
+        self._allowed = allowed if self._allowed is None else self._allowed
+        if allowed != self._allowed:  # libcurl shares connections without asking whose policy they passed
+            handle.setopt(pycurl.FORBID_REUSE, 1)
+        return slot
+
+    def _take_out(self, handle: pycurl.Curl, code: int) -> Exchange:
+        """Take an ended exchange from libcurl."""
+        slot = self._under_way.pop(handle)
+        exchange, slot.exchange = slot.exchange, None
+        assert exchange is not None  # noqa: S101 - it was under way
+        self._multi.remove_handle(handle)
+        if code == pycurl.E_ABORTED_BY_CALLBACK and not exchange.fresh:
+            exchange.fresh = True
+            self.reconnected += 1
+            self._waiting.appendleft(exchange)
+        else:
+            trusted = exchange.complete(handle, code)
+            self._received += exchange.received
+            if not trusted and not code:
+                shut_down(handle)
+            exchange.fresh = False
+        exchange.handle = None
+        if exchange.target.method == "GET" and exchange.target.body is None and not exchange.request.timeout:
+            self._free[slot.client].append(slot)
+        else:
+            handle.close()
+        return exchange
+
+    def _advance(self, exchange: Exchange) -> None:
+        """Follow a redirect, or hand the exchange back."""
+        if exchange in self._waiting:
+            return
+        if exchange.error is None and exchange.leads() and exchange.follow():
+            self._waiting.appendleft(exchange)
+        else:
+            exchange.done(exchange)
+
+    def _proxy(self, exchange: Exchange) -> Proxy | None:
+        """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
+        origin = origin_of(exchange.target.url)
+        if origin in self._proxies:
+            answer = self._proxies[origin]
+            if isinstance(answer, StagegateError):
+                raise answer
+            return answer
+
+        def look_up() -> None:
+            try:
+                answer: Proxy | StagegateError | None = proxy_for(origin)
+                if answer:
+                    require_proxied_allowed(origin, exchange.request.client.allowed)
+            except StagegateError as error:
+                answer = error
+            self.call(partial(self._proxies.__setitem__, origin, answer))
+            self.call(partial(self.submit, exchange))
+
+        threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
+        raise _Resolving
+
+    def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
+        """Let a handle go on later. Its callback pauses it."""
+        self.call_later(seconds, partial(self._resume, handle))
+
+    def _resume(self, handle: pycurl.Curl) -> None:
+        if handle in self._under_way:
+            handle.pause(pycurl.PAUSE_CONT)
+
+    def _open_socket(self, slot: _Slot, _purpose: int, address: Any) -> int:
+        try:
+            made = self._sockets.open(address, slot.client.allowed)
+        except Exception:
+            log.debug("A socket can't be made", exc_info=True)
+            return int(pycurl.SOCKET_BAD)
+        if isinstance(made, str):
+            if slot.exchange:
+                slot.exchange.blocked = made
+            return int(pycurl.SOCKET_BAD)
+        return made
+
+    def _check_silence(self, remote: str, local: str, remote_port: int, local_port: int) -> int:
+        try:
+            silent = self._sockets.is_silent((remote, remote_port, local, local_port))
+        except OSError:
+            silent = False
+        return int(pycurl.PREREQFUNC_OK if silent else pycurl.PREREQFUNC_ABORT)
+
+    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
+        """Called by libcurl: what to wait for on a descriptor."""
+        if what == pycurl.POLL_REMOVE:
+            if self._masks.pop(descriptor, None) is not None:
+                with suppress(OSError):  # one that is closed is unregistered already
+                    self._epoll.unregister(descriptor)
+            return
+        mask = (_READABLE if what & pycurl.POLL_IN else 0) | (_WRITABLE if what & pycurl.POLL_OUT else 0)
+        known = self._masks.get(descriptor)
+        if known is None:
+            self._epoll.register(descriptor, mask)
+        elif known != mask:
+            self._epoll.modify(descriptor, mask)
+        self._masks[descriptor] = mask
+
+    def _set_timer(self, milliseconds: int) -> None:
+        """Called by libcurl: when to call it without an event."""
+        self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+    def _end(self) -> None:
+        """Free everything. Whoever waits for an exchange sees that the thread has ended."""
+        for handle in self._under_way:
+            self._multi.remove_handle(handle)
+            handle.close()
+        for slots in self._free.values():
+            for slot in slots:
+                slot.handle.close()
+        self._multi.close()
+        self._epoll.close()
+        os.close(self._wake)
+
+
+class _Resolving(Exception):
+    """The exchange waits for DNS, and comes back."""
+
+
+def _unsendable(error: pycurl.error) -> StagegateError:
+    return UsageError(f"The request can't be sent ({pycurl.easy_strerror(error.args[0])})", hint="Check the URL.")

@@ -1,0 +1,216 @@
+"""What an HTTP request may do: which addresses it connects to, which redirects it follows, what is worth a retry.
+
+A URL comes from a spec, and a redirect from a server: neither is trusted. Loopback and private addresses are allowed,
+since stores on the premises live there. Link-local addresses and the other addresses of the clouds' metadata services
+are blocked: there a machine tells its own credentials to whoever asks from inside. `STAGEGATE_ALLOWED_HOSTS` names
+hosts that may be connected to all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import quote, urljoin, urlsplit
+
+from prefect_stagegate.errors import SourceError, UsageError
+
+BLOCKED_NETWORKS = tuple(
+    ip_network(network)
+    for network in (
+        "169.254.0.0/16",  # link-local (RFC 3927): the metadata of AWS, Azure, Google Cloud, Oracle; ECS's credentials
+        "fe80::/10",  # link-local (RFC 4291)
+        "fd00:ec2::/32",  # AWS's services on the instance: metadata at ::254, EKS's credentials at ::23
+        "fd20:ce::/32",  # Google Cloud's metadata
+        "100.100.100.200/32",  # Alibaba Cloud's metadata
+        "168.63.129.16/32",  # Azure's wire server
+    )
+)
+MAX_REDIRECTS = 5
+"""Redirects that one request follows."""
+MAX_PAGE = 256 << 20
+"""Bytes of one page of a listing, or of a manifest."""
+MAX_ERROR_BODY = 64 << 10
+"""Bytes that are kept of the body of an error response or a redirect."""
+CONNECT_SECONDS = 5
+"""Time for one connection: DNS, TCP and TLS."""
+PAGE_SECONDS = 600.0
+"""Time for one whole page of a listing, however slowly its bytes come."""
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Responses after which the same request may succeed later (RFC 9110, 15; RFC 6585; RFC 8470)."""
+BUSY_STATUSES = frozenset({429, 503})
+"""Responses by which a server asks for fewer requests."""
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+FORWARDED_HEADERS = frozenset(
+    {"accept", "accept-encoding", "content-type", "depth", "if-match", "if-unmodified-since", "range", "user-agent"}
+)
+"""The request headers that a redirect to another origin keeps. Any other one may hold a credential."""
+ALLOW_HINT = "If it is meant, name its host in STAGEGATE_ALLOWED_HOSTS."
+
+_NAT64 = ip_network("64:ff9b::/96")
+_IPV4_BITS = 0xFFFFFFFF
+_PORTS = {"http": 80, "https": 443}
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+_PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
+_SECRET_PART = re.compile(r"[?#].*", re.DOTALL)
+
+Allowed = Collection[str]
+"""Names or addresses of hosts that may be connected to whatever their address is."""
+
+
+class ForbiddenAddress(SourceError):
+    """A connection that was not made, because its address is blocked."""
+
+
+class Origin(NamedTuple):
+    """Whom a URL asks (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """Host and port, as errors show them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def origin_of(url: str) -> Origin:
+    """The origin of an http or https URL.
+
+    Raises:
+        SourceError: The URL is not one of those, or names no usable host or port.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError as error:
+        raise SourceError("The URL has no usable host or port") from error
+    if scheme not in _PORTS:
+        raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are requested")
+    if not host or _UNSAFE.search(host):
+        raise SourceError("The URL has no usable host or port")
+    return Origin(scheme, host, port or _PORTS[scheme])
+
+
+def wire_url(url: str) -> str:
+    """The URL as libcurl takes it: without a fragment, user or password, its host in ASCII, its path encoded.
+
+    >>> wire_url("https://me:secret@bücher.example/a b?c=ü#top")
+    'https://xn--bcher-kva.example/a%20b?c=%C3%BC'
+    """
+    if _PLAIN_URL.fullmatch(url):
+        return url
+    origin, parts = origin_of(url), urlsplit(url)
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    netloc = host if parts.port is None else f"{host}:{origin.port}"
+    head, _, _ = url.partition("#")
+    target = head.partition("://")[2]
+    target = target[len(parts.netloc) :]
+    safe = quote(target, safe="!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="surrogateescape")
+    return f"{origin.scheme}://{netloc}{safe if safe.startswith('/') else '/' + safe}"
+
+
+def require_sendable(headers: Mapping[str, str]) -> None:
+    """Refuse headers that would end early on the wire and begin others: libcurl sends them as they are.
+
+    Raises:
+        UsageError: A name or value holds a line break or another control character.
+    """
+    for name, value in headers.items():
+        if _UNSENDABLE.search(name) or _UNSENDABLE.search(value) or ":" in name:
+            raise UsageError(f"The header {name!r} holds a control character", hint="Remove line breaks from it.")
+
+
+def require_allowed(host_or_url: str, allowed: Allowed) -> None:
+    """Refuse a host that is, or now resolves to, a blocked address. A host that doesn't resolve passes.
+
+    Args:
+        host_or_url: A URL, `host`, `host:port`, or empty.
+        allowed: Hosts that may be connected to all the same.
+
+    Raises:
+        UsageError: Its address is blocked.
+    """
+    host = _host(host_or_url)
+    for address in addresses(host) if host else ():
+        if is_blocked(address, allowed):
+            shown = _SECRET_PART.sub("", host_or_url.rpartition("@")[2] if "@" in host_or_url else host_or_url)
+            raise UsageError(refusal(host, address), hint=ALLOW_HINT, source=shown)
+
+
+def is_blocked(address: str, allowed: Allowed) -> bool:
+    """Whether an IP address is blocked, however it is written, and no allowed host has it."""
+    inside = any(form in network for form in _forms(address) for network in BLOCKED_NETWORKS)
+    return inside and not any(address in addresses(host) for host in allowed)
+
+
+def refusal(host: str, address: str) -> str:
+    """The sentence about a blocked address."""
+    place = host if host == address else f"{host} ({address})"
+    return f"Refused to connect to {place}: link-local and cloud-metadata addresses are blocked"
+
+
+def addresses(host: str) -> list[str]:
+    """The IP addresses of a host, its own when it is one; none when its name doesn't resolve."""
+    with suppress(ValueError):
+        return [str(ip_address(host))]  # also where the machine speaks no IPv6
+    with suppress(OSError, UnicodeError):
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    return []
+
+
+def redirect_url(url: str, location: str, count: int) -> str:
+    """Where a redirect leads, if it is followed.
+
+    Args:
+        url: What was requested.
+        location: The response's Location header, absolute or relative.
+        count: Redirects that were followed before it.
+
+    Raises:
+        SourceError: There were too many, it leaves TLS, or it leads to no http or https URL.
+    """
+    if count >= MAX_REDIRECTS:
+        raise SourceError(f"Too many redirects ({MAX_REDIRECTS})", hint="Name the URL that they lead to.")
+    try:
+        target = urljoin(url, location)
+    except ValueError as error:
+        raise SourceError("The redirect leads to no usable URL") from error
+    origin = origin_of(target)
+    if origin_of(url).scheme == "https" and origin.scheme != "https":
+        told = f"The redirect leads from https to {origin.address} without TLS"
+        raise SourceError(told, hint="Name that URL, if it is meant.")
+    return target
+
+
+def redirect_headers(headers: Mapping[str, str], start: Origin, target: Origin) -> dict[str, str]:
+    """The headers that a redirected request has: all at the origin that they were meant for, else the harmless ones."""
+    if start == target:
+        return dict(headers)
+    return {name: value for name, value in headers.items() if name.lower() in FORWARDED_HEADERS}
+
+
+def _host(place: str) -> str:
+    with suppress(ValueError):
+        return str(ip_address(place))
+    with suppress(ValueError):
+        return urlsplit(place if "://" in place else f"//{place}").hostname or ""
+    return ""
+
+
+def _forms(address: str) -> Iterator[IPv4Address | IPv6Address]:
+    """The address, and the IPv4 address that an IPv6 one leads to."""
+    with suppress(ValueError):
+        parsed = ip_address(address.partition("%")[0])
+        yield parsed
+        if isinstance(parsed, IPv6Address):
+            number = int(parsed)
+            if number >> 32 == 0 or parsed in _NAT64:  # IPv4-compatible (RFC 4291), NAT64 (RFC 6052)
+                yield IPv4Address(number & _IPV4_BITS)
+            yield from filter(None, (parsed.ipv4_mapped, parsed.sixtofour))

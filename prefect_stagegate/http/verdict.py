@@ -1,0 +1,146 @@
+"""What a response to a request means: whether it is what was asked for, and which error it is where it is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import pycurl
+
+from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.http.message import Headers, Request, Response
+from prefect_stagegate.http.policy import origin_of
+
+TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
+"""libcurl's codes for a body that is longer than it may be."""
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_OK, _PARTIAL = 200, 206
+_LATER = "It is asked again a few times; if that fails, try later or with fewer parallel transfers."
+_ANSWER = "Check the server's address and port, and that it runs."
+_TLS = "Use http:// if the server has no TLS."
+_FAILURES = {
+    pycurl.E_COULDNT_RESOLVE_HOST: ("The name of {} is not known", "Check its spelling and the DNS."),
+    pycurl.E_COULDNT_RESOLVE_PROXY: ("The name of the proxy before {} is not known", "Check HTTPS_PROXY."),
+    pycurl.E_OPERATION_TIMEDOUT: ("{} stopped answering", _LATER),
+    pycurl.E_PARTIAL_FILE: ("The connection broke in mid-body", _LATER),
+    pycurl.E_GOT_NOTHING: ("{} closed the connection without a response", _LATER),
+    pycurl.E_SSL_CONNECT_ERROR: ("No TLS connection to {}", _TLS),
+}
+"""By libcurl's code: what happened at the server's address, and what to do."""
+
+
+class RangeIgnored(SourceError):
+    """The server sends the whole object when a range of it is requested."""
+
+
+class CertificateNotTrusted(SourceError):
+    """The server's certificate is not trusted."""
+
+
+def parse_headers(lines: Iterable[bytes]) -> Headers:
+    """The headers of the last response; those of a proxy's tunnel and of interim responses come before it.
+
+    >>> parse_headers([b"HTTP/1.1 100", b"HTTP/1.1 200 OK", b"ETag: a", b"X: 1", b"x:2", b"", b"trailer: 3"])
+    {'etag': 'a', 'x': '1, 2'}
+    """
+    headers: Headers = {}
+    ended = False
+    for line in lines:
+        if line.startswith(b"HTTP/"):
+            headers, ended = {}, False
+        elif not line.strip():
+            ended = True
+        elif not ended:
+            name, _, value = line.decode("iso-8859-1").partition(":")
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def status_of(lines: Sequence[bytes]) -> int:
+    """The status of the response whose head these lines end with; 0 where they hold none.
+
+    >>> status_of([b"HTTP/1.1 100 Continue", b"", b"HTTP/2 206", b"ETag: a"])
+    206
+    """
+    for line in reversed(lines):
+        if line.startswith(b"HTTP/"):
+            status = line.partition(b" ")[2][:3]
+            return int(status) if status.isdigit() else 0
+    return 0
+
+
+def require_expected(request: Request, response: Response, received: int) -> None:
+    """Compare a response below 400 with its request.
+
+    Args:
+        request: What was requested, as the last redirect has it.
+        response: Its head.
+        received: Bytes of its body.
+
+    Raises:
+        RangeIgnored: It is the whole object, and a range was requested.
+        ObjectChanged: It tells another size of the object.
+        SourceUnavailable: Another range, or fewer bytes.
+        SourceError: It doesn't say which range it is, or is no object.
+        StagegateError: What the request's `verify` raised.
+    """
+    if request.range:
+        _require_range(request, request.range, response)
+    elif request.size is not None and request.method != "HEAD" and response.status != _OK:
+        raise SourceError(f"The server answers {response.status} and sends no object")
+    if request.method != "HEAD" and request.length is not None and received != request.length:
+        if not request.range and (received > request.length or "content-length" in response.headers):
+            raise _changed()
+        told = f"The server sent {received:,} bytes instead of the expected {request.length:,}"
+        raise SourceUnavailable(told, hint=_LATER)
+    if request.length is None and received > request.limit:
+        raise _too_long(request, response.status, origin_of(request.url).address)
+    if request.verify:
+        request.verify(response)
+
+
+def failure_of(request: Request, code: int, status: int, *, refused: bool) -> StagegateError:
+    """The error for a request that ended without a whole response.
+
+    Args:
+        request: What was requested.
+        code: libcurl's.
+        status: Of the response, 0 where none came.
+        refused: Whether the connection was refused.
+    """
+    address = origin_of(request.url).address
+    if code in TOO_LONG:
+        return _too_long(request, status, address)
+    if code == pycurl.E_PEER_FAILED_VERIFICATION:
+        hint = "Set `verify:` to the CA's PEM file."
+        return CertificateNotTrusted(f"The certificate of {address} is not trusted", hint=hint)
+    if refused:
+        return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
+    message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
+    return SourceUnavailable(message.format(address), hint=hint)
+
+
+def _require_range(request: Request, wanted: tuple[int, int], response: Response) -> None:
+    if response.status != _PARTIAL:
+        raise RangeIgnored(f"The server answers {response.status} and sends no range of the object")
+    answer = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if not answer:
+        raise SourceError("The server doesn't say which range it sends (Content-Range)")
+    if (int(answer[1]), int(answer[2]) + 1) != wanted:
+        raise SourceUnavailable("The server sends another range than was requested", hint=_LATER)
+    if request.size is not None and answer[3] not in ("*", str(request.size)):
+        raise _changed()
+
+
+def _too_long(request: Request, status: int, address: str) -> StagegateError:
+    if request.range and status == _OK:
+        return RangeIgnored("The server sends the whole object when a range of it is requested")
+    if request.size is not None and not request.range:
+        return _changed()
+    most = request.limit if request.length is None else request.length
+    return SourceError(f"{address} sent more than the {most:,} bytes that were asked for")
+
+
+def _changed() -> ObjectChanged:
+    return ObjectChanged("The object changed while it was read", hint="Stage again to read its new content.")

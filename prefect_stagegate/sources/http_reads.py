@@ -1,0 +1,75 @@
+"""Reading objects over HTTP: what all sources have in common that request them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from prefect_stagegate.errors import SourceError, StagegateError
+from prefect_stagegate.http import RangeIgnored, Request, Response, fetch
+from prefect_stagegate.model import SourceObject
+from prefect_stagegate.sources.base import BaseSource
+
+_ERRORS = 400
+
+
+class HttpReads(BaseSource):
+    """A source whose objects are requested over HTTP."""
+
+    def __init__(self) -> None:
+        self._ranges = True
+
+    @property
+    def ranges(self) -> bool:
+        """Whether the server sent ranges of objects so far."""
+        return self._ranges
+
+    @abstractmethod
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """How the bytes from `start` to `end` are requested."""
+
+    @abstractmethod
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """The error for a response of 400 or above."""
+
+    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+        """The error for a failed read. A server that ignores ranges is asked for whole objects from then on."""
+        if isinstance(outcome, Response):
+            return self.refusal(outcome, listed.key)
+        if isinstance(outcome, RangeIgnored):
+            self._ranges = False
+        return outcome
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Send the request of a range and wait. Of a server that ignores ranges the whole object is read each time."""
+        end = start + len(buffer)
+        if not self._ranges and len(buffer) != listed.size:
+            self._read_window(listed, start, buffer)
+            return
+        request = self.request(listed, start, end)
+        assert request is not None  # noqa: S101 - else this is overridden
+        try:
+            response = fetch(request, buffer)
+        except RangeIgnored as error:
+            self.explain(listed, error)
+            self._read_window(listed, start, buffer)
+            return
+        self._require_good(response, listed)
+
+    def _read_window(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Read the whole object, and keep what the buffer is for."""
+        position, end = 0, start + len(buffer)
+
+        def keep(chunk: memoryview) -> None:
+            nonlocal position
+            first, last = max(position, start), min(position + len(chunk), end)
+            if first < last:
+                buffer[first - start : last - start] = chunk[first - position : last - position]
+            position += len(chunk)
+
+        request = self.request(listed, 0, listed.size)
+        assert request is not None  # noqa: S101
+        self._require_good(fetch(request, sink=keep), listed)
+
+    def _require_good(self, response: Response, listed: SourceObject) -> None:
+        if response.status >= _ERRORS:
+            raise self.explain(listed, response)

@@ -1,0 +1,200 @@
+"""One web server: its pages, what its headers say of an object, and what its refusals mean."""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Mapping
+from functools import partial
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    CredentialsExpired,
+    ObjectChanged,
+    ObjectVanished,
+    SourceBusy,
+    SourceError,
+    SourceUnavailable,
+)
+from prefect_stagegate.http import (
+    BUSY_STATUSES,
+    MAX_PAGE,
+    PAGE_SECONDS,
+    CertificateNotTrusted,
+    Client,
+    Headers,
+    Request,
+    Response,
+    fetch,
+    origin_of,
+    retry_after,
+)
+from prefect_stagegate.model import Pin, SourceObject
+
+ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
+"""Endings of files that some servers label with an encoding which they did not apply."""
+_DENIED, _GONE, _CHANGED = (401, 403), (404, 410), (412, 416)
+_ERRORS, _FAILED = 400, 500
+_NO_METHOD = (405, 501)
+
+
+class WebServer:
+    """A web server, asked as one user.
+
+    Args:
+        client: How requests are made.
+        home: A URL of the only origin that may see `headers`.
+        headers: Sent with each request there; credentials among them.
+        url: The source's, without credentials; errors name it.
+        who: Who asks, for people.
+    """
+
+    trusting = "Set `verify:` to the CA's PEM file."
+    """How a certificate authority is trusted."""
+
+    def __init__(self, client: Client, home: str, headers: Mapping[str, str], *, url: str, who: str) -> None:
+        self._client, self._headers, self._url, self._who = client, dict(headers), url, who
+        self._home = origin_of(home)
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        key: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Response:
+        """A page, a listing or an answer.
+
+        Raises:
+            SourceError: One of its kinds: what a refusal means, or what went wrong.
+        """
+        try:
+            response = fetch(
+                Request(url, self._sent(url, headers), self._client, method, body, limit=MAX_PAGE, timeout=PAGE_SECONDS)
+            )
+        except CertificateNotTrusted as error:
+            error.hint = self.trusting
+            raise self._completed(error, key) from error
+        except SourceError as error:
+            raise self._completed(error, key) from error.__cause__
+        if response.status >= _ERRORS:
+            raise self.refusal(response, key)
+        return response
+
+    def head(self, url: str, key: str) -> Headers:
+        """An object's headers; asked by a GET of its first byte where the server knows no HEAD."""
+        try:
+            return self.ask("HEAD", url, key).headers
+        except UnknownMethod:
+            return self._first_byte(url, key)
+
+    def head_request(self, url: str) -> Request:
+        """The request of an object's headers."""
+        return Request(url, self._sent(url), self._client, "HEAD", timeout=PAGE_SECONDS)
+
+    def object_request(self, url: str, listed: SourceObject, start: int, end: int) -> Request:
+        """The request of an object's bytes, as it was listed."""
+        whole = (start, end) == (0, listed.size)
+        return Request(
+            url,
+            self._sent(url, _condition(listed)),
+            self._client,
+            range=None if whole else (start, end),
+            size=listed.size,
+            verify=partial(self.verify, listed),
+        )
+
+    def verify(self, listed: SourceObject, response: Response) -> None:
+        """Compare a response with the listed object: not every server knows conditions.
+
+        Raises:
+            ObjectChanged: It is about another state.
+            SourceError: It is encoded, which nobody here decodes.
+        """
+        headers = response.headers
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and not listed.key.lower().endswith(ENCODED):
+            raise SourceError(
+                f"The server encodes what it sends ({encoding}), though it was asked not to",
+                hint="Switch compression off for these files at the server.",
+                source=self._url,
+                object=listed.key,
+            )
+        if self.differs(response, listed):
+            raise ObjectChanged("The object changed while it was read", source=self._url, object=listed.key)
+
+    def differs(self, response: Response, listed: SourceObject) -> bool:
+        """Whether a response says that it is about another state than the listed one."""
+        headers = response.headers
+        if listed.pin.kind == "etag":
+            return bool(etag := headers.get("etag", "")) and web_pin(etag, None, 0) != listed.pin
+        return listed.pin.kind == "mtime" and http_time(headers.get("last-modified")) not in (None, listed.modified)
+
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """The typed error for a response of 400 or above."""
+        where = {"source": self._url, "object": key}
+        status = response.status
+        if status in _GONE:
+            return ObjectVanished("The object is gone", **where)
+        if status in _CHANGED:
+            return ObjectChanged("The object changed while it was read", **where)
+        if status in _DENIED:
+            return self._denial(response, where)
+        if status in BUSY_STATUSES:
+            busy = SourceBusy("The server is too busy", **where)
+            busy.retry_after = retry_after(response.headers)
+            return busy
+        failed = SourceUnavailable if status >= _FAILED else SourceError
+        kind = UnknownMethod if status in _NO_METHOD else failed
+        return kind(f"The server answers {status}", **where)
+
+    def _first_byte(self, url: str, key: str) -> Headers:
+        headers = self.ask("GET", url, key, headers={"Range": "bytes=0-0"}).headers
+        size = headers.get("content-range", "").rpartition("/")[2]
+        return {**headers, "content-length": size} if size else headers
+
+    def _sent(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        own = self._headers if origin_of(url) == self._home else {}
+        return {**(headers or {}), **own}
+
+    def _completed(self, error: SourceError, key: str) -> SourceError:
+        error.source, error.object = error.source or self._url, error.object or key
+        return error
+
+    def _denial(self, response: Response, where: dict[str, str]) -> AccessDenied:
+        if "expired" in response.headers.get("www-authenticate", ""):
+            return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
+        hint = f"Who asked: {self._who}. Give `username` and `password`, `token` or `headers` by `credentials:`."
+        return AccessDenied("Access is denied", hint=hint, **where)
+
+
+class UnknownMethod(SourceError):
+    """The server knows no such method."""
+
+
+def web_pin(etag: str, modified: float | None, size: int) -> Pin:
+    """What pins an object: weak, since many servers make their etags of time and size, whatever HTTP says of them."""
+    if etag:
+        return Pin("etag", etag.replace('"', ""), "weak")
+    return Pin("size", str(size), "weak") if modified is None else Pin("mtime", repr(modified), "weak")
+
+
+def http_time(text: str | None) -> float | None:
+    """A time as HTTP's headers write it, in seconds since the epoch; None when it is none.
+
+    >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time(""), http_time(f"Thu, 01 Jan {9**30} 00:01:00 GMT")
+    (60.0, None, None)
+    """
+    try:
+        return email.utils.parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _condition(listed: SourceObject) -> dict[str, str]:
+    if listed.pin.kind == "etag" and not listed.pin.value.startswith("W/"):  # which matches nothing (RFC 9110, 13.1.1)
+        return {"If-Match": f'"{listed.pin.value}"'}
+    if listed.pin.kind == "mtime" and listed.modified is not None:
+        return {"If-Unmodified-Since": email.utils.formatdate(listed.modified, usegmt=True)}
+    return {}

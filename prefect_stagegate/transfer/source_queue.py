@@ -1,0 +1,60 @@
+"""The objects of one source that wait for their turn, and how many of them may be read at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from prefect_stagegate.sources.base import Source
+from prefect_stagegate.transfer.job import Job
+from prefect_stagegate.transfer.limits import Limits
+from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.workers import WorkerPool
+
+TINY = 64 << 10
+"""Objects of up to so many bytes cost more to hand over than to read, where reading blocks."""
+BATCH = 32
+"""Tiny objects that a worker takes at once."""
+
+
+class SourceQueue:
+    """The waiting objects of one source.
+
+    Args:
+        source: Whose objects they are.
+        retrier: Decides about repeating its reads, and has its limits.
+        limits: The transfer's.
+        failed: Called with what a blocking read raised that is no error of the source.
+    """
+
+    def __init__(
+        self, source: Source, retrier: Retrier, limits: Limits, failed: Callable[[BaseException], object]
+    ) -> None:
+        self.source, self.retrier = source, retrier
+        self.jobs: deque[Job] = deque()
+        bounds = filter(None, (source.readers, limits.in_flight, limits.connections))
+        self.readers = WorkerPool("read", min(bounds), failed)
+        """For a source that isn't read over HTTP."""
+        self.away = WorkerPool("recall", limits.in_flight, failed)
+        """For objects that their file system has to bring back first, which takes long."""
+        self.blocks = False
+        """Whether the last object was read by a call that blocks."""
+
+    def is_ready(self) -> bool:
+        """Whether an object waits, and may be begun now."""
+        if not self.jobs or self.retrier.quiet_seconds():
+            return False
+        return not self.blocks or self.readers.busy < 2 * self.readers.size
+
+    def take_batch(self, first: Job) -> list[Job]:
+        """Further tiny objects for the worker that reads `first`: few when few wait, so that all workers have some."""
+        batch = [first]
+        room = min(BATCH, len(self.jobs) // self.readers.size)
+        while len(batch) < room and self.jobs and is_tiny(self.jobs[0]) and is_tiny(first):
+            batch.append(self.jobs.popleft())
+        return batch
+
+
+def is_tiny(job: Job) -> bool:
+    """Whether the object is listed and so small that handing it over costs more than reading it."""
+    return job.listed is not None and job.listed.size <= TINY and not job.listed.away
