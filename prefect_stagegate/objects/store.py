@@ -35,6 +35,7 @@ from prefect_stagegate.objects.answers import Answer, head, retry_after
 from prefect_stagegate.objects.client import CONNECT_SECONDS
 from prefect_stagegate.objects.explain import bad_key, cause_of, explain
 from prefect_stagegate.objects.listed import Listed, Lister
+from prefect_stagegate.objects.object_requests import ObjectRequests, UrlAndHeaders
 from prefect_stagegate.units import count_text
 
 PAGE = 1000
@@ -72,6 +73,8 @@ class Asker:
     """Path of a PEM file with further certificate authorities to trust."""
     signs: bool = False
     """Whether the credentials sign addresses without asking anybody."""
+    requests: ObjectRequests | None = None
+    """Makes requests for any HTTP client; None where only obstore knows how to ask."""
 
 
 NOBODY = Asker()
@@ -104,6 +107,7 @@ class ObjectStore:
         self._by_version = lister is not None and lister.tells_versions
         self._asking = threading.Lock()
         self._introduction, self.ca_file, self._signs = asker.introduction, asker.ca_file, asker.signs
+        self._requests = asker.requests
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
@@ -222,6 +226,36 @@ class ObjectStore:
     def _changed(self, key: str) -> ObjectChanged:
         hint = "Stage again to read its new content."
         return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
+
+    def prepare(self) -> None:
+        """Fetch the credential for `get_request`. May wait for an identity service; does nothing while one is valid.
+
+        Nothing is raised: without a credential `get_request` returns None, and obstore's read says what is wrong.
+        """
+        if self._requests:
+            self._requests.prepare()
+
+    def get_request(self, key: str, *, method: str = "GET", version: str = "") -> UrlAndHeaders | None:
+        """The absolute URL and the headers of a request that reads an object over plain HTTP. Never blocks.
+
+        They are as good as credentials: they may stand in no log and no message, and go to no other host. The path must
+        be sent as it is, `..` and `//` included. Range and If-Match may be added. Signatures last 15 minutes at most:
+        make them when the request is sent, and anew for each attempt.
+
+        Args:
+            key: The object's.
+            method: `GET` or `HEAD`.
+            version: Its version id or generation; empty: the current one.
+
+        Returns:
+            None where only obstore knows how to ask, and while there is no credential: then use `read`.
+        """
+        if not self._requests:
+            return None
+        try:
+            return self._requests.request(key, version, method)
+        except UnicodeEncodeError:
+            return None
 
     def signed(self, keys: Sequence[str]) -> list[str]:
         """Addresses by which any client may read these objects for `SIGNED_SECONDS`; none when they can't be made.
