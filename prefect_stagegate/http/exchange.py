@@ -27,7 +27,7 @@ from prefect_stagegate.http.policy import (
 from prefect_stagegate.http.verdict import TOO_LONG, failure_of, parse_headers, require_expected, status_of
 
 USER_AGENT = "prefect-stagegate"
-_OK, _ERRORS = 200, 400
+_OK, _REDIRECTS, _ERRORS = 200, 300, 400
 
 Sink = Callable[[memoryview], object]
 """Takes the body's next bytes; they are valid during the call."""
@@ -190,7 +190,7 @@ class Exchange:
         response = Response(status, parse_headers(self.lines), self.target.url, redirects=self.redirects)
         self.response = response
         try:
-            if status < _ERRORS and not self.leads():
+            if status < _REDIRECTS:
                 require_expected(self.target, response, self.received)
         except StagegateError as error:
             self.error = error

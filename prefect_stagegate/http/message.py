@@ -55,7 +55,7 @@ class Request:
     timeout: float | None = None
     """Seconds for all of it; None for as long as bytes come."""
     verify: Callable[[Response], None] | None = None
-    """Raises a `StagegateError` for a response below 400 that is about another object. Must not block."""
+    """Raises a `StagegateError` for a response below 300 that is about another object. Must not block."""
 
     @property
     def length(self) -> int | None:

@@ -71,7 +71,7 @@ def status_of(lines: Sequence[bytes]) -> int:
 
 
 def require_expected(request: Request, response: Response, received: int) -> None:
-    """Compare a response below 400 with its request.
+    """Compare a response below 300 with its request.
 
     Args:
         request: What was requested, as the last redirect has it.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from obstore.store import AzureStore
 
@@ -15,8 +15,18 @@ from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import moment
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.azure_options import AzureSettings
-from prefect_stagegate.objects.client import IDLE_SECONDS, RETRIES, client_options, retries, usable_endpoint
+from prefect_stagegate.objects.client import (
+    IDLE_SECONDS,
+    RETRIES,
+    canonical_url,
+    client_options,
+    retries,
+    usable_endpoint,
+)
+from prefect_stagegate.objects.keeper import Credential, CredentialKeeper
 from prefect_stagegate.objects.listed import Listed, behind
+from prefect_stagegate.objects.object_requests import AzureAccess, AzureRequests, bearer_header
+from prefect_stagegate.objects.sas import container_sas, sas_query
 from prefect_stagegate.objects.store import Asker, ObjectStore, Place
 from prefect_stagegate.redaction import remember
 
@@ -88,7 +98,34 @@ def open_azure(place: Place, settings: AzureSettings, *, idle: float = IDLE_SECO
             raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
 
     lister = AnyBlob(f"{endpoint}/{place.bucket}", identity.credential, settings.ca_file, idle)
-    return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, Asker(identity.life, ca_file=settings.ca_file))
+    both = store(RETRIES), store(0)  # which also look whether a key is Base64
+    access = _access(settings, identity, place.bucket)
+    container_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='$')}"
+    requests = AzureRequests(container_url, access) if access else None
+    return ObjectStore(*both, url, endpoint, lister, Asker(identity.life, ca_file=settings.ca_file, requests=requests))
+
+
+def _access(settings: AzureSettings, identity: AzureIdentity, container: str) -> CredentialKeeper[AzureAccess] | None:
+    """What opens the container to any client; None where only obstore knows. Nobody is asked for a token yet."""
+    provider = identity.provider
+    if settings.key:
+
+        def sign() -> Credential[AzureAccess]:
+            sas, ends = container_sas(settings.account, settings.key, container)
+            return Credential(AzureAccess(sas), ends)
+
+        return CredentialKeeper(sign, sign())
+    if settings.sas or settings.anonymous:
+        fixed = Credential(AzureAccess(sas_query(settings.sas.lstrip("?"))))
+        return CredentialKeeper(lambda: fixed, fixed)
+    if provider:
+
+        def provide() -> Credential[AzureAccess]:
+            credential = provider()
+            return Credential(AzureAccess(headers=bearer_header(credential["token"])), credential["expires_at"])
+
+        return CredentialKeeper(provide)
+    return None
 
 
 def _identify(settings: AzureSettings, url: str) -> AzureIdentity:

@@ -14,6 +14,7 @@ IDLE_SECONDS = 30.0
 """How long a read may stand still before it is given up."""
 RETRIES = 3
 """How often a request that is no read of an object's bytes is repeated."""
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def usable_endpoint(endpoint: str, *, tls: bool = True) -> str:
@@ -26,13 +27,32 @@ def usable_endpoint(endpoint: str, *, tls: bool = True) -> str:
         return ""
     if "://" not in endpoint:
         endpoint = f"{'https' if tls else 'http'}://{endpoint}"
-    parts = urllib.parse.urlsplit(endpoint)
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        canonical_url(endpoint)
+    except ValueError:  # of its port, its IPv6 address or its international name; it may hold credentials, too
+        parts = urllib.parse.urlsplit("")
     if parts.username or parts.password or not parts.hostname:
         raise UsageError(
             "The endpoint holds credentials" if parts.hostname else "The endpoint is no usable address",
             hint="It looks like https://host:port; credentials go into the options of their own or a block.",
-        )
+        ) from None
     return endpoint.rstrip("/")
+
+
+def canonical_url(url: str) -> str:
+    """An address written as clients send it: host in lower case, no default port, a path without odd characters.
+
+    A signature covers the Host header, so it must be known before the client makes it.
+
+    >>> canonical_url("https://S3.Example.org:443/a b"), canonical_url("http://[::1]:8333")
+    ('https://s3.example.org/a%20b', 'http://[::1]:8333')
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
+    port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{urllib.parse.quote(parts.path, safe='/%')}"
 
 
 def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:

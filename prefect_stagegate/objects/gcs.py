@@ -6,13 +6,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from obstore.store import GCSStore
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.objects.client import IDLE_SECONDS, RETRIES, client_options, retries, usable_endpoint
+from prefect_stagegate.objects.client import (
+    IDLE_SECONDS,
+    RETRIES,
+    canonical_url,
+    client_options,
+    retries,
+    usable_endpoint,
+)
 from prefect_stagegate.objects.generations import Generations
-from prefect_stagegate.objects.google import identify
+from prefect_stagegate.objects.google import GoogleIdentity, identify
+from prefect_stagegate.objects.keeper import Credential, CredentialKeeper
+from prefect_stagegate.objects.object_requests import GoogleRequests, bearer_header
 from prefect_stagegate.objects.store import Asker, ObjectStore, Place
 from prefect_stagegate.objects.translating import Table, Translation, switch, text, verify
 from prefect_stagegate.spec.permitted import GCS
@@ -86,8 +96,27 @@ def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS)
 
     bearer = identity.bearer
     lister = Generations(endpoint, place.bucket, bearer, payer, settings.ca_file, idle) if bearer else None
-    asker = Asker(identity.life, ca_file=settings.ca_file)
+    authorization = _authorization(identity)
+    bucket_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='')}"
+    requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
+    asker = Asker(identity.life, ca_file=settings.ca_file, requests=requests)
     return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, asker)
+
+
+def _authorization(identity: GoogleIdentity) -> CredentialKeeper[dict[str, str]] | None:
+    """The header that says who asks; None where only obstore knows. Nobody is asked for a token yet."""
+    provider, bearer = identity.provider, identity.bearer
+    if provider:
+
+        def provide() -> Credential[dict[str, str]]:
+            credential = provider()
+            return Credential(bearer_header(credential["token"]), credential["expires_at"])
+
+        return CredentialKeeper(provide)
+    if bearer:  # a fixed token, or nobody's
+        fixed = Credential(bearer_header(bearer()))
+        return CredentialKeeper(lambda: fixed, fixed)
+    return None
 
 
 def _payer(settings: GcsSettings) -> str:

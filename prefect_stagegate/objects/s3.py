@@ -8,10 +8,23 @@ from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.objects.anykey import AnyKey
-from prefect_stagegate.objects.client import IDLE_SECONDS, RETRIES, client_options, retries, usable_endpoint
-from prefect_stagegate.objects.credentials import Resolved, resolve
+from prefect_stagegate.objects.client import (
+    IDLE_SECONDS,
+    RETRIES,
+    canonical_url,
+    client_options,
+    retries,
+    usable_endpoint,
+)
+from prefect_stagegate.objects.credentials import Provider, Resolved, resolve
+from prefect_stagegate.objects.keeper import Credential, CredentialKeeper
+from prefect_stagegate.objects.object_requests import S3Requests
 from prefect_stagegate.objects.options import S3Settings
+from prefect_stagegate.objects.sigv4 import SigV4Signer
 from prefect_stagegate.objects.store import Asker, ObjectStore, Place
+
+AWS = "amazonaws.com"
+DEFAULT_REGION = "us-east-1"
 
 
 def s3_place(url: str) -> Place:
@@ -61,10 +74,15 @@ def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -
         )
 
     any_key = AnyKey(place.bucket, found.settings, found.provider, endpoint, virtual, idle)
-    token = found.provider and found.provider().get("token")
+    credential = found.provider() if found.provider else {}
+    token = credential.get("token")
     introduction = (host if virtual else f"{host}/{place.bucket}") if host and token else ""
-    signs = found.provider is not None and not found.settings.requester_pays  # which a signed address can't say
-    asker = Asker(found.life, introduction, found.settings.ca_file, signs)
+    signer = _signer(found.provider, credential, found.settings) if found.provider else None
+    bucket_url = canonical_url(
+        _bucket_url(host, place.bucket, found.settings.region or DEFAULT_REGION, virtual=virtual)
+    )
+    requests = S3Requests(bucket_url, signer)
+    asker = Asker(found.life, introduction, found.settings.ca_file, requests)
     return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, asker)
 
 
@@ -76,11 +94,34 @@ def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
     return f"{scheme}://{bucket}.{host}"
 
 
+def _bucket_url(host: str, bucket: str, region: str, *, virtual: bool) -> str:
+    """Where the bucket's objects lie, as obstore has it."""
+    if host:
+        return host if virtual else f"{host}/{bucket}"
+    return f"https://{bucket}.s3.{region}.{AWS}" if virtual else f"https://s3.{region}.{AWS}/{bucket}"
+
+
+def _signer(provider: Provider, first: dict[str, Any], settings: S3Settings) -> CredentialKeeper[SigV4Signer]:
+    """Signs with what the provider gives; `first` is what it gave already."""
+
+    def sign_with(credential: dict[str, Any]) -> Credential[SigV4Signer]:
+        signer = SigV4Signer(
+            credential["access_key_id"],
+            credential["secret_access_key"],
+            region=settings.region or DEFAULT_REGION,
+            token=credential["token"] or "",
+            requester_pays=settings.requester_pays,
+        )
+        return Credential(signer, credential["expires_at"])
+
+    return CredentialKeeper(lambda: sign_with(provider()), sign_with(first))
+
+
 def _config(found: Resolved, host: str, *, virtual: bool) -> dict[str, Any]:
     """Every setting is given, so that obstore does not look it up in the environment by rules of its own."""
     settings = found.settings
     config: dict[str, Any] = {
-        "region": settings.region or "us-east-1",
+        "region": settings.region or DEFAULT_REGION,
         "skip_signature": found.provider is None,
         "virtual_hosted_style_request": virtual,
     }

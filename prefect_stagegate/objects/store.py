@@ -34,14 +34,13 @@ from prefect_stagegate.http import Response, retry_after
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.answers import head
 from prefect_stagegate.objects.client import CONNECT_SECONDS
-from prefect_stagegate.objects.explain import bad_key, cause_of, explain
+from prefect_stagegate.objects.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.objects.listed import Listed, Lister
+from prefect_stagegate.objects.object_requests import ObjectRequests, UrlAndHeaders
 from prefect_stagegate.units import count_text
 
 PAGE = 1000
 """Objects that a store lists at once."""
-SIGNED_SECONDS = 15 * 60
-"""How long a signed address can be used: as long as a signed request, by the clocks that S3 tolerates."""
 WHOLE = 1 << 20
 """A read of up to so many bytes is handed over in one piece."""
 CHUNK = 1 << 18
@@ -71,8 +70,8 @@ class Asker:
     """Asked first, without credentials: an address that must lead to no other host, or empty."""
     ca_file: str = ""
     """Path of a PEM file with further certificate authorities to trust."""
-    signs: bool = False
-    """Whether the credentials sign addresses without asking anybody."""
+    requests: ObjectRequests | None = None
+    """Makes requests for any HTTP client; None where only obstore knows how to ask."""
 
 
 NOBODY = Asker()
@@ -104,7 +103,8 @@ class ObjectStore:
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
         self._asking = threading.Lock()
-        self._introduction, self.ca_file, self._signs = asker.introduction, asker.ca_file, asker.signs
+        self._introduction, self.ca_file = asker.introduction, asker.ca_file
+        self._requests = asker.requests
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
@@ -229,6 +229,54 @@ class ObjectStore:
     def _changed(self, key: str) -> ObjectChanged:
         hint = "Stage again to read its new content."
         return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
+
+    def prepare(self) -> None:
+        """Fetch the credential for `get_request`. May wait for an identity service; does nothing while one is valid.
+
+        Nothing is raised: without a credential `get_request` returns None, and obstore's read says what is wrong.
+        """
+        if self._requests:
+            self._requests.prepare()
+
+    def get_request(self, key: str, *, method: str = "GET", version: str = "") -> UrlAndHeaders | None:
+        """The absolute URL and the headers of a request that reads an object over plain HTTP. Never blocks.
+
+        They are as good as credentials: they may stand in no log and no message, and go to no other host. The path must
+        be sent as it is, `..` and `//` included. Range and If-Match may be added. Signatures last 15 minutes at most:
+        make them when the request is sent, and anew for each attempt.
+
+        Args:
+            key: The object's.
+            method: `GET` or `HEAD`.
+            version: Its version id or generation; empty: the current one.
+
+        Returns:
+            None where only obstore knows how to ask, and while there is no credential: then use `read`.
+        """
+        if not self._requests:
+            return None
+        try:
+            return self._requests.request(key, version, method)
+        except UnicodeEncodeError:
+            return None
+
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """The error for a response of 400 or above to one of those requests. May ask further questions.
+
+        Args:
+            response: With the beginning of its body.
+            key: The object's.
+        """
+        status, headers, body = response.status, response.headers, bytes(response.body)
+        error = explain_response(status, headers, body, source=self.url, endpoint=self.endpoint, key=key)
+        if isinstance(error, AccessDenied):
+            error.hint = f"Who asked: {self.life.what}. {error.hint}"
+        # A condition on an object that is gone may count as failed, and what is missing may be the version only.
+        if isinstance(error, ObjectChanged) and not self.find(key):
+            return ObjectVanished("The object is gone", source=self.url, object=key)
+        if isinstance(error, ObjectVanished) and self._by_version and self.find(key):
+            return self._changed(key)
+        return error if isinstance(error, SourceError) else SourceError(error.message, hint=error.hint)
 
     def get(self, key: str) -> bytes | None:
         """A whole small object; None when there is none."""

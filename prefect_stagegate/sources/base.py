@@ -99,7 +99,7 @@ class Source(Protocol):
 
         Args:
             listed: The object.
-            outcome: A response of 400 or above, or what went wrong on the way.
+            outcome: A response of 300 or above, or what went wrong on the way.
         """
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:

@@ -135,6 +135,7 @@ class BucketSource(HttpReads):
 
     def _list(self, wanted: Wanted) -> Iterator[SourceObject]:
         empty = True
+        self._store.prepare()
         for listed in self._store.listing(self._folder):
             empty = False
             if wanted(listed.key.removeprefix(self._folder)) and not self._is_folder_marker(listed):

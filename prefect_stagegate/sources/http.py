@@ -31,7 +31,7 @@ from prefect_stagegate.sources.webserver import UnknownMethod, WebServer, http_t
 
 HEADS_AT_ONCE = 16
 """HEAD requests at a time, where neither listing nor manifest tells sizes."""
-_ERRORS = 400
+_REFUSALS = 300
 
 
 class WebSource(HttpReads, ABC):
@@ -219,7 +219,7 @@ class HttpSource(WebSource):
         """What a HEAD request told, or another one tells."""
         if isinstance(outcome, StagegateError):
             raise outcome
-        if outcome.status < _ERRORS:
+        if outcome.status < _REFUSALS:
             return outcome.headers
         refusal = self.refusal(outcome, key)
         if isinstance(refusal, UnknownMethod):

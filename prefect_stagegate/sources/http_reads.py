@@ -9,7 +9,7 @@ from prefect_stagegate.http import RangeIgnored, Request, Response, fetch
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import BaseSource
 
-_ERRORS = 400
+_REFUSALS = 300
 
 
 class HttpReads(BaseSource):
@@ -71,5 +71,5 @@ class HttpReads(BaseSource):
         self._require_good(fetch(request, sink=keep), listed)
 
     def _require_good(self, response: Response, listed: SourceObject) -> None:
-        if response.status >= _ERRORS:
+        if response.status >= _REFUSALS:
             raise self.explain(listed, response)

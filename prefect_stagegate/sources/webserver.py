@@ -33,7 +33,7 @@ from prefect_stagegate.model import Pin, SourceObject
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
 """Endings of files that some servers label with an encoding which they did not apply."""
 _DENIED, _GONE, _CHANGED = (401, 403), (404, 410), (412, 416)
-_ERRORS, _FAILED = 400, 500
+_REFUSALS, _FAILED = 300, 500
 _NO_METHOD = (405, 501)
 
 
@@ -78,7 +78,7 @@ class WebServer:
             raise self._completed(error, key) from error
         except SourceError as error:
             raise self._completed(error, key) from error.__cause__
-        if response.status >= _ERRORS:
+        if response.status >= _REFUSALS:
             raise self.refusal(response, key)
         return response
 

@@ -62,7 +62,7 @@ TOLD_SECONDS = 0.05
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
 _TICK = 0.05
-_ERRORS = 400
+_REFUSALS = 300
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ class Engine:
         read: Read = exchange.owner
         self._release(read.queue)
         outcome: Response | StagegateError | None = exchange.error
-        if outcome is None and exchange.response and exchange.response.status >= _ERRORS:
+        if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
             outcome = exchange.response
         if outcome is not None:
             self._helpers.submit(partial(self._explain, read, outcome))

@@ -1,0 +1,100 @@
+"""Keeps a store's current credential at hand, and renews it in the background.
+
+Requests are made in an event loop's thread, which must not wait until an identity service answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+RENEW_SECONDS = 120.0
+"""How long before its end a credential is renewed."""
+PAUSE_SECONDS = 10.0
+"""How long a provider is left alone after it was asked, whatever it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential(Generic[T]):
+    """What a provider gave."""
+
+    value: T
+    expires_at: datetime | None = None
+    """With its time zone; None: it has no end."""
+
+
+class CredentialKeeper(Generic[T]):
+    """Hands out a provider's credential at once, whatever the provider does. Safe to use from many threads.
+
+    Args:
+        provider: Asks for a credential; may block, and may raise anything.
+        credential: The first one, where it is known already.
+    """
+
+    def __init__(self, provider: Callable[[], Credential[T]], credential: Credential[T] | None = None) -> None:
+        self._provider = provider
+        self._credential = credential
+        self._failed = False
+        self._next_request = 0.0
+        self._renewing = threading.Lock()
+
+    def prepare(self) -> None:
+        """Ask the provider if there is no credential or it ends soon, and wait for the answer.
+
+        Nothing is raised when the provider fails: `current` then says that there is no credential, or still returns
+        the old one, for the server to refuse.
+        """
+        if self._is_due():
+            with self._renewing:
+                if self._is_due():  # another thread may have renewed it meanwhile
+                    self._renew()
+
+    def current(self) -> T | None:
+        """The credential; None while there is none, or while one that has ended is being renewed. Never blocks."""
+        if self._is_due() and time.monotonic() >= self._next_request:
+            self._renew_in_background()
+        credential = self._credential
+        if credential is None or (not self._failed and _seconds_left(credential) <= 0):
+            return None
+        return credential.value
+
+    def _is_due(self) -> bool:
+        return self._credential is None or _seconds_left(self._credential) < RENEW_SECONDS
+
+    def _renew_in_background(self) -> None:
+        if not self._renewing.acquire(blocking=False):
+            return
+        started = False
+        try:
+            with suppress(RuntimeError):  # no more threads can be started: the next request tries again
+                threading.Thread(target=self._renew_and_release, name="credential-renewal", daemon=True).start()
+                started = True
+        finally:
+            if not started:
+                self._renewing.release()
+
+    def _renew_and_release(self) -> None:
+        try:
+            self._renew()
+        finally:
+            self._renewing.release()
+
+    def _renew(self) -> None:
+        try:
+            self._credential = self._provider()
+            self._failed = False
+        except Exception:  # noqa: BLE001 - each library of credentials has errors of its own
+            self._failed = True
+        finally:
+            self._next_request = time.monotonic() + PAUSE_SECONDS
+
+
+def _seconds_left(credential: Credential[T]) -> float:
+    return credential.expires_at.timestamp() - time.time() if credential.expires_at else float("inf")

@@ -1,0 +1,76 @@
+"""AWS Signature Version 4 in the headers of a request that reads an S3 object.
+
+The body of such a request is empty and is not signed, and neither are Range and If-Match, so a caller may add them
+(https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+PAYLOAD = "UNSIGNED-PAYLOAD"
+
+
+class SigV4Signer:
+    """Signs requests with one access key. Safe to use from many threads.
+
+    Args:
+        access_key: The key's id.
+        secret: The secret that belongs to it.
+        region: Where the bucket lies.
+        token: The session token of a temporary key; empty for a key without one.
+        requester_pays: Whether each request says that who asks pays.
+    """
+
+    def __init__(
+        self, access_key: str, secret: str, *, region: str, token: str = "", requester_pays: bool = False
+    ) -> None:
+        self._access_key, self._secret, self._region = access_key, secret, region
+        self._key: tuple[str, str, bytes] = ("", "", b"")
+        extra = {"x-amz-request-payer": "requester" if requester_pays else "", "x-amz-security-token": token}
+        # Blanks are collapsed as the signature's rules have it, so that what is sent is what is signed.
+        self._extra = {name: " ".join(value.split()) for name, value in extra.items() if value}
+        # The names come in the alphabet's order, as they must.
+        self._names = ";".join(("host", "x-amz-content-sha256", "x-amz-date", *self._extra))
+        self._lines = "".join(f"{name}:{value}\n" for name, value in self._extra.items())
+
+    def headers(
+        self, method: str, host: str, path: str, query: str = "", *, now: float | None = None
+    ) -> dict[str, str]:
+        """The headers to send with a request; they may stand in no log.
+
+        Args:
+            method: `GET` or `HEAD`.
+            host: The Host header: lower case, without the scheme's default port.
+            path: The path as it goes on the wire, percent-encoded once.
+            query: The query as it goes on the wire, its parameters sorted and encoded, each with its `=`.
+            now: Seconds since the epoch; None: the clock's.
+        """
+        timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        scope, key = self._key_of(timestamp[:8])
+        request = (
+            f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:{PAYLOAD}\nx-amz-date:{timestamp}\n"
+            f"{self._lines}\n{self._names}\n{PAYLOAD}"
+        )
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        signature = hmac.digest(key, f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hex()
+        credential = f"{self._access_key}/{scope}"
+        return {
+            "Authorization": f"{ALGORITHM} Credential={credential}, SignedHeaders={self._names}, Signature={signature}",
+            "x-amz-content-sha256": PAYLOAD,
+            "x-amz-date": timestamp,
+            **self._extra,
+        }
+
+    def _key_of(self, day: str) -> tuple[str, bytes]:
+        """The scope and the signing key of a day, which is derived once."""
+        cached, scope, key = self._key
+        if cached != day:
+            scope, key = f"{day}/{self._region}/s3/aws4_request", f"AWS4{self._secret}".encode()
+            for part in scope.split("/"):
+                key = hmac.digest(key, part.encode(), "sha256")
+            self._key = day, scope, key  # in one assignment: other threads see the old or the new one whole
+        return scope, key
