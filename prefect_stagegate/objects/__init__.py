@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.objects.answers import retry_after
-from prefect_stagegate.objects.explain import explain, refused
+from prefect_stagegate.objects.explain import explain, explain_response, refused
 from prefect_stagegate.objects.foreign import texts
 from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.objects.options import S3Settings, translate
@@ -18,6 +18,7 @@ __all__ = [
     "Place",
     "S3Settings",
     "explain",
+    "explain_response",
     "memory_store",
     "open_s3",
     "refused",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import http
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,7 +33,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.answers import Answer, head, retry_after
 from prefect_stagegate.objects.client import CONNECT_SECONDS
-from prefect_stagegate.objects.explain import bad_key, cause_of, explain
+from prefect_stagegate.objects.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.objects.listed import Listed, Lister
 from prefect_stagegate.objects.object_requests import ObjectRequests, UrlAndHeaders
 from prefect_stagegate.units import count_text
@@ -257,6 +257,11 @@ class ObjectStore:
         except UnicodeEncodeError:
             return None
 
+    def explain_response(self, status: int, headers: Mapping[str, str], body: bytes, key: str) -> StagegateError:
+        """The typed error for a response to a request of `get_request` that is not what was asked for."""
+        error = explain_response(status, headers, body, source=self.url, endpoint=self.endpoint, key=key)
+        return self._with_asker(error)
+
     def signed(self, keys: Sequence[str]) -> list[str]:
         """Addresses by which any client may read these objects for `SIGNED_SECONDS`; none when they can't be made.
 
@@ -354,10 +359,12 @@ class ObjectStore:
             raise explained from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)
-        if isinstance(explained, AccessDenied):
-            explained.hint = f"Who asked: {self.life.what}. {explained.hint}"
-        return explained
+        return self._with_asker(explain(error, source=self.url, endpoint=self.endpoint, key=key))
+
+    def _with_asker(self, error: StagegateError) -> StagegateError:
+        if isinstance(error, AccessDenied):
+            error.hint = f"Who asked: {self.life.what}. {error.hint}"
+        return error
 
 
 def _conditions(part: tuple[int, int] | None, etag: str, version: str) -> dict[str, Any]:
