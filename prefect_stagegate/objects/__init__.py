@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.objects.explain import explain, refused
+from prefect_stagegate.objects.explain import explain, explain_response, refused
 from prefect_stagegate.objects.foreign import texts
 from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.objects.options import S3Settings, translate
@@ -17,6 +17,7 @@ __all__ = [
     "Place",
     "S3Settings",
     "explain",
+    "explain_response",
     "memory_store",
     "open_s3",
     "refused",

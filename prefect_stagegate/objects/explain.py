@@ -1,13 +1,15 @@
 """What an object store's error means, in this package's words.
 
 obstore tells the server's answer only as text: the S3 error code, else the HTTP status, else the words of the
-HTTP client, are looked up in the tables below.
+HTTP client, are looked up in the tables below. A response that another client received is looked up in the same tables.
 """
 
 from __future__ import annotations
 
+import http
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
+from prefect_stagegate.http import retry_after
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactedError
 
@@ -156,8 +159,13 @@ _CODE = re.compile(r"(?:<Code>|An error occurred \()(\w+)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _STATUS_LINE = re.compile(r"status code: (\d{3}(?: [A-Za-z' -]+)?)")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_DOCUMENT = re.compile(r"<Error>.*?<Message>([^<]+)</Message>", re.DOTALL)
+_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 _LONGEST_MESSAGE = 300
+_LONGEST_REDACTED = 2000
+"""Characters of a server's message that are searched for secrets before it is cut: the search may be slow."""
+LONGEST_BODY = 1 << 16
+"""Bytes of a response's body that are looked at."""
+_KNOWN_STATUSES = frozenset(http.HTTPStatus)
 _PORTS = {"http": 80, "https": 443}
 _BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
@@ -173,6 +181,32 @@ def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> S
     if meaning is REFUSED:
         return refused(_address(endpoint), source=source, key=key)
     return meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)
+
+
+def explain_response(
+    status: int, headers: Mapping[str, str], body: bytes, *, source: str, endpoint: str, key: str = ""
+) -> StagegateError:
+    """The typed error for a response that is not what was asked for, as `explain` has it for obstore's errors.
+
+    Args:
+        status: The response's.
+        headers: The response's, names in any case. `x-ms-error-code` is Azure's code, which a HEAD has no body for;
+            Retry-After goes into a `SourceBusy`.
+        body: What came of it, possibly nothing; its first `LONGEST_BODY` bytes are looked at.
+        source: What was read.
+        endpoint: The server, as people know it.
+        key: The object that was asked for; empty when none was.
+    """
+    lowered = {name.lower(): value for name, value in headers.items()}
+    phrase = http.HTTPStatus(status).phrase if status in _KNOWN_STATUSES else ""
+    code = f"<Code>{azure_code}</Code>" if (azure_code := lowered.get("x-ms-error-code")) else ""
+    # The form of obstore's texts, so that one reader and one set of tables serve both.
+    text = f"status code: {status} {phrase}: {code}{body[:LONGEST_BODY].decode(errors='replace')}"
+    missing = bool(key) and status == http.HTTPStatus.NOT_FOUND
+    error = explain(FileNotFoundError(text) if missing else OSError(text), source=source, endpoint=endpoint, key=key)
+    if isinstance(error, SourceBusy):
+        error.retry_after = retry_after(lowered)
+    return error
 
 
 def _meaning(error: Exception, text: str) -> Meaning | None:
@@ -222,13 +256,20 @@ def _summary(text: str) -> str:
 def _said(text: str) -> str:
     """The message of the error document that the server sent, if that is what it sent."""
     body = text.partition("\n\nDebug source")[0]
-    if found := _DOCUMENT.search(body):
-        return f": {redact(found[1])[:_LONGEST_MESSAGE]}"
+    document = body.find("<Error>")
+    if document >= 0 and (message := _MESSAGE.search(body, document)):
+        return _quoted(message[1])
     try:
-        told = json.loads(body[body.index("{") :])["error"]["message"]
+        return _quoted(str(json.loads(body[body.index("{") :])["error"]["message"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return f": {redact(str(told))[:_LONGEST_MESSAGE]}"
+
+
+def _quoted(message: str) -> str:
+    """A server's message without secrets, cut; a word that the first cut went through may be half a secret."""
+    if len(message) > _LONGEST_REDACTED:
+        message = message[:_LONGEST_REDACTED].rpartition(" ")[0]
+    return f": {redact(message)[:_LONGEST_MESSAGE]}" if message else ""
 
 
 def bad_key(error: Exception, *, source: str) -> SourceError:

@@ -261,16 +261,16 @@ class ObjectStore:
             return None
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """The error for a response of 400 or above to one of those requests. May ask further questions.
+        """The error for a response of 300 or above to one of those requests. May ask further questions.
 
         Args:
             response: With the beginning of its body.
             key: The object's.
         """
         status, headers, body = response.status, response.headers, bytes(response.body)
-        error = explain_response(status, headers, body, source=self.url, endpoint=self.endpoint, key=key)
-        if isinstance(error, AccessDenied):
-            error.hint = f"Who asked: {self.life.what}. {error.hint}"
+        error = self._with_asker(
+            explain_response(status, headers, body, source=self.url, endpoint=self.endpoint, key=key)
+        )
         # A condition on an object that is gone may count as failed, and what is missing may be the version only.
         if isinstance(error, ObjectChanged) and not self.find(key):
             return ObjectVanished("The object is gone", source=self.url, object=key)
@@ -362,10 +362,12 @@ class ObjectStore:
             raise explained from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)
-        if isinstance(explained, AccessDenied):
-            explained.hint = f"Who asked: {self.life.what}. {explained.hint}"
-        return explained
+        return self._with_asker(explain(error, source=self.url, endpoint=self.endpoint, key=key))
+
+    def _with_asker(self, error: StagegateError) -> StagegateError:
+        if isinstance(error, AccessDenied):
+            error.hint = f"Who asked: {self.life.what}. {error.hint}"
+        return error
 
 
 def _conditions(part: tuple[int, int] | None, etag: str, version: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from prefect_stagegate.errors import (
     SourceBusy,
     SourceError,
     SourceUnavailable,
+    StagegateError,
     UsageError,
 )
 from prefect_stagegate.objects import (
@@ -28,7 +31,8 @@ from prefect_stagegate.objects import (
     translate,
 )
 from prefect_stagegate.objects.credentials import resolve
-from prefect_stagegate.objects.explain import bad_key, explain
+from prefect_stagegate.objects.explain import CODES, LONGEST_BODY, STATUSES, bad_key, explain, explain_response
+from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources import weboptions
 from prefect_stagegate.spec.permitted import AZURE, GCS, S3, WEB, Kind, Library
 
@@ -157,7 +161,13 @@ class TestCredentials:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "says"), [("http://me:pw@x", "holds credentials"), ("http://", "no usable address")]
+    ("endpoint", "says"),
+    [
+        ("http://me:pw@x", "holds credentials"),
+        ("http://", "no usable address"),
+        ("http://x:99999", "no usable address"),
+        ("http://me:pw@[x", "no usable address"),
+    ],
 )
 def test_an_endpoint_that_cannot_be_used_is_refused_and_not_repeated(endpoint: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
@@ -193,6 +203,88 @@ def test_each_answer_has_its_meaning(error: Exception, kind: type[SourceError], 
     found = explain(error, source="s3://lake/", endpoint="http://x:1", key="a")
     assert (type(found), found.retryable, found.object) == (kind, retryable, "a")
     assert "{endpoint}" not in str(found)
+
+
+def told(error: StagegateError) -> tuple[type[StagegateError], str, str, str]:
+    return type(error), error.message, error.hint, error.object
+
+
+PLACE = {"source": "s3://lake/", "endpoint": "http://x:1", "key": "a"}
+XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>Mine, not yours</Message></Error>"
+
+
+@pytest.mark.parametrize("code", [*CODES, "Unheard"])
+def test_a_response_means_what_obstore_would_say(code: str) -> None:
+    body = XML.format(code)
+    by_obstore = explain(OSError(f"status code: 409 Conflict: {body}"), **PLACE)
+    assert told(explain_response(409, {}, body.encode(), **PLACE)) == told(by_obstore)
+    if code in CODES:  # a HEAD has no body, and what doesn't know the code quotes it
+        assert told(explain_response(409, {"X-Ms-Error-Code": code}, b"", **PLACE)) == told(by_obstore)
+
+
+@pytest.mark.parametrize("status", [*STATUSES, 304, 307, 400, 405, 418, 500, 502, 504, 599, 999])
+def test_a_status_means_what_obstore_would_say(status: int) -> None:
+    error = FileNotFoundError if status == 404 else OSError
+    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
+    by_obstore = explain(error(f"status code: {status} {phrase}: "), **PLACE)
+    assert told(explain_response(status, {}, b"", **PLACE)) == told(by_obstore)
+
+
+def test_not_found_without_a_key_is_no_vanished_object() -> None:
+    error = explain_response(404, {}, b"", **{**PLACE, "key": ""})
+    assert type(error) is SourceError
+    assert "finds nothing" in error.message
+
+
+def test_a_busy_response_carries_its_retry_after() -> None:
+    error = explain_response(503, {"Retry-After": "7"}, b"", **PLACE)
+    assert isinstance(error, SourceBusy)
+    assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    "body", [XML.format("Unheard"), '{"error": {"code": 418, "message": "Mine, not yours"}}'], ids=["xml", "json"]
+)
+def test_a_response_of_unknown_meaning_is_quoted(body: str) -> None:
+    assert "answers 418 I'm a Teapot: Mine, not yours" in explain_response(418, {}, body.encode(), **PLACE).message
+
+
+@pytest.mark.parametrize("length", [0, 1800, 1995, 2500])
+def test_a_response_tells_no_secret(length: int) -> None:
+    secret = "canary/" + "+x9" * 40
+    remember(secret)
+    for body in (
+        XML.replace("Mine", "{secret} " * (length // len(secret)) + "{secret}"),
+        '{{"error": {{"message": "{secret}"}}}}',
+    ):
+        message = str(explain_response(418, {}, body.format("C", secret=secret).encode(), **PLACE))
+        assert "canary" not in message
+        assert "+x9" not in message
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b"<Error>",
+        b"<Error><Message>",
+        b"<Code>",
+        b"{",
+        b'{"error":',
+        b"\\",
+        b"token",
+        b'token="',
+        b"\xff",
+        b"An error occurred (",
+    ],
+)
+@pytest.mark.parametrize("start", [b"", b"<Error><Message>token ", b'{"error": {"message": "token '])
+def test_a_hostile_body_is_explained_in_linear_time(start: bytes, unit: bytes) -> None:
+    remember("wJalrXUtnFEMIsecret")
+    for end in (b"", b"</Message></Error>", b'"}}'):
+        body = (start + unit * LONGEST_BODY)[: LONGEST_BODY - len(end)] + end
+        begin = time.process_time()
+        assert len(str(explain_response(418, {}, body + unit * LONGEST_BODY, **PLACE))) < 1000
+        assert time.process_time() - begin < 1.0
 
 
 def test_a_bad_key_is_named_with_its_line_break() -> None:
