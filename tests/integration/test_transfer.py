@@ -217,7 +217,7 @@ def test_a_server_that_stalls_is_given_up_and_asked_again(
     begun = time.monotonic()
     run = fetch_all(open_source(f"{bucket}/large/b.bin", options, idle=1.0), cache, limits=LIMITS)
     assert fetched(run) == digests({"b.bin": LARGE["large/b.bin"]})
-    assert 1.0 < time.monotonic() - begun < 8.0
+    assert 1.0 < time.monotonic() - begun < 15.0  # libcurl averages over five seconds
 
 
 @pytest.mark.parametrize(
