@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -75,6 +76,8 @@ class Loop:
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Not closed at the loop's end: a late call would write to whatever has its number then.
+        weakref.finalize(self, os.close, self._wake)
         self._epoll.register(self._wake, _READABLE)
         self._timer: float | None = None
         self._sockets = Sockets()
@@ -215,8 +218,8 @@ class Loop:
             slot = self._slot(exchange, proxy)
         except _Resolving:
             return
-        except (StagegateError, pycurl.error) as error:
-            exchange.error = error if isinstance(error, StagegateError) else _unsendable(error)
+        except Exception as error:  # noqa: BLE001 - raised where the response is waited for
+            exchange.error = _unsendable(error) if isinstance(error, pycurl.error) else error
             self.call(partial(exchange.done, exchange))
             return
         self._multi.add_handle(slot.handle)
@@ -379,7 +382,6 @@ class Loop:
                 slot.handle.close()
         self._multi.close()
         self._epoll.close()
-        os.close(self._wake)
 
 
 class _Resolving(Exception):
