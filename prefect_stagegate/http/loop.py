@@ -91,6 +91,7 @@ class Loop:
         self._proxies: dict[Origin, Proxy | StagegateError | None] = {}
         self._hungry = True
         self._stopped = False
+        self._over = False
         self._received = 0
         self.reconnected = 0
         """Requests that were sent anew, because a server had spoken unasked."""
@@ -118,9 +119,12 @@ class Loop:
         self._wake_up()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have the loop's thread call something soon. From any thread."""
+        """Have the loop's thread call something soon; once that has ended, the calling one. From any thread."""
         self._calls.append(function)
-        self._wake_up()
+        if self._over:
+            self._run_calls()
+        else:
+            self._wake_up()
 
     def feed(self) -> None:
         """Ask `supply` again. From any thread."""
@@ -174,11 +178,18 @@ class Loop:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
-        while self._calls:
-            self._calls.popleft()()
+        self._run_calls()
         self._complete_ended()
         if self._turned:
             self._turned()
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            try:
+                function = self._calls.popleft()
+            except IndexError:  # another thread took it, after the loop's end
+                return
+            function()
 
     def _timeout(self) -> float:
         """Seconds until something is to be done anyway."""
@@ -380,8 +391,11 @@ class Loop:
         for slots in self._free.values():
             for slot in slots:
                 slot.handle.close()
+        self._under_way.clear()
         self._multi.close()
         self._epoll.close()
+        self._over = True
+        self._run_calls()
 
 
 class _Resolving(Exception):
