@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pycurl
 
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import SourceUnavailable, StagegateError
 from prefect_stagegate.http.message import Headers, Request, Response
 from prefect_stagegate.http.policy import (
     ALLOW_HINT,
@@ -205,6 +205,9 @@ class Exchange:
         if self.blocked:
             came = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
             return ForbiddenAddress(refusal(self.blocked, self.blocked) + came, hint=ALLOW_HINT)
+        if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
+            told = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
+            return SourceUnavailable(told, hint="Check HTTPS_PROXY and its user and password.")
         return failure_of(self.target, code, status, refused=handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED)
 
     def leads(self) -> bool:

@@ -29,7 +29,7 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.http.message import Client
 from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
-from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
+from prefect_stagegate.http.proxies import Proxy, proxy_for, proxy_variables, require_proxied_allowed
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
 
@@ -88,7 +88,8 @@ class Loop:
         self._calls: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._proxies: dict[Origin, Proxy | StagegateError | None] = {}
+        self._proxies: dict[tuple[Origin, tuple[str, ...]], Proxy | StagegateError | None] = {}
+        """By origin, and by what the environment said then."""
         self._hungry = True
         self._stopped = False
         self._over = False
@@ -318,8 +319,9 @@ class Loop:
     def _proxy(self, exchange: Exchange) -> Proxy | None:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
-        if origin in self._proxies:
-            answer = self._proxies[origin]
+        asked = (origin, proxy_variables())
+        if asked in self._proxies:
+            answer = self._proxies[asked]
             if isinstance(answer, StagegateError):
                 raise answer
             return answer
@@ -331,7 +333,7 @@ class Loop:
                     require_proxied_allowed(origin, exchange.request.client.allowed)
             except StagegateError as error:
                 answer = error
-            self.call(partial(self._proxies.__setitem__, origin, answer))
+            self.call(partial(self._proxies.__setitem__, asked, answer))
             self.call(partial(self.submit, exchange))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()

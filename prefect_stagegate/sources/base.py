@@ -10,7 +10,7 @@ looks at a library's exception. A source may be used by many threads at once.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -135,7 +135,7 @@ class Source(Protocol):
         """Free what the source holds; it can't be used afterwards."""
 
 
-class BaseSource:
+class BaseSource(ABC):
     """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
 
     url: str
@@ -165,7 +165,7 @@ class BaseSource:
         """Say that there are no others."""
         return False
 
-    def confirm(self, listed: SourceObject) -> None:
+    def confirm(self, listed: SourceObject) -> None:  # noqa: B027 - most have nothing to do
         """Do nothing: every read is pinned."""
 
     def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
@@ -176,7 +176,7 @@ class BaseSource:
         """Say that nobody can tell."""
         return CredentialLife("unknown", f"what opens {self.__class__.__name__}")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Do nothing."""
 
 

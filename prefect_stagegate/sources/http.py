@@ -9,7 +9,7 @@ The pin is the manifest's checksum, else the time of change where the listing te
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -34,7 +34,7 @@ HEADS_AT_ONCE = 16
 _REFUSALS = 300
 
 
-class WebSource(HttpReads, ABC):
+class WebSource(HttpReads):
     """What the sources of the web have in common: a server, an address, and objects below it.
 
     Args:

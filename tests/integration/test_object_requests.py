@@ -11,6 +11,7 @@ import pytest
 from botocore.session import Session
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, StagegateError
+from prefect_stagegate.http import Response
 from prefect_stagegate.objects import ObjectStore, S3Settings, open_s3, s3_place
 from prefect_stagegate.objects.azure import azure_place, open_azure
 from prefect_stagegate.objects.azure_options import EMULATED, EMULATED_KEY, azure_settings
@@ -39,7 +40,8 @@ def answer(store: ObjectStore, key: str, *, method: str = "GET", version: str = 
 
 def error(store: ObjectStore, key: str, *, method: str = "GET", **headers: str) -> StagegateError:
     response = answer(store, key, method=method, **headers)
-    return store.explain_response(response.status_code, response.headers, response.content, key)
+    headers_of = {name.lower(): value for name, value in response.headers.items()}
+    return store.refusal(Response(response.status_code, headers_of, str(response.url), response.content), key)
 
 
 def assert_reads(store: ObjectStore, key: str) -> None:
