@@ -240,7 +240,6 @@ def test_asyncssh_fills_holes_with_zeros(folder: Path) -> None:
     server.odd[READ] = lambda number, body: status(number, 1) if place(body)[0] == 0 else server._read(number, body)
 
     async def read() -> bytes:
-        source._connection._opening = None
         session, _ = await source._connection._session()
         file = await session.client.open(b"/real/a", "rb", block_size=BLOCK)
         data: bytes = await file.read(4 * BLOCK, 0)
