@@ -31,6 +31,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources.base import read_pieces
 from prefect_stagegate.sources.sftpclient import SftpConnection
 from prefect_stagegate.sources.ssh import Login
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
@@ -344,7 +345,7 @@ def test_a_lost_connection_is_told_and_the_next_read_has_another(tmp_path: Path)
         options = {**server.options, "known_hosts": str(known)}
         with _opened(f"sftp://127.0.0.1:{port}/data/", options) as source:
             one = source.find("large")
-            chunks = source.read(one, 0, one.size)
+            chunks = read_pieces(source, one, 0, one.size)
             next(chunks)
             cut()
             with pytest.raises(SourceUnavailable) as caught:
@@ -388,7 +389,7 @@ def test_nothing_is_left_behind(served: Served) -> None:
     before = set(threading.enumerate())
     with _opened(url, server.options) as source:
         found = list(source.list())
-        chunks = source.read(found[0], 0, found[0].size)
+        chunks = read_pieces(source, found[0], 0, found[0].size)
         next(chunks)
         chunks.close()  # type: ignore[attr-defined]
         assert len(found) == 40
