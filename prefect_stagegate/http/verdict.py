@@ -138,8 +138,10 @@ def _too_long(request: Request, status: int, address: str) -> StagegateError:
         return RangeIgnored("The server sends the whole object when a range of it is requested")
     if request.size is not None and not request.range:
         return _changed()
-    most = request.limit if request.length is None else request.length
-    return SourceError(f"{address} sent more than the {most:,} bytes that were asked for")
+    if request.range:
+        told = f"{address} sent more than the {request.length:,} bytes that were asked for"
+        return SourceUnavailable(told, hint=_LATER)
+    return SourceError(f"{address} sent more than the {request.limit:,} bytes that are read of it")
 
 
 def _changed() -> ObjectChanged:
