@@ -15,6 +15,7 @@ from prefect_stagegate.http.policy import (
     origin_of,
     require_allowed,
 )
+from prefect_stagegate.http.proxies import environment_proxies
 from prefect_stagegate.http.retry_after import retry_after
 from prefect_stagegate.http.trust import trusted_authorities
 from prefect_stagegate.http.verdict import CertificateNotTrusted, RangeIgnored
@@ -34,6 +35,7 @@ __all__ = [
     "RangeIgnored",
     "Request",
     "Response",
+    "environment_proxies",
     "fetch",
     "fetch_many",
     "origin_of",

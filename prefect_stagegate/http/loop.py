@@ -27,9 +27,9 @@ import pycurl
 
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
-from prefect_stagegate.http.message import Client
+from prefect_stagegate.http.message import Client, Proxies
 from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
-from prefect_stagegate.http.proxies import Proxy, proxy_for, proxy_variables, require_proxied_allowed
+from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
 
@@ -88,8 +88,8 @@ class Loop:
         self._calls: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._proxies: dict[tuple[Origin, tuple[str, ...]], Proxy | StagegateError | None] = {}
-        """By origin, and by what the environment said then."""
+        self._proxies: dict[tuple[Origin, Proxies], Proxy | StagegateError | None] = {}
+        """By origin, and by what the environment said."""
         self._hungry = True
         self._stopped = False
         self._over = False
@@ -226,7 +226,7 @@ class Loop:
         """Send the request, or end the exchange with what forbids it."""
         try:
             client = exchange.request.client
-            proxy = self._proxy(exchange) if client.proxied else None
+            proxy = self._proxy(exchange) if client.proxies else None
             slot = self._slot(exchange, proxy)
         except _Resolving:
             return
@@ -243,7 +243,7 @@ class Loop:
         slot.exchange = exchange
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
-        if client.proxied:
+        if client.proxies:
             slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
             slot.handle.setopt(pycurl.NOPROXY, "")
             slot.handle.setopt(pycurl.PROXYUSERNAME, proxy.user if proxy else "")
@@ -319,7 +319,7 @@ class Loop:
     def _proxy(self, exchange: Exchange) -> Proxy | None:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
-        asked = (origin, proxy_variables())
+        asked = (origin, exchange.request.client.proxies)
         if asked in self._proxies:
             answer = self._proxies[asked]
             if isinstance(answer, StagegateError):
@@ -328,7 +328,7 @@ class Loop:
 
         def look_up() -> None:
             try:
-                answer: Proxy | StagegateError | None = proxy_for(origin)
+                answer: Proxy | StagegateError | None = proxy_for(*asked)
                 if answer:
                     require_proxied_allowed(origin, exchange.request.client.allowed)
             except StagegateError as error:

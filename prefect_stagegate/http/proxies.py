@@ -5,13 +5,13 @@ A proxy makes the connection to the server, so the server's own address is judge
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass  # reads variables, asks nobody
+from urllib.request import getproxies_environment, proxy_bypass_environment  # they ask nobody
 
 from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.http.message import Proxies
 from prefect_stagegate.http.policy import (
     ALLOW_HINT,
     Allowed,
@@ -23,8 +23,6 @@ from prefect_stagegate.http.policy import (
     refusal,
 )
 
-_NAMES = ("http", "https", "all", "no")
-
 
 class Proxy(NamedTuple):
     """A proxy that is spoken to by HTTP."""
@@ -35,21 +33,21 @@ class Proxy(NamedTuple):
     password: str
 
 
-def proxy_variables() -> tuple[str, ...]:
-    """The values that decide about proxies."""
-    get = os.environ.get
-    return tuple(get(f"{name}_proxy", "") + " " + get(f"{name.upper()}_PROXY", "") for name in _NAMES)
+def environment_proxies() -> Proxies:
+    """What the environment says now; empty where it names no proxy."""
+    named = getproxies_environment()
+    return tuple(sorted(named.items())) if named.keys() - {"no"} else ()
 
 
-def proxy_for(origin: Origin) -> Proxy | None:
-    """What the environment says about an origin; None for a direct connection.
+def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
+    """The proxy of an origin; None for a direct connection.
 
     Raises:
-        UsageError: It names a proxy that is not spoken to by HTTP.
+        UsageError: It is not spoken to by HTTP.
     """
-    named = getproxies()
+    named = dict(proxies)
     url = named.get(origin.scheme) or named.get("all", "")
-    if not url or proxy_bypass(origin.address):
+    if not url or proxy_bypass_environment(origin.address, named):
         return None
     return _parsed(url if "://" in url else f"http://{url}")
 

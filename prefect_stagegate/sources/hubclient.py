@@ -14,7 +14,7 @@ from prefect_stagegate.errors import (
     ObjectVanished,
     SourceError,
 )
-from prefect_stagegate.http import Client, Headers, Response
+from prefect_stagegate.http import Client, Headers, Response, environment_proxies
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
@@ -52,7 +52,7 @@ class Hub(WebServer):
         remember(token)
         self.anonymous = not token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = Client(tuple(terms.allowed), certifi.where(), terms.idle, proxied=True)
+        client = Client(tuple(terms.allowed), certifi.where(), terms.idle, proxies=environment_proxies())
         who = "nobody" if self.anonymous else "the token's owner"
         super().__init__(client, self.endpoint, headers, url=url, who=who)
 
