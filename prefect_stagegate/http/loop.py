@@ -62,19 +62,27 @@ class Loop:
         room: Exchanges under way at most.
         supply: Asked for further exchanges while there is room and `feed` was called since it gave none.
         turned: Called after each turn.
+        ended: Called at the end, in the loop's thread, when no exchange is under way any more.
     """
 
     def __init__(
-        self, name: str, *, room: int, supply: Supply | None = None, turned: Callable[[], None] | None = None
+        self,
+        name: str,
+        *,
+        room: int,
+        supply: Supply | None = None,
+        turned: Callable[[], None] | None = None,
+        ended: Callable[[], None] | None = None,
     ) -> None:
-        self.room, self._supply, self._turned = room, supply, turned
+        self.room, self._supply, self._turned, self._ended = room, supply, turned, ended
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, room)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake_lock = threading.Lock()
         self._epoll.register(self._wake, _READABLE)
         self._timer: float | None = None
         self._sockets = Sockets()
@@ -143,7 +151,9 @@ class Loop:
 
     def _wake_up(self) -> None:
         if threading.get_ident() != self.thread.ident:
-            os.eventfd_write(self._wake, 1)
+            with self._wake_lock:  # once the loop has ended, the number may be that of any other file
+                if self._wake is not None:
+                    os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
         try:
@@ -153,13 +163,17 @@ class Loop:
             self.failure = error
             log.debug("The HTTP loop has ended", exc_info=True)
         finally:
-            self._end()
+            try:
+                self._end()
+            finally:
+                if self._ended:
+                    self._ended()
 
     def _turn(self) -> None:
         self._start_waiting()
         for descriptor, events in self._epoll.poll(self._timeout(), EVENTS):
             if descriptor == self._wake:
-                os.eventfd_read(self._wake)
+                os.eventfd_read(descriptor)
             else:
                 action = pycurl.CSELECT_IN if events & _READABLE else 0
                 action |= pycurl.CSELECT_OUT if events & _WRITABLE else 0
@@ -379,7 +393,10 @@ class Loop:
                 slot.handle.close()
         self._multi.close()
         self._epoll.close()
-        os.close(self._wake)
+        with self._wake_lock:
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            os.close(wake)
 
 
 class _Resolving(Exception):
