@@ -63,12 +63,19 @@ class Loop:
         room: Exchanges under way at most.
         supply: Asked for further exchanges while there is room and `feed` was called since it gave none.
         turned: Called after each turn.
+        ended: Called at the end, in the loop's thread, when no exchange is under way any more.
     """
 
     def __init__(
-        self, name: str, *, room: int, supply: Supply | None = None, turned: Callable[[], None] | None = None
+        self,
+        name: str,
+        *,
+        room: int,
+        supply: Supply | None = None,
+        turned: Callable[[], None] | None = None,
+        ended: Callable[[], None] | None = None,
     ) -> None:
-        self.room, self._supply, self._turned = room, supply, turned
+        self.room, self._supply, self._turned, self._ended = room, supply, turned, ended
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, room)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
@@ -161,13 +168,17 @@ class Loop:
             self.failure = error
             log.debug("The HTTP loop has ended", exc_info=True)
         finally:
-            self._end()
+            try:
+                self._end()
+            finally:
+                if self._ended:
+                    self._ended()
 
     def _turn(self) -> None:
         self._start_waiting()
         for descriptor, events in self._epoll.poll(self._timeout(), EVENTS):
             if descriptor == self._wake:
-                os.eventfd_read(self._wake)
+                os.eventfd_read(descriptor)
             else:
                 action = pycurl.CSELECT_IN if events & _READABLE else 0
                 action |= pycurl.CSELECT_OUT if events & _WRITABLE else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import Cancelled, TransferFailed
@@ -90,15 +90,16 @@ def transfer(
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())
     context = TransferContext(cache, space, members, limits, progress, stop, stats)
-    return Transfer(_run(context, Engine(context, plan, sources, max_failed), max_failed), stats)
+    return Transfer(_run(context, lambda: Engine(context, plan, sources, max_failed), max_failed), stats)
 
 
-def _run(context: TransferContext, engine: Engine, max_failed: int) -> Iterator[Receipt]:
+def _run(context: TransferContext, make: Callable[[], Engine], max_failed: int) -> Iterator[Receipt]:
+    engine = make()  # now: one that is never run would leave its files open
     engine.start()
     unsynced = 0
     try:
         for batch in _batches(engine, context.stop):
-            context.store.memory.remember(row for done in batch if (row := done.row))
+            _remember(context, batch)
             yield from _given(context, batch)
             unsynced += sum(done.unsynced for done in batch)
             if unsynced > UNSYNCED:
@@ -110,9 +111,12 @@ def _run(context: TransferContext, engine: Engine, max_failed: int) -> Iterator[
             raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
     finally:
         engine.stop()
-        while batch := _taken(engine):
-            context.store.memory.remember(row for done in batch if (row := done.row))
-            _drop_claims(batch)
+        try:
+            while batch := _taken(engine):
+                _remember(context, batch)
+                _drop_claims(batch)
+        finally:
+            engine.close()
     _sync(context)
     if len(context.stats.failures) > max_failed:
         raise TransferFailed(context.stats.failures)
@@ -127,6 +131,15 @@ def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
             yield batch
             if len(batch) < BATCH:
                 break  # a transaction for each of the few that came meanwhile would cost more than they do
+
+
+def _remember(context: TransferContext, batch: list[Done]) -> None:
+    """Remember the digests of a batch, or drop its claims."""
+    try:
+        context.store.memory.remember(row for done in batch if (row := done.row))
+    except BaseException:
+        _drop_claims(batch)
+        raise
 
 
 def _sync(context: TransferContext) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,8 @@ class Read:
     attempt: int = 0
     started: float = 0.0
     """When the request was sent, by the monotonic clock."""
+    connected: bool = False
+    """Whether it holds one of the connections that its server's throttle grants."""
 
 
 class Engine:
@@ -99,7 +102,9 @@ class Engine:
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
         self._small = min(SMALL, limits.part)
         self._waits = Waits(context.store.blobs, limits.idle, context.progress)
-        self._loop = Loop("transfer", room=limits.in_flight, supply=self._supply, turned=self._turned)
+        self._loop = Loop(
+            "transfer", room=limits.in_flight, supply=self._supply, turned=self._turned, ended=self._give_up_all
+        )
         self._writers = WorkerPool("write", WRITERS, self._end)
         self._helpers = WorkerPool("helper", HELPERS, self._end)
         self._queues = {
@@ -112,13 +117,16 @@ class Engine:
         self._reads: set[Read] = set()
         """Those that hold a claim or a buffer."""
         self._downloads: set[MultipartDownload] = set()
-        """Those that hold a claim; looked at when the loop has ended."""
+        """Those that hold a claim; abandoned when the loop has ended."""
+        self._loop_ended = False
         self._planned = self._finished = 0
         """Objects that were put into a queue, and brought to their end."""
         self._plan_ended = False
         self._closed = False
         """Whether too many objects failed; set under the lock."""
         self._lock = threading.Lock()
+        self._stopped = False
+        """Whether nobody takes results any more."""
         self._room = threading.Event()
         self._told = (0, 0.0)
         self.results: deque[Done] = deque()
@@ -142,18 +150,19 @@ class Engine:
         self._context.stop.end()
         until = time.monotonic() + GRACE
         self._loop.stop()
+        self._loop.thread.join(GRACE)  # first: until then it gives the pools what they must take
         pools = [self._writers, self._helpers]
         pools += [pool for queue in self._queues.values() for pool in (queue.readers, queue.away)]
         for pool in pools:
             pool.stop()
-        for thread in (self._planning, self._loop.thread):
-            thread.join(max(0.0, until - time.monotonic()))
         for pool in pools:
             pool.join(until)
-        for read in list(self._reads):
-            self._give_up(read)
-        for download in list(self._downloads):
-            download.abandon(discard=False)
+        self._planning.join(max(0.0, until - time.monotonic()))  # last: a silent server may hold its listing
+
+    def close(self) -> None:
+        """Take no more results: what threads that were left behind bring in later is dropped."""
+        self._stopped = True
+        self._drop_late()
 
     def wait(self, seconds: float) -> bool:
         """Wait until many results are there, or for so long.
@@ -188,8 +197,13 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
             self._end(error)
         finally:
-            self._plan_ended = True
-            self._loop.call(self._look_for_end)
+            self._loop.call(self._end_plan)
+
+    def _end_plan(self) -> None:
+        self._plan_ended = True
+        if self._closed:
+            self._drop_waiting()  # what was planned meanwhile
+        self._look_for_end()
 
     def _waiting(self) -> int:
         return sum(len(queue.jobs) for queue in self._queues.values())
@@ -216,21 +230,26 @@ class Engine:
         if self._context.stop or len(self.results) >= BACKLOG:
             return exchanges
         while len(exchanges) < room and (part := self._next_part()):
-            self._add(exchanges, self._queues[id(part.download.job.source)], self._begin_part(part))
+            self._add(exchanges, self._queues[id(part.download.job.source)], partial(self._begin_part, part))
         for queue in self._queues.values():
             while len(exchanges) < room and queue.is_ready():
                 if self._is_large(queue.jobs[0]) and not self._may_open():
                     break
-                if not self._has_connection(queue):
+                if self._closed or not self._has_connection(queue):
                     break
-                self._add(exchanges, queue, self._begin(queue, self._taken(queue)))
+                self._add(exchanges, queue, partial(self._begin, queue, self._taken(queue)))
         return exchanges
 
-    def _add(self, exchanges: list[Exchange], queue: SourceQueue, exchange: Exchange | None) -> None:
+    def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
+        """Begin something with the connection that was taken for it, or give that back."""
+        exchange = None
+        try:
+            exchange = begin()
+        finally:
+            if exchange is None:
+                self._release(queue)
         if exchange:
             exchanges.append(exchange)
-        else:
-            self._release(queue)
 
     def _taken(self, queue: SourceQueue) -> Job:
         if len(queue.jobs) == AHEAD // 2:
@@ -273,7 +292,7 @@ class Engine:
         return self._exchange(Read(queue, job, part=part), request)
 
     def _exchange(self, read: Read, request: Request) -> Exchange:
-        read.attempt, read.started = read.attempt + 1, time.monotonic()
+        read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
         self._reads.add(read)
         buffer, sink = None, None
         if read.part:
@@ -281,14 +300,14 @@ class Engine:
             buffer = memoryview(read.part.buffer)[: end - start]
         elif read.whole:
             read.whole.restart()
-            if read.job.planned.object.size > self._small:
+            if read.whole.size > self._small:
                 sink = read.whole.take
         throttle = read.queue.retrier.throttle
         return Exchange(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
 
     def _is_large(self, job: Job) -> bool:
         """Whether the object is read in parts: a server that ignores ranges would send the whole for each."""
-        return job.planned.object.size > self._small and job.source.ranges
+        return (job.listed or job.planned.object).size > self._small and job.source.ranges
 
     def _may_open(self) -> bool:
         return len(self._open) + self._opening < OPEN and self._buffers.available > self._opening
@@ -315,11 +334,13 @@ class Engine:
     def _release(self, queue: SourceQueue) -> None:
         if queue.retrier.throttle:
             queue.retrier.throttle.release()
+            self._loop.feed()
 
     # ---------------------------------------------------------------- the loop's thread: what has ended
 
     def _read_ended(self, exchange: Exchange) -> None:
         read: Read = exchange.owner
+        read.connected = False
         self._release(read.queue)
         outcome: Response | Exception | None = exchange.error
         if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
@@ -427,7 +448,7 @@ class Engine:
 
     def _settle(self, job: Job, error: StagegateError) -> None:
         """An object's read failed for good: try the next thing, or count it among the failures. From any thread."""
-        if isinstance(error, Cancelled):
+        if isinstance(error, Cancelled) and self._context.stop:
             return
         if not isinstance(error, SourceError):
             self._end(error)
@@ -460,6 +481,14 @@ class Engine:
         if len(self.results) >= MANY:
             self._news.set()
         self._loop.call(self._count)
+        self._drop_late()
+
+    def _drop_late(self) -> None:
+        """Drop what a thread hands over that was left behind."""
+        while self._stopped and self.results:
+            with suppress(IndexError):  # another thread took it
+                if claim := self.results.popleft().claim:
+                    claim.drop()
 
     def _count(self) -> None:
         self._finished += 1
@@ -496,6 +525,16 @@ class Engine:
         self._news.set()
 
     # ---------------------------------------------------------------- claims
+
+    def _give_up_all(self) -> None:
+        """Leave what is not at its end: the loop has ended. In its thread, as nothing else may touch the reads."""
+        for read in list(self._reads):
+            if read.connected:
+                self._release(read.queue)
+            self._give_up(read)
+        self._loop_ended = True
+        for download in list(self._downloads):
+            download.abandon(discard=False)
 
     def _claimed_whole(self, job: Job) -> WholeDownload | None:
         """An object that this transfer brings in, and nobody else."""
@@ -600,7 +639,11 @@ class Engine:
             self._context.retrier(job).run(read)
             self._context.came(job, end - start)
         except (SourceError, Cancelled) as error:
-            self._loop.call(partial(self._fail_part, part, error))
+            download.give_up(part)  # here: the loop may have ended
+            self._loop.call(partial(self._fail_part_of, download, error))
+        except BaseException:
+            download.give_up(part)
+            raise
         else:
             self._store(part)
 
@@ -617,6 +660,8 @@ class Engine:
                 try:
                     download = MultipartDownload(self._context, job, claim, self._buffers)
                     self._downloads.add(download)
+                    if self._loop_ended:
+                        download.abandon(discard=False)
                 except BaseException:
                     claim.keep()
                     raise

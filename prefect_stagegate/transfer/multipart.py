@@ -237,5 +237,7 @@ class MultipartDownload:
             self._file.finish()
         facts = (self.job, self._claim, self._hasher, Stopwatch())
         done = self._context.finish(*facts, fetched=self._fetched, started=self._started, sync=True)
+        with self._lock:
+            self._closed = True  # the claim is the result's
         self._journal.close()
         return done

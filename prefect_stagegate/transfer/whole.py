@@ -64,6 +64,12 @@ class WholeDownload:
             self.take(chunk)
 
     @property
+    def size(self) -> int:
+        """Bytes of the object as it is read, which may be another state than the planned one."""
+        assert self.job.listed is not None  # noqa: S101
+        return self.job.listed.size
+
+    @property
     def is_wrong(self) -> bool:
         """Whether the bytes fail a checksum of the source's, so that it may be asked whether that is one."""
         return bool(self._hasher.mismatch())
