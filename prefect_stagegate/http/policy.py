@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import socket
+from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import SourceError, UsageError
 
@@ -114,6 +115,19 @@ def wire_url(url: str) -> str:
     target = target[len(parts.netloc) :]
     safe = quote(target, safe="!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="surrogateescape")
     return f"{origin.scheme}://{netloc}{safe if safe.startswith('/') else '/' + safe}"
+
+
+def login_of(url: str) -> dict[str, str]:
+    """The header that says what stands before the host of a URL: a user, and a password or none.
+
+    >>> login_of("https://me:p%40ss@host/"), login_of("https://host/")
+    ({'Authorization': 'Basic bWU6cEBzcw=='}, {})
+    """
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
 
 
 def require_sendable(headers: Mapping[str, str]) -> None:
