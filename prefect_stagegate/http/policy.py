@@ -55,7 +55,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 _IPV4_BITS = 0xFFFFFFFF
 _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")  # libcurl would decode `%`
 _PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
 _SECRET_PART = re.compile(r"[?#].*", re.DOTALL)
 
@@ -94,7 +94,7 @@ def origin_of(url: str) -> Origin:
         raise SourceError("The URL has no usable host or port") from error
     if scheme not in _PORTS:
         raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are requested")
-    if not host or _UNSAFE.search(host):
+    if not _HOST.fullmatch(host):
         raise SourceError("The URL has no usable host or port")
     return Origin(scheme, host, port or _PORTS[scheme])
 
@@ -175,7 +175,7 @@ def addresses(host: str) -> list[str]:
     with suppress(ValueError):
         return [str(ip_address(host))]  # also where the machine speaks no IPv6
     with suppress(OSError, UnicodeError):
-        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM)]
     return []
 
 
