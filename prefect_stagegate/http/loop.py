@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.http.message import Client
 from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
-from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
+from prefect_stagegate.http.proxies import Proxy, proxy_for, proxy_variables, require_proxied_allowed
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
 
@@ -75,6 +76,8 @@ class Loop:
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Not closed at the loop's end: a late call would write to whatever has its number then.
+        weakref.finalize(self, os.close, self._wake)
         self._epoll.register(self._wake, _READABLE)
         self._timer: float | None = None
         self._sockets = Sockets()
@@ -85,9 +88,11 @@ class Loop:
         self._calls: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._proxies: dict[Origin, Proxy | StagegateError | None] = {}
+        self._proxies: dict[tuple[Origin, tuple[str, ...]], Proxy | StagegateError | None] = {}
+        """By origin, and by what the environment said then."""
         self._hungry = True
         self._stopped = False
+        self._over = False
         self._received = 0
         self.reconnected = 0
         """Requests that were sent anew, because a server had spoken unasked."""
@@ -115,9 +120,12 @@ class Loop:
         self._wake_up()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have the loop's thread call something soon. From any thread."""
+        """Have the loop's thread call something soon; once that has ended, the calling one. From any thread."""
         self._calls.append(function)
-        self._wake_up()
+        if self._over:
+            self._run_calls()
+        else:
+            self._wake_up()
 
     def feed(self) -> None:
         """Ask `supply` again. From any thread."""
@@ -171,11 +179,18 @@ class Loop:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
-        while self._calls:
-            self._calls.popleft()()
+        self._run_calls()
         self._complete_ended()
         if self._turned:
             self._turned()
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            try:
+                function = self._calls.popleft()
+            except IndexError:  # another thread took it, after the loop's end
+                return
+            function()
 
     def _timeout(self) -> float:
         """Seconds until something is to be done anyway."""
@@ -215,8 +230,8 @@ class Loop:
             slot = self._slot(exchange, proxy)
         except _Resolving:
             return
-        except (StagegateError, pycurl.error) as error:
-            exchange.error = error if isinstance(error, StagegateError) else _unsendable(error)
+        except Exception as error:  # noqa: BLE001 - raised where the response is waited for
+            exchange.error = _unsendable(error) if isinstance(error, pycurl.error) else error
             self.call(partial(exchange.done, exchange))
             return
         self._multi.add_handle(slot.handle)
@@ -304,8 +319,9 @@ class Loop:
     def _proxy(self, exchange: Exchange) -> Proxy | None:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
-        if origin in self._proxies:
-            answer = self._proxies[origin]
+        asked = (origin, proxy_variables())
+        if asked in self._proxies:
+            answer = self._proxies[asked]
             if isinstance(answer, StagegateError):
                 raise answer
             return answer
@@ -317,7 +333,7 @@ class Loop:
                     require_proxied_allowed(origin, exchange.request.client.allowed)
             except StagegateError as error:
                 answer = error
-            self.call(partial(self._proxies.__setitem__, origin, answer))
+            self.call(partial(self._proxies.__setitem__, asked, answer))
             self.call(partial(self.submit, exchange))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
@@ -377,9 +393,11 @@ class Loop:
         for slots in self._free.values():
             for slot in slots:
                 slot.handle.close()
+        self._under_way.clear()
         self._multi.close()
         self._epoll.close()
-        os.close(self._wake)
+        self._over = True
+        self._run_calls()
 
 
 class _Resolving(Exception):

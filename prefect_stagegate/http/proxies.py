@@ -5,6 +5,7 @@ A proxy makes the connection to the server, so the server's own address is judge
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,8 @@ from prefect_stagegate.http.policy import (
     refusal,
 )
 
+_NAMES = ("http", "https", "all", "no")
+
 
 class Proxy(NamedTuple):
     """A proxy that is spoken to by HTTP."""
@@ -30,6 +33,12 @@ class Proxy(NamedTuple):
     """Without user and password: libcurl shows it in errors."""
     user: str
     password: str
+
+
+def proxy_variables() -> tuple[str, ...]:
+    """The values that decide about proxies."""
+    get = os.environ.get
+    return tuple(get(f"{name}_proxy", "") + " " + get(f"{name.upper()}_PROXY", "") for name in _NAMES)
 
 
 def proxy_for(origin: Origin) -> Proxy | None:
@@ -63,7 +72,7 @@ def _parsed(url: str) -> Proxy:
     except SourceError:
         origin = None  # a password may stand in what the parser says
     if origin is None or origin.scheme != "http":
-        shown = url.rpartition("@")[2].partition("://")[2] or url.rpartition("@")[2]
+        shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"
         hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
         raise UsageError(f"The proxy {shown} is not one that HTTP is spoken to", hint=hint)
     parts = urlsplit(url)

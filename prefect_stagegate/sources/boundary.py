@@ -116,7 +116,7 @@ class _BoundedSource:
         with self._boundary(listed.key):
             return self._source.request(listed, start, end)
 
-    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         """What a failed request means."""
         boundary = self._boundary(listed.key)
         try:

@@ -117,6 +117,8 @@ class Engine:
         """Objects that were put into a queue, and brought to their end."""
         self._plan_ended = False
         self._closed = False
+        """Whether too many objects failed; set under the lock."""
+        self._lock = threading.Lock()
         self._room = threading.Event()
         self._told = (0, 0.0)
         self.results: deque[Done] = deque()
@@ -319,7 +321,7 @@ class Engine:
     def _read_ended(self, exchange: Exchange) -> None:
         read: Read = exchange.owner
         self._release(read.queue)
-        outcome: Response | StagegateError | None = exchange.error
+        outcome: Response | Exception | None = exchange.error
         if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
             outcome = exchange.response
         if outcome is not None:
@@ -424,7 +426,7 @@ class Engine:
         self._loop.feed()
 
     def _settle(self, job: Job, error: StagegateError) -> None:
-        """An object's read failed for good: try the next thing, or count it among the failures."""
+        """An object's read failed for good: try the next thing, or count it among the failures. From any thread."""
         if isinstance(error, Cancelled):
             return
         if not isinstance(error, SourceError):
@@ -432,31 +434,25 @@ class Engine:
             return
         following = job.after(error)
         if following is not None:
-            self._again(following)
+            self._loop.call(partial(self._again, following))
             return
         error.object = job.planned.path
-        self._context.stats.failures.append(error)
-        self._finished += 1
-        if len(self._context.stats.failures) > self._max_failed:
-            self._close()
-        self._look_for_end()
+        with self._lock:
+            self._context.stats.failures.append(error)
+            self._closed = self._closed or len(self._context.stats.failures) > self._max_failed
+        self._loop.call(self._count)
 
     def _again(self, job: Job) -> None:
         """Put an object back into its queue, in front."""
-        if self._closed:
-            self._finished += 1
-            self._look_for_end()
-        else:
-            self._queues[id(job.source)].jobs.appendleft(job)
-            self._loop.feed()
+        self._queues[id(job.source)].jobs.appendleft(job)
+        self._loop.feed()
 
-    def _close(self) -> None:
-        """Start no further objects; those that are at work end."""
-        self._closed = True
+    def _drop_waiting(self) -> None:
+        """Start no further objects, since too many failed; those that are at work end."""
         for queue in self._queues.values():
-            self._finished += len(queue.jobs)
-            queue.jobs.clear()
-        self._room.set()
+            while queue.jobs:
+                queue.jobs.popleft()
+                self._finished += 1
 
     def _give(self, done: Done) -> None:
         """Hand a result over. From any thread."""
@@ -470,6 +466,8 @@ class Engine:
 
     def _turned(self) -> None:
         """Called after each turn of the loop."""
+        if self._closed:
+            self._drop_waiting()
         received, told_at = self._told
         now = time.monotonic()
         if now - told_at >= TOLD_SECONDS:
@@ -530,7 +528,7 @@ class Engine:
 
     # ---------------------------------------------------------------- workers: what may wait
 
-    def _explain(self, read: Read, outcome: Response | StagegateError) -> None:
+    def _explain(self, read: Read, outcome: Response | Exception) -> None:
         """Ask the source what a failure means, and for fresh credentials where they expired."""
         assert read.job.listed is not None  # noqa: S101
         source = read.job.source
@@ -548,7 +546,7 @@ class Engine:
             done = step()
         except (SourceError, Cancelled) as error:
             whole.claim.keep()
-            self._loop.call(partial(self._settle, whole.job, error))
+            self._settle(whole.job, error)
         except BaseException:
             whole.claim.keep()
             raise
@@ -560,7 +558,7 @@ class Engine:
         try:
             found = queue.retrier.run(job.looked_up)
         except (SourceError, Cancelled) as error:
-            self._loop.call(partial(self._settle, job, error))
+            self._settle(job, error)
         else:
             self._loop.call(partial(self._again, found))
 
@@ -581,7 +579,7 @@ class Engine:
             try:
                 whole = self._claimed_whole(job)
             except SourceError as error:
-                self._loop.call(partial(self._settle, job, error))
+                self._settle(job, error)
                 continue
             if whole:
                 self._worked(whole, whole.read_blocking)
@@ -623,7 +621,7 @@ class Engine:
                     claim.keep()
                     raise
         except SourceError as error:
-            self._loop.call(partial(self._settle, job, error))
+            self._settle(job, error)
         finally:
             self._loop.call(partial(self._opened, download))
         if download:

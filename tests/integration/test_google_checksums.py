@@ -17,6 +17,7 @@ from prefect_stagegate.objects.generations import _listed
 from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.gcs import GcsSource
+from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.clouds import Cloud
 from prefect_stagegate.testing.faults import Flip
 from prefect_stagegate.testing.proxy import FaultProxy, Fetch
@@ -76,7 +77,7 @@ def proved(proof: str) -> dict[str, str]:
 
 
 def composites(url: str, options: dict[str, Any]) -> GcsSource:
-    return Composite(url, options, idle=10.0)
+    return Composite(url, options, Terms(idle=10.0))
 
 
 def of_object(fetch: Fetch) -> bool:
