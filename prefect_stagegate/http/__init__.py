@@ -12,6 +12,7 @@ from prefect_stagegate.http.policy import (
     PAGE_SECONDS,
     Allowed,
     ForbiddenAddress,
+    login_of,
     origin_of,
     require_allowed,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "environment_proxies",
     "fetch",
     "fetch_many",
+    "login_of",
     "origin_of",
     "require_allowed",
     "retry_after",

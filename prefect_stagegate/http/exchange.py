@@ -24,7 +24,14 @@ from prefect_stagegate.http.policy import (
     require_sendable,
     wire_url,
 )
-from prefect_stagegate.http.verdict import TOO_LONG, failure_of, parse_headers, require_expected, status_of
+from prefect_stagegate.http.verdict import (
+    TOO_LONG,
+    failure_of,
+    is_whole_head,
+    parse_headers,
+    require_expected,
+    status_of,
+)
 
 USER_AGENT = "prefect-stagegate"
 _OK, _REDIRECTS, _ERRORS = 200, 300, 400
@@ -194,6 +201,8 @@ class Exchange:
         said_enough = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
         if code and not said_enough:
             raise self.error or self._failure(code, status, handle)
+        if not is_whole_head(self.lines):
+            raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
         response = Response(status, parse_headers(self.lines), self.target.url, redirects=self.redirects)
         if status < _REDIRECTS:
             require_expected(self.target, response, self.received)

@@ -70,6 +70,16 @@ def status_of(lines: Sequence[bytes]) -> int:
     return 0
 
 
+def is_whole_head(lines: Sequence[bytes]) -> bool:
+    """Whether the last head has its end: libcurl takes a head without it, and no body, for a response.
+
+    >>> is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a", b""]), is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a"])
+    (True, False)
+    """
+    last = next((line for line in reversed(lines) if not line.strip() or line.startswith(b"HTTP/")), b"HTTP/")
+    return not last.strip()
+
+
 def require_expected(request: Request, response: Response, received: int) -> None:
     """Compare a response below 300 with its request.
 
