@@ -24,6 +24,7 @@ _FAILURES = {
     pycurl.E_OPERATION_TIMEDOUT: ("{} stopped answering", _LATER),
     pycurl.E_PARTIAL_FILE: ("The connection broke in mid-body", _LATER),
     pycurl.E_GOT_NOTHING: ("{} closed the connection without a response", _LATER),
+    pycurl.E_RECV_ERROR: ("{} closed the connection without a response", _LATER),
     pycurl.E_SSL_CONNECT_ERROR: ("No TLS connection to {}", _TLS),
 }
 """By libcurl's code: what happened at the server's address, and what to do."""
