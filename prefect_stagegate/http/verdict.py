@@ -128,6 +128,8 @@ def failure_of(request: Request, code: int, status: int, *, refused: bool) -> St
         return CertificateNotTrusted(f"The certificate of {address} is not trusted", hint=hint)
     if refused:
         return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
+    if code == pycurl.E_RECV_ERROR and status:
+        code = pycurl.E_PARTIAL_FILE
     message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
     return SourceUnavailable(message.format(address), hint=hint)
 

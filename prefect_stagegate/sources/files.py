@@ -31,11 +31,14 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.recalls import Recalls, is_away
 from prefect_stagegate.sources.select import by_path, enters, excludes
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 
+LOCAL_READERS = 2
+"""Threads that read from a local disk: more of them take the interpreter from each other."""
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
 
@@ -79,6 +82,9 @@ class FileSource(BaseSource):
         self._root = path.parent if self._single else path
         self._folder = str(self._root)
         self._real_root = os.path.realpath(self._root)
+        kind = mount_of(self._root)[0]
+        if kind not in NETWORK and not kind.startswith("fuse"):
+            self.readers = LOCAL_READERS
 
     def credential_life(self) -> CredentialLife:
         """None are needed: the file system knows who we are."""
