@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.http import Client, Request, fetch
+from prefect_stagegate.http import Client, Request, environment_proxies, fetch
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import CHECKS, Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
@@ -109,7 +109,7 @@ def runbook(question: Question, parameters: Runbook) -> Answer:
 
 
 def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> Answer:
-    client = Client(allowed, idle=LINK_TIMEOUT, proxied=True)
+    client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
     status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
     try:
         status = fetch(Request(link, client=client, method="HEAD", timeout=LINK_TIMEOUT)).status

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.http import Allowed, Client, ForbiddenAddress, Request, fetch, login_of
+from prefect_stagegate.http import Allowed, Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.location import folder_of, local_path
 from prefect_stagegate.spec.permitted import DOCUMENT_SCHEMES, chain_problem, scheme_of
@@ -167,7 +167,7 @@ def _read_url(url: str, allowed: Allowed) -> bytes:
 
 def _fetch(url: str, allowed: Allowed) -> bytes:
     """Ask a web server. A user and password in the URL go to its own origin alone."""
-    client = Client(allowed, proxied=True)
+    client = Client(allowed, proxies=environment_proxies())
     try:
         request = Request(url, login_of(url), client, limit=MAX_BYTES + 1, timeout=DOCUMENT_SECONDS)
         response = fetch(request)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
-from prefect_stagegate.http import Client, ForbiddenAddress, Request, fetch, policy
+from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness.governance import Runbook, runbook
 from prefect_stagegate.sources import open_source
@@ -199,14 +199,14 @@ def test_proxy_is_not_asked_for_blocked_address(
         for name in ("HTTP_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         with pytest.raises(SourceError, match="no usable host" if "%" in host else "Refused to connect"):
-            fetch(Request(f"{scheme}://{host}:{trap.port}/", client=Client(proxied=True), timeout=5))
+            fetch(Request(f"{scheme}://{host}:{trap.port}/", client=Client(proxies=environment_proxies()), timeout=5))
     assert proxy.requests == []
 
 
 def test_proxy_at_blocked_address_is_refused(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", trap.url)
     with pytest.raises(ForbiddenAddress, match=TRAP):
-        fetch(Request("http://203.0.113.1/", client=Client(proxied=True), timeout=5))
+        fetch(Request("http://203.0.113.1/", client=Client(proxies=environment_proxies()), timeout=5))
 
 
 # ── sources by URL and by option ────────────────────────────────────────────────────────────────────────────────────
