@@ -217,7 +217,9 @@ class Exchange:
         if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
             told = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
             return SourceUnavailable(told, hint="Check HTTPS_PROXY and its user and password.")
-        return failure_of(self.target, code, status, refused=handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED)
+        # An address of the host may refuse, and the next one not.
+        refused = code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED
+        return failure_of(self.target, code, status, refused=refused)
 
     def leads(self) -> bool:
         """Whether the response is a redirect that is to be followed."""

@@ -226,8 +226,8 @@ class Loop:
         left = 1
         while left:
             left, good, failed = self._multi.info_read()
-            ended += [self._take_out(handle, 0) for handle in good]
-            ended += [self._take_out(handle, code) for handle, code, _ in failed]
+            codes = [(handle, 0) for handle in good] + [(handle, code) for handle, code, _ in failed]
+            ended += filter(None, (self._take_out(handle, code) for handle, code in codes))
         if ended:
             self._start_waiting()  # the next requests are under way while these are worked on
         for exchange in ended:
@@ -295,33 +295,31 @@ class Loop:
             handle.setopt(pycurl.FORBID_REUSE, 1)
         return slot
 
-    def _take_out(self, handle: pycurl.Curl, code: int) -> Exchange:
-        """Take an ended exchange from libcurl."""
+    def _take_out(self, handle: pycurl.Curl, code: int) -> Exchange | None:
+        """Take an ended exchange from libcurl; None for one that is sent anew."""
         slot = self._under_way.pop(handle)
         exchange, slot.exchange = slot.exchange, None
         assert exchange is not None  # noqa: S101 - it was under way
-        self._multi.remove_handle(handle)
-        if code == pycurl.E_ABORTED_BY_CALLBACK and not exchange.fresh:
-            exchange.fresh = True
+        again = code == pycurl.E_ABORTED_BY_CALLBACK and not exchange.fresh
+        if again:
             self.reconnected += 1
             self._waiting.appendleft(exchange)
         else:
             trusted = exchange.complete(handle, code)
             self._received += exchange.received
             if not trusted and not code:
-                shut_down(handle)
-            exchange.fresh = False
+                shut_down(handle)  # libcurl knows its socket until the handle is removed
+        exchange.fresh = again
+        self._multi.remove_handle(handle)
         exchange.handle = None
         if exchange.target.method == "GET" and exchange.target.body is None and not exchange.request.timeout:
             self._free[slot.client].append(slot)
         else:
             handle.close()
-        return exchange
+        return None if again else exchange
 
     def _advance(self, exchange: Exchange) -> None:
         """Follow a redirect, or hand the exchange back."""
-        if exchange in self._waiting:
-            return
         if exchange.error is None and exchange.leads() and exchange.follow():
             self._waiting.appendleft(exchange)
         else:

@@ -5,7 +5,9 @@ A proxy makes the connection to the server, so the server's own address is judge
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -47,7 +49,7 @@ def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
     """
     named = dict(proxies)
     url = named.get(origin.scheme) or named.get("all", "")
-    if not url or proxy_bypass_environment(origin.address, named):
+    if not url or proxy_bypass_environment(origin.address, named) or _is_in(origin.host, named.get("no", "")):
         return None
     return _parsed(url if "://" in url else f"http://{url}")
 
@@ -61,6 +63,19 @@ def require_proxied_allowed(origin: Origin, allowed: Allowed) -> None:
     for address in addresses(origin.host):
         if is_blocked(address, allowed):
             raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
+
+
+def _is_in(host: str, networks: str) -> bool:
+    """Whether an address is in one of the networks of a list: Python's own look compares names alone.
+
+    >>> _is_in("10.1.2.3", "localhost, 10.0.0.0/8"), _is_in("a.example", "10.0.0.0/8")
+    (True, False)
+    """
+    for network in networks.split(","):
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(network.strip(), strict=False):
+                return True
+    return False
 
 
 @lru_cache(maxsize=16)
