@@ -332,7 +332,6 @@ class Engine:
     def _release(self, queue: SourceQueue) -> None:
         if queue.retrier.throttle:
             queue.retrier.throttle.release()
-            self._loop.feed()
 
     # ---------------------------------------------------------------- the loop's thread: what has ended
 
@@ -340,6 +339,7 @@ class Engine:
         read: Read = exchange.owner
         read.connected = False
         self._release(read.queue)
+        self._loop.feed()  # others wait for the connection
         outcome: Response | StagegateError | None = exchange.error
         if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
             outcome = exchange.response
