@@ -158,12 +158,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measure the commands that have this in their names")
     options = parser.parse_args()
     temporary = tempfile.TemporaryDirectory(prefix="stagegate-bench-", dir=options.folder, ignore_cleanup_errors=True)
-    with temporary as name, server(Path(name), options.objects) as access:
-        folder = Path(name)
+    with temporary as place, server(Path(place), options.objects) as access:
+        folder = Path(place)
         environment = {
             **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
-            **{"HOME": name, "STAGEGATE_CACHE": str(folder / "cache"), "STAGEGATE_CATALOG": str(folder / "catalog")},
-            **{"AWS_ACCESS_KEY_ID": access["key"], "AWS_SECRET_ACCESS_KEY": access["secret"]},
+            "HOME": str(folder),
+            "STAGEGATE_CACHE": str(folder / "cache"),
+            "STAGEGATE_CATALOG": str(folder / "catalog"),
+            "AWS_ACCESS_KEY_ID": access["key"],
+            "AWS_SECRET_ACCESS_KEY": access["secret"],
             "AWS_REGION": "us-east-1",
         }
         decide, look = local_contenders(folder, options.files)

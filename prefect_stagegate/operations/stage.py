@@ -3,15 +3,16 @@
     list_sources → plan_transfer → transfer_objects → publish_version
 
 Each step is a stream of what the step before gives, so copying starts while listing goes on and memory does not grow
-with the number of objects. `stage` is the four in a row; `bring.py` begins with the origins of a version instead.
+with the number of objects. `stage` is the four in a row, unless the sources list what they listed before
+(`unchanged.py`); `bring.py` begins with the origins of a version instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
+from tempfile import TemporaryFile
 from threading import Event
 
 from prefect_stagegate.cache.leases import Lease, LeaseKind
@@ -21,7 +22,7 @@ from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.eviction import claimed, space_for
@@ -33,6 +34,7 @@ from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.policy import begin_policy, proposed_changes
 from prefect_stagegate.operations.sources import Sources, open_sources
+from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, is_complete, spool
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
 from prefect_stagegate.spec import Spec
@@ -46,15 +48,6 @@ TRIES = 3
 """How often a staging begins again because a collection took a blob that it counted on."""
 REF_TRIES = 5
 """How often staging tries to move `latest` while others move it too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object that a dataset takes from a source."""
-
-    source: int
-    """Position of the source in the spec."""
-    object: SourceObject
 
 
 def stage(
@@ -96,11 +89,38 @@ def _stage(
     progress: Progress | None,
     cancel: Event | None,
 ) -> Version:
-    with where.admit(spec, cancel), open_sources(where, spec) as sources:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources, TemporaryFile() as file:
         where.catalog.load()  # while the sources are listed
-        planned = plan_transfer(where, spec, sources, list_sources(sources, progress, cancel))
+        listed: Iterable[Listed] = list_sources(sources, progress, cancel)
+        unchanged = Unchanged(where, spec, sources)
+        if last := unchanged.last():
+            digest = ListingDigest(spec, sources)
+            listed = spool(listed, digest, file)
+            if unchanged.is_same(last.digest, digest) and (version := _last_version(where, spec, last)):
+                return version
+        planned = plan_transfer(where, spec, sources, listed)
         receipts = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
-        return publish_version(where, spec, receipts, draft, failures=receipts.stats.failures)
+        received = unchanged.received(receipts)
+        version = publish_version(where, spec, received, draft, failures=receipts.stats.failures)
+        unchanged.note(version.digest)
+        return version
+
+
+def _last_version(where: Workspace, spec: Spec, last: RefEntry) -> Version | None:
+    """The version that `latest` names, staged again unchanged; None where something of it is missing."""
+    dataset, digest = spec.dataset, last.digest
+    manifest = where.catalog.manifest(dataset, digest)
+    if where.catalog.spec(dataset, digest) != spec.canonical() or not is_complete(where, manifest):
+        return None
+    view = where.cache.layout.view(dataset, digest)
+    where.cache.views.touch(dataset, digest)
+    if spec.max_failed_objects:
+        where.catalog.put_failed(dataset, digest, ())
+    begin_policy(where, spec)
+    point(where, dataset, LATEST, digest)
+    facts = (manifest.files, manifest.bytes, 0, manifest.bytes)
+    pins, proposed = where.catalog.pins(dataset, digest), proposed_changes(where, spec)
+    return Version(dataset, digest, view, *facts, pins=pins, proposed=proposed)
 
 
 def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
@@ -121,10 +141,12 @@ def list_sources(sources: Sources, progress: Progress | None = None, cancel: Eve
         SourceError: A source can't be listed.
     """
     for position, (shape, group) in enumerate(zip(sources.shapes, sources.groups, strict=True)):
-        for listed in shape.taken(begin_listing(group.primary, shape.wants, cancel)):
+        stream = shape.taken(begin_listing(group.primary, shape.wants, cancel))
+        while batch := list(islice(stream, BATCH)):
             if progress:
-                progress.listed(1, listed.size)
-            yield Listed(position, listed)
+                progress.listed(len(batch), sum(listed.size for listed in batch))
+            for listed in batch:
+                yield Listed(position, listed)
 
 
 def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]) -> Iterator[PlannedObject]:
