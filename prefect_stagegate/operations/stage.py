@@ -21,7 +21,7 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
-from prefect_stagegate.manifest import seal
+from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring
@@ -266,7 +266,7 @@ def publish_version(
     failed = tuple(FailedObject.of(failure) for failure in failures)
     if failed or spec.max_failed_objects:
         where.catalog.put_failed(dataset, digest, failed)
-    new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
+    new = _record(where, spec, sealed, ledger)
     point(where, dataset, LATEST, digest)
     facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
     return Version(dataset, digest, view, *facts, proposed=proposed_changes(where, spec))
@@ -294,18 +294,19 @@ def _recall(where: Workspace, sources: Sources, batch: list[Listed]) -> list[str
     return where.cache.memory.recall_many([(identities[one.source], one.object) for one in batch])
 
 
-def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, ledger: Ledger) -> bool:
+def _record(where: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
     """Write what changed into the catalog; True when `latest` names the version for the first time, by this stager.
 
     One whose stager died before that is new still, since nobody was told of it; of two stagers, one is told.
     """
-    dataset, canonical = spec.dataset, spec.canonical()
+    dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
     begin_policy(where, spec)
     head = where.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
         return False
     where.catalog.put_spec(dataset, digest, canonical)  # first: a version can't be brought or repaired without one
-    new = where.catalog.put_version(dataset, digest, files, size, ledger.entries(), ledger.origins())
+    sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
+    new = where.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
     if not spec.max_failed_objects:
         where.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
     if not _move_latest(where, dataset, digest, head):
