@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from threading import Event
 
 from prefect_stagegate.cache.leases import Lease, LeaseKind
@@ -42,6 +42,8 @@ from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
+SPOOLED = 16 << 20
+"""Bytes of a listing that are kept in memory until it is known whether it changed; further ones go to a file."""
 LEARNT = 16_384
 """Origins that are learnt in one transaction."""
 TRIES = 3
@@ -89,7 +91,7 @@ def _stage(
     progress: Progress | None,
     cancel: Event | None,
 ) -> Version:
-    with where.admit(spec, cancel), open_sources(where, spec) as sources, TemporaryFile() as file:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
         where.catalog.load()  # while the sources are listed
         listed: Iterable[Listed] = list_sources(sources, progress, cancel)
         unchanged = Unchanged(where, spec, sources)

@@ -10,13 +10,15 @@ The digest is a sum over the objects, so that the order in which a source lists 
 from __future__ import annotations
 
 import hashlib
-import marshal
+import pickle
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
 
+from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.canonical import digest_of
@@ -66,19 +68,23 @@ def spool(listed: Iterable[Listed], digest: ListingDigest, file: IO[bytes]) -> I
         listed: The listing.
         digest: Each object is added to it.
         file: Where the listing is kept: it may be longer than memory.
+
+    Raises:
+        NoSpace: The file can't take it.
     """
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
         for one in batch:
             digest.add(one.source, one.object)
-        marshal.dump([_row(one) for one in batch], file)
+        with explained("keep a listing", tempfile.gettempdir()):
+            pickle.dump([_row(one) for one in batch], file)
     return _again(file, file.tell())
 
 
 def _again(file: IO[bytes], end: int) -> Iterator[Listed]:
     file.seek(0)
     while file.tell() < end:
-        yield from (_listed(*row) for row in marshal.load(file))  # noqa: S302 - this process wrote it
+        yield from (_listed(*row) for row in pickle.load(file))  # noqa: S301 - this process wrote it
 
 
 class Unchanged:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from io import BytesIO
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pytest
 
-from prefect_stagegate.model import Address, Receipt, Version
+from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources, stage
-from prefect_stagegate.operations.unchanged import Unchanged
+from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, spool
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 
@@ -149,3 +151,14 @@ def test_bytes_of_a_mirror_prove_no_listing(where: Workspace, nas: Path) -> None
         assert list(unchanged.received(receipts)) == receipts
         unchanged.note("sha256:" + "0" * 64)
     assert where.cache.memory.noted("listing things") is None
+
+
+def test_kept_listing_comes_back_as_it_was(where: Workspace, nas: Path) -> None:
+    odd = SourceObject("b/\udcff\n", 2**40, Pin("etag", "x", "strong"), None, (("md5", "00"),), "commit", away=True)
+    listed = [Listed(1, odd), *(Listed(0, SourceObject(name, 1, Pin("mtime", name, "weak"), 1.5)) for name in NAMES)]
+    with open_sources(where, spec_of(nas)) as sources, SpooledTemporaryFile() as file:
+        digests = [ListingDigest(spec_of(nas), sources) for _ in range(3)]
+        assert list(spool(iter(listed), digests[0], file)) == listed
+        assert list(spool(reversed(listed), digests[1], BytesIO())) == listed[::-1]
+        list(spool(listed[1:], digests[2], BytesIO()))
+    assert str(digests[0]) == str(digests[1]) != str(digests[2])
