@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
 from threading import Event
+from typing import IO
 
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
@@ -21,7 +22,7 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
-from prefect_stagegate.manifest import Seal, seal
+from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring
@@ -34,7 +35,7 @@ from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.policy import begin_policy, proposed_changes
 from prefect_stagegate.operations.sources import Sources, open_sources
-from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, is_complete, spool
+from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, spool
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
 from prefect_stagegate.spec import Spec
@@ -93,36 +94,42 @@ def _stage(
 ) -> Version:
     with where.admit(spec, cancel), open_sources(where, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
         where.catalog.load()  # while the sources are listed
-        listed: Iterable[Listed] = list_sources(sources, progress, cancel)
         unchanged = Unchanged(where, spec, sources)
-        if last := unchanged.last():
-            digest = ListingDigest(spec, sources)
-            listed = spool(listed, digest, file)
-            if unchanged.is_same(last.digest, digest) and (version := _last_version(where, spec, last)):
-                return version
-        planned = plan_transfer(where, spec, sources, listed)
-        receipts = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
-        received = unchanged.received(receipts)
-        version = publish_version(where, spec, received, draft, failures=receipts.stats.failures)
+        planned = _planned(where, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
+        transferred = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
+        receipts = unchanged.received(transferred)
+        first = next(receipts, None)
+        if unchanged.manifest:
+            return _last_version(where, spec, unchanged.manifest)
+        received = chain([first] if first else [], receipts)
+        version = publish_version(where, spec, received, draft, failures=transferred.stats.failures)
         unchanged.note(version.digest)
         return version
 
 
-def _last_version(where: Workspace, spec: Spec, last: RefEntry) -> Version | None:
-    """The version that `latest` names, staged again unchanged; None where something of it is missing."""
-    dataset, digest = spec.dataset, last.digest
-    manifest = where.catalog.manifest(dataset, digest)
-    if where.catalog.spec(dataset, digest) != spec.canonical() or not is_complete(where, manifest):
-        return None
-    view = where.cache.layout.view(dataset, digest)
+def _planned(
+    where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed], unchanged: Unchanged, file: IO[bytes]
+) -> Iterator[PlannedObject]:
+    """The plan; nothing when the listing is the last one. It is read by a thread of the transfer's, as it may hang."""
+    if last := unchanged.last():
+        digest = ListingDigest(spec, sources)
+        listed = spool(listed, digest, file)
+        if unchanged.recognize(last, digest):
+            return
+    yield from plan_transfer(where, spec, sources, listed)
+
+
+def _last_version(where: Workspace, spec: Spec, manifest: Manifest) -> Version:
+    """The version that `latest` names, staged again unchanged."""
+    dataset, digest = manifest.dataset, manifest.digest
     where.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
         where.catalog.put_failed(dataset, digest, ())
     begin_policy(where, spec)
     point(where, dataset, LATEST, digest)
-    facts = (manifest.files, manifest.bytes, 0, manifest.bytes)
+    facts = (where.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
     pins, proposed = where.catalog.pins(dataset, digest), proposed_changes(where, spec)
-    return Version(dataset, digest, view, *facts, pins=pins, proposed=proposed)
+    return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
 
 
 def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:

@@ -103,6 +103,8 @@ class Unchanged:
         self._lasts = all(source.rehash == "never" for source in spec.sources)
         """Whether the next listing, when it is the same, will need no object to be read."""
         self._received = ListingDigest(spec, sources)
+        self.manifest: Manifest | None = None
+        """The version's whose listing was recognized."""
 
     def last(self) -> RefEntry | None:
         """The newest version, when its listing was noted here; None when the listing must be planned at once."""
@@ -110,9 +112,14 @@ class Unchanged:
         head = self._where.catalog.ref(self._spec.dataset, LATEST) if noted else None
         return head if head and noted and noted.startswith(f"{head.digest} ") else None
 
-    def is_same(self, digest: str, listing: ListingDigest) -> bool:
-        """Whether a listing is what was listed when a version was staged last."""
-        return self._where.cache.memory.noted(self._name) == f"{digest} {listing}"
+    def recognize(self, last: RefEntry, listing: ListingDigest) -> bool:
+        """Whether a listing is that of the newest version, from the same spec, and all of it is here: `manifest`."""
+        where, dataset, digest = self._where, last.dataset, last.digest
+        noted = where.cache.memory.noted(self._name)
+        if noted == f"{digest} {listing}" and where.catalog.spec(dataset, digest) == self._spec.canonical():
+            manifest = where.catalog.manifest(dataset, digest)
+            self.manifest = manifest if is_complete(where, manifest) else None
+        return self.manifest is not None
 
     def received(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
         """Pass the receipts of a staging on, and learn whether its listing may be noted.

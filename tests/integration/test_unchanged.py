@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from threading import Event
 from typing import Any
 
 import pytest
 
+from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
 from prefect_stagegate.operations.sources import open_sources
 from prefect_stagegate.operations.stage import list_sources, stage
 from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, spool
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.sources.base import Wanted
+from prefect_stagegate.sources.files import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 
 NAMES = ("a.bin", "b/c.bin", "b/d.bin")
@@ -162,3 +167,20 @@ def test_kept_listing_comes_back_as_it_was(where: Workspace, nas: Path) -> None:
         assert list(spool(reversed(listed), digests[1], BytesIO())) == listed[::-1]
         list(spool(listed[1:], digests[2], BytesIO()))
     assert str(digests[0]) == str(digests[1]) != str(digests[2])
+
+
+def test_listing_that_hangs_can_be_cancelled(where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage(where, spec_of(nas))
+    cancel, go_on = Event(), Event()
+
+    def hang(self: FileSource, wanted: Wanted) -> Iterator[SourceObject]:
+        cancel.set()
+        go_on.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(FileSource, "_walk", hang)
+    begun = time.monotonic()
+    with pytest.raises(Cancelled):
+        stage(where, spec_of(nas), cancel=cancel)
+    assert time.monotonic() - begun < 10
+    go_on.set()
