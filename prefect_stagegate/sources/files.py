@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -187,7 +188,7 @@ class FileSource(BaseSource):
         except OSError as error:
             raise self._explained(error, key) from error
         walk.count(len(found), key)
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(found, key=attrgetter("name"))
 
     def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
         """The file that a link leads to, if any; a link to a directory is added to `links`."""
@@ -251,7 +252,7 @@ def _pin(found: os.stat_result) -> Pin:
 
 
 def _object(key: str, found: os.stat_result) -> SourceObject:
-    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, away=is_away(found))
+    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, (), "", is_away(found))
 
 
 def _kind(mode: int) -> str:
