@@ -20,7 +20,7 @@ from benchmarks.integrity.damage import ON_DISK, ON_THE_WAY, Case, Damage, cases
 from benchmarks.integrity.environments import python_of
 from benchmarks.integrity.page import Measured
 from benchmarks.integrity.served import Server, hub, s3
-from benchmarks.integrity.tools import TOOLS, Client, Tool
+from benchmarks.integrity.tools import BLIND, TOOLS, Client, Tool
 from benchmarks.integrity.trial import Result, on_disk, on_the_way
 
 Trial = Callable[[Tool, Client, Server, Case, Path], Result]
@@ -66,7 +66,8 @@ def damage(tool: Tool, server: Server, options: argparse.Namespace, folder: Path
 
 def run(options: argparse.Namespace, folder: Path, measured: Measured) -> None:
     """Start the servers, one after the other, and let the tools meet them."""
-    wanted = [tool for tool in TOOLS if not options.only or any(word in tool.name for word in options.only)]
+    named = [tool for tool in (BLIND, *TOOLS) if any(word in tool.name for word in options.only or ())]
+    wanted = named if options.only else TOOLS
     tools = installed(wanted, options.environments, measured.missing)
     for serve, of_hub in ((s3, False), (hub, True)):
         its_tools = [tool for tool in tools if tool.of_hub is of_hub]
@@ -86,12 +87,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="a folder on the volume to measure; needs 2 GB")
     parser.add_argument("--no-speed", action="store_true", help="measure no seconds")
     parser.add_argument("--dry-run", action="store_true", help="print the tables and leave the page alone")
+    parser.add_argument("--json", type=Path, help="a file for each case and what became of it")
     options = parser.parse_args()
     options.environments = Path(sys.prefix) / "peers"
     changed = [f"CASES={options.cases}"] * (options.cases != 240) + [f"SEED={options.seed}"] * (options.seed != 1)
     measured = Measured(options.seed, " ".join(["make bench-integrity", *changed]), os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="stagegate-bench-", dir=options.folder, ignore_cleanup_errors=True) as made:
         run(options, Path(made), measured)
+    if options.json:
+        options.json.write_text(page.as_json(measured))
     text = page.text(measured)
     print(text)
     if not options.dry_run and not options.only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -58,6 +59,23 @@ def publish(text: str) -> None:
         page = page.replace("\n## Validation\n", f"\n## Integrity\n\n{BEGIN}\n{END}\n\n## Validation\n", 1)
     before, _, rest = page.partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def as_json(measured: Measured) -> str:
+    """Each case and what became of it, by tool."""
+    both = {"on the way": measured.on_the_way, "on disk": measured.on_disk}
+    return json.dumps(
+        {
+            where: {
+                name: [
+                    {"kind": one.case.kind, "shape": one.case.shape, "alone": one.alone, "verified": one.verified}
+                    for one in results
+                ]
+                for name, results in by_tool.items()
+            }
+            for where, by_tool in both.items()
+        }
+    )
 
 
 def noticed(results: Sequence[Result], choice: Choice) -> str:

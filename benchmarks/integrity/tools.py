@@ -257,11 +257,11 @@ TOOLS = (
         of_hub=True,
     ),
     Tool(
-        "stagegate, first staging from the hub", worker("stagegate", repository=REPOSITORY), "`stagegate stage SPEC`",
+        "stagegate from the hub, first staging", worker("stagegate", repository=REPOSITORY), "`stagegate stage SPEC`",
         of_hub=True, on_disk=False,
     ),
     Tool(
-        "stagegate, known version from the hub", worker("known", repository=REPOSITORY, known=True),
+        "stagegate from the hub, known version", worker("known", repository=REPOSITORY, known=True),
         "`stagegate stage DATASET@REF` on a second node", of_hub=True, on_disk=False,
     ),
 )  # fmt: skip
