@@ -13,6 +13,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.integrity import page, speed
@@ -22,6 +25,7 @@ from benchmarks.integrity.page import Measured
 from benchmarks.integrity.served import Server, hub, s3
 from benchmarks.integrity.tools import BLIND, TOOLS, Client, Tool
 from benchmarks.integrity.trial import Result, on_disk, on_the_way
+from prefect_stagegate.testing.proxy import FaultProxy
 
 Trial = Callable[[Tool, Client, Server, Case, Path], Result]
 DISK_SHARE = 4
@@ -42,8 +46,9 @@ def installed(tools: Sequence[Tool], environments: Path, missing: list[str]) -> 
     return here
 
 
-def damage(tool: Tool, server: Server, options: argparse.Namespace, folder: Path, measured: Measured) -> None:
+def damage(tool: Tool, server: Server, run: tuple[argparse.Namespace, Path, Measured]) -> None:
     """Let one tool meet all cases."""
+    options, folder, measured = run
     home = folder / "".join(character if character.isalnum() else "-" for character in tool.name)
     home.mkdir()
     client = tool.start(server, home, options.environments)
@@ -65,18 +70,28 @@ def damage(tool: Tool, server: Server, options: argparse.Namespace, folder: Path
 
 
 def run(options: argparse.Namespace, folder: Path, measured: Measured) -> None:
-    """Start the servers, one after the other, and let the tools meet them."""
+    """Let the tools meet the servers, two of S3's at a time: they wait more than they compute. Then measure speed."""
     named = [tool for tool in (BLIND, *TOOLS) if any(word in tool.name for word in options.only or ())]
-    wanted = named if options.only else TOOLS
-    tools = installed(wanted, options.environments, measured.missing)
-    for serve, of_hub in ((s3, False), (hub, True)):
-        its_tools = [tool for tool in tools if tool.of_hub is of_hub]
-        if its_tools:
-            with serve(folder / serve.__name__) as server:
-                for tool in its_tools:
-                    damage(tool, server, options, folder, measured)
-                if not of_hub and not options.no_speed:
-                    measured.speed = speed.measure(its_tools, server, folder / "speed", options.environments)
+    tools = installed(named if options.only else TOOLS, options.environments, measured.missing)
+    of_s3, of_hub = ([tool for tool in tools if tool.of_hub is is_hub] for is_hub in (False, True))
+    with ExitStack() as servers, ThreadPoolExecutor(2) as for_s3, ThreadPoolExecutor(1) as for_hub:
+        jobs = []
+        if of_s3:
+            server = servers.enter_context(s3(folder / "s3"))
+            for tool in of_s3:
+                own = replace(server, proxy=servers.enter_context(FaultProxy(server.endpoint)))
+                jobs.append(for_s3.submit(damage, tool, own, (options, folder, measured)))
+        if of_hub:
+            repository = servers.enter_context(hub())
+            jobs += [for_hub.submit(damage, tool, repository, (options, folder, measured)) for tool in of_hub]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
+        if of_s3 and not options.no_speed:
+            measured.speed = speed.measure(of_s3, server, folder / "speed", options.environments)
 
 
 def main() -> None:

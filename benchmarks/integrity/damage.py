@@ -100,7 +100,7 @@ class Case:
 
 def cases(seed: int, count: int, kinds: Mapping[str, Damage], shapes: tuple[str, ...]) -> list[Case]:
     """Spread `count` cases evenly over the kinds and the shapes."""
-    cells = [(kind, shape) for kind in kinds for shape in shapes]
+    cells = [(kind, shape) for shape in shapes for kind in kinds]
     return [
         Case(number, *cells[number % len(cells)], seed=f"{seed} {number} {cells[number % len(cells)]}")
         for number in range(count)

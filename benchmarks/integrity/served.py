@@ -118,9 +118,8 @@ def s3(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def hub(directory: Path) -> Iterator[Server]:
+def hub() -> Iterator[Server]:
     """Run the tests' hub with the files of each shape, behind the proxy."""
-    del directory  # it keeps its files in memory
     with small_hub() as small, FaultProxy(small.endpoint) as proxy:
         # Large files come through the proxy, too; under another name, as from the real hub's content network.
         small.page, small.endpoint, small.cdn = 1000, proxy.url, proxy.url.replace("127.0.0.1", "localhost")
