@@ -91,7 +91,8 @@ def run(options: argparse.Namespace, folder: Path, measured: Measured) -> None:
             for job in jobs:
                 job.cancel()
         if of_s3 and not options.no_speed:
-            measured.speed = speed.measure(of_s3, server, folder / "speed", options.environments)
+            timed = [tool for tool in of_s3 if tool.copies_all]
+            measured.speed = speed.measure(timed, server, folder / "speed", options.environments)
 
 
 def main() -> None:
