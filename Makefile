@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-sources bench-unchanged docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -99,6 +99,9 @@ bench-sources: setup ## measure each family of sources against its best client
 
 bench-unchanged: setup ## measure staging again what did not change, and looking at it; FILES= and OBJECTS= say of how much
 	$(BIN)/python benchmarks/unchanged.py --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)
+
+bench-integrity: setup ## damage what tools download, and count what they notice; CASES= of each, SEED=, ONLY=rclone
+	$(BIN)/python -m benchmarks.integrity $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED)) $(foreach tool,$(ONLY),--only $(tool))
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
