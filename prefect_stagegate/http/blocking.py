@@ -99,7 +99,7 @@ def _loop() -> Loop:
 
 def _begin_child() -> None:
     """Forget the parent's loop, whose thread is not in the child, and the lock, which may be held for ever."""
-    global _shared, _lock  # noqa: PLW0603
+    global _shared, _lock
     _shared, _lock = None, threading.Lock()
 
 

@@ -117,7 +117,7 @@ def wire_url(url: str) -> str:
 
 
 def require_sendable(headers: Mapping[str, str]) -> None:
-    """Refuse headers that can't be sent, or would end early on the wire and begin others: libcurl sends them as they are.
+    """Refuse headers that can't be sent, or would begin others on the wire: libcurl sends them as they are.
 
     Raises:
         UsageError: A name or value holds a line break, another control character, or one that is not ASCII.
