@@ -26,13 +26,14 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
 from prefect_stagegate.errors import CorruptRecord, SourceError, SpecError, StagegateError, UsageError
+from prefect_stagegate.http import policy
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.doctor import examine
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.validate import validate
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.sources import hosts, open_source
+from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.icebergcatalog import permitted_answer
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
@@ -330,7 +331,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
 
         do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
 
-    monkeypatch.setattr(hosts, "FORBIDDEN", (ip_network("127.0.0.2/32"),))
+    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.2/32"),))
     with ThreadingHTTPServer(("127.0.0.2", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.2:{server.server_port}", requests
@@ -370,7 +371,7 @@ def test_a_catalog_s_answer_names_no_place_for_secrets(
 ) -> None:
     monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__CREDENTIAL", "me:hunter2")
     with inside(monkeypatch) as (address, requests):
-        monkeypatch.setattr(hosts, "FORBIDDEN", ())
+        monkeypatch.setattr(policy, "BLOCKED_NETWORKS", ())
         rest.overrides["oauth2-server-uri"] = f"{address}/token"
         with suppress(StagegateError):
             listed(open_source(URL, asked(rest, tmp_path)))
