@@ -17,7 +17,7 @@ ROOM = 64
 """Requests under way at most, of all that wait in this process."""
 _LOOK_SECONDS = 0.5
 _lock = threading.Lock()
-_shared: tuple[int, Loop] | None = None
+_shared: Loop | None = None
 
 
 def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None = None) -> Response:
@@ -88,11 +88,19 @@ def _response(exchange: Exchange) -> Response:
 
 
 def _loop() -> Loop:
-    """The process's loop; a new one after a fork, or where a defect ended it."""
+    """The process's loop; a new one where a defect ended it."""
     global _shared  # noqa: PLW0603 - one for the process
     with _lock:
-        if _shared is None or _shared[0] != os.getpid() or not _shared[1].thread.is_alive():
-            loop = Loop("http", room=ROOM)
-            loop.start()
-            _shared = os.getpid(), loop
-        return _shared[1]
+        if _shared is None or not _shared.thread.is_alive():
+            _shared = Loop("http", room=ROOM)
+            _shared.start()
+        return _shared
+
+
+def _begin_child() -> None:
+    """Forget the parent's loop, whose thread is not in the child, and the lock, which may be held for ever."""
+    global _shared, _lock
+    _shared, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_child)

@@ -172,7 +172,6 @@ class Exchange:
         # Of a HEAD response it would judge the length of the object.
         most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
         handle.setopt(pycurl.MAXFILESIZE_LARGE, most)
-        handle.setopt(pycurl.FRESH_CONNECT, int(self.fresh))
         handle.setopt(pycurl.TIMEOUT_MS, int((request.timeout or 0) * 1000))
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         # By copies where chunks are kept, else by views.

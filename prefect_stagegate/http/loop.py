@@ -41,6 +41,8 @@ _READABLE, _WRITABLE, _FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 log = logging.getLogger(__name__)
 
+_ProxyKey = tuple[Origin, Proxies]
+"""Whom a request asks, and what the environment said of proxies."""
 Supply = Callable[[int], Sequence[Exchange]]
 """Gives further exchanges, at most as many as there is room for; none while there is nothing to request."""
 
@@ -48,10 +50,11 @@ Supply = Callable[[int], Sequence[Exchange]]
 class _Slot:
     """A handle of libcurl's, and the exchange that it serves: what its callbacks need to know."""
 
-    __slots__ = ("client", "exchange", "handle")
+    __slots__ = ("alone", "client", "exchange", "handle")
 
-    def __init__(self, handle: pycurl.Curl, client: Client) -> None:
-        self.handle, self.client = handle, client
+    def __init__(self, handle: pycurl.Curl, client: Client, *, alone: bool) -> None:
+        self.handle, self.client, self.alone = handle, client, alone
+        """`alone`: it shares no connections, since others have another policy about addresses."""
         self.exchange: Exchange | None = None
 
 
@@ -95,8 +98,9 @@ class Loop:
         self._calls: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._proxies: dict[tuple[Origin, Proxies], Proxy | StagegateError | None] = {}
-        """By origin, and by what the environment said."""
+        self._resolving: defaultdict[_ProxyKey, list[Exchange]] = defaultdict(list)
+        """Those that wait for DNS, which have their room."""
+        self._proxies: dict[_ProxyKey, Proxy | StagegateError | None] = {}
         self._hungry = True
         self._stopped = False
         self._over = False
@@ -150,6 +154,9 @@ class Loop:
 
     def cancel(self, exchange: Exchange) -> None:
         """End an exchange without its `done`."""
+        for resolving in self._resolving.values():
+            if exchange in resolving:
+                resolving.remove(exchange)
         if exchange in self._waiting:
             self._waiting.remove(exchange)
         elif exchange.handle in self._under_way:
@@ -214,15 +221,18 @@ class Loop:
         """Begin what waits, then what `supply` gives, while there is room."""
         while self._waiting and len(self._under_way) < self.room:
             self._begin(self._waiting.popleft())
-        while self._supply and self._hungry and not self._waiting and (room := self.room - len(self._under_way)) > 0:
+        while self._supply and self._hungry and not self._waiting and (room := self._room_left()) > 0:
             self._hungry = False  # before: it may be fed meanwhile
             exchanges = self._supply(room)
             self._hungry |= bool(exchanges)
             for exchange in exchanges:
                 self._begin(exchange)
 
+    def _room_left(self) -> int:
+        return self.room - len(self._under_way) - sum(map(len, self._resolving.values()))
+
     def _complete_ended(self) -> None:
-        ended: list[Exchange] = []
+        ended: list[Exchange | None] = []
         left = 1
         while left:
             left, good, failed = self._multi.info_read()
@@ -230,7 +240,7 @@ class Loop:
             ended += filter(None, (self._take_out(handle, code) for handle, code in codes))
         if ended:
             self._start_waiting()  # the next requests are under way while these are worked on
-        for exchange in ended:
+        for exchange in filter(None, ended):
             self._advance(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
@@ -254,6 +264,7 @@ class Loop:
         slot.exchange = exchange
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
+        slot.handle.setopt(pycurl.FRESH_CONNECT, int(exchange.fresh or slot.alone))
         if client.proxies:
             slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
             slot.handle.setopt(pycurl.NOPROXY, "")
@@ -264,7 +275,10 @@ class Loop:
     def _new_slot(self, client: Client) -> _Slot:
         """A handle with what all requests of a client have in common."""
         handle = pycurl.Curl()
-        slot = _Slot(handle, client)
+        allowed = frozenset(client.allowed)
+        self._allowed = allowed if self._allowed is None else self._allowed
+        # libcurl shares connections without asking whose policy they passed.
+        slot = _Slot(handle, client, alone=allowed != self._allowed)
         options: dict[int, Any] = {
             pycurl.NOSIGNAL: 1,
             pycurl.BUFFERSIZE: RECEIVE_BUFFER,
@@ -284,31 +298,27 @@ class Loop:
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if client.http2 else pycurl.CURL_HTTP_VERSION_1_1,
             pycurl.PIPEWAIT: int(client.http2),
             pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
+            pycurl.FORBID_REUSE: int(slot.alone),
         }
         if not client.http2:
             options[pycurl.PREREQFUNCTION] = self._check_silence
         for option, value in options.items():
             handle.setopt(option, value)
-        allowed = frozenset(client.allowed)
-        self._allowed = allowed if self._allowed is None else self._allowed
-        if allowed != self._allowed:  # libcurl shares connections without asking whose policy they passed
-            handle.setopt(pycurl.FORBID_REUSE, 1)
         return slot
 
     def _take_out(self, handle: pycurl.Curl, code: int) -> Exchange | None:
-        """Take an ended exchange from libcurl; None for one that is sent anew."""
+        """Take an exchange from libcurl; None where it has to be sent anew."""
         slot = self._under_way.pop(handle)
         exchange, slot.exchange = slot.exchange, None
         assert exchange is not None  # noqa: S101 - it was under way
         again = code == pycurl.E_ABORTED_BY_CALLBACK and not exchange.fresh
         if again:
             self.reconnected += 1
-            self._waiting.appendleft(exchange)
         else:
             trusted = exchange.complete(handle, code)
             self._received += exchange.received
             if not trusted and not code:
-                shut_down(handle)  # libcurl knows its socket until the handle is removed
+                shut_down(handle)  # while the handle is libcurl's: afterwards it doesn't tell its socket
         exchange.fresh = again
         self._multi.remove_handle(handle)
         exchange.handle = None
@@ -316,6 +326,8 @@ class Loop:
             self._free[slot.client].append(slot)
         else:
             handle.close()
+        if again:
+            self._waiting.appendleft(exchange)
         return None if again else exchange
 
     def _advance(self, exchange: Exchange) -> None:
@@ -329,24 +341,35 @@ class Loop:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
         asked = (origin, exchange.request.client.proxies)
-        if asked in self._proxies:
-            answer = self._proxies[asked]
-            if isinstance(answer, StagegateError):
-                raise answer
-            return answer
+        if asked not in self._proxies:
+            if proxy := proxy_for(*asked):
+                self._resolve(exchange, asked, proxy)
+                raise _Resolving
+            self._proxies[asked] = None
+        answer = self._proxies[asked]
+        if isinstance(answer, StagegateError):
+            raise answer
+        return answer
+
+    def _resolve(self, exchange: Exchange, asked: _ProxyKey, proxy: Proxy) -> None:
+        """Have a thread judge an origin's addresses. What is requested there meanwhile waits for the same answer."""
+        self._resolving[asked].append(exchange)
+        if len(self._resolving[asked]) > 1:
+            return
 
         def look_up() -> None:
+            answer: Proxy | StagegateError = proxy
             try:
-                answer: Proxy | StagegateError | None = proxy_for(*asked)
-                if answer:
-                    require_proxied_allowed(origin, exchange.request.client.allowed)
+                require_proxied_allowed(asked[0], exchange.request.client.allowed)
             except StagegateError as error:
                 answer = error
-            self.call(partial(self._proxies.__setitem__, asked, answer))
-            self.call(partial(self.submit, exchange))
+            self.call(partial(self._resolved, asked, answer))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
-        raise _Resolving
+
+    def _resolved(self, asked: _ProxyKey, answer: Proxy | StagegateError) -> None:
+        self._proxies[asked] = answer
+        self._waiting.extend(self._resolving.pop(asked))
 
     def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
         """Let a handle go on later. Its callback pauses it."""

@@ -131,14 +131,16 @@ def login_of(url: str) -> dict[str, str]:
 
 
 def require_sendable(headers: Mapping[str, str]) -> None:
-    """Refuse headers that would end early on the wire and begin others: libcurl sends them as they are.
+    """Refuse headers that can't be sent, or that would end early and begin others: libcurl sends them as they are.
 
     Raises:
-        UsageError: A name or value holds a line break or another control character.
+        UsageError: A name or value holds a line break, another control character, or one that is not ASCII.
     """
     for name, value in headers.items():
         if _UNSENDABLE.search(name) or _UNSENDABLE.search(value) or ":" in name:
             raise UsageError(f"The header {name!r} holds a control character", hint="Remove line breaks from it.")
+        if not (name.isascii() and value.isascii()):
+            raise UsageError(f"The header {name!r} holds a character that is not ASCII", hint="Encode it.")
 
 
 def require_allowed(host_or_url: str, allowed: Allowed) -> None:

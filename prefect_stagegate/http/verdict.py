@@ -24,6 +24,7 @@ _FAILURES = {
     pycurl.E_OPERATION_TIMEDOUT: ("{} stopped answering", _LATER),
     pycurl.E_PARTIAL_FILE: ("The connection broke in mid-body", _LATER),
     pycurl.E_GOT_NOTHING: ("{} closed the connection without a response", _LATER),
+    pycurl.E_RECV_ERROR: ("{} closed the connection without a response", _LATER),
     pycurl.E_SSL_CONNECT_ERROR: ("No TLS connection to {}", _TLS),
 }
 """By libcurl's code: what happened at the server's address, and what to do."""
@@ -127,6 +128,8 @@ def failure_of(request: Request, code: int, status: int, *, refused: bool) -> St
         return CertificateNotTrusted(f"The certificate of {address} is not trusted", hint=hint)
     if refused:
         return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
+    if code == pycurl.E_RECV_ERROR and status:
+        code = pycurl.E_PARTIAL_FILE
     message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
     return SourceUnavailable(message.format(address), hint=hint)
 

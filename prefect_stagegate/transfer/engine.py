@@ -334,7 +334,6 @@ class Engine:
     def _release(self, queue: SourceQueue) -> None:
         if queue.retrier.throttle:
             queue.retrier.throttle.release()
-            self._loop.feed()
 
     # ---------------------------------------------------------------- the loop's thread: what has ended
 
@@ -342,6 +341,7 @@ class Engine:
         read: Read = exchange.owner
         read.connected = False
         self._release(read.queue)
+        self._loop.feed()  # others wait for the connection
         outcome: Response | Exception | None = exchange.error
         if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
             outcome = exchange.response

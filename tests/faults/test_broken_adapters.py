@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
+from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
 from prefect_stagegate.operations.doctor import examine
 from prefect_stagegate.operations.stage import stage
@@ -33,7 +34,8 @@ RAISED: tuple[Exception, ...] = (
     StopIteration(),
     NotImplementedError(),
 )
-METHODS = ("list", "find", "read", "fill", "confirm", "disowns_checksums", "credential_life")
+METHODS = ("list", "find", "request", "read_into", "renew", "confirm", "disowns_checksums", "credential_life")
+ABOUT_ALL = ("list", "renew", "credential_life")
 SECRET = "CANARY+token/9f8e7d6c5b4a"
 
 
@@ -57,18 +59,21 @@ class Brittle(FileSource):
         self._break("find", key)
         return super().find(key)
 
-    def ask_ahead(self, soon: Any) -> bool:
-        self._break("ask_ahead")
-        return super().ask_ahead(soon)
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        self._break("request", listed.key)
+        return super().request(listed, start, end)
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Any]:
-        for chunk in super().read(listed, start, end):
-            self._break("read", listed.key)
-            yield chunk
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
+        self._break("explain", listed.key)
+        return super().explain(listed, outcome)
 
-    def fill(self, listed: SourceObject, start: int, end: int, buffer: memoryview) -> Iterator[int]:
-        self._break("fill", listed.key)
-        return super().fill(listed, start, end, buffer)
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        super().read_into(listed, start, buffer)
+        self._break("read_into", listed.key)
+
+    def renew(self, since: float) -> bool:
+        self._break("renew")
+        return super().renew(since)
 
     def confirm(self, listed: SourceObject) -> None:
         self._break("confirm", listed.key)
@@ -111,8 +116,9 @@ def call(source: Source, method: str) -> Any:
     calls: dict[str, Callable[[], Any]] = {
         "list": lambda: list(source.list()),
         "find": lambda: source.find(listed.key),
-        "read": lambda: list(source.read(listed, 0, listed.size)),
-        "fill": lambda: list(source.fill(listed, 0, listed.size, memoryview(bytearray(listed.size)))),
+        "request": lambda: source.request(listed, 0, listed.size),
+        "read_into": lambda: source.read_into(listed, 0, memoryview(bytearray(listed.size))),
+        "renew": lambda: source.renew(0.0),
         "confirm": lambda: source.confirm(listed),
         "disowns_checksums": lambda: source.disowns_checksums(listed),
         "credential_life": source.credential_life,
@@ -128,7 +134,7 @@ def test_whatever_is_raised_leaves_as_a_typed_error(raised: Exception, brittle: 
             call(source, method)
         error = caught.value
         assert error.source == source.url
-        assert error.object == ("" if method in ("list", "credential_life") else "b.bin")
+        assert error.object == ("" if method in ABOUT_ALL else "b.bin")
         assert type(raised).__name__ in error.message
         assert f"{Brittle.__module__}.Brittle" in error.hint
         assert not error.retryable
@@ -138,7 +144,7 @@ def test_whatever_is_raised_leaves_as_a_typed_error(raised: Exception, brittle: 
 def test_a_broken_connection_may_be_tried_again(brittle: Callable[..., str]) -> None:
     for raised in (ConnectionResetError(104, "Connection reset by peer"), TimeoutError("timed out")):
         with pytest.raises(SourceUnavailable, match=str(raised.args[-1])):
-            call(open_source(brittle(raised, "read")), "read")
+            call(open_source(brittle(raised, "read_into")), "read_into")
 
 
 @pytest.mark.parametrize("raised", [MemoryError(), KeyboardInterrupt(), SystemExit(3)], ids=lambda one: str(type(one)))
@@ -155,22 +161,28 @@ def test_an_adapter_that_can_t_be_made_is_named(monkeypatch: pytest.MonkeyPatch)
         open_source("brittle://folder/")
 
 
-def test_asking_ahead_and_closing_raise_nothing(brittle: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_explanation_that_fails_is_one(brittle: Callable[..., str]) -> None:
+    source = open_source(brittle(ValueError("no such word"), "explain"))
+    error = source.explain(source.find("b.bin"), SourceUnavailable("down"))
+    assert isinstance(error, AdapterFailed)
+    assert (error.source, error.object) == (source.url, "b.bin")
+    assert "ValueError: no such word" in error.message
+
+
+def test_closing_raises_nothing(brittle: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    source = open_source(brittle(ValueError(SECRET), "ask_ahead", "close"), credentials={"token": SECRET})
-    assert source.ask_ahead([source.find("b.bin")]) is False
+    source = open_source(brittle(ValueError(SECRET), "close"), credentials={"token": SECRET})
     source.close()
-    assert "could not ask ahead: ValueError: ***" in caplog.text
     assert "could not be closed: ValueError: ***" in caplog.text
 
 
 def test_causes_are_kept_unless_they_tell_a_secret(brittle: Callable[..., str]) -> None:
     harmless, telling = ValueError("bad month"), ValueError(f"bad token {SECRET}")
     with pytest.raises(AdapterFailed) as caught:
-        call(open_source(brittle(harmless, "read")), "read")
+        call(open_source(brittle(harmless, "read_into")), "read_into")
     assert caught.value.__cause__ is harmless
     with pytest.raises(AdapterFailed) as caught:
-        call(open_source(brittle(telling, "read"), credentials={"token": SECRET}), "read")
+        call(open_source(brittle(telling, "read_into"), credentials={"token": SECRET}), "read_into")
     told = "".join(traceback.format_exception(caught.value))
     assert "ValueError: bad token ***" in told
     assert "_break" in told, "the traceback is lost"
@@ -195,7 +207,7 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     return {"stagegate": 1, "dataset": "things", "sources": sources}
 
 
-@pytest.mark.parametrize("method", ["read", "confirm"])
+@pytest.mark.parametrize("method", ["request", "read_into", "confirm"])
 def test_one_object_fails_and_the_others_are_staged(
     method: str, brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
 ) -> None:
@@ -216,7 +228,7 @@ def test_one_object_fails_and_the_others_are_staged(
 def test_beyond_the_budget_the_object_is_named(
     brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace
 ) -> None:
-    brittle(ValueError("month must be in 1..12"), "read")
+    brittle(ValueError("month must be in 1..12"), "read_into")
     with pytest.raises(TransferFailed, match=r"month must be in 1\.\.12.*report it") as caught:
         stage(workspace, spec)
     (failure,) = caught.value.failures
@@ -229,7 +241,7 @@ def test_beyond_the_budget_the_object_is_named(
 def test_a_mirror_gets_its_turn(
     brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace, tmp_path: Path
 ) -> None:
-    brittle(ValueError("month must be in 1..12"), "read")
+    brittle(ValueError("month must be in 1..12"), "read_into")
     spec["sources"][0]["mirrors"] = [{"url": f"file://{tmp_path}/brittle/"}]
     version = stage(workspace, spec)
     assert (version.files, version.failed) == (5, ())
@@ -238,7 +250,7 @@ def test_a_mirror_gets_its_turn(
 def test_a_broken_mirror_costs_its_objects_only(
     brittle: Callable[..., str], spec: dict[str, Any], workspace: Workspace, tmp_path: Path
 ) -> None:
-    brittle(KeyError("size"), "find", "read")
+    brittle(KeyError("size"), "find", "read_into")
     spec["sources"][0] = {"url": f"file://{tmp_path}/brittle/", "mirrors": [{"url": "brittle://folder/"}]}
     assert stage(workspace, spec).files == 5
 

@@ -162,7 +162,7 @@ def met(family: Family, echo: Echo, *, when: str) -> StagegateError | None:
             family.proxy.refuse = lambda _: echo if when == "listing" else None
             (listed,) = source.list()
             family.proxy.refuse = lambda _: echo
-            list(source.read(listed, 0, listed.size))
+            source.read_into(listed, 0, memoryview(bytearray(listed.size)))
     except StagegateError as error:
         return error
     finally:

@@ -362,9 +362,9 @@ try:
     fetch(Request(sys.argv[1] + "/slow"))
 except KeyboardInterrupt:
     begun = time.monotonic()
-    while blocking._shared[1].under_way and time.monotonic() - begun < 5:
+    while blocking._shared.under_way and time.monotonic() - begun < 5:
         time.sleep(0.01)
-    print("under way:", blocking._shared[1].under_way)
+    print("under way:", blocking._shared.under_way)
 """
 
 
@@ -395,12 +395,12 @@ def test_loop_that_was_stopped_is_replaced(served: tuple[Serve, Client]) -> None
     server = serve(response())
     fetch(Request(f"{server.url}/a", client=client))
     assert blocking._shared
-    loop = blocking._shared[1]
+    loop = blocking._shared
     loop.stop()
     loop.thread.join(5)
     loop.call(lambda: None)
     assert fetch(Request(f"{server.url}/a", client=client)).status == 200
-    assert blocking._shared[1] is not loop
+    assert blocking._shared is not loop
 
 
 def test_request_ends_when_its_loop_is_stopped() -> None:
@@ -422,7 +422,7 @@ def test_request_ends_when_its_loop_is_stopped() -> None:
         thread.start()
         until(lambda: bool(server.requests))
         assert blocking._shared
-        blocking._shared[1].stop()
+        blocking._shared.stop()
         thread.join(5)
         assert "was stopped" in str(ended[0])
 

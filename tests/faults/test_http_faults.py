@@ -1,0 +1,183 @@
+"""The HTTP client beside servers that speak unasked, requests that can't be sent, forks, and its own end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import pytest
+
+from prefect_stagegate.errors import ObjectChanged, UsageError
+from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, fetch
+from prefect_stagegate.http import loop as loop_module
+
+
+class Server:
+    """Answers each request with the path's last part; `held` only once it is released."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.released = threading.Event()
+        self.open: list[socket.socket] = []
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self.open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            while request := lines.readline():
+                while lines.readline().strip():
+                    pass
+                body = request.split()[1].rpartition(b"/")[2]
+                if body == b"held":
+                    self.released.wait(20)
+                head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+                try:
+                    connection.sendall(head + body)
+                except OSError:
+                    break
+        self.open.remove(connection)
+
+    def say(self, unasked: bytes) -> None:
+        """Say what nobody asked for, on each connection."""
+        for connection in self.open:
+            with suppress(OSError):  # one that the client has ended
+                connection.sendall(unasked)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with closing(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop("test", room=4)
+    loop.start()
+    yield loop
+    loop.stop()
+    loop.thread.join(10)
+
+
+def sent(loop: Loop, request: Request) -> Exchange:
+    """The exchange of a request, at its end."""
+    ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
+    loop.call(lambda: loop.submit(Exchange(request, ended.put)))
+    return ended.get(timeout=20)
+
+
+def test_a_second_answer_is_never_the_next_object_s(loop: Loop, server: Server) -> None:
+    for number in range(20):
+        exchange = sent(loop, Request(f"{server.url}/{number:04}", size=4))
+        assert exchange.error is None
+        assert exchange.response, "the exchange ended before its response came"
+        assert exchange.response.body == b"%04d" % number
+        server.say(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlies")
+    assert loop.reconnected
+
+
+def test_the_connection_of_a_refused_response_is_not_used_again(loop: Loop, server: Server) -> None:
+    def refuse(_: Response) -> None:
+        raise ObjectChanged("another state")
+
+    for _ in range(3):
+        assert isinstance(sent(loop, Request(f"{server.url}/a", size=1, verify=refuse)).error, ObjectChanged)
+    assert server.connections == 3
+
+
+def test_a_policy_uses_no_connection_that_another_one_made(loop: Loop, server: Server) -> None:
+    for allowed in ((), ("elsewhere.example",)):
+        assert sent(loop, Request(f"{server.url}/a", client=Client(allowed=allowed), size=1)).response
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("value", ["ü", "\udcff", "a\nb", "\u2028"])
+def test_a_header_that_can_t_be_sent_is_told(loop: Loop, server: Server, value: str) -> None:
+    assert isinstance(sent(loop, Request(f"{server.url}/a", {"X": value}, size=1)).error, UsageError)
+    assert sent(loop, Request(f"{server.url}/a", size=1)).response
+
+
+def test_a_loop_that_ended_writes_to_no_other_file(loop: Loop) -> None:
+    loop.stop()
+    loop.thread.join(10)
+    others = [os.memfd_create("other") for _ in range(8)]  # one of them has the descriptor that was the loop's
+    loop.call(lambda: None)
+    loop.stop()
+    assert [os.fstat(other).st_size for other in others] == [0] * 8
+    for other in others:
+        os.close(other)
+
+
+def test_the_loop_s_end_is_told_in_its_thread() -> None:
+    told: list[threading.Thread] = []
+    loop = Loop("test", room=1, ended=lambda: told.append(threading.current_thread()))
+    loop.start()
+    loop.stop()
+    loop.thread.join(10)
+    assert told == [loop.thread]
+
+
+def test_a_child_leaves_its_parent_s_connections_alone(server: Server) -> None:
+    """A forked child has the parent's sockets and its epoll: to free them there would silence the parent's."""
+    told: queue.SimpleQueue[bytes | bytearray] = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: told.put(fetch(Request(f"{server.url}/held", size=4)).body))
+    waiting.start()
+    while not server.open:
+        time.sleep(0.01)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = int(fetch(Request(f"{server.url}/child", size=5)).body != b"child")
+            gc.collect()  # frees what nobody holds
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    server.released.set()
+    assert told.get(timeout=10) == b"held"
+
+
+def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """Each object that is requested holds a claim, an open file, while its server's addresses are looked up."""
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    answered, ended = threading.Event(), queue.SimpleQueue[Exchange]()
+    monkeypatch.setattr(loop_module, "require_proxied_allowed", lambda *_: answered.wait(20))
+    asked: list[int] = []
+
+    def supply(room: int) -> list[Exchange]:
+        if len(asked) >= 100:
+            return []
+        asked.extend(range(room))
+        request = Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)
+        return [Exchange(request, ended.put) for _ in range(room)]
+
+    loop = Loop("test", room=4, supply=supply)
+    loop.start()
+    time.sleep(0.3)
+    assert len(asked) == 4
+    answered.set()
+    assert all(ended.get(timeout=20).error is None for _ in range(100))
+    loop.stop()
+    loop.thread.join(10)
