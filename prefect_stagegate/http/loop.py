@@ -243,7 +243,7 @@ class Loop:
         while left:
             left, good, failed = self._multi.info_read()
             codes = [(handle, 0) for handle in good] + [(handle, code) for handle, code, _ in failed]
-            ended += filter(None, (self._take_out(handle, code) for handle, code in codes))
+            ended += [self._take_out(handle, code) for handle, code in codes]
         if ended:
             self._start_waiting()  # the next requests are under way while these are worked on
         for exchange in filter(None, ended):

@@ -55,7 +55,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 _IPV4_BITS = 0xFFFFFFFF
 _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_HOST = re.compile(r"[A-Za-z0-9._:-]+")  # libcurl would decode `%`
+_HOST = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._:-]+")  # libcurl would decode `%`
 _PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
 _SECRET_PART = re.compile(r"[?#].*", re.DOTALL)
 

@@ -44,17 +44,19 @@ class RawServer:
 
     def _serve(self, plain: socket.socket) -> None:
         try:
-            with plain, suppress(OSError):
-                connection = self._tls.wrap_socket(plain, server_side=True) if self._tls else plain
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.connections.append(connection)
-                while head := _head(connection):
+            with (
+                plain,
+                suppress(OSError),
+                self._tls.wrap_socket(plain, server_side=True) if self._tls else plain as own,
+            ):
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connections.append(own)
+                while head := _head(own):
                     self.requests.append(head)
-                    answer = self._script(head, connection)
+                    answer = self._script(head, own)
                     if answer is None:
                         break
-                    connection.sendall(answer)
-                connection.close()
+                    own.sendall(answer)
         finally:
             self.ended.release()
 

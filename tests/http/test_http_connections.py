@@ -58,27 +58,34 @@ def until(condition: Callable[[], bool]) -> None:
 # ── what a server says unasked ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_unasked_response_is_never_the_next_one_s(served: tuple[Serve, Client]) -> None:
-    """With the size and etag of the next object, sent right behind the first response or a moment later."""
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_unasked_response_is_never_the_next_one_s(
+    served: tuple[Serve, Client], pieces: int, request: pytest.FixtureRequest
+) -> None:
+    """With the size and etag of the next object, in one piece with the first response or right behind it."""
     serve, client = served
-    for late in (False, True):
-        evil = response(b"EVIL!", headers={"ETag": '"b"'})
+    if pieces == 2 and "tls" in request.node.name:
+        reason = "OpenSSL reads ahead in libcurl: a second record of the same moment is no longer in the socket"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    said = threading.Semaphore(0)
+    evil, right = (response(body, headers={"ETag": '"b"'}) for body in (b"EVIL!", b"right"))
 
-        def script(head: bytes, connection: socket.socket, late: bool = late, evil: bytes = evil) -> bytes:
-            if head.startswith(b"GET /a "):
-                if late:
-                    connection.sendall(response(b"first"))
-                    time.sleep(0.05)
-                    return evil
-                return response(b"first") + evil
-            return response(b"right", headers={"ETag": '"b"'})
+    def script(head: bytes, connection: socket.socket) -> bytes:
+        if not head.startswith(b"GET /a "):
+            return right
+        whole = [response(b"first") + evil] if pieces == 1 else [response(b"first"), evil]
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # both pieces come together
+        for piece in whole:
+            connection.sendall(piece)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        said.release()
+        return b""
 
-        server = serve(script)
-        for _ in range(10):
-            assert bytes(fetch(Request(f"{server.url}/a", client=client, size=5)).body) == b"first"
-            if late:
-                time.sleep(0.1)
-            assert bytes(fetch(Request(f"{server.url}/b", client=client, size=5)).body) == b"right"
+    server = serve(script)
+    for _ in range(20):
+        assert bytes(fetch(Request(f"{server.url}/a", client=client, size=5)).body) == b"first"
+        assert said.acquire(timeout=5)
+        assert bytes(fetch(Request(f"{server.url}/b", client=client, size=5)).body) == b"right"
 
 
 def test_connection_is_kept_for_the_next_request(served: tuple[Serve, Client]) -> None:
@@ -95,7 +102,7 @@ def test_connection_that_the_server_closed_is_made_anew(served: tuple[Serve, Cli
     for number in range(3):
         assert fetch(Request(f"{server.url}/a", client=client)).status == 200
         assert len(server.connections) == number + 1
-        server.connections[-1].close()
+        server.connections[-1].shutdown(socket.SHUT_RDWR)  # not closed: its thread reads
         server.ended.acquire(timeout=0.05)
 
 

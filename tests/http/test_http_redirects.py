@@ -94,10 +94,12 @@ def test_redirect_leaves_no_tls(tmp_path: Path) -> None:
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     with raw_server(response()) as plain:
         for location in (f"{plain.url}/b", f"{plain.url}/b".replace("http", "HTTP"), f"//{plain.address}/b"):
-            with raw_server(lambda _head, _, location=location: leading(location), context) as server:  # type: ignore[misc]
-                with pytest.raises(SourceError):
-                    fetch(Request(f"{server.url}/a", client=Client(ca_file=str(authority)), timeout=5))
-        assert plain.requests == [] or not any(head.startswith(b"GET") for head in plain.requests)
+            with (
+                raw_server(leading(location), context) as server,
+                pytest.raises(SourceError),
+            ):
+                fetch(Request(f"{server.url}/a", client=Client(ca_file=str(authority)), timeout=5))
+        assert plain.requests == []
 
 
 def test_redirect_is_a_response_where_none_is_followed() -> None:
