@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,9 @@ def pages() -> Callable[[bytes, socket.socket], bytes]:
     return page
 
 
-ENDLESS = {**{f"{family}, a page that drips": (family, lambda family=family: drip(family)) for family in SOURCES}}
+ENDLESS: dict[str, tuple[str, Callable[..., Any]]] = {
+    f"{family}, a page that drips": (family, partial(drip, family)) for family in SOURCES
+}
 ENDLESS["google, pages without end"] = ("google", lambda *_: pages())
 
 

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 import pytest
 
 from prefect_stagegate.errors import ObjectChanged, SourceUnavailable, UsageError
-from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, fetch
+from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, environment_proxies, fetch
 from prefect_stagegate.http import loop as loop_module
 
 
@@ -172,7 +172,7 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
         if len(asked) >= 100:
             return []
         asked.extend(range(room))
-        request = Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)
+        request = Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)
         return [Exchange(request, ended.put) for _ in range(room)]
 
     loop = Loop("test", room=4, supply=supply)

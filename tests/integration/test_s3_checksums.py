@@ -70,7 +70,7 @@ def test_damage_is_found_without_an_md5_in_the_etag(
     options = {**seaweedfs.storage_options, "endpoint_url": proxy.url}
     (whole,) = fetch_all(open_source(f"{url}/", options), cache, limits=LIMITS)
     assert whole.proof == "server"
-    proxy.break_with(lambda fetch: Flip(10))
+    proxy.break_with(lambda _: Flip(10))
     other = Cache.open(cache.layout.root.parent / "other")
     run = fetch_all(open_source(f"{url}/", options), other, limits=LIMITS, max_failed=1)
     assert list(run) == []
