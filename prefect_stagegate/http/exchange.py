@@ -154,6 +154,7 @@ class Exchange:
         if request.range:
             headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
         handle.setopt(pycurl.URL, wire_url(request.url))
+        handle.unsetopt(pycurl.HTTPHEADER)  # pycurl leaves those of the last request, when there are none to set
         handle.setopt(pycurl.HTTPHEADER, headers)
         if request.method == "HEAD":
             handle.setopt(pycurl.NOBODY, 1)
