@@ -480,8 +480,9 @@ class Engine:
         """Start no further objects; those that are at work end."""
         self._closed = True
         for queue in self._queues.values():
-            self._finished += len(queue.jobs)
-            queue.jobs.clear()
+            while queue.jobs:  # one by one: the plan's thread may add another at this moment
+                queue.jobs.popleft()
+                self._finished += 1
         self._room.set()
 
     def _give(self, done: Done) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import os
 import queue
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 
 import pytest
 
@@ -202,3 +205,32 @@ def test_a_silent_server_is_left_after_the_idle_time(loop: Loop, server: Server,
     assert isinstance(exchange.error, SourceUnavailable)
     assert "stopped answering" in exchange.error.message
     assert 0.4 <= time.monotonic() - begun < 3
+
+
+def test_a_body_is_held_by_nobody_but_its_caller(loop: Loop, server: Server) -> None:
+    """A handle that waits to be used again would hold the last body, and there are many."""
+    ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    exchange = Exchange(
+        Request(f"{server.url}/body", size=4),
+        lambda exchange: ended.put(exchange.error is None),
+        sink=len,
+        owner={"a"},
+    )
+    kept = weakref.ref(exchange.owner)
+    loop.call(partial(loop.submit, exchange))
+    del exchange
+    assert ended.get(timeout=20)
+    assert sent(loop, Request(f"{server.url}/b", size=1, client=Client(idle=7))).response  # by another handle
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_proxy_s_password_may_have_any_characters(
+    loop: Loop, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://me:p%C3%A4ss@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)).response
+    secret = base64.b64encode("me:päss".encode())
+    assert b"Proxy-Authorization: Basic " + secret in server.headers
