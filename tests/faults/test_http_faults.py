@@ -44,20 +44,17 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines:
+        with suppress(OSError), connection, connection.makefile("rb") as lines:
             while request := lines.readline():
                 while line := lines.readline().strip():
                     self.headers.append(line)
                 body = request.split()[1].rpartition(b"/")[2]
                 answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
                 begun = len(answer) - 2 if request.startswith(b"GET /part/") else 0
-                try:
-                    connection.sendall(answer[:begun])
-                    if body == b"held":
-                        self.released.wait(20)
-                    connection.sendall(answer[begun:])
-                except OSError:
-                    break
+                connection.sendall(answer[:begun])
+                if body == b"held":
+                    self.released.wait(20)
+                connection.sendall(answer[begun:])
         self.open.remove(connection)
 
     def say(self, unasked: bytes) -> None:
