@@ -277,8 +277,8 @@ class Loop:
         if client.proxies:
             slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
             slot.handle.setopt(pycurl.NOPROXY, "")
-            slot.handle.setopt(pycurl.PROXYUSERNAME, proxy.user if proxy else "")
-            slot.handle.setopt(pycurl.PROXYPASSWORD, proxy.password if proxy else "")
+            slot.handle.setopt(pycurl.PROXYUSERNAME, proxy.user.encode() if proxy else "")
+            slot.handle.setopt(pycurl.PROXYPASSWORD, proxy.password.encode() if proxy else "")
         return slot
 
     def _new_slot(self, client: Client) -> _Slot:
@@ -330,6 +330,7 @@ class Loop:
         self._multi.remove_handle(handle)
         exchange.handle = None
         if exchange.target.method == "GET" and exchange.target.body is None and not exchange.request.timeout:
+            handle.unsetopt(pycurl.WRITEFUNCTION)  # else it would hold the body until it is used again
             self._free[slot.client].append(slot)
         else:
             handle.close()
@@ -468,5 +469,8 @@ class _Resolving(Exception):
     """The exchange waits for DNS, and comes back."""
 
 
-def _unsendable(error: pycurl.error) -> StagegateError:
-    return UsageError(f"The request can't be sent ({pycurl.easy_strerror(error.args[0])})", hint="Check the URL.")
+def _unsendable(error: Exception) -> StagegateError:
+    reason = pycurl.easy_strerror(error.args[0]) if isinstance(error, pycurl.error) else type(error).__name__
+    typed = UsageError(f"The request can't be sent ({reason})", hint="Check the URL.")
+    typed.__cause__ = error
+    return typed

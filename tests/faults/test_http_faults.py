@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import os
 import queue
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 
 import pytest
 
@@ -25,6 +28,7 @@ class Server:
         self.connections = 0
         self.released = threading.Event()
         self.open: list[socket.socket] = []
+        self.headers: list[bytes] = []
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -40,20 +44,17 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines:
+        with suppress(OSError), connection, connection.makefile("rb") as lines:
             while request := lines.readline():
-                while lines.readline().strip():
-                    pass
+                while line := lines.readline().strip():
+                    self.headers.append(line)
                 body = request.split()[1].rpartition(b"/")[2]
                 answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
                 begun = len(answer) - 2 if request.startswith(b"GET /part/") else 0
-                try:
-                    connection.sendall(answer[:begun])
-                    if body == b"held":
-                        self.released.wait(20)
-                    connection.sendall(answer[begun:])
-                except OSError:
-                    break
+                connection.sendall(answer[:begun])
+                if body == b"held":
+                    self.released.wait(20)
+                connection.sendall(answer[begun:])
         self.open.remove(connection)
 
     def say(self, unasked: bytes) -> None:
@@ -117,6 +118,15 @@ def test_a_policy_uses_no_connection_that_another_one_made(loop: Loop, server: S
 def test_a_header_that_can_t_be_sent_is_told(loop: Loop, server: Server, value: str) -> None:
     assert isinstance(sent(loop, Request(f"{server.url}/a", {"X": value}, size=1)).error, UsageError)
     assert sent(loop, Request(f"{server.url}/a", size=1)).response
+
+
+def test_no_header_of_one_request_comes_with_the_next(loop: Loop, server: Server) -> None:
+    """The next may be for another origin, where a redirect leads: it has no headers of its own then."""
+    assert sent(loop, Request(f"{server.url}/a", {"Authorization": "Bearer canary"}, size=1)).response
+    server.headers.clear()
+    assert sent(loop, Request(f"{server.url}/a", size=1)).response
+    assert server.headers
+    assert not [line for line in server.headers if b"canary" in line]
 
 
 def test_a_loop_that_ended_writes_to_no_other_file(loop: Loop) -> None:
@@ -192,3 +202,32 @@ def test_a_silent_server_is_left_after_the_idle_time(loop: Loop, server: Server,
     assert isinstance(exchange.error, SourceUnavailable)
     assert "stopped answering" in exchange.error.message
     assert 0.4 <= time.monotonic() - begun < 3
+
+
+def test_a_body_is_held_by_nobody_but_its_caller(loop: Loop, server: Server) -> None:
+    """A handle that waits to be used again would hold the last body, and there are many."""
+    ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    exchange = Exchange(
+        Request(f"{server.url}/body", size=4),
+        lambda exchange: ended.put(exchange.error is None),
+        sink=len,
+        owner={"a"},
+    )
+    kept = weakref.ref(exchange.owner)
+    loop.call(partial(loop.submit, exchange))
+    del exchange
+    assert ended.get(timeout=20)
+    assert sent(loop, Request(f"{server.url}/b", size=1, client=Client(idle=7))).response  # by another handle
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_proxy_s_password_may_have_any_characters(
+    loop: Loop, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://me:p%C3%A4ss@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)).response
+    secret = base64.b64encode("me:päss".encode())
+    assert b"Proxy-Authorization: Basic " + secret in server.headers

@@ -362,6 +362,13 @@ class TestStopping:
         gc.collect()
         assert set(Path("/proc/self/fd").iterdir()) - before == set()
 
+    def test_a_read_that_says_it_was_stopped_ends_the_transfer(self, cache: Cache) -> None:
+        """The HTTP client says so when a defect ended it: nobody else has stopped the transfer."""
+        source = ScriptedSource({"a": SMALL, "b": LARGE})
+        source.failures.extend([Cancelled("The HTTP client was stopped")] * 20)
+        with pytest.raises(Cancelled, match="HTTP client"):
+            list(fetch_all(source, cache, limits=LIMITS))
+
     def test_whoever_takes_no_more_receipts_stops_the_transfer(self, cache: Cache) -> None:
         source = ScriptedSource({f"{number:05}": SMALL + bytes(number) for number in range(2000)})
         run = fetch_all(source, cache, limits=LIMITS)
