@@ -328,7 +328,7 @@ CHAINS = (
     "reference://::{}/refs.json",
     "cached://x::{}/a",
 )
-WRAPPERS = (
+WRAPPERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("reference://", {"fo": "{}/refs.json"}),
     ("github://x/", {"org": "a", "repo": "b"}),
     ("simplecache://x/", {"target_protocol": "http", "fo": "{}"}),
