@@ -35,6 +35,8 @@ from prefect_stagegate.http.trust import trusted_authorities
 
 RECEIVE_BUFFER = 512 << 10
 """Bytes that libcurl receives at a time."""
+LOOK_SECONDS = 1.0
+"""How often it is looked for silent servers; more often where the idle time is short."""
 EVENTS = 256
 """Descriptors that one turn of the loop handles."""
 _READABLE, _WRITABLE, _FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
@@ -50,12 +52,14 @@ Supply = Callable[[int], Sequence[Exchange]]
 class _Slot:
     """A handle of libcurl's, and the exchange that it serves: what its callbacks need to know."""
 
-    __slots__ = ("alone", "client", "exchange", "handle")
+    __slots__ = ("alone", "client", "exchange", "handle", "moved", "received")
 
     def __init__(self, handle: pycurl.Curl, client: Client, *, alone: bool) -> None:
         self.handle, self.client, self.alone = handle, client, alone
         """`alone`: it shares no connections, since others have another policy about addresses."""
         self.exchange: Exchange | None = None
+        self.received, self.moved = 0, 0.0
+        """Bytes of the body when it was looked at last, and when they had become more."""
 
 
 class Loop:
@@ -102,6 +106,8 @@ class Loop:
         """Those that wait for DNS, which have their room."""
         self._proxies: dict[_ProxyKey, Proxy | StagegateError | None] = {}
         self._hungry = True
+        self._looking = False
+        """Whether it is looked for silent servers again."""
         self._stopped = False
         self._over = False
         self._received = 0
@@ -257,6 +263,9 @@ class Loop:
             return
         self._multi.add_handle(slot.handle)
         self._under_way[slot.handle] = slot
+        slot.received, slot.moved = 0, time.monotonic()
+        if not self._looking:
+            self._look_again()
 
     def _slot(self, exchange: Exchange, proxy: Proxy | None) -> _Slot:
         client = exchange.request.client
@@ -290,8 +299,6 @@ class Loop:
             pycurl.NETRC: 0,
             pycurl.PATH_AS_IS: 1,
             pycurl.CONNECTTIMEOUT: CONNECT_SECONDS,
-            pycurl.LOW_SPEED_LIMIT: 1,
-            pycurl.LOW_SPEED_TIME: max(1, round(client.idle)),
             pycurl.USERAGENT: USER_AGENT,
             pycurl.PROXY: "",
             pycurl.CAINFO: trusted_authorities(client.ca_file),
@@ -337,6 +344,30 @@ class Loop:
         else:
             exchange.done(exchange)
 
+    def _look_again(self) -> None:
+        self._looking = bool(self._under_way)
+        if self._looking:
+            idle = min(slot.client.idle for slot in self._under_way.values())
+            self.call_later(min(idle / 4, LOOK_SECONDS), self._end_silent)
+
+    def _end_silent(self) -> None:
+        """End exchanges that brought no byte of a body for their idle time.
+
+        libcurl's own bound is of whole seconds, and of the mean of the last six.
+        """
+        now = time.monotonic()
+        silent = []
+        for handle, slot in self._under_way.items():
+            received = handle.getinfo(pycurl.SIZE_DOWNLOAD_T)
+            if received != slot.received:
+                slot.received, slot.moved = received, now
+            elif now - slot.moved > slot.client.idle:
+                silent.append(handle)
+        ended = [self._take_out(handle, pycurl.E_OPERATION_TIMEDOUT) for handle in silent]
+        for exchange in filter(None, ended):
+            self._advance(exchange)
+        self._look_again()
+
     def _proxy(self, exchange: Exchange) -> Proxy | None:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
@@ -373,6 +404,7 @@ class Loop:
 
     def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
         """Let a handle go on later. Its callback pauses it."""
+        self._under_way[handle].moved = time.monotonic() + seconds
         self.call_later(seconds, partial(self._resume, handle))
 
     def _resume(self, handle: pycurl.Curl) -> None:

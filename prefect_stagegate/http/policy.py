@@ -131,7 +131,7 @@ def login_of(url: str) -> dict[str, str]:
 
 
 def require_sendable(headers: Mapping[str, str]) -> None:
-    """Refuse headers that can't be sent, or that would end early and begin others: libcurl sends them as they are.
+    """Refuse headers that can't be sent, or would begin others on the wire: libcurl sends them as they are.
 
     Raises:
         UsageError: A name or value holds a line break, another control character, or one that is not ASCII.

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from prefect_stagegate.errors import ObjectChanged, SourceError, StagegateError
-from prefect_stagegate.http import Request, Response
+from prefect_stagegate.http import Headers, Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
 
 PIECE = 1 << 20
 """Bytes that `read_pieces` reads at a time."""
 
+Checksums = tuple[tuple[str, str], ...]
+"""Algorithm and lowercase hex digest of whole objects."""
 Wanted = Callable[[str], bool]
 """Whether a key is taken; what isn't is neither listed nor refused."""
 
@@ -125,6 +127,12 @@ class Source(Protocol):
         A source whose every read is pinned has nothing to do.
         """
 
+    def response_checksums(self, headers: Headers) -> Checksums:
+        """What the headers of a response with a whole object offer to check its bytes by."""
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:
+        """What a request for this object alone tells to check its bytes by. May block."""
+
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """Asked when the bytes don't match a checksum: True when, at a closer look, it isn't one of the bytes."""
 
@@ -167,6 +175,14 @@ class BaseSource(ABC):
 
     def confirm(self, listed: SourceObject) -> None:  # noqa: B027 - most have nothing to do
         """Do nothing: every read is pinned."""
+
+    def response_checksums(self, headers: Headers) -> Checksums:  # noqa: ARG002
+        """Offer nothing."""
+        return ()
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:  # noqa: ARG002
+        """Offer nothing."""
+        return ()
 
     def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
         """Stand by the offered checksums."""

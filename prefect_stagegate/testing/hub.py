@@ -48,7 +48,7 @@ class SmallHub:
     commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     """Repository, commit, path: the content. The last commit is `main`."""
     rotten: set[str] = field(default_factory=set)
-    """The large files whose content network gives other bytes."""
+    """The files of which other bytes are given; of large ones by the content network."""
     cdn: str = ""
     """The address of the content network: the same server by another name."""
     page: int = 3
@@ -203,7 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": commit}
             self._answer(302, b"", {"Location": place, **linked})
         else:
-            self._bytes(data, {"ETag": f'"{described(path, data)["oid"]}"', "X-Repo-Commit": commit})
+            given = data[::-1] if path in self.hub.rotten else data
+            self._bytes(given, {"ETag": f'"{described(path, data)["oid"]}"', "X-Repo-Commit": commit})
 
     def _content(self, state: str, sha256: str) -> None:
         data = self.hub.blobs[sha256]

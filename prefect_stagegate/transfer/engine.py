@@ -34,6 +34,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.http import Exchange, Loop, Request, Response
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
+from prefect_stagegate.transfer.checks import Offers
 from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.multipart import MultipartDownload, Part
@@ -353,12 +354,15 @@ class Engine:
         if read.part:
             self._writers.submit(partial(self._store, read.part))
         elif read.whole:
-            self._finish_whole(read.whole, exchange.chunks)
+            self._finish_whole(read.whole, exchange)
 
-    def _finish_whole(self, whole: WholeDownload, chunks: list[bytes]) -> None:
+    def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> None:
         """Hash, write and commit a small object."""
         try:
-            whole.take_all(chunks)
+            offers: Offers = ()
+            if _needs_checksums(whole.job) and exchange.response:
+                offers = whole.job.source.response_checksums(exchange.response.headers)
+            whole.take_all(exchange.chunks, offers)
             if whole.is_wrong:  # its source is asked about the checksum, which may take a while
                 self._helpers.submit(partial(self._worked, whole, whole.finish))
                 return
@@ -658,7 +662,8 @@ class Engine:
             claim = self._claim(job)
             if claim:
                 try:
-                    download = MultipartDownload(self._context, job, claim, self._buffers)
+                    offers = job.source.closer_checksums(job.listed) if job.listed and _needs_checksums(job) else ()
+                    download = MultipartDownload(self._context, job, claim, self._buffers, offers)
                     self._downloads.add(download)
                     if self._loop_ended:
                         download.abandon(discard=False)
@@ -690,3 +695,8 @@ class Engine:
                 self._give(done)
                 self._loop.call(partial(self._close_download, download))
             self._loop.feed()
+
+
+def _needs_checksums(job: Job) -> bool:
+    """Whether nothing is known yet that the object's bytes can be checked by."""
+    return job.listed is not None and not job.planned.digest and not job.listed.checksums

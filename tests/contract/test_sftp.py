@@ -440,7 +440,7 @@ def test_an_interrupted_read_ends_soon_and_writes_no_more(served: Served) -> Non
     with _opened(url, server.options) as source:
         one, buffer = source.find("large"), bytearray(30_000_000)
         with _interrupt(lambda: any(buffer[:: 1 << 15])), pytest.raises(Interrupted):
-            source.read_into(one, 0, memoryview(buffer))  # type: ignore[attr-defined]
+            source.read_into(one, 0, memoryview(buffer))
         filled = bytes(buffer)
         assert read(source, one, 0, 10) == filled[:10]  # the server answers in turn: all that was asked for has come
         assert buffer == filled

@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 
 import pytest
 
-from prefect_stagegate.errors import ObjectChanged, UsageError
-from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, fetch
+from prefect_stagegate.errors import ObjectChanged, SourceUnavailable, UsageError
+from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, environment_proxies, fetch
 from prefect_stagegate.http import loop as loop_module
 
 
@@ -45,11 +45,13 @@ class Server:
                 while lines.readline().strip():
                     pass
                 body = request.split()[1].rpartition(b"/")[2]
-                if body == b"held":
-                    self.released.wait(20)
-                head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+                answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                begun = len(answer) - 2 if request.startswith(b"GET /part/") else 0
                 try:
-                    connection.sendall(head + body)
+                    connection.sendall(answer[:begun])
+                    if body == b"held":
+                        self.released.wait(20)
+                    connection.sendall(answer[begun:])
                 except OSError:
                     break
         self.open.remove(connection)
@@ -170,7 +172,7 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
         if len(asked) >= 100:
             return []
         asked.extend(range(room))
-        request = Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)
+        request = Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)
         return [Exchange(request, ended.put) for _ in range(room)]
 
     loop = Loop("test", room=4, supply=supply)
@@ -181,3 +183,12 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
     assert all(ended.get(timeout=20).error is None for _ in range(100))
     loop.stop()
     loop.thread.join(10)
+
+
+@pytest.mark.parametrize("place", ["/held", "/part/held"])
+def test_a_silent_server_is_left_after_the_idle_time(loop: Loop, server: Server, place: str) -> None:
+    begun = time.monotonic()
+    exchange = sent(loop, Request(f"{server.url}{place}", client=Client(idle=0.4), size=4))
+    assert isinstance(exchange.error, SourceUnavailable)
+    assert "stopped answering" in exchange.error.message
+    assert 0.4 <= time.monotonic() - begun < 3

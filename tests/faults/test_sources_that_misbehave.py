@@ -16,6 +16,7 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import (
+    Cancelled,
     CredentialsExpired,
     SourceBusy,
     SourceError,
@@ -28,7 +29,7 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.operations.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import Source, open_source, renewing
-from prefect_stagegate.testing.faults import Status
+from prefect_stagegate.testing.faults import Stall, Status
 from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
@@ -233,6 +234,28 @@ class TestThrottle:
         source.failures.extend([SourceUnavailable("down"), SourceError("no")] * 3)
         run = fetch_all(source, cache, limits=Limits(in_flight=8, connections=1), max_failed=20)
         assert len(list(run)) + len(run.stats.failures) == 20
+
+    def test_a_stopped_transfer_gives_its_connections_back(self, website: str, cache: Cache) -> None:
+        limits, cancel = Limits(in_flight=4, connections=1), threading.Event()
+        with FaultProxy(website) as proxy:
+            source = open_source(f"{proxy.url}/folder/a.bin")
+
+            def stall(_: object) -> Stall:
+                cancel.set()
+                return Stall(10)
+
+            proxy.break_with(stall)
+            with pytest.raises(Cancelled):
+                list(fetch_all(source, cache, limits=limits, cancel=cancel))
+            proxy.break_with(lambda _: None)
+            assert len(list(fetch_all(source, cache, limits=limits))) == 1
+
+    def test_a_connection_that_comes_back_is_used_at_once(self, tmp_path: Path, website: str, cache: Cache) -> None:
+        for number in range(200):
+            (tmp_path / f"web/folder/{number:03}.bin").write_bytes(b"x" * number)
+        source, begun = open_source(f"{website}/folder/"), time.monotonic()
+        assert len(list(fetch_all(source, cache, limits=Limits(connections=1)))) == 201
+        assert time.monotonic() - begun < 8
 
     def test_two_transfers_share_the_bandwidth_of_one_server(self, tmp_path: Path) -> None:
         limits = Limits(in_flight=4, part=PART, memory=4 * PART, bandwidth=1 << 20)

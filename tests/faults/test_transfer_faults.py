@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -277,6 +278,16 @@ def journals(cache: Cache) -> list[str]:
     return [str(path) for path in cache.layout.ingest.glob(f"*{PARTS}")]
 
 
+@pytest.mark.parametrize(("planned", "later"), [(LARGE, b""), (SMALL, LARGE)], ids=["empty", "large"])
+def test_an_object_is_read_by_the_size_that_it_has_now(cache: Cache, planned: bytes, later: bytes) -> None:
+    """One that became empty has no part that could end it; one that became large is not held in memory."""
+    source = ScriptedSource({"a": planned})
+    source.on_read = lambda *_: source.objects.update(a=later)
+    (receipt,) = fetch_all(source, cache, limits=LIMITS)
+    assert receipt.digest == digest(later)
+    assert max(end - start for _, start, end in source.reads) <= PART
+
+
 class TestStopping:
     """Whoever stops a transfer waits less than two seconds, and the next run goes on from there."""
 
@@ -323,6 +334,33 @@ class TestStopping:
             list(fetch_all(source, cache, limits=LIMITS, cancel=cancel))
         assert time.monotonic() - begun < 2.5
         never.set()
+
+    @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+    def test_what_a_hanging_source_held_is_free_when_it_goes_on(self, cache: Cache, data: bytes) -> None:
+        """The thread that was left behind has nobody to tell, and gives its claim up all the same."""
+        source, cancel, released = ScriptedSource({"a": data}), threading.Event(), threading.Event()
+
+        def hang(*_: object) -> None:
+            cancel.set()
+            released.wait(20)
+
+        source.on_read = hang
+        with pytest.raises(Cancelled):
+            list(fetch_all(source, cache, limits=Limits(in_flight=1, part=PART, memory=2 * PART), cancel=cancel))
+        released.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("stagegate-"):
+                thread.join(10)
+        ingest = cache.layout.ingest
+        assert [path.name for path in ingest.iterdir() if path.suffix != PARTS and Claim.is_taken(str(path))] == []
+        source.on_read = lambda *_: None
+        assert len(list(fetch_all(source, cache))) == 1
+
+    def test_a_transfer_that_nobody_runs_opens_nothing(self, cache: Cache) -> None:
+        before = set(Path("/proc/self/fd").iterdir())
+        fetch_all(ScriptedSource({"a": SMALL}), cache).close()
+        gc.collect()
+        assert set(Path("/proc/self/fd").iterdir()) - before == set()
 
     def test_whoever_takes_no_more_receipts_stops_the_transfer(self, cache: Cache) -> None:
         source = ScriptedSource({f"{number:05}": SMALL + bytes(number) for number in range(2000)})

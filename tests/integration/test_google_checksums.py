@@ -126,7 +126,7 @@ def test_bytes_that_stay_wrong_are_refused_by_crc32c(
 
 
 def test_md5_is_not_computed_where_crc32c_is() -> None:
-    wrong_md5 = Hasher((("md5", "0" * 32), ("crc32c", "e3069283")))
+    wrong_md5 = Hasher((("md5", "0" * 32), ("crc32c", "e3069283")), 9)
     wrong_md5.update(b"123456789")
     assert (wrong_md5.mismatch(), wrong_md5.checked) == ("", True)
 

@@ -89,8 +89,9 @@ def test_a_version_is_brought_from_its_commit_after_the_branch_went_on(hub: Smal
     assert (brought.path / "readme.md").read_bytes() == SMALL
 
 
-def test_large_files_are_checked_by_the_digest_that_the_hub_tells(hub: SmallHub, tmp_path: Path) -> None:
-    hub.rotten.add("data/large.bin")
+@pytest.mark.parametrize("name", ["data/large.bin", "readme.md"], ids=["large file", "git file"])
+def test_files_are_checked_by_the_digest_that_the_hub_tells(hub: SmallHub, tmp_path: Path, name: str) -> None:
+    hub.rotten.add(name)
     with pytest.raises(TransferFailed) as caught:
         stage(workspace(tmp_path, "one"), spec_of())
     assert [type(failure) for failure in caught.value.failures] == [ChecksumMismatch]
