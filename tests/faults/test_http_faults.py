@@ -228,6 +228,6 @@ def test_a_proxy_s_password_may_have_any_characters(
     monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://me:p%C3%A4ss@"))
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)).response
+    assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)).response
     secret = base64.b64encode("me:päss".encode())
     assert b"Proxy-Authorization: Basic " + secret in server.headers
