@@ -8,11 +8,11 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-sources docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## build .venv with the `stagegate` command
 
@@ -96,6 +96,12 @@ bench: setup ## measure staging against its peers, the engines of validation, an
 
 bench-sources: setup ## measure each family of sources against its best client
 	$(BIN)/python -m benchmarks.sources
+
+bench-unchanged: setup ## measure staging again what did not change, and looking at it; FILES= and OBJECTS= say of how much
+	$(BIN)/python benchmarks/unchanged.py --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)
+
+bench-integrity: setup ## damage what tools download, and count what they notice; CASES= of each, SEED=, ONLY=rclone
+	$(BIN)/python -m benchmarks.integrity $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED)) $(foreach tool,$(ONLY),--only $(tool))
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"

@@ -39,11 +39,12 @@ class SqlarSource(BaseSource):
     def find(self, key: str) -> SourceObject:
         return self._object(self._row(key))
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[bytes]:
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         row = self._row(listed.key, "data")
         if self._object(row) != listed:
             raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
-        yield (zlib.decompress(row[-1]) if len(row[-1]) < listed.size else row[-1])[start:end]
+        data = zlib.decompress(row[-1]) if len(row[-1]) < listed.size else row[-1]
+        buffer[:] = data[start : start + len(buffer)]
 
     def _object(self, row: Any) -> SourceObject:
         name, size, mtime, number, _ = row

@@ -37,8 +37,12 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, last: int | None = None) -> bytes:
     """Read a regular file.
+
+    Args:
+        path: The file.
+        last: Read so many bytes at its end only.
 
     Raises:
         OSError: It can't be read, or is something else: a pipe would let its reader wait, and a device has no end.
@@ -47,6 +51,8 @@ def read_file(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if last is not None:
+            file.seek(max(0, os.fstat(descriptor).st_size - last))
         return file.read()
 
 

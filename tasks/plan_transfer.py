@@ -8,7 +8,7 @@ from prefect_stagegate.model import Action, PlannedObject
 from prefect_stagegate.operations import stage
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.sources import open_sources
-from prefect_stagegate.operations.stage import Listed
+from prefect_stagegate.operations.unchanged import Listed
 from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks.running import engine_task, spoken
 from prefect_stagegate.tasks.telling import run_log

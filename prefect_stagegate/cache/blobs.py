@@ -62,10 +62,10 @@ class Blobs:
         """
         path = self._layout.blob_path(digest)
         try:
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            mode, _, _, _, owner, _, length, *_ = os.lstat(path)
+            if not stat.S_ISREG(mode) or length != size:
                 return False
-            believed = found.st_uid in self._trusted and not found.st_mode & _WRITABLE_BY_OTHERS
+            believed = owner in self._trusted and not mode & _WRITABLE_BY_OTHERS
             return believed or is_blob(path, digest)
         except OSError:
             return False

@@ -10,15 +10,8 @@ from pathlib import Path
 from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.errors import CacheError
+from prefect_stagegate.mounts import NETWORK, mount_of
 
-NETWORK = frozenset(
-    (
-        *("afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre"),
-        *("ncpfs", "nfs", "nfs4", "orangefs", "smb3", "smbfs", "virtiofs", "wekafs"),
-    )
-)
-"""Types of file systems that other machines may use at the same time, as /proc/mounts writes them."""
-MOUNTS = Path("/proc/self/mounts")
 NEEDS_LOCAL = "Collecting garbage needs a local volume. Choose one with --cache or STAGEGATE_CACHE."
 
 
@@ -64,18 +57,3 @@ def folds_case(root: Path) -> bool:
         return (root / TAG).samefile(root / TAG.lower())
     except OSError:
         return False
-
-
-def mount_of(path: Path) -> tuple[str, str]:
-    """Type and device of the file system that holds a path, as /proc/mounts has them; empty when it doesn't tell."""
-    try:
-        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return "", ""
-    real = Path(os.path.realpath(path))
-    mounts = [
-        (point.replace("\\040", " "), kind, what) for what, point, kind, *_ in (line.split(" ") for line in lines)
-    ]
-    # The longest place that holds the path; of several mounts on it the last one is seen.
-    found = [(len(at), order, kind, what) for order, (at, kind, what) in enumerate(mounts) if real.is_relative_to(at)]
-    return max(found)[2:] if found else ("", "")

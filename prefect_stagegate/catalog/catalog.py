@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from importlib import import_module
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.codec import decode, encode
@@ -23,7 +23,7 @@ from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, ref_log
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
-from prefect_stagegate.manifest import Manifest, path_problem, row
+from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.model import (
     LATEST,
     Address,
@@ -43,9 +43,14 @@ from prefect_stagegate.model import (
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
+if TYPE_CHECKING:
+    from prefect_stagegate.catalog.tables import Footer
+
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
+END = 1 << 16
+"""Bytes at the end of a manifest or of origins that hold the footer of nearly all."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -120,7 +125,14 @@ class Catalog:
             )
 
     def put_version(
-        self, dataset: str, digest: str, files: int, size: int, entries: Iterable[Entry], origins: Iterable[Origin]
+        self,
+        dataset: str,
+        digest: str,
+        files: int,
+        size: int,
+        entries: Iterable[Entry],
+        origins: Iterable[Origin],
+        pins: Pins | None = None,
     ) -> bool:
         """Store a version's manifest and where it came from; True when the manifest is new.
 
@@ -131,17 +143,18 @@ class Catalog:
             size: Sum of their sizes in bytes.
             entries: Sorted by path.
             origins: Sorted by path; they replace those of an earlier staging of the same version.
+            pins: What fixes the origins, so that nobody needs to count them again.
         """
-        from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS
+        from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
 
         facts = {"digest": digest, "files": str(files), "bytes": str(size)}
-        self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts))
+        self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
         key = self._key(dataset, "manifests", digest)
-        return self._records.read(key) is None and self._records.create(key, ENTRIES.write(entries, facts))
+        return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
 
     def has_version(self, dataset: str, digest: str) -> bool:
         """Whether the catalog knows the version."""
-        return self._records.read(self._key(dataset, "manifests", digest)) is not None
+        return self._records.read_end(self._key(dataset, "manifests", digest), 1) is not None
 
     def versions(self, dataset: str) -> list[str]:
         """The digests of all versions, sorted by digest."""
@@ -158,17 +171,26 @@ class Catalog:
         from prefect_stagegate.catalog.tables import ENTRIES
 
         key = self._key(dataset, "manifests", digest)
-        data = self._version_record(dataset, digest, key)
-        footer = ENTRIES.footer(data, key)
-        if footer.digest != digest:
-            raise _corrupt(key, f"is the manifest of {footer.digest}")
-        if footer.files != footer.rows:
-            raise _corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
+        data = self._version_record(dataset, digest, self._records.read(key))
+        sums = _sums(ENTRIES.footer(data, key), digest, key)
 
         def entries() -> Iterator[Entry]:
-            return _proved(ENTRIES.read(data, key), digest, key, footer.bytes)
+            return _proved(ENTRIES.read(data, key), digest, key, sums.bytes)
 
-        return Manifest(dataset, digest, footer.files, footer.bytes, entries)
+        return Manifest(dataset, digest, sums.files, sums.bytes, entries)
+
+    def sums(self, dataset: str, digest: str) -> Seal:
+        """How many files and bytes the version has, as the end of its manifest says, which alone is read.
+
+        Raises:
+            UnknownRef: The catalog has no such version.
+            CorruptRecord: The stored manifest is another version's.
+        """
+        from prefect_stagegate.catalog.tables import ENTRIES
+
+        key = self._key(dataset, "manifests", digest)
+        end = self._version_record(dataset, digest, self._end(key))
+        return _sums(ENTRIES.footer(end, key), digest, key)
 
     def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
         """Where the version's entries came from, sorted by path.
@@ -179,7 +201,7 @@ class Catalog:
         from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
-        data = self._version_record(dataset, digest, key)
+        data = self._version_record(dataset, digest, self._records.read(key))
         return _proved(ORIGINS.read(data, key), digest, key)
 
     def pins(self, dataset: str, digest: str) -> Pins | None:
@@ -191,16 +213,27 @@ class Catalog:
         from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
-        data = self._records.read(key)
-        if data is None:
+        end = self._end(key)
+        if end is None:
             return None
-        if (owner := ORIGINS.footer(data, key).digest) != digest:
-            raise _corrupt(key, f"is that of {owner}")
-        found = ORIGINS.counts(data, key, ("pin_kind", "pin_strength"))
+        footer = ORIGINS.footer(end, key)
+        if footer.digest != digest:
+            raise _corrupt(key, f"is that of {footer.digest}")
+        if footer.pins:
+            return footer.pins
+        # An earlier release wrote it: its rows are counted.
+        found = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
         return Pins.of({(kind, strength): count for (kind, strength), count in found.items()})
 
-    def _version_record(self, dataset: str, digest: str, key: str) -> bytes:
-        data = self._records.read(key)
+    def _end(self, key: str) -> bytes | None:
+        """So much of a record's end that its footer is in it; None when there is no such record."""
+        from prefect_stagegate.catalog.tables import footer_size
+
+        end = self._records.read_end(key, END)
+        needed = footer_size(end) if end else 0
+        return end if needed <= END else self._records.read_end(key, needed)
+
+    def _version_record(self, dataset: str, digest: str, data: bytes | None) -> bytes:
         if data is None:
             self.require_dataset(dataset)
             raise UnknownRef(
@@ -626,6 +659,15 @@ def _proved(rows: Iterable[R], digest: str, key: str, size: int | None = None) -
         yield entry
     if hasher.hexdigest() != digest.removeprefix("sha256:") or size not in (None, total):
         raise _corrupt(key, "holds other entries than its version's")
+
+
+def _sums(footer: Footer, digest: str, key: str) -> Seal:
+    """What a manifest's footer says of its rows, if it is that of the version."""
+    if footer.digest != digest:
+        raise _corrupt(key, f"is the manifest of {footer.digest}")
+    if footer.files != footer.rows:
+        raise _corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
+    return Seal(digest, footer.files, footer.bytes)
 
 
 def _corrupt(key: str, problem: str) -> CorruptRecord:

@@ -31,6 +31,9 @@ class Records(Protocol):
     def read(self, key: str) -> bytes | None:
         """The record, or None when there is none."""
 
+    def read_end(self, key: str, size: int) -> bytes | None:
+        """The last bytes of the record, so many or all that it has; None when there is none."""
+
     def create(self, key: str, data: bytes) -> bool:
         """Store a new record; False, and nothing changed, when the key is taken."""
 
@@ -53,8 +56,15 @@ class DirectoryRecords:
 
     def read(self, key: str) -> bytes | None:
         """The file's bytes, or None when there is none."""
+        return self._read(key)
+
+    def read_end(self, key: str, size: int) -> bytes | None:
+        """The same of its last bytes."""
+        return self._read(key, size)
+
+    def _read(self, key: str, last: int | None = None) -> bytes | None:
         try:
-            return read_file(self.root / key)
+            return read_file(self.root / key, last)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -138,7 +148,8 @@ class StoredRecords:
 
     def __init__(self, records: Records) -> None:
         self._records, self.url = records, records.url
-        self.read, self.create, self.replace = records.read, records.create, records.replace
+        self.read, self.read_end = records.read, records.read_end
+        self.create, self.replace = records.create, records.replace
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys of records below a prefix, sorted."""

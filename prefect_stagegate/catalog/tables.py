@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from prefect_stagegate.catalog.columns import to_column, to_values
 from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import Entry, Origin, Pin
+from prefect_stagegate.model import Entry, Origin, Pin, Pins
 
 UNKNOWN = nan
 """Stands for a time of change that a source doesn't tell."""
@@ -37,6 +37,8 @@ class Footer:
     bytes: int
     rows: int
     """How many rows the record has, as Parquet itself counts them."""
+    pins: Pins | None = None
+    """What fixes the rows at their sources; None where the record does not say."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,18 @@ class Table(Generic[T]):
     def footer(self, data: bytes, key: str) -> Footer:
         """What stands in the footer of the record `key`.
 
+        Args:
+            data: The record, or so much of its end as `footer_size` says.
+            key: The record's key, for errors.
+
         Raises:
             CorruptRecord: The record is no Parquet file, or its footer is not one of `write`.
         """
         with _explained(key):
             file = _opened(data, self.schema)
             facts = {name.decode(): value.decode() for name, value in (file.schema_arrow.metadata or {}).items()}
-            return Footer(facts["digest"], int(facts["files"]), int(facts["bytes"]), file.metadata.num_rows)
+            sums = (int(facts["files"]), int(facts["bytes"]), file.metadata.num_rows)
+            return Footer(facts["digest"], *sums, _read_pins(facts.get("pins", "")))
 
     def counts(self, data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
         """How often each combination of values stands in some columns of the record `key`; no other column is read.
@@ -93,6 +100,23 @@ class Table(Generic[T]):
             for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH, columns=list(columns)):
                 found.update(zip(*map(to_values, batch.columns), strict=True))
         return found
+
+
+def footer_size(end: bytes) -> int:
+    """How many bytes at the end of a Parquet file its footer takes, as the last eight bytes say."""
+    return int.from_bytes(end[-8:-4], "little") + 8
+
+
+def write_pins(pins: Pins | None) -> dict[str, str]:
+    """What a footer says of the pins of its rows."""
+    return {"pins": f"{pins.kind} {pins.strength} {pins.weak}"} if pins else {}
+
+
+def _read_pins(text: str) -> Pins | None:
+    if not text:
+        return None
+    kind, strength, weak = text.rsplit(" ", 2)
+    return Pins(kind, "weak" if strength == "weak" else "strong", int(weak))
 
 
 def _opened(data: bytes, schema: pa.Schema) -> pq.ParquetFile:

@@ -6,14 +6,15 @@ import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
 from prefect_stagegate.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.table import Table
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from prefect_stagegate.operations.workspace import Workspace
     from prefect_stagegate.unreadable import Unreadable
 
+
+T = TypeVar("T")
 
 COMMON = Group("Common options", sort_key=10)
 """Options of nearly all commands; those of the command itself stand above them."""
@@ -94,6 +97,39 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
 
 
+def print_json_list(
+    items: Iterable[Any],
+    name: str = "",
+    before: Mapping[str, Any] = MappingProxyType({}),
+    after: Callable[[], Mapping[str, Any]] = dict,
+) -> None:
+    """Write a list that may be longer than memory, as `print_json` would, item by item.
+
+    Args:
+        items: The list's.
+        name: The list's key in an object; empty when the list is all there is.
+        before: The object's keys that come before it.
+        after: Gives those that come after it, when the list has ended.
+    """
+    import orjson
+
+    write, option = sys.stdout.buffer.write, orjson.OPT_INDENT_2
+    margin, separator = b"    " if name else b"  ", b""
+    if name:
+        write(orjson.dumps({**before, name: []}, option=option, default=str).removesuffix(b"]\n}"))
+    else:
+        write(b"[")
+    for item in items:
+        text = orjson.dumps(item, option=option, default=str).replace(b"\n", b"\n" + margin)
+        write(separator + b"\n" + margin + text)
+        separator = b","
+    write((b"\n" + margin[2:] if separator else b"") + b"]")
+    if name:
+        rest = orjson.dumps({**after()}, option=option, default=str)
+        write(b"," + rest[1:] if rest != b"{}" else b"\n}")
+    write(b"\n")
+
+
 def end_unreadable(unreadable: Sequence[Unreadable]) -> None:
     """Name the records that could not be read, after all else was printed, and end with 3 when there is any."""
     for record in unreadable:
@@ -124,12 +160,12 @@ def say_line(text: str) -> None:
     say(" ".join(text.splitlines()))
 
 
-def say_first(lines: Iterable[str], *, every: bool) -> None:
-    """Print the first lines of a list and how many more there are; all of them when `every`."""
+def say_first(items: Iterable[T], line: Callable[[T], str], *, every: bool) -> None:
+    """Print a line for each of the first items and how many more there are; for all of them when `every`."""
     count = 0
-    for count, line in enumerate(lines, start=1):
+    for count, item in enumerate(items, start=1):
         if every or count <= FIRST:
-            say(line)
+            say(line(item))
     if count > FIRST and not every:
         say(f"… and {count - FIRST:,} more; --all lists them")
 

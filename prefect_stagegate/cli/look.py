@@ -20,6 +20,7 @@ from prefect_stagegate.cli.common import (
     end_unreadable,
     escaped,
     print_json,
+    print_json_list,
     print_table,
     say,
     say_first,
@@ -125,10 +126,10 @@ def show(
         sys.stdout.buffer.flush()
     elif json:
         waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest, unreadable)]
-        entries = [asdict(entry) for entry in manifest.entries()]
         revoked = [asdict(one) for one in inspect.revocations(where, version, unreadable)]
-        more = {"entries": entries, "waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
-        print_json(asdict(line) | more | {"unreadable": list(map(asdict, unreadable.all))})
+        more = {"waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
+        more["unreadable"] = list(map(asdict, unreadable.all))
+        print_json_list(manifest.entries(), "entries", asdict(line), lambda: more)
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
@@ -140,8 +141,12 @@ def show(
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
-        lines = (f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}" for entry in manifest.entries())
-        say_first(lines, every=every)
+        sys.stdout.flush()
+        say_first(
+            manifest.entries(),
+            lambda entry: f"{bytes_text(entry.size):>12}  {entry.digest[:23]}  {entry.path}",
+            every=every,
+        )
     end_unreadable(unreadable.all)
 
 
@@ -165,10 +170,10 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
     """
     changes = inspect.compare((places or Places()).workspace(), Address.parse(old), Address.parse(new))
     if json:
-        print_json([asdict(change) for change in changes])
+        print_json_list(changes)
         return
     counts: Counter[Change] = Counter()
-    say_first(_changes(changes, counts), every=every)
+    say_first(_counted(changes, counts), _change_line, every=every)
     if not counts:
         say("The two are the same.")
         return
@@ -180,12 +185,16 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
     )
 
 
-def _changes(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[str]:
-    """A line for each change; counts them."""
+def _counted(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[Difference]:
+    """The same changes, each counted."""
     for change in changes:
         counts[change.change] += 1
-        sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
-        yield f"{_SIGNS[change.change]} {change.path}  {sizes}"
+        yield change
+
+
+def _change_line(change: Difference) -> str:
+    sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
+    return f"{_SIGNS[change.change]} {change.path}  {sizes}"
 
 
 def history(

@@ -17,6 +17,7 @@ from prefect_stagegate.cli.common import (
     VersionOrSpec,
     escaped,
     print_json,
+    print_json_list,
     say,
     say_first,
     tell_changes,
@@ -105,11 +106,16 @@ def _preview(where: Workspace, named: Spec | Address, *, every: bool, json: bool
     totals = _Totals()
     planned = totals.counted(job.preview(where, named))
     if json:
-        lines = [{"action": one.action, "path": one.path, "size": one.object.size} for one in planned]
-        fetched = {"bytes_to_fetch": totals.bytes[Action.FETCH], "bytes_away": totals.away[1]}
-        print_json({"dataset": named.dataset, "objects": lines, **fetched})
+        lines = ({"action": one.action, "path": one.path, "size": one.object.size} for one in planned)
+        dataset = {"dataset": named.dataset}
+        print_json_list(
+            lines,
+            "objects",
+            dataset,
+            lambda: {"bytes_to_fetch": totals.bytes[Action.FETCH], "bytes_away": totals.away[1]},
+        )
         return
-    say_first((f"{one.action:<6} {bytes_text(one.object.size):>12}  {one.path}" for one in planned), every=every)
+    say_first(planned, lambda one: f"{one.action:<6} {bytes_text(one.object.size):>12}  {one.path}", every=every)
     for action in Action:
         say(f"{action}: {count_text(totals.objects[action], 'object')}, {bytes_text(totals.bytes[action])}")
     count, size = totals.away

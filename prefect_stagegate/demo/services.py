@@ -12,11 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from prefect_stagegate.demo.folder import DemoFolder
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.testing.servers import OWNER, free_port, tied_to_parent
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_")
@@ -110,6 +109,6 @@ _SMALL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFE
 
 
 def _answers(url: str) -> bool:
-    with suppress(URLError, OSError), urlopen(url, timeout=2) as answer:  # noqa: S310 - our own server's
-        return bool(answer.status == HTTPStatus.OK)
+    with suppress(StagegateError):
+        return fetch(Request(url, timeout=2)).status == HTTPStatus.OK
     return False

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect_stagegate.cache.volume import NETWORK, mount_of
 from prefect_stagegate.environment.difference import UNKNOWN, Difference, Weight
+from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.units import bytes_text
 
 MEMORY = ("ramfs", "tmpfs")

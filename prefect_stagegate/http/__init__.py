@@ -12,9 +12,11 @@ from prefect_stagegate.http.policy import (
     PAGE_SECONDS,
     Allowed,
     ForbiddenAddress,
+    login_of,
     origin_of,
     require_allowed,
 )
+from prefect_stagegate.http.proxies import environment_proxies
 from prefect_stagegate.http.retry_after import retry_after
 from prefect_stagegate.http.trust import trusted_authorities
 from prefect_stagegate.http.verdict import CertificateNotTrusted, RangeIgnored
@@ -34,8 +36,10 @@ __all__ = [
     "RangeIgnored",
     "Request",
     "Response",
+    "environment_proxies",
     "fetch",
     "fetch_many",
+    "login_of",
     "origin_of",
     "require_allowed",
     "retry_after",

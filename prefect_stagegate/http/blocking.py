@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.http.exchange import Exchange, Sink
 from prefect_stagegate.http.loop import Loop
 from prefect_stagegate.http.message import Request, Response
@@ -45,7 +45,7 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
         raise
 
 
-def fetch_many(requests: Iterable[Request], at_once: int) -> Iterator[tuple[Request, Response | StagegateError]]:
+def fetch_many(requests: Iterable[Request], at_once: int) -> Iterator[tuple[Request, Response | Exception]]:
     """Send requests, some at a time, and give each with its response or error, in the order in which they end.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pycurl
 
-from prefect_stagegate.errors import SourceError, StagegateError
+from prefect_stagegate.errors import SourceUnavailable, StagegateError
 from prefect_stagegate.http.message import Headers, Request, Response
 from prefect_stagegate.http.policy import (
     ALLOW_HINT,
@@ -24,7 +24,14 @@ from prefect_stagegate.http.policy import (
     require_sendable,
     wire_url,
 )
-from prefect_stagegate.http.verdict import TOO_LONG, failure_of, parse_headers, require_expected, status_of
+from prefect_stagegate.http.verdict import (
+    TOO_LONG,
+    failure_of,
+    is_whole_head,
+    parse_headers,
+    require_expected,
+    status_of,
+)
 
 USER_AGENT = "prefect-stagegate"
 _OK, _REDIRECTS, _ERRORS = 200, 300, 400
@@ -81,7 +88,7 @@ class Exchange:
         self.fresh = False
         """Whether it needs a new connection: on the kept one the server had spoken unasked."""
         self.response: Response | None = None
-        self.error: StagegateError | None
+        self.error: Exception | None
         self.reset()
 
     def reset(self) -> None:
@@ -135,7 +142,7 @@ class Exchange:
         elif self.sink is not None:
             try:
                 self.sink(chunk)
-            except StagegateError as error:
+            except Exception as error:  # noqa: BLE001 - pycurl would print it
                 self.error = error
                 return 0
         self.received = end
@@ -154,7 +161,7 @@ class Exchange:
         if request.range:
             headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
         handle.setopt(pycurl.URL, wire_url(request.url))
-        handle.unsetopt(pycurl.HTTPHEADER)  # pycurl leaves those of the last request, when there are none to set
+        handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave the last request's
         handle.setopt(pycurl.HTTPHEADER, headers)
         if request.method == "HEAD":
             handle.setopt(pycurl.NOBODY, 1)
@@ -181,30 +188,37 @@ class Exchange:
         Returns:
             Whether the connection is to be trusted with another request.
         """
+        try:
+            return self._judge(handle, code)
+        except Exception as error:  # noqa: BLE001 - raised where the response is waited for
+            self.error = error
+            return False
+
+    def _judge(self, handle: pycurl.Curl, code: int) -> bool:
         status = handle.getinfo(pycurl.RESPONSE_CODE)
         self.received = self.received or sum(map(len, self.chunks))
         said_enough = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
         if code and not said_enough:
-            self.error = self.error or self._failure(code, status, handle)
-            return False
+            raise self.error or self._failure(code, status, handle)
+        if not is_whole_head(self.lines):
+            raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
         response = Response(status, parse_headers(self.lines), self.target.url, redirects=self.redirects)
-        self.response = response
-        try:
-            if status < _REDIRECTS:
-                require_expected(self.target, response, self.received)
-        except StagegateError as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001 - of `verify`: whose it is explains it
-            self.error = SourceError(f"The response can't be judged: {type(error).__name__}")
-            self.error.__cause__ = error
+        if status < _REDIRECTS:
+            require_expected(self.target, response, self.received)
         response.body = self.body()[:MAX_ERROR_BODY] if status >= _ERRORS else self.body()
-        return self.error is None and not said_enough
+        self.response = response
+        return not said_enough
 
     def _failure(self, code: int, status: int, handle: pycurl.Curl) -> StagegateError:
         if self.blocked:
             came = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
             return ForbiddenAddress(refusal(self.blocked, self.blocked) + came, hint=ALLOW_HINT)
-        return failure_of(self.target, code, status, refused=handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED)
+        if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
+            told = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
+            return SourceUnavailable(told, hint="Check HTTPS_PROXY and its user and password.")
+        # An address of the host may refuse, and the next one not.
+        refused = code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED
+        return failure_of(self.target, code, status, refused=refused)
 
     def leads(self) -> bool:
         """Whether the response is a redirect that is to be followed."""

@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ import pycurl
 
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
-from prefect_stagegate.http.message import Client
+from prefect_stagegate.http.message import Client, Proxies
 from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
 from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
 from prefect_stagegate.http.sockets import Sockets, shut_down
@@ -42,6 +43,8 @@ _READABLE, _WRITABLE, _FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 log = logging.getLogger(__name__)
 
+_ProxyKey = tuple[Origin, Proxies]
+"""Whom a request asks, and what the environment said of proxies."""
 Supply = Callable[[int], Sequence[Exchange]]
 """Gives further exchanges, at most as many as there is room for; none while there is nothing to request."""
 
@@ -86,8 +89,9 @@ class Loop:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
-        self._wake: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._wake_lock = threading.Lock()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Not closed at the loop's end: a late call would write to whatever has its number then.
+        weakref.finalize(self, os.close, self._wake)
         self._epoll.register(self._wake, _READABLE)
         self._timer: float | None = None
         self._sockets = Sockets()
@@ -98,13 +102,14 @@ class Loop:
         self._calls: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
-        self._resolving: defaultdict[Origin, list[Exchange]] = defaultdict(list)
+        self._resolving: defaultdict[_ProxyKey, list[Exchange]] = defaultdict(list)
         """Those that wait for DNS, which have their room."""
-        self._proxies: dict[Origin, Proxy | StagegateError | None] = {}
+        self._proxies: dict[_ProxyKey, Proxy | StagegateError | None] = {}
         self._hungry = True
         self._looking = False
         """Whether it is looked for silent servers again."""
         self._stopped = False
+        self._over = False
         self._received = 0
         self.reconnected = 0
         """Requests that were sent anew, because a server had spoken unasked."""
@@ -132,9 +137,12 @@ class Loop:
         self._wake_up()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have the loop's thread call something soon. From any thread."""
+        """Have the loop's thread call something soon; once that has ended, the calling one. From any thread."""
         self._calls.append(function)
-        self._wake_up()
+        if self._over:
+            self._run_calls()
+        else:
+            self._wake_up()
 
     def feed(self) -> None:
         """Ask `supply` again. From any thread."""
@@ -163,9 +171,7 @@ class Loop:
 
     def _wake_up(self) -> None:
         if threading.get_ident() != self.thread.ident:
-            with self._wake_lock:  # once the loop has ended, the number may be that of any other file
-                if self._wake is not None:
-                    os.eventfd_write(self._wake, 1)
+            os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
         try:
@@ -197,11 +203,18 @@ class Loop:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
-        while self._calls:
-            self._calls.popleft()()
+        self._run_calls()
         self._complete_ended()
         if self._turned:
             self._turned()
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            try:
+                function = self._calls.popleft()
+            except IndexError:  # another thread took it, after the loop's end
+                return
+            function()
 
     def _timeout(self) -> float:
         """Seconds until something is to be done anyway."""
@@ -229,8 +242,8 @@ class Loop:
         left = 1
         while left:
             left, good, failed = self._multi.info_read()
-            ended += [self._take_out(handle, 0) for handle in good]
-            ended += [self._take_out(handle, code) for handle, code, _ in failed]
+            codes = [(handle, 0) for handle in good] + [(handle, code) for handle, code, _ in failed]
+            ended += [self._take_out(handle, code) for handle, code in codes]
         if ended:
             self._start_waiting()  # the next requests are under way while these are worked on
         for exchange in filter(None, ended):
@@ -240,12 +253,12 @@ class Loop:
         """Send the request, or end the exchange with what forbids it."""
         try:
             client = exchange.request.client
-            proxy = self._proxy(exchange) if client.proxied else None
+            proxy = self._proxy(exchange) if client.proxies else None
             slot = self._slot(exchange, proxy)
         except _Resolving:
             return
-        except Exception as error:  # noqa: BLE001 - one request's end, and not that of all others
-            exchange.error = error if isinstance(error, StagegateError) else _unsendable(error)
+        except Exception as error:  # noqa: BLE001 - raised where the response is waited for
+            exchange.error = _unsendable(error) if isinstance(error, pycurl.error) else error
             self.call(partial(exchange.done, exchange))
             return
         self._multi.add_handle(slot.handle)
@@ -261,7 +274,7 @@ class Loop:
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
         slot.handle.setopt(pycurl.FRESH_CONNECT, int(exchange.fresh or slot.alone))
-        if client.proxied:
+        if client.proxies:
             slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
             slot.handle.setopt(pycurl.NOPROXY, "")
             slot.handle.setopt(pycurl.PROXYUSERNAME, proxy.user.encode() if proxy else "")
@@ -359,35 +372,36 @@ class Loop:
     def _proxy(self, exchange: Exchange) -> Proxy | None:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
-        if origin not in self._proxies:
-            if proxy := proxy_for(origin):
-                self._resolve(exchange, origin, proxy)
+        asked = (origin, exchange.request.client.proxies)
+        if asked not in self._proxies:
+            if proxy := proxy_for(*asked):
+                self._resolve(exchange, asked, proxy)
                 raise _Resolving
-            self._proxies[origin] = None
-        answer = self._proxies[origin]
+            self._proxies[asked] = None
+        answer = self._proxies[asked]
         if isinstance(answer, StagegateError):
             raise answer
         return answer
 
-    def _resolve(self, exchange: Exchange, origin: Origin, proxy: Proxy) -> None:
+    def _resolve(self, exchange: Exchange, asked: _ProxyKey, proxy: Proxy) -> None:
         """Have a thread judge an origin's addresses. What is requested there meanwhile waits for the same answer."""
-        self._resolving[origin].append(exchange)
-        if len(self._resolving[origin]) > 1:
+        self._resolving[asked].append(exchange)
+        if len(self._resolving[asked]) > 1:
             return
 
         def look_up() -> None:
             answer: Proxy | StagegateError = proxy
             try:
-                require_proxied_allowed(origin, exchange.request.client.allowed)
+                require_proxied_allowed(asked[0], exchange.request.client.allowed)
             except StagegateError as error:
                 answer = error
-            self.call(partial(self._resolved, origin, answer))
+            self.call(partial(self._resolved, asked, answer))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
 
-    def _resolved(self, origin: Origin, answer: Proxy | StagegateError) -> None:
-        self._proxies[origin] = answer
-        self._waiting.extend(self._resolving.pop(origin))
+    def _resolved(self, asked: _ProxyKey, answer: Proxy | StagegateError) -> None:
+        self._proxies[asked] = answer
+        self._waiting.extend(self._resolving.pop(asked))
 
     def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
         """Let a handle go on later. Its callback pauses it."""
@@ -444,20 +458,16 @@ class Loop:
         for slots in self._free.values():
             for slot in slots:
                 slot.handle.close()
+        self._under_way.clear()
         self._multi.close()
         self._epoll.close()
-        with self._wake_lock:
-            wake, self._wake = self._wake, None
-        if wake is not None:
-            os.close(wake)
+        self._over = True
+        self._run_calls()
 
 
 class _Resolving(Exception):
     """The exchange waits for DNS, and comes back."""
 
 
-def _unsendable(error: Exception) -> StagegateError:
-    reason = pycurl.easy_strerror(error.args[0]) if isinstance(error, pycurl.error) else type(error).__name__
-    typed = UsageError(f"The request can't be sent ({reason})", hint="Check the URL.")
-    typed.__cause__ = error
-    return typed
+def _unsendable(error: pycurl.error) -> StagegateError:
+    return UsageError(f"The request can't be sent ({pycurl.easy_strerror(error.args[0])})", hint="Check the URL.")

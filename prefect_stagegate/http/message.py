@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from prefect_stagegate.http.policy import MAX_PAGE, Allowed
 
+Proxies = tuple[tuple[str, str], ...]
+"""Scheme, `all` or `no`, and its value."""
 Headers = dict[str, str]
 """Of a response: names in lower case; values of one name joined by a comma."""
 
@@ -21,8 +23,8 @@ class Client:
     """Path of a PEM file with certificate authorities that are trusted beside the system's."""
     idle: float = 30.0
     """Seconds without a byte after which a request fails."""
-    proxied: bool = False
-    """Whether the proxies that the environment names are used."""
+    proxies: Proxies = ()
+    """The environment's, by `environment_proxies`; none: servers are connected to directly."""
     redirects: bool = True
     """Whether redirects are followed; else they are responses like others."""
     http2: bool = False

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import socket
+from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import SourceError, UsageError
 
@@ -54,7 +55,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 _IPV4_BITS = 0xFFFFFFFF
 _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"(?!\.|.*\.\.)[A-Za-z0-9._:-]+")  # libcurl would decode `%`
 _PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
 _SECRET_PART = re.compile(r"[?#].*", re.DOTALL)
 
@@ -93,7 +94,7 @@ def origin_of(url: str) -> Origin:
         raise SourceError("The URL has no usable host or port") from error
     if scheme not in _PORTS:
         raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are requested")
-    if not host or _UNSAFE.search(host):
+    if not _HOST.fullmatch(host):
         raise SourceError("The URL has no usable host or port")
     return Origin(scheme, host, port or _PORTS[scheme])
 
@@ -114,6 +115,19 @@ def wire_url(url: str) -> str:
     target = target[len(parts.netloc) :]
     safe = quote(target, safe="!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="surrogateescape")
     return f"{origin.scheme}://{netloc}{safe if safe.startswith('/') else '/' + safe}"
+
+
+def login_of(url: str) -> dict[str, str]:
+    """The header that says what stands before the host of a URL: a user, and a password or none.
+
+    >>> login_of("https://me:p%40ss@host/"), login_of("https://host/")
+    ({'Authorization': 'Basic bWU6cEBzcw=='}, {})
+    """
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
 
 
 def require_sendable(headers: Mapping[str, str]) -> None:
@@ -163,7 +177,7 @@ def addresses(host: str) -> list[str]:
     with suppress(ValueError):
         return [str(ip_address(host))]  # also where the machine speaks no IPv6
     with suppress(OSError, UnicodeError):
-        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM)]
     return []
 
 

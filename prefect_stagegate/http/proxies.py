@@ -5,12 +5,15 @@ A proxy makes the connection to the server, so the server's own address is judge
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass  # reads variables, asks nobody
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.http.message import Proxies
 from prefect_stagegate.http.policy import (
     ALLOW_HINT,
     Allowed,
@@ -32,15 +35,21 @@ class Proxy(NamedTuple):
     password: str
 
 
-def proxy_for(origin: Origin) -> Proxy | None:
-    """What the environment says about an origin; None for a direct connection.
+def environment_proxies() -> Proxies:
+    """What the environment says now; empty where it names no proxy."""
+    named = getproxies_environment()
+    return tuple(sorted(named.items())) if named.keys() - {"no"} else ()
+
+
+def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
+    """The proxy of an origin; None for a direct connection.
 
     Raises:
-        UsageError: It names a proxy that is not spoken to by HTTP.
+        UsageError: It is not spoken to by HTTP.
     """
-    named = getproxies()
+    named = dict(proxies)
     url = named.get(origin.scheme) or named.get("all", "")
-    if not url or proxy_bypass(origin.address):
+    if not url or proxy_bypass_environment(origin.address, named) or _is_in(origin.host, named.get("no", "")):
         return None
     return _parsed(url if "://" in url else f"http://{url}")
 
@@ -56,6 +65,19 @@ def require_proxied_allowed(origin: Origin, allowed: Allowed) -> None:
             raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
 
 
+def _is_in(host: str, networks: str) -> bool:
+    """Whether an address is in one of the networks of a list: Python's own look compares names alone.
+
+    >>> _is_in("10.1.2.3", "localhost, 10.0.0.0/8"), _is_in("a.example", "10.0.0.0/8")
+    (True, False)
+    """
+    for network in networks.split(","):
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(network.strip(), strict=False):
+                return True
+    return False
+
+
 @lru_cache(maxsize=16)
 def _parsed(url: str) -> Proxy:
     try:
@@ -63,7 +85,7 @@ def _parsed(url: str) -> Proxy:
     except SourceError:
         origin = None  # a password may stand in what the parser says
     if origin is None or origin.scheme != "http":
-        shown = url.rpartition("@")[2].partition("://")[2] or url.rpartition("@")[2]
+        shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"
         hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
         raise UsageError(f"The proxy {shown} is not one that HTTP is spoken to", hint=hint)
     parts = urlsplit(url)

@@ -36,6 +36,8 @@ def _bundle(ca_file: str, _stamp: int, system_file: str, system_folder: str) -> 
     parts = []
     if ca_file:
         parts.append(Path(ca_file).read_bytes())
+        if b"BEGIN" not in parts[0]:
+            raise ValueError
         ssl.create_default_context(cadata=parts[0].decode())  # refuses what libcurl would tell at the first connection
     if system_file:
         parts.append(Path(system_file).read_bytes())

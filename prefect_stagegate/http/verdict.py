@@ -24,6 +24,7 @@ _FAILURES = {
     pycurl.E_OPERATION_TIMEDOUT: ("{} stopped answering", _LATER),
     pycurl.E_PARTIAL_FILE: ("The connection broke in mid-body", _LATER),
     pycurl.E_GOT_NOTHING: ("{} closed the connection without a response", _LATER),
+    pycurl.E_RECV_ERROR: ("{} closed the connection without a response", _LATER),
     pycurl.E_SSL_CONNECT_ERROR: ("No TLS connection to {}", _TLS),
 }
 """By libcurl's code: what happened at the server's address, and what to do."""
@@ -68,6 +69,16 @@ def status_of(lines: Sequence[bytes]) -> int:
             status = line.partition(b" ")[2][:3]
             return int(status) if status.isdigit() else 0
     return 0
+
+
+def is_whole_head(lines: Sequence[bytes]) -> bool:
+    """Whether the last head has its end: libcurl takes a head without it, and no body, for a response.
+
+    >>> is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a", b""]), is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a"])
+    (True, False)
+    """
+    last = next((line for line in reversed(lines) if not line.strip() or line.startswith(b"HTTP/")), b"HTTP/")
+    return not last.strip()
 
 
 def require_expected(request: Request, response: Response, received: int) -> None:
@@ -117,6 +128,8 @@ def failure_of(request: Request, code: int, status: int, *, refused: bool) -> St
         return CertificateNotTrusted(f"The certificate of {address} is not trusted", hint=hint)
     if refused:
         return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
+    if code == pycurl.E_RECV_ERROR and status:
+        code = pycurl.E_PARTIAL_FILE
     message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
     return SourceUnavailable(message.format(address), hint=hint)
 
@@ -138,8 +151,10 @@ def _too_long(request: Request, status: int, address: str) -> StagegateError:
         return RangeIgnored("The server sends the whole object when a range of it is requested")
     if request.size is not None and not request.range:
         return _changed()
-    most = request.limit if request.length is None else request.length
-    return SourceError(f"{address} sent more than the {most:,} bytes that were asked for")
+    if request.range:
+        told = f"{address} sent more than the {request.length:,} bytes that were asked for"
+        return SourceUnavailable(told, hint=_LATER)
+    return SourceError(f"{address} sent more than the {request.limit:,} bytes that are read of it")
 
 
 def _changed() -> ObjectChanged:

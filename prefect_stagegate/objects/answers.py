@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.http import Client, Request, Response, fetch
+from prefect_stagegate.http import Client, Request, Response, environment_proxies, fetch
 
 
 def head(url: str, *, ca_file: str = "", timeout: float) -> Response:
@@ -19,7 +19,7 @@ def head(url: str, *, ca_file: str = "", timeout: float) -> Response:
         ca_file: Path of a PEM file with further certificate authorities to trust.
         timeout: Seconds after which the request is given up.
     """
-    client = Client(ca_file=ca_file, proxied=True, redirects=False)
+    client = Client(ca_file=ca_file, proxies=environment_proxies(), redirects=False)
     with suppress(StagegateError):
         return fetch(Request(url, client=client, method="HEAD", timeout=timeout))
     return Response(0, {}, url)

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.http import PAGE_SECONDS, Allowed, Client, Request, Response, fetch
+from prefect_stagegate.http import PAGE_SECONDS, Allowed, Client, Request, Response, environment_proxies, fetch
 from prefect_stagegate.http.policy import RETRIED_STATUSES
 from prefect_stagegate.objects.client import RETRIES
 from prefect_stagegate.objects.listed import Listed, behind
@@ -92,7 +92,7 @@ class Generations:
         place = f"{self.endpoint}/storage/v1/b/{urllib.parse.quote(self.bucket, safe='')}/o"
         token = self.bearer()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = Client(self.allowed, self.ca_file, self.idle, proxied=True, redirects=False)
+        client = Client(self.allowed, self.ca_file, self.idle, proxies=environment_proxies(), redirects=False)
         return fetch(Request(f"{place}?{urllib.parse.urlencode(query)}", headers, client, timeout=PAGE_SECONDS))
 
 

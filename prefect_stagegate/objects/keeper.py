@@ -46,7 +46,7 @@ class CredentialKeeper(Generic[T]):
         self._renewing = threading.Lock()
 
     def prepare(self) -> None:
-        """Ask the provider if there is no credential or it ends soon, and wait for the answer.
+        """Ask the provider if there is no credential or it ends soon, and wait for the answer; not again at once.
 
         Nothing is raised when the provider fails: `current` then says that there is no credential, or still returns
         the old one, for the server to refuse.
@@ -58,7 +58,7 @@ class CredentialKeeper(Generic[T]):
 
     def current(self) -> T | None:
         """The credential; None while there is none, or while one that has ended is being renewed. Never blocks."""
-        if self._is_due() and time.monotonic() >= self._next_request:
+        if self._is_due():
             self._renew_in_background()
         credential = self._credential
         if credential is None or (not self._failed and _seconds_left(credential) <= 0):
@@ -66,7 +66,9 @@ class CredentialKeeper(Generic[T]):
         return credential.value
 
     def _is_due(self) -> bool:
-        return self._credential is None or _seconds_left(self._credential) < RENEW_SECONDS
+        """Whether the provider is to be asked, and was not asked just now."""
+        ends = self._credential is None or _seconds_left(self._credential) < RENEW_SECONDS
+        return ends and time.monotonic() >= self._next_request
 
     def _renew_in_background(self) -> None:
         if not self._renewing.acquire(blocking=False):

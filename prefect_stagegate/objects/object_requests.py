@@ -77,8 +77,11 @@ class GoogleRequests:
         if authorization is None:
             return None
         query = f"?generation={quote(version, safe='')}" if version else ""
-        payer = {"x-goog-user-project": self.payer} if self.payer else {}
-        return f"{self.bucket_url}/{quote_key(key, safe='')}{query}", {**authorization, **payer}
+        # Else Google unpacks what was stored as gzip, and its size and checksums are no longer those of the listing.
+        headers = {"Accept-Encoding": "gzip", **authorization}
+        if self.payer:
+            headers["x-goog-user-project"] = self.payer
+        return f"{self.bucket_url}/{quote_key(key, safe='')}{query}", headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class ObjectRecords:
         """The record, or None when there is none."""
         return self._store.get(self._prefix + key)
 
+    def read_end(self, key: str, size: int) -> bytes | None:
+        """The last bytes of the record, so many or all that it has; None when there is none."""
+        return self._store.get(self._prefix + key, last=size)
+
     def create(self, key: str, data: bytes) -> bool:
         """Store a new record; False, and nothing changed, when the key is taken."""
         return self._store.create(self._prefix + key, data)

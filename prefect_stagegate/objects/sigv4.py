@@ -12,6 +12,8 @@ import time
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 PAYLOAD = "UNSIGNED-PAYLOAD"
+CHECKSUMS = "ENABLED"
+"""Asks for the checksum that the object was put with: a GET or HEAD tells it."""
 
 
 class SigV4Signer:
@@ -34,7 +36,7 @@ class SigV4Signer:
         # Blanks are collapsed as the signature's rules have it, so that what is sent is what is signed.
         self._extra = {name: " ".join(value.split()) for name, value in extra.items() if value}
         # The names come in the alphabet's order, as they must.
-        self._names = ";".join(("host", "x-amz-content-sha256", "x-amz-date", *self._extra))
+        self._names = ";".join(("host", "x-amz-checksum-mode", "x-amz-content-sha256", "x-amz-date", *self._extra))
         self._lines = "".join(f"{name}:{value}\n" for name, value in self._extra.items())
 
     def headers(
@@ -52,7 +54,8 @@ class SigV4Signer:
         timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         scope, key = self._key_of(timestamp[:8])
         request = (
-            f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-content-sha256:{PAYLOAD}\nx-amz-date:{timestamp}\n"
+            f"{method}\n{path}\n{query}\nhost:{host}\nx-amz-checksum-mode:{CHECKSUMS}\n"
+            f"x-amz-content-sha256:{PAYLOAD}\nx-amz-date:{timestamp}\n"
             f"{self._lines}\n{self._names}\n{PAYLOAD}"
         )
         digest = hashlib.sha256(request.encode()).hexdigest()
@@ -60,6 +63,7 @@ class SigV4Signer:
         credential = f"{self._access_key}/{scope}"
         return {
             "Authorization": f"{ALGORITHM} Credential={credential}, SignedHeaders={self._names}, Signature={signature}",
+            "x-amz-checksum-mode": CHECKSUMS,
             "x-amz-content-sha256": PAYLOAD,
             "x-amz-date": timestamp,
             **self._extra,

@@ -278,10 +278,11 @@ class ObjectStore:
             return self._changed(key)
         return error if isinstance(error, SourceError) else SourceError(error.message, hint=error.hint)
 
-    def get(self, key: str) -> bytes | None:
-        """A whole small object; None when there is none."""
+    def get(self, key: str, last: int | None = None) -> bytes | None:
+        """A whole small object, or so many bytes at its end; None when there is none."""
         try:
-            return bytes(obstore.get(self._store, key).bytes())
+            result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
+            return bytes(result.bytes())
         except FileNotFoundError as error:
             self._expect_absence(error, key)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
 from prefect_stagegate.units import digest_text
 
@@ -63,7 +65,8 @@ def read_spec(spec: SpecLike) -> Spec:
     if isinstance(spec, Spec):
         return spec
     problems = None if isinstance(spec, Mapping) else _argument_problems
-    return load_spec(spec, known_checks=_KnownChecks(), argument_problems=problems)
+    allowed = Settings.from_environment(os.environ).allowed_hosts if isinstance(spec, str) and "://" in spec else ()
+    return load_spec(spec, known_checks=_KnownChecks(), argument_problems=problems, allowed=allowed)
 
 
 _LANGUAGES = {"unexpected_rows_query", "base_query", "comparison_query", "row_condition", "json_schema"}

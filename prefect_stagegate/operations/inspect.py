@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import PolicyEntry, RefEntry
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.manifest import Difference, Manifest, diff
+from prefect_stagegate.manifest import Difference, Manifest, Seal, diff
 from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
 from prefect_stagegate.operations.policy import adoptions
 from prefect_stagegate.operations.workspace import Workspace
@@ -57,7 +57,7 @@ def list_versions(
         refs = _Refs(where, name, unreadable)
         for digest in where.catalog.versions(name):
             with unreadable.skip(name):
-                lines.append(_line(where, where.catalog.manifest(name, digest), refs, leases, unreadable))
+                lines.append(_line(where, name, where.catalog.sums(name, digest), refs, leases, unreadable))
     return lines
 
 
@@ -78,7 +78,8 @@ def show(
     unreadable = unreadable or UnreadableRecords()
     manifest = where.catalog.manifest(address.dataset, where.catalog.resolve(address))
     refs = _Refs(where, address.dataset, unreadable)
-    return _line(where, manifest, refs, where.cache.leases.live(unreadable), unreadable), manifest
+    sums = Seal(manifest.digest, manifest.files, manifest.bytes)
+    return _line(where, address.dataset, sums, refs, where.cache.leases.live(unreadable), unreadable), manifest
 
 
 def waivers(where: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None) -> list[Waiver]:
@@ -198,9 +199,9 @@ class _Refs:
 
 
 def _line(
-    where: Workspace, manifest: Manifest, refs: _Refs, leases: list[Lease], unreadable: UnreadableRecords
+    where: Workspace, dataset: str, sums: Seal, refs: _Refs, leases: list[Lease], unreadable: UnreadableRecords
 ) -> VersionLine:
-    dataset, digest = manifest.dataset, manifest.digest
+    digest = sums.digest
     pins = None
     with unreadable.skip(dataset):
         pins = where.catalog.pins(dataset, digest)
@@ -208,8 +209,8 @@ def _line(
     return VersionLine(
         dataset,
         digest,
-        manifest.files,
-        manifest.bytes,
+        sums.files,
+        sums.bytes,
         refs=refs.naming(digest),
         here=here,
         here_as=refs.naming_here(digest),

@@ -84,6 +84,7 @@ def ask_about(
         gpus=_once(lambda: find_gpus(machine)),
         machine=machine,
         resolvable=lambda other: where.catalog.has_version(dataset, other),
+        allowed_hosts=where.settings.allowed_hosts,
         adopted=version.adopted,
         after=len(log),
         below=_below(where, version, gate.extends) if gate.extends else None,

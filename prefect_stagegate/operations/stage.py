@@ -3,16 +3,18 @@
     list_sources → plan_transfer → transfer_objects → publish_version
 
 Each step is a stream of what the step before gives, so copying starts while listing goes on and memory does not grow
-with the number of objects. `stage` is the four in a row; `bring.py` begins with the origins of a version instead.
+with the number of objects. `stage` is the four in a row, unless the sources list what they listed before
+(`unchanged.py`); `bring.py` begins with the origins of a version instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from tempfile import SpooledTemporaryFile
 from threading import Event
+from typing import IO
 
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
@@ -20,8 +22,8 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
-from prefect_stagegate.manifest import seal
-from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.manifest import Manifest, Seal, seal
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.bring import bring
 from prefect_stagegate.operations.eviction import claimed, space_for
@@ -33,6 +35,7 @@ from prefect_stagegate.operations.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.paths import Paths
 from prefect_stagegate.operations.policy import begin_policy, proposed_changes
 from prefect_stagegate.operations.sources import Sources, open_sources
+from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, spool
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
 from prefect_stagegate.spec import Spec
@@ -40,21 +43,14 @@ from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
+SPOOLED = 16 << 20
+"""Bytes of a listing that are kept in memory until it is known whether it changed; further ones go to a file."""
 LEARNT = 16_384
 """Origins that are learnt in one transaction."""
 TRIES = 3
 """How often a staging begins again because a collection took a blob that it counted on."""
 REF_TRIES = 5
 """How often staging tries to move `latest` while others move it too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object that a dataset takes from a source."""
-
-    source: int
-    """Position of the source in the spec."""
-    object: SourceObject
 
 
 def stage(
@@ -96,11 +92,44 @@ def _stage(
     progress: Progress | None,
     cancel: Event | None,
 ) -> Version:
-    with where.admit(spec, cancel), open_sources(where, spec) as sources:
+    with where.admit(spec, cancel), open_sources(where, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
         where.catalog.load()  # while the sources are listed
-        planned = plan_transfer(where, spec, sources, list_sources(sources, progress, cancel))
-        receipts = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
-        return publish_version(where, spec, receipts, draft, failures=receipts.stats.failures)
+        unchanged = Unchanged(where, spec, sources)
+        planned = _planned(where, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
+        transferred = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
+        receipts = unchanged.received(transferred)
+        first = next(receipts, None)
+        if unchanged.manifest:
+            return _last_version(where, spec, unchanged.manifest)
+        received = chain([first] if first else [], receipts)
+        version = publish_version(where, spec, received, draft, failures=transferred.stats.failures)
+        unchanged.note(version.digest)
+        return version
+
+
+def _planned(
+    where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed], unchanged: Unchanged, file: IO[bytes]
+) -> Iterator[PlannedObject]:
+    """The plan; nothing when the listing is the last one. It is read by a thread of the transfer's, as it may hang."""
+    if last := unchanged.last():
+        digest = ListingDigest(spec, sources)
+        listed = spool(listed, digest, file)
+        if unchanged.recognize(last, digest):
+            return
+    yield from plan_transfer(where, spec, sources, listed)
+
+
+def _last_version(where: Workspace, spec: Spec, manifest: Manifest) -> Version:
+    """The version that `latest` names, staged again unchanged."""
+    dataset, digest = manifest.dataset, manifest.digest
+    where.cache.views.touch(dataset, digest)
+    if spec.max_failed_objects:
+        where.catalog.put_failed(dataset, digest, ())
+    begin_policy(where, spec)
+    point(where, dataset, LATEST, digest)
+    facts = (where.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
+    pins, proposed = where.catalog.pins(dataset, digest), proposed_changes(where, spec)
+    return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
 
 
 def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
@@ -121,10 +150,12 @@ def list_sources(sources: Sources, progress: Progress | None = None, cancel: Eve
         SourceError: A source can't be listed.
     """
     for position, (shape, group) in enumerate(zip(sources.shapes, sources.groups, strict=True)):
-        for listed in shape.taken(begin_listing(group.primary, shape.wants, cancel)):
+        stream = shape.taken(begin_listing(group.primary, shape.wants, cancel))
+        while batch := list(islice(stream, BATCH)):
             if progress:
-                progress.listed(1, listed.size)
-            yield Listed(position, listed)
+                progress.listed(len(batch), sum(listed.size for listed in batch))
+            for listed in batch:
+                yield Listed(position, listed)
 
 
 def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]) -> Iterator[PlannedObject]:
@@ -244,7 +275,7 @@ def publish_version(
     failed = tuple(FailedObject.of(failure) for failure in failures)
     if failed or spec.max_failed_objects:
         where.catalog.put_failed(dataset, digest, failed)
-    new = _record(where, spec, digest, sealed.files, sealed.bytes, ledger)
+    new = _record(where, spec, sealed, ledger)
     point(where, dataset, LATEST, digest)
     facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
     return Version(dataset, digest, view, *facts, proposed=proposed_changes(where, spec))
@@ -272,18 +303,19 @@ def _recall(where: Workspace, sources: Sources, batch: list[Listed]) -> list[str
     return where.cache.memory.recall_many([(identities[one.source], one.object) for one in batch])
 
 
-def _record(where: Workspace, spec: Spec, digest: str, files: int, size: int, ledger: Ledger) -> bool:
+def _record(where: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
     """Write what changed into the catalog; True when `latest` names the version for the first time, by this stager.
 
     One whose stager died before that is new still, since nobody was told of it; of two stagers, one is told.
     """
-    dataset, canonical = spec.dataset, spec.canonical()
+    dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
     begin_policy(where, spec)
     head = where.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
         return False
     where.catalog.put_spec(dataset, digest, canonical)  # first: a version can't be brought or repaired without one
-    new = where.catalog.put_version(dataset, digest, files, size, ledger.entries(), ledger.origins())
+    sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
+    new = where.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
     if not spec.max_failed_objects:
         where.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
     if not _move_latest(where, dataset, digest, head):

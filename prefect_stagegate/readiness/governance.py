@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.http import Client, Request, environment_proxies, fetch
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness.base import CHECKS, Answer, Parameters, Renewal, check
 from prefect_stagegate.readiness.question import Question
@@ -105,35 +105,21 @@ def runbook(question: Question, parameters: Runbook) -> Answer:
         return Answer(Outcome.FAIL, "no runbook is named", (finding,))
     if not parameters.resolve or urlsplit(named).scheme not in ("http", "https"):
         return Answer(Outcome.PASS, f"named: {named}")
-    return _follow(named, until=question.now + LINK_HOLDS)
+    return _follow(named, question.allowed_hosts, until=question.now + LINK_HOLDS)
 
 
-def _follow(link: str, until: datetime) -> Answer:
+def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> Answer:
+    client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
+    status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
     try:
-        status = _status(link)
-    except OSError as error:
-        status, reason = 0, str(getattr(error, "reason", error))
-    else:
+        status = fetch(Request(link, client=client, method="HEAD", timeout=LINK_TIMEOUT)).status
         reason = f"the server answers {status}"
+    except StagegateError as error:
+        reason, fix = error.message, error.hint or fix
     if status in GONE:
         finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
         return Answer(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
     if status in BROKEN:
-        fix = "Try again, or drop `resolve` if this node can't reach the link."
         finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)
         return Answer(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})
     return Answer(Outcome.PASS, f"resolves: {link}", measured={"status": status}, until=until)
-
-
-def _status(url: str) -> int:
-    """The status that a link ends with.
-
-    Raises:
-        OSError: Nobody answered.
-    """
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the caller lets http and https through only
-    try:
-        with urllib.request.urlopen(request, timeout=LINK_TIMEOUT) as answer:  # noqa: S310
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code

@@ -149,6 +149,8 @@ class Question:
     resolvable: Callable[[str], bool]
     """Whether the catalog still has the manifest of a version of this dataset."""
 
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that a link may lead to whatever their address is."""
     adopted: str = ""
     """`sha256:<hex>` of the adopted policy that the gate is of; empty for a trial under another one."""
     after: int = 0

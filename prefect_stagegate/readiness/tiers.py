@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect_stagegate.cache.volume import NETWORK
+from prefect_stagegate.mounts import NETWORK
 from prefect_stagegate.readiness.machine import Machine
 from prefect_stagegate.readiness.pagecache import cached, forget
 

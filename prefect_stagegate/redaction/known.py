@@ -72,7 +72,12 @@ class _Secret:
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/_=-]|%(?:25)*(?:2[bBdDfF]|3[dD]|5[fF])){8,}")
 """Base64 of both alphabets, percent-encoded or not."""
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
-_ESCAPES = {"\b": r"\\+b", "\f": r"\\+f", "\n": r"\\+n", "\r": r"\\+r", "\t": r"\\+t", " ": r"\+"}
+# A bound, so that a long run of backslashes is not searched from each of them to its end; 31 is text quoted five times.
+_MAYBE_ESCAPED, _ESCAPED = r"\\{0,31}", r"\\{1,31}"
+_ESCAPES = {
+    **{character: f"{_ESCAPED}{letter}" for character, letter in zip("\b\f\n\r\t", "bfnrt", strict=True)},
+    " ": r"\+",
+}
 
 
 def _base64_cores(data: bytes) -> Iterator[str]:
@@ -90,10 +95,10 @@ def _spelled(character: str) -> str:
     number = _digits(f"{ord(character):x}")
     units = character.encode("utf-16-be", errors="surrogatepass").hex()
     spellings = [
-        rf"\\*{re.escape(character)}",
+        f"{_MAYBE_ESCAPED}{re.escape(character)}",
         "".join("%(?:25)*" + _digits(f"{byte:02x}") for byte in character.encode(errors="surrogatepass")),
-        rf"\\+[uUx]0*{number}",
-        "".join(rf"\\+u{_digits(units[at : at + 4])}" for at in range(0, len(units), 4)),
+        f"{_ESCAPED}[uUx]0*{number}",
+        "".join(f"{_ESCAPED}u{_digits(units[at : at + 4])}" for at in range(0, len(units), 4)),
         f"&#(?:x0*{number}|0*{ord(character)});",
     ]
     spellings += [found[character] for found in (_ENTITIES, _ESCAPES) if character in found]

@@ -64,7 +64,7 @@ def _named() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
         (rf"(?i)(\b({'|'.join(_TOKEN_HEADERS)})\\*[\"']?{_COLON}{before_quote}){any_value}", is_secret_name),
         (rf"((?:[?&]|&amp;|%3[fF]|%26)([\w.~-]{{1,80}}){_IS})({_VALUE})", is_secret_name),  # a query
         (rf"(?i)(\b({_PLAIN_NAME}){_IS}){any_value}", is_plain_secret_name),  # an assignment
-        (rf"(?i)(\\*[\"']({_PLAIN_NAME})\\*[\"']\s*:\s*)({_QUOTED})", is_plain_secret_name),  # a field of JSON
+        (rf"(?i)([\"']({_PLAIN_NAME})\\*[\"']\s*:\s*)({_QUOTED})", is_plain_secret_name),  # a field of JSON
         (
             rf"(?i)((?:<|&lt;)(?:\w+:)?({_PLAIN_NAME})(?:\s[^<>]*)?(?:>|&gt;))([^<&]+)",  # an element of XML
             is_plain_secret_name,

@@ -177,6 +177,8 @@ class FsspecSource(BaseSource):
             data = memoryview(self._fs.cat_file(self._name(listed.key), **bounds)).cast("B")
         except Exception as error:
             raise self._explained(error, listed.key) from error
+        if len(data) != len(buffer):
+            self.confirm(listed)
         if len(data) > len(buffer):
             told = f"The server sent more than was asked for ({count_text(len(buffer), 'byte')}); it may know no ranges"
             raise SourceError(told, source=self.url, object=listed.key)

@@ -10,17 +10,19 @@ looks at a library's exception. A source may be used by many threads at once.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from prefect_stagegate.errors import ObjectChanged, SourceError, StagegateError
-from prefect_stagegate.http import Request, Response
+from prefect_stagegate.http import Headers, Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
 
 PIECE = 1 << 20
 """Bytes that `read_pieces` reads at a time."""
 
+Checksums = tuple[tuple[str, str], ...]
+"""Algorithm and lowercase hex digest of whole objects."""
 Wanted = Callable[[str], bool]
 """Whether a key is taken; what isn't is neither listed nor refused."""
 
@@ -94,7 +96,7 @@ class Source(Protocol):
         Called for each read in the thread that has all requests under way, so it must not block.
         """
 
-    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         """What it means that a request of `request` failed: the error to raise. May ask the server further questions.
 
         Args:
@@ -125,6 +127,12 @@ class Source(Protocol):
         A source whose every read is pinned has nothing to do.
         """
 
+    def response_checksums(self, headers: Headers) -> Checksums:
+        """What the headers of a response with a whole object offer to check its bytes by."""
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:
+        """What a request for this object alone tells to check its bytes by. May block."""
+
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """Asked when the bytes don't match a checksum: True when, at a closer look, it isn't one of the bytes."""
 
@@ -135,7 +143,7 @@ class Source(Protocol):
         """Free what the source holds; it can't be used afterwards."""
 
 
-class BaseSource:
+class BaseSource(ABC):
     """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
 
     url: str
@@ -151,11 +159,11 @@ class BaseSource:
         """Leave it to `read_into`."""
         return None
 
-    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:  # noqa: ARG002
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:  # noqa: ARG002
         """Pass an error on; a response only comes to who requests."""
-        if isinstance(outcome, StagegateError):
-            return outcome
-        return SourceError(f"The server answers {outcome.status}")
+        if isinstance(outcome, Response):
+            return SourceError(f"The server answers {outcome.status}")
+        return as_typed(outcome)
 
     @abstractmethod
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
@@ -165,8 +173,16 @@ class BaseSource:
         """Say that there are no others."""
         return False
 
-    def confirm(self, listed: SourceObject) -> None:
+    def confirm(self, listed: SourceObject) -> None:  # noqa: B027 - most have nothing to do
         """Do nothing: every read is pinned."""
+
+    def response_checksums(self, headers: Headers) -> Checksums:  # noqa: ARG002
+        """Offer nothing."""
+        return ()
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:  # noqa: ARG002
+        """Offer nothing."""
+        return ()
 
     def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
         """Stand by the offered checksums."""
@@ -176,7 +192,7 @@ class BaseSource:
         """Say that nobody can tell."""
         return CredentialLife("unknown", f"what opens {self.__class__.__name__}")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Do nothing."""
 
 
@@ -194,6 +210,13 @@ def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> I
         yield piece
         if start >= end:
             return
+
+
+def as_typed(error: Exception) -> StagegateError:
+    """The error itself; a defect's is raised, for the boundary behind which adapters are to name."""
+    if isinstance(error, StagegateError):
+        return error
+    raise error
 
 
 def require_unchanged(source: Source, listed: SourceObject, what: str = "object") -> None:

@@ -17,7 +17,7 @@ from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import redact_chain
-from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
+from prefect_stagegate.sources.base import Checksums, Source, Wanted, everything, public_url
 
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)
 """Python's own words for a connection that broke, whoever raises them: another try may help."""
@@ -116,7 +116,7 @@ class _BoundedSource:
         with self._boundary(listed.key):
             return self._source.request(listed, start, end)
 
-    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         """What a failed request means."""
         boundary = self._boundary(listed.key)
         try:
@@ -139,6 +139,11 @@ class _BoundedSource:
         """Raise when the object's pin no longer holds."""
         with self._boundary(listed.key):
             self._source.confirm(listed)
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:
+        """Checksums that a closer look tells."""
+        with self._boundary(listed.key):
+            return self._source.closer_checksums(listed)
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """Whether an offered checksum is not one of the bytes."""

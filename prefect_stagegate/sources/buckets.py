@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
-from prefect_stagegate.http import Client, Request, Response
+from prefect_stagegate.http import Client, Request, Response, environment_proxies
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import Listed, ObjectStore
@@ -35,7 +35,9 @@ class BucketSource(HttpReads):
         self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
         # A session token may go along: redirects are not followed.
-        self._client = Client(tuple(terms.allowed), store.ca_file, terms.idle, proxied=True, redirects=False)
+        self._client = Client(
+            tuple(terms.allowed), store.ca_file, terms.idle, proxies=environment_proxies(), redirects=False
+        )
 
     def close(self) -> None:
         """Let the connections go."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,11 +32,14 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.recalls import Recalls, is_away
 from prefect_stagegate.sources.select import by_path, enters, excludes
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 
+LOCAL_READERS = 2
+"""Threads that read from a local disk: more of them take the interpreter from each other."""
 CHUNK = 1 << 20
 """Bytes that are read at a time."""
 
@@ -79,6 +83,9 @@ class FileSource(BaseSource):
         self._root = path.parent if self._single else path
         self._folder = str(self._root)
         self._real_root = os.path.realpath(self._root)
+        kind = mount_of(self._root)[0]
+        if kind not in NETWORK and not kind.startswith("fuse"):
+            self.readers = LOCAL_READERS
 
     def credential_life(self) -> CredentialLife:
         """None are needed: the file system knows who we are."""
@@ -181,7 +188,7 @@ class FileSource(BaseSource):
         except OSError as error:
             raise self._explained(error, key) from error
         walk.count(len(found), key)
-        return sorted(found, key=lambda entry: entry.name)
+        return sorted(found, key=attrgetter("name"))
 
     def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
         """The file that a link leads to, if any; a link to a directory is added to `links`."""
@@ -245,7 +252,7 @@ def _pin(found: os.stat_result) -> Pin:
 
 
 def _object(key: str, found: os.stat_result) -> SourceObject:
-    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, away=is_away(found))
+    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, (), "", is_away(found))
 
 
 def _kind(mode: int) -> str:

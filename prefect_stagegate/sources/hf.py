@@ -165,4 +165,5 @@ def _object(key: str, item: Mapping[str, Any], commit: str) -> SourceObject:
     if sha256 := (item.get("lfs") or {}).get("oid", ""):
         pin, checksums = Pin("sha256", sha256, "strong"), (("sha256", sha256),)
         return SourceObject(key, item["size"], pin, None, checksums, state=commit)
-    return SourceObject(key, item["size"], Pin("blob", str(item["oid"]), "strong"), state=commit)
+    oid = str(item["oid"])
+    return SourceObject(key, item["size"], Pin("blob", oid, "strong"), None, (("git", oid),), state=commit)

@@ -9,14 +9,14 @@ The pin is the manifest's checksum, else the time of change where the listing te
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError, UsageError
+from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
 from prefect_stagegate.http import Client, Headers, Request, Response, fetch_many, origin_of, trusted_authorities
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import Wanted, everything, public_url
@@ -34,7 +34,7 @@ HEADS_AT_ONCE = 16
 _REFUSALS = 300
 
 
-class WebSource(HttpReads, ABC):
+class WebSource(HttpReads):
     """What the sources of the web have in common: a server, an address, and objects below it.
 
     Args:
@@ -215,9 +215,9 @@ class HttpSource(WebSource):
                 told = "There is nothing at this address"
                 raise SourceError(told, hint="Check the URL.", source=self.url) from error
 
-    def _headers_of(self, key: str, outcome: Response | StagegateError) -> Headers:
+    def _headers_of(self, key: str, outcome: Response | Exception) -> Headers:
         """What a HEAD request told, or another one tells."""
-        if isinstance(outcome, StagegateError):
+        if isinstance(outcome, Exception):
             raise outcome
         if outcome.status < _REFUSALS:
             return outcome.headers

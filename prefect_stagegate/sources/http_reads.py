@@ -7,7 +7,7 @@ from abc import abstractmethod
 from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.http import RangeIgnored, Request, Response, fetch
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import BaseSource
+from prefect_stagegate.sources.base import BaseSource, as_typed
 
 _REFUSALS = 300
 
@@ -31,13 +31,13 @@ class HttpReads(BaseSource):
     def refusal(self, response: Response, key: str) -> SourceError:
         """The error for a response of 400 or above."""
 
-    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         """The error for a failed read. A server that ignores ranges is asked for whole objects from then on."""
         if isinstance(outcome, Response):
             return self.refusal(outcome, listed.key)
         if isinstance(outcome, RangeIgnored):
             self._ranges = False
-        return outcome
+        return as_typed(outcome)
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Send the request of a range and wait. Of a server that ignores ranges the whole object is read each time."""

@@ -13,10 +13,12 @@ from prefect_stagegate.errors import (
     AccessDenied,
     ObjectVanished,
     SourceError,
+    UsageError,
 )
-from prefect_stagegate.http import Client, Headers, Response
+from prefect_stagegate.http import Client, Headers, Response, environment_proxies, origin_of
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
+from prefect_stagegate.sources.base import public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.webserver import WebServer
@@ -45,6 +47,11 @@ class Hub(WebServer):
             raise missing_extra("hf", source=url) from error
         own = str(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self.endpoint = str(options.get("endpoint") or own).rstrip("/")
+        try:
+            origin_of(self.endpoint)
+        except SourceError as error:
+            told = f"The hub's endpoint {public_url(self.endpoint)} is no address of the web"
+            raise UsageError(told, hint="It looks like https://host.", source=url) from error
         token = options.get("token")
         if token is None and self.endpoint == own:  # the user's own token goes to no other hub
             token = get_token()
@@ -52,7 +59,7 @@ class Hub(WebServer):
         remember(token)
         self.anonymous = not token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = Client(tuple(terms.allowed), certifi.where(), terms.idle, proxied=True)
+        client = Client(tuple(terms.allowed), certifi.where(), terms.idle, proxies=environment_proxies())
         who = "nobody" if self.anonymous else "the token's owner"
         super().__init__(client, self.endpoint, headers, url=url, who=who)
 

@@ -6,8 +6,7 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,8 +15,6 @@ from prefect_stagegate.errors import SourceError
 T = TypeVar("T")
 
 Ending = Callable[[], Coroutine[Any, Any, None]]
-Give = Callable[[T], Awaitable[None]]
-"""Hands something over, and waits until what was handed over before it was taken."""
 
 
 class LoopThread:
@@ -37,26 +34,13 @@ class LoopThread:
         self._end: weakref.finalize[..., LoopThread] | None = None
         self._closed = False
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine in the loop.
-
-        Raises:
-            SourceError: The loop is closed.
-        """
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._running())
-        except (RuntimeError, SourceError):
-            coroutine.close()
-            raise
-
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. It is cancelled when this thread is interrupted.
+        """The coroutine's result. It is cancelled, and its end awaited, when this thread is interrupted.
 
-        A queue wakes the thread: that costs far less than the future that `submit` gives.
+        A queue wakes the thread: that costs far less than a future of `concurrent.futures`.
 
         Raises:
-            SourceError: The loop is closed.
-            CancelledError: It was closed meanwhile.
+            SourceError: The loop is closed, or was closed meanwhile.
         """
         ended, started = queue.SimpleQueue[asyncio.Task[T]](), list[asyncio.Task[T]]()
 
@@ -69,9 +53,11 @@ class LoopThread:
                 task.cancel()
 
         try:
-            loop = self._running()
-            loop.call_soon_threadsafe(start)
-        except (RuntimeError, SourceError):
+            # Under the lock, so that it starts before `close` ends the loop, or not at all.
+            with self._lock:
+                loop = self._running()
+                loop.call_soon_threadsafe(start)
+        except SourceError:
             coroutine.close()
             raise
         try:
@@ -79,34 +65,12 @@ class LoopThread:
         except BaseException:
             with suppress(RuntimeError):  # the loop has ended, and its tasks with it
                 loop.call_soon_threadsafe(cancel)
+                ended.get()
             raise
         try:
             return task.result()
         except asyncio.CancelledError as error:
-            raise CancelledError from error
-
-    def stream(self, produce: Callable[[Give[T]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-        """What a coroutine hands over, while it goes on; it is never more than two ahead. Then what it raises.
-
-        Args:
-            produce: Makes the coroutine. It is cancelled when the iterator is closed.
-        """
-        taken: queue.SimpleQueue[T | None] = queue.SimpleQueue()
-        room = asyncio.Semaphore(1)
-
-        async def give(one: T) -> None:
-            await room.acquire()
-            taken.put(one)
-
-        future = self.submit(produce(give))
-        future.add_done_callback(lambda _: taken.put(None))
-        try:
-            while (one := taken.get()) is not None:
-                self._running().call_soon_threadsafe(room.release)
-                yield one
-            future.result()
-        finally:
-            future.cancel()
+            raise SourceError("The source was closed meanwhile") from error
 
     def close(self) -> None:
         """Free what was opened, cancel what still runs, and wait for the thread's end."""
@@ -116,15 +80,15 @@ class LoopThread:
                 self._end()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._closed:
-                raise SourceError("The source is closed")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=_serve, args=(self._loop, self._ending), name=self._name, daemon=True)
-                thread.start()
-                self._end = weakref.finalize(self, _stop, self._loop, thread)
-            return self._loop
+        """The loop; asked under the lock."""
+        if self._closed:
+            raise SourceError("The source is closed")
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_serve, args=(self._loop, self._ending), name=self._name, daemon=True)
+            thread.start()
+            self._end = weakref.finalize(self, _stop, self._loop, thread)
+        return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop, ending: Ending | None) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import http
 import re
 
+from prefect_stagegate.errors import SourceError
+from prefect_stagegate.http import PAGE_SECONDS, Headers, Request, fetch
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.objects import Listed, S3Settings, open_s3, s3_place
+from prefect_stagegate.sources.base import Checksums
 from prefect_stagegate.sources.buckets import BucketSource
 from prefect_stagegate.sources.terms import Terms
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
+_ALGORITHMS = ("sha256", "sha1", "crc32c", "crc32")
+"""What S3 may keep of the whole object, and is checked here; its CRC64NVME is not."""
 _OTHER_ETAG = ("aws:kms", "aws:kms:dsse")
 """Encryptions whose etags look like an MD5 and are none."""
 
@@ -32,6 +40,26 @@ class S3Source(BucketSource):
         super().__init__(url, open_s3(place, settings, idle=terms.idle), place.key, terms)
         self._etag_is_md5 = settings.etag_is_md5
 
+    def response_checksums(self, headers: Headers) -> Checksums:
+        """The checksum of the whole that the object was put with, and the MD5 that rclone notes for parts."""
+        if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
+            for name in _ALGORITHMS:
+                if digest := _hex(headers.get(f"x-amz-checksum-{name}", "")):
+                    return ((name, digest),)
+        digest = _hex(headers.get("x-amz-meta-md5chksum", ""))
+        return (("md5", digest),) if digest else ()
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:
+        """The same by a HEAD request; nothing where the server refuses it."""
+        signed = self._store.get_request(self._folder + listed.key, method="HEAD")
+        if signed is None:
+            return ()
+        try:
+            response = fetch(Request(*signed, self._client, "HEAD", timeout=PAGE_SECONDS))
+        except SourceError:
+            return ()  # the read tells it
+        return self.response_checksums(response.headers) if response.status == http.HTTPStatus.OK else ()
+
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """True for an object that is encrypted by KMS or a customer's key: its etag looks like an MD5 and is none."""
         headers = self._store.headers(self._folder + listed.key)
@@ -39,3 +67,11 @@ class S3Source(BucketSource):
 
     def _checksums(self, listed: Listed) -> tuple[tuple[str, str], ...]:
         return (("md5", listed.etag),) if self._etag_is_md5 and _MD5.fullmatch(listed.etag) else ()
+
+
+def _hex(text: str) -> str:
+    """A digest in Base64 as lowercase hex; empty where it is none. One of parts ends with their number."""
+    try:
+        return base64.b64decode(text, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return ""

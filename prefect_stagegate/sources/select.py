@@ -40,6 +40,8 @@ class Selection:
 
     def __call__(self, key: str) -> bool:
         """Whether an object is taken."""
+        if not (self.include or self.exclude or self.partitions):
+            return True  # asked for each object, and mostly so
         return selected(key, self.include, self.exclude) and in_partitions(key, self.partitions)
 
     def enters(self, folder: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import stat
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,25 +20,20 @@ from urllib.parse import unquote, urlsplit
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
-from prefect_stagegate.sources.looping import Give, LoopThread
+from prefect_stagegate.sources.looping import LoopThread
 from prefect_stagegate.sources.select import by_path, enters, excludes
-from prefect_stagegate.sources.sessions import Found, Sessions, kind, told
-from prefect_stagegate.sources.sftpwire import REQUEST, Attributes
+from prefect_stagegate.sources.sftpclient import RemoteFile, SftpConnection, kind
 from prefect_stagegate.sources.ssh import Login
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    pass
 
-BATCH = 8 * REQUEST
-"""Bytes that one read asks for at a time; the next batch is on its way meanwhile."""
-READS = 16
-"""Reads of several requests at a time: with their batches they hold 64 MiB at most."""
+PIECE = 8 << 20
+"""Bytes of a chunk of `read`."""
 FOLDERS = 16
 """Folders that are listed at the same time."""
-
-_Pieces = Sequence[bytes]
 
 
 class _Folder(NamedTuple):
@@ -85,9 +79,8 @@ class SftpSource(BaseSource):
         self.identity = f"sftp://{self._login.address}{path or '/'}"
         self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
         self._most = terms.most
-        self._sessions = Sessions(self._login, terms.idle, terms.allowed)
-        self._loop = LoopThread(f"sftp {self._login.host}", self._sessions.close)
-        self._reads = threading.BoundedSemaphore(READS)
+        self._connection = SftpConnection(self._login, terms.idle, terms.allowed)
+        self._loop = LoopThread(f"sftp {self._login.host}", self._connection.close)
 
     def credential_life(self) -> CredentialLife:
         """Keys and passwords have no end; what is found in ~/.ssh may be a certificate, which has one."""
@@ -131,49 +124,33 @@ class SftpSource(BaseSource):
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
         with named(key):
-            return self._object(key, self._loop.run(self._sessions.stat(self._name(key))))
+            return self._object(key, self._loop.run(self._connection.stat(self._name(key))))
 
-    def read(self, listed: SourceObject, start: int, end: int) -> Iterator[Buffer]:
-        """The bytes, a batch of requests at a time, with one batch ahead; a single request's without handing over."""
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with the object's bytes from `start`; many threads may do so at once.
+
+        Raises:
+            ObjectChanged: The file ended early, or its size or time are others after the last byte.
+            ObjectVanished: It is gone.
+            AccessDenied: It may not be read.
+            SourceUnavailable: The server failed, or said nothing for the idle time.
+        """
         with named(listed.key):
-            if end - start <= REQUEST:
-                yield from self._loop.run(self._at_once(listed, start, end))
-                return
-            with self._reads:
-                batches: Iterator[_Pieces] = self._loop.stream(lambda give: self._read(listed, start, end, give))
-                for pieces in batches:
-                    yield from pieces
+            state = self._loop.run(self._connection.read_into(self._name(listed.key), start, buffer))
+        if state is None or (state.size, str(state.modified)) != (listed.size, listed.pin.value):
+            raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
 
     def close(self) -> None:
         """End the connection and the thread."""
         self._loop.close()
 
-    async def _at_once(self, listed: SourceObject, start: int, end: int) -> _Pieces:
-        async with self._sessions.opened(self._name(listed.key)) as file:
-            asked, state = file.ask(start, end), file.attributes()
-            pieces = await file.pieces(asked)
-            self._complete(listed, pieces, end - start)
-            self._same(listed, await (file.attributes() if file.asked_again else state))
-            return pieces
-
-    async def _read(self, listed: SourceObject, start: int, end: int, give: Give[_Pieces]) -> None:
-        async with self._sessions.opened(self._name(listed.key)) as file:
-            ahead = file.ask(start, min(start + BATCH, end))
-            for at in range(start, end, BATCH):
-                asked, after = ahead, min(at + BATCH, end)
-                ahead = file.ask(after, min(after + BATCH, end))
-                pieces = await file.pieces(asked)
-                self._complete(listed, pieces, after - at)
-                await give(pieces)
-            self._same(listed, await file.attributes())
-
-    async def _listed(self, folders: Sequence[_Folder], most: int) -> Sequence[Sequence[Found]]:
-        return await asyncio.gather(*(self._sessions.folder(self._name(folder.key), most) for folder in folders))
+    async def _listed(self, folders: Sequence[_Folder], most: int) -> Sequence[Sequence[RemoteFile]]:
+        return await asyncio.gather(*(self._connection.folder(self._name(folder.key), most) for folder in folders))
 
     @cached_property
     def _single(self) -> str:
         """The name of the one file that the URL names; empty when it names a folder."""
-        if self._path.endswith("/") or not stat.S_ISREG(self._loop.run(self._sessions.stat(self._path)).mode):
+        if self._path.endswith("/") or not stat.S_ISREG(self._loop.run(self._connection.stat(self._path)).mode):
             return ""
         self._path, name = posixpath.split(self._path)
         return name
@@ -181,14 +158,14 @@ class SftpSource(BaseSource):
     @cached_property
     def _real_root(self) -> str:
         try:
-            return self._loop.run(self._sessions.real(self._path))
+            return self._loop.run(self._connection.real(self._path))
         except ObjectVanished as error:
             raise SourceError("There is no such folder", hint="Check the URL.", source=self.url) from error
 
     def _name(self, key: str) -> str:
         return posixpath.join(self._path, key)
 
-    def _found(self, folder: _Folder, entry: Found, listing: _Listing) -> SourceObject | _Folder | None:
+    def _found(self, folder: _Folder, entry: RemoteFile, listing: _Listing) -> SourceObject | _Folder | None:
         """An entry of a folder: a file, a folder to look into, or nothing that is wanted."""
         key = listing.walk.key(folder.key, entry.name)
         if stat.S_ISDIR(entry.mode):
@@ -206,7 +183,7 @@ class SftpSource(BaseSource):
         as_file, as_folder = listing.wanted(key), enters(listing.wanted, key + "/")
         with named(key):
             try:
-                found, real = self._loop.run(self._sessions.behind(self._name(key)))
+                found, real = self._loop.run(self._connection.behind(self._name(key)))
             except SourceUnavailable:
                 raise
             except SourceError:
@@ -231,7 +208,7 @@ class SftpSource(BaseSource):
                 object=key,
             )
 
-    def _object(self, key: str, found: Found) -> SourceObject:
+    def _object(self, key: str, found: RemoteFile) -> SourceObject:
         if not stat.S_ISREG(found.mode):
             raise SourceError(
                 f"{key!r} is no file but a {kind(found.mode)}",
@@ -240,19 +217,6 @@ class SftpSource(BaseSource):
                 object=key,
             )
         return SourceObject(key, found.size, Pin("mtime", str(found.modified), "weak"), float(found.modified))
-
-    def _complete(self, listed: SourceObject, pieces: _Pieces, size: int) -> None:
-        """Raise `ObjectChanged` when less came than there was when the file was listed."""
-        if sum(map(len, pieces)) < size:
-            raise self._changed(listed)
-
-    def _same(self, listed: SourceObject, state: Attributes) -> None:
-        found = told(b"", state, listed.key)
-        if (found.size, str(found.modified)) != (listed.size, listed.pin.value):
-            raise self._changed(listed)
-
-    def _changed(self, listed: SourceObject) -> ObjectChanged:
-        return ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
 
 
 @contextmanager

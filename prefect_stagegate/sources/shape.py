@@ -57,8 +57,10 @@ class Shape:
 
     def path(self, key: str) -> str:
         """Where an object stands in the dataset."""
-        renamed = (pattern.rewrite(key, to) for pattern, to in self._renames)
-        return dataset_path(self._spec.into, next((path for path in renamed if path is not None), key))
+        for pattern, to in self._renames:
+            if (renamed := pattern.rewrite(key, to)) is not None:
+                return dataset_path(self._spec.into, renamed)
+        return dataset_path(self._spec.into, key)
 
     def _order(self, listed: SourceObject) -> tuple[int, str]:
         path = self.path(listed.key)

@@ -13,12 +13,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.http import Allowed, Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.location import folder_of, local_path
+from prefect_stagegate.spec.permitted import DOCUMENT_SCHEMES, chain_problem, scheme_of
 from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
 
 MAX_BYTES = 1 << 20
 """The largest spec or suite that is read: 1 MiB."""
+DOCUMENT_SECONDS = 30.0
+"""Time for one spec or suite to come from a web server."""
+_OK, _GONE = 200, (404, 410)
 
 
 class Unreadable(Exception):
@@ -51,6 +57,8 @@ class Document:
     values: Any = None
     lines: Mapping[Loc, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    allowed: Allowed = ()
+    """Hosts that what it names may be read from whatever their address is."""
 
     def report(self, loc: Iterable[str | int], what: str) -> None:
         """Note a problem at the line of the innermost key on the way to `loc` that was written."""
@@ -73,18 +81,19 @@ def key_of(loc: Loc) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
 
 
-def read_document(location: str, label: str) -> Document:
+def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
     """Read a YAML file from a path or URL.
 
     Args:
         location: An absolute path or a URL.
         label: What problems call it.
+        allowed: Hosts that may be connected to whatever their address is.
 
     Raises:
         Unreadable: Nothing can be read there, or it is too large or not text.
     """
-    document = Document(label, folder_of(location))
-    text = _decode(_read(location))
+    document = Document(label, folder_of(location), allowed=allowed)
+    text = _decode(_read(location, allowed))
     try:
         document.values, document.lines, problems = read_tree(text)
     except NotYaml as error:
@@ -119,10 +128,10 @@ def _plain(document: Document, loc: Loc, value: object) -> Any:
     return None
 
 
-def _read(location: str) -> bytes:
+def _read(location: str, allowed: Allowed) -> bytes:
     path = local_path(location)
     if path is None:
-        return _bounded(_read_url(location))
+        return _bounded(_read_url(location, allowed))
     try:
         with Path(path).open("rb") as file:
             return _bounded(file.read(MAX_BYTES + 1))
@@ -145,26 +154,45 @@ def _sibling(path: Path) -> str:
     return f"; did you mean {beside[near[0]]!r}?" if near else ""
 
 
-def _read_url(url: str) -> bytes:
+def _read_url(url: str, allowed: Allowed) -> bytes:
+    scheme = scheme_of(url)
+    if problem := chain_problem(url):
+        raise Unreadable(problem)
+    if scheme in ("http", "https"):
+        return _fetch(url, allowed)
+    if scheme not in DOCUMENT_SCHEMES:
+        raise Unreadable(f"can't be read: {scheme}:// is none of https, http, {', '.join(DOCUMENT_SCHEMES)}")
+    return _read_object(url)
+
+
+def _fetch(url: str, allowed: Allowed) -> bytes:
+    """Ask a web server. A user and password in the URL go to its own origin alone."""
+    client = Client(allowed, proxies=environment_proxies())
+    try:
+        request = Request(url, login_of(url), client, limit=MAX_BYTES + 1, timeout=DOCUMENT_SECONDS)
+        response = fetch(request)
+    except StagegateError as error:
+        hint = f". {error.hint}" if isinstance(error, ForbiddenAddress) else ""
+        raise Unreadable(f"can't be read: {error.message}{hint}") from error
+    if response.status in _GONE:
+        raise Unreadable("does not exist")
+    if response.status != _OK:
+        raise Unreadable(f"can't be read: the server answers {response.status}")
+    return bytes(response.body)
+
+
+def _read_object(url: str) -> bytes:
     import fsspec  # slow to import, and most specs are files
 
     try:
         with fsspec.open(url, "rb") as file:
             data: bytes = file.read(MAX_BYTES + 1)
             return data
+    except FileNotFoundError as error:
+        raise Unreadable("does not exist") from error
     except Exception as error:  # each protocol of fsspec raises its own
-        raise Unreadable(_why(error).replace(url, without_secrets(url))) from error
-
-
-def _why(error: Exception) -> str:
-    """Tell a missing file from a server that can't be reached, which fsspec's HTTP calls a missing file as well."""
-    chain: list[BaseException] = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
-    cause = next((link for link in chain if not isinstance(link, FileNotFoundError)), error)
-    if isinstance(error, FileNotFoundError) and (cause is error or not isinstance(cause, OSError)):
-        return "does not exist"
-    return f"can't be read: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+        told = f"can't be read: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise Unreadable(told.replace(url, without_secrets(url))) from error
 
 
 def _bounded(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.http import Allowed
 from prefect_stagegate.spec.complaints import report_errors
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, mapping_document, read_document
@@ -29,27 +30,29 @@ def load_spec(
     *,
     known_checks: KnownChecks,
     argument_problems: ArgumentProblems | None = None,
+    allowed: Allowed = (),
 ) -> Spec:
     """Load a spec with its suites.
 
     Args:
-        source: A path; a URL that fsspec reads; or the spec itself as a dictionary. Paths in the spec are relative to
-            its file, and those in a dictionary to the current folder.
+        source: A path; a URL (https, http or one of `DOCUMENT_SCHEMES`); or the spec itself as a dictionary. Paths in
+            the spec are relative to its file, and those in a dictionary to the current folder.
         known_checks: The checks that gates may name, each with the model of its parameters and its severity.
         argument_problems: Looks into the arguments of expectations, and has the contract's names looked at too. None
             for a spec that is stored already, which must stay readable.
+        allowed: Hosts that it may be read from whatever their address is.
 
     Raises:
         SpecError: The spec can't be read or is wrong; all problems are told at once.
     """
-    document = _open(source)
+    document = _open(source, allowed)
     spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
     if spec is None or document.problems:
         raise SpecError(document.label, document.in_order())
     return spec
 
 
-def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
+def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed) -> Document:
     if isinstance(source, Mapping):
         return mapping_document(source, DICTIONARY)
     label = os.fspath(source)
@@ -57,7 +60,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
     if is_url(label) and local_path(label) is None:
         label = without_secrets(label)
     try:
-        document = read_document(location, label)
+        document = read_document(location, label, allowed)
     except Unreadable as error:
         raise SpecError(label, [f"{label}: {error}"]) from error
     if not isinstance(document.values, dict) and not document.problems:

@@ -245,6 +245,9 @@ BY_FSSPEC = (
 )
 """The schemes of fsspec's own list that it may read: they ask a server, write no file and wrap no other."""
 
+DOCUMENT_SCHEMES = ("abfs", "abfss", "az", "ftp", "gcs", "gs", "hdfs", "memory", "s3", "s3a", "sftp", "ssh")
+"""The schemes of fsspec's by which a spec or suite may be read, beside http and https."""
+
 
 def scheme_of(url: str) -> str:
     """What stands before `://`, in lower case; empty for a path.

@@ -117,7 +117,7 @@ def _from_file(
         return None
     label = _label(document, name, location)
     try:
-        file = read_document(location, label)
+        file = read_document(location, label, document.allowed)
     except Unreadable as error:
         document.report(loc, f"{label} {error}")
         return None

@@ -116,11 +116,21 @@ class Drip:
     pause: float
 
 
-Fault = Status | Echo | Truncate | Reset | Flip | Stall | Drip
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Send another body, with a Content-Length that fits it."""
+
+    change: Callable[[bytes], bytes]
+    """Makes it of the one that the server sent."""
 
 
-def flipped(body: bytes, fault: Fault | None) -> bytes:
-    """The body as it is sent: with one byte changed when that is the fault."""
+Fault = Status | Echo | Truncate | Reset | Flip | Stall | Drip | Rewrite
+
+
+def altered(body: bytes, fault: Fault | None) -> bytes:
+    """The body as it is sent: with one byte changed, or rewritten, when that is the fault."""
+    if isinstance(fault, Rewrite):
+        return fault.change(body)
     if not (isinstance(fault, Flip) and body):
         return body
     at = fault.at % len(body)

@@ -48,7 +48,7 @@ class SmallHub:
     commits: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     """Repository, commit, path: the content. The last commit is `main`."""
     rotten: set[str] = field(default_factory=set)
-    """The large files whose content network gives other bytes."""
+    """The files of which other bytes are given; of large ones by the content network."""
     cdn: str = ""
     """The address of the content network: the same server by another name."""
     page: int = 3
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, b"")
 
-    do_POST = do_GET  # noqa: N815 - http.server's word
+    do_HEAD = do_POST = do_GET  # noqa: N815 - the names that http.server calls
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -194,25 +194,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repo: str, revision: str, path: str) -> None:
         if (found := self._files(repo, revision)) is None:
             return
-        data = found[1].get(path)
+        commit, files = found
+        data = files.get(path)
         if data is None:
             self._refuse(404, "EntryNotFound")
         elif sha256 := described(path, data).get("lfs", {}).get("oid"):
             place = f"{self.hub.cdn}/cdn/{'rotten' if path in self.hub.rotten else 'sound'}/{sha256}"
-            self._answer(302, b"", {"Location": place, "X-Linked-Etag": f'"{sha256}"'})
+            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": commit}
+            self._answer(302, b"", {"Location": place, **linked})
         else:
-            self._bytes(data, described(path, data)["oid"])
+            given = data[::-1] if path in self.hub.rotten else data
+            self._bytes(given, {"ETag": f'"{described(path, data)["oid"]}"', "X-Repo-Commit": commit})
 
     def _content(self, state: str, sha256: str) -> None:
         data = self.hub.blobs[sha256]
-        self._bytes(data[::-1] if state == "rotten" else data, "")
+        self._bytes(data[::-1] if state == "rotten" else data, {})
 
-    def _bytes(self, data: bytes, etag: str) -> None:
-        told = {"ETag": f'"{etag}"'} if etag else {}
+    def _bytes(self, data: bytes, told: dict[str, str]) -> None:
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
             start, end = int(wanted[1]), int(wanted[2]) + 1
-            told["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
-            self._answer(206, memoryview(data)[start:end], told)
+            ranged = {**told, "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+            self._answer(206, memoryview(data)[start:end], ranged)
         else:
             self._answer(200, data, told)
 
@@ -227,4 +229,5 @@ class _Handler(BaseHTTPRequestHandler):
         for name, text in {**(headers or {}), "Content-Length": str(memoryview(body).nbytes)}.items():
             self.send_header(name, text)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import http
 import http.client
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from prefect_stagegate.testing.faults import Echo, Fault, Status, flipped, send
+from prefect_stagegate.testing.faults import Echo, Fault, Rewrite, Status, altered, send
 from prefect_stagegate.testing.listings import Pages
 
 
@@ -73,7 +74,7 @@ class FaultProxy:
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
@@ -110,6 +111,13 @@ class FaultProxy:
         self._ended.wait(seconds)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print no traceback when a client hangs up: many do when their answer is damaged."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     proxy: FaultProxy
     protocol_version = "HTTP/1.1"
@@ -143,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._list(self.proxy.pages, query)
         else:
             status, headers, body = self._ask()
-            sent = self._answer(status, headers, flipped(body, fault), fault)
+            if isinstance(fault, Rewrite):
+                headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+            sent = self._answer(status, headers, altered(body, fault), fault)
             self.proxy.count(size=sent if is_object else 0)
 
     def _list(self, pages: Pages, query: dict[str, list[str]]) -> None:

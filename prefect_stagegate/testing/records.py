@@ -21,6 +21,11 @@ class CountedRecords:
         self.calls["read"] += 1
         return self._records.read(key)
 
+    def read_end(self, key: str, size: int) -> bytes | None:
+        """Count, and read the end."""
+        self.calls["read_end"] += 1
+        return self._records.read_end(key, size)
+
     def create(self, key: str, data: bytes) -> bool:
         """Count, and create."""
         self.calls["create"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -14,19 +15,26 @@ from prefect_stagegate.transfer.job import Job
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-CHECKSUMS = ("md5", "sha1", "sha256", "sha512")
-"""What can always be checked, and `crc32c` where its library is installed; other offers are left alone, and the proof
-is then `computed`."""
+CHECKSUMS = ("md5", "sha1", "sha256", "sha512", "crc32", "git")
+"""What can always be checked (`git`: git's own digest of a file), and `crc32c` where its library is installed; other
+offers are left alone, and the proof is then `computed`."""
 
 Offers = tuple[tuple[str, str], ...]
 
 
 class Hasher:
-    """The digests of one object's bytes, given in order."""
+    """The digests of one object's bytes, given in order.
 
-    def __init__(self, checksums: Offers) -> None:
+    Args:
+        checksums: What the source offers to check the bytes by.
+        size: Of the object.
+    """
+
+    def __init__(self, checksums: Offers, size: int) -> None:
         self._blake3 = blake3()
-        self._offered: list[tuple[str, str, Any]] = [(name, value, _begun(name)) for name, value in _chosen(checksums)]
+        self._offered: list[tuple[str, str, Any]] = [
+            (name, value, _begun(name, size)) for name, value in _chosen(checksums)
+        ]
 
     def update(self, data: Buffer) -> None:
         """Add the next bytes."""
@@ -36,7 +44,7 @@ class Hasher:
 
     def copy(self) -> Hasher:
         """The same state, to go on from separately."""
-        twin = Hasher(())
+        twin = Hasher((), 0)
         twin._blake3 = self._blake3.copy()
         twin._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
         return twin
@@ -69,8 +77,31 @@ def _chosen(offers: Offers) -> Offers:
     return tuple((name, value) for name, value in offers if name in names)
 
 
-def _begun(name: str) -> Any:
-    return crc32c.Crc32c() if name == "crc32c" else hashlib.new(name, usedforsecurity=False)
+class _Crc32:
+    """CRC-32 (ISO 3309) in hashlib's form."""
+
+    def __init__(self, value: int = 0) -> None:
+        self._value = value
+
+    def update(self, data: Buffer) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def copy(self) -> _Crc32:
+        return _Crc32(self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+
+def _begun(name: str, size: int) -> Any:
+    if name == "crc32c":
+        return crc32c.Crc32c()
+    if name == "crc32":
+        return _Crc32()
+    hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
+    if name == "git":
+        hasher.update(f"blob {size}\0".encode())
+    return hasher
 
 
 def judge(job: Job, hasher: Hasher) -> bool:
@@ -83,7 +114,7 @@ def judge(job: Job, hasher: Hasher) -> bool:
     wrong, planned = hasher.mismatch(), job.planned.digest
     if wrong and job.listed and not job.source.disowns_checksums(job.listed):
         hint = "The object is damaged where it lies or on its way."
-        if job.listed.pin.kind == "etag":
+        if job.listed.pin.kind == "etag" and "md5" in wrong:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
         raise ChecksumMismatch(f"The bytes are wrong: {wrong}", hint=hint, **_where(job))
     if planned and planned != (found := hasher.digest()):

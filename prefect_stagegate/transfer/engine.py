@@ -34,6 +34,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.http import Exchange, Loop, Request, Response
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transfer.buffers import Buffers
+from prefect_stagegate.transfer.checks import Offers
 from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.multipart import MultipartDownload, Part
@@ -123,6 +124,8 @@ class Engine:
         """Objects that were put into a queue, and brought to their end."""
         self._plan_ended = False
         self._closed = False
+        """Whether too many objects failed; set under the lock."""
+        self._lock = threading.Lock()
         self._stopped = False
         """Whether nobody takes results any more."""
         self._room = threading.Event()
@@ -200,7 +203,7 @@ class Engine:
     def _end_plan(self) -> None:
         self._plan_ended = True
         if self._closed:
-            self._close()  # what was planned meanwhile
+            self._drop_waiting()  # what was planned meanwhile
         self._look_for_end()
 
     def _waiting(self) -> int:
@@ -340,7 +343,7 @@ class Engine:
         read.connected = False
         self._release(read.queue)
         self._loop.feed()  # others wait for the connection
-        outcome: Response | StagegateError | None = exchange.error
+        outcome: Response | Exception | None = exchange.error
         if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
             outcome = exchange.response
         if outcome is not None:
@@ -351,12 +354,15 @@ class Engine:
         if read.part:
             self._writers.submit(partial(self._store, read.part))
         elif read.whole:
-            self._finish_whole(read.whole, exchange.chunks)
+            self._finish_whole(read.whole, exchange)
 
-    def _finish_whole(self, whole: WholeDownload, chunks: list[bytes]) -> None:
+    def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> None:
         """Hash, write and commit a small object."""
         try:
-            whole.take_all(chunks)
+            offers: Offers = ()
+            if _needs_checksums(whole.job) and exchange.response:
+                offers = whole.job.source.response_checksums(exchange.response.headers)
+            whole.take_all(exchange.chunks, offers)
             if whole.is_wrong:  # its source is asked about the checksum, which may take a while
                 self._helpers.submit(partial(self._worked, whole, whole.finish))
                 return
@@ -456,34 +462,22 @@ class Engine:
             self._loop.call(partial(self._again, following))
             return
         error.object = job.planned.path
-        self._context.stats.failures.append(error)
-        if len(self._context.stats.failures) > self._max_failed:
-            self._closed = True  # now: other threads look at it before they begin their next object
-        self._loop.call(self._count_failure)
-
-    def _count_failure(self) -> None:
-        self._finished += 1
-        if self._closed:
-            self._close()
-        self._look_for_end()
+        with self._lock:
+            self._context.stats.failures.append(error)
+            self._closed = self._closed or len(self._context.stats.failures) > self._max_failed
+        self._loop.call(self._count)
 
     def _again(self, job: Job) -> None:
         """Put an object back into its queue, in front."""
-        if self._closed:
-            self._finished += 1
-            self._look_for_end()
-        else:
-            self._queues[id(job.source)].jobs.appendleft(job)
-            self._loop.feed()
+        self._queues[id(job.source)].jobs.appendleft(job)
+        self._loop.feed()
 
-    def _close(self) -> None:
-        """Start no further objects; those that are at work end."""
-        self._closed = True
+    def _drop_waiting(self) -> None:
+        """Start no further objects, since too many failed; those that are at work end."""
         for queue in self._queues.values():
-            while queue.jobs:  # one by one: the plan's thread may add another at this moment
+            while queue.jobs:
                 queue.jobs.popleft()
                 self._finished += 1
-        self._room.set()
 
     def _give(self, done: Done) -> None:
         """Hand a result over. From any thread."""
@@ -505,6 +499,8 @@ class Engine:
 
     def _turned(self) -> None:
         """Called after each turn of the loop."""
+        if self._closed:
+            self._drop_waiting()
         received, told_at = self._told
         now = time.monotonic()
         if now - told_at >= TOLD_SECONDS:
@@ -575,7 +571,7 @@ class Engine:
 
     # ---------------------------------------------------------------- workers: what may wait
 
-    def _explain(self, read: Read, outcome: Response | StagegateError) -> None:
+    def _explain(self, read: Read, outcome: Response | Exception) -> None:
         """Ask the source what a failure means, and for fresh credentials where they expired."""
         assert read.job.listed is not None  # noqa: S101
         source = read.job.source
@@ -666,7 +662,8 @@ class Engine:
             claim = self._claim(job)
             if claim:
                 try:
-                    download = MultipartDownload(self._context, job, claim, self._buffers)
+                    offers = job.source.closer_checksums(job.listed) if job.listed and _needs_checksums(job) else ()
+                    download = MultipartDownload(self._context, job, claim, self._buffers, offers)
                     self._downloads.add(download)
                     if self._loop_ended:
                         download.abandon(discard=False)
@@ -698,3 +695,8 @@ class Engine:
                 self._give(done)
                 self._loop.call(partial(self._close_download, download))
             self._loop.feed()
+
+
+def _needs_checksums(job: Job) -> bool:
+    """Whether nothing is known yet that the object's bytes can be checked by."""
+    return job.listed is not None and not job.planned.digest and not job.listed.checksums

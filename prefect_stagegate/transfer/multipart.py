@@ -18,7 +18,7 @@ from prefect_stagegate.cache.blobs import BLOCK
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.cache.space import room
 from prefect_stagegate.transfer.buffers import Buffers, DirectFile
-from prefect_stagegate.transfer.checks import Hasher
+from prefect_stagegate.transfer.checks import Hasher, Offers
 from prefect_stagegate.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.progress import Stopwatch
@@ -43,13 +43,14 @@ class MultipartDownload:
         context: The transfer's surroundings.
         job: Whose bytes they are.
         claim: Where they go. It is kept when the object is abandoned, and belongs to the result when it is done.
+        offers: Checksums of the whole that a closer look at the object told, where the listing had none.
         buffers: One is taken for each part that is read, and given back when its bytes are written and hashed.
 
     Raises:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    def __init__(self, context: TransferContext, job: Job, claim: Claim, buffers: Buffers) -> None:
+    def __init__(self, context: TransferContext, job: Job, claim: Claim, buffers: Buffers, offers: Offers = ()) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         self.job = job
         self._context, self._claim, self._buffers = context, claim, buffers
@@ -61,7 +62,7 @@ class MultipartDownload:
         with writing(claim.path):
             self._file = DirectFile(claim.file, self._size)
             self._journal = Journal(claim, self._size, self._length, job.may_go_on)
-        self._hasher = Hasher(job.listed.checksums)
+        self._hasher = Hasher(job.listed.checksums or offers, self._size)
         self._next = 0
         self._notes = dict(self._journal.parts)
         self._resumed = frozenset(self._notes)

@@ -10,7 +10,7 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.space import room
 from prefect_stagegate.sources.base import read_pieces
 from prefect_stagegate.transfer.buffers import write_all
-from prefect_stagegate.transfer.checks import Hasher
+from prefect_stagegate.transfer.checks import Hasher, Offers
 from prefect_stagegate.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.progress import Stopwatch
@@ -40,7 +40,7 @@ class WholeDownload:
     def restart(self) -> None:
         """Begin with nothing: a request is sent."""
         assert self.job.listed is not None  # noqa: S101
-        self._hasher, self._position = Hasher(self.job.listed.checksums), 0
+        self._hasher, self._position = Hasher(self.job.listed.checksums, self.job.listed.size), 0
         self._started = time.time()
 
     def take(self, data: memoryview | bytes) -> None:
@@ -57,8 +57,15 @@ class WholeDownload:
         self._position += len(data)
         self._watch.lap("disk")
 
-    def take_all(self, chunks: Iterable[bytes]) -> None:
-        """Hash and write a whole object, which is in memory."""
+    def take_all(self, chunks: Iterable[bytes], offers: Offers = ()) -> None:
+        """Hash and write a whole object, which is in memory.
+
+        Args:
+            chunks: Its bytes.
+            offers: Checksums that came with them, where the listing had none.
+        """
+        if offers and self.job.listed:
+            self._hasher = Hasher(offers, self.job.listed.size)
         self._watch = Stopwatch()  # of what is done here; the network's time passed beside that of others
         for chunk in chunks:
             self.take(chunk)

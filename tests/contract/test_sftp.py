@@ -29,9 +29,10 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
-from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.sessions import Sessions
+from prefect_stagegate.sources.base import read_pieces
+from prefect_stagegate.sources.sftpclient import SftpConnection
 from prefect_stagegate.sources.ssh import Login
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
 from prefect_stagegate.testing.ssh import SshServer, rclone_sftp, sshd, write_key
@@ -202,16 +203,27 @@ def test_a_range_is_a_range_and_a_large_file_comes_in_order(served: Served) -> N
     assert _naive(server).cat_file(f"{urlsplit(url).path}large", start=1, end=2) == data
     with _opened(url, server.options) as source:
         one = source.find("large")
-        for start, end in ((0, len(data)), (1, 2), (261_119, 1_300_000), (len(data) - 1, len(data))):
-            assert read(source, one, start, end) == data[start:end]
+        for start, end in ((0, len(data)), (1, 2), (261_119, 1_300_000), (len(data) - 1, len(data)), (7, 7)):
+            assert read(source, one, start, end) == data[start:end] == _filled(source, one, start, end)
 
 
-def test_a_file_that_changes_in_the_middle_of_a_read_is_found(served: Served) -> None:
+def test_many_threads_fill_their_buffers_at_once(served: Served) -> None:
+    server, root, url = served
+    data = os.urandom(20_000_001)
+    _write(root, "large", data)
+    ranges = [(start, min(start + 1_500_000, len(data))) for start in range(0, len(data), 1_500_000)]
+    with _opened(url, server.options) as source, ThreadPoolExecutor(16) as pool:
+        one = source.find("large")
+        assert b"".join(pool.map(lambda ends: _filled(source, one, *ends), ranges)) == data
+
+
+def test_a_file_that_changes_between_two_reads_is_found(served: Served) -> None:
     with _begun(served) as (large, rest):
         with large.open("r+b") as file:
             file.write(b"changed")
-        with pytest.raises(ObjectChanged):
-            list(rest)
+        with pytest.raises(ObjectChanged) as caught:
+            rest()
+    assert caught.value.object == "large"
 
 
 def test_a_file_that_is_replaced_between_two_reads_is_found(served: Served) -> None:
@@ -220,25 +232,11 @@ def test_a_file_that_is_replaced_between_two_reads_is_found(served: Served) -> N
     os.utime(root / "a.bin", OLD)
     with _opened(url, server.options) as source:
         one = source.find("a.bin")
-        list(source.read(one, 0, 10))
+        _filled(source, one, 0, 10)
         _write(root, "new", BYTES[::-1])
         (root / "new").rename(root / "a.bin")
         with pytest.raises(ObjectChanged):
-            list(source.read(one, 10, one.size))
-
-
-@pytest.mark.system
-def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end_as_it_was(openssh: Served) -> None:
-    server, root, url = openssh
-    data = os.urandom(20_000_000)
-    _write(root, "large", data)
-    _write(root, "new", data[::-1])
-    with _opened(url, server.options) as source:
-        one = source.find("large")
-        chunks = source.read(one, 0, one.size)
-        begun = bytes(next(chunks))
-        (root / "new").rename(root / "large")
-        assert begun + b"".join(map(bytes, chunks)) == data
+            _filled(source, one, 10, one.size)
 
 
 @pytest.mark.system
@@ -252,7 +250,7 @@ def test_a_file_that_is_cut_or_grows_in_its_second_is_found(openssh: Served, cha
                 file.write(change)
         os.utime(large, OLD)
         with pytest.raises(ObjectChanged):
-            list(rest)
+            rest()
 
 
 @pytest.mark.system
@@ -347,7 +345,7 @@ def test_a_lost_connection_is_told_and_the_next_read_has_another(tmp_path: Path)
         options = {**server.options, "known_hosts": str(known)}
         with _opened(f"sftp://127.0.0.1:{port}/data/", options) as source:
             one = source.find("large")
-            chunks = source.read(one, 0, one.size)
+            chunks = read_pieces(source, one, 0, one.size)
             next(chunks)
             cut()
             with pytest.raises(SourceUnavailable) as caught:
@@ -391,7 +389,7 @@ def test_nothing_is_left_behind(served: Served) -> None:
     before = set(threading.enumerate())
     with _opened(url, server.options) as source:
         found = list(source.list())
-        chunks = source.read(found[0], 0, found[0].size)
+        chunks = read_pieces(source, found[0], 0, found[0].size)
         next(chunks)
         chunks.close()  # type: ignore[attr-defined]
         assert len(found) == 40
@@ -424,25 +422,55 @@ def test_a_read_that_is_given_up_while_it_connects_leaves_one_connection(served:
     _write(root, "a.bin", BYTES)
     sockets = _sockets()
     with _opened(url, server.options) as source:
-        with _stopped(server):
-            one = SourceObject("a.bin", len(BYTES), Pin("mtime", "0", "weak"))
-            asked = source._loop.submit(source._read(one, 0, 1, _never))  # type: ignore[attr-defined]
-            while len(_sockets() - sockets) < 3:
-                time.sleep(0.01)
-            asked.cancel()
+        with (
+            _stopped(server),
+            _interrupt(lambda: len(_sockets() - sockets) >= 3),  # two wake the loop
+            pytest.raises(Interrupted),
+        ):
+            source.find("a.bin")
         assert read(source, source.find("a.bin")) == BYTES
-        assert source._sessions.connections == 1  # type: ignore[attr-defined]
+        assert source._connection.connections == 1  # type: ignore[attr-defined]
         assert len(_sockets() - sockets) == 3
     assert _sockets() <= sockets
 
 
+def test_an_interrupted_read_ends_soon_and_writes_no_more(served: Served) -> None:
+    server, root, url = served
+    _write(root, "large", bytes(range(1, 251)) * 120_000)
+    with _opened(url, server.options) as source:
+        one, buffer = source.find("large"), bytearray(30_000_000)
+        with _interrupt(lambda: any(buffer[:: 1 << 15])), pytest.raises(Interrupted):
+            source.read_into(one, 0, memoryview(buffer))
+        filled = bytes(buffer)
+        assert read(source, one, 0, 10) == filled[:10]  # the server answers in turn: all that was asked for has come
+        assert buffer == filled
+
+
+def test_closing_ends_reads_that_wait(served: Served) -> None:
+    server, root, url = served
+    _write(root, "a.bin", BYTES)
+    with _opened(url, server.options) as source, ThreadPoolExecutor(4) as pool:
+        one = source.find("a.bin")
+        with _stopped(server):
+            reads = [pool.submit(_filled, source, one, 0, one.size) for _ in range(4)]
+            while len(asyncio.all_tasks(source._loop._loop)) < 4:  # type: ignore[attr-defined]
+                time.sleep(0.01)
+            begun = time.monotonic()
+            source.close()
+            assert all(isinstance(waiting.exception(), SourceError) for waiting in reads)
+            assert time.monotonic() - begun < 2.5
+
+
 def test_a_connection_that_is_being_opened_outlives_the_one_that_is_given_up() -> None:
     async def give_up() -> bool:
-        sessions = Sessions(Login.of(NOBODY, {}), 30.0, ())
-        attempt: Any = asyncio.get_running_loop().create_future()
-        sessions._connecting = attempt
-        sessions._forget()
-        return sessions._connecting is attempt
+        connection = SftpConnection(Login.of(NOBODY, {}), 30.0, ())
+        attempt, lost = (asyncio.ensure_future(connection._open()) for _ in range(2))
+        connection._opening = attempt
+        connection._forget(lost)
+        assert all(
+            isinstance(error, SourceError) for error in await asyncio.gather(attempt, lost, return_exceptions=True)
+        )
+        return connection._opening is attempt
 
     assert asyncio.run(give_up())
 
@@ -453,7 +481,7 @@ def test_all_reads_share_one_connection(served: Served) -> None:
         _write(root, f"{number}.bin", BYTES)
     with _opened(url, server.options) as source, ThreadPoolExecutor(32) as pool:
         assert set(pool.map(partial(read, source), source.list())) == {BYTES}
-        assert source._sessions.connections == 1  # type: ignore[attr-defined]
+        assert source._connection.connections == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.system
@@ -526,16 +554,48 @@ def _home(folder: Path, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
 
 
 @contextmanager
-def _begun(served: Served) -> Iterator[tuple[Path, Iterator[Any]]]:
-    """A large file whose time is `OLD`, and the rest of a read of it that has begun."""
+def _begun(served: Served) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """A large file whose time is `OLD` and whose first half was read, and what reads the other."""
     server, root, url = served
     _write(root, "large", bytes(8_000_000))
     os.utime(root / "large", OLD)
     with _opened(url, server.options) as source:
         one = source.find("large")
-        chunks = source.read(one, 0, one.size)
-        next(chunks)
-        yield root / "large", chunks
+        _filled(source, one, 0, 4_000_000)
+        yield root / "large", lambda: _filled(source, one, 4_000_000, one.size)
+
+
+def _filled(source: Any, one: SourceObject, start: int, end: int) -> bytes:
+    """A range, read into a buffer."""
+    buffer = bytearray(end - start)
+    source.read_into(one, start, memoryview(buffer))
+    return bytes(buffer)
+
+
+class Interrupted(BaseException):
+    """What a signal raises in the main thread."""
+
+
+@contextmanager
+def _interrupt(ready: Callable[[], bool]) -> Iterator[None]:
+    """Interrupt this thread, the main one, as soon as something holds while the block runs."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def watch() -> None:
+        while not ready():
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 @contextmanager
@@ -562,10 +622,6 @@ def _sockets() -> set[str]:
         with suppress(OSError):
             links.add(str(file.readlink()))
     return {link for link in links if link.startswith("socket:")}
-
-
-async def _never(_: object) -> None:
-    raise AssertionError("nothing was asked for")
 
 
 def _stands_still(pid: int) -> bool:

@@ -23,7 +23,7 @@ from prefect_stagegate.testing.webservers import nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
-WIRE = "prefect_stagegate.sources.webwire.Wire.answer"
+WIRE = "prefect_stagegate.http.exchange.parse_headers"
 """Reads the head of an answer: what stands below it is the socket."""
 MEMORY = "fsspec.implementations.memory.MemoryFileSystem"
 RCLONE_LACKS = "\n\t"
@@ -43,7 +43,7 @@ def _folder(root: Path, url: str, **facts: object) -> Place:
 class TestFiles(SourceContract, without=("credentials", "servers")):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
-        return _folder(tmp_path, f"file://{tmp_path}/", library=("os.scandir", "os.pread"))
+        return _folder(tmp_path, f"file://{tmp_path}/", library=("os.scandir", "os.preadv"))
 
 
 class TestS3(SourceContract):
@@ -97,7 +97,7 @@ class TestGcs(SourceContract):
                 request,
                 denied=denied,
                 anonymous={"endpoint_url": gcs.endpoint_url},
-                library=("json.load", "obstore.get"),
+                library=("json.loads", WIRE),
             )
 
 

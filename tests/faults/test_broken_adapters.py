@@ -63,7 +63,7 @@ class Brittle(FileSource):
         self._break("request", listed.key)
         return super().request(listed, start, end)
 
-    def explain(self, listed: SourceObject, outcome: Response | StagegateError) -> StagegateError:
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         self._break("explain", listed.key)
         return super().explain(listed, outcome)
 

@@ -17,7 +17,7 @@ from functools import partial
 import pytest
 
 from prefect_stagegate.errors import ObjectChanged, SourceUnavailable, UsageError
-from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, fetch
+from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, environment_proxies, fetch
 from prefect_stagegate.http import loop as loop_module
 
 
@@ -182,7 +182,7 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
         if len(asked) >= 100:
             return []
         asked.extend(range(room))
-        request = Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)
+        request = Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)
         return [Exchange(request, ended.put) for _ in range(room)]
 
     loop = Loop("test", room=4, supply=supply)
@@ -228,6 +228,6 @@ def test_a_proxy_s_password_may_have_any_characters(
     monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://me:p%C3%A4ss@"))
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxied=True), size=1)).response
+    assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)).response
     secret = base64.b64encode("me:päss".encode())
     assert b"Proxy-Authorization: Basic " + secret in server.headers

@@ -139,7 +139,7 @@ def test_a_chain_behind_a_bucket_is_refused(tmp_path: Path) -> None:
 
 def test_an_address_in_nested_options_is_judged() -> None:
     options = {"client_kwargs": {"endpoint_url": "http://169.254.169.254"}, "config_kwargs": {"read_timeout": 1}}
-    with pytest.raises(UsageError, match="cloud-metadata addresses are blocked"):
+    with pytest.raises(UsageError, match="metadata addresses are blocked"):
         open_source("s3://lake/", {**options, "anon": True})
 
 
@@ -361,7 +361,7 @@ def test_a_catalog_leads_to_no_forbidden_address(
 ) -> None:
     with inside(monkeypatch) as (address, requests):
         answer(rest, address)
-        with pytest.raises(StagegateError, match="cloud-metadata addresses are blocked"):
+        with pytest.raises(StagegateError, match="metadata addresses are blocked"):
             listed(open_source(URL, asked(rest, tmp_path)))
     assert requests == []
 

@@ -114,7 +114,7 @@ def test_on_a_network_file_system_hits_are_served_and_collection_is_off(
     version = stage(where, spec)
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nnas:/x {tmp_path.resolve()} nfs4 rw 0 0\n")
-    monkeypatch.setattr("prefect_stagegate.cache.volume.MOUNTS", mounts)
+    monkeypatch.setattr("prefect_stagegate.mounts.MOUNTS", mounts)
     assert stage(where, spec).bytes_fetched == 0
     with open_dataset("things", cache=where.cache.root) as found:
         assert holds(found.path) == FILES

@@ -17,6 +17,7 @@ from prefect_stagegate.objects.generations import _listed
 from prefect_stagegate.objects.listed import Listed
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.gcs import GcsSource
+from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.clouds import Cloud
 from prefect_stagegate.testing.faults import Flip
 from prefect_stagegate.testing.proxy import FaultProxy, Fetch
@@ -76,7 +77,7 @@ def proved(proof: str) -> dict[str, str]:
 
 
 def composites(url: str, options: dict[str, Any]) -> GcsSource:
-    return Composite(url, options, idle=10.0)
+    return Composite(url, options, Terms(idle=10.0))
 
 
 def of_object(fetch: Fetch) -> bool:
@@ -125,7 +126,7 @@ def test_bytes_that_stay_wrong_are_refused_by_crc32c(
 
 
 def test_md5_is_not_computed_where_crc32c_is() -> None:
-    wrong_md5 = Hasher((("md5", "0" * 32), ("crc32c", "e3069283")))
+    wrong_md5 = Hasher((("md5", "0" * 32), ("crc32c", "e3069283")), 9)
     wrong_md5.update(b"123456789")
     assert (wrong_md5.mismatch(), wrong_md5.checked) == ("", True)
 

@@ -319,14 +319,15 @@ def test_a_data_file_that_changes_while_it_is_re_written_is_noticed(
 MEASURED = """
 import re, sys, json
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.base import read_pieces
 source = open_source(sys.argv[1], json.loads(sys.argv[2]))
 def peak():  # of this program: ru_maxrss begins with what its parent had
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 (small,) = source.list(lambda key: key == sys.argv[3])
-for chunk in source.read(small, 0, small.size): pass
+for piece in read_pieces(source, small, 0, small.size): pass
 before = peak()
 (one,) = source.list(lambda key: key != sys.argv[3])
-assert sum(len(chunk) for chunk in source.read(one, 0, one.size)) == one.size
+assert sum(len(piece) for piece in read_pieces(source, one, 0, one.size)) == one.size
 print(one.size >> 20, (peak() - before) >> 10)
 """
 

@@ -423,13 +423,14 @@ def test_a_result_that_finds_no_room_is_told(server: Postgres) -> None:
 MEASURED = """
 import re, sys
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.base import read_pieces
 source = open_source(sys.argv[1], {"query": sys.argv[2], "order_by": []})
 import pyarrow.parquet, adbc_driver_postgresql.dbapi
 def peak():  # of this program: ru_maxrss begins with what its parent had
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 before = peak()
 (one,) = source.list()
-read = sum(len(chunk) for chunk in source.read(one, 0, one.size))
+read = sum(len(piece) for piece in read_pieces(source, one, 0, one.size))
 assert read == one.size
 print(one.size >> 20, (peak() - before) >> 10)
 """

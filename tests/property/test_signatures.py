@@ -43,7 +43,8 @@ TOKENS = ("", "FwoGZ/+==")
 
 
 def by_botocore(method: str, url: str, token: str, *, payer: bool, now: float) -> dict[str, str]:
-    request = AWSRequest(method=method, url=url, headers={"x-amz-request-payer": "requester"} if payer else {})
+    headers = {"x-amz-checksum-mode": "ENABLED"} | ({"x-amz-request-payer": "requester"} if payer else {})
+    request = AWSRequest(method=method, url=url, headers=headers)
     request.context["client_config"] = Config(s3={"payload_signing_enabled": False})
     with patch("botocore.auth.get_current_datetime", return_value=datetime.fromtimestamp(now, UTC)):
         S3SigV4Auth(Credentials(ACCESS_KEY, SECRET, token or None), "s3", REGION).add_auth(request)

@@ -308,7 +308,7 @@ def test_nothing_is_collected_where_other_machines_locks_are_not_seen(
     publish(cache, V1, {"a": b"one"})
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nnas:/x {tmp_path.resolve()} {kind} rw 0 0\n")
-    monkeypatch.setattr("prefect_stagegate.cache.volume.MOUNTS", mounts)
+    monkeypatch.setattr("prefect_stagegate.mounts.MOUNTS", mounts)
     with pytest.raises(CacheError, match=kind):
         collect(cache.layout)
     assert list(cache.views.all()) == [("flights", V1)]

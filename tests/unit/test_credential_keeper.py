@@ -113,6 +113,16 @@ def test_a_failing_provider_without_any_raises_nothing() -> None:
     assert kept.current() is None
 
 
+def test_a_failing_provider_is_waited_for_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PAUSE_SECONDS", 3600.0)
+    provider = Provider(None)
+    provider.gate.set()
+    kept = CredentialKeeper(provider)
+    for _ in range(100):
+        kept.prepare()
+    assert provider.calls == 1
+
+
 def test_an_ended_credential_is_not_handed_out_meanwhile() -> None:
     provider = Provider(lasting("new", 3600))
     kept = CredentialKeeper(provider, lasting("old", -1))

@@ -54,6 +54,8 @@ def test_the_tree_keeps_its_contracts(tree: Path) -> None:
         pytest.param("prefect_stagegate/operations/planted.py", "prefect", id="a job that knows Prefect"),
         pytest.param("prefect_stagegate/transfer/planted.py", "obstore", id="a transfer that knows obstore"),
         pytest.param("prefect_stagegate/readiness/planted.py", "great_expectations", id="a check that knows GX"),
+        pytest.param("prefect_stagegate/sources/planted.py", "pycurl", id="a source that knows libcurl"),
+        pytest.param("prefect_stagegate/spec/planted.py", "httpx", id="a spec that knows another HTTP client"),
     ],
 )
 def test_a_planted_violation_is_named(tree: Path, file: str, imported: str) -> None:
@@ -69,3 +71,24 @@ def test_a_module_without_a_layer_is_named(tree: Path) -> None:
     code, output = lint_imports(tree)
     assert code == 1, output
     assert "prefect_stagegate.newcomer" in output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from urllib.request import urlopen",
+        "import http.client",
+        "import socket; socket.create_connection(('host', 80))",
+        "import requests",
+        "import httpx",
+        "import aiohttp",
+        "import fsspec; fsspec.open('http://host/')",
+    ],
+)
+@pytest.mark.parametrize("folder", ["prefect_stagegate/readiness", "tasks", "flows"])
+def test_urls_are_opened_by_our_client_alone(tree: Path, folder: str, line: str) -> None:
+    (tree / folder / "planted.py").write_text(line)
+    ruff = [Path(sys.executable).with_name("ruff"), "check", "--select=TID251", "--no-cache", f"{folder}/planted.py"]
+    done = subprocess.run(ruff, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "open URLs by prefect_stagegate.http" in done.stdout

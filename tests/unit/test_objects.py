@@ -306,6 +306,11 @@ class TestRecords:
         records.replace("a/1", b"three")
         assert records.read("a/1") == b"three"
 
+    def test_end_of_a_record(self, records: ObjectRecords) -> None:
+        assert records.read_end("a", 3) is None
+        records.create("a", b"0123456789")
+        assert (records.read_end("a", 3), records.read_end("a", 99)) == (b"789", b"0123456789")
+
     def test_keys_and_folders(self, records: ObjectRecords) -> None:
         for key in ("d/b/1", "d/a/2", "d/a/1", "e/1"):
             records.create(key, b"")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from io import StringIO
 from pathlib import Path
+
+import pytest
 
 from prefect_stagegate.errors import SourceError, SpecError
 from prefect_stagegate.redaction import remember, remember_access
@@ -74,6 +77,16 @@ def test_a_chain_that_leads_to_itself_ends() -> None:
     assert "ValueError: ***" in told
     assert "with ***" in told
     assert CANARY not in told
+
+
+@pytest.mark.parametrize("run", ["\\", "\\u0", "%25", '"', " "])
+def test_a_long_run_of_escapes_is_redacted_soon(run: str) -> None:
+    redactor = Redactor()
+    redactor.remember([CANARY])
+    text = f"token {run * 65_536}{CANARY}"
+    begin = time.process_time()
+    assert CANARY not in redactor.redact(text)
+    assert time.process_time() - begin < 5  # 60 seconds when each backslash was searched to the run's end
 
 
 def test_what_was_named_longest_ago_is_forgotten() -> None:

@@ -52,7 +52,8 @@ def _made(folder: Path, scratch: Path, marked: Sequence[dict[str, Any]] = ()) ->
 def _without(folder: Path, marked: Sequence[dict[str, Any]]) -> pq.ParquetFile:
     rewritten, made, data = _made(folder, folder, marked)
     one = rewritten.sized(data, made)
-    found = b"".join(bytes(chunk) for chunk in rewritten.read(one, 0, one.size, lambda: ()))
+    found = bytearray(one.size)
+    rewritten.read_into(one, 0, memoryview(found), lambda: ())
     rewritten.close()
     return pq.ParquetFile(pa.BufferReader(found))
 
@@ -121,5 +122,5 @@ def test_what_a_table_no_longer_tells_is_asked_for_once(tmp_path: Path) -> None:
     rewritten, made, data = _made(tmp_path, tmp_path)
     for _ in range(2):
         with pytest.raises(ObjectChanged, match="no longer has the file"):
-            list(rewritten.read(replace(data, pin=made.pin), 0, 1, plan))
+            rewritten.read_into(replace(data, pin=made.pin), 0, memoryview(bytearray(1)), plan)
     assert asked == [1]

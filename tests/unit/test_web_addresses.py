@@ -11,7 +11,6 @@ import pytest
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.webclient import WebClient
 
 BROKEN = ("http://a..b", "http://127.0.0.1:99999", "http://127.0.0.1:x", "http://a b", "http://[", "http://")
 
@@ -45,14 +44,3 @@ def test_a_hub_s_endpoint(url: str) -> None:
     with pytest.raises(UsageError, match="no address of the web") as raised:
         open_source("hf://datasets/owner/name", {"endpoint": url})
     assert url.rstrip("/") in str(raised.value)
-
-
-@pytest.mark.parametrize("proxy", ["socks5://h:1", "http://a b:1", "http://h:99999", "http://["])
-def test_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    monkeypatch.setenv("HTTP_PROXY", proxy)
-    client = WebClient("http://203.0.113.1", {}, ca_file="", idle=5, allowed=(), proxied=True)
-    with (
-        pytest.raises(UsageError, match="is not one that HTTP is spoken to"),
-        client.ask("GET", "http://203.0.113.1/a"),
-    ):
-        pass

@@ -1,0 +1,415 @@
+"""Every way by which a spec, a server, DNS or a proxy could lead a request to a blocked address.
+
+A trap stands in for the cloud's metadata service: it listens on a loopback address that the tests block, and counts
+each connection. Nothing may connect to it, and whoever asked gets a typed error that names the address.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
+from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.readiness.governance import Runbook, runbook
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.spec import load_spec
+from prefect_stagegate.testing.questions import a_question, a_spec
+from prefect_stagegate.testing.sources import listed
+
+TRAP = "127.0.0.66"
+SPELLINGS = (
+    TRAP,
+    "2130706498",
+    "0x7f000042",
+    "0x7f.0.0.0x42",
+    "0177.0.0.0102",
+    "127.66",
+    "127.0.66",
+    f"{TRAP}.",
+    "127%2e0.0.66",
+    "127.0.0.66".replace(".", "。"),
+    "１２７.0.0.66",  # noqa: RUF001 - digits that IDNA takes for others
+    "[::ffff:127.0.0.66]",
+    "[::ffff:7f00:42]",
+    "[0:0:0:0:0:ffff:7f00:42]",
+    "[::127.0.0.66]",
+    "[64:ff9b::7f00:42]",
+    "[2002:7f00:42::1]",
+)
+REFUSED = "Refused to connect to|metadata addresses are blocked"
+
+
+@dataclass
+class Trap:
+    """What nobody may connect to."""
+
+    port: int
+    connections: list[Any] = field(default_factory=list)
+    host: str = TRAP
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+def trap_at(host: str) -> Iterator[Trap]:
+    """Listen at an address, and hang up on whoever connects."""
+    with socket.create_server((host, 0)) as listener:
+        trap = Trap(listener.getsockname()[1], host=host)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, who = listener.accept()
+                    trap.connections.append(who)
+                    connection.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield trap
+        # Whoever connected before this was accepted before it.
+        with socket.create_connection((host, trap.port), timeout=5) as own:
+            own.settimeout(5)
+            assert own.recv(1) == b""
+            assert trap.connections.pop() == own.getsockname()
+    assert trap.connections == []
+
+
+@pytest.fixture
+def trap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trap]:
+    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network(f"{TRAP}/32")))
+    yield from trap_at(TRAP)
+
+
+@pytest.fixture
+def redirector(trap: Trap) -> Iterator[str]:
+    """An allowed server that redirects whatever it is asked to the trap."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(307)
+            self.send_header("Location", f"{trap.url}/latest/meta-data/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PROPFIND = answer  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+# ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+def test_blocked_address_is_refused_however_spelled(trap: Trap, host: str) -> None:
+    with pytest.raises(StagegateError) as caught:
+        fetch(Request(f"http://{host}:{trap.port}/latest/", timeout=5))
+    unroutable = host.startswith(("[64:", "[2002:", "[::127"))
+    assert unroutable or "%" in host or isinstance(caught.value, ForbiddenAddress)
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+def test_redirect_to_blocked_address_is_refused(trap: Trap, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                location = f"http://{host}:{trap.port}/".encode()
+                connection.sendall(b"HTTP/1.1 302 x\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(StagegateError):
+            fetch(Request(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=5))
+
+
+def test_allowed_host_may_be_asked(trap: Trap) -> None:
+    with pytest.raises(StagegateError, match="closed the connection"):
+        fetch(Request(trap.url, client=Client(allowed=(TRAP,)), timeout=5))
+    assert trap.connections.pop()
+
+
+def test_error_names_address_and_server_that_led_there(trap: Trap, redirector: str) -> None:
+    with pytest.raises(ForbiddenAddress) as caught:
+        fetch(Request(f"{redirector}/a"))
+    assert f"Refused to connect to {TRAP}" in str(caught.value)
+    assert f"redirect from {redirector.removeprefix('http://')}" in str(caught.value)
+    assert "STAGEGATE_ALLOWED_HOSTS" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["http://{}/data/", "webdav+http://{}/data/", "http://{}/a.bin"])
+def test_name_that_resolves_otherwise_later_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS names another address at the first look than when the connection is made."""
+    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.1/32"), ip_network("::1/128")))
+    resolve = policy.addresses
+    monkeypatch.setattr(policy, "addresses", lambda host: ["203.0.113.9"] if host == "localhost" else resolve(host))
+    for trap in trap_at("127.0.0.1"):
+        source = open_source(kind.format(f"localhost:{trap.port}"))  # the first look lets it pass
+        with closing(source), pytest.raises(ForbiddenAddress, match=r"127\.0\.0\.1|::1"):
+            list(source.list())
+
+
+# ── proxies ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Proxy:
+    """Counts what it is asked for, and refuses it."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                with self._listener.accept()[0] as connection:
+                    self.requests.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 403 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", SPELLINGS[:11])
+def test_proxy_is_not_asked_for_blocked_address(
+    trap: Trap, scheme: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Proxy()) as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        with pytest.raises(SourceError, match="no usable host" if "%" in host else "Refused to connect"):
+            fetch(Request(f"{scheme}://{host}:{trap.port}/", client=Client(proxies=environment_proxies()), timeout=5))
+    assert proxy.requests == []
+
+
+def test_proxy_at_blocked_address_is_refused(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", trap.url)
+    with pytest.raises(ForbiddenAddress, match=TRAP):
+        fetch(Request("http://203.0.113.1/", client=Client(proxies=environment_proxies()), timeout=5))
+
+
+# ── sources by URL and by option ────────────────────────────────────────────────────────────────────────────────────
+
+KEYS = {"key": "k", "secret": "s"}
+BY_URL = ("http://{}/d/", "webdav+http://{}/d/", "sftp://{}/d/", "ftp://{}/d/", "hdfs://{}/d/", "webhdfs://{}/d/")
+BY_OPTION: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS}),
+    ("s3://lake/d/", {"client_kwargs": {"endpoint_url": "http://{}"}, **KEYS}),
+    ("s3://lake/d/", {"endpoint_url": "http://{}", "config_kwargs": {"read_timeout": 1}, **KEYS}),
+    ("gs://lake/d/", {"endpoint_url": "http://{}", "anon": True}),
+    ("az://lake/d/", {"endpoint_url": "http://{}/me", "account_name": "me", "anon": True}),
+    ("az://lake/d/", {"account_host": "{}", "account_name": "me", "anon": True}),
+    ("hf://datasets/me/things/", {"endpoint": "http://{}"}),
+    ("delta+s3://lake/t", {"endpoint_url": "http://{}", **KEYS}),
+    ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://{}"}),
+    ("iceberg://lake/ns.t", {"type": "sql", "uri": "sqlite:////x", "s3.endpoint": "http://{}"}),
+    ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://127.0.0.1:1", "oauth2-server-uri": "http://{}/t"}),
+    ("iceberg://lake/ns.t", {"type": "glue", "glue.endpoint": "http://{}"}),
+    ("oss://lake/d/", {"endpoint": "http://{}", **KEYS}),
+    ("sftp://nas/d/", {"host": TRAP}),
+)
+
+
+def filled(value: Any, place: str) -> Any:
+    if isinstance(value, dict):
+        return {name: filled(one, place) for name, one in value.items()}
+    return value.replace("{}", place) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("url", BY_URL)
+@pytest.mark.parametrize("host", [TRAP, "2130706498", "0x7f000042", "0177.0.0.0102", "[::ffff:127.0.0.66]"])
+def test_source_url_names_no_blocked_address(trap: Trap, url: str, host: str) -> None:
+    with pytest.raises(StagegateError, match=REFUSED):
+        listed(open_source(url.format(f"{host}:{trap.port}"), idle=2))
+
+
+@pytest.mark.parametrize(("url", "options"), BY_OPTION)
+@pytest.mark.parametrize("host", [TRAP, "2130706498", "0x7f000042", "0177.0.0.0102", "[::ffff:127.0.0.66]"])
+def test_source_option_names_no_blocked_address(trap: Trap, url: str, options: dict[str, Any], host: str) -> None:
+    with pytest.raises(UsageError, match=REFUSED):
+        listed(open_source(url, filled(options, f"{host}:{trap.port}"), idle=2))
+
+
+REDIRECTED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("http://{}/d/", {}),
+    ("http://{}/a.bin", {}),
+    ("http://{}/d/", {"manifest": "checksums"}),
+    ("webdav+http://{}/d/", {}),
+    ("hf://datasets/me/things/", {"endpoint": "http://{}", "token": "hunter2"}),
+    ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://{}"}),
+)
+
+
+@pytest.mark.parametrize(("url", "options"), REDIRECTED)
+def test_listing_follows_no_redirect_to_blocked_address(redirector: str, url: str, options: dict[str, Any]) -> None:
+    place = redirector.removeprefix("http://")
+    with pytest.raises(StagegateError, match=f"Refused to connect to {TRAP}"):
+        listed(open_source(filled(url, place), filled(options, place), idle=5))
+
+
+def test_object_read_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.send_response(200 if self.command == "HEAD" else 302)
+            self.send_header("Content-Length", "5" if self.command == "HEAD" else "0")
+            self.send_header("Location", f"{trap.url}/latest/")
+            self.end_headers()
+
+        do_GET = do_HEAD = answer  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = open_source(f"http://127.0.0.1:{server.server_port}/a.bin", idle=5)
+        (one,) = source.list()
+        with pytest.raises(ForbiddenAddress, match=TRAP):
+            source.read_into(one, 0, memoryview(bytearray(5)))
+        server.shutdown()
+
+
+def test_google_listing_follows_no_redirect(redirector: str) -> None:
+    with pytest.raises(StagegateError, match="307"):
+        listed(open_source("gs://lake/d/", {"endpoint_url": redirector, "anon": True}, idle=5))
+
+
+def test_s3_session_token_follows_no_redirect(redirector: str) -> None:
+    options = {"endpoint_url": redirector, **KEYS, "token": "hunter2"}
+    with pytest.raises(StagegateError, match=f"redirects to {TRAP}"):
+        listed(open_source("s3://lake/d/", options, idle=5))
+
+
+FOREIGN_LISTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS}),
+    ("az://lake/d/", {"endpoint_url": "http://{}/me", "account_name": "me", "anon": True}),
+    ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS, "config_kwargs": {"retries": {"max_attempts": 0}}}),
+)
+
+
+@pytest.mark.xfail(strict=True, reason="obstore and s3fs list here, and follows redirects: docs/sources.md says it")
+@pytest.mark.parametrize(("url", "options"), FOREIGN_LISTINGS)
+def test_foreign_listing_follows_no_redirect(trap: Trap, redirector: str, url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(StagegateError):
+        listed(open_source(url, filled(options, redirector.removeprefix("http://")), idle=5))
+    connections, trap.connections = trap.connections, []
+    assert connections == []
+
+
+# ── chains and wrappers of fsspec ───────────────────────────────────────────────────────────────────────────────────
+
+CHAINS = (
+    "simplecache::{}/a.csv",
+    "filecache::{}/a.csv",
+    "blockcache::{}/a.csv",
+    "zip://a.csv::{}/a.zip",
+    "tar://a.csv::{}/a.tar",
+    "reference://::{}/refs.json",
+    "cached://x::{}/a",
+)
+WRAPPERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("reference://", {"fo": "{}/refs.json"}),
+    ("github://x/", {"org": "a", "repo": "b"}),
+    ("simplecache://x/", {"target_protocol": "http", "fo": "{}"}),
+    ("zip://x/", {"fo": "{}/a.zip"}),
+    ("jlab://x/", {"url": "{}"}),
+    ("data://x/", {}),
+    ("generic://x/", {}),
+)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chain_leads_no_source_to_blocked_address(trap: Trap, chain: str) -> None:
+    with pytest.raises(UsageError, match=r"chains file systems|Refused to connect"):
+        open_source(chain.format(trap.url), {})
+    with pytest.raises(SpecError):
+        load_spec({"stagegate": 1, "dataset": "d", "sources": [{"url": chain.format(trap.url)}]}, known_checks={})
+
+
+@pytest.mark.parametrize(("url", "options"), WRAPPERS)
+def test_wrapper_leads_no_source_to_blocked_address(trap: Trap, url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="may not be read by fsspec"):
+        open_source(url, filled(options, trap.url))
+
+
+# ── specs, suites and runbooks by URL ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("host", SPELLINGS[:11])
+def test_spec_url_names_no_blocked_address(trap: Trap, host: str) -> None:
+    with pytest.raises(SpecError, match="no usable host" if "%" in host else "Refused .*ALLOWED_HOSTS"):
+        load_spec(f"http://{host}:{trap.port}/spec.yaml", known_checks={})
+
+
+def test_spec_follows_no_redirect_to_blocked_address(redirector: str) -> None:
+    with pytest.raises(SpecError, match=f"Refused to connect to {TRAP}"):
+        load_spec(f"{redirector}/spec.yaml", known_checks={})
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chain_is_no_spec(trap: Trap, chain: str) -> None:
+    with pytest.raises(SpecError, match="chains file systems"):
+        load_spec(chain.format(trap.url), known_checks={})
+
+
+@pytest.mark.parametrize("scheme", ["github", "reference", "webhdfs", "simplecache", "jlab", "oci", "hf"])
+def test_spec_is_read_by_known_schemes_alone(trap: Trap, scheme: str) -> None:
+    with pytest.raises(SpecError, match=f"{scheme}:// is none of https, http"):
+        load_spec(f"{scheme}://{TRAP}:{trap.port}/spec.yaml", known_checks={})
+
+
+def test_suite_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
+    spec = b"stagegate: 1\ndataset: d\nsources: [{url: 'file:///x/'}]\n"
+    spec += b"contract: {tables: {t: {files: '*.csv', suite: suite.yaml}}}\n"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/spec.yaml" else 302)
+            self.send_header("Location", f"{trap.url}/latest/")
+            self.end_headers()
+            self.wfile.write(spec)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SpecError, match=f"suite.* Refused to connect to {TRAP}"):
+            load_spec(f"http://127.0.0.1:{server.server_port}/spec.yaml", known_checks={})
+        server.shutdown()
+
+
+@pytest.mark.parametrize("way", ["directly", "by a redirect"])
+def test_runbook_leads_to_no_blocked_address(trap: Trap, redirector: str, way: str) -> None:
+    link = trap.url if way == "directly" else redirector
+    answer = runbook(a_question(spec=a_spec(runbook=f"{link}/runbook")), Runbook(resolve=True))
+    assert answer.outcome is Outcome.INCONCLUSIVE
+    assert f"Refused to connect to {TRAP}" in answer.findings[0].problem
+    assert "STAGEGATE_ALLOWED_HOSTS" in answer.findings[0].fix
+
+
+def test_runbook_may_lead_to_allowed_host(trap: Trap) -> None:
+    question = a_question(spec=a_spec(runbook=f"{trap.url}/runbook"), allowed_hosts=(TRAP,))
+    assert "closed the connection" in runbook(question, Runbook(resolve=True)).findings[0].problem
+    assert trap.connections.pop()

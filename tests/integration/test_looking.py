@@ -1,0 +1,123 @@
+"""Looking at large versions: what lists them reads none of their rows, and what shows rows shows them as they come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.catalog.records import DirectoryRecords, open_records
+from prefect_stagegate.catalog.tables import BATCH
+from prefect_stagegate.manifest import Seal, seal
+from prefect_stagegate.model import Entry, Origin, Pin, Pins
+from prefect_stagegate.operations.inspect import list_versions
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.testing.servers import SeaweedFS
+
+COUNT = BATCH + 100
+"""So many entries that their rows are stored in two parts."""
+WEAK = Pins("mtime", "weak", COUNT)
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+def entries() -> Iterator[Entry]:
+    return (Entry(f"{number:06}.bin", number, f"blake3:{number:064x}") for number in range(COUNT))
+
+
+def origins() -> Iterator[Origin]:
+    pin = Pin("mtime", "1:2", "weak")
+    return (Origin(one.path, "file:///nas/", one.path, one.size, pin, "computed", one.digest) for one in entries())
+
+
+def put(where: Workspace, pins: Pins | None = WEAK) -> Seal:
+    """Store a version that no file belongs to."""
+    sealed = seal(entries())
+    where.catalog.put_version("things", sealed.digest, sealed.files, sealed.bytes, entries(), origins(), pins)
+    return sealed
+
+
+def record_of(where: Workspace, kind: str, sealed: Seal) -> Path:
+    return Path(where.catalog.url) / "datasets/things" / kind / f"{sealed.digest[7:]}.parquet"
+
+
+def damage(record: Path, part: slice) -> None:
+    """Damage some of a record's bytes in front of its footer."""
+    data = bytearray(record.read_bytes())
+    rows = len(data) - int.from_bytes(data[-8:-4], "little") - 8
+    for position in range(*part.indices(rows)):
+        data[position] ^= 0xFF
+    record.write_bytes(data)
+
+
+def test_ls_reads_no_rows(where: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = put(where)
+    read = DirectoryRecords.read
+
+    def counting(self: DirectoryRecords, key: str) -> bytes | None:
+        assert not key.endswith(".parquet"), f"read all of {key}"
+        return read(self, key)
+
+    monkeypatch.setattr(DirectoryRecords, "read", counting)
+    (line,) = list_versions(where, "things")
+    assert (line.digest, line.files, line.bytes, line.pins) == (sealed.digest, COUNT, sealed.bytes, WEAK)
+
+
+def test_pins_of_an_earlier_release_are_counted(where: Workspace) -> None:
+    put(where, pins=None)
+    (line,) = list_versions(where, "things")
+    assert line.pins == WEAK
+
+
+def test_footer_longer_than_the_first_read(where: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.catalog.catalog.END", 64)
+    put(where)
+    (line,) = list_versions(where, "things")
+    assert (line.files, line.pins) == (COUNT, WEAK)
+
+
+@pytest.mark.parametrize("store", ["folder", "s3"])
+def test_end_of_a_record_is_read_alone(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    options: dict[str, str] = {}
+    url = str(tmp_path)
+    if store == "s3":
+        server: SeaweedFS = request.getfixturevalue("seaweedfs")
+        url, options = server.bucket("ends"), server.storage_options
+    records = open_records(url, options)
+    assert records.read_end("datasets/things/specs/1", 3) is None
+    records.create("datasets/things/specs/1", b"0123456789")
+    ends = [records.read_end("datasets/things/specs/1", size) for size in (3, 10, 1 << 16)]
+    assert ends == [b"789", b"0123456789", b"0123456789"]
+
+
+@pytest.mark.parametrize("words", [("show", "--rows"), ("show", "--all"), ("show", "--json"), ("diff", "--json")])
+def test_rows_come_before_the_last_is_read(
+    where: Workspace, run_stagegate: Callable[..., Any], words: tuple[str, str]
+) -> None:
+    sealed = put(where)
+    other = seal([Entry("other.bin", 1, "blake3:" + "0" * 64)])
+    others = [Entry("other.bin", 1, "blake3:" + "0" * 64)]
+    where.catalog.put_version("things", other.digest, 1, 1, others, [])
+    damage(record_of(where, "manifests", sealed), slice(-200, None))
+    addresses = [f"things@{digest}" for digest in (sealed.digest, other.digest)][: 2 if "diff" in words else 1]
+    places = ("--cache", where.cache.root, "--catalog", where.catalog.url)
+    shown = run_stagegate(words[0], *addresses, *words[1:], *places)
+    assert shown.returncode == 3
+    assert "can't be read" in shown.stderr
+    assert "000000.bin" in shown.stdout
+    assert "016000.bin" in shown.stdout
+
+
+def test_json_of_streams_is_whole(where: Workspace, run_stagegate: Callable[..., Any]) -> None:
+    address = f"things@{put(where).digest}"
+    places = ("--cache", where.cache.root, "--catalog", where.catalog.url)
+    shown = json.loads(run_stagegate("show", address, "--json", *places).stdout)
+    assert len(shown["entries"]) == COUNT
+    assert list(shown)[-4:] == ["waivers", "revocations", "failed", "unreadable"]
+    assert json.loads(run_stagegate("diff", address, address, "--json", *places).stdout) == []

@@ -1,0 +1,186 @@
+"""Staging again what did not change: it is recognized, and nothing that should be seen is missed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from threading import Event
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import Cancelled
+from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
+from prefect_stagegate.operations.sources import open_sources
+from prefect_stagegate.operations.stage import list_sources, stage
+from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, spool
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.sources.base import Wanted
+from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.spec import Spec, load_spec
+
+NAMES = ("a.bin", "b/c.bin", "b/d.bin")
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> Path:
+    folder = tmp_path / "nas"
+    for name in NAMES:
+        write(folder / name, name.encode())
+    return folder
+
+
+def write(path: Path, data: bytes, age: float = 60.0) -> None:
+    """Write a file that says of itself that it was written some seconds ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def spec_of(folder: Path, *, of_source: dict[str, Any] | None = None, **more: Any) -> Spec:
+    source = {"url": str(folder)} | (of_source or {})
+    return load_spec({"stagegate": 1, "dataset": "things", "sources": [source], **more}, known_checks={})
+
+
+def forget_pins(where: Workspace) -> None:
+    """Take from the node's memory what pins name, so that only a recognized listing is not fetched again."""
+    with sqlite3.connect(where.cache.layout.index) as database:
+        database.execute("DELETE FROM pins")
+
+
+def blob_of(version: Version, name: str, where: Workspace) -> Path:
+    entries = where.catalog.manifest(version.dataset, version.digest).entries()
+    return where.cache.layout.blob(next(entry.digest for entry in entries if entry.path == name))
+
+
+def test_unchanged_listing_is_recognized(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    forget_pins(where)
+    again = stage(where, spec_of(nas))
+    assert (again.bytes_fetched, again.bytes_reused, again.new) == (0, first.bytes, False)
+    assert (again.digest, again.path, again.files, again.pins) == (first.digest, first.path, first.files, first.pins)
+
+
+@pytest.mark.parametrize("change", ["content", "added", "removed", "renamed"])
+def test_any_change_makes_another_version(where: Workspace, nas: Path, change: str) -> None:
+    first = stage(where, spec_of(nas))
+    if change == "content":
+        write(nas / "b/c.bin", b"B/C.BIN", age=30)
+    elif change == "added":
+        write(nas / "e.bin", b"")
+    elif change == "removed":
+        (nas / "a.bin").unlink()
+    else:
+        (nas / "a.bin").rename(nas / "z.bin")
+    second = stage(where, spec_of(nas))
+    assert second.digest != first.digest
+    assert where.catalog.resolve(Address("things")) == second.digest
+    assert stage(where, spec_of(nas)).digest == second.digest
+
+
+def test_blob_gone_behind_unchanged_is_fetched(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    blob = blob_of(first, "b/c.bin", where)
+    blob.unlink()
+    again = stage(where, spec_of(nas))
+    assert (again.digest, again.bytes_fetched) == (first.digest, len("b/c.bin"))
+    assert blob.read_bytes() == b"b/c.bin"
+
+
+def test_view_gone_behind_unchanged_is_made(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    first.path.rename(nas.parent / "taken-away")
+    again = stage(where, spec_of(nas))
+    assert (again.path / "b/d.bin").read_bytes() == b"b/d.bin"
+
+
+def test_writable_blob_of_others_is_not_believed(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    blob = blob_of(first, "a.bin", where)
+    blob.unlink()
+    blob.write_bytes(b"A.BIN")
+    blob.chmod(0o666)
+    again = stage(where, spec_of(nas))
+    assert again.bytes_fetched == len("a.bin")
+    assert blob.read_bytes() == b"a.bin"
+
+
+def test_young_file_is_read_again(where: Workspace, nas: Path) -> None:
+    now = time.time_ns()
+    write(nas / "a.bin", b"older")
+    os.utime(nas / "a.bin", ns=(now + 10**9, now + 10**9))
+    first = stage(where, spec_of(nas))
+    (nas / "a.bin").write_bytes(b"newer")
+    os.utime(nas / "a.bin", ns=(now + 10**9, now + 10**9))
+    assert stage(where, spec_of(nas)).digest != first.digest
+
+
+def test_rehash_reads_unchanged_objects(where: Workspace, nas: Path) -> None:
+    spec = spec_of(nas, of_source={"rehash": "always"})
+    first = stage(where, spec)
+    assert stage(where, spec).bytes_fetched == first.bytes
+
+
+def test_changed_spec_is_recorded(where: Workspace, nas: Path) -> None:
+    first = stage(where, spec_of(nas))
+    stage(where, spec_of(nas, license="CC0-1.0"))
+    stored = where.catalog.spec("things", first.digest)
+    assert stored is not None
+    assert stored["license"] == "CC0-1.0"
+
+
+def test_latest_moved_by_others_comes_back(where: Workspace, nas: Path, tmp_path: Path) -> None:
+    first = stage(where, spec_of(nas))
+    write(tmp_path / "other/x.bin", b"x")
+    stage(where, spec_of(tmp_path / "other"))
+    stage(where, spec_of(nas))
+    assert where.catalog.resolve(Address("things")) == first.digest
+
+
+def test_bytes_of_a_mirror_prove_no_listing(where: Workspace, nas: Path) -> None:
+    spec = spec_of(nas, of_source={"mirrors": [{"url": str(nas)}]})
+    with open_sources(where, spec) as sources:
+        unchanged = Unchanged(where, spec, sources)
+        listed = list(list_sources(sources))
+        receipts = [Receipt(one.object.key, one.object, 0, "blake3:" + "0" * 64, "computed", 1) for one in listed]
+        assert list(unchanged.received(receipts)) == receipts
+        unchanged.note("sha256:" + "0" * 64)
+    assert where.cache.memory.noted("listing things") is None
+
+
+def test_kept_listing_comes_back_as_it_was(where: Workspace, nas: Path) -> None:
+    odd = SourceObject("b/\udcff\n", 2**40, Pin("etag", "x", "strong"), None, (("md5", "00"),), "commit", away=True)
+    listed = [Listed(1, odd), *(Listed(0, SourceObject(name, 1, Pin("mtime", name, "weak"), 1.5)) for name in NAMES)]
+    with open_sources(where, spec_of(nas)) as sources, SpooledTemporaryFile() as file:
+        digests = [ListingDigest(spec_of(nas), sources) for _ in range(3)]
+        assert list(spool(iter(listed), digests[0], file)) == listed
+        assert list(spool(reversed(listed), digests[1], BytesIO())) == listed[::-1]
+        list(spool(listed[1:], digests[2], BytesIO()))
+    assert str(digests[0]) == str(digests[1]) != str(digests[2])
+
+
+def test_listing_that_hangs_can_be_cancelled(where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage(where, spec_of(nas))
+    cancel, go_on = Event(), Event()
+
+    def hang(self: FileSource, wanted: Wanted) -> Iterator[SourceObject]:
+        cancel.set()
+        go_on.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(FileSource, "_walk", hang)
+    begun = time.monotonic()
+    with pytest.raises(Cancelled):
+        stage(where, spec_of(nas), cancel=cancel)
+    assert time.monotonic() - begun < 10
+    go_on.set()
