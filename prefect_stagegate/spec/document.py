@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.http import Allowed, Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.location import folder_of, local_path
 from prefect_stagegate.spec.permitted import DOCUMENT_SCHEMES, chain_problem, scheme_of
 from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
+
+if TYPE_CHECKING:
+    from prefect_stagegate.http import Allowed
 
 MAX_BYTES = 1 << 20
 """The largest spec or suite that is read: 1 MiB."""
@@ -167,6 +169,9 @@ def _read_url(url: str, allowed: Allowed) -> bytes:
 
 def _fetch(url: str, allowed: Allowed) -> bytes:
     """Ask a web server. A user and password in the URL go to its own origin alone."""
+    # Late: most specs are files, and libcurl takes 30 ms to import.
+    from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
+
     client = Client(allowed, proxies=environment_proxies())
     try:
         request = Request(url, login_of(url), client, limit=MAX_BYTES + 1, timeout=DOCUMENT_SECONDS)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from prefect_stagegate.errors import SpecError, did_you_mean
-from prefect_stagegate.http import Allowed
 from prefect_stagegate.spec.complaints import report_errors
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, Unreadable, mapping_document, read_document
@@ -20,6 +19,9 @@ from prefect_stagegate.spec.models import Spec
 from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, settle_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
+
+if TYPE_CHECKING:
+    from prefect_stagegate.http import Allowed
 
 DICTIONARY = "spec"
 """What problems call a spec that came as a dictionary."""

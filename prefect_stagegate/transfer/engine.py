@@ -475,9 +475,10 @@ class Engine:
     def _drop_waiting(self) -> None:
         """Start no further objects, since too many failed; those that are at work end."""
         for queue in self._queues.values():
-            while queue.jobs:
+            while queue.jobs:  # one by one: the plan's thread may add another at this moment
                 queue.jobs.popleft()
                 self._finished += 1
+        self._room.set()
 
     def _give(self, done: Done) -> None:
         """Hand a result over. From any thread."""

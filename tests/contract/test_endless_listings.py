@@ -90,10 +90,10 @@ def test_page_is_bounded(family: str) -> None:
     assert sent[0] < MAX_PAGE + (32 << 20)
 
 
-def drip(family: str) -> Callable[[bytes, socket.socket], None]:
+def drip(family: str) -> Callable[[bytes, socket.socket], bytes | None]:
     """Send a page a byte at a time, for ever."""
 
-    def respond(_head: bytes, connection: socket.socket) -> None:
+    def respond(_head: bytes, connection: socket.socket) -> bytes | None:
         connection.sendall(head_of(family))
         connection.settimeout(0.05)
         with suppress(OSError):
@@ -101,7 +101,8 @@ def drip(family: str) -> Callable[[bytes, socket.socket], None]:
                 connection.sendall(b" ")
                 with suppress(TimeoutError):
                     if not connection.recv(1):
-                        return
+                        return None
+        return None
 
     return respond
 
@@ -150,7 +151,7 @@ def test_google_token_comes_once(tokens: str) -> None:
         assert len(server.requests) == len(tokens)
 
 
-def pages() -> Callable[[bytes, socket.socket], bytes]:
+def pages() -> Callable[[bytes, socket.socket], bytes | None]:
     """Google's pages, each of one object and with a new token."""
     numbers = count()
 
@@ -162,10 +163,11 @@ def pages() -> Callable[[bytes, socket.socket], bytes]:
     return page
 
 
-ENDLESS: dict[str, tuple[str, Callable[..., Any]]] = {
-    f"{family}, a page that drips": (family, partial(drip, family)) for family in SOURCES
+Respond = Callable[[bytes, socket.socket], bytes | None]
+ENDLESS: dict[str, tuple[str, Callable[[], Respond]]] = {
+    **{f"{family}, a page that drips": (family, partial(drip, family)) for family in SOURCES},
+    "google, pages without end": ("google", pages),
 }
-ENDLESS["google, pages without end"] = ("google", lambda *_: pages())
 
 
 @pytest.mark.parametrize("case", ENDLESS)

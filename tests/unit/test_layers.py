@@ -88,7 +88,13 @@ def test_a_module_without_a_layer_is_named(tree: Path) -> None:
 @pytest.mark.parametrize("folder", ["prefect_stagegate/readiness", "tasks", "flows"])
 def test_urls_are_opened_by_our_client_alone(tree: Path, folder: str, line: str) -> None:
     (tree / folder / "planted.py").write_text(line)
-    ruff = [Path(sys.executable).with_name("ruff"), "check", "--select=TID251", "--no-cache", f"{folder}/planted.py"]
+    ruff = [
+        str(Path(sys.executable).with_name("ruff")),
+        "check",
+        "--select=TID251",
+        "--no-cache",
+        f"{folder}/planted.py",
+    ]
     done = subprocess.run(ruff, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "open URLs by prefect_stagegate.http" in done.stdout

@@ -344,7 +344,8 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
 
 def test_a_protocol_that_nobody_knows_is_told() -> None:
     assert problems_of("nowhere://host/spec.yaml") == [
-        "nowhere://host/spec.yaml: can't be read: ValueError: Protocol not known: nowhere"
+        "nowhere://host/spec.yaml: can't be read: nowhere:// is none of https, http, abfs, abfss, az, ftp, gcs, gs, "
+        "hdfs, memory, s3, s3a, sftp, ssh"
     ]
 
 
