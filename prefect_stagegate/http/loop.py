@@ -469,8 +469,5 @@ class _Resolving(Exception):
     """The exchange waits for DNS, and comes back."""
 
 
-def _unsendable(error: Exception) -> StagegateError:
-    reason = pycurl.easy_strerror(error.args[0]) if isinstance(error, pycurl.error) else type(error).__name__
-    typed = UsageError(f"The request can't be sent ({reason})", hint="Check the URL.")
-    typed.__cause__ = error
-    return typed
+def _unsendable(error: pycurl.error) -> StagegateError:
+    return UsageError(f"The request can't be sent ({pycurl.easy_strerror(error.args[0])})", hint="Check the URL.")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.ingest import PARTS, Claim
 from prefect_stagegate.errors import (
     Cancelled,
     CredentialsExpired,
@@ -140,6 +141,21 @@ class TestBusy:
         assert 90 < retry_after({"retry-after": later}) <= 100
         assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
         assert retry_after({"retry-after": "9" * 400}) == 3600.0
+
+
+def test_a_stopped_transfer_claims_no_object_in_parts(bucket: str, proxy: FaultProxy, cache: Cache) -> None:
+    """Its parts were under way over HTTP, and no thread was at work on it."""
+    source, cancel = open_source(f"{bucket}/large.bin", options(OWNER, proxy)), threading.Event()
+
+    def stall(_: object) -> Stall:
+        cancel.set()
+        return Stall(10)
+
+    proxy.break_with(stall)
+    with pytest.raises(Cancelled):
+        list(fetch_all(source, cache, limits=LIMITS, cancel=cancel))
+    claims = [path for path in cache.layout.ingest.iterdir() if path.suffix != PARTS]
+    assert [Claim.is_taken(str(path)) for path in claims] == [False]
 
 
 class TestCredentials:
