@@ -190,7 +190,7 @@ SETTINGS = (
     ),
     Setting(
         "memory",
-        "128MiB",
+        "64MiB",
         "1MiB to 1TiB, at least one part",
         "Bytes that all parts in flight may hold together.",
         _size("1MiB", "1TiB"),

@@ -105,17 +105,20 @@ class HubSource(HttpReads):
             return
         folder = f"/{quote(path)}" if path else ""
         for item in self._hub.pages(f"{self._repo.api}/tree/{commit}{folder}?recursive=true"):
-            key = str(item["path"]).removeprefix(f"{path}/" if path else "")
-            if item["type"] == "file" and wanted(key):
-                yield _object(key, item, commit)
+            with self._hub.understood():
+                key = str(item["path"]).removeprefix(f"{path}/" if path else "")
+                listed = _object(key, item, commit) if item["type"] == "file" else None
+            if listed and wanted(key):
+                yield listed
 
     def find(self, key: str) -> SourceObject:
         """The file as the commit has it that the revision names now."""
         commit = self._commit()
         found = self._info(commit, self._path(key, commit))
-        if not found or found["type"] != "file":
-            raise ObjectVanished("The repository no longer has the file", source=self.url, object=key)
-        return _object(key, found, commit)
+        with self._hub.understood():
+            if found and found["type"] == "file":
+                return _object(key, found, commit)
+        raise ObjectVanished("The repository no longer has the file", source=self.url, object=key)
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
         """One GET at the commit in which the file was listed; it leads to the hub's content network."""
@@ -140,7 +143,9 @@ class HubSource(HttpReads):
 
     def _commit(self) -> str:
         """The commit that the revision names now."""
-        return str(self._hub.tell(f"{self._repo.api}/revision/{quote(self._repo.revision, safe='')}")["sha"])
+        told = self._hub.tell(f"{self._repo.api}/revision/{quote(self._repo.revision, safe='')}")
+        with self._hub.understood():
+            return str(told["sha"])
 
     def _path(self, key: str, commit: str) -> str:
         """Where a key stands in the repository."""
@@ -152,18 +157,20 @@ class HubSource(HttpReads):
         """The file that the URL names; None when it names a folder."""
         path = self._repo.path
         found = self._info(commit, path) if path and not path.endswith("/") else None
-        single = found is not None and found["type"] == "file"
+        with self._hub.understood():
+            single = found is not None and found["type"] == "file"
         self._folder = path[: path.rfind("/") + 1] if single or not path else path.rstrip("/") + "/"
         return found if single else None
 
     def _info(self, commit: str, path: str) -> dict[str, Any] | None:
         found = self._hub.tell(f"{self._repo.api}/paths-info/{commit}", {"paths": [path], "expand": False})
-        return next(iter(found), None)
+        with self._hub.understood():
+            return next(iter(found), None)
 
 
 def _object(key: str, item: Mapping[str, Any], commit: str) -> SourceObject:
     if sha256 := (item.get("lfs") or {}).get("oid", ""):
         pin, checksums = Pin("sha256", sha256, "strong"), (("sha256", sha256),)
-        return SourceObject(key, item["size"], pin, None, checksums, state=commit)
+        return SourceObject(key, int(item["size"]), pin, None, checksums, state=commit)
     oid = str(item["oid"])
-    return SourceObject(key, item["size"], Pin("blob", oid, "strong"), None, (("git", oid),), state=commit)
+    return SourceObject(key, int(item["size"]), Pin("blob", oid, "strong"), None, (("git", oid),), state=commit)

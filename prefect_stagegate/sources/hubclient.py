@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin
 
@@ -69,6 +70,18 @@ class Hub(WebServer):
             return self._told("GET", self.endpoint + address, key)[0]
         return self._told("POST", self.endpoint + address, key, json.dumps(question).encode())[0]
 
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Let a block read an answer of the hub's: one without what it must have is none."""
+        try:
+            yield
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise self._no_hub() from error
+
+    def _no_hub(self) -> SourceError:
+        hint = "Check HF_ENDPOINT, and whether a proxy stands between."
+        return SourceError("What answers is no hub", hint=hint, source=self._url)
+
     def pages(self, address: str) -> Iterator[dict[str, Any]]:
         """The items of a listing, page after page."""
         following, seen = self.endpoint + address, set[str]()
@@ -93,8 +106,7 @@ class Hub(WebServer):
         try:
             return json.loads(response.body), response.headers
         except ValueError as error:
-            hint = "Check HF_ENDPOINT, and whether a proxy stands between."
-            raise SourceError("What answers is no hub", hint=hint, source=self._url) from error
+            raise self._no_hub() from error
 
     def differs(self, response: Response, listed: SourceObject) -> bool:
         """Compare the digest that the hub itself tells: the content network that it leads to has etags of its own."""

@@ -19,7 +19,7 @@ class Limits:
     """Objects and parts that are read at the same time."""
     part: int = 8 * MIB
     """Bytes of one ranged read; a multiple of 4096. Larger objects are read in parts of this size."""
-    memory: int = 128 * MIB
+    memory: int = 64 * MIB
     """Bytes that the parts in flight may hold together; at least one part."""
     retries: int = 100
     """Retries that one source is granted in a run, over all of its objects; every ten successes give one back."""
