@@ -114,3 +114,11 @@ def test_a_part_of_another_length_is_refused(serve: Callable[..., str], body: by
     listed = SourceObject("a.bin", 4, Pin("generation", "1", "strong"), 0.0)
     with pytest.raises(SourceUnavailable):
         source.read_into(listed, 1, memoryview(bytearray(3)))
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"1", b'{"sha": "a"}', b'[{"path": "a", "type": "file"}]'])
+def test_a_hub_that_answers_without_sense_is_told(serve: Callable[..., str], body: bytes) -> None:
+    source = open_source("hf://datasets/me/things", {"endpoint": serve(body), "token": False})
+    with pytest.raises(SourceError, match="no hub") as caught:
+        list(source.list())
+    assert not isinstance(caught.value, AdapterFailed)
