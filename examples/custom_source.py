@@ -43,8 +43,7 @@ class SqlarSource(BaseSource):
         row = self._row(listed.key, "data")
         if self._object(row) != listed:
             raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
-        data = zlib.decompress(row[-1]) if len(row[-1]) < listed.size else row[-1]
-        buffer[:] = data[start : start + len(buffer)]
+        buffer[:] = (zlib.decompress(row[-1]) if len(row[-1]) < listed.size else row[-1])[start : start + len(buffer)]
 
     def _object(self, row: Any) -> SourceObject:
         name, size, mtime, number, _ = row

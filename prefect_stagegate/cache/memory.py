@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 COARSE_SECONDS = 2.0
 FINE_SECONDS = 0.05
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.5
 """How often it is looked whether others write."""
 _BUSY_SECONDS = 30.0
 _SCHEMA = """

@@ -10,6 +10,7 @@ import pycurl
 from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.http.message import Headers, Request, Response
 from prefect_stagegate.http.policy import origin_of
+from prefect_stagegate.units import count_text
 
 TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
 """libcurl's codes for a body that is longer than it may be."""
@@ -103,7 +104,7 @@ def require_expected(request: Request, response: Response, received: int) -> Non
     if request.method != "HEAD" and request.length is not None and received != request.length:
         if not request.range and (received > request.length or "content-length" in response.headers):
             raise _changed()
-        told = f"The server sent {received:,} bytes instead of the expected {request.length:,}"
+        told = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"
         raise SourceUnavailable(told, hint=_LATER)
     if request.length is None and received > request.limit:
         raise _too_long(request, response.status, origin_of(request.url).address)
@@ -152,9 +153,9 @@ def _too_long(request: Request, status: int, address: str) -> StagegateError:
     if request.size is not None and not request.range:
         return _changed()
     if request.range:
-        told = f"{address} sent more than the {request.length:,} bytes that were asked for"
+        told = f"{address} sent more than was asked for ({count_text(request.length or 0, 'byte')})"
         return SourceUnavailable(told, hint=_LATER)
-    return SourceError(f"{address} sent more than the {request.limit:,} bytes that are read of it")
+    return SourceError(f"{address} sent more than is read of it ({count_text(request.limit, 'byte')})")
 
 
 def _changed() -> ObjectChanged:

@@ -20,7 +20,7 @@ def test_urls_and_options_are_judged_before_a_server_is_asked() -> None:
         ("postgresql://h/db?password=x#t", {}, "can't have password="),
         ("postgresql://h/db?hostaddr=169.254.169.254#t", {}, "can't have hostaddr="),
         ("postgresql://h/db?host=other#t", {}, "can't have host=other"),
-        ("postgresql://127.0.0.1,169.254.169.254/db#t", {}, "secrets to those inside"),
+        ("postgresql://127.0.0.1,169.254.169.254/db#t", {}, "metadata addresses are blocked"),
         ("postgresql://h/db#a.b.c", {}, "no table's name"),
         ("postgresql://h/db#t", {"orderby": "x"}, "'orderby' is no option of a SQL source .*Did you mean 'order_by'"),
         ("postgresql://h/db#t", {"partitions": 4}, "needs `partition_by:`"),
