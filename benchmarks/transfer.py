@@ -14,6 +14,7 @@ the start of an interpreter and its imports, for those that have one.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -168,6 +169,7 @@ def work_stagegate(which: str, out: Path, options: dict[str, str]) -> float:
     from prefect_stagegate.operations.stage import stage
     from prefect_stagegate.operations.workspace import open_workspace
 
+    gc.set_threshold(20_000)  # as the command does
     begun = time.monotonic()
     where = open_workspace(out / "cache", out / "catalog")
     source = {"url": f"s3://{which}/", "options": {"endpoint_url": options["endpoint_url"]}}

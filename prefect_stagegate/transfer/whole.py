@@ -35,13 +35,22 @@ class WholeDownload:
         context.space.take(room(job.listed.size))
         self._context, self.job, self.claim = context, job, claim
         self._watch = Stopwatch()
-        self.restart()
+        self._hasher: Hasher | None = None
+        self._position = 0
+        self._started = 0.0
 
     def restart(self) -> None:
         """Begin with nothing: a request is sent."""
-        assert self.job.listed is not None  # noqa: S101
-        self._hasher, self._position = Hasher(self.job.listed.checksums, self.job.listed.size), 0
+        self._hasher, self._position = None, 0
         self._started = time.time()
+
+    @property
+    def _digests(self) -> Hasher:
+        """The digests of what was taken, begun when they are first needed."""
+        if self._hasher is None:
+            assert self.job.listed is not None  # noqa: S101
+            self._hasher = Hasher(self.job.listed.checksums, self.job.listed.size)
+        return self._hasher
 
     def take(self, data: memoryview | bytes) -> None:
         """Hash and write the next bytes.
@@ -50,7 +59,7 @@ class WholeDownload:
             CacheError: The cache can't be written.
         """
         self._watch.lap("network")
-        self._hasher.update(data)
+        self._digests.update(data)
         self._watch.lap("hashing")
         with writing(self.claim.path):
             write_all(self.claim.file, memoryview(data), self._position)
@@ -79,7 +88,7 @@ class WholeDownload:
     @property
     def is_wrong(self) -> bool:
         """Whether the bytes fail a checksum of the source's, so that it may be asked whether that is one."""
-        return bool(self._hasher.mismatch())
+        return bool(self._digests.mismatch())
 
     def finish(self) -> Done:
         """Judge the bytes and make them a blob.
@@ -94,7 +103,7 @@ class WholeDownload:
             with writing(self.claim.path):
                 os.ftruncate(self.claim.file, size)
         return self._context.finish(
-            self.job, self.claim, self._hasher, self._watch, fetched=size, started=self._started, sync=False
+            self.job, self.claim, self._digests, self._watch, fetched=size, started=self._started, sync=False
         )
 
     def read_blocking(self) -> Done:
