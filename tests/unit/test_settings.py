@@ -30,7 +30,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         variables=(),
         objects_in_flight=64,
         part_size=8 * 2**20,
-        memory=128 * 2**20,
+        memory=64 * 2**20,
         durability=Durability.BATCH,
         max_size=None,
         free_floor=0.05,
