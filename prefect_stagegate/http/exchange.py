@@ -34,7 +34,7 @@ from prefect_stagegate.http.verdict import (
 )
 
 USER_AGENT = "prefect-stagegate"
-_OK, _REDIRECTS, _ERRORS = 200, 300, 400
+_OK, _ERRORS = 200, 400
 
 Sink = Callable[[memoryview], object]
 """Takes the body's next bytes; they are valid during the call."""
@@ -203,7 +203,7 @@ class Exchange:
         if not is_whole_head(self.lines):
             raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
         response = Response(status, parse_headers(self.lines), self.target.url, redirects=self.redirects)
-        if status < _REDIRECTS:
+        if response.is_success:
             require_expected(self.target, response, self.received)
         response.body = self.body()[:MAX_ERROR_BODY] if status >= _ERRORS else self.body()
         self.response = response

@@ -32,6 +32,7 @@ class Client:
 
 
 DEFAULT_CLIENT = Client()
+_REDIRECTS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,8 @@ class Response:
     """Empty where the body went into a buffer or a function. Of an error at most `MAX_ERROR_BODY` bytes."""
     redirects: tuple[Headers, ...] = ()
     """The headers of each redirect response, in order."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether its status is below 300."""
+        return self.status < _REDIRECTS

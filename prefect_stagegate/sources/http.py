@@ -31,7 +31,6 @@ from prefect_stagegate.sources.webserver import UnknownMethod, WebServer, http_t
 
 HEADS_AT_ONCE = 16
 """HEAD requests at a time, where neither listing nor manifest tells sizes."""
-_REFUSALS = 300
 
 
 class WebSource(HttpReads):
@@ -219,7 +218,7 @@ class HttpSource(WebSource):
         """What a HEAD request told, or another one tells."""
         if isinstance(outcome, Exception):
             raise outcome
-        if outcome.status < _REFUSALS:
+        if outcome.is_success:
             return outcome.headers
         refusal = self.refusal(outcome, key)
         if isinstance(refusal, UnknownMethod):

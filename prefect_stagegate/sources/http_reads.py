@@ -9,8 +9,6 @@ from prefect_stagegate.http import RangeIgnored, Request, Response, fetch
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import BaseSource, as_typed
 
-_REFUSALS = 300
-
 
 class HttpReads(BaseSource):
     """A source whose objects are requested over HTTP."""
@@ -29,7 +27,7 @@ class HttpReads(BaseSource):
 
     @abstractmethod
     def refusal(self, response: Response, key: str) -> SourceError:
-        """The error for a response of 400 or above."""
+        """The error for a response of 300 or above."""
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         """The error for a failed read. A server that ignores ranges is asked for whole objects from then on."""
@@ -71,5 +69,5 @@ class HttpReads(BaseSource):
         self._require_good(fetch(request, sink=keep), listed)
 
     def _require_good(self, response: Response, listed: SourceObject) -> None:
-        if response.status >= _REFUSALS:
+        if not response.is_success:
             raise self.explain(listed, response)

@@ -33,7 +33,7 @@ from prefect_stagegate.model import Pin, SourceObject
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
 """Endings of files that some servers label with an encoding which they did not apply."""
 _DENIED, _GONE, _CHANGED = (401, 403), (404, 410), (412, 416)
-_REFUSALS, _FAILED = 300, 500
+_FAILED = 500
 _NO_METHOD = (405, 501)
 
 
@@ -78,7 +78,7 @@ class WebServer:
             raise self._completed(error, key) from error
         except SourceError as error:
             raise self._completed(error, key) from error.__cause__
-        if response.status >= _REFUSALS:
+        if not response.is_success:
             raise self.refusal(response, key)
         return response
 
@@ -132,7 +132,7 @@ class WebServer:
         return listed.pin.kind == "mtime" and http_time(headers.get("last-modified")) not in (None, listed.modified)
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """The typed error for a response of 400 or above."""
+        """The typed error for a response of 300 or above."""
         where = {"source": self._url, "object": key}
         status = response.status
         if status in _GONE:

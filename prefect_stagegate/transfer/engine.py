@@ -64,7 +64,6 @@ TOLD_SECONDS = 0.05
 GRACE = 1.5
 """Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
 _TICK = 0.05
-_REFUSALS = 300
 
 log = logging.getLogger(__name__)
 
@@ -344,7 +343,7 @@ class Engine:
         self._release(read.queue)
         self._loop.feed()  # others wait for the connection
         outcome: Response | Exception | None = exchange.error
-        if outcome is None and exchange.response and exchange.response.status >= _REFUSALS:
+        if outcome is None and exchange.response and not exchange.response.is_success:
             outcome = exchange.response
         if outcome is not None:
             self._helpers.submit(partial(self._explain, read, outcome))
