@@ -74,10 +74,6 @@ class TransferContext:
             for source in sources
         }
 
-    def retrier(self, job: Job) -> Retrier:
-        """The retries of the job's source."""
-        return self._retriers[id(job.source)]
-
     def retrier_of(self, source: Source) -> Retrier:
         """The retries of a source."""
         return self._retriers[id(source)]
@@ -101,7 +97,7 @@ class TransferContext:
         """
         self.stop.check()
         self.progress.moved(count)
-        if throttle := self.retrier(job).throttle:
+        if throttle := self.retrier_of(job.source).throttle:
             throttle.spend(count, self.stop)
 
     def resumed(self, size: int) -> None:

@@ -82,6 +82,21 @@ class Read:
     connected: bool = False
     """Whether it holds one of the connections that its server's throttle grants."""
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Its first byte in the object, and the byte after its last one."""
+        assert self.job.listed is not None  # noqa: S101 - looked up
+        return self.part.download.bounds(self.part) if self.part else (0, self.job.listed.size)
+
+    def request(self) -> Request | None:
+        """How its bytes are requested; None where the source's calls block.
+
+        Raises:
+            SourceError: They can't be requested.
+        """
+        assert self.job.listed is not None  # noqa: S101
+        return self.job.source.request(self.job.listed, *self.bounds)
+
 
 class Engine:
     """The running parts of one transfer.
@@ -128,7 +143,7 @@ class Engine:
         self._stopped = False
         """Whether nobody takes results any more."""
         self._room = threading.Event()
-        self._told = (0, 0.0)
+        self._told_bytes, self._told_at = 0, 0.0
         self.results: deque[Done] = deque()
         """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
         self._news = threading.Event()
@@ -265,38 +280,39 @@ class Engine:
             self._opening += 1
             self._helpers.submit(partial(self._open_large, job))
             return None
+        read = Read(queue, job)
         try:
-            request = job.source.request(job.listed, 0, job.listed.size)
+            request = read.request()
             queue.blocks = request is None
             if request is None:
                 self._read_blocking(queue, job)
                 return None
-            whole = self._claimed_whole(job)
+            read.whole = self._claimed_whole(job)
         except SourceError as error:
             self._settle(job, error)
             return None
-        return self._exchange(Read(queue, job, whole=whole), request) if whole else None
+        return self._exchange(read, request) if read.whole else None
 
     def _begin_part(self, part: Part) -> Exchange | None:
         job = part.download.job
-        assert job.listed is not None  # noqa: S101 - looked up
-        queue = self._queues[id(job.source)]
+        read = Read(self._queues[id(job.source)], job, part=part)
         try:
-            request = job.source.request(job.listed, *part.download.bounds(part))
+            request = read.request()
         except SourceError as error:
-            self._fail_part(part, error)
+            part.download.give_up(part)
+            self._fail_part_of(part.download, error)
             return None
         if request is None:
-            queue.readers.submit(partial(self._read_part, part))
+            read.queue.readers.submit(partial(self._read_part, part))
             return None
-        return self._exchange(Read(queue, job, part=part), request)
+        return self._exchange(read, request)
 
     def _exchange(self, read: Read, request: Request) -> Exchange:
         read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
         self._reads.add(read)
         buffer, sink = None, None
         if read.part:
-            start, end = read.part.download.bounds(read.part)
+            start, end = read.bounds
             buffer = memoryview(read.part.buffer)[: end - start]
         elif read.whole:
             read.whole.restart()
@@ -353,27 +369,18 @@ class Engine:
         if read.part:
             self._writers.submit(partial(self._store, read.part))
         elif read.whole:
-            self._finish_whole(read.whole, exchange)
+            self._work_on(read.whole, partial(self._finish_whole, read.whole, exchange))
 
-    def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> None:
+    def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> Done | None:
         """Hash, write and commit a small object."""
-        try:
-            offers: Offers = ()
-            if _needs_checksums(whole.job) and exchange.response:
-                offers = whole.job.source.response_checksums(exchange.response.headers)
-            whole.take_all(exchange.chunks, offers)
-            if whole.is_wrong:  # its source is asked about the checksum, which may take a while
-                self._helpers.submit(partial(self._worked, whole, whole.finish))
-                return
-            done = whole.finish()
-        except SourceError as error:
-            whole.claim.keep()
-            self._settle(whole.job, error)
-        except BaseException:
-            whole.claim.keep()
-            raise
-        else:
-            self._give(done)
+        offers: Offers = ()
+        if _needs_checksums(whole.job) and exchange.response:
+            offers = whole.job.source.response_checksums(exchange.response.headers)
+        whole.take_all(exchange.chunks, offers)
+        if whole.is_wrong:  # its source is asked about the checksum, which may take a while
+            self._helpers.submit(partial(self._work_on, whole, whole.finish))
+            return None
+        return whole.finish()
 
     def _failed(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """A read failed: repeat it, begin the object anew, or leave it to the job's next step."""
@@ -400,11 +407,8 @@ class Engine:
         if not self._has_connection(read.queue):
             self._loop.call_later(_TICK, partial(self._repeat, read))
             return
-        assert read.job.listed is not None  # noqa: S101
-        size = read.job.listed.size
-        bounds = read.part.download.bounds(read.part) if read.part else (0, size)
         try:
-            request = read.job.source.request(read.job.listed, *bounds)
+            request = read.request()
         except SourceError as error:
             self._release(read.queue)
             self._failed(read, error, renewed=False)
@@ -431,10 +435,6 @@ class Engine:
         self._downloads.discard(part.download)
         if part.download.abandon(discard=True):
             self._again(part.download.job)
-
-    def _fail_part(self, part: Part, error: StagegateError) -> None:
-        part.download.give_up(part)
-        self._fail_part_of(part.download, error)
 
     def _fail_part_of(self, download: MultipartDownload, error: StagegateError) -> None:
         """Abandon a large object. The first part that fails speaks for it; those after it are mute."""
@@ -501,20 +501,19 @@ class Engine:
         """Called after each turn of the loop."""
         if self._closed:
             self._drop_waiting()
-        received, told_at = self._told
-        now = time.monotonic()
-        if now - told_at >= TOLD_SECONDS:
-            came = self._loop.received_so_far()
-            if came > received:
-                self._context.progress.moved(came - received)
-            self._told = (max(came, received), now)
+        if time.monotonic() - self._told_at >= TOLD_SECONDS:
+            self._tell_progress()
         self._look_for_end()
+
+    def _tell_progress(self) -> None:
+        received = max(self._loop.received_so_far(), self._told_bytes)
+        if received > self._told_bytes:
+            self._context.progress.moved(received - self._told_bytes)
+        self._told_bytes, self._told_at = received, time.monotonic()
 
     def _look_for_end(self) -> None:
         if self._plan_ended and self._finished >= self._planned and not self.ended:
-            came = self._loop.received_so_far()
-            if came > self._told[0]:
-                self._context.progress.moved(came - self._told[0])
+            self._tell_progress()
             self.ended = True
             self._news.set()
 
@@ -583,8 +582,8 @@ class Engine:
             error = refused
         self._loop.call(partial(self._failed, read, error, renewed=renewed))
 
-    def _worked(self, whole: WholeDownload, step: Callable[[], Done]) -> None:
-        """Take a step of a claimed object in a worker."""
+    def _work_on(self, whole: WholeDownload, step: Callable[[], Done | None]) -> None:
+        """Take a step of a claimed object: in the loop's thread only one that doesn't wait."""
         try:
             done = step()
         except (SourceError, Cancelled) as error:
@@ -594,7 +593,8 @@ class Engine:
             whole.claim.keep()
             raise
         else:
-            self._give(done)
+            if done:
+                self._give(done)
 
     def _look_up(self, queue: SourceQueue, job: Job) -> None:
         """Ask a mirror, or the source anew, for the object."""
@@ -625,7 +625,7 @@ class Engine:
                 self._settle(job, error)
                 continue
             if whole:
-                self._worked(whole, whole.read_blocking)
+                self._work_on(whole, whole.read_blocking)
         self._loop.feed()
 
     def _read_part(self, part: Part) -> None:
@@ -640,7 +640,7 @@ class Engine:
                 job.source.read_into(job.listed, start, view)
 
         try:
-            self._context.retrier(job).run(read)
+            self._context.retrier_of(job.source).run(read)
             self._context.came(job, end - start)
         except (SourceError, Cancelled) as error:
             download.give_up(part)  # here: the loop may have ended

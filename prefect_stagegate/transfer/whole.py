@@ -28,12 +28,15 @@ class WholeDownload:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    __slots__ = ("_context", "_hasher", "_position", "_started", "_watch", "claim", "job")
+    __slots__ = ("_context", "_hasher", "_listed", "_position", "_started", "_watch", "claim", "job", "size")
 
     def __init__(self, context: TransferContext, job: Job, claim: Claim) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         context.space.take(room(job.listed.size))
         self._context, self.job, self.claim = context, job, claim
+        self._listed = job.listed
+        self.size = job.listed.size
+        """Bytes of the object as it is read, which may be another state than the planned one."""
         self._watch = Stopwatch()
         self._hasher: Hasher | None = None
         self._position = 0
@@ -48,8 +51,7 @@ class WholeDownload:
     def _digests(self) -> Hasher:
         """The digests of what was taken, begun when they are first needed."""
         if self._hasher is None:
-            assert self.job.listed is not None  # noqa: S101
-            self._hasher = Hasher(self.job.listed.checksums, self.job.listed.size)
+            self._hasher = Hasher(self._listed.checksums, self.size)
         return self._hasher
 
     def take(self, data: memoryview | bytes) -> None:
@@ -73,17 +75,11 @@ class WholeDownload:
             chunks: Its bytes.
             offers: Checksums that came with them, where the listing had none.
         """
-        if offers and self.job.listed:
-            self._hasher = Hasher(offers, self.job.listed.size)
+        if offers:
+            self._hasher = Hasher(offers, self.size)
         self._watch = Stopwatch()  # of what is done here; the network's time passed beside that of others
         for chunk in chunks:
             self.take(chunk)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the object as it is read, which may be another state than the planned one."""
-        assert self.job.listed is not None  # noqa: S101
-        return self.job.listed.size
 
     @property
     def is_wrong(self) -> bool:
@@ -97,13 +93,11 @@ class WholeDownload:
             SourceError: They are wrong.
             CacheError: The cache can't be written.
         """
-        assert self.job.listed is not None  # noqa: S101
-        size = self.job.listed.size
-        if self.claim.size > size:
+        if self.claim.size > self.size:
             with writing(self.claim.path):
-                os.ftruncate(self.claim.file, size)
+                os.ftruncate(self.claim.file, self.size)
         return self._context.finish(
-            self.job, self.claim, self._digests, self._watch, fetched=size, started=self._started, sync=False
+            self.job, self.claim, self._digests, self._watch, fetched=self.size, started=self._started, sync=False
         )
 
     def read_blocking(self) -> Done:
@@ -113,12 +107,11 @@ class WholeDownload:
             SourceError: What the source said, after the retries, or the bytes are wrong.
             CacheError: The cache can't be written.
         """
-        self._context.retrier(self.job).run(self._read)
+        self._context.retrier_of(self.job.source).run(self._read)
         return self.finish()
 
     def _read(self) -> None:
-        assert self.job.listed is not None  # noqa: S101
         self.restart()
-        for piece in read_pieces(self.job.source, self.job.listed, 0, self.job.listed.size):
+        for piece in read_pieces(self.job.source, self._listed, 0, self.size):
             self._context.came(self.job, len(piece))
             self.take(piece)
