@@ -7,6 +7,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
 
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.http.exchange import Exchange, Sink
@@ -37,19 +39,19 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
     ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
     exchange = Exchange(request, ended.put, buffer=buffer, sink=sink)
     loop = _loop()
-    loop.call(lambda: loop.submit(exchange))
+    loop.call(partial(loop.submit, exchange))
     try:
         return _response(_next(loop, ended))
     except BaseException:
-        loop.call(lambda: loop.cancel(exchange))
+        loop.call(partial(loop.cancel, exchange))
         raise
 
 
-def fetch_many(requests: Iterable[Request], at_once: int) -> Iterator[tuple[Request, Response | Exception]]:
-    """Send requests, some at a time, and give each with its response or error, in the order in which they end.
+def fetch_many(requests: Iterable[tuple[str, Request]], at_once: int) -> Iterator[tuple[str, Response | Exception]]:
+    """Send requests, some at a time, and give the response or error of each, in the order in which they end.
 
     Args:
-        requests: Taken as there is room.
+        requests: Each with a key, beside which its outcome is given; taken as there is room.
         at_once: How many are under way.
     """
     ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
@@ -57,18 +59,18 @@ def fetch_many(requests: Iterable[Request], at_once: int) -> Iterator[tuple[Requ
     under_way: deque[Exchange] = deque()
     try:
         while True:
-            while len(under_way) < at_once and (request := next(remaining, None)):
-                exchange = Exchange(request, ended.put)
+            for key, request in islice(remaining, at_once - len(under_way)):
+                exchange = Exchange(request, ended.put, owner=key)
                 under_way.append(exchange)
-                loop.call(lambda exchange=exchange: loop.submit(exchange))  # type: ignore[misc]
+                loop.call(partial(loop.submit, exchange))
             if not under_way:
                 return
             exchange = _next(loop, ended)
             under_way.remove(exchange)
-            yield exchange.request, exchange.error or _response(exchange)
+            yield exchange.owner, exchange.error or _response(exchange)
     finally:
         for exchange in under_way:
-            loop.call(lambda exchange=exchange: loop.cancel(exchange))  # type: ignore[misc]
+            loop.call(partial(loop.cancel, exchange))
 
 
 def _next(loop: Loop, ended: queue.SimpleQueue[Exchange]) -> Exchange:

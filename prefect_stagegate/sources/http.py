@@ -196,16 +196,8 @@ class HttpSource(WebSource):
 
     def _found(self, keys: Iterable[str]) -> Iterator[SourceObject]:
         """The objects of these keys, by their headers."""
-        requests: dict[int, str] = {}
-
-        def heads() -> Iterator[Request]:
-            for key in keys:
-                request = self._server.head_request(self._url_of(key))
-                requests[id(request)] = key
-                yield request
-
-        for request, outcome in fetch_many(heads(), HEADS_AT_ONCE):
-            key = requests.pop(id(request))
+        requests = ((key, self._server.head_request(self._url_of(key))) for key in keys)
+        for key, outcome in fetch_many(requests, HEADS_AT_ONCE):
             try:
                 yield self._checked_object(key, self._headers_of(key, outcome))
             except ObjectVanished as error:
