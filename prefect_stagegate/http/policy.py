@@ -154,10 +154,14 @@ def require_allowed(host_or_url: str, allowed: Allowed) -> None:
         UsageError: Its address is blocked.
     """
     host = _host(host_or_url)
-    for address in addresses(host) if host else ():
-        if is_blocked(address, allowed):
-            shown = _SECRET_PART.sub("", host_or_url.rpartition("@")[2] if "@" in host_or_url else host_or_url)
-            raise UsageError(refusal(host, address), hint=ALLOW_HINT, source=shown)
+    if address := blocked_address(host, allowed):
+        shown = _SECRET_PART.sub("", host_or_url.rpartition("@")[2] if "@" in host_or_url else host_or_url)
+        raise UsageError(refusal(host, address), hint=ALLOW_HINT, source=shown)
+
+
+def blocked_address(host: str, allowed: Allowed) -> str:
+    """The first address of a host that is blocked, or empty. Asks DNS, where it is a name."""
+    return next((address for address in addresses(host) if is_blocked(address, allowed)), "") if host else ""
 
 
 def is_blocked(address: str, allowed: Allowed) -> bool:

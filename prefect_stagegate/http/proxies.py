@@ -19,8 +19,7 @@ from prefect_stagegate.http.policy import (
     Allowed,
     ForbiddenAddress,
     Origin,
-    addresses,
-    is_blocked,
+    blocked_address,
     origin_of,
     refusal,
 )
@@ -60,9 +59,8 @@ def require_proxied_allowed(origin: Origin, allowed: Allowed) -> None:
     Raises:
         ForbiddenAddress: One of its addresses is blocked.
     """
-    for address in addresses(origin.host):
-        if is_blocked(address, allowed):
-            raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
+    if address := blocked_address(origin.host, allowed):
+        raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
 
 
 def _is_in(host: str, networks: str) -> bool:
