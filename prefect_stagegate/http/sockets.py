@@ -26,7 +26,8 @@ class Sockets:
     def __init__(self) -> None:
         self._opened: list[int] = []
         """Descriptors that no request went out on yet."""
-        self._polls: dict[Endpoints, select.poll] = {}
+        self._polls: dict[Endpoints, tuple[int, select.poll]] = {}
+        """The descriptor of each connection that requests went out on, and what it is looked at by."""
 
     def open(self, address: Any, allowed: Allowed) -> int | str:
         """A new socket for an address, for libcurl to connect; or the address as text, where it is blocked."""
@@ -38,6 +39,7 @@ class Sockets:
         # A descriptor that comes back was closed meanwhile.
         self._opened = [other for other in self._opened if other != descriptor and _endpoints(other)]
         self._opened.append(descriptor)
+        self._polls = {ends: polled for ends, polled in self._polls.items() if polled[0] != descriptor}
         return descriptor
 
     def is_silent(self, endpoints: Endpoints) -> bool:
@@ -47,10 +49,10 @@ class Sockets:
                 self._opened.remove(descriptor)
                 poll = select.poll()
                 poll.register(descriptor, select.POLLIN)
-                self._polls[endpoints] = poll
+                self._polls[endpoints] = (descriptor, poll)
                 return True
-        poll_again = self._polls.get(endpoints)
-        return not (poll_again and poll_again.poll(0))
+        polled = self._polls.get(endpoints)
+        return not (polled and polled[1].poll(0))
 
 
 def shut_down(handle: pycurl.Curl) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -104,6 +105,25 @@ def test_connection_that_the_server_closed_is_made_anew(served: tuple[Serve, Cli
         assert len(server.connections) == number + 1
         server.connections[-1].shutdown(socket.SHUT_RDWR)  # not closed: its thread reads
         server.ended.acquire(timeout=0.05)
+
+
+def test_connections_that_ended_are_forgotten() -> None:
+    """A loop lives as long as its process: it may not remember each connection that it ever had."""
+
+    def ask() -> None:
+        for _ in range(200):
+            fetch(Request(f"{server.url}/a"))
+
+    with raw_server(response(headers={"Connection": "close"})) as server:
+        ask()
+        tracemalloc.start()
+        try:
+            ask()
+            kept = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/http/sockets.py")])
+        finally:
+            tracemalloc.stop()
+    assert len(server.connections) == 400
+    assert sum(trace.size for trace in kept.traces) < 4096
 
 
 def test_connection_of_a_refused_response_is_not_kept(served: tuple[Serve, Client]) -> None:
