@@ -13,6 +13,7 @@ from obstore.store import AzureStore
 
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import moment
+from prefect_stagegate.http import Allowed
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objects.azure_options import AzureSettings
 from prefect_stagegate.objects.client import (
@@ -20,6 +21,7 @@ from prefect_stagegate.objects.client import (
     RETRIES,
     canonical_url,
     client_options,
+    http_client,
     retries,
     usable_endpoint,
 )
@@ -66,13 +68,16 @@ def azure_place(url: str) -> tuple[Place, str]:
     return Place(container, key), host
 
 
-def open_azure(place: Place, settings: AzureSettings, *, idle: float = IDLE_SECONDS) -> ObjectStore:
+def open_azure(
+    place: Place, settings: AzureSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+) -> ObjectStore:
     """Open a container. The server is asked nothing yet; who we are may be asked of Azure's identity service.
 
     Args:
         place: The container; the key is not used.
         settings: What the options and the environment say.
         idle: Seconds without a byte after which a read is given up.
+        allowed: Hosts that may be connected to whatever their address is.
 
     Raises:
         AccessDenied: There are no credentials.
@@ -102,7 +107,8 @@ def open_azure(place: Place, settings: AzureSettings, *, idle: float = IDLE_SECO
     access = _access(settings, identity, place.bucket)
     container_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='$')}"
     requests = AzureRequests(container_url, access) if access else None
-    return ObjectStore(*both, url, endpoint, lister, Asker(identity.life, ca_file=settings.ca_file, requests=requests))
+    asker = Asker(identity.life, client=http_client(settings.ca_file, idle, allowed), requests=requests)
+    return ObjectStore(*both, url, endpoint, lister, asker)
 
 
 def _access(settings: AzureSettings, identity: AzureIdentity, container: str) -> CredentialKeeper[AzureAccess] | None:

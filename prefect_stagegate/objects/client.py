@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed, Client, environment_proxies
 
 CONNECT_SECONDS = 5
 IDLE_SECONDS = 30.0
@@ -75,6 +76,11 @@ def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
                 f"The CA file {ca_file} can't be read: {error.strerror}", hint="Check the `verify` option."
             ) from error
     return options
+
+
+def http_client(ca_file: str, idle: float, allowed: Allowed) -> Client:
+    """This package's own client, as it asks a store: a session token may go along, so redirects are not followed."""
+    return Client(tuple(allowed), ca_file, idle, proxies=environment_proxies(), redirects=False)
 
 
 def retries(count: int) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from urllib.parse import quote
 from obstore.store import GCSStore
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed
 from prefect_stagegate.objects.client import (
     IDLE_SECONDS,
     RETRIES,
     canonical_url,
     client_options,
+    http_client,
     retries,
     usable_endpoint,
 )
@@ -66,13 +68,14 @@ def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
     return _TABLE.apply(GcsSettings(), options)[0]
 
 
-def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS) -> ObjectStore:
+def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()) -> ObjectStore:
     """Open a bucket. Nothing is asked of the server yet.
 
     Args:
         place: The bucket; the key is not used.
         settings: What the options say; the environment fills in what they leave open.
         idle: Seconds without a byte after which a read is given up.
+        allowed: Hosts that may be connected to whatever their address is.
 
     Raises:
         AccessDenied: There are no credentials.
@@ -95,11 +98,12 @@ def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS)
         )
 
     bearer = identity.bearer
-    lister = Generations(endpoint, place.bucket, bearer, payer, settings.ca_file, idle) if bearer else None
+    own_client = http_client(settings.ca_file, idle, allowed)
+    lister = Generations(endpoint, place.bucket, bearer, payer, own_client) if bearer else None
     authorization = _authorization(identity)
     bucket_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='')}"
     requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
-    asker = Asker(identity.life, ca_file=settings.ca_file, requests=requests)
+    asker = Asker(identity.life, client=own_client, requests=requests)
     return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, asker)
 
 

@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.http import PAGE_SECONDS, Allowed, Client, Request, Response, environment_proxies, fetch
+from prefect_stagegate.http import PAGE_SECONDS, Client, Request, Response, fetch
+from prefect_stagegate.http.message import DEFAULT_CLIENT
 from prefect_stagegate.http.policy import RETRIED_STATUSES
 from prefect_stagegate.objects.client import RETRIES
 from prefect_stagegate.objects.listed import Listed, behind
@@ -36,11 +37,7 @@ class Generations:
     """An access token, or empty: anonymous."""
     payer: str = ""
     """The project that pays, where the requester does."""
-    ca_file: str = ""
-    idle: float = 30.0
-    """Seconds without a byte after which a request is given up."""
-    allowed: Allowed = ()
-    """Hosts that may be connected to whatever their address is."""
+    client: Client = DEFAULT_CLIENT
 
     tells_versions: ClassVar[bool] = True
 
@@ -92,8 +89,7 @@ class Generations:
         place = f"{self.endpoint}/storage/v1/b/{urllib.parse.quote(self.bucket, safe='')}/o"
         token = self.bearer()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = Client(self.allowed, self.ca_file, self.idle, proxies=environment_proxies(), redirects=False)
-        return fetch(Request(f"{place}?{urllib.parse.urlencode(query)}", headers, client, timeout=PAGE_SECONDS))
+        return fetch(Request(f"{place}?{urllib.parse.urlencode(query)}", headers, self.client, timeout=PAGE_SECONDS))
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from typing import Any
 from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed
 from prefect_stagegate.objects.anykey import AnyKey
 from prefect_stagegate.objects.client import (
     IDLE_SECONDS,
     RETRIES,
     canonical_url,
     client_options,
+    http_client,
     retries,
     usable_endpoint,
 )
@@ -43,13 +45,14 @@ def s3_place(url: str) -> Place:
     return Place(bucket, key)
 
 
-def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -> ObjectStore:
+def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()) -> ObjectStore:
     """Open a bucket. Nothing is asked of the server yet.
 
     Args:
         place: The bucket; the key is not used.
         settings: What the options say; the environment and the AWS files fill in what they leave open.
         idle: Seconds without a byte after which a read is given up.
+        allowed: Hosts that may be connected to whatever their address is.
 
     Raises:
         AccessDenied: There are no credentials.
@@ -82,7 +85,7 @@ def open_s3(place: Place, settings: S3Settings, *, idle: float = IDLE_SECONDS) -
         _bucket_url(host, place.bucket, found.settings.region or DEFAULT_REGION, virtual=virtual)
     )
     requests = S3Requests(bucket_url, signer)
-    asker = Asker(found.life, introduction, found.settings.ca_file, requests)
+    asker = Asker(found.life, introduction, http_client(found.settings.ca_file, idle, allowed), requests)
     return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", any_key, asker)
 
 

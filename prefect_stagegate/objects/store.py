@@ -13,6 +13,7 @@ import http
 import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,9 +31,10 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.http import Response, retry_after
+from prefect_stagegate.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
+from prefect_stagegate.http.message import DEFAULT_CLIENT
+from prefect_stagegate.http.policy import REDIRECT_STATUSES
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objects.answers import head
 from prefect_stagegate.objects.client import CONNECT_SECONDS
 from prefect_stagegate.objects.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.objects.listed import Listed, Lister
@@ -47,7 +49,6 @@ CHUNK = 1 << 18
 """A larger one is handed over in pieces of so many bytes, which fit a processor's cache."""
 
 NO_CREDENTIALS = CredentialLife("none", "a store of this process")
-_REDIRECTS = (301, 302, 303, 307, 308)
 _FAILURES = (BaseError, OSError, ValueError)
 
 
@@ -68,8 +69,8 @@ class Asker:
     """What the credentials are, and how long they last."""
     introduction: str = ""
     """Asked first, without credentials: an address that must lead to no other host, or empty."""
-    ca_file: str = ""
-    """Path of a PEM file with further certificate authorities to trust."""
+    client: Client = DEFAULT_CLIENT
+    """How this package's own requests are made."""
     requests: ObjectRequests | None = None
     """Makes requests for any HTTP client; None where only obstore knows how to ask."""
 
@@ -103,7 +104,8 @@ class ObjectStore:
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
         self._asking = threading.Lock()
-        self._introduction, self.ca_file = asker.introduction, asker.ca_file
+        self.client = asker.client
+        self._introduction = asker.introduction
         self._requests = asker.requests
         self._reader = reader
         self.url = url
@@ -315,10 +317,10 @@ class ObjectStore:
         except _FAILURES as error:
             raise self._explained(error, key) from cause_of(error)
 
-    def headers(self, key: str) -> dict[str, str]:
-        """The response headers of a HEAD request, names in lower case; empty when the server refuses."""
-        answer = self._head(key)
-        return answer.headers if answer.status == http.HTTPStatus.OK else {}
+    def headers(self, key: str) -> Headers:
+        """The response headers of a HEAD request; empty when the server refuses."""
+        response = self._head(key, PAGE_SECONDS)
+        return response.headers if response and response.status == http.HTTPStatus.OK else {}
 
     def _introduce(self) -> None:
         """Refuse an endpoint that redirects to another host: obstore follows, and the session token goes along.
@@ -328,10 +330,11 @@ class ObjectStore:
         """
         if not self._introduction:
             return
-        answer = head(self._introduction, ca_file=self.ca_file, timeout=CONNECT_SECONDS)
-        target = urllib.parse.urljoin(self._introduction, answer.headers.get("location", ""))
-        here, there = (urllib.parse.urlsplit(one).netloc for one in (self._introduction, target))
-        if answer.status in _REDIRECTS and there != here:
+        response = self._ask(self._introduction, {}, CONNECT_SECONDS)
+        location = response.headers.get("location", "") if response and response.status in REDIRECT_STATUSES else ""
+        target = urllib.parse.urljoin(self._introduction, location)
+        here, there = (urllib.parse.urlsplit(url).netloc for url in (self._introduction, target))
+        if there != here:
             raise SourceError(
                 f"{self.endpoint} redirects to {there}, and a session token follows nobody to another host",
                 hint=f"If {there} may have it, name that in `endpoint_url`.",
@@ -339,20 +342,29 @@ class ObjectStore:
             )
         self._introduction = ""
 
-    def _head(self, key: str) -> Response:
-        """Ask by HEAD with a signature of obstore's."""
-        try:
-            url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
-        except _FAILURES:
-            return Response(0, {}, "")
-        return head(url, ca_file=self.ca_file, timeout=CONNECT_SECONDS)
+    def _head(self, key: str, timeout: float) -> Response | None:
+        """What a server says of an object, which obstore tells its caller nothing of; None when nobody answers."""
+        signed = self.get_request(key, method="HEAD")
+        if signed is None:
+            try:
+                signed = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1)), {}
+            except _FAILURES:
+                return None
+        return self._ask(*signed, timeout)
+
+    def _ask(self, url: str, headers: Headers, timeout: float) -> Response | None:
+        """Ask by HEAD; None when nobody answers in time."""
+        with suppress(StagegateError):
+            return fetch(Request(url, headers, self.client, "HEAD", timeout=timeout))
+        return None
 
     def _retry_after(self, key: str) -> float:
         """How long a busy server asks to be left alone: obstore doesn't say, so one thread asks once more by HEAD."""
         if not self._asking.acquire(blocking=False):
             return 0.0
         try:
-            return retry_after(self._head(key).headers)
+            response = self._head(key, CONNECT_SECONDS)
+            return retry_after(response.headers) if response else 0.0
         finally:
             self._asking.release()
 

@@ -22,4 +22,5 @@ class AzureSource(BucketSource):
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         place, host = azure_place(url)
-        super().__init__(url, open_azure(place, azure_settings(options, host=host), idle=terms.idle), place.key, terms)
+        store = open_azure(place, azure_settings(options, host=host), idle=terms.idle, allowed=terms.allowed)
+        super().__init__(url, store, place.key)

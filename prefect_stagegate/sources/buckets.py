@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
-from prefect_stagegate.http import Client, Request, Response, environment_proxies
+from prefect_stagegate.http import Request, Response
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objects import Listed, ObjectStore
 from prefect_stagegate.sources.base import Wanted, everything, require_unchanged
 from prefect_stagegate.sources.http_reads import HttpReads
-from prefect_stagegate.sources.terms import Terms
 
 
 class BucketSource(HttpReads):
@@ -24,20 +23,15 @@ class BucketSource(HttpReads):
         url: As people may see it.
         store: The bucket.
         key: The part of the URL behind the bucket.
-        terms: How the server is asked.
     """
 
-    def __init__(self, url: str, store: ObjectStore, key: str, terms: Terms) -> None:
+    def __init__(self, url: str, store: ObjectStore, key: str) -> None:
         super().__init__()
         self.url = url
         self._store = store
         self._named = key
         self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
-        # A session token may go along: redirects are not followed.
-        self._client = Client(
-            tuple(terms.allowed), store.ca_file, terms.idle, proxies=environment_proxies(), redirects=False
-        )
 
     def close(self) -> None:
         """Let the connections go."""
@@ -71,7 +65,7 @@ class BucketSource(HttpReads):
         return Request(
             url,
             {**headers, "If-Match": f'"{etag}"'} if etag else headers,
-            self._client,
+            self._store.client,
             range=None if (start, end) == (0, listed.size) else (start, end),  # of which some servers send none
             size=listed.size,
             verify=partial(self._verify, listed),

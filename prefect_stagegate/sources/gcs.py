@@ -26,4 +26,5 @@ class GcsSource(BucketSource):
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         place = s3_place(url)
-        super().__init__(url, open_gcs(place, gcs_settings(options), idle=terms.idle), place.key, terms)
+        store = open_gcs(place, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
+        super().__init__(url, store, place.key)

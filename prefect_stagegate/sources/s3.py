@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import http
 import re
 
-from prefect_stagegate.errors import SourceError
-from prefect_stagegate.http import PAGE_SECONDS, Headers, Request, fetch
+from prefect_stagegate.http import Headers
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.objects import Listed, S3Settings, open_s3, s3_place
 from prefect_stagegate.sources.base import Checksums
@@ -37,7 +35,7 @@ class S3Source(BucketSource):
 
     def __init__(self, url: str, settings: S3Settings, terms: Terms) -> None:
         place = s3_place(url)
-        super().__init__(url, open_s3(place, settings, idle=terms.idle), place.key, terms)
+        super().__init__(url, open_s3(place, settings, idle=terms.idle, allowed=terms.allowed), place.key)
         self._etag_is_md5 = settings.etag_is_md5
 
     def response_checksums(self, headers: Headers) -> Checksums:
@@ -50,15 +48,8 @@ class S3Source(BucketSource):
         return (("md5", digest),) if digest else ()
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """The same by a HEAD request; nothing where the server refuses it."""
-        signed = self._store.get_request(self._folder + listed.key, method="HEAD")
-        if signed is None:
-            return ()
-        try:
-            response = fetch(Request(*signed, self._client, "HEAD", timeout=PAGE_SECONDS))
-        except SourceError:
-            return ()  # the read tells it
-        return self.response_checksums(response.headers) if response.status == http.HTTPStatus.OK else ()
+        """The same by a HEAD request; nothing where the server refuses it: the read tells why."""
+        return self.response_checksums(self._store.headers(self._folder + listed.key))
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
         """True for an object that is encrypted by KMS or a customer's key: its etag looks like an MD5 and is none."""

@@ -6,6 +6,7 @@ each connection. Nothing may connect to it, and whoever asked gets a typed error
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ import pytest
 
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
-from prefect_stagegate.model import Outcome
+from prefect_stagegate.model import Outcome, Pin, SourceObject
 from prefect_stagegate.readiness.governance import Runbook, runbook
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.questions import a_question, a_spec
+from prefect_stagegate.testing.rawserver import raw_server, response
 from prefect_stagegate.testing.sources import listed
 
 TRAP = "127.0.0.66"
@@ -299,6 +301,28 @@ def test_s3_session_token_follows_no_redirect(redirector: str) -> None:
     options = {"endpoint_url": redirector, **KEYS, "token": "hunter2"}
     with pytest.raises(StagegateError, match=f"redirects to {TRAP}"):
         listed(open_source("s3://lake/d/", options, idle=5))
+
+
+@pytest.fixture
+def _loopback_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (*policy.BLOCKED_NETWORKS, ip_network("127.0.0.1/32")))
+
+
+@pytest.mark.usefixtures("_loopback_blocked")
+def test_allowed_google_endpoint_is_listed() -> None:
+    page = {"items": [{"name": "d/a", "size": "5", "updated": "2026-01-01T00:00:00Z", "generation": "7"}]}
+    with raw_server(response(json.dumps(page).encode())) as server:
+        options = {"endpoint_url": server.url, "anon": True}
+        assert list(listed(open_source("gs://lake/d/", options, allowed=("127.0.0.1",)))) == ["a"]
+
+
+@pytest.mark.usefixtures("_loopback_blocked")
+def test_allowed_s3_endpoint_tells_that_an_etag_is_no_md5() -> None:
+    encrypted = response(headers={"x-amz-server-side-encryption": "aws:kms"})
+    with raw_server(lambda head, _: encrypted.removesuffix(b"hello") if head.startswith(b"HEAD") else b"") as server:
+        options = {"endpoint_url": server.url, **KEYS}
+        source = open_source("s3://lake/d/", options, allowed=("127.0.0.1",))
+        assert source.disowns_checksums(SourceObject("a", 5, Pin("etag", "0" * 32, "strong")))
 
 
 FOREIGN_LISTINGS: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -28,7 +28,6 @@ from prefect_stagegate.objects.azure_options import EMULATED, EMULATED_KEY
 from prefect_stagegate.objects.store import ObjectStore
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets import BucketSource
-from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.clouds import Cloud
 from prefect_stagegate.testing.sources import listed, read
 from prefect_stagegate.testing.webservers import nginx, rclone
@@ -238,7 +237,7 @@ def test_an_etag_is_one_whether_it_was_listed_or_asked_for_on_google(gcs: Cloud)
     store = _gcs_store(gcs, "etags")
     (naive,) = obstore.list(store).collect()
     assert naive["e_tag"] != obstore.head(store, "a.bin")["e_tag"]
-    source = BucketSource(f"{url}/", ObjectStore(store, store, url, gcs.endpoint_url), "", Terms())
+    source = BucketSource(f"{url}/", ObjectStore(store, store, url, gcs.endpoint_url), "")
     one = listed(source)["a.bin"]
     assert (one.pin.kind, one.pin) == ("etag", source.find("a.bin").pin)
     assert read(source, one) == b"one"
