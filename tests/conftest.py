@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -59,6 +60,20 @@ def _seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """One S3 server for this process. Take a bucket of your own: `seaweedfs.bucket("my-test")`."""
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def botocore_client(seaweedfs: SeaweedFS) -> Any:
+    """Amazon's own client of the S3 server: it takes every key as it comes."""
+    from botocore.session import Session
+
+    return Session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=seaweedfs.endpoint_url,
+        aws_access_key_id=seaweedfs.key,
+        aws_secret_access_key=seaweedfs.secret,
+    )
 
 
 @pytest.fixture

@@ -154,9 +154,9 @@ def write_all(root: Path, names: list[str]) -> dict[str, bytes]:
     }
 
 
-def test_names_in_a_bucket(seaweedfs: SeaweedFS, where: Workspace, tmp_path: Path) -> None:
+def test_names_in_a_bucket(seaweedfs: SeaweedFS, botocore_client: Any, where: Workspace, tmp_path: Path) -> None:
     seaweedfs.bucket("hostile-names")
-    client = botocore_client(seaweedfs)
+    client = botocore_client
 
     def put(number: int) -> None:
         with suppress(Exception):  # the server, or its client, refuses such a key
@@ -179,20 +179,6 @@ def test_names_in_a_bucket(seaweedfs: SeaweedFS, where: Workspace, tmp_path: Pat
     assert not others
     check_version(where, version, {key: key.partition("/")[0].encode() for key in keys - refused})
     assert everything_below(tmp_path) - everything_below(tmp_path / "node") == before
-
-
-def botocore_client(server: SeaweedFS) -> Any:
-    from botocore.config import Config
-    from botocore.session import Session
-
-    return Session().create_client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=server.endpoint_url,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-        config=Config(s3={"addressing_style": "path"}),
-    )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from botocore.session import Session
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, StagegateError
 from prefect_stagegate.http import Response
@@ -51,27 +50,16 @@ def assert_reads(store: ObjectStore, key: str) -> None:
     assert (part.status_code, part.content) == (206, DATA[5:15])
 
 
-def s3_client(server: SeaweedFS) -> Any:
-    return Session().create_client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=server.endpoint_url,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-    )
-
-
 def s3_store(server: SeaweedFS, bucket: str, **settings: Any) -> ObjectStore:
     access = {"endpoint": server.endpoint_url, "key": server.key, "secret": server.secret, **settings}
     return open_s3(s3_place(f"s3://{bucket}/"), S3Settings(**access))
 
 
 @pytest.fixture(scope="module")
-def bucket(seaweedfs: SeaweedFS) -> str:
-    client = s3_client(seaweedfs)
-    client.create_bucket(Bucket="requests")
+def bucket(botocore_client: Any) -> str:
+    botocore_client.create_bucket(Bucket="requests")
     for key in KEYS:
-        client.put_object(Bucket="requests", Key=key, Body=DATA)
+        botocore_client.put_object(Bucket="requests", Key=key, Body=DATA)
     return "requests"
 
 
@@ -101,8 +89,8 @@ class TestS3:
         for key in KEYS:
             assert_reads(store, key)
 
-    def test_an_older_version_is_read(self, seaweedfs: SeaweedFS) -> None:
-        client = s3_client(seaweedfs)
+    def test_an_older_version_is_read(self, seaweedfs: SeaweedFS, botocore_client: Any) -> None:
+        client = botocore_client
         client.create_bucket(Bucket="versions")
         client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
         old = client.put_object(Bucket="versions", Key="a b", Body=b"old")["VersionId"]

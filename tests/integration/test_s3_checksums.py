@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.session import Session
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch
@@ -25,14 +23,7 @@ DATA = bytes(range(256)) * ((2 * PART + 1000) // 256)
 LIMITS = Limits(part=PART, memory=4 * PART)
 
 
-def put_in_parts(server: SeaweedFS, bucket: str, key: str, data: bytes, **more: Any) -> None:
-    client = Session().create_client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=server.endpoint_url,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-    )
+def put_in_parts(client: Any, bucket: str, key: str, data: bytes, **more: Any) -> None:
     upload = client.create_multipart_upload(Bucket=bucket, Key=key, **more)["UploadId"]
     parts = []
     for number, start in enumerate(range(0, len(data), PART), 1):
@@ -41,12 +32,6 @@ def put_in_parts(server: SeaweedFS, bucket: str, key: str, data: bytes, **more: 
         done = client.upload_part(**named, **({"ChecksumAlgorithm": "CRC32"} if "ChecksumType" in more else {}))
         parts.append({name: done[name] for name in ("ETag", "ChecksumCRC32") if name in done} | {"PartNumber": number})
     client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
-
-
-@pytest.fixture
-def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
-    with FaultProxy(seaweedfs.endpoint_url) as running:
-        yield running
 
 
 @pytest.mark.parametrize("size", [1000, len(DATA)], ids=["one request", "parts"])
@@ -59,14 +44,14 @@ def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
     ids=["crc32", "rclone's md5"],
 )
 def test_damage_is_found_without_an_md5_in_the_etag(
-    seaweedfs: SeaweedFS, proxy: FaultProxy, cache: Cache, size: int, kept: dict[str, Any]
+    seaweedfs: SeaweedFS, botocore_client: Any, proxy: FaultProxy, cache: Cache, size: int, kept: dict[str, Any]
 ) -> None:
     data = DATA[:size]
     if "Metadata" in kept:
         digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         kept = {"Metadata": {"md5chksum": digest}}
     url = seaweedfs.bucket(f"checksums-{zlib.crc32(repr((size, sorted(kept))).encode())}")
-    put_in_parts(seaweedfs, url.partition("://")[2].strip("/"), "a.bin", data, **kept)
+    put_in_parts(botocore_client, url.partition("://")[2].strip("/"), "a.bin", data, **kept)
     options = {**seaweedfs.storage_options, "endpoint_url": proxy.url}
     (whole,) = fetch_all(open_source(f"{url}/", options), cache, limits=LIMITS)
     assert whole.proof == "server"
