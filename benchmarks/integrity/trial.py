@@ -70,6 +70,8 @@ def on_disk(tool: Tool, client: Client, server: Server, case: Case, folder: Path
         fetched = client.fetch(key, out)
         if verdict(fetched, data) is not Verdict.RIGHT:
             raise AssertionError(f"{tool.name} failed without any damage: {fetched.error}")
+        if tool.verification and (error := client.verify(key, out)):
+            raise AssertionError(f"{tool.name} finds damage where none is: {error}")
         spoil(fetched.file, ON_DISK[case.kind](data, other, case.rng()))
         alone = verified = verdict(fetched, data)
         if tool.verification:

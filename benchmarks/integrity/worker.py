@@ -22,7 +22,7 @@ Options = dict[str, str]
 
 
 class Tool:
-    """What each tool does; `fetch` and `verify` raise when they notice something."""
+    """What each tool does; `fetch` and `verify` raise when they notice something. Not every tool can do all of it."""
 
     def __init__(self, options: Options) -> None:
         self.options, self.dataset = options, "measured"
@@ -294,6 +294,8 @@ def serve(tool: Tool) -> None:
                 tool.verify(asked["key"], out)
             else:
                 tool.prepare(asked["key"])
+        except NotImplementedError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a tool raises, it noticed
             answer["error"] = f"{type(error).__name__}: {error}"[:500] or "an error"
         print(json.dumps(answer), file=answers, flush=True)
