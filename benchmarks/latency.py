@@ -35,8 +35,8 @@ def work(url: str, ca_file: str, out: str, version: str) -> None:
     from prefect_stagegate.sources import http
 
     http.Client = partial(http.Client, http2=version == "2")  # type: ignore[assignment,attr-defined]
-    where = open_workspace(Path(out) / "cache", Path(out) / "catalog")
-    stage(where, {"stagegate": 1, "dataset": "web", "sources": [{"url": url, "options": {"verify": ca_file}}]})
+    workspace = open_workspace(Path(out) / "cache", Path(out) / "catalog")
+    stage(workspace, {"stagegate": 1, "dataset": "web", "sources": [{"url": url, "options": {"verify": ca_file}}]})
 
 
 def by_ours(version: str) -> Callable[[str, str, Path, Path], list[str]]:
@@ -56,17 +56,17 @@ def relay(port: int, latency: float) -> Iterator[int]:
     """A process that passes on what comes to its port, later; gives the port."""
     from prefect_stagegate.testing.servers import free_port
 
-    own = free_port()
-    process = multiprocessing.Process(target=lambda: asyncio.run(_relay(own, port, latency / 2)), daemon=True)
+    relay_port = free_port()
+    process = multiprocessing.Process(target=lambda: asyncio.run(_relay(relay_port, port, latency / 2)), daemon=True)
     process.start()
     time.sleep(1)
     try:
-        yield own
+        yield relay_port
     finally:
         process.kill()
 
 
-async def _relay(own: int, port: int, delay: float) -> None:
+async def _relay(relay_port: int, port: int, delay: float) -> None:
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         while data := await reader.read(1 << 18):
@@ -78,7 +78,7 @@ async def _relay(own: int, port: int, delay: float) -> None:
         upstream = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(pump(reader, upstream[1]), pump(upstream[0], writer), return_exceptions=True)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", own, backlog=1024) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", relay_port, backlog=1024) as server:
         await server.serve_forever()
 
 

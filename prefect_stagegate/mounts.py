@@ -26,5 +26,7 @@ def mount_of(path: Path) -> tuple[str, str]:
         (point.replace("\\040", " "), kind, what) for what, point, kind, *_ in (line.split(" ") for line in lines)
     ]
     # The longest place that holds the path; of several mounts on it the last one is seen.
-    found = [(len(at), order, kind, what) for order, (at, kind, what) in enumerate(mounts) if real.is_relative_to(at)]
-    return max(found)[2:] if found else ("", "")
+    candidates = [
+        (len(at), order, kind, what) for order, (at, kind, what) in enumerate(mounts) if real.is_relative_to(at)
+    ]
+    return max(candidates)[2:] if candidates else ("", "")

@@ -65,22 +65,22 @@ def damage(tool: Tool, server: Server, run: tuple[argparse.Namespace, Path, Meas
         client.close()
     for name, results in (("way", measured.on_the_way), ("disk", measured.on_disk)):
         if tool.name in results:
-            told = page.noticed(results[tool.name], lambda result: result.verified)
-            print(f"{tool.name}, {name}: {told} noticed", flush=True)
+            share = page.noticed(results[tool.name], lambda result: result.verified)
+            print(f"{tool.name}, {name}: {share} noticed", flush=True)
 
 
 def run(options: argparse.Namespace, folder: Path, measured: Measured) -> None:
     """Let the tools meet the servers, two of S3's at a time: they wait more than they compute. Then measure speed."""
-    named = [tool for tool in (BLIND, *TOOLS) if any(word in tool.name for word in options.only or ())]
-    tools = installed(named if options.only else TOOLS, options.environments, measured.missing)
+    chosen = [tool for tool in (BLIND, *TOOLS) if any(word in tool.name for word in options.only or ())]
+    tools = installed(chosen if options.only else TOOLS, options.environments, measured.missing)
     of_s3, of_hub = ([tool for tool in tools if tool.of_hub is is_hub] for is_hub in (False, True))
     with ExitStack() as servers, ThreadPoolExecutor(2) as for_s3, ThreadPoolExecutor(1) as for_hub:
         jobs = []
         if of_s3:
             server = servers.enter_context(s3(folder / "s3"))
             for tool in of_s3:
-                own = replace(server, proxy=servers.enter_context(FaultProxy(server.endpoint)))
-                jobs.append(for_s3.submit(damage, tool, own, (options, folder, measured)))
+                proxied = replace(server, proxy=servers.enter_context(FaultProxy(server.endpoint)))
+                jobs.append(for_s3.submit(damage, tool, proxied, (options, folder, measured)))
         if of_hub:
             repository = servers.enter_context(hub())
             jobs += [for_hub.submit(damage, tool, repository, (options, folder, measured)) for tool in of_hub]

@@ -19,12 +19,12 @@ def python_of(name: str, folder: Path) -> Path:
     Raises:
         RuntimeError: The packages can't be installed.
     """
-    where, uv = folder / name, Path(sys.executable).parent / "uv"
-    python = where / "bin/python"
-    if not (where / "installed").exists():
-        _run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(where)], name)
+    environment, uv = folder / name, Path(sys.executable).parent / "uv"
+    python = environment / "bin/python"
+    if not (environment / "installed").exists():
+        _run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)], name)
         _run([str(uv), "pip", "install", "--quiet", "--python", str(python), *PINNED[name]], name)
-        (where / "installed").touch()
+        (environment / "installed").touch()
     return python
 
 

@@ -66,14 +66,19 @@ def as_json(measured: Measured) -> str:
     both = {"on the way": measured.on_the_way, "on disk": measured.on_disk}
     return json.dumps(
         {
-            where: {
+            place: {
                 name: [
-                    {"kind": one.case.kind, "shape": one.case.shape, "alone": one.alone, "verified": one.verified}
-                    for one in results
+                    {
+                        "kind": result.case.kind,
+                        "shape": result.case.shape,
+                        "alone": result.alone,
+                        "verified": result.verified,
+                    }
+                    for result in results
                 ]
                 for name, results in by_tool.items()
             }
-            for where, by_tool in both.items()
+            for place, by_tool in both.items()
         }
     )
 
@@ -123,7 +128,7 @@ def _summary(measured: Measured, tools: Sequence[Tool], shapes: tuple[str, ...])
     rows = []
     for name, tool, choice in lines:
         results = measured.on_the_way[tool.name]
-        cells = [noticed([one for one in results if one.case.shape == shape], choice) for shape in shapes]
+        cells = [noticed([result for result in results if result.case.shape == shape], choice) for shape in shapes]
         right = sum(choice(result) is Verdict.RIGHT for result in results)
         rows.append([name, noticed(results, choice), *cells, str(right)])
         if speed:

@@ -84,7 +84,7 @@ class Armed:
 
     def __call__(self, fetch: Fetch) -> Fault | None:
         """What happens to a response: damage, to the first that fits."""
-        start, end = asked(fetch.range, self.size)
+        start, end = range_of(fetch.range, self.size)
         with self._lock:
             if self.hit or not fetch.path.endswith(self.path) or not start <= self._at < end:
                 return None
@@ -95,10 +95,10 @@ class Armed:
         return Rewrite(lambda body: ON_THE_WAY[self.case.kind](body, self.other[start:end], rng))
 
 
-def asked(header: str, size: int) -> tuple[int, int]:
+def range_of(header: str, size: int) -> tuple[int, int]:
     """Where a range begins and ends; the whole without one."""
-    found = re.fullmatch(r"bytes=(\d+)-(\d*)", header)
-    return (int(found[1]), min(size, int(found[2]) + 1) if found[2] else size) if found else (0, size)
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", header)
+    return (int(match[1]), min(size, int(match[2]) + 1) if match[2] else size) if match else (0, size)
 
 
 def folder(shape: str) -> str:

@@ -179,13 +179,13 @@ Start = Callable[[Server, Path, Path], Client]
 """Starts a tool: the server, a scratch folder, and where peers' environments are."""
 
 
-def worker(name: str, *, own: bool = False, repository: str = "", known: bool = False) -> Start:
+def worker(name: str, *, own_environment: bool = False, repository: str = "", known: bool = False) -> Start:
     """A tool of worker.py's; `own` is one that has an environment of its own."""
 
     def start(server: Server, home: Path, environments: Path) -> Client:
         options = server.options() | ({"repository": repository} if repository else {})
         options |= {"first": str(home / "first")} if known else {}
-        python = python_of(name, environments) if own else Path(sys.executable)
+        python = python_of(name, environments) if own_environment else Path(sys.executable)
         return Worker(name, python, options, environment(server, home))
 
     return start
@@ -230,7 +230,7 @@ TOOLS = (
         "s5cmd sync", "times", copies_all=S5cmd.copying_all,
     ),
     Tool(
-        "aws-cli", worker("aws", own=True),
+        "aws-cli", worker("aws", own_environment=True),
         "`aws s3 cp` with awscrt, `response_checksum_validation=when_supported`",
         "aws s3 sync", "times", copies_all="aws", own_environment="aws",
     ),
@@ -240,7 +240,7 @@ TOOLS = (
     ),
     Tool("obstore", worker("obstore"), "`obstore.get(…).stream()`; no option makes it verify", copies_all="obstore"),
     Tool(
-        "multi-storage-client", worker("msc", own=True),
+        "multi-storage-client", worker("msc", own_environment=True),
         "`StorageClient.download_file`, `response_checksum_validation=when_supported`",
         copies_all="msc", own_environment="msc",
     ),

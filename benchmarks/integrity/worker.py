@@ -220,9 +220,9 @@ class Stagegate(Tool):
         from prefect_stagegate.operations.verify import verify
 
         del key
-        found = verify(self.workspace(out / "cache", self.catalog(out)))
-        if found.damaged or found.quarantined:
-            raise ValueError(f"{len(found.damaged)} files are damaged")
+        verification = verify(self.workspace(out / "cache", self.catalog(out)))
+        if verification.damaged or verification.quarantined:
+            raise ValueError(f"{len(verification.damaged)} files are damaged")
 
     def catalog(self, out: Path) -> Path:
         """Which catalog a folder's cache belongs to."""
@@ -285,15 +285,15 @@ def serve(tool: Tool) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        asked = json.loads(line)
-        out, answer = Path(asked["out"]), {"error": "", "file": ""}
+        request = json.loads(line)
+        out, answer = Path(request["out"]), {"error": "", "file": ""}
         try:
-            if asked["job"] == "fetch":
-                answer["file"] = str(tool.fetch(asked["key"], out))
-            elif asked["job"] == "verify":
-                tool.verify(asked["key"], out)
+            if request["job"] == "fetch":
+                answer["file"] = str(tool.fetch(request["key"], out))
+            elif request["job"] == "verify":
+                tool.verify(request["key"], out)
             else:
-                tool.prepare(asked["key"])
+                tool.prepare(request["key"])
         except NotImplementedError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a tool raises, it noticed

@@ -214,8 +214,8 @@ class Exchange:
             came = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
             return ForbiddenAddress(refusal(self.blocked, self.blocked) + came, hint=ALLOW_HINT)
         if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
-            told = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
-            return SourceUnavailable(told, hint="Check HTTPS_PROXY and its user and password.")
+            message = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
+            return SourceUnavailable(message, hint="Check HTTPS_PROXY and its user and password.")
         # An address of the host may refuse, and the next one not.
         refused = code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED
         return failure_of(self.target, code, status, refused=refused)

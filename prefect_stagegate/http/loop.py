@@ -372,36 +372,36 @@ class Loop:
     def _proxy(self, exchange: Exchange) -> Proxy | None:
         """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
         origin = origin_of(exchange.target.url)
-        asked = (origin, exchange.request.client.proxies)
-        if asked not in self._proxies:
-            if proxy := proxy_for(*asked):
-                self._resolve(exchange, asked, proxy)
+        proxy_key = (origin, exchange.request.client.proxies)
+        if proxy_key not in self._proxies:
+            if proxy := proxy_for(*proxy_key):
+                self._resolve(exchange, proxy_key, proxy)
                 raise _Resolving
-            self._proxies[asked] = None
-        answer = self._proxies[asked]
+            self._proxies[proxy_key] = None
+        answer = self._proxies[proxy_key]
         if isinstance(answer, StagegateError):
             raise answer
         return answer
 
-    def _resolve(self, exchange: Exchange, asked: _ProxyKey, proxy: Proxy) -> None:
+    def _resolve(self, exchange: Exchange, proxy_key: _ProxyKey, proxy: Proxy) -> None:
         """Have a thread judge an origin's addresses. What is requested there meanwhile waits for the same answer."""
-        self._resolving[asked].append(exchange)
-        if len(self._resolving[asked]) > 1:
+        self._resolving[proxy_key].append(exchange)
+        if len(self._resolving[proxy_key]) > 1:
             return
 
         def look_up() -> None:
             answer: Proxy | StagegateError = proxy
             try:
-                require_proxied_allowed(asked[0], exchange.request.client.allowed)
+                require_proxied_allowed(proxy_key[0], exchange.request.client.allowed)
             except StagegateError as error:
                 answer = error
-            self.call(partial(self._resolved, asked, answer))
+            self.call(partial(self._resolved, proxy_key, answer))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
 
-    def _resolved(self, asked: _ProxyKey, answer: Proxy | StagegateError) -> None:
-        self._proxies[asked] = answer
-        self._waiting.extend(self._resolving.pop(asked))
+    def _resolved(self, proxy_key: _ProxyKey, answer: Proxy | StagegateError) -> None:
+        self._proxies[proxy_key] = answer
+        self._waiting.extend(self._resolving.pop(proxy_key))
 
     def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
         """Let a handle go on later. Its callback pauses it."""

@@ -204,8 +204,8 @@ def redirect_url(url: str, location: str, count: int) -> str:
         raise SourceError("The redirect leads to no usable URL") from error
     origin = origin_of(target)
     if origin_of(url).scheme == "https" and origin.scheme != "https":
-        told = f"The redirect leads from https to {origin.address} without TLS"
-        raise SourceError(told, hint="Name that URL, if it is meant.")
+        message = f"The redirect leads from https to {origin.address} without TLS"
+        raise SourceError(message, hint="Name that URL, if it is meant.")
     return target
 
 

@@ -36,8 +36,8 @@ class Proxy(NamedTuple):
 
 def environment_proxies() -> Proxies:
     """What the environment says now; empty where it names no proxy."""
-    named = getproxies_environment()
-    return tuple(sorted(named.items())) if named.keys() - {"no"} else ()
+    settings = getproxies_environment()
+    return tuple(sorted(settings.items())) if settings.keys() - {"no"} else ()
 
 
 def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
@@ -46,9 +46,9 @@ def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
     Raises:
         UsageError: It is not spoken to by HTTP.
     """
-    named = dict(proxies)
-    url = named.get(origin.scheme) or named.get("all", "")
-    if not url or proxy_bypass_environment(origin.address, named) or _is_in(origin.host, named.get("no", "")):
+    settings = dict(proxies)
+    url = settings.get(origin.scheme) or settings.get("all", "")
+    if not url or proxy_bypass_environment(origin.address, settings) or _is_in(origin.host, settings.get("no", "")):
         return None
     return _parsed(url if "://" in url else f"http://{url}")
 

@@ -104,8 +104,8 @@ def require_expected(request: Request, response: Response, received: int) -> Non
     if request.method != "HEAD" and request.length is not None and received != request.length:
         if not request.range and (received > request.length or "content-length" in response.headers):
             raise _changed()
-        told = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"
-        raise SourceUnavailable(told, hint=_LATER)
+        message = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"
+        raise SourceUnavailable(message, hint=_LATER)
     if request.length is None and received > request.limit:
         raise _too_long(request, response.status, origin_of(request.url).address)
     if request.verify:
@@ -153,8 +153,8 @@ def _too_long(request: Request, status: int, address: str) -> StagegateError:
     if request.size is not None and not request.range:
         return _changed()
     if request.range:
-        told = f"{address} sent more than was asked for ({count_text(request.length or 0, 'byte')})"
-        return SourceUnavailable(told, hint=_LATER)
+        message = f"{address} sent more than was asked for ({count_text(request.length or 0, 'byte')})"
+        return SourceUnavailable(message, hint=_LATER)
     return SourceError(f"{address} sent more than is read of it ({count_text(request.limit, 'byte')})")
 
 

@@ -74,10 +74,10 @@ def spool(listed: Iterable[Listed], digest: ListingDigest, file: IO[bytes]) -> I
     """
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
-        for one in batch:
-            digest.add(one.source, one.object)
+        for entry in batch:
+            digest.add(entry.source, entry.object)
         with explained("keep a listing", tempfile.gettempdir()):
-            pickle.dump([_row(one) for one in batch], file)
+            pickle.dump([_row(entry) for entry in batch], file)
     return _again(file, file.tell())
 
 
@@ -91,13 +91,13 @@ class Unchanged:
     """Recognizes the listing of a spec's sources, and notes it when its version is staged.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         spec: What is listed.
         sources: Its sources, opened.
     """
 
-    def __init__(self, where: Workspace, spec: Spec, sources: Sources) -> None:
-        self._where, self._spec, self._sources = where, spec, sources
+    def __init__(self, workspace: Workspace, spec: Spec, sources: Sources) -> None:
+        self._workspace, self._spec, self._sources = workspace, spec, sources
         self._name = f"listing {spec.dataset}"
         self._begun = time.time()
         self._lasts = all(source.rehash == "never" for source in spec.sources)
@@ -108,17 +108,17 @@ class Unchanged:
 
     def last(self) -> RefEntry | None:
         """The newest version, when its listing was noted here; None when the listing must be planned at once."""
-        noted = self._where.cache.memory.noted(self._name) if self._lasts else None
-        head = self._where.catalog.ref(self._spec.dataset, LATEST) if noted else None
+        noted = self._workspace.cache.memory.noted(self._name) if self._lasts else None
+        head = self._workspace.catalog.ref(self._spec.dataset, LATEST) if noted else None
         return head if head and noted and noted.startswith(f"{head.digest} ") else None
 
     def recognize(self, last: RefEntry, listing: ListingDigest) -> bool:
         """Whether a listing is that of the newest version, from the same spec, and all of it is here: `manifest`."""
-        where, dataset, digest = self._where, last.dataset, last.digest
-        noted = where.cache.memory.noted(self._name)
-        if noted == f"{digest} {listing}" and where.catalog.spec(dataset, digest) == self._spec.canonical():
-            manifest = where.catalog.manifest(dataset, digest)
-            self.manifest = manifest if is_complete(where, manifest) else None
+        workspace, dataset, digest = self._workspace, last.dataset, last.digest
+        noted = workspace.cache.memory.noted(self._name)
+        if noted == f"{digest} {listing}" and workspace.catalog.spec(dataset, digest) == self._spec.canonical():
+            manifest = workspace.catalog.manifest(dataset, digest)
+            self.manifest = manifest if is_complete(workspace, manifest) else None
         return self.manifest is not None
 
     def received(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
@@ -137,22 +137,31 @@ class Unchanged:
     def note(self, digest: str) -> None:
         """Note that what was received is a version, all of it."""
         if self._lasts:
-            self._where.cache.memory.note(self._name, f"{digest} {self._received}")
+            self._workspace.cache.memory.note(self._name, f"{digest} {self._received}")
 
 
-def is_complete(where: Workspace, manifest: Manifest) -> bool:
+def is_complete(workspace: Workspace, manifest: Manifest) -> bool:
     """Whether a version's view stands in this node's cache, and each of its blobs lies there, none of them rotten."""
-    view = where.cache.views.path(manifest.dataset, manifest.digest)
-    if view is None or Quarantine(where.cache.layout).rotten_files(view, manifest.entries()):
+    view = workspace.cache.views.path(manifest.dataset, manifest.digest)
+    if view is None or Quarantine(workspace.cache.layout).rotten_files(view, manifest.entries()):
         return False
-    holds = where.cache.blobs.holds
+    holds = workspace.cache.blobs.holds
     return all(holds(entry.digest, entry.size) for entry in manifest.entries())
 
 
-def _row(one: Listed) -> tuple[Any, ...]:
-    listed, pin = one.object, one.object.pin
+def _row(entry: Listed) -> tuple[Any, ...]:
+    listed, pin = entry.object, entry.object.pin
     pinned = (pin.kind, pin.value, pin.strength)
-    return (one.source, listed.key, listed.size, *pinned, listed.modified, listed.checksums, listed.state, listed.away)
+    return (
+        entry.source,
+        listed.key,
+        listed.size,
+        *pinned,
+        listed.modified,
+        listed.checksums,
+        listed.state,
+        listed.away,
+    )
 
 
 def _listed(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> Listed:

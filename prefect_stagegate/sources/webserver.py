@@ -133,21 +133,21 @@ class WebServer:
 
     def refusal(self, response: Response, key: str) -> SourceError:
         """The typed error for a response of 300 or above."""
-        where = {"source": self._url, "object": key}
+        subject = {"source": self._url, "object": key}
         status = response.status
         if status in _GONE:
-            return ObjectVanished("The object is gone", **where)
+            return ObjectVanished("The object is gone", **subject)
         if status in _CHANGED:
-            return ObjectChanged("The object changed while it was read", **where)
+            return ObjectChanged("The object changed while it was read", **subject)
         if status in _DENIED:
-            return self._denial(response, where)
+            return self._denial(response, subject)
         if status in BUSY_STATUSES:
-            busy = SourceBusy("The server is too busy", **where)
+            busy = SourceBusy("The server is too busy", **subject)
             busy.retry_after = retry_after(response.headers)
             return busy
         failed = SourceUnavailable if status >= _FAILED else SourceError
         kind = UnknownMethod if status in _NO_METHOD else failed
-        return kind(f"The server answers {status}", **where)
+        return kind(f"The server answers {status}", **subject)
 
     def _first_byte(self, url: str, key: str) -> Headers:
         headers = self.ask("GET", url, key, headers={"Range": "bytes=0-0"}).headers
@@ -155,18 +155,18 @@ class WebServer:
         return {**headers, "content-length": size} if size else headers
 
     def _sent(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        own = self._headers if origin_of(url) == self._home else {}
-        return {**(headers or {}), **own}
+        home_headers = self._headers if origin_of(url) == self._home else {}
+        return {**(headers or {}), **home_headers}
 
     def _completed(self, error: SourceError, key: str) -> SourceError:
         error.source, error.object = error.source or self._url, error.object or key
         return error
 
-    def _denial(self, response: Response, where: dict[str, str]) -> AccessDenied:
+    def _denial(self, response: Response, subject: dict[str, str]) -> AccessDenied:
         if "expired" in response.headers.get("www-authenticate", ""):
-            return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
+            return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
         hint = f"Who asked: {self._who}. Give `username` and `password`, `token` or `headers` by `credentials:`."
-        return AccessDenied("Access is denied", hint=hint, **where)
+        return AccessDenied("Access is denied", hint=hint, **subject)
 
 
 class UnknownMethod(SourceError):

@@ -47,16 +47,16 @@ class RawServer:
             with (
                 plain,
                 suppress(OSError),
-                self._tls.wrap_socket(plain, server_side=True) if self._tls else plain as own,
+                self._tls.wrap_socket(plain, server_side=True) if self._tls else plain as connection,
             ):
-                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.connections.append(own)
-                while head := _head(own):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connections.append(connection)
+                while head := _head(connection):
                     self.requests.append(head)
-                    answer = self._script(head, own)
+                    answer = self._script(head, connection)
                     if answer is None:
                         break
-                    own.sendall(answer)
+                    connection.sendall(answer)
         finally:
             self.ended.release()
 
@@ -80,8 +80,8 @@ def _head(connection: socket.socket) -> bytes:
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             left = int(line.partition(b":")[2])
-            while left > 0 and (some := connection.recv(left)):
-                left -= len(some)
+            while left > 0 and (chunk := connection.recv(left)):
+                left -= len(chunk)
     return head
 
 

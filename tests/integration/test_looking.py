@@ -23,7 +23,7 @@ WEAK = Pins("mtime", "weak", COUNT)
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -33,18 +33,20 @@ def entries() -> Iterator[Entry]:
 
 def origins() -> Iterator[Origin]:
     pin = Pin("mtime", "1:2", "weak")
-    return (Origin(one.path, "file:///nas/", one.path, one.size, pin, "computed", one.digest) for one in entries())
+    return (
+        Origin(entry.path, "file:///nas/", entry.path, entry.size, pin, "computed", entry.digest) for entry in entries()
+    )
 
 
-def put(where: Workspace, pins: Pins | None = WEAK) -> Seal:
+def put(workspace: Workspace, pins: Pins | None = WEAK) -> Seal:
     """Store a version that no file belongs to."""
     sealed = seal(entries())
-    where.catalog.put_version("things", sealed.digest, sealed.files, sealed.bytes, entries(), origins(), pins)
+    workspace.catalog.put_version("things", sealed.digest, sealed.files, sealed.bytes, entries(), origins(), pins)
     return sealed
 
 
-def record_of(where: Workspace, kind: str, sealed: Seal) -> Path:
-    return Path(where.catalog.url) / "datasets/things" / kind / f"{sealed.digest[7:]}.parquet"
+def record_of(workspace: Workspace, kind: str, sealed: Seal) -> Path:
+    return Path(workspace.catalog.url) / "datasets/things" / kind / f"{sealed.digest[7:]}.parquet"
 
 
 def damage(record: Path, part: slice) -> None:
@@ -56,8 +58,8 @@ def damage(record: Path, part: slice) -> None:
     record.write_bytes(data)
 
 
-def test_ls_reads_no_rows(where: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    sealed = put(where)
+def test_ls_reads_no_rows(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = put(workspace)
     read = DirectoryRecords.read
 
     def counting(self: DirectoryRecords, key: str) -> bytes | None:
@@ -65,20 +67,20 @@ def test_ls_reads_no_rows(where: Workspace, monkeypatch: pytest.MonkeyPatch) -> 
         return read(self, key)
 
     monkeypatch.setattr(DirectoryRecords, "read", counting)
-    (line,) = list_versions(where, "things")
+    (line,) = list_versions(workspace, "things")
     assert (line.digest, line.files, line.bytes, line.pins) == (sealed.digest, COUNT, sealed.bytes, WEAK)
 
 
-def test_pins_of_an_earlier_release_are_counted(where: Workspace) -> None:
-    put(where, pins=None)
-    (line,) = list_versions(where, "things")
+def test_pins_of_an_earlier_release_are_counted(workspace: Workspace) -> None:
+    put(workspace, pins=None)
+    (line,) = list_versions(workspace, "things")
     assert line.pins == WEAK
 
 
-def test_footer_longer_than_the_first_read(where: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_footer_longer_than_the_first_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect_stagegate.catalog.catalog.END", 64)
-    put(where)
-    (line,) = list_versions(where, "things")
+    put(workspace)
+    (line,) = list_versions(workspace, "things")
     assert (line.files, line.pins) == (COUNT, WEAK)
 
 
@@ -98,15 +100,15 @@ def test_end_of_a_record_is_read_alone(store: str, tmp_path: Path, request: pyte
 
 @pytest.mark.parametrize("words", [("show", "--rows"), ("show", "--all"), ("show", "--json"), ("diff", "--json")])
 def test_rows_come_before_the_last_is_read(
-    where: Workspace, run_stagegate: Callable[..., Any], words: tuple[str, str]
+    workspace: Workspace, run_stagegate: Callable[..., Any], words: tuple[str, str]
 ) -> None:
-    sealed = put(where)
+    sealed = put(workspace)
     other = seal([Entry("other.bin", 1, "blake3:" + "0" * 64)])
     others = [Entry("other.bin", 1, "blake3:" + "0" * 64)]
-    where.catalog.put_version("things", other.digest, 1, 1, others, [])
-    damage(record_of(where, "manifests", sealed), slice(-200, None))
+    workspace.catalog.put_version("things", other.digest, 1, 1, others, [])
+    damage(record_of(workspace, "manifests", sealed), slice(-200, None))
     addresses = [f"things@{digest}" for digest in (sealed.digest, other.digest)][: 2 if "diff" in words else 1]
-    places = ("--cache", where.cache.root, "--catalog", where.catalog.url)
+    places = ("--cache", workspace.cache.root, "--catalog", workspace.catalog.url)
     shown = run_stagegate(words[0], *addresses, *words[1:], *places)
     assert shown.returncode == 3
     assert "can't be read" in shown.stderr
@@ -114,9 +116,9 @@ def test_rows_come_before_the_last_is_read(
     assert "016000.bin" in shown.stdout
 
 
-def test_json_of_streams_is_whole(where: Workspace, run_stagegate: Callable[..., Any]) -> None:
-    address = f"things@{put(where).digest}"
-    places = ("--cache", where.cache.root, "--catalog", where.catalog.url)
+def test_json_of_streams_is_whole(workspace: Workspace, run_stagegate: Callable[..., Any]) -> None:
+    address = f"things@{put(workspace).digest}"
+    places = ("--cache", workspace.cache.root, "--catalog", workspace.catalog.url)
     shown = json.loads(run_stagegate("show", address, "--json", *places).stdout)
     assert len(shown["entries"]) == COUNT
     assert list(shown)[-4:] == ["waivers", "revocations", "failed", "unreadable"]

@@ -28,7 +28,7 @@ NAMES = ("a.bin", "b/c.bin", "b/d.bin")
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -52,28 +52,28 @@ def spec_of(folder: Path, *, of_source: dict[str, Any] | None = None, **more: An
     return load_spec({"stagegate": 1, "dataset": "things", "sources": [source], **more}, known_checks={})
 
 
-def forget_pins(where: Workspace) -> None:
+def forget_pins(workspace: Workspace) -> None:
     """Take from the node's memory what pins name, so that only a recognized listing is not fetched again."""
-    with sqlite3.connect(where.cache.layout.index) as database:
+    with sqlite3.connect(workspace.cache.layout.index) as database:
         database.execute("DELETE FROM pins")
 
 
-def blob_of(version: Version, name: str, where: Workspace) -> Path:
-    entries = where.catalog.manifest(version.dataset, version.digest).entries()
-    return where.cache.layout.blob(next(entry.digest for entry in entries if entry.path == name))
+def blob_of(version: Version, name: str, workspace: Workspace) -> Path:
+    entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
+    return workspace.cache.layout.blob(next(entry.digest for entry in entries if entry.path == name))
 
 
-def test_unchanged_listing_is_recognized(where: Workspace, nas: Path) -> None:
-    first = stage(where, spec_of(nas))
-    forget_pins(where)
-    again = stage(where, spec_of(nas))
+def test_unchanged_listing_is_recognized(workspace: Workspace, nas: Path) -> None:
+    first = stage(workspace, spec_of(nas))
+    forget_pins(workspace)
+    again = stage(workspace, spec_of(nas))
     assert (again.bytes_fetched, again.bytes_reused, again.new) == (0, first.bytes, False)
     assert (again.digest, again.path, again.files, again.pins) == (first.digest, first.path, first.files, first.pins)
 
 
 @pytest.mark.parametrize("change", ["content", "added", "removed", "renamed"])
-def test_any_change_makes_another_version(where: Workspace, nas: Path, change: str) -> None:
-    first = stage(where, spec_of(nas))
+def test_any_change_makes_another_version(workspace: Workspace, nas: Path, change: str) -> None:
+    first = stage(workspace, spec_of(nas))
     if change == "content":
         write(nas / "b/c.bin", b"B/C.BIN", age=30)
     elif change == "added":
@@ -82,86 +82,86 @@ def test_any_change_makes_another_version(where: Workspace, nas: Path, change: s
         (nas / "a.bin").unlink()
     else:
         (nas / "a.bin").rename(nas / "z.bin")
-    second = stage(where, spec_of(nas))
+    second = stage(workspace, spec_of(nas))
     assert second.digest != first.digest
-    assert where.catalog.resolve(Address("things")) == second.digest
-    assert stage(where, spec_of(nas)).digest == second.digest
+    assert workspace.catalog.resolve(Address("things")) == second.digest
+    assert stage(workspace, spec_of(nas)).digest == second.digest
 
 
-def test_blob_gone_behind_unchanged_is_fetched(where: Workspace, nas: Path) -> None:
-    first = stage(where, spec_of(nas))
-    blob = blob_of(first, "b/c.bin", where)
+def test_blob_gone_behind_unchanged_is_fetched(workspace: Workspace, nas: Path) -> None:
+    first = stage(workspace, spec_of(nas))
+    blob = blob_of(first, "b/c.bin", workspace)
     blob.unlink()
-    again = stage(where, spec_of(nas))
+    again = stage(workspace, spec_of(nas))
     assert (again.digest, again.bytes_fetched) == (first.digest, len("b/c.bin"))
     assert blob.read_bytes() == b"b/c.bin"
 
 
-def test_view_gone_behind_unchanged_is_made(where: Workspace, nas: Path) -> None:
-    first = stage(where, spec_of(nas))
+def test_view_gone_behind_unchanged_is_made(workspace: Workspace, nas: Path) -> None:
+    first = stage(workspace, spec_of(nas))
     first.path.rename(nas.parent / "taken-away")
-    again = stage(where, spec_of(nas))
+    again = stage(workspace, spec_of(nas))
     assert (again.path / "b/d.bin").read_bytes() == b"b/d.bin"
 
 
-def test_writable_blob_of_others_is_not_believed(where: Workspace, nas: Path) -> None:
-    first = stage(where, spec_of(nas))
-    blob = blob_of(first, "a.bin", where)
+def test_writable_blob_of_others_is_not_believed(workspace: Workspace, nas: Path) -> None:
+    first = stage(workspace, spec_of(nas))
+    blob = blob_of(first, "a.bin", workspace)
     blob.unlink()
     blob.write_bytes(b"A.BIN")
     blob.chmod(0o666)
-    again = stage(where, spec_of(nas))
+    again = stage(workspace, spec_of(nas))
     assert again.bytes_fetched == len("a.bin")
     assert blob.read_bytes() == b"a.bin"
 
 
-def test_young_file_is_read_again(where: Workspace, nas: Path) -> None:
+def test_young_file_is_read_again(workspace: Workspace, nas: Path) -> None:
     now = time.time_ns()
     write(nas / "a.bin", b"older")
     os.utime(nas / "a.bin", ns=(now + 10**9, now + 10**9))
-    first = stage(where, spec_of(nas))
+    first = stage(workspace, spec_of(nas))
     (nas / "a.bin").write_bytes(b"newer")
     os.utime(nas / "a.bin", ns=(now + 10**9, now + 10**9))
-    assert stage(where, spec_of(nas)).digest != first.digest
+    assert stage(workspace, spec_of(nas)).digest != first.digest
 
 
-def test_rehash_reads_unchanged_objects(where: Workspace, nas: Path) -> None:
+def test_rehash_reads_unchanged_objects(workspace: Workspace, nas: Path) -> None:
     spec = spec_of(nas, of_source={"rehash": "always"})
-    first = stage(where, spec)
-    assert stage(where, spec).bytes_fetched == first.bytes
+    first = stage(workspace, spec)
+    assert stage(workspace, spec).bytes_fetched == first.bytes
 
 
-def test_changed_spec_is_recorded(where: Workspace, nas: Path) -> None:
-    first = stage(where, spec_of(nas))
-    stage(where, spec_of(nas, license="CC0-1.0"))
-    stored = where.catalog.spec("things", first.digest)
+def test_changed_spec_is_recorded(workspace: Workspace, nas: Path) -> None:
+    first = stage(workspace, spec_of(nas))
+    stage(workspace, spec_of(nas, license="CC0-1.0"))
+    stored = workspace.catalog.spec("things", first.digest)
     assert stored is not None
     assert stored["license"] == "CC0-1.0"
 
 
-def test_latest_moved_by_others_comes_back(where: Workspace, nas: Path, tmp_path: Path) -> None:
-    first = stage(where, spec_of(nas))
+def test_latest_moved_by_others_comes_back(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
+    first = stage(workspace, spec_of(nas))
     write(tmp_path / "other/x.bin", b"x")
-    stage(where, spec_of(tmp_path / "other"))
-    stage(where, spec_of(nas))
-    assert where.catalog.resolve(Address("things")) == first.digest
+    stage(workspace, spec_of(tmp_path / "other"))
+    stage(workspace, spec_of(nas))
+    assert workspace.catalog.resolve(Address("things")) == first.digest
 
 
-def test_bytes_of_a_mirror_prove_no_listing(where: Workspace, nas: Path) -> None:
+def test_bytes_of_a_mirror_prove_no_listing(workspace: Workspace, nas: Path) -> None:
     spec = spec_of(nas, of_source={"mirrors": [{"url": str(nas)}]})
-    with open_sources(where, spec) as sources:
-        unchanged = Unchanged(where, spec, sources)
+    with open_sources(workspace, spec) as sources:
+        unchanged = Unchanged(workspace, spec, sources)
         listed = list(list_sources(sources))
-        receipts = [Receipt(one.object.key, one.object, 0, "blake3:" + "0" * 64, "computed", 1) for one in listed]
+        receipts = [Receipt(entry.object.key, entry.object, 0, "blake3:" + "0" * 64, "computed", 1) for entry in listed]
         assert list(unchanged.received(receipts)) == receipts
         unchanged.note("sha256:" + "0" * 64)
-    assert where.cache.memory.noted("listing things") is None
+    assert workspace.cache.memory.noted("listing things") is None
 
 
-def test_kept_listing_comes_back_as_it_was(where: Workspace, nas: Path) -> None:
+def test_kept_listing_comes_back_as_it_was(workspace: Workspace, nas: Path) -> None:
     odd = SourceObject("b/\udcff\n", 2**40, Pin("etag", "x", "strong"), None, (("md5", "00"),), "commit", away=True)
     listed = [Listed(1, odd), *(Listed(0, SourceObject(name, 1, Pin("mtime", name, "weak"), 1.5)) for name in NAMES)]
-    with open_sources(where, spec_of(nas)) as sources, SpooledTemporaryFile() as file:
+    with open_sources(workspace, spec_of(nas)) as sources, SpooledTemporaryFile() as file:
         digests = [ListingDigest(spec_of(nas), sources) for _ in range(3)]
         assert list(spool(iter(listed), digests[0], file)) == listed
         assert list(spool(reversed(listed), digests[1], BytesIO())) == listed[::-1]
@@ -169,8 +169,8 @@ def test_kept_listing_comes_back_as_it_was(where: Workspace, nas: Path) -> None:
     assert str(digests[0]) == str(digests[1]) != str(digests[2])
 
 
-def test_listing_that_hangs_can_be_cancelled(where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage(where, spec_of(nas))
+def test_listing_that_hangs_can_be_cancelled(workspace: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage(workspace, spec_of(nas))
     cancel, go_on = Event(), Event()
 
     def hang(self: FileSource, wanted: Wanted) -> Iterator[SourceObject]:
@@ -181,6 +181,6 @@ def test_listing_that_hangs_can_be_cancelled(where: Workspace, nas: Path, monkey
     monkeypatch.setattr(FileSource, "_walk", hang)
     begun = time.monotonic()
     with pytest.raises(Cancelled):
-        stage(where, spec_of(nas), cancel=cancel)
+        stage(workspace, spec_of(nas), cancel=cancel)
     assert time.monotonic() - begun < 10
     go_on.set()
