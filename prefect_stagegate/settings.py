@@ -178,7 +178,7 @@ SETTINGS = (
         "objects_in_flight",
         "64",
         "1 to 1024",
-        "Objects that are fetched at the same time, at most; fewer small ones where a few keep the interpreter busy.",
+        "Objects of one source that are fetched at the same time, at most.",
         _whole(1, 1024),
     ),
     Setting(
@@ -232,7 +232,7 @@ SETTINGS = (
     ),
     Setting(
         "retries",
-        "100",
+        "400",
         "0 to 100000",
         "Retries that one source is granted in a run, over all of its objects.",
         _whole(0, 100_000),

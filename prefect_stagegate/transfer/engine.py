@@ -129,8 +129,6 @@ class Engine:
         }
         self._open: list[MultipartDownload] = []
         self._opening = 0
-        self._reads: set[Read] = set()
-        """Those that hold a claim or a buffer."""
         self._downloads: set[MultipartDownload] = set()
         """Those that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
@@ -309,7 +307,7 @@ class Engine:
 
     def _exchange(self, read: Read, request: Request) -> Exchange:
         read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
-        self._reads.add(read)
+        read.queue.reads.add(read)
         buffer, sink = None, None
         if read.part:
             start, end = read.bounds
@@ -332,7 +330,7 @@ class Engine:
         """The next part of the object of which the fewest are under way, while there is a buffer and a connection."""
         for download in sorted(self._open, key=lambda download: download.users):
             queue = self._queues[id(download.job.source)]
-            if queue.retrier.quiet_seconds() or not self._has_connection(queue):
+            if not queue.may_read() or not self._has_connection(queue):
                 continue
             if part := download.next_part():
                 return part
@@ -364,7 +362,7 @@ class Engine:
         if outcome is not None:
             self._helpers.submit(partial(self._explain, read, outcome))
             return
-        self._reads.discard(read)
+        read.queue.reads.discard(read)
         read.queue.retrier.succeeded()
         if read.part:
             self._writers.submit(partial(self._store, read.part))
@@ -385,12 +383,12 @@ class Engine:
     def _failed(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """A read failed: repeat it, begin the object anew, or leave it to the job's next step."""
         if read.part and not read.job.source.ranges:
-            self._reads.discard(read)
+            read.queue.reads.discard(read)
             self._restart_whole(read.part)
             return
         delay: float | None = 0.0 if renewed else None
         if isinstance(error, SourceUnavailable):
-            delay = read.queue.retrier.delay(read.attempt, error, read.started)
+            delay = read.queue.retrier.delay(read.attempt, error)
         if delay is None or self._closed:
             self._give_up(read)
             if read.part:
@@ -422,7 +420,8 @@ class Engine:
 
     def _give_up(self, read: Read) -> None:
         """Leave what a read held."""
-        self._reads.discard(read)
+        read.queue.reads.discard(read)
+        self._loop.feed()
         if read.whole:
             read.whole.claim.keep()
         elif read.part:
@@ -531,7 +530,7 @@ class Engine:
 
     def _give_up_all(self) -> None:
         """Leave what is not at its end: the loop has ended. In its thread, as nothing else may touch the reads."""
-        for read in list(self._reads):
+        for read in [read for queue in self._queues.values() for read in queue.reads]:
             if read.connected:
                 self._release(read.queue)
             self._give_up(read)

@@ -21,8 +21,9 @@ class Limits:
     """Bytes of one ranged read; a multiple of 4096. Larger objects are read in parts of this size."""
     memory: int = 64 * MIB
     """Bytes that the parts in flight may hold together; at least one part."""
-    retries: int = 100
-    """Retries that one source is granted in a run, over all of its objects; every ten successes give one back."""
+    retries: int = 400
+    """Retries that one source is granted in a run, over all of its objects; every ten successes give one back. As many
+    as 64 objects need for all of their tries, so that a server that fails for two seconds costs none of them."""
     bandwidth: int | None = None
     """Bytes a second that this process reads from one server; None for as many as come."""
     connections: int | None = None

@@ -70,8 +70,6 @@ class Retrier:
         self._stop = stop
         self._stats = stats
         self._quiet_until = 0.0
-        self._refused_at = 0.0
-        """When the last request was sent whose refusal made everybody wait."""
 
     def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...] = (SourceUnavailable,)) -> T:
         """Call `read` until it returns. Blocks.
@@ -88,11 +86,10 @@ class Retrier:
             attempt += 1
             if seconds := self.quiet_seconds():
                 self._sleep(seconds)
-            started = time.monotonic()
             try:
                 result = self._limited(read)
             except again as error:
-                delay = self.delay(attempt, error, started)
+                delay = self.delay(attempt, error)
                 if delay is None:
                     raise
                 self._sleep(delay)
@@ -100,30 +97,21 @@ class Retrier:
                 self.succeeded()
                 return result
 
-    def delay(self, attempt: int, error: StagegateError, started: float) -> float | None:
+    def delay(self, attempt: int, error: StagegateError) -> float | None:
         """Seconds after which a failed read is repeated; None when it is not.
-
-        One back-off covers all requests that a busy server refused together: those that were under way when it asked
-        to be left alone cost no retry.
 
         Args:
             attempt: Which try of this read failed, from 1.
             error: How.
-            started: When the request was sent, by the monotonic clock.
         """
-        if attempt >= TRIES or not error.retryable:
-            return None
-        if isinstance(error, SourceBusy) and started < self._refused_at:
-            return self.quiet_seconds()
-        if not self._budget.take():
+        if attempt >= TRIES or not error.retryable or not self._budget.take():
             return None
         self._stats.retried()
         seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
         if isinstance(error, SourceBusy):
             if asked := min(error.retry_after, LONGEST_RETRY_AFTER):
                 # Nobody asks before that, and then not all at once.
-                self._refused_at = time.monotonic()
-                self._quiet_until = max(self._quiet_until, self._refused_at + asked)
+                self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
                 seconds += asked
             else:
                 seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)

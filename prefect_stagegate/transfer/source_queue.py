@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.transfer.job import Job
@@ -32,6 +33,9 @@ class SourceQueue:
     ) -> None:
         self.source, self.retrier = source, retrier
         self.jobs: deque[Job] = deque()
+        self.reads: set[Any] = set()
+        """Reads over HTTP that hold a claim or a buffer: those that wait to be repeated, too."""
+        self._in_flight = limits.in_flight
         bounds = filter(None, (source.readers, limits.in_flight, limits.connections))
         self.readers = WorkerPool("read", min(bounds), failed)
         """For a source that isn't read over HTTP."""
@@ -40,9 +44,13 @@ class SourceQueue:
         self.blocks = False
         """Whether the last object was read by a call that blocks."""
 
+    def may_read(self) -> bool:
+        """Whether another read may begin now. None does while as many as may be under way wait to be repeated."""
+        return len(self.reads) < self._in_flight and not self.retrier.quiet_seconds()
+
     def is_ready(self) -> bool:
         """Whether an object waits, and may be begun now."""
-        if not self.jobs or self.retrier.quiet_seconds():
+        if not self.jobs or not self.may_read():
             return False
         return not self.blocks or self.readers.busy < 2 * self.readers.size
 

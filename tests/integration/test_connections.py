@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import read
 
-
-def sockets() -> int:
-    found = 0
-    for file in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            found += str(file.readlink()).startswith("socket:")
-    return found
+ESTABLISHED = "01"
+"""As the kernel writes it: include/net/tcp_states.h."""
 
 
-def test_a_closed_bucket_has_no_connection_though_a_traceback_names_it_still(seaweedfs: SeaweedFS) -> None:
+def connections(url: str) -> int:
+    """How many connections there are to a server on this machine."""
+    port = f":{urlsplit(url).port:04X}"
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(remote.endswith(port) and state == ESTABLISHED for _, _, remote, state, *_ in rows)
+
+
+@pytest.fixture
+def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
+    """A server that no other test has connections to."""
+    with FaultProxy(seaweedfs.endpoint_url) as proxy:
+        yield proxy
+
+
+def test_a_closed_bucket_has_no_connection_though_a_traceback_names_it_still(
+    seaweedfs: SeaweedFS, proxy: FaultProxy
+) -> None:
     bucket = seaweedfs.bucket("connections")
     seaweedfs.client().pipe(f"{bucket}/a", b"a" * 5_000_000)
-    first = open_source(f"{bucket}/", seaweedfs.storage_options)
-    (listed,) = first.list()
-    assert read(first, listed, 0, 10) == b"a" * 10
-    first.close()
-    time.sleep(1)  # a thread of obstore's closes what it listed by
-    before = sockets()
-    source = open_source(f"{bucket}/", seaweedfs.storage_options)
+    options = {**seaweedfs.storage_options, "endpoint_url": proxy.url}
+    source = open_source(f"{bucket}/", options)
     (listed,) = source.list()
+    listing = connections(proxy.url)
+    assert listing
     assert read(source, listed, 0, 10) == b"a" * 10
-    assert sockets() > before
+    reading = connections(proxy.url) - listing
+    assert reading
     source.close()
     until = time.monotonic() + 30
-    while sockets() > before and time.monotonic() < until:  # they are closed by another thread
+    while connections(proxy.url) > reading and time.monotonic() < until:  # they are closed by another thread
         time.sleep(0.01)
-    assert sockets() == before
+    assert connections(proxy.url) == reading

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,18 @@ def test_a_fault_that_passes_is_survived(
     run = fetch_all(open_source(f"{bucket}/{key}", options), cache, limits=LIMITS)
     assert list(fetched(run).values()) == list(digests({key: {**SMALL, **LARGE}[key]}).values())
     assert len(proxy.fetches) > count
+
+
+def test_an_outage_costs_the_retries_of_what_is_in_flight_and_begins_nothing_more(
+    bucket: str, options: dict[str, str], cache: Cache, proxy: FaultProxy
+) -> None:
+    refused = 2 * LIMITS.in_flight
+    proxy.break_with(_first(refused, Status(502)))
+    limits = replace(LIMITS, retries=refused)
+    assert fetched(fetch_all(open_source(f"{bucket}/small/", options), cache, limits=limits)).keys() == {
+        key.removeprefix("small/") for key in SMALL
+    }
+    assert len({fetch.path for fetch in proxy.fetches[:refused]}) <= LIMITS.in_flight
 
 
 def test_a_server_that_stalls_is_given_up_and_asked_again(

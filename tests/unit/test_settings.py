@@ -36,7 +36,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         free_floor=0.05,
         free_warning=0.15,
         verify_rate=None,
-        retries=100,
+        retries=400,
         bandwidth=None,
         connections=None,
         idle_timeout=30.0,
@@ -130,7 +130,7 @@ def test_folders_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_an_empty_variable_means_the_default() -> None:
-    assert Settings.from_environment({"STAGEGATE_RETRIES": "", "STAGEGATE_IDENTITY": ""}).retries == 100
+    assert Settings.from_environment({"STAGEGATE_RETRIES": "", "STAGEGATE_IDENTITY": ""}).retries == 400
 
 
 @pytest.mark.parametrize(
