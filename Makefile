@@ -64,7 +64,7 @@ faults: setup ## crash the jobs at more than 2,000 system calls, and cut the pow
 		tests/faults/test_traced_crashes.py tests/faults/test_power_cuts.py tests/faults/test_full_volumes.py
 
 soak: setup ## run everything at once for HOURS=n, with kills, rot and a bad source; SEED= repeats its choices
-	PYTHONPATH=tests/faults $(BIN)/python -m soak --hours $(or $(HOURS),0.5) $(if $(SEED),--seed $(SEED)) \
+	PYTHONPATH=.:tests/faults $(BIN)/python -m soak --hours $(or $(HOURS),0.5) $(if $(SEED),--seed $(SEED)) \
 		$(if $(PAGE),--page $(PAGE)) $(if $(JSON),--json $(JSON))
 
 fuzz: setup ## change at random what servers answer and what lies on disk; SECONDS= and CASES= of each, SEED=, ONLY=http, CASE=
@@ -92,13 +92,13 @@ coverage: setup ## run the tests and show the lines that none of them runs
 	$(BIN)/coverage report
 
 bench: setup ## measure staging against its peers, the engines of validation, and Prefect's share
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 bench-sources: setup ## measure each family of sources against its best client
 	$(BIN)/python -m benchmarks.sources
 
 bench-unchanged: setup ## measure staging again what did not change, and looking at it; FILES= and OBJECTS= say of how much
-	$(BIN)/python benchmarks/unchanged.py --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)
+	$(BIN)/python -m benchmarks.unchanged --files $(or $(FILES),100000) --objects $(or $(OBJECTS),20000)
 
 bench-integrity: setup ## damage what tools download, and count what they notice; CASES= of each, SEED=, ONLY=rclone
 	$(BIN)/python -m benchmarks.integrity $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED)) $(foreach tool,$(ONLY),--only $(tool))

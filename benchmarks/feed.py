@@ -1,6 +1,6 @@
 """Ask feed_rate and utilisation about a volume whose speed is known, and write how true their answers are.
 
-    python benchmarks/feed.py [--limit 100] [--folder DIR] [--dry-run]
+    python -m benchmarks.feed [--limit 100] [--folder DIR] [--dry-run]
 
 As root: a control group of its own slows this process's reads of the folder's disk down to the limit. The job then
 needs half, nearly all, twice and four times of what the volume gives. Asked right, feed_rate is that share of the
@@ -92,7 +92,7 @@ def table(limit: int, folder: Path) -> str:
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
-            "Again, as root: `python benchmarks/feed.py`",
+            "Again, as root: `python -m benchmarks.feed`",
         ]
     )
 

@@ -1,6 +1,6 @@
 """Decide a gate of 40 checks by evidence that is there, and write the figures into docs/performance.md.
 
-    python benchmarks/gate.py [--rounds 9]
+    python -m benchmarks.gate [--rounds 9]
 
 The version was checked 1, 100 and 1,000 times before; nothing is asked anew. The catalog's calls are counted, too: on
 an object store each is a request.
@@ -22,14 +22,14 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.model import Address, Evidence, Outcome
 from prefect_stagegate.operations.address import resolve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.question import ask_about
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.context import ask_about
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import CHECKS, known_checks
 from prefect_stagegate.readiness.run import binding
 from prefect_stagegate.spec import Spec, load_spec
-from prefect_stagegate.testing.records import CountedRecords
+from tests.support.records import CountedRecords
 
 CHECKED = (1, 100, 1000)
 SIZE = 40
@@ -125,7 +125,7 @@ def write(runs: dict[int, Run], rounds: int) -> None:
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        "Again: `python benchmarks/gate.py`",
+        "Again: `python -m benchmarks.gate`",
         END,
     )
     page = PAGE.read_text()

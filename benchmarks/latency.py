@@ -30,9 +30,9 @@ LATENCIES = (0.0, 0.02)
 
 def work(url: str, ca_file: str, out: str, version: str) -> None:
     """Stage what lies at the URL."""
-    from prefect_stagegate.operations.stage import stage
+    from prefect_stagegate.operations.staging.stage import stage
     from prefect_stagegate.operations.workspace import open_workspace
-    from prefect_stagegate.sources import http
+    from prefect_stagegate.sources.web import website as http
 
     http.Client = partial(http.Client, http2=version == "2")  # type: ignore[assignment,attr-defined]
     workspace = open_workspace(Path(out) / "cache", Path(out) / "catalog")
@@ -40,7 +40,7 @@ def work(url: str, ca_file: str, out: str, version: str) -> None:
 
 
 def by_ours(version: str) -> Callable[[str, str, Path, Path], list[str]]:
-    return lambda url, ca_file, _names, out: [sys.executable, __file__, "--worker", url, ca_file, str(out), version]
+    return lambda url, ca_file, _names, out: [sys.executable, "-m", __spec__.name, "--worker", url, ca_file, str(out), version]
 
 
 def by_rclone(url: str, ca_file: str, names: Path, out: Path) -> list[str]:
@@ -103,7 +103,7 @@ def measured(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    from prefect_stagegate.testing.webservers import nginx
+    from tests.support.webservers import nginx
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)

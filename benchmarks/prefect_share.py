@@ -1,6 +1,6 @@
 """Stage few and many small files, by the engine alone and as a flow, and write what Prefect adds.
 
-    python benchmarks/prefect_share.py [--rounds 7] [--folder DIR] [--dry-run]
+    python -m benchmarks.prefect_share [--rounds 7] [--folder DIR] [--dry-run]
 
 They take turns, each in a new process and into new folders, against one Prefect server that runs already:
 `operations.stage.stage`, the flow `stage` with its run, its task, events, asset and progress, and a flow of one task
@@ -33,8 +33,8 @@ from typing import Any
 
 import httpx
 
-from prefect_stagegate.testing.calls import CallCounter
 from prefect_stagegate.testing.servers import free_port, tied_to_parent
+from tests.support.calls import CallCounter
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- prefect share: begin -->", "<!-- prefect share: end -->"
@@ -60,7 +60,7 @@ class Run:
 
 def work_engine(spec: dict[str, Any], cache: str, catalog: str) -> dict[str, Any]:
     """Stage by the engine alone."""
-    from prefect_stagegate.operations.stage import stage
+    from prefect_stagegate.operations.staging.stage import stage
     from prefect_stagegate.operations.workspace import open_workspace
 
     begun = time.monotonic()
@@ -164,7 +164,7 @@ class Bench:
         environment = {"PATH": os.environ["PATH"], "PREFECT_API_URL": self.counter.url, **_quiet(self.folder)}
         os.sync()  # what an earlier run left to the kernel is not this one's burden
         before, spent, begun = len(self.counter.calls), _cpu(), time.monotonic()
-        command = [sys.executable, __file__, "--worker", name, job]
+        command = [sys.executable, "-m", __spec__.name, "--worker", name, job]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         process, cpu = time.monotonic() - begun, _cpu() - spent
         if done.returncode:
@@ -234,7 +234,7 @@ def page(benches: list[Bench], rounds: int, load: float) -> str:
         )
         + ".",
         "",
-        "Again: `python benchmarks/prefect_share.py`",
+        "Again: `python -m benchmarks.prefect_share`",
     ]
     return "\n".join(lines)
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-BENCHMARKS = ("transfer.py", "validation.py", "gate.py", "prefect_share.py")
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ("transfer", "validation", "gate", "prefect_share")
 
 if __name__ == "__main__":
     for name in BENCHMARKS:
-        subprocess.run([sys.executable, HERE / name], check=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT, check=True)

@@ -1,6 +1,6 @@
 """Stage from an S3 server on this machine, against rclone, s5cmd, s3fs and a floor, and write docs/performance.md.
 
-    python benchmarks/transfer.py [--rounds 7] [--set large --set small] [--folder DIR] [--dry-run]
+    python -m benchmarks.transfer [--rounds 7] [--set large --set small] [--folder DIR] [--dry-run]
 
 The contenders take turns, each in a new process and into a new folder; what is told is the median. The floor reads the
 same ranges by the same client and drops the bytes: nothing that stores them can be faster. Ours is the whole of
@@ -85,7 +85,7 @@ class Run:
 def by_python(name: str) -> Callable[[str, Path, Server], list[str]]:
     """A contender of this file's own, in a new interpreter."""
     return lambda which, out, server: [
-        sys.executable, __file__, "--worker", name, which, str(out), json.dumps(server.options),
+        sys.executable, "-m", __spec__.name, "--worker", name, which, str(out), json.dumps(server.options),
     ]  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def work_floor(which: str, _out: Path, options: dict[str, str]) -> float:
 
 def work_stagegate(which: str, out: Path, options: dict[str, str]) -> float:
     """The whole of `stagegate stage`, without its printing."""
-    from prefect_stagegate.operations.stage import stage
+    from prefect_stagegate.operations.staging.stage import stage
     from prefect_stagegate.operations.workspace import open_workspace
 
     gc.set_threshold(20_000)  # as the command does
@@ -302,7 +302,7 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
         "",
         f"Flags: {FLAGS}.",
         "",
-        "Again: `python benchmarks/transfer.py`",
+        "Again: `python -m benchmarks.transfer`",
     ]
     return "\n".join(lines)
 
@@ -327,7 +327,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         server = Server(running.endpoint_url, running.key, running.secret)
         for which in options.set or SETS:
             running.bucket(which)
-            seed = [sys.executable, __file__, "--worker", "seed", which, str(folder), json.dumps(server.options)]
+            seed = [sys.executable, "-m", __spec__.name, "--worker", "seed", which, str(folder), json.dumps(server.options)]
             subprocess.run(seed, check=True, stdout=subprocess.DEVNULL)
             bench = Bench(which, server, folder)
             for number in range(options.rounds):

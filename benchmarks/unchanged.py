@@ -1,6 +1,6 @@
 """Stage again what did not change, against `find` and `rclone sync`, and look at the result.
 
-    python benchmarks/unchanged.py [--files 100000] [--objects 20000] [--rounds 3] [--folder DIR] [--only TEXT]
+    python -m benchmarks.unchanged [--files 100000] [--objects 20000] [--rounds 3] [--folder DIR] [--only TEXT]
 
 Small files in 100 folders, and as many small objects as are asked for on an S3 server of this machine, are brought in
 once by each contender. Then each decides again in turn, in a new process. The figures are medians of the process's own:

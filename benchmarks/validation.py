@@ -1,6 +1,6 @@
 """Judge one large table with each engine, and write the figures into docs/performance.md.
 
-    python benchmarks/validation.py [--rows 20000000] [--rounds 3]
+    python -m benchmarks.validation [--rows 20000000] [--rounds 3]
 
 Every round is a new worker process, as in production; the engines take turns. Peak memory is the process's own.
 """
@@ -115,7 +115,7 @@ def table(runs: dict[str, list[Run]], rows: int, rounds: int, load: float) -> st
     for engine, its in runs.items():
         wall, judging, peak = (statistics.median(figures) for figures in zip(*map(astuple, its), strict=True))
         lines.append(f"| {engine} | {wall:.1f} s | {judging:.1f} s | {peak:,.0f} MB |")
-    lines += ["", "Again: `python benchmarks/validation.py`"]
+    lines += ["", "Again: `python -m benchmarks.validation`"]
     return "\n".join(lines)
 
 

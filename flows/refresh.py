@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import flow
 
 from prefect_stagegate.model import Version
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
 from prefect_stagegate.tasks.held_refs import held_refs
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, SpecParameter
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 

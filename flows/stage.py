@@ -6,8 +6,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from prefect_stagegate.model import Version
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, SpecParameter
-from prefect_stagegate.tasks.running import spoken
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
+from prefect_stagegate.tasks._support.running import spoken
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from prefect_stagegate.cache.gc import Collection
-from prefect_stagegate.operations.verify import Verification
+from prefect_stagegate.operations.upkeep.verify import Verification
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike
 from prefect_stagegate.tasks.collect_garbage import collect_garbage
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike
 from prefect_stagegate.tasks.verify_cache import verify_cache
 
 

@@ -6,16 +6,16 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.address import SpecLike
-from prefect_stagegate.operations.check import check_version, for_gate
-from prefect_stagegate.operations.reports import report_of
+from prefect_stagegate.operations.gating.check import check_version, for_gate
+from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.report import Report, to_markdown
-from prefect_stagegate.tasks.cancelling import ending
-from prefect_stagegate.tasks.events import decision_event
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.summary import artifact_key, show_summary
-from prefect_stagegate.tasks.telling import announce, attach, run_log
-from prefect_stagegate.tasks.verdict import checks_table
+from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.events import decision_event
+from prefect_stagegate.tasks._support.notify import announce, attach, run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
+from prefect_stagegate.tasks._support.summary import artifact_key, show_summary
+from prefect_stagegate.tasks._support.verdict import checks_table
 
 
 @engine_task(lambda parameters: f"check {spoken(parameters['dataset'])} for {parameters['gate']}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from prefect_stagegate.cache.gc import Collection
-from prefect_stagegate.operations import maintain
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.room import watched_room
-from prefect_stagegate.tasks.running import async_twin, engine_task
-from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.operations.upkeep import maintain
+from prefect_stagegate.tasks._support.notify import run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.room import watched_room
+from prefect_stagegate.tasks._support.running import async_twin, engine_task
 from prefect_stagegate.units import bytes_text, count_text
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task, spoken
-from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.tasks._support.notify import run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.running import engine_task, spoken
 
 
 @engine_task(lambda parameters: f"find the refs of {spoken(parameters['dataset'])} on this node")

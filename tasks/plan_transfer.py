@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prefect_stagegate.model import Action, PlannedObject
-from prefect_stagegate.operations import stage
 from prefect_stagegate.operations.address import SpecLike, read_spec
-from prefect_stagegate.operations.sources import open_sources
-from prefect_stagegate.operations.unchanged import Listed
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task, spoken
-from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.operations.staging import stage
+from prefect_stagegate.operations.staging.sources import open_sources
+from prefect_stagegate.operations.staging.unchanged import Listed
+from prefect_stagegate.tasks._support.notify import run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.running import engine_task, spoken
 from prefect_stagegate.units import bytes_text, count_text
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.model import Address, Promotion
-from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.report import moved_page
-from prefect_stagegate.tasks.events import move_event
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.telling import announce, attach, run_log
+from prefect_stagegate.tasks._support.events import move_event
+from prefect_stagegate.tasks._support.notify import announce, attach, run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
 
 
 @engine_task(lambda parameters: f"promote {spoken(parameters['dataset'])} to {parameters['to']}")

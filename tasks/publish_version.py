@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import Receipt, Receipts, Version
-from prefect_stagegate.operations import stage
 from prefect_stagegate.operations.address import SpecLike, read_spec
-from prefect_stagegate.tasks.failed import show_failed
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import engine_task, spoken
-from prefect_stagegate.tasks.telling import announce_version
+from prefect_stagegate.operations.staging import stage
+from prefect_stagegate.tasks._support.failed import show_failed
+from prefect_stagegate.tasks._support.notify import announce_version
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.running import engine_task, spoken
 
 
 @engine_task(lambda parameters: f"publish {spoken(parameters['spec'])}")

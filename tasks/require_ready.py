@@ -24,16 +24,16 @@ from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.ready import find_ready, hold_ready
+from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
 from prefect_stagegate.report import Readiness, ready_page
-from prefect_stagegate.tasks.cancelling import ending
-from prefect_stagegate.tasks.leases import held, held_during
-from prefect_stagegate.tasks.lineage import trace
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.refusals import end_or_raise
-from prefect_stagegate.tasks.running import EngineTask, async_twin, in_thread, run_options
-from prefect_stagegate.tasks.telling import attach, in_a_run, run_log, unfailing
+from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.leases import held, held_during
+from prefect_stagegate.tasks._support.lineage import trace
+from prefect_stagegate.tasks._support.notify import attach, in_a_run, run_log, unfailing
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.progress import live_progress
+from prefect_stagegate.tasks._support.refusals import end_or_raise
+from prefect_stagegate.tasks._support.running import EngineTask, async_twin, in_thread, run_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 

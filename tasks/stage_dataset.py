@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.tasks.cancelling import ending
-from prefect_stagegate.tasks.failed import show_failed, told_failures
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.room import watched_room
-from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.telling import announce_version
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.failed import show_failed, told_failures
+from prefect_stagegate.tasks._support.notify import announce_version
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.progress import live_progress
+from prefect_stagegate.tasks._support.room import watched_room
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
 
 
 @engine_task(lambda parameters: f"stage {spoken(parameters['spec_or_ref'])}")

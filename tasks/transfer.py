@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import FailedObject, PlannedObject, Receipts
 from prefect_stagegate.operations.address import SpecLike, read_spec
-from prefect_stagegate.operations.sources import open_sources
-from prefect_stagegate.operations.stage import transfer_objects
-from prefect_stagegate.tasks.cancelling import ending
-from prefect_stagegate.tasks.failed import show_failed, told_failures
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.room import watched_room
-from prefect_stagegate.tasks.running import engine_task, spoken
-from prefect_stagegate.tasks.telling import run_log
+from prefect_stagegate.operations.staging.sources import open_sources
+from prefect_stagegate.operations.staging.stage import transfer_objects
+from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.failed import show_failed, told_failures
+from prefect_stagegate.tasks._support.notify import run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.progress import live_progress
+from prefect_stagegate.tasks._support.room import watched_room
+from prefect_stagegate.tasks._support.running import engine_task, spoken
 from prefect_stagegate.units import bytes_text, count_text
 
 

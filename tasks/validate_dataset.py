@@ -6,12 +6,12 @@ from prefect.artifacts import TableArtifact
 
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import SpecLike
-from prefect_stagegate.operations.validate import validate
-from prefect_stagegate.tasks.cancelling import ending
-from prefect_stagegate.tasks.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks.running import async_twin, engine_task, spoken
-from prefect_stagegate.tasks.telling import attach, run_log
-from prefect_stagegate.tasks.verdict import checks_table
+from prefect_stagegate.operations.gating.validate import validate
+from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.notify import attach, run_log
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
+from prefect_stagegate.tasks._support.verdict import checks_table
 
 
 @engine_task(lambda parameters: f"validate {spoken(parameters['dataset'])}")

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, settings
 from prefect_stagegate import redaction
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.redaction.known import Redactor
-from prefect_stagegate.testing.clouds import Cloud, azurite, fake_gcs
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from prefect_stagegate.transfer import retry
+from tests.support.clouds import Cloud, azurite, fake_gcs
+from tests.support.proxy import FaultProxy
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 """Settings of the person who runs the tests must not reach them."""

@@ -25,7 +25,7 @@ from benchmarks.integrity.page import Measured
 from benchmarks.integrity.served import Server, hub, s3
 from benchmarks.integrity.tools import BLIND, TOOLS, Client, Tool
 from benchmarks.integrity.trial import Result, on_disk, on_the_way
-from prefect_stagegate.testing.proxy import FaultProxy
+from tests.support.proxy import FaultProxy
 
 Trial = Callable[[Tool, Client, Server, Case, Path], Result]
 DISK_SHARE = 4

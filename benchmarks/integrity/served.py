@@ -17,10 +17,10 @@ from random import Random
 from typing import Any
 
 from benchmarks.integrity.damage import ON_THE_WAY, Case, sha256
-from prefect_stagegate.testing.faults import Fault, Rewrite, Truncate
-from prefect_stagegate.testing.hub import small_hub
-from prefect_stagegate.testing.proxy import FaultProxy, Fetch
 from prefect_stagegate.testing.servers import seaweedfs
+from tests.support.faults import Fault, Rewrite, Truncate
+from tests.support.hub import small_hub
+from tests.support.proxy import FaultProxy, Fetch
 
 BUCKET = "lake"
 REPOSITORY = "datasets/measured/files"

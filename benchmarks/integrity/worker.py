@@ -205,7 +205,7 @@ class Stagegate(Tool):
         return {"stagegate": 1, "dataset": self.dataset, "sources": [source]}
 
     def stage(self, key: str, node: Path, catalog: Path) -> Any:
-        from prefect_stagegate.operations.stage import stage
+        from prefect_stagegate.operations.staging.stage import stage
 
         return stage(self.workspace(node, catalog), self.spec(f"{key.rpartition('/')[0]}/"))
 
@@ -217,7 +217,7 @@ class Stagegate(Tool):
 
     def verify(self, key: str, out: Path) -> None:
         """`stagegate verify`."""
-        from prefect_stagegate.operations.verify import verify
+        from prefect_stagegate.operations.upkeep.verify import verify
 
         del key
         verification = verify(self.workspace(out / "cache", self.catalog(out)))
@@ -229,7 +229,7 @@ class Stagegate(Tool):
         return out / "catalog"
 
     def fetch_all(self, prefix: str, out: Path) -> None:
-        from prefect_stagegate.operations.stage import stage
+        from prefect_stagegate.operations.staging.stage import stage
 
         stage(self.workspace(out / "cache", out / "catalog"), self.spec(prefix))
 
@@ -250,7 +250,7 @@ class Known(Stagegate):
 
     def fetch(self, key: str, out: Path) -> Path:
         from prefect_stagegate.model import Address
-        from prefect_stagegate.operations.stage import stage
+        from prefect_stagegate.operations.staging.stage import stage
 
         version = self.versions[key]
         brought = stage(self.workspace(out / "cache", self.catalog(out)), Address(version.dataset, version.digest))
@@ -262,7 +262,7 @@ class Known(Stagegate):
 
     def fetch_all(self, prefix: str, out: Path) -> None:
         from prefect_stagegate.model import Address
-        from prefect_stagegate.operations.stage import stage
+        from prefect_stagegate.operations.staging.stage import stage
 
         del prefix
         stage(self.workspace(out / "cache", self.first / "catalog"), Address(self.dataset, "latest"))

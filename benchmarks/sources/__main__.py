@@ -68,7 +68,7 @@ class Took(NamedTuple):
 
 
 def stage(url: str, options: Options, out: Path) -> None:
-    from prefect_stagegate.operations.stage import stage as staged
+    from prefect_stagegate.operations.staging.stage import stage as staged
     from prefect_stagegate.operations.workspace import open_workspace
 
     # A spec holds no passwords, so all options come as a block's would.
@@ -81,7 +81,7 @@ def work(family: Family, who: str, url: str, options: Options, out: Path) -> Too
     from prefect_stagegate.sources import open_source
 
     open_source(url, options).close()  # imports what the adapter needs, and asks no server
-    for module in (*family.imports, "prefect_stagegate.operations.stage", "prefect_stagegate.catalog.tables"):
+    for module in (*family.imports, "prefect_stagegate.operations.staging.stage", "prefect_stagegate.catalog.tables"):
         import_module(module)
     job = stage if who == "ours" else family.copy
     cpu, begun = sum(os.times()[:4]), time.monotonic()

@@ -51,14 +51,14 @@ class Gcs(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from prefect_stagegate.testing.clouds import fake_gcs
+        from tests.support.clouds import fake_gcs
 
         with fake_gcs(folder) as server:
             filled(server.client(), files, f"{server.bucket(BUCKET)}/{files.name}")
             yield f"gs://{BUCKET}/{files.name}/", server.storage_options
 
     def copy(self, url: str, options: Options, out: Path) -> None:
-        from prefect_stagegate.objects.generations import Generations
+        from prefect_stagegate.objectstore.generations import Generations
 
         del url
         listed = Generations(options["endpoint_url"], BUCKET, bearer=str).listing("")
@@ -79,7 +79,7 @@ class Azure(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from prefect_stagegate.testing.clouds import azurite
+        from tests.support.clouds import azurite
 
         with azurite(folder) as server:
             filled(server.client(), files, f"{server.bucket(BUCKET)}/{files.name}")

@@ -29,7 +29,7 @@ class Https(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from prefect_stagegate.testing.webservers import nginx
+        from tests.support.webservers import nginx
 
         with nginx(folder) as server:
             linked(files, server.root)
@@ -47,7 +47,7 @@ class Http(Https):
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
         from prefect_stagegate.testing.servers import free_port
-        from prefect_stagegate.testing.webservers import nginx
+        from tests.support.webservers import nginx
 
         port = free_port()
         with nginx(folder, f"listen 127.0.0.1:{port};") as server:
@@ -61,7 +61,7 @@ class WebDav(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from prefect_stagegate.testing.webservers import rclone
+        from tests.support.webservers import rclone
 
         # Tests want no directory remembered; with thousands of files, each request would read all of their names.
         with rclone("webdav", folder, "--read-only", "--dir-cache-time", "1h") as server:
@@ -82,7 +82,7 @@ class Hub(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from prefect_stagegate.testing.hub import small_hub
+        from tests.support.hub import small_hub
 
         del folder
         with small_hub() as hub:

@@ -179,6 +179,6 @@ def open_records(url: str, options: Mapping[str, Any]) -> Records:
     if not separator or scheme == "file":
         return DirectoryRecords(Path(rest if separator else url).expanduser().absolute())
     # Object stores take a while to import, and a local catalog needs none.
-    from prefect_stagegate.objects import ObjectRecords
+    from prefect_stagegate.objectstore import ObjectRecords
 
     return StoredRecords(ObjectRecords(url, options))

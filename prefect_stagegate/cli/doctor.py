@@ -14,7 +14,7 @@ from prefect_stagegate.cli.credentials import load_block
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import address
-from prefect_stagegate.operations.doctor import PATIENCE, Examination, examine, ill
+from prefect_stagegate.operations.upkeep.doctor import PATIENCE, Examination, examine, ill
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import bytes_text
 

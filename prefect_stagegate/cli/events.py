@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prefect_stagegate.cli.common import escaped
 
 if TYPE_CHECKING:
-    from prefect_stagegate.tasks.events import VersionEvent
+    from prefect_stagegate.tasks._support.events import VersionEvent
 
 PATIENCE = 10.0
 """Seconds that a command waits for Prefect's API at most. What the command did is done and printed by then."""
@@ -30,7 +30,7 @@ def tell_prefect(event: Callable[[], VersionEvent]) -> None:
         return
     sys.stdout.flush()
     try:
-        from prefect_stagegate.tasks.outside import send_events
+        from prefect_stagegate.tasks._support.outside import send_events
 
         failure = _within(PATIENCE, partial(send_events, [event()]))
     except Exception as error:  # noqa: BLE001 - whatever ails Prefect

@@ -18,22 +18,22 @@ from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
-from prefect_stagegate.operations import approve as approving
-from prefect_stagegate.operations import check as checking
-from prefect_stagegate.operations.promote import promote as move_up
-from prefect_stagegate.operations.reports import report_of
-from prefect_stagegate.operations.rollback import rollback as move_back
-from prefect_stagegate.operations.unanswered import declined_hint
-from prefect_stagegate.operations.validate import validate as run_contract
-from prefect_stagegate.readiness.signing import read_signing_key
+from prefect_stagegate.operations.gating import approve as approving
+from prefect_stagegate.operations.gating import check as checking
+from prefect_stagegate.operations.gating.promote import promote as move_up
+from prefect_stagegate.operations.gating.reports import report_of
+from prefect_stagegate.operations.gating.rollback import rollback as move_back
+from prefect_stagegate.operations.gating.unanswered import declined_hint
+from prefect_stagegate.operations.gating.validate import validate as run_contract
+from prefect_stagegate.readiness.records.signing import read_signing_key
 from prefect_stagegate.report import rubric_lines
 from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.operations.workspace import Workspace
     from prefect_stagegate.report import Report
-    from prefect_stagegate.tasks.events import VersionEvent
-    from prefect_stagegate.tasks.waking import Woken
+    from prefect_stagegate.tasks._support.events import VersionEvent
+    from prefect_stagegate.tasks._support.waking import Woken
 
 _CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
@@ -144,7 +144,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
 
 
 def _decided(where: Workspace, decision: Decision, report: Report) -> VersionEvent:
-    from prefect_stagegate.tasks.events import decision_event
+    from prefect_stagegate.tasks._support.events import decision_event
 
     return decision_event(where, decision, report)
 
@@ -229,7 +229,7 @@ def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:
     """Resume the flow runs that wait for an answer; Prefect is loaded only when there are some."""
     if not waits:
         return ()
-    from prefect_stagegate.tasks.waking import wake
+    from prefect_stagegate.tasks._support.waking import wake
 
     return wake(waits, answer)
 
@@ -262,7 +262,7 @@ def rollback(
 
 
 def _moved(moved: Promotion) -> VersionEvent:
-    from prefect_stagegate.tasks.events import move_event
+    from prefect_stagegate.tasks._support.events import move_event
 
     return move_event(moved)
 

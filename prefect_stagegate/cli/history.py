@@ -9,9 +9,9 @@ from typing import Any
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import EvidenceRevocation, PolicyChange
-from prefect_stagegate.operations.decisions import RecordedDecision
-from prefect_stagegate.readiness.approval import counted_answers
-from prefect_stagegate.readiness.attest import Attested, read_statement
+from prefect_stagegate.operations.gating.decisions import RecordedDecision
+from prefect_stagegate.readiness.checks.approval import counted_answers
+from prefect_stagegate.readiness.records.attest import Attested, read_statement
 from prefect_stagegate.units import count_text, digest_text
 
 

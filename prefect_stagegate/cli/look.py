@@ -33,7 +33,7 @@ from prefect_stagegate.cli.prove import Keys, tell_audit
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
-from prefect_stagegate.operations.decisions import list_refusals
+from prefect_stagegate.operations.gating.decisions import list_refusals
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

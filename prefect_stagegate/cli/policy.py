@@ -13,9 +13,9 @@ from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line
 from prefect_stagegate.cli.history import policy_lines
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import check_name
-from prefect_stagegate.operations import policy as job
-from prefect_stagegate.operations.consent import rule_of
-from prefect_stagegate.readiness.signing import read_signing_key
+from prefect_stagegate.operations.gating import policy as job
+from prefect_stagegate.operations.gating.consent import rule_of
+from prefect_stagegate.readiness.records.signing import read_signing_key
 from prefect_stagegate.units import digest_text
 
 ANYBODY = (

@@ -13,9 +13,9 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, type_passphrase
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations import attestations
-from prefect_stagegate.operations.attestations import Verdict
-from prefect_stagegate.operations.audit import Chain, verify_history
+from prefect_stagegate.operations.gating import attestations
+from prefect_stagegate.operations.gating.attestations import Verdict
+from prefect_stagegate.operations.gating.audit import Chain, verify_history
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import count_text
 
@@ -84,7 +84,7 @@ def key(file: Path, /, *, json: Json = False) -> None:
     file
         A private or public key in PEM.
     """
-    from prefect_stagegate.readiness.signing import read_public_key, read_signing_key
+    from prefect_stagegate.readiness.records.signing import read_public_key, read_signing_key
 
     private = file.is_file() and b"PRIVATE KEY" in file.read_bytes()
     public = read_signing_key(file, type_passphrase).public if private else read_public_key(str(file))

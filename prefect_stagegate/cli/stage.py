@@ -27,7 +27,7 @@ from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
 from prefect_stagegate.operations import address
-from prefect_stagegate.operations import stage as job
+from prefect_stagegate.operations.staging import stage as job
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.transfer import Progress

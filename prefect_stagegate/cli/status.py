@@ -19,7 +19,7 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.cli.policy import ANYBODY
 from prefect_stagegate.model import check_name
-from prefect_stagegate.operations import status as job
+from prefect_stagegate.operations.gating import status as job
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -14,8 +14,8 @@ from prefect_stagegate.demo.story import Story
 from prefect_stagegate.demo.telling import tell
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.reports import report_of
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.report import to_html
 from prefect_stagegate.testing.servers import SeaweedFS

@@ -16,7 +16,7 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import environment_of
-from prefect_stagegate.readiness.nvml import read_gpus
+from prefect_stagegate.readiness.node.nvml import read_gpus
 from prefect_stagegate.settings import Settings
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from prefect_stagegate.catalog import PolicyEntry, RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, Seal, diff
 from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
-from prefect_stagegate.operations.policy import adoptions
+from prefect_stagegate.operations.gating.policy import adoptions
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -20,9 +20,10 @@ from enum import StrEnum
 
 from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
-from prefect_stagegate.readiness.base import CHECKS, CheckDefinition
-from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.ruling import Case, rule, too_few
+from prefect_stagegate.readiness.base import CheckDefinition
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.overrides import Case, rule, too_few
+from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import counting, expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
 

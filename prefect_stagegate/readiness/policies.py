@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.model import Direction, PolicyChange, Severity
-from prefect_stagegate.readiness.base import CHECKS
+from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.spec import Gate, Requirement, Spec
 
 MORE_IS_STRICTER = {

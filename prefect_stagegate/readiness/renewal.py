@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from prefect_stagegate.model import Decision, Evidence, Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness.base import Renewal
+from prefect_stagegate.readiness.context import Question
 from prefect_stagegate.readiness.gate import PlannedCheck, judge, plan_checks
-from prefect_stagegate.readiness.question import Question
-from prefect_stagegate.readiness.revocation import standing
-from prefect_stagegate.readiness.ruling import unruled
+from prefect_stagegate.readiness.overrides import unruled
+from prefect_stagegate.readiness.records.revocation import standing
 from prefect_stagegate.readiness.run import run_check
 
 LETS_THROUGH = (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICABLE)

@@ -14,8 +14,8 @@ from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Answer, CheckDefinition
-from prefect_stagegate.readiness.question import BINDINGS, Question
-from prefect_stagegate.readiness.revocation import revoked, standing
+from prefect_stagegate.readiness.context import BINDINGS, Question
+from prefect_stagegate.readiness.records.revocation import revoked, standing
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
 

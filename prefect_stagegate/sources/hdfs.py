@@ -18,9 +18,9 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
 from prefect_stagegate.sources.extras import missing_extra
-from prefect_stagegate.sources.patience import patiently
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
+from prefect_stagegate.sources.wrappers.timeout import patiently
 from prefect_stagegate.units import count_text
 
 CONNECT_SECONDS = 5.0

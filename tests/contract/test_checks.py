@@ -20,9 +20,10 @@ from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.measures import Balance, Duplicates, Measures, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Evidence, Outcome, Scope, Severity, Validation
 from prefect_stagegate.readiness import CHECKS, Accepted, Integrity, Machine, Probe, Question, Volume, run_check
-from prefect_stagegate.readiness.base import OWNERS, Renewal
+from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.catalogue import asks, groups, parameters
-from prefect_stagegate.readiness.question import BINDINGS
+from prefect_stagegate.readiness.context import BINDINGS
+from prefect_stagegate.readiness.registry import OWNERS
 from prefect_stagegate.readiness.run import is_current
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import (

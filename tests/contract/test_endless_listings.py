@@ -20,9 +20,10 @@ import pytest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.http import MAX_PAGE
-from prefect_stagegate.objects import generations
-from prefect_stagegate.sources import open_source, webserver
-from prefect_stagegate.testing.rawserver import RawServer, raw_server, response
+from prefect_stagegate.objectstore import generations
+from prefect_stagegate.sources import open_source
+from prefect_stagegate.sources.web import server as webserver
+from tests.support.rawserver import RawServer, raw_server, response
 
 SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "webdav": ("webdav+{}/data/", {}),

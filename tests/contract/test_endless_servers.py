@@ -18,8 +18,8 @@ import pytest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.looping import LoopThread
-from prefect_stagegate.sources.select import Selection
+from prefect_stagegate.sources.selection.globs import Selection
+from prefect_stagegate.sources.sftp.event_loop import LoopThread
 from prefect_stagegate.sources.walk import DEEPEST
 from prefect_stagegate.testing.sources import listed
 

@@ -16,9 +16,9 @@ from hdfs_native.fsspec import HdfsFileSystem
 
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable, UsageError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.patience import patiently
-from prefect_stagegate.testing.hadoop import Hadoop, hadoop
+from prefect_stagegate.sources.wrappers.timeout import patiently
 from prefect_stagegate.testing.sources import Place, SourceContract, listed, read
+from tests.support.hadoop import Hadoop, hadoop
 
 
 @pytest.fixture(scope="module", name="server")

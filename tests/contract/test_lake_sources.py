@@ -9,11 +9,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from prefect_stagegate.testing.delta import HandWritten
-from prefect_stagegate.testing.hub import small_hub
-from prefect_stagegate.testing.iceberg import AnyBytes, sql_catalog, store_of
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
+from tests.support.delta import HandWritten
+from tests.support.hub import small_hub
+from tests.support.iceberg import AnyBytes, sql_catalog, store_of
 
 NOBODY = "http://127.0.0.1:1"
 """An address where nobody listens."""

@@ -32,10 +32,10 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.base import read_pieces
-from prefect_stagegate.sources.sftpclient import SftpConnection
-from prefect_stagegate.sources.ssh import Login
+from prefect_stagegate.sources.sftp.client import SftpConnection
+from prefect_stagegate.sources.sftp.connection import Login
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
-from prefect_stagegate.testing.ssh import SshServer, rclone_sftp, sshd, write_key
+from tests.support.ssh import SshServer, rclone_sftp, sshd, write_key
 
 NOBODY = "sftp://127.0.0.1:1/data/"
 OLD = (1_000_000_000, 1_000_000_000)

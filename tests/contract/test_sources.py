@@ -11,15 +11,15 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from prefect_stagegate.testing.clouds import Cloud
-from prefect_stagegate.testing.faults import Status
-from prefect_stagegate.testing.ftp import PASSWORD, USER, rclone_ftp
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
-from prefect_stagegate.testing.webservers import PASSWORD as WEB_PASSWORD
-from prefect_stagegate.testing.webservers import USER as WEB_USER
-from prefect_stagegate.testing.webservers import nginx, rclone
+from tests.support.clouds import Cloud
+from tests.support.faults import Status
+from tests.support.ftp import PASSWORD, USER, rclone_ftp
+from tests.support.proxy import FaultProxy
+from tests.support.webservers import PASSWORD as WEB_PASSWORD
+from tests.support.webservers import USER as WEB_USER
+from tests.support.webservers import nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""

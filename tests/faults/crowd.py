@@ -22,7 +22,7 @@ from typing import Any
 
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 
 READ_AGAIN = 5

@@ -15,11 +15,11 @@ import pytest
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
 from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
-from prefect_stagegate.operations.doctor import examine
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.doctor import examine
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import SCHEMES, Source, Wanted, everything, open_source, register
-from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import load_spec
 
 RAISED: tuple[Exception, ...] = (
@@ -101,7 +101,7 @@ def brittle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (folder / f"{key}.bin").write_bytes(key.encode() * 100)
 
     def registered(raised: BaseException, *methods: str, key: str = "b.bin") -> str:
-        monkeypatch.setattr("prefect_stagegate.sources.SCHEMES", SCHEMES)
+        monkeypatch.setattr("prefect_stagegate.sources.registry.SCHEMES", SCHEMES)
         monkeypatch.delitem(SCHEMES, "brittle", raising=False)
         register("brittle", lambda *_: Brittle(folder, raised, *methods, key=key))
         return "brittle://folder/"

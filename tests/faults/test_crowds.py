@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.proxy import FaultProxy
 
 CROWD = Path(__file__).with_name("crowd.py")
 DATASETS = 5

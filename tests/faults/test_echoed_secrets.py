@@ -23,12 +23,12 @@ import pytest
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.clouds import Cloud
-from prefect_stagegate.testing.faults import Echo
-from prefect_stagegate.testing.hub import small_hub
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.testing.webservers import rclone
+from tests.support.clouds import Cloud
+from tests.support.faults import Echo
+from tests.support.hub import small_hub
+from tests.support.proxy import FaultProxy
+from tests.support.webservers import rclone
 
 CANARY = "CANARY+token/9f8e7d6c5b4a"
 SIGNATURE = re.compile(rb"Signature(?:=|%3D)[0-9a-f]{64}")
@@ -257,7 +257,7 @@ def test_runs_and_their_pages_hold_no_echo(
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
     from prefect_stagegate.flows import stage
-    from prefect_stagegate.testing.told import artifact
+    from tests.support.told import artifact
 
     monkeypatch.setenv("HF_TOKEN", CANARY)
     places = {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}

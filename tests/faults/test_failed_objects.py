@@ -14,15 +14,15 @@ import yaml
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.flows import stage as stage_flow
 from prefect_stagegate.model import LATEST, FailedObject, Outcome
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.report.failed import LISTED, failed_page
 from prefect_stagegate.tasks import list_sources, plan_transfer, publish_version, transfer
-from prefect_stagegate.testing.faults import Status
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.testing.told import artifact
+from tests.support.faults import Status
+from tests.support.proxy import FaultProxy
+from tests.support.told import artifact
 
 KEYS = ("a.bin", "b.bin", "c.bin", "d|e.bin")
 BROKEN = ("b.bin", "d|e.bin")

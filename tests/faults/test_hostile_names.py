@@ -30,8 +30,8 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.manifest import path_problem, row
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Version
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.report import build_report, to_html, to_junit, to_markdown, to_rich, to_text
 from prefect_stagegate.testing.questions import DIGEST, a_spec

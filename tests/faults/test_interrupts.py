@@ -21,7 +21,7 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.cli.interrupts import GRACE
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 
 LIMIT = 10.0

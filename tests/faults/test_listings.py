@@ -10,12 +10,12 @@ import pytest
 
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import LATEST
-from prefect_stagegate.operations.omissions import ASKED
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.missing_objects import ASKED
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.testing.listings import Lie, Pages
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.listings import Lie, Pages
+from tests.support.proxy import FaultProxy
 
 KEYS = [f"{number:03}.bin" for number in range(200)]
 PAGE = 40

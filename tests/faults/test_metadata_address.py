@@ -21,12 +21,12 @@ import pytest
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
 from prefect_stagegate.model import Outcome, Pin, SourceObject
-from prefect_stagegate.readiness.governance import Runbook, runbook
+from prefect_stagegate.readiness.checks.governance import Runbook, runbook
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.questions import a_question, a_spec
-from prefect_stagegate.testing.rawserver import raw_server, response
 from prefect_stagegate.testing.sources import listed
+from tests.support.rawserver import raw_server, response
 
 TRAP = "127.0.0.66"
 SPELLINGS = (

@@ -29,19 +29,19 @@ from prefect_stagegate.errors import CorruptRecord, SourceError, SpecError, Stag
 from prefect_stagegate.http import policy
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.address import stored_spec
-from prefect_stagegate.operations.doctor import examine
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.validate import validate
+from prefect_stagegate.operations.gating.validate import validate
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.doctor import examine
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.icebergcatalog import permitted_answer
+from prefect_stagegate.sources.lake.iceberg_catalog import permitted_answer
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
-from prefect_stagegate.testing.delta import HandWritten
-from prefect_stagegate.testing.hub import small_hub
-from prefect_stagegate.testing.iceberg import data_file, local_catalog
-from prefect_stagegate.testing.restcatalog import SmallCatalog, small_catalog
 from prefect_stagegate.testing.sources import listed
+from tests.support.delta import HandWritten
+from tests.support.hub import small_hub
+from tests.support.iceberg import data_file, local_catalog
+from tests.support.restcatalog import SmallCatalog, small_catalog
 
 URL = "iceberg://lake/ns.flights"
 SECRET = b"root:hunter2"

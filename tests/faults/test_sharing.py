@@ -21,8 +21,8 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 
 OWNER, NEIGHBOUR, GROUP = 40_001, 40_002, 40_100
@@ -130,7 +130,7 @@ import sys
 from pathlib import Path
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 
 root = Path(sys.argv[1])

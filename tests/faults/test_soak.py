@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "soak", "--json", str(tmp_path / "figures.json"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(HERE), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": f"{HERE.parents[1]}:{HERE}", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

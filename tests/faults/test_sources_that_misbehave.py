@@ -27,14 +27,14 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.http import retry_after
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import Source, open_source, renewing
-from prefect_stagegate.testing.faults import Stall, Status
-from prefect_stagegate.testing.proxy import FaultProxy
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
 from prefect_stagegate.transfer import Limits, retry, throttle
+from tests.support.faults import Stall, Status
+from tests.support.proxy import FaultProxy
+from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 1 << 16
 LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)

@@ -15,10 +15,10 @@ import yaml
 
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.proxy import FaultProxy
 
 PART = 1 << 18
 IN_FLIGHT = 4

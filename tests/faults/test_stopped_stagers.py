@@ -17,9 +17,9 @@ from blake3 import blake3
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits
 from prefect_stagegate.transfer.progress import Silent
+from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 1 << 20
 SIZES = {"small": 1000, "large": 4 * PART + 17}
@@ -28,7 +28,7 @@ LIMITS = Limits(in_flight=2, part=PART, memory=4 * PART, idle=0.5)
 STAGER = f"""
 import os, pathlib, signal, sys
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from tests.support.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits
 
 reads = []
@@ -147,8 +147,8 @@ def test_a_stager_that_goes_on_is_waited_for(tmp_path: Path) -> None:
 FILES_STAGER = """
 import os, pathlib, signal, sys
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.sources.files import FileSource
-from prefect_stagegate.testing.scripted import fetch_all
+from prefect_stagegate.sources.local.files import FileSource
+from tests.support.scripted import fetch_all
 
 class Stopping(FileSource):
     def read_into(self, listed, start, buffer):

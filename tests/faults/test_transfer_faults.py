@@ -31,9 +31,9 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.plan import plan_object
 from prefect_stagegate.spec.sources import Rehash
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits, SourceGroup, retry, transfer
 from prefect_stagegate.transfer.progress import Silent
+from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 64 * 1024
 LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
@@ -399,7 +399,7 @@ import os, resource, sys, pathlib
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
+from tests.support.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits
 cache = Cache.open(pathlib.Path(sys.argv[1]))
 {prepare}

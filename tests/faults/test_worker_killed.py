@@ -16,10 +16,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from soak.inspection import is_alive
 
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.proxy import FaultProxy
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 

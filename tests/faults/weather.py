@@ -25,12 +25,12 @@ from blake3 import blake3
 
 from prefect_stagegate.errors import StagegateError, TransferFailed
 from prefect_stagegate.model import LATEST, Version
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.testing.faults import Drip, Fault, Flip, Reset, Stall, Status, Truncate
-from prefect_stagegate.testing.listings import Lie, Pages
-from prefect_stagegate.testing.proxy import FaultProxy, Fetch
 from prefect_stagegate.testing.servers import OWNER, RENEWED, SeaweedFS
+from tests.support.faults import Drip, Fault, Flip, Reset, Stall, Status, Truncate
+from tests.support.listings import Lie, Pages
+from tests.support.proxy import FaultProxy, Fetch
 
 PART = 1 << 16
 RETRIES = 20

@@ -14,9 +14,9 @@ from fuzzing.places import Truth, build, copy, damage, node
 from prefect_stagegate.cli.app import _run
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.upkeep.verify import verify
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 

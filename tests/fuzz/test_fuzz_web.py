@@ -12,9 +12,9 @@ from fuzzing.answerer import Answerer
 from fuzzing.campaign import Budget, Figures, require_clean, run_campaign
 from fuzzing.staging import FILES, Opened, put_files, stage_case
 
-from prefect_stagegate.testing.clouds import Cloud
-from prefect_stagegate.testing.hub import small_hub
-from prefect_stagegate.testing.webservers import rclone
+from tests.support.clouds import Cloud
+from tests.support.hub import small_hub
+from tests.support.webservers import rclone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 

@@ -22,8 +22,8 @@ import pytest
 
 from prefect_stagegate.errors import Cancelled, SourceError, SourceUnavailable, StagegateError, UsageError
 from prefect_stagegate.http import CertificateNotTrusted, Client, Request, environment_proxies, fetch, fetch_many
-from prefect_stagegate.testing.rawserver import RawServer, Script, raw_server, response
-from prefect_stagegate.testing.webservers import certificates
+from tests.support.rawserver import RawServer, Script, raw_server, response
+from tests.support.webservers import certificates
 
 Serve = Callable[[Script | bytes], RawServer]
 

@@ -10,8 +10,8 @@ import pytest
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.http import Client, Request, fetch
 from prefect_stagegate.http.policy import MAX_REDIRECTS
-from prefect_stagegate.testing.rawserver import raw_server, response
-from prefect_stagegate.testing.webservers import certificates
+from tests.support.rawserver import raw_server, response
+from tests.support.webservers import certificates
 
 
 def leading(location: str, status: int = 302) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.http import Client, RangeIgnored, Request, fetch
-from prefect_stagegate.testing.rawserver import RawServer, raw_server, response
+from tests.support.rawserver import RawServer, raw_server, response
 
 IMPATIENT = Client(idle=1.0)
 OK = b"HTTP/1.1 200 OK\r\n"

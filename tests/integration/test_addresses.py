@@ -18,17 +18,17 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.model import Address, Identity, Version
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.attestations import verify_attestation
-from prefect_stagegate.operations.audit import verify_history
-from prefect_stagegate.operations.check import check
 from prefect_stagegate.operations.environment import accepted_in
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.attestations import verify_attestation
+from prefect_stagegate.operations.gating.audit import verify_history
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.revoke import revoke
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.gating.waive import waive
 from prefect_stagegate.operations.inspect import history, revocations
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.revoke import revoke
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.waive import waive
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import load_spec

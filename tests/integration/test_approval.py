@@ -21,12 +21,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.flows import pilot_to_production
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Identity, Request, Version, Wait
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.tasks.waking import Woken, wake
+from prefect_stagegate.tasks._support.waking import Woken, wake
 from prefect_stagegate.testing.servers import free_port
 
 pytestmark = pytest.mark.timeout(240)  # a server, a worker and five runs start with the first test

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import read
+from tests.support.proxy import FaultProxy
 
 ESTABLISHED = "01"
 """As the kernel writes it: include/net/tcp_states.h."""

@@ -13,14 +13,14 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.staging.stage import preview, stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
-from prefect_stagegate.testing.delta import HandWritten
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
+from tests.support.delta import HandWritten
+from tests.support.proxy import FaultProxy
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.tasks.limits import source_limit
+from prefect_stagegate.tasks._support.limits import source_limit
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
 

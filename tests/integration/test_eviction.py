@@ -15,7 +15,7 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import Cancelled, NoSpace
 from prefect_stagegate.model import Address, Receipt, Version
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.transfer.progress import Silent
 

@@ -21,7 +21,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from prefect_dask.task_runners import DaskTaskRunner
 
 from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import SCHEMES, register
 

@@ -31,14 +31,14 @@ from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, Stagegate
 from prefect_stagegate.errors import GateFailed, SourceUnavailable, UnknownDataset, UsageError
 from prefect_stagegate.flows import pilot_to_production, refresh, stage, sweep
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks import stage_dataset, validate_dataset
-from prefect_stagegate.tasks.running import may_help
+from prefect_stagegate.tasks._support.running import may_help
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.testing.told import artifact, events_about, task_runs_of
+from tests.support.told import artifact, events_about, task_runs_of
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

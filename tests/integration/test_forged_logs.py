@@ -14,16 +14,16 @@ import yaml
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.audit import verify_history
-from prefect_stagegate.operations.check import check, for_gate
-from prefect_stagegate.operations.policy import adopt
-from prefect_stagegate.operations.promote import promote
+from prefect_stagegate.operations.gating.audit import verify_history
+from prefect_stagegate.operations.gating.check import check, for_gate
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.testing.records import CountedRecords
+from tests.support.records import CountedRecords
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA = Identity("ada", "declared")
@@ -284,7 +284,7 @@ def test_race_with_promotion_under_a_newer_policy_spoils_no_log(place: Place, mo
         assert promote(place.node(), THINGS, "production").digest == quick
         return version_and_gate
 
-    monkeypatch.setattr("prefect_stagegate.operations.promote.for_gate", overtaken)
+    monkeypatch.setattr("prefect_stagegate.operations.gating.promote.for_gate", overtaken)
     with pytest.raises(RefConflict, match=r"things@production can't be changed so: the policy .* decide again"):
         promote(place.node(), Address("things", slow), "production")
     assert [entry.digest == slow for entry in place.node("elsewhere").catalog.history("things", "production")] == [

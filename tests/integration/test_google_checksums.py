@@ -13,18 +13,18 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch, TransferFailed
-from prefect_stagegate.objects.generations import _listed
-from prefect_stagegate.objects.listed import Listed
+from prefect_stagegate.objectstore.generations import _listed
+from prefect_stagegate.objectstore.listed import Listed
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.gcs import GcsSource
+from prefect_stagegate.sources.buckets.gcs import GcsSource
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.testing.clouds import Cloud
-from prefect_stagegate.testing.faults import Flip
-from prefect_stagegate.testing.proxy import FaultProxy, Fetch
-from prefect_stagegate.testing.scripted import fetch_all
 from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transfer import Limits, crc32c
 from prefect_stagegate.transfer.checks import Hasher
+from tests.support.clouds import Cloud
+from tests.support.faults import Flip
+from tests.support.proxy import FaultProxy, Fetch
+from tests.support.scripted import fetch_all
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -21,12 +21,12 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import Spec, load_spec
-from prefect_stagegate.testing.hub import SmallHub, small_hub
 from prefect_stagegate.testing.sources import listed, read
+from tests.support.hub import SmallHub, small_hub
 
 REPO = "datasets/me/things"
 URL = f"hf://{REPO}"

@@ -22,13 +22,14 @@ from pyiceberg.table import Table
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import Address, SourceObject
-from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.staging.stage import preview, stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.sources import Source, open_source, rewriting
+from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources.lake import rewriting
 from prefect_stagegate.spec import Spec, load_spec
-from prefect_stagegate.testing.iceberg import add_delete_file, delete_positions, local_catalog, rest_catalog
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
+from tests.support.iceberg import add_delete_file, delete_positions, local_catalog, rest_catalog
 
 URL = "iceberg://lake/ns.flights"
 DAY = dt.datetime(2013, 1, 1, tzinfo=dt.UTC)
@@ -194,7 +195,7 @@ def test_what_is_known_is_not_made_again(
     delete_positions(table, {first: [0]})
     version = stage(where, spec)
     with monkeypatch.context() as patch:
-        patch.setattr("prefect_stagegate.sources.iceberg.rewrite", None)  # would fail
+        patch.setattr("prefect_stagegate.sources.lake.iceberg.rewrite", None)  # would fail
         assert stage(where, spec).digest == version.digest
         assert [one.action for one in preview(where, spec)] == ["reuse"] * 3
     other = open_workspace(where.cache.root.parent / "other", where.cache.root.parent / "records")

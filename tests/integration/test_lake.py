@@ -12,10 +12,10 @@ from deltalake import write_deltalake
 from pyiceberg.catalog import load_catalog
 
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.staging.stage import preview, stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
-from prefect_stagegate.testing.hub import SmallHub, small_hub
+from tests.support.hub import SmallHub, small_hub
 
 REPO = "datasets/me/labels"
 Change = Callable[[], object]

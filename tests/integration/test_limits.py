@@ -31,10 +31,11 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.flows import stage
 from prefect_stagegate.model import Version
 from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.tasks import astage_dataset, slots
-from prefect_stagegate.tasks.limits import node_limit, set_limits, source_limit
-from prefect_stagegate.testing.proxy import FaultProxy
+from prefect_stagegate.tasks import astage_dataset
+from prefect_stagegate.tasks._support import slots
+from prefect_stagegate.tasks._support.limits import node_limit, set_limits, source_limit
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.proxy import FaultProxy
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

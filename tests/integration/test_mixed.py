@@ -16,7 +16,7 @@ import pytest
 
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS

@@ -19,17 +19,17 @@ from deltalake import write_deltalake
 from pyiceberg.catalog import load_catalog
 
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.stage import preview, stage
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.staging.stage import preview, stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import Spec, load_spec
-from prefect_stagegate.testing.clouds import Cloud
-from prefect_stagegate.testing.hub import small_hub
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.testing.ssh import rclone_sftp
-from prefect_stagegate.testing.webservers import rclone
+from tests.support.clouds import Cloud
+from tests.support.hub import small_hub
+from tests.support.ssh import rclone_sftp
+from tests.support.webservers import rclone
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,12 +11,12 @@ import pytest
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, StagegateError
 from prefect_stagegate.http import Response
-from prefect_stagegate.objects import ObjectStore, S3Settings, open_s3, s3_place
-from prefect_stagegate.objects.azure import azure_place, open_azure
-from prefect_stagegate.objects.azure_options import EMULATED, EMULATED_KEY, azure_settings
-from prefect_stagegate.objects.gcs import gcs_settings, open_gcs
-from prefect_stagegate.testing.clouds import Cloud
+from prefect_stagegate.objectstore import ObjectStore, S3Settings, open_s3, s3_place
+from prefect_stagegate.objectstore.azure import azure_place, open_azure
+from prefect_stagegate.objectstore.azure_options import EMULATED, EMULATED_KEY, azure_settings
+from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
+from tests.support.clouds import Cloud
 
 PLAIN = {"Accept-Encoding": "identity"}
 """What a client says that wants bytes as they lie; httpx would ask for gzip."""

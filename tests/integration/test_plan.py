@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.workspace import open_workspace
 
 Run = Callable[..., CompletedProcess[str]]

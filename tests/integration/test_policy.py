@@ -16,16 +16,16 @@ from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
-from prefect_stagegate.operations.approve import approve, wait
-from prefect_stagegate.operations.check import check, preview_check
-from prefect_stagegate.operations.policy import adopt, adoptions, answer_request
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready, hold_ready
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.validate import validate
+from prefect_stagegate.operations.gating.approve import approve, wait
+from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.policy import adopt, adoptions, answer_request
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.gating.validate import validate
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
-from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
+from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))

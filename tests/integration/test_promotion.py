@@ -22,18 +22,18 @@ from prefect_stagegate.errors import (
     WaitingForApproval,
 )
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
-from prefect_stagegate.operations.approve import answer, approve, wait, waiting_runs
-from prefect_stagegate.operations.attestations import verify_attestation
-from prefect_stagegate.operations.check import check, preview_check
+from prefect_stagegate.operations.gating.approve import answer, approve, wait, waiting_runs
+from prefect_stagegate.operations.gating.attestations import verify_attestation
+from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.revoke import revoke
+from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.inspect import history
-from prefect_stagegate.operations.policy import adopt
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.revoke import revoke
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
-from prefect_stagegate.readiness.attest import read_statement
+from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Spec, load_spec
 
 THINGS = Address("things")

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.sources import listed, read
-from prefect_stagegate.testing.tape import Tape, tape
+from tests.support.tape import Tape, tape
 
 NAMES = [f"{number}.bin" for number in range(8)]
 

@@ -28,19 +28,19 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Identity
-from prefect_stagegate.operations import question as questions
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.attestations import Verdict, verify_attestation
-from prefect_stagegate.operations.audit import verify_history
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.policy import adopt
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating import context as questions
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.attestations import Verdict, verify_attestation
+from prefect_stagegate.operations.gating.audit import verify_history
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
 from prefect_stagegate.readiness import Volume, known_checks
-from prefect_stagegate.readiness.signing import SigningKey, read_signing_key
+from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.report import ready_text
 from prefect_stagegate.spec import Spec, load_spec
 

@@ -24,19 +24,20 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Version
-from prefect_stagegate.operations import question
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.maintain import collect_garbage
-from prefect_stagegate.operations.policy import adopt
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.revoke import revoke
-from prefect_stagegate.operations.rollback import rollback
+from prefect_stagegate.operations.gating import context as question
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.revoke import revoke
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.upkeep.maintain import collect_garbage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import Volume
-from prefect_stagegate.tasks import arequire_ready, leases, require_ready, stage_dataset
-from prefect_stagegate.testing.told import artifact
+from prefect_stagegate.tasks import arequire_ready, require_ready, stage_dataset
+from prefect_stagegate.tasks._support import leases
+from tests.support.told import artifact
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

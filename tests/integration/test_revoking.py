@@ -13,12 +13,12 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations import question as asking
-from prefect_stagegate.operations.check import check, preview_check
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.revoke import revoke
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating import context as asking
+from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.revoke import revoke
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import State, known_checks
 from prefect_stagegate.spec import load_spec
@@ -103,7 +103,7 @@ def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
         revoke(node(folder), THINGS, "license", reason="again")
         return question
 
-    monkeypatch.setattr("prefect_stagegate.operations.check.ask_about", revoked_meanwhile)
+    monkeypatch.setattr("prefect_stagegate.operations.gating.check.ask_about", revoked_meanwhile)
     check(node(folder), THINGS, "pilot")
     monkeypatch.undo()
     assert stale(folder).keys() == {"license"}

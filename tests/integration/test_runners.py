@@ -24,8 +24,8 @@ from prefect_stagegate.errors import UnknownDataset
 from prefect_stagegate.model import Decision, Promotion, Validation, Version
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.testing.proxy import FaultProxy
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.proxy import FaultProxy
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # other processes can't import tests
 

@@ -12,11 +12,11 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.faults import Flip
-from prefect_stagegate.testing.proxy import FaultProxy
-from prefect_stagegate.testing.scripted import fetch_all
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.transfer import Limits
+from tests.support.faults import Flip
+from tests.support.proxy import FaultProxy
+from tests.support.scripted import fetch_all
 
 PART = 5 << 20
 DATA = bytes(range(256)) * ((2 * PART + 1000) // 256)

@@ -16,10 +16,11 @@ import fsspec
 import pytest
 
 from prefect_stagegate.errors import MissingExtra
-from prefect_stagegate.testing import clouds, servers
-from prefect_stagegate.testing.clouds import Cloud, azurite
+from prefect_stagegate.testing import servers
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import STRANGER, Keys, SeaweedFS, free_port
+from tests.support import clouds
+from tests.support.clouds import Cloud, azurite
 
 SMALL_PIPE = 4096
 """The least that a pipe holds."""

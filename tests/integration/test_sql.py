@@ -30,8 +30,8 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
 )
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.testing.postgres import OWNER, PASSWORD, Postgres, postgres
 from prefect_stagegate.testing.sources import ODD, listed, read
+from tests.support.postgres import OWNER, PASSWORD, Postgres, postgres
 
 pytestmark = pytest.mark.system
 

@@ -26,25 +26,19 @@ from prefect.settings import PREFECT_API_URL
 from prefect_stagegate.cli.events import PATIENCE
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
 from prefect_stagegate.model import Address, Decision, Identity, Version
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.stage import stage as make_version
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.staging.stage import stage as make_version
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.readiness import CHECKS
-from prefect_stagegate.tasks import (
-    check_readiness,
-    events,
-    progress,
-    require_ready,
-    stage_dataset,
-    telling,
-    validate_dataset,
-)
-from prefect_stagegate.testing.calls import Call, CallCounter
-from prefect_stagegate.testing.proxy import FaultProxy
+from prefect_stagegate.tasks import check_readiness, require_ready, stage_dataset, validate_dataset
+from prefect_stagegate.tasks._support import events, progress
+from prefect_stagegate.tasks._support import notify as telling
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.testing.told import artifact, artifacts_of, events_about, task_runs_of
+from tests.support.calls import Call, CallCounter
+from tests.support.proxy import FaultProxy
+from tests.support.told import artifact, artifacts_of, events_about, task_runs_of
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -440,9 +434,9 @@ def test_an_api_that_fails_fails_no_staging(place: Place, monkeypatch: pytest.Mo
         raise httpx.ConnectError("the API is gone")
 
     monkeypatch.setattr("prefect.artifacts.Artifact.create", broken)
-    monkeypatch.setattr("prefect_stagegate.tasks.progress.ProgressArtifact.create", broken)
-    monkeypatch.setattr("prefect_stagegate.tasks.telling.emit_event", broken)
-    monkeypatch.setattr("prefect_stagegate.tasks.lineage.Asset", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks._support.progress.ProgressArtifact.create", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks._support.notify.emit_event", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks._support.lineage.Asset", broken)
 
     decided = pilot_to_production(place.spec(), **place.on)
 

@@ -27,11 +27,11 @@ from prefect_stagegate.errors import (
     TransferFailed,
 )
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.faults import Fault, Flip, Stall, Status, Truncate
-from prefect_stagegate.testing.proxy import FaultProxy, Fetch
-from prefect_stagegate.testing.scripted import fetch_all
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.transfer import Limits
+from tests.support.faults import Fault, Flip, Stall, Status, Truncate
+from tests.support.proxy import FaultProxy, Fetch
+from tests.support.scripted import fetch_all
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -44,7 +44,7 @@ CHILD = """
 import json, pathlib, sys
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.scripted import fetch_all
+from tests.support.scripted import fetch_all
 from prefect_stagegate.transfer import Limits, retry
 url, options, root, part = sys.argv[1], json.loads(sys.argv[2]), pathlib.Path(sys.argv[3]), int(sys.argv[4])
 cache = Cache.open(root)

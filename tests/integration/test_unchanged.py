@@ -16,12 +16,12 @@ import pytest
 
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
-from prefect_stagegate.operations.sources import open_sources
-from prefect_stagegate.operations.stage import list_sources, stage
-from prefect_stagegate.operations.unchanged import Listed, ListingDigest, Unchanged, spool
+from prefect_stagegate.operations.staging.sources import open_sources
+from prefect_stagegate.operations.staging.stage import list_sources, stage
+from prefect_stagegate.operations.staging.unchanged import Listed, ListingDigest, Unchanged, spool
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources.base import Wanted
-from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 
 NAMES = ("a.bin", "b/c.bin", "b/d.bin")

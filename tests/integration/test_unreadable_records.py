@@ -15,11 +15,11 @@ import pytest
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, ExitCode
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import load_spec

@@ -23,9 +23,9 @@ from prefect_stagegate.cache.space import room, used_bytes
 from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations import bring
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.staging import fetch as bring
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 
 SHARED = b"shared by all" * 1000

@@ -13,15 +13,15 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
-from prefect_stagegate.operations import check as checking
-from prefect_stagegate.operations.check import check
+from prefect_stagegate.operations.gating import check as checking
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.waive import revoke, waive
 from prefect_stagegate.operations.inspect import waivers
-from prefect_stagegate.operations.moments import parse_since, parse_until
-from prefect_stagegate.operations.policy import adopt
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.waive import revoke, waive
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.times import parse_since, parse_until
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.report import build_report, to_text
@@ -155,8 +155,8 @@ def test_an_expired_waiver_ends_what_rests_on_it_and_nothing_else(
     before = check(node(folder), THINGS, "pilot")
     promote(node(folder), THINGS, "pilot")
     later = now() + WEEK
-    for module in ("question", "promote"):
-        monkeypatch.setattr(f"prefect_stagegate.operations.{module}.now", lambda: later)
+    for module in ("context", "promote"):
+        monkeypatch.setattr(f"prefect_stagegate.operations.gating.{module}.now", lambda: later)
     with pytest.raises(GateFailed, match="expired"):
         promote(node(folder), THINGS, "pilot")
     readiness = find_ready(node(folder), Address("things", "pilot"))

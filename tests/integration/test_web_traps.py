@@ -24,13 +24,13 @@ from obstore.exceptions import GenericError, InvalidPathError, UnauthenticatedEr
 from obstore.store import AzureStore, GCSStore, HTTPStore
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
-from prefect_stagegate.objects.azure_options import EMULATED, EMULATED_KEY
-from prefect_stagegate.objects.store import ObjectStore
+from prefect_stagegate.objectstore.azure_options import EMULATED, EMULATED_KEY
+from prefect_stagegate.objectstore.store import ObjectStore
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.buckets import BucketSource
-from prefect_stagegate.testing.clouds import Cloud
+from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed, read
-from prefect_stagegate.testing.webservers import nginx, rclone
+from tests.support.clouds import Cloud
+from tests.support.webservers import nginx, rclone
 
 BYTES = bytes(range(256)) * 40
 

@@ -24,7 +24,7 @@ from prefect_stagegate.model import (
     Severity,
 )
 from prefect_stagegate.readiness import attest, decide, decision_of, environment_of, statement_digest, verify
-from prefect_stagegate.readiness.attest import read_statement
+from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST
 

@@ -26,15 +26,15 @@ from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, Identity, Request
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.consent import POLICY_TARGET
-from prefect_stagegate.operations.policy import adopt, answer_request
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.waive import waive
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.consent import POLICY_TARGET
+from prefect_stagegate.operations.gating.policy import adopt, answer_request
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.gating.waive import waive
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 

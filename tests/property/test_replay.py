@@ -24,8 +24,8 @@ from prefect_stagegate.model import (
     person_key,
 )
 from prefect_stagegate.readiness import CHECKS, Question, attest, decision_of, judge, plan_checks
-from prefect_stagegate.readiness.replay import AGAIN, flips, replay
-from prefect_stagegate.readiness.ruling import LONGEST_WAIVER, passes_in_a_row
+from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, passes_in_a_row
+from prefect_stagegate.readiness.records.replay import AGAIN, flips, replay
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, a_question

@@ -23,8 +23,8 @@ from prefect_stagegate.errors import (
     StagegateError,
     TransferFailed,
 )
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits, retry
+from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 64 * 1024
 SIZES = st.sampled_from([0, 1, 4095, 4096, PART - 1, PART, PART + 1, 3 * PART, 5 * PART + 17])

@@ -14,8 +14,8 @@ from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import locate
-from prefect_stagegate.testing.moves import WHO, move_target
 from prefect_stagegate.units import digest_text
+from tests.support.moves import WHO, move_target
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FIRST, SECOND = ("sha256:" + "a" * 60 + end for end in ("0001", "0002"))

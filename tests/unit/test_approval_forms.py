@@ -15,15 +15,15 @@ from prefect.client.schemas.objects import FlowRunPolicy
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, Identity, Request, Wait
-from prefect_stagegate.operations.approve import approve
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.policy import adopt
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.gating.approve import approve
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.tasks import approval
-from prefect_stagegate.tasks.approval import MOST_FORMS, _hear
-from prefect_stagegate.tasks.waking import Woken
+from prefect_stagegate.tasks._support import approval
+from prefect_stagegate.tasks._support.approval import MOST_FORMS, _hear
+from prefect_stagegate.tasks._support.waking import Woken
 
 Said = dict[str, str]
 

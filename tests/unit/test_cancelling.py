@@ -15,14 +15,14 @@ from threading import Event
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from prefect_stagegate.tasks import cancelling
-from prefect_stagegate.tasks.cancelling import TICK, ending, requested
+from prefect_stagegate.tasks._support import cancelling
+from prefect_stagegate.tasks._support.cancelling import TICK, ending, requested
 
 SOON = 40 * TICK
 CHILD = """
 import multiprocessing, sys, time
 from pathlib import Path
-from prefect_stagegate.tasks.cancelling import ending
+from prefect_stagegate.tasks._support.cancelling import ending
 
 def run(folder):
     with ending() as event:

@@ -15,7 +15,7 @@ from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
-from prefect_stagegate.testing.records import CountedRecords
+from tests.support.records import CountedRecords
 
 ANN, BEN = Identity("ann", "os-user"), Identity("ben", "declared")
 ENTRIES = [Entry("a.csv", 3, "blake3:" + "a" * 64), Entry("b/c.csv", 5, "blake3:" + "b" * 64)]

@@ -59,7 +59,8 @@ def test_pyarrow_is_loaded_while_sources_are_listed_and_not_before(tmp_path: Pat
     (tmp_path / "data/a").write_bytes(b"a")
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from prefect_stagegate.operations import stage, workspace\n"
+        "from prefect_stagegate.operations import workspace\n"
+        "from prefect_stagegate.operations.staging import stage\n"
         "folder, listed = Path(sys.argv[1]), stage.list_sources\n"
         "where = workspace.open_workspace(folder / 'cache', folder / 'catalog')\n"
         "where.catalog.datasets()\n"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, UsageError
-from prefect_stagegate.objects.azure import azure_place, open_azure
-from prefect_stagegate.objects.azure_options import EMULATED_ENDPOINT, azure_settings
-from prefect_stagegate.objects.gcs import GcsSettings, gcs_settings, open_gcs
-from prefect_stagegate.objects.google import identify
-from prefect_stagegate.objects.store import Place
+from prefect_stagegate.objectstore.azure import azure_place, open_azure
+from prefect_stagegate.objectstore.azure_options import EMULATED_ENDPOINT, azure_settings
+from prefect_stagegate.objectstore.gcs import GcsSettings, gcs_settings, open_gcs
+from prefect_stagegate.objectstore.google import identify
+from prefect_stagegate.objectstore.store import Place
 from prefect_stagegate.sources import open_source
 
 KEY = "d3Jvbmc="

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from prefect_stagegate.objects import keeper
-from prefect_stagegate.objects.keeper import Credential, CredentialKeeper
+from prefect_stagegate.objectstore import keeper
+from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
 
 AT_ONCE = 1.0
 """Seconds within which what doesn't wait has returned, on a busy machine too."""

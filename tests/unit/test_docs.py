@@ -9,7 +9,7 @@ from prefect_stagegate.cli.catalogue import inserted
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Outcome, Scope, Severity
 from prefect_stagegate.readiness import CHECKS, Renewal, run_check
-from prefect_stagegate.readiness.base import _checks
+from prefect_stagegate.readiness.registry import _checks
 from prefect_stagegate.settings import SETTINGS, Setting
 from prefect_stagegate.sources import SCHEMES
 from prefect_stagegate.sources.extras import extra_of

@@ -11,8 +11,8 @@ import pytest
 from prefect_stagegate.cache import Cache, blobs, views
 from prefect_stagegate.durable import Durability, Volume, sync_volume
 from prefect_stagegate.model import Entry
-from prefect_stagegate.testing.scripted import ScriptedSource, fetch_all
 from prefect_stagegate.transfer import Limits
+from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 64 * 1024
 SMALL, LARGE = {f"small-{number}": b"%d" % number for number in range(5)}, {"large": bytes(3 * PART)}

@@ -14,8 +14,8 @@ import pytest
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.base import read_pieces
-from prefect_stagegate.sources.files import local_path
-from prefect_stagegate.sources.select import Selection
+from prefect_stagegate.sources.local.files import local_path
+from prefect_stagegate.sources.selection.globs import Selection
 from prefect_stagegate.testing.sources import listed, read
 
 

@@ -22,7 +22,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import CacheError, UnknownRef, UsageError
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.model import Entry
-from prefect_stagegate.testing.moves import move_target
+from tests.support.moves import move_target
 
 DIGEST = "sha256:" + "1" * 64
 FILES = {"flights/01.csv": b"month\n1\n", "flights/02.csv": b"month\n2\n", "planes.csv": b"tail\n"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.model import Pin, Receipt, SourceObject
-from prefect_stagegate.operations.ledger import BATCH, Ledger
+from prefect_stagegate.operations.staging.ledger import BATCH, Ledger
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
 

@@ -11,12 +11,12 @@ import obstore
 import pytest
 
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objects import ObjectStore, S3Settings, azure, gcs, open_s3, s3, s3_place
-from prefect_stagegate.objects.azure import AzureIdentity, azure_place, open_azure
-from prefect_stagegate.objects.azure_options import EMULATED_KEY, azure_settings
-from prefect_stagegate.objects.credentials import Resolved
-from prefect_stagegate.objects.gcs import gcs_settings, open_gcs
-from prefect_stagegate.objects.google import GoogleIdentity
+from prefect_stagegate.objectstore import ObjectStore, S3Settings, azure, gcs, open_s3, s3, s3_place
+from prefect_stagegate.objectstore.azure import AzureIdentity, azure_place, open_azure
+from prefect_stagegate.objectstore.azure_options import EMULATED_KEY, azure_settings
+from prefect_stagegate.objectstore.credentials import Resolved
+from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
+from prefect_stagegate.objectstore.google import GoogleIdentity
 
 LIFE = CredentialLife("renewed", "a test")
 KEY = "folder/naïve %41+#.bin"

@@ -20,7 +20,7 @@ from prefect_stagegate.errors import (
     StagegateError,
     UsageError,
 )
-from prefect_stagegate.objects import (
+from prefect_stagegate.objectstore import (
     ObjectRecords,
     S3Settings,
     azure_options,
@@ -30,10 +30,10 @@ from prefect_stagegate.objects import (
     s3_place,
     translate,
 )
-from prefect_stagegate.objects.credentials import resolve
-from prefect_stagegate.objects.explain import CODES, LONGEST_BODY, STATUSES, bad_key, explain, explain_response
+from prefect_stagegate.objectstore.credentials import resolve
+from prefect_stagegate.objectstore.explain import CODES, LONGEST_BODY, STATUSES, bad_key, explain, explain_response
 from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources import weboptions
+from prefect_stagegate.sources.web import options as weboptions
 from prefect_stagegate.spec.permitted import AZURE, GCS, S3, WEB, Kind, Library
 
 

@@ -16,9 +16,9 @@ from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
-from prefect_stagegate.operations.paths import KNOWN_FOLDERS, Paths
+from prefect_stagegate.operations.staging.paths import KNOWN_FOLDERS, Paths
 from prefect_stagegate.plan import check_names
-from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.local.files import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
 NFC, NFD = "caf\u00e9", "cafe\u0301"

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.patterns import Expression, character_class, glob_matcher
-from prefect_stagegate.sources.select import selected
-from prefect_stagegate.sources.shape import Shape
+from prefect_stagegate.sources.selection.globs import selected
+from prefect_stagegate.sources.selection.selection import Shape
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.validations.paths import matcher
 

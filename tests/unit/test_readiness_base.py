@@ -11,7 +11,8 @@ from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness import CHECKS, Answer, Question, check, known_checks, run_check
-from prefect_stagegate.readiness.base import NoParameters, Parameters, _checks
+from prefect_stagegate.readiness.base import NoParameters, Parameters
+from prefect_stagegate.readiness.registry import _checks
 from prefect_stagegate.readiness.run import is_current, why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_question, a_spec

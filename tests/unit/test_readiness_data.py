@@ -8,8 +8,16 @@ import pytest
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.readiness import Accepted
 from prefect_stagegate.readiness.base import Answer, NoParameters
-from prefect_stagegate.readiness.data import Freshness, coverage, digest, expectations, freshness, nonempty, schema
-from prefect_stagegate.readiness.question import BINDINGS
+from prefect_stagegate.readiness.checks.data import (
+    Freshness,
+    coverage,
+    digest,
+    expectations,
+    freshness,
+    nonempty,
+    schema,
+)
+from prefect_stagegate.readiness.context import BINDINGS
 from prefect_stagegate.testing.questions import (
     DIGEST,
     NOW,

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import governance
-from prefect_stagegate.readiness.governance import License, Owners, Runbook, owner, runbook
+from prefect_stagegate.readiness.checks import governance
+from prefect_stagegate.readiness.checks.governance import License, Owners, Runbook, owner, runbook
 from prefect_stagegate.testing.questions import a_question, a_spec
 
 

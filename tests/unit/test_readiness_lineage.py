@@ -7,7 +7,7 @@ from typing import Any
 from prefect_stagegate.model import Entry, Origin, Outcome, Pin
 from prefect_stagegate.readiness import Answer
 from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.lineage import SHOWN, lineage
+from prefect_stagegate.readiness.checks.lineage import SHOWN, lineage
 from prefect_stagegate.testing.questions import a_question
 
 PATHS = ["a", "a/b", "b", "z", "é"]  # as their bytes sort

@@ -14,7 +14,7 @@ from prefect_stagegate.environment.python import Installed
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness import Accepted, Answer
 from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.parity import (
+from prefect_stagegate.readiness.checks.parity import (
     ParityCuda,
     ParityEnv,
     ParityHost,

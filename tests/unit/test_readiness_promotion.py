@@ -9,9 +9,9 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import Approval, Identity, Outcome, Request
 from prefect_stagegate.readiness import Accepted, Answer, Question
-from prefect_stagegate.readiness.approval import Approval as Asked
-from prefect_stagegate.readiness.approval import approval
-from prefect_stagegate.readiness.promotion import Rollback, Soak, rollback, soak
+from prefect_stagegate.readiness.checks.approval import Approval as Asked
+from prefect_stagegate.readiness.checks.approval import approval
+from prefect_stagegate.readiness.checks.promotion import Rollback, Soak, rollback, soak
 from prefect_stagegate.testing.questions import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_question, a_spec
 
 INFRA = Asked(groups=("infra",))

@@ -11,7 +11,7 @@ import pytest
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Outcome
 from prefect_stagegate.readiness import Answer
-from prefect_stagegate.readiness.source import Lifetime, credential_life
+from prefect_stagegate.readiness.checks.sources import Lifetime, credential_life
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.questions import NOW, a_question
 

@@ -10,8 +10,8 @@ from prefect_stagegate.errors import AccessDenied, SourceUnavailable
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readiness import Answer, Integrity, Probe
 from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.source import read_probe
-from prefect_stagegate.readiness.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
+from prefect_stagegate.readiness.checks.sources import read_probe
+from prefect_stagegate.readiness.checks.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
 from prefect_stagegate.testing.questions import DIGEST, VOLUME, a_question
 
 NONE = NoParameters()

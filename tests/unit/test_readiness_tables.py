@@ -12,9 +12,9 @@ from prefect_stagegate.measures import ColumnDrift, Overlap, Scan, TableDrift
 from prefect_stagegate.measures import Duplicates as Repeated
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness import Accepted, Question
-from prefect_stagegate.readiness.drift import Drift, drift
-from prefect_stagegate.readiness.pii import Pattern, Pii, pii
-from prefect_stagegate.readiness.tables import Balance, Duplicates, balance, duplicates
+from prefect_stagegate.readiness.checks.drift import Drift, drift
+from prefect_stagegate.readiness.checks.pii import Pattern, Pii, pii
+from prefect_stagegate.readiness.checks.tables import Balance, Duplicates, balance, duplicates
 from prefect_stagegate.testing.questions import DIGEST, NOW, OTHER_DIGEST, Figures, a_question
 from prefect_stagegate.validations.pii import PATTERNS
 

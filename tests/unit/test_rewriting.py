@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.files import FileSource
-from prefect_stagegate.sources.rewriting import Pinned, Rewritten, Task, marked_paths, rewrite, task, unmarked
-from prefect_stagegate.sources.spool import Sink
+from prefect_stagegate.sources.lake.rewriting import Pinned, Rewritten, Task, marked_paths, rewrite, task, unmarked
+from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 
 NAME = "s3://lake/data.parquet"

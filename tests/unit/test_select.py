@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.sources.select import selected
+from prefect_stagegate.sources.selection.globs import selected
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import pytest
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.sources import SCHEMES, open_source, register
 from prefect_stagegate.sources.extras import EXTRAS, extra_of, missing_extra
-from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.local.files import FileSource
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 PLUGIN = """
-from prefect_stagegate.sources.files import FileSource
+from prefect_stagegate.sources.local.files import FileSource
 
 def open_shelf(url, options, terms):
     return FileSource("file://" + url.partition("://")[2])

@@ -25,10 +25,10 @@ from prefect_stagegate.errors import Cancelled, GateFailed, GateUndecided, Sourc
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
-from prefect_stagegate.tasks.cancelling import requested
-from prefect_stagegate.tasks.progress import live_progress
-from prefect_stagegate.tasks.running import may_help, spoken
-from prefect_stagegate.tasks.verdict import FINDINGS, checks_table, not_accepted, waiting
+from prefect_stagegate.tasks._support.cancelling import requested
+from prefect_stagegate.tasks._support.progress import live_progress
+from prefect_stagegate.tasks._support.running import may_help, spoken
+from prefect_stagegate.tasks._support.verdict import FINDINGS, checks_table, not_accepted, waiting
 
 TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
 WHOLE_JOBS = [name for name in ours.__all__ if f"a{name}" in ours.__all__]

@@ -18,8 +18,8 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CacheError, CatalogError, SourceError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.anyfs import FsspecSource
-from prefect_stagegate.sources.select import Selection
+from prefect_stagegate.sources.fsspec import FsspecSource
+from prefect_stagegate.sources.selection.globs import Selection
 from prefect_stagegate.sources.walk import DEEPEST, Walk
 from prefect_stagegate.testing.sources import listed
 

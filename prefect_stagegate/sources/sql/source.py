@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
-from prefect_stagegate.sources.spool import WRITER, Sink, Slice, Spool
+from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.sql.relation import Partition, Relation
 from prefect_stagegate.sources.sql.request import connection_uri, read_request
 from prefect_stagegate.sources.sql.session import Session

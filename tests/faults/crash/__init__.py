@@ -8,5 +8,5 @@
 - trace.py: the same by strace
 - power.py: power cuts, on an ext4 volume in a file
 - full.py: volumes that fill up
-- __main__.py: the same by hand: `PYTHONPATH=tests/faults .venv/bin/python -m crash --help`
+- __main__.py: the same by hand: `PYTHONPATH=.:tests/faults .venv/bin/python -m crash --help`
 """

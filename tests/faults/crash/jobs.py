@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.audit import verify_history
-from prefect_stagegate.operations.check import check
-from prefect_stagegate.operations.maintain import collect_garbage, pin, unpin
-from prefect_stagegate.operations.promote import promote
-from prefect_stagegate.operations.ready import find_ready, hold_ready
-from prefect_stagegate.operations.rollback import rollback
-from prefect_stagegate.operations.stage import stage
-from prefect_stagegate.operations.verify import verify
+from prefect_stagegate.operations.gating.audit import verify_history
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.maintain import collect_garbage, pin, unpin
+from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import Spec, load_spec

@@ -74,7 +74,7 @@ class Verdict:
     def __str__(self) -> str:
         lines = "\n".join(f"    {line[-MOST:]}" for line in self.problems[:3])
         point = self.again or self.point
-        again = f"PYTHONPATH=tests/faults .venv/bin/python -m crash {point}"
+        again = f"PYTHONPATH=.:tests/faults .venv/bin/python -m crash {point}"
         return f"{point}   ({self.spoilt})\n{lines}\n    again: {again}"
 
 
@@ -97,7 +97,7 @@ class Warm:
     def __init__(self, shim: Path) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "crash.warm"],
-            env={**os.environ, **SETTINGS, "LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent), "PYTHONUTF8": "1"},
+            env={**os.environ, **SETTINGS, "LD_PRELOAD": str(shim), "PYTHONPATH": f"{HERE.parents[2]}:{HERE.parent}", "PYTHONUTF8": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -9,5 +9,5 @@
 - ending.py: what must be true when all have stopped
 - figures.py: what was counted: the line a minute, the summary, the page
 - run.py: starts all of it, delivers, rots, kills, plants, and ends it
-- __main__.py: `make soak`, or `PYTHONPATH=tests/faults .venv/bin/python -m soak --help`
+- __main__.py: `make soak`, or `PYTHONPATH=.:tests/faults .venv/bin/python -m soak --help`
 """

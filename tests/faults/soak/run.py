@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from prefect_stagegate.operations.stage import stage
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.testing.servers import seaweedfs
 from soak.ending import end
 from soak.figures import Figures
@@ -190,7 +190,7 @@ class Soak:
     def _nursery(self) -> Iterator[None]:
         self.site.save(Path(self.site.root, "site.json"))
         self.site.scratch.mkdir()
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(self.site.scratch)}
+        environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE.parent}", "TMPDIR": str(self.site.scratch)}
         if self._shim:
             environment["LD_PRELOAD"] = str(self._shim)
         with Path(self.site.root, "workers.log").open("ab") as log:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Self
 
-from prefect_stagegate.testing.faults import Drip, Fault, Flip, Reset, Stall, Status, Truncate
-from prefect_stagegate.testing.proxy import FaultProxy
 from soak.truth import VERDICT
+from tests.support.faults import Drip, Fault, Flip, Reset, Stall, Status, Truncate
+from tests.support.proxy import FaultProxy
 
 STALL = 10.0
 """Seconds that a stalled answer stays open: longer than the workers' idle timeout."""

@@ -13,7 +13,7 @@ import pytest
 
 from prefect_stagegate.model import Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, Answer, Gpu, Gpus, Machine, run_check
-from prefect_stagegate.readiness.gpu import (
+from prefect_stagegate.readiness.checks.gpu import (
     GpuIdle,
     GpuInventory,
     GpuMemory,

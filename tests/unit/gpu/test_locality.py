@@ -10,8 +10,8 @@ import pytest
 
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness import Answer, Gpu, Gpus, Machine
-from prefect_stagegate.readiness.gpu import OnGpus
-from prefect_stagegate.readiness.locality import distance, gpu_locality
+from prefect_stagegate.readiness.checks.gpu import OnGpus
+from prefect_stagegate.readiness.checks.locality import distance, gpu_locality
 from prefect_stagegate.testing.questions import VOLUME, a_question
 
 SWITCH = "pci0000:00/0000:00:01.0/0000:01:00.0"

@@ -13,7 +13,7 @@ import pytest
 
 from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.readiness import Gpus, Machine, find_gpus
-from prefect_stagegate.readiness.nvml import read_gpus
+from prefect_stagegate.readiness.node.nvml import read_gpus
 
 HERE = Path(__file__).parent
 ASK = """
@@ -22,7 +22,7 @@ from pathlib import Path
 from dataclasses import asdict
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.readiness import Machine
-from prefect_stagegate.readiness.nvml import find_gpus, read_gpus
+from prefect_stagegate.readiness.node.nvml import find_gpus, read_gpus
 try:
     print(json.dumps(asdict(find_gpus(Machine(sys=Path(sys.argv[1]))))))
 except StagegateError as error:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.readiness import Machine
-from prefect_stagegate.readiness.accelerators import SMALLEST, Run, batches, simulate
-from prefect_stagegate.readiness.tiers import Reading, Tiers
+from prefect_stagegate.readiness.node.accelerators import SMALLEST, Run, batches, simulate
+from prefect_stagegate.readiness.node.tiers import Reading, Tiers
 from prefect_stagegate.spec import JobSpec
 
 Files = Sequence[tuple[Path, int]]

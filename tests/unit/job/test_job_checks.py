@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from prefect_stagegate.model import Entry, Evidence, Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, Question, run_check
-from prefect_stagegate.readiness.bottleneck import Bottleneck, bottleneck
-from prefect_stagegate.readiness.job import FeedRate, Utilisation
+from prefect_stagegate.readiness.checks.job import FeedRate, Utilisation
+from prefect_stagegate.readiness.node.bottleneck import Bottleneck, bottleneck
+from prefect_stagegate.readiness.node.tiers import Reading, Tiers
 from prefect_stagegate.readiness.run import is_current
-from prefect_stagegate.readiness.tiers import Reading, Tiers
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.questions import DIGEST, a_question, a_spec
 

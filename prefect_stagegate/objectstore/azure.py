@@ -1,0 +1,218 @@
+"""Containers of Azure Blob Storage, those of Data Lake accounts included."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, quote
+
+from obstore.store import AzureStore
+
+from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.expiry import moment
+from prefect_stagegate.http import Allowed
+from prefect_stagegate.model import CredentialLife
+from prefect_stagegate.objectstore.azure_options import AzureSettings
+from prefect_stagegate.objectstore.client import (
+    IDLE_SECONDS,
+    RETRIES,
+    canonical_url,
+    client_options,
+    http_client,
+    retries,
+    usable_endpoint,
+)
+from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
+from prefect_stagegate.objectstore.listed import Listed, behind
+from prefect_stagegate.objectstore.object_requests import AzureAccess, AzureRequests, bearer_header
+from prefect_stagegate.objectstore.sas import container_sas, sas_query
+from prefect_stagegate.objectstore.store import Asker, ObjectStore, Place
+from prefect_stagegate.redaction import remember
+
+SCOPE = "https://storage.azure.com/.default"
+Provider = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class AzureIdentity:
+    """Who asks, in the words of both clients."""
+
+    life: CredentialLife
+    config: dict[str, Any]
+    """For obstore."""
+    credential: Any = None
+    """For Azure's own client: a key, a signature, a credential of azure-identity; None: anonymous, or not known."""
+    provider: Provider | None = None
+
+
+def azure_place(url: str) -> tuple[Place, str]:
+    """Take an address apart: the container with the key, and the account's host where the URL names it.
+
+    >>> azure_place("abfss://lake@acme.dfs.core.windows.net/flights/")
+    (Place(bucket='lake', key='flights/'), 'acme.dfs.core.windows.net')
+    >>> azure_place("az://lake/flights/")
+    (Place(bucket='lake', key='flights/'), '')
+
+    Raises:
+        UsageError: There is no container, or a credential stands before the host.
+    """
+    where, _, key = url.partition("://")[2].partition("/")
+    container, _, host = where.partition("@")
+    if ":" in container or "@" in host:
+        raise UsageError("The URL of a container holds credentials", hint="They go into options, a block or variables.")
+    if not container:
+        raise UsageError(f"{url!r} names no container", hint="It looks like az://container/folder/.")
+    return Place(container, key), host
+
+
+def open_azure(
+    place: Place, settings: AzureSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+) -> ObjectStore:
+    """Open a container. The server is asked nothing yet; who we are may be asked of Azure's identity service.
+
+    Args:
+        place: The container; the key is not used.
+        settings: What the options and the environment say.
+        idle: Seconds without a byte after which a read is given up.
+        allowed: Hosts that may be connected to whatever their address is.
+
+    Raises:
+        AccessDenied: There are no credentials.
+        UsageError: A value or the CA file can't be used.
+    """
+    url = f"az://{place.bucket}/"
+    endpoint = usable_endpoint(settings.endpoint)
+    identity = _identify(settings, url)
+    client = client_options(endpoint, settings.ca_file, idle)
+    config = {"account_name": settings.account, "endpoint": endpoint, "skip_signature": False, **identity.config}
+
+    def store(repeats: int) -> AzureStore:
+        try:
+            return AzureStore(
+                place.bucket,
+                config=config,  # type: ignore[arg-type]
+                client_options=client,  # type: ignore[arg-type]
+                retry_config=retries(repeats),  # type: ignore[arg-type]
+                credential_provider=identity.provider,  # type: ignore[arg-type]
+            )
+        except Exception as error:
+            # The error may repeat what it was given.
+            raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
+
+    lister = AnyBlob(f"{endpoint}/{place.bucket}", identity.credential, settings.ca_file, idle)
+    both = store(RETRIES), store(0)  # which also look whether a key is Base64
+    access = _access(settings, identity, place.bucket)
+    container_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='$')}"
+    requests = AzureRequests(container_url, access) if access else None
+    asker = Asker(identity.life, client=http_client(settings.ca_file, idle, allowed), requests=requests)
+    return ObjectStore(*both, url, endpoint, lister, asker)
+
+
+def _access(settings: AzureSettings, identity: AzureIdentity, container: str) -> CredentialKeeper[AzureAccess] | None:
+    """What opens the container to any client; None where only obstore knows. Nobody is asked for a token yet."""
+    provider = identity.provider
+    if settings.key:
+
+        def sign() -> Credential[AzureAccess]:
+            sas, ends = container_sas(settings.account, settings.key, container)
+            return Credential(AzureAccess(sas), ends)
+
+        return CredentialKeeper(sign, sign())
+    if settings.sas or settings.anonymous:
+        fixed = Credential(AzureAccess(sas_query(settings.sas.lstrip("?"))))
+        return CredentialKeeper(lambda: fixed, fixed)
+    if provider:
+
+        def provide() -> Credential[AzureAccess]:
+            credential = provider()
+            return Credential(AzureAccess(headers=bearer_header(credential["token"])), credential["expires_at"])
+
+        return CredentialKeeper(provide)
+    return None
+
+
+def _identify(settings: AzureSettings, url: str) -> AzureIdentity:
+    """Who asks: a key, a signature, an application, nobody, else Azure's default credential."""
+    if settings.key:
+        life = CredentialLife("static", f"the key of the account {settings.account}")
+        return AzureIdentity(life, {"account_key": settings.key, "credential_type": "access_key"}, settings.key)
+    if settings.sas:
+        sas = settings.sas.lstrip("?")
+        ends = moment(parse_qs(sas).get("se", [""])[0])
+        life = CredentialLife("temporary" if ends else "unknown", "a shared access signature", ends)
+        return AzureIdentity(life, {"sas_key": sas, "credential_type": "sas_token"}, sas)
+    if settings.anonymous:
+        return AzureIdentity(CredentialLife("none", "anonymous reading"), {"skip_signature": True})
+    if settings.client_secret:
+        life = CredentialLife("renewed", f"the application {settings.client_id}")
+        named = {name: getattr(settings, name) for name in ("client_id", "client_secret", "tenant_id")}
+        return AzureIdentity(life, {**named, "credential_type": "client_secret"})
+    return _by_default(settings, url)
+
+
+def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
+    """DefaultAzureCredential where the extra `azure` brought it, else what obstore finds: workload or machine."""
+    life = CredentialLife("renewed", "Azure's default credential")
+    try:
+        from azure.core.exceptions import AzureError
+        from azure.identity import DefaultAzureCredential
+    except ImportError:
+        return AzureIdentity(life, {"client_id": settings.client_id} if settings.client_id else {})
+    client_id = settings.client_id or os.environ.get("AZURE_CLIENT_ID")
+    credential = DefaultAzureCredential(managed_identity_client_id=client_id)
+
+    def provide() -> dict[str, Any]:
+        found = credential.get_token(SCOPE)
+        remember(found.token)
+        return {"token": found.token, "expires_at": datetime.fromtimestamp(found.expires_on, UTC)}
+
+    try:
+        provide()
+    except AzureError as error:
+        raise AccessDenied(
+            f"There are no credentials for {url}",
+            hint="Set `account_key`, `sas_token`, AZURE_STORAGE_CONNECTION_STRING, log in by `az login`, or say "
+            "`anon: true` if the container is public.",
+        ) from error
+    return AzureIdentity(life, {}, credential, provide)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyBlob:
+    """Lists a container that holds names which obstore refuses, by Azure's own client; the extra `azure` brings it."""
+
+    url: str
+    credential: Any
+    ca_file: str
+    idle: float
+
+    tells_versions: ClassVar[bool] = False
+
+    def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
+        """Every blob below `prefix` that comes after `after`. Azure can only begin at the beginning.
+
+        Raises:
+            OSError: The container can't be listed, or the client is absent.
+        """
+        return behind(after, self._all(prefix))
+
+    def _all(self, prefix: str) -> Iterator[Listed]:
+        try:
+            from azure.core.exceptions import AzureError
+            from azure.storage.blob import ContainerClient
+        except ImportError as error:
+            raise OSError('keys that only Azure\'s own client lists: pip install "prefect-stagegate[azure]"') from error
+        client = ContainerClient.from_container_url(
+            self.url, self.credential, read_timeout=self.idle, connection_verify=self.ca_file or True
+        )
+        try:
+            with client:
+                for found in client.list_blobs(name_starts_with=prefix or None):
+                    if (found.metadata or {}).get("hdi_isfolder") != "true":
+                        etag = (found.etag or "").strip('"')
+                        yield Listed(found.name, found.size, etag, found.last_modified.timestamp())
+        except AzureError as error:
+            raise OSError(str(error)) from error

@@ -1,0 +1,118 @@
+"""adlfs's option names for Azure, translated in one visible table, and what the environment and an URL add to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.objectstore.translating import Table, Translation, is_on, text, verify
+from prefect_stagegate.spec.permitted import AZURE
+
+EMULATED = "devstoreaccount1"
+"""The account of Azurite, Azure's emulator, its key and its address."""
+EMULATED_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+EMULATED_ENDPOINT = f"http://127.0.0.1:10000/{EMULATED}"
+SUFFIX = "core.windows.net"
+
+
+@dataclass(frozen=True, slots=True)
+class AzureSettings:
+    """What is asked of a client; empty means that the environment or Azure's own default decides."""
+
+    account: str = ""
+    endpoint: str = ""
+    """Of the account, with its path where it has one."""
+    key: str = ""
+    sas: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    tenant_id: str = ""
+    anonymous: bool | None = None
+    ca_file: str = ""
+
+    @property
+    def names_somebody(self) -> bool:
+        """Whether it says by itself who asks."""
+        return bool(self.key or self.sas or self.client_secret) or self.anonymous is not None
+
+
+def connection(value: Any) -> dict[str, Any]:
+    """What a connection string says (https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string).
+
+    >>> connection("AccountName=lake;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn")["endpoint"]
+    'https://lake.blob.core.chinacloudapi.cn'
+
+    Raises:
+        UsageError: It names no account.
+    """
+    pairs = (part.partition("=") for part in str(value or "").split(";") if part.strip())
+    found = {name.strip().lower(): text for name, _, text in pairs}
+    if is_on(found.get("usedevelopmentstorage")):
+        return {"account": EMULATED, "key": EMULATED_KEY, "endpoint": EMULATED_ENDPOINT}
+    account, endpoint = found.get("accountname", ""), found.get("blobendpoint", "")
+    if not account and not endpoint:
+        raise UsageError("The connection string names no account", hint="It has AccountName=…, as the portal shows it.")
+    protocol, suffix = found.get("defaultendpointsprotocol", "https"), found.get("endpointsuffix", SUFFIX)
+    return {
+        "account": account or endpoint.partition("://")[2].partition(".")[0],
+        "endpoint": endpoint or f"{protocol}://{account}.blob.{suffix}",
+        "key": found.get("accountkey", ""),
+        "sas": found.get("sharedaccesssignature", ""),
+    }
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    "account_name": text("account"),
+    "account_key": text("key"),
+    "sas_token": text("sas"),
+    "connection_string": connection,
+    "account_host": lambda value: {"endpoint": f"https://{value}"},
+    "endpoint_url": text("endpoint"),
+    "client_id": text("client_id"),
+    "client_secret": text("client_secret"),
+    "tenant_id": text("tenant_id"),
+    "anon": lambda value: {"anonymous": is_on(value)},
+    "verify": verify,
+}
+"""Each option's name, and the settings that a value of it gives."""
+
+ENVIRONMENT = {
+    "AZURE_STORAGE_CONNECTION_STRING": "connection_string",
+    "AZURE_STORAGE_ACCOUNT_KEY": "account_key",
+    "AZURE_STORAGE_SAS_TOKEN": "sas_token",
+    "AZURE_STORAGE_CLIENT_ID": "client_id",
+    "AZURE_STORAGE_CLIENT_SECRET": "client_secret",
+    "AZURE_STORAGE_TENANT_ID": "tenant_id",
+    "AZURE_STORAGE_ANON": "anon",
+}
+"""adlfs's variables, which are asked when the options don't say who asks, and the options that they stand for."""
+
+_TABLE: Table[AzureSettings] = Table(AZURE, TRANSLATIONS)
+
+
+def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettings:
+    """Translate adlfs's options; the environment answers what they leave open.
+
+    Args:
+        options: By adlfs's names.
+        host: The account's host where the URL names it: `account.dfs.core.windows.net`.
+
+    Raises:
+        UsageError: An option is unknown, a value is not usable, or no account is named.
+    """
+    settings = _TABLE.apply(AzureSettings(), options)[0]
+    if not settings.names_somebody and not settings.client_id:
+        found = {name: os.environ[variable] for variable, name in ENVIRONMENT.items() if os.environ.get(variable)}
+        own = {name: value for name, value in options.items() if value is not None}
+        settings = _TABLE.apply(AzureSettings(), {**found, **own})[0]
+    account = settings.account or host.partition(".")[0] or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    if not account:
+        raise UsageError(
+            "Nobody says which storage account",
+            hint="Set `account_name`, or write abfss://container@host/.",
+        )
+    own_host = host.replace(".dfs.", ".blob.", 1) if host else f"{account}.blob.{SUFFIX}"
+    return replace(settings, account=account, endpoint=settings.endpoint or f"https://{own_host}")

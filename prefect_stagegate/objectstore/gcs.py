@@ -1,0 +1,133 @@
+"""Buckets of Google Cloud Storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from obstore.store import GCSStore
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed
+from prefect_stagegate.objectstore.client import (
+    IDLE_SECONDS,
+    RETRIES,
+    canonical_url,
+    client_options,
+    http_client,
+    retries,
+    usable_endpoint,
+)
+from prefect_stagegate.objectstore.generations import Generations
+from prefect_stagegate.objectstore.google import GoogleIdentity, identify
+from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
+from prefect_stagegate.objectstore.object_requests import GoogleRequests, bearer_header
+from prefect_stagegate.objectstore.store import Asker, ObjectStore, Place
+from prefect_stagegate.objectstore.translating import Table, Translation, switch, text, verify
+from prefect_stagegate.spec.permitted import GCS
+
+GOOGLE = "https://storage.googleapis.com"
+EMULATOR = "STORAGE_EMULATOR_HOST"
+"""The environment variable of Google's clients that names another endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcsSettings:
+    """What is asked of a client; empty means that the environment or Google's own default decides."""
+
+    endpoint: str = ""
+    token: Any = ""
+    """Whatever gcsfs calls so."""
+    project: str = ""
+    requester_pays: Any = ""
+    ca_file: str = ""
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    "endpoint_url": text("endpoint"),
+    "token": lambda value: {"token": value},
+    "anon": lambda value: {"token": "anon"} if switch("on")(value)["on"] else {},
+    "project": text("project"),
+    "requester_pays": lambda value: {"requester_pays": value},
+    "verify": verify,
+}
+"""Each option's name, and the settings that a value of it gives."""
+
+_TABLE: Table[GcsSettings] = Table(GCS, TRANSLATIONS, whole=("token",))
+
+
+def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
+    """Translate gcsfs's options.
+
+    Raises:
+        UsageError: An option is unknown, or a value is not usable.
+    """
+    return _TABLE.apply(GcsSettings(), options)[0]
+
+
+def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()) -> ObjectStore:
+    """Open a bucket. Nothing is asked of the server yet.
+
+    Args:
+        place: The bucket; the key is not used.
+        settings: What the options say; the environment fills in what they leave open.
+        idle: Seconds without a byte after which a read is given up.
+        allowed: Hosts that may be connected to whatever their address is.
+
+    Raises:
+        AccessDenied: There are no credentials.
+        UsageError: The credentials or the CA file can't be used, or the requester pays and nobody is named.
+    """
+    url = f"gs://{place.bucket}/"
+    endpoint = usable_endpoint(settings.endpoint or os.environ.get(EMULATOR, ""), tls=False) or GOOGLE
+    identity = identify(settings.token, url=url)
+    payer = _payer(settings)
+    headers = {"x-goog-user-project": payer} if payer else {}
+    client = {**client_options(endpoint, settings.ca_file, idle), "default_headers": headers}
+
+    def store(repeats: int) -> GCSStore:
+        return GCSStore(
+            place.bucket,
+            config={"base_url": endpoint, "skip_signature": False, **identity.config},  # type: ignore[arg-type]
+            client_options=client,  # type: ignore[arg-type]
+            retry_config=retries(repeats),  # type: ignore[arg-type]
+            credential_provider=identity.provider,  # type: ignore[arg-type]
+        )
+
+    bearer = identity.bearer
+    own_client = http_client(settings.ca_file, idle, allowed)
+    lister = Generations(endpoint, place.bucket, bearer, payer, own_client) if bearer else None
+    authorization = _authorization(identity)
+    bucket_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='')}"
+    requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
+    asker = Asker(identity.life, client=own_client, requests=requests)
+    return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, asker)
+
+
+def _authorization(identity: GoogleIdentity) -> CredentialKeeper[dict[str, str]] | None:
+    """The header that says who asks; None where only obstore knows. Nobody is asked for a token yet."""
+    provider, bearer = identity.provider, identity.bearer
+    if provider:
+
+        def provide() -> Credential[dict[str, str]]:
+            credential = provider()
+            return Credential(bearer_header(credential["token"]), credential["expires_at"])
+
+        return CredentialKeeper(provide)
+    if bearer:  # a fixed token, or nobody's
+        fixed = Credential(bearer_header(bearer()))
+        return CredentialKeeper(lambda: fixed, fixed)
+    return None
+
+
+def _payer(settings: GcsSettings) -> str:
+    named = str(settings.requester_pays or "")
+    if named.lower() in ("", "false"):
+        return ""
+    payer = settings.project if named.lower() == "true" else named
+    if not payer:
+        raise UsageError("The requester pays, and nobody says which project", hint="Set `project:`.")
+    return payer

@@ -1,0 +1,1 @@
+"""From a version to a target's ref: contract, checks, decision, approval, promotion, rollback."""

@@ -1,0 +1,122 @@
+"""Whether those agreed to a change of policy who had to: the rule of the policy that is left decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.model import Approval, Request
+from prefect_stagegate.units import count_text
+
+POLICY_TARGET = "_policy"
+"""Stands for a target in requests to adopt a policy; no target's name begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far a request to adopt a policy got."""
+
+    count: int
+    """How many people must agree."""
+    groups: tuple[str, ...]
+    """Of which groups of `owners`; empty for anybody but the requester."""
+    agreed: tuple[Approval, ...]
+    declined: tuple[Approval, ...]
+
+    @property
+    def missing(self) -> str:
+        """Why the policy can't be adopted yet; empty when it can."""
+        if self.declined:
+            answer = self.declined[-1]
+            return f"declined by {answer.approver.name}: {answer.reason}"
+        if len(self.agreed) < self.count:
+            return (
+                f"{len(self.agreed)} of {count_text(self.count, 'approval')} by {', '.join(self.groups) or 'anybody'}"
+            )
+        return ""
+
+
+def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The parameters of the approval that a policy asks for before another one is adopted; None for no rule."""
+    rule: Mapping[str, Any] | None = policy.get("policy", {}).get("change", {}).get("approval")
+    return rule
+
+
+def why_unchangeable(policy: Mapping[str, Any]) -> str:
+    """Why nobody could ever meet the rule of a policy; empty when there are people who can, and where it has none."""
+    rule = rule_of(policy)
+    if rule is None:
+        return ""
+    from prefect_stagegate.readiness.checks.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.checks.approval import asked_people
+
+    parameters = Parameters.model_validate(rule)
+    people = asked_people(parameters, policy.get("owners", {}))
+    if people is None or len(people) >= parameters.count:
+        return ""
+    groups = ", ".join(parameters.groups) or "those with keys"
+    return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
+
+
+def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement:
+    """Count the answers to a request by the rule of the policy in force.
+
+    Args:
+        policy: The policy in force, which has a rule; its keys `policy` and `owners` are read.
+        request: The request to adopt another one.
+        answers: The answers to it, the oldest first; the last of each person counts.
+    """
+    from prefect_stagegate.readiness.checks.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.checks.approval import last_answers, why_answer_is_void
+
+    parameters, owners = Parameters.model_validate(rule_of(policy)), policy.get("owners", {})
+    last = last_answers(request, answers, parameters).values()
+    counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
+    return Agreement(
+        count=parameters.count,
+        groups=parameters.groups,
+        agreed=tuple(answer for answer in counted if answer.approved),
+        declined=tuple(answer for answer in counted if not answer.approved),
+    )
+
+
+def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
+    """Why an entry of its log can't follow a policy: its rule does not let it in, or nothing could follow the entry.
+
+    Args:
+        before: The keys `policy` and `owners` of the policy before; empty for the first entry.
+        entry: The entry.
+
+    Returns:
+        Empty when it can.
+    """
+    if not _is_readable(entry.policy):
+        return "this release can't read its rule"
+    missing = "" if rule_of(before) is None else _missing(before, entry)
+    return missing and f"nobody who had to agree did: {missing}"
+
+
+def _is_readable(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy has no rule, or one that this release can read."""
+    try:
+        rule = rule_of(policy)
+        if rule is not None:
+            from prefect_stagegate.readiness.checks.approval import Approval as Parameters  # late: it loads all checks
+
+            Parameters.model_validate(rule)
+    except (AttributeError, ValueError):
+        return False
+    return True
+
+
+def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
+    """Why an entry does not have the answers that the rule of the policy before asks for; empty when it has them."""
+    request = entry.request
+    about = (entry.dataset, entry.digest, POLICY_TARGET)
+    if request is None or (request.dataset, request.digest, request.target) != about:
+        return "no request for this policy stands beside it"
+    if request.after != entry.seq - 1:
+        return "its request is from before another policy was adopted"
+    return agreement(before, request, entry.approvals).missing

@@ -1,0 +1,42 @@
+"""Running a version's contract on this node; what it found is for the checks to record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Event
+
+from prefect_stagegate.model import Validation
+from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.staging.present import present
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.validations import validate
+
+
+def run_contract(
+    where: Workspace, version: Named, cancel: Event | None = None, progress: Callable[[str], None] | None = None
+) -> Validation:
+    """Run the contract on a version, bringing it to this node first when it isn't here.
+
+    Args:
+        where: Cache and catalog.
+        version: What is validated, and the spec with the contract.
+        cancel: Set it to stop bringing the version in time.
+        progress: Called with lines for people while the work goes on.
+
+    Raises:
+        ValidationError: The contract could not be evaluated.
+    """
+    report = progress or _ignore
+    dataset, digest = version.dataset, version.digest
+    with present(where, dataset, digest, "validate", cancel) as view:
+        began = time.perf_counter()
+        entries = where.catalog.manifest(dataset, digest).entries()
+        contract = version.spec.contract
+        validation = validate(view, entries, contract, dataset=dataset, digest=digest, progress=report)
+    return replace(validation, seconds=round(time.perf_counter() - began, 3))
+
+
+def _ignore(_: str) -> None:
+    pass

@@ -1,0 +1,131 @@
+"""Decisions on record: every one that a gate made about a version, and one of them by its id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.errors import CorruptRecord, UsageError
+from prefect_stagegate.model import LATEST, Address, Decision, DecisionOutcome, check_name
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.records.attest import decision_of, statement_digest
+from prefect_stagegate.report import reason_of
+
+SHORTEST = 12
+"""The fewest digits of an id that name a decision."""
+_ID = re.compile(rf"(?:sha256:)?([0-9a-f]{{{SHORTEST},64}})")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDecision:
+    """One decision, as `stagegate decisions` lists it."""
+
+    id: str
+    """The digest of its attestation; `stagegate report` takes it, abbreviated, too."""
+    at: str
+    dataset: str
+    digest: str
+    target: str
+    outcome: str
+    requester: str
+    policy: str
+    why: str
+    """Why it ended so, in one line."""
+    problem: str = ""
+    """Why the record can't be read; the other fields are what its place says then."""
+
+
+def list_decisions(where: Workspace, dataset: str, target: str = "") -> list[RecordedDecision]:
+    """All decisions about a dataset's versions, the oldest first.
+
+    Args:
+        where: The catalog.
+        dataset: The dataset.
+        target: Only decisions of this target's gate.
+
+    Raises:
+        UsageError: There is no such dataset.
+    """
+    if target == LATEST:
+        return []
+    if target:
+        check_name("target", target)
+    where.catalog.require_dataset(dataset)
+    return sorted((line for line, _ in _recorded(where, dataset, target)), key=lambda line: line.at)
+
+
+def find_decision(where: Workspace, name: str) -> Decision:
+    """The decision with an id, which may be abbreviated to its first 12 digits.
+
+    Raises:
+        UsageError: No decision has the id, or several begin with it.
+        CorruptRecord: Its record can't be believed.
+    """
+    digits = _ID.fullmatch(name.strip().lower())
+    if digits is None:
+        hint = "`stagegate decisions DATASET` lists the ids, at least 12 digits of which are needed."
+        raise UsageError(f"{name!r} is no id of a decision", hint=hint)
+    found = {
+        line.id: (line, decision)
+        for dataset in where.catalog.datasets()
+        for line, decision in _recorded(where, dataset, "")
+        if line.id.startswith(f"sha256:{digits[1]}")
+    }
+    if not found:
+        hint = "`stagegate decisions DATASET` lists those that there are."
+        raise UsageError(f"The catalog {where.catalog.url} has no decision {name}", hint=hint)
+    if len(found) > 1:
+        raise UsageError(f"Several decisions begin with {name}: {', '.join(sorted(found))}", hint="Give more digits.")
+    line, decision = next(iter(found.values()))
+    if decision is None:
+        raise CorruptRecord(f"The decision {line.id} can't be read: {line.problem}", dataset=line.dataset)
+    return decision
+
+
+def list_refusals(where: Workspace, address: Address, moves: Iterable[RefEntry]) -> list[RecordedDecision]:
+    """The refusals that moved nothing, of one target's gate or of all gates of a dataset, the oldest first.
+
+    Args:
+        where: The catalog.
+        address: The dataset, with or without the target.
+        moves: What the logs of the refs have; a refusal that took a version back stands there, and is left out here.
+    """
+    logged = {statement_digest(entry.attestation) for entry in moves if entry.attestation}
+    decided = list_decisions(where, address.dataset, address.ref)
+    return [line for line in decided if line.outcome == DecisionOutcome.REFUSED and line.id not in logged]
+
+
+def _recorded(where: Workspace, dataset: str, target: str) -> Iterator[tuple[RecordedDecision, Decision | None]]:
+    """Each decision with its line; a record that can't be read has a line only, and keeps no other from being read."""
+    for digest, gate in where.catalog.decided(dataset):
+        if target not in ("", gate):
+            continue
+        try:
+            statements = where.catalog.attestations(dataset, digest, gate)
+        except CorruptRecord as error:
+            yield RecordedDecision("", "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
+            continue
+        for statement in statements:
+            name = statement_digest(statement)
+            try:
+                decision = decision_of(statement)
+            except CorruptRecord as error:
+                yield RecordedDecision(name, "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
+                continue
+            yield _line(name, decision), decision
+
+
+def _line(name: str, decision: Decision) -> RecordedDecision:
+    return RecordedDecision(
+        id=name,
+        at=decision.at,
+        dataset=decision.dataset,
+        digest=decision.digest,
+        target=decision.target,
+        outcome=decision.outcome.value,
+        requester=decision.requester,
+        policy=decision.policy,
+        why=reason_of(decision),
+    )

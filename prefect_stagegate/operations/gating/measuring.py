@@ -1,0 +1,117 @@
+"""Measuring a version's rows for the checks that ask about them: the version is held on this node for each query."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Event
+
+from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
+from prefect_stagegate.model import Entry
+from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.staging.present import present
+from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.validations.balance import balance
+from prefect_stagegate.validations.columns import columns
+from prefect_stagegate.validations.drift import Profiles, drift, profile
+from prefect_stagegate.validations.duck import Queries, queries
+from prefect_stagegate.validations.duplicates import duplicates, overlap, shared_records
+from prefect_stagegate.validations.paths import matcher
+from prefect_stagegate.validations.pii import scan
+
+ROWS = 500
+"""Files that are noted at a time."""
+
+
+@dataclass(frozen=True)
+class VersionMeasures:
+    """The `Measures` of one version. See there what each method promises."""
+
+    where: Workspace
+    version: Named
+    cancel: Event | None = None
+
+    def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:
+        """Count the rows of a table that share the values of `keys`."""
+        with self._asked(f"table {table}") as (view, asked):
+            return duplicates(asked, view, self._paths(self._glob(table)), keys)
+
+    def shared_files(self, splits: Mapping[str, str]) -> Overlap:
+        """Compare the digests of the files that each split's glob names."""
+        names = list(splits)
+        tests = [matcher(splits[name]) for name in names]
+        found = (
+            (entry.digest, 1 << bit)
+            for entry in self._manifest(self.version.digest)
+            for bit, test in enumerate(tests)
+            if test(entry.path)
+        )
+        table = "CREATE TABLE files (digest TEXT, split INTEGER, PRIMARY KEY (digest, split)) WITHOUT ROWID"
+        with closing(temporary(table, self)) as database:
+            while rows := list(islice(found, ROWS)):
+                insert(database, "INSERT OR IGNORE INTO files", rows)
+            held = "SELECT sum(split) AS held FROM files GROUP BY digest"
+            return overlap(names, dict(database.execute(f"SELECT held, count(*) FROM ({held}) GROUP BY held")))  # noqa: S608
+
+    def shared_records(self, splits: Mapping[str, str], by: Sequence[str]) -> Overlap:
+        """Compare the records in the files that each split's glob names."""
+        with self._asked("the splits") as (view, asked):
+            return shared_records(asked, view, {name: self._paths(glob) for name, glob in splits.items()}, by)
+
+    def balance(self, table: str, column: str) -> Balance:
+        """Count the values of a column."""
+        with self._asked(f"table {table}") as (view, asked):
+            return balance(asked, view, self._paths(self._glob(table)), column)
+
+    def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:
+        """Compare each table with the same one of another version."""
+        before, now = self._profiles(reference), self._profiles(self.version.digest)
+        return {table: drift(table, before[table], now[table], ignored) for table in now}
+
+    def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
+        """Look for patterns in a table's text; no error quotes a value."""
+        with self._asked(f"table {table}", discreet=True) as (view, asked):
+            return scan(asked, view, self._paths(self._glob(table)), columns, ignored, patterns)
+
+    def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """The columns of tables in a version, each with its type."""
+        with self._asked("the tables", digest) as (view, asked):
+            return {table: columns(asked, view, self._paths(self._glob(table), digest)) for table in tables}
+
+    def outside_tables(self) -> int:
+        """How many files belong to no table."""
+        tests = [matcher(table.files) for table in self.version.spec.contract.tables.values()]
+        return sum(not any(test(entry.path) for test in tests) for entry in self._manifest(self.version.digest))
+
+    def _profiles(self, digest: str) -> dict[str, Profiles]:
+        tables = self.version.spec.contract.tables
+        with self._asked("the tables", digest) as (view, asked):
+            return {name: profile(asked, view, self._paths(table.files, digest)) for name, table in tables.items()}
+
+    @contextmanager
+    def _asked(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:
+        dataset, digest = self.version.dataset, digest or self.version.digest
+        with (
+            present(self.where, dataset, digest, "check", self.cancel) as view,
+            queries(f"{about} of {dataset}@{digest}", view, cancel=self.cancel, discreet=discreet) as asked,
+        ):
+            yield view, asked
+
+    def _glob(self, table: str) -> str:
+        tables = self.version.spec.contract.tables
+        if table not in tables:
+            hint = did_you_mean(table, tables)
+            raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=self.version.dataset)
+        return tables[table].files
+
+    def _paths(self, glob: str, digest: str = "") -> list[str]:
+        named = matcher(glob)
+        return [entry.path for entry in self._manifest(digest or self.version.digest) if named(entry.path)]
+
+    def _manifest(self, digest: str) -> Iterator[Entry]:
+        return self.where.catalog.manifest(self.version.dataset, digest).entries()

@@ -1,0 +1,257 @@
+"""A dataset's policy: adopt the first, propose another, agree to it, adopt it, and tell how policies differ.
+
+    stage ──first spec with gates──▶ adopted
+    adopt ──▶ request ──(people agree, where the adopted policy has a rule)──▶ adopted
+
+Which policy counts is the catalog's record alone: no spec that somebody brings replaces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
+from prefect_stagegate.model import Approval, Direction, PolicyChange, Request
+from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
+from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import digest_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.readiness.records.signing import SigningKey
+
+FEWEST_DIGITS = 12
+"""The fewest digits of a policy's digest that name it."""
+WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
+FIRST = "the first staging adopts the policy of its spec"
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What became of an attempt to adopt a policy."""
+
+    dataset: str
+    digest: str
+    """`sha256:<hex>` of the policy that is wanted."""
+    seq: int
+    """Its number in the log; 0 while people must agree."""
+    changes: tuple[PolicyChange, ...]
+    """How it differs from the one before; empty for the first."""
+    request: Request | None = None
+    """What people were asked; None where the policy before has no rule."""
+    missing: str = ""
+    """Why it is not adopted yet; empty once it is."""
+    is_new: bool = True
+    """False when it was adopted before and nothing was changed."""
+
+
+def begin_policy(workspace: Workspace, spec: Spec) -> None:
+    """Adopt a spec's policy when the dataset has none yet and the spec has gates.
+
+    Raises:
+        UsageError: Nobody could ever meet the rule of the policy.
+        CatalogError: The record can't be written.
+    """
+    if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
+        return
+    _require_changeable(policy_of(spec), spec.dataset)
+    with suppress(RefConflict):  # another stager's policy was first, so this one is a proposal
+        workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
+
+
+def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
+    """How a spec's policy differs from the one that its dataset adopted; empty when it does not, or none was."""
+    adoption = workspace.catalog.policy(spec.dataset)
+    return changes(adoption.policy, policy_of(spec), spec.dataset) if adoption else ()
+
+
+def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
+    """How a spec's policy differs from the one that its dataset adopted; all of it where none was adopted."""
+    read = read_spec(spec)
+    adoption = workspace.catalog.policy(read.dataset)
+    return changes(adoption.policy if adoption else {}, policy_of(read), read.dataset)
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -> tuple[PolicyChange, ...]:
+    """How one policy of a dataset differs from another; empty only when the two are one."""
+    if before == after:
+        return ()
+    from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging asks
+
+    try:
+        told = policy_changes(spec_under(before, dataset), spec_under(after, dataset))
+    except CorruptRecord as error:
+        return (PolicyChange("policy", error.message, Direction.CHANGED),)
+    return told or tuple(
+        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED)
+        for key in POLICY_KEYS
+        if before.get(key) != after.get(key)
+    )
+
+
+def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
+    """A spec that has nothing but a policy; its one source is never opened.
+
+    Raises:
+        CorruptRecord: This release can't read the policy.
+    """
+    canonical = {"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy}
+    name = policy_name(policy, dataset)
+    return read_recorded(canonical, name[0].upper() + name[1:], dataset)
+
+
+def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
+    """Adopt a spec's policy for its dataset, or ask those who must agree to it.
+
+    The rule of the adopted policy decides who must agree. Without a rule anybody may adopt. The same command adopts the
+    policy once they agreed.
+
+    Args:
+        workspace: The catalog, and who adopts.
+        spec: The spec.
+        reason: Kept with the adoption.
+
+    Raises:
+        UsageError: There is no reason, the spec has no gates, or nobody could ever meet the rule of its policy.
+        RefConflict: Somebody adopted another policy meanwhile; nothing was changed.
+    """
+    read = read_spec(spec)
+    policy, dataset = policy_of(read), read.dataset
+    workspace.catalog.require_dataset(dataset)
+    if not reason.strip():
+        raise UsageError("A change of policy needs a reason", hint="Give one with --reason.", dataset=dataset)
+    if not read.gates:
+        raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
+    _require_changeable(policy, dataset)
+    head = workspace.catalog.policy(dataset)
+    digest = workspace.catalog.put_proposal(dataset, policy)
+    if head and head.digest == digest:
+        return Adoption(dataset, digest, head.seq, (), is_new=False)
+    differences = changes(head.policy, policy, dataset) if head else ()
+    if head is None or rule_of(head.policy) is None:
+        entry = workspace.catalog.adopt_policy(
+            dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
+        )
+        return Adoption(dataset, digest, entry.seq, differences)
+    request = _request(workspace, head, digest)
+    answers = tuple(workspace.catalog.approvals(request))
+    if missing := agreement(head.policy, request, answers).missing:
+        return Adoption(dataset, digest, 0, differences, request, missing)
+    entry = workspace.catalog.adopt_policy(
+        dataset,
+        policy,
+        head=head,
+        who=workspace.identity,
+        reason=reason.strip(),
+        request=request,
+        approvals=answers,
+    )
+    return Adoption(dataset, digest, entry.seq, differences, request)
+
+
+def open_requests(workspace: Workspace, dataset: str) -> list[Request]:
+    """The requests to adopt another policy than the one in force that can still be answered, the oldest first."""
+    head = workspace.catalog.policy(dataset)
+    seq = head.seq if head else 0
+    return [one for one in workspace.catalog.requests(dataset, POLICY_TARGET) if one.after == seq]
+
+
+def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, ...]:
+    """How the policy that a request is about differs from the adopted one."""
+    head = workspace.catalog.policy(request.dataset)
+    proposal = workspace.catalog.proposal(request.dataset, request.digest)
+    return changes(head.policy if head else {}, proposal, request.dataset)
+
+
+def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
+    """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
+    entries = workspace.catalog.policies(dataset)
+    differences = [(), *(changes(one.policy, next_one.policy, dataset) for one, next_one in pairwise(entries))]
+    return list(zip(entries, differences, strict=False))
+
+
+def answer_request(
+    workspace: Workspace,
+    dataset: str,
+    *,
+    approved: bool,
+    reason: str,
+    digest: str = "",
+    key: SigningKey | None = None,
+) -> tuple[Request, Approval]:
+    """Agree to a proposed policy, or decline it.
+
+    Args:
+        workspace: The catalog, and who answers.
+        dataset: The dataset.
+        approved: False to decline.
+        reason: Kept with the answer; a refusal needs one.
+        digest: The proposed policy, at least 12 digits of it; must be given where several are.
+        key: Signs the answer.
+
+    Raises:
+        UsageError: Nobody asked, several are proposed and none is named, the answer would not count, or a refusal has
+            no reason.
+    """
+    from prefect_stagegate.operations.gating.approve import (
+        written_answer,  # late: it loads all checks, and staging asks
+    )
+    from prefect_stagegate.readiness.checks.approval import Approval as Parameters
+    from prefect_stagegate.readiness.checks.approval import why_answer_is_void
+
+    head = workspace.catalog.policy(dataset)
+    requests = [one for one in open_requests(workspace, dataset) if _is_named(one.digest, digest)]
+    rule = rule_of(head.policy) if head else None
+    if not requests or head is None or rule is None:
+        raise UsageError(
+            f"Nobody asked to adopt another policy for {dataset}",
+            hint="`stagegate policy adopt SPEC --reason TEXT` asks.",
+            dataset=dataset,
+        )
+    request = requests[-1]
+    if any(one.digest != request.digest for one in requests):
+        named = (f"{digest_text(one.digest)} by {one.requester}, {one.at[:19]}Z" for one in requests)
+        raise UsageError(
+            f"Several policies are proposed for {dataset}: {'; '.join(named)}",
+            hint="Say which by --policy DIGEST.",
+            dataset=dataset,
+        )
+    answer = written_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
+    if why := why_answer_is_void(answer, request, Parameters.model_validate(rule), head.policy.get("owners", {})):
+        raise UsageError(
+            f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
+            hint="`--identity NAME` says who you are.",
+            dataset=dataset,
+        )
+    return request, workspace.catalog.put_answer(request, answer)
+
+
+def _is_named(digest: str, name: str) -> bool:
+    """Whether a policy's digest is meant by what somebody typed; nothing typed means any."""
+    typed = name.removeprefix("sha256:")
+    return not name or (len(typed) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(typed))
+
+
+def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
+    if why := why_unchangeable(policy):
+        raise UsageError(
+            f"Under the policy of this spec nobody could ever adopt another policy for {dataset}: {why}",
+            hint="Name more people under `owners`, with keys where answers are signed, or ask for fewer approvals.",
+            dataset=dataset,
+        )
+
+
+def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:
+    """The open request for a policy; recorded when there is none."""
+    asked = [one for one in open_requests(workspace, head.dataset) if one.digest == digest]
+    if asked:
+        return asked[-1]
+    return workspace.catalog.put_request(
+        head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
+    )

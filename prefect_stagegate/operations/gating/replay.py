@@ -1,0 +1,74 @@
+"""Replaying a dataset's records under another policy: which decisions would have ended otherwise. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import CorruptRecord, UsageError, did_you_mean
+from prefect_stagegate.model import DecisionOutcome
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.times import parse_since
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import decision_of
+from prefect_stagegate.readiness.records.replay import Flip, flips, replay
+from prefect_stagegate.readiness.records.revocation import standing
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One recorded decision, and what it would have been."""
+
+    dataset: str
+    digest: str
+    target: str
+    at: str
+    before: DecisionOutcome
+    after: DecisionOutcome
+    checks: tuple[Flip, ...]
+    """The checks that stand otherwise, also where they changed nothing in the end."""
+    problem: str = ""
+    """Why the record could not be read, and so was not decided again."""
+
+    @property
+    def flipped(self) -> bool:
+        """Whether it would have ended otherwise."""
+        return self.before is not self.after
+
+
+def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", target: str = "") -> Iterator[Replayed]:
+    """Decide a dataset's records again, version by version, the oldest of each first.
+
+    Args:
+        where: The catalog.
+        policy: A spec, whose gates are the policy to decide by.
+        since: Only decisions from then on: a duration back from now (`30d`), a day or a time.
+        target: Only decisions of this gate.
+
+    Raises:
+        UsageError: `since` is no time, the spec has no such gate, or the catalog has no such dataset.
+    """
+    spec, earliest = read_spec(policy), stamp(parse_since(since, now())) if since else ""
+    if target and target not in spec.gates:
+        hint = did_you_mean(target, spec.gates)
+        raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)
+    where.catalog.require_dataset(spec.dataset)
+    targets = [target] if target else [*spec.gates]
+    for digest, decided in where.catalog.decided(spec.dataset):
+        if decided not in targets:
+            continue
+        record = where.catalog.evidence(spec.dataset, digest)
+        revocations = where.catalog.revocations(spec.dataset, digest)
+        for statement in where.catalog.attestations(spec.dataset, digest, decided):
+            try:
+                before = decision_of(statement)
+            except CorruptRecord as error:
+                undecided = DecisionOutcome.INCONCLUSIVE
+                yield Replayed(spec.dataset, digest, decided, "", undecided, undecided, (), error.message)
+                continue
+            if before.at >= earliest:
+                then = standing(record, [one for one in revocations if one.at <= before.at])
+                after = replay(before, spec.gate(decided), then)
+                told = flips(before, after)
+                yield Replayed(spec.dataset, digest, decided, before.at, before.outcome, after.outcome, told)

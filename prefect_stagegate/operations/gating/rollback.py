@@ -1,0 +1,67 @@
+"""Rolling back: return a target to a version that it accepted before, and withdraw the one that it leaves."""
+
+from __future__ import annotations
+
+from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.model import Address, Promotion
+from prefect_stagegate.operations.upkeep.node_refs import follow
+from prefect_stagegate.operations.workspace import Workspace
+
+
+def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -> Promotion:
+    """Move a target's ref back. Readers that hold the version which is left keep it.
+
+    Args:
+        where: Cache and catalog.
+        address: The dataset and the target: `nycflights@production`.
+        to: The version to return to, as an address writes it behind the `@`: a digest, or `production~2`; by default
+            the newest accepted one before, which was not withdrawn.
+        reason: Kept in the log; the version that is left isn't promoted again without `--reinstate`.
+
+    Raises:
+        UsageError: The address names no target, or there is no reason, or nothing to return to.
+        RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
+    """
+    if not address.target:
+        raise UsageError(
+            f"{address} names no target", hint="Name one, as in `stagegate rollback nycflights@production`."
+        )
+    if not reason.strip():
+        raise UsageError("A rollback needs a reason", hint="Give one with --reason.")
+    dataset, ref = address.dataset, address.target
+    where.catalog.resolve(address)  # tells what is known when there is no such ref
+    entries = where.catalog.history(dataset, ref)
+    leaving = entries[-1].digest
+    digest = where.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
+    chosen = _choose(entries, leaving, digest, address)
+    where.catalog.manifest(dataset, chosen.digest)  # it must still be there
+    where.catalog.move_ref(
+        dataset,
+        ref,
+        chosen.digest,
+        head=entries[-1],
+        action=RefAction.ROLLBACK,
+        who=where.identity,
+        reason=reason,
+        withdrawn=leaving,
+        attestation=chosen.attestation,
+    )
+    moved = Promotion(dataset, ref, chosen.digest, leaving)
+    follow(where, moved)
+    return moved
+
+
+def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
+    taken = withdrawn(entries)
+    candidates = [entry for entry in moves(entries) if entry.digest != leaving and entry.digest not in taken]
+    chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
+    if chosen is None:
+        raise UnknownRef(
+            f"{address} can't return to {to}: it never named it before, or withdrew it"
+            if to
+            else f"{address} has no earlier version to return to",
+            hint=f"`stagegate history {address}` shows what it named.",
+            dataset=address.dataset,
+        )
+    return chosen

@@ -1,0 +1,91 @@
+"""How the datasets stand: what each target names, what waits for an answer, and which policies are proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prefect_stagegate.model import LATEST, PolicyChange, Request
+from prefect_stagegate.operations.address import spec_beside
+from prefect_stagegate.operations.gating.approve import waiting_requests
+from prefect_stagegate.operations.gating.consent import rule_of
+from prefect_stagegate.operations.gating.policy import open_requests, proposed_changes
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.unreadable import UnreadableRecords
+
+
+@dataclass(frozen=True, slots=True)
+class RefStatus:
+    """One ref: `latest`, or a target."""
+
+    ref: str
+    digest: str
+    """The version that it names; empty for a target that names none yet."""
+    at: str
+    """When it was moved there."""
+    by: str
+    waits: tuple[Request, ...] = ()
+    """Requests to promote a version to it that nobody answered yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatus:
+    """One dataset."""
+
+    dataset: str
+    policy: int
+    """The number of the adopted policy; 0 before the first."""
+    policy_digest: str
+    adopted_at: str
+    adopted_by: str
+    anybody_may_change: bool
+    """Whether the adopted policy has no rule for its change."""
+    refs: tuple[RefStatus, ...]
+    """`latest` first, then each target that a gate or a log knows."""
+    proposed: tuple[PolicyChange, ...]
+    """How the policy in the spec of `latest` differs from the adopted one."""
+    policy_requests: tuple[Request, ...]
+    """Requests to adopt another policy that can still be answered."""
+
+
+def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> Iterator[DatasetStatus]:
+    """Look at one dataset, or at all of them.
+
+    Args:
+        workspace: The catalog.
+        dataset: Its name; empty for all.
+        unreadable: Collects the records that can't be read; a dataset whose policy is damaged is left out.
+
+    Raises:
+        UnknownDataset: There is no such dataset.
+    """
+    if dataset:
+        workspace.catalog.require_dataset(dataset)
+    for name in [dataset] if dataset else workspace.catalog.datasets():
+        with unreadable.skip(name):
+            yield _status(workspace, name, unreadable)
+
+
+def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> DatasetStatus:
+    adoption = workspace.catalog.policy(dataset)
+    entries = workspace.catalog.refs(dataset, unreadable)
+    gates = adoption.policy.get("gates", {}) if adoption else {}
+    refs = []
+    for ref in dict.fromkeys((LATEST, *gates, *entries)):
+        entry = entries.get(ref)
+        waits = () if ref not in gates else tuple(waiting_requests(workspace, dataset, ref, unreadable))
+        named = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
+        refs.append(RefStatus(ref, *named, waits))
+    latest = entries.get(LATEST)
+    proposed = proposed_changes(workspace, spec_beside(workspace.catalog, dataset, latest.digest)) if latest else ()
+    return DatasetStatus(
+        dataset=dataset,
+        policy=adoption.seq if adoption else 0,
+        policy_digest=adoption.digest if adoption else "",
+        adopted_at=adoption.at if adoption else "",
+        adopted_by=str(adoption.who) if adoption else "",
+        anybody_may_change=adoption is not None and rule_of(adoption.policy) is None,
+        refs=tuple(refs),
+        proposed=proposed,
+        policy_requests=tuple(open_requests(workspace, dataset)) if adoption else (),
+    )

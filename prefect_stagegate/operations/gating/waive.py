@@ -1,0 +1,151 @@
+"""Waiving: somebody answers for one failure of one check, for one version at one target, for 30 days at most."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import datetime
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.model import Address, Outcome, Revocation, Waiver, person_key
+from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.gating.check import for_gate
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, Case, why_void
+from prefect_stagegate.readiness.records.attest import decision_of
+from prefect_stagegate.readiness.run import parameters_digest
+from prefect_stagegate.spec import Gate, Requirement
+
+
+def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: str, until: datetime) -> Waiver:
+    """Answer for a check's failure. The next `check` of the gate reports it as waived, until the waiver ends.
+
+    What is not known can't be waived: an inconclusive check stays inconclusive.
+
+    Args:
+        where: The catalog, and who answers for it.
+        address: The version. Without a ref: the one that the gate below accepted, else `latest`.
+        gate: The target.
+        check: The check's name.
+        reason: Kept with the waiver.
+        until: When it ends, aware; `moments.parse_until` reads it.
+
+    Raises:
+        UsageError: The gate doesn't require the check, the check can't be waived, nobody asked the gate yet, who asked
+            wants to waive, there is no reason, or the end is past or more than 30 days away.
+    """
+    version, policy = for_gate(where, address, gate)
+    asked = _required(policy, check, version.dataset)
+    granted_at = now()
+    _require_reason_and_end(reason, until, granted_at)
+    waiver = Waiver(
+        id=uuid.uuid4().hex[:12],
+        dataset=version.dataset,
+        digest=version.digest,
+        target=gate,
+        check=check,
+        parameters=parameters_digest(CHECKS[check], asked),
+        reason=reason.strip(),
+        approver=where.identity,
+        requester=_who_asked(where, version, gate, check),
+        at=stamp(granted_at),
+        until=stamp(until),
+    )
+    case = Case(
+        dataset=version.dataset,
+        digest=version.digest,
+        target=gate,
+        requester=waiver.requester,
+        environment="",
+        at=waiver.at,
+    )
+    if why := why_void(waiver, asked, case):
+        raise UsageError(
+            f"The waiver would not count: {why}",
+            hint="Somebody else runs the same command; `--identity NAME` says who.",
+            dataset=version.dataset,
+        )
+    where.catalog.put_waiver(waiver)
+    return waiver
+
+
+def revoke(where: Workspace, address: Address, gate: str, check: str, *, reason: str) -> tuple[Waiver, ...]:
+    """End the waivers of a check for a version before their time; anybody may.
+
+    Raises:
+        UsageError: There is none to revoke, or no reason.
+    """
+    version, _ = for_gate(where, address, gate)
+    if not reason.strip():
+        raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
+    at = stamp(now())
+    granted = where.catalog.waivers(version.dataset, version.digest, gate)
+    live = [one for one in granted if one.check == check and not one.revoked and one.until > at]
+    if not live:
+        raise UsageError(
+            f"No waiver of {check} holds for {version.dataset}@{version.digest} at {gate}",
+            hint=f"`stagegate show {version.dataset}@{version.digest}` lists them.",
+            dataset=version.dataset,
+        )
+    revoked = tuple(replace(one, revoked=Revocation(where.identity, at, reason.strip())) for one in live)
+    for one in revoked:
+        where.catalog.put_waiver(one)
+    return revoked
+
+
+def _required(policy: Gate, check: str, dataset: str) -> Requirement:
+    names = {asked.check: asked for asked in policy.requirements}
+    if check not in names:
+        hint = did_you_mean(check, names)
+        raise UsageError(
+            f"The gate {policy.target} requires no check {check!r}", hint=hint[0].upper() + hint[1:], dataset=dataset
+        )
+    if not CHECKS[check].waivable:
+        raise UsageError(
+            f"The check {check} can't be waived",
+            hint="It says which version this is, or who agreed to it; nobody can answer for that.",
+            dataset=dataset,
+        )
+    return names[check]
+
+
+def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
+    if not reason.strip():
+        raise UsageError("A waiver needs a reason", hint="Give one with --reason.")
+    if until <= at:
+        raise UsageError(f"The waiver would end at {stamp(until)}, which is past", hint="Give a later --until.")
+    if until - at > LONGEST_WAIVER:
+        raise UsageError(
+            f"The waiver would last until {stamp(until)}, longer than {LONGEST_WAIVER.days} days",
+            hint=f"Give --until {LONGEST_WAIVER.days}d at most, and waive again then.",
+        )
+
+
+def _who_asked(where: Workspace, version: Named, gate: str, check: str) -> str:
+    """Who asked the gate about the failure; nobody answers for one that is yet to come, and that nobody has seen."""
+    statement = where.catalog.attestation(version.dataset, version.digest, gate)
+    if statement is None:
+        raise UsageError(
+            f"The gate {gate} was never asked about {version.dataset}@{version.digest}, so there is nothing to waive",
+            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {gate}` first.",
+            dataset=version.dataset,
+        )
+    decision = decision_of(statement)
+    requester = decision.requester
+    outcome = next((answer.outcome for answer in decision.checks if answer.check == check), None)
+    if outcome not in (Outcome.FAIL, Outcome.WAIVED):
+        raise UsageError(
+            f"{check} did not fail when {gate} was asked last: {outcome or 'it was not required'}",
+            hint="Only a failure that is known can be waived. "
+            f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` asks again.",
+            dataset=version.dataset,
+        )
+    if person_key(requester) == person_key(where.identity.name):
+        raise UsageError(
+            f"{where.identity.name} asked the gate and can't waive what it found",
+            hint="Somebody else runs the same command; `--identity NAME` says who.",
+            dataset=version.dataset,
+        )
+    return requester

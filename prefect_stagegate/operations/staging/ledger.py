@@ -1,0 +1,63 @@
+"""The receipts of a staging, sorted, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prefect_stagegate.model import Entry, Origin, Pin, Pins, Receipt
+from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
+
+BATCH = 512
+"""Rows that are written by one statement."""
+
+
+class Ledger:
+    """The receipts of one staging, given back in the order of their paths."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = urls
+        self._new: list[tuple[object, ...]] = []
+        self._database = temporary(
+            "CREATE TABLE receipts (path TEXT PRIMARY KEY, size INT, digest TEXT, source INT, key TEXT, pin_kind TEXT, "
+            "pin_value TEXT, pin_strength TEXT, modified REAL, proof TEXT, state TEXT) WITHOUT ROWID",
+            self,
+        )
+        self.fetched = 0
+        """Bytes that came over the wire."""
+        self.reused = 0
+        """Bytes that the cache had."""
+
+    def add(self, receipt: Receipt) -> None:
+        """Add a receipt."""
+        listed, pin = receipt.object, receipt.object.pin
+        pinned = (pin.kind, pin.value, pin.strength, listed.modified)
+        listing = (receipt.source, listed.key, *pinned)
+        row = (receipt.path, listed.size, receipt.digest, *listing, receipt.proof, listed.state)
+        self._new.append(row)
+        if len(self._new) >= BATCH:
+            self._flush()
+        self.fetched += receipt.fetched
+        self.reused += max(0, listed.size - receipt.fetched)
+
+    def entries(self) -> Iterator[Entry]:
+        """The manifest's rows."""
+        self._flush()
+        return (Entry(*row) for row in self._database.execute("SELECT path, size, digest FROM receipts ORDER BY path"))
+
+    def pins(self) -> Pins | None:
+        """What fixes the entries at their sources."""
+        self._flush()
+        select = "SELECT pin_kind, pin_strength, count(*) FROM receipts GROUP BY 1, 2"
+        return Pins.of({(kind, strength): count for kind, strength, count in self._database.execute(select)})
+
+    def origins(self) -> Iterator[Origin]:
+        """Where each entry came from."""
+        self._flush()
+        for row in self._database.execute("SELECT * FROM receipts ORDER BY path"):
+            path, size, digest, source, key, kind, value, strength, modified, proof, state = row
+            pin = Pin(kind, value, strength)
+            yield Origin(path, self._urls[source], key, size, pin, proof, digest, modified, source, state)
+
+    def _flush(self) -> None:
+        insert(self._database, "INSERT INTO receipts", self._new)
+        self._new.clear()

@@ -1,0 +1,42 @@
+"""Trying a source: list until the first object that the spec takes, and read the beginning of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.readiness import Probe
+from prefect_stagegate.sources import Source
+from prefect_stagegate.sources.selection.selection import Shape
+
+PROBE_BYTES = 64 * 1024
+"""How much of one object a probe of its source reads."""
+
+
+def probe(url: str, reopen: Callable[[], Source], shape: Shape) -> Probe:
+    """Open, list and read with the identity of this process. A `limit` would need the whole listing, and is left out.
+
+    Args:
+        url: The source, free of credentials.
+        reopen: Opens it.
+        shape: What of it is taken.
+    """
+    begun = time.monotonic()
+    answer = Probe(url)
+    try:
+        with closing(reopen()) as source:
+            life = source.credential_life()
+            answer.who = life.what if life.kind != "none" else f"this user ({life.what})"
+            first = next(filter(shape.takes, source.list(shape.wants)), None)
+            answer.listed = time.monotonic() - begun
+            if first is not None:
+                answer.object, answer.pin = first.key, first.pin
+                end = min(PROBE_BYTES, first.size)
+                source.read_into(first, 0, memoryview(bytearray(end)))
+                answer.read = end
+    except StagegateError as error:
+        answer.error = error
+    answer.seconds = time.monotonic() - begun
+    return answer

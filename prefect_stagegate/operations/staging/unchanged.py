@@ -1,0 +1,168 @@
+"""Listings that did not change: what the sources listed when a version was staged here last is recognized.
+
+A pin names one content, so the same objects under the same pins are the same version. This node notes a digest of what
+was listed beside the version that came of it. When the next listing has the same digest, and the version is complete
+here, nothing needs to be planned. The note is disposable: without it everything is planned as for the first time.
+
+The digest is a sum over the objects, so that the order in which a source lists them does not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Any
+
+from prefect_stagegate.cache.layout import explained
+from prefect_stagegate.cache.memory import is_racy
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.manifest import Manifest
+from prefect_stagegate.model import LATEST, Pin, Receipt, SourceObject
+from prefect_stagegate.operations.staging.sources import Sources
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.spec import Spec
+
+BATCH = 4096
+"""Objects that are written to the temporary file at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object that a dataset takes from a source."""
+
+    source: int
+    """Position of the source in the spec."""
+    object: SourceObject
+
+
+class ListingDigest:
+    """A digest of what the sources of a spec list: positions, keys, sizes and pins, in any order."""
+
+    def __init__(self, spec: Spec, sources: Sources) -> None:
+        identities = [[source.identity for source in group.members()] for group in sources.groups]
+        self._terms = digest_of([spec.canonical(), identities])
+        self._sum = 0
+
+    def add(self, source: int, listed: SourceObject) -> None:
+        """Add one object of the source at a position of the spec."""
+        pin = listed.pin
+        line = f"{source}\0{listed.key}\0{listed.size}\0{pin.kind}:{pin.value}\0{pin.strength}"
+        digest = hashlib.sha256(line.encode("utf-8", "surrogateescape")).digest()
+        self._sum += int.from_bytes(digest, "little")
+
+    def __str__(self) -> str:
+        return f"{self._terms} {self._sum:x}"
+
+
+def spool(listed: Iterable[Listed], digest: ListingDigest, file: IO[bytes]) -> Iterator[Listed]:
+    """Read a listing to its end, and give it again, for when it turns out that it must be planned.
+
+    Args:
+        listed: The listing.
+        digest: Each object is added to it.
+        file: Where the listing is kept: it may be longer than memory.
+
+    Raises:
+        NoSpace: The file can't take it.
+    """
+    stream = iter(listed)
+    while batch := list(islice(stream, BATCH)):
+        for entry in batch:
+            digest.add(entry.source, entry.object)
+        with explained("keep a listing", tempfile.gettempdir()):
+            pickle.dump([_row(entry) for entry in batch], file)
+    return _again(file, file.tell())
+
+
+def _again(file: IO[bytes], end: int) -> Iterator[Listed]:
+    file.seek(0)
+    while file.tell() < end:
+        yield from (_listed(*row) for row in pickle.load(file))  # noqa: S301 - this process wrote it
+
+
+class Unchanged:
+    """Recognizes the listing of a spec's sources, and notes it when its version is staged.
+
+    Args:
+        workspace: Cache and catalog.
+        spec: What is listed.
+        sources: Its sources, opened.
+    """
+
+    def __init__(self, workspace: Workspace, spec: Spec, sources: Sources) -> None:
+        self._workspace, self._spec, self._sources = workspace, spec, sources
+        self._name = f"listing {spec.dataset}"
+        self._begun = time.time()
+        self._lasts = all(source.rehash == "never" for source in spec.sources)
+        """Whether the next listing, when it is the same, will need no object to be read."""
+        self._received = ListingDigest(spec, sources)
+        self.manifest: Manifest | None = None
+        """The version's whose listing was recognized."""
+
+    def last(self) -> RefEntry | None:
+        """The newest version, when its listing was noted here; None when the listing must be planned at once."""
+        noted = self._workspace.cache.memory.noted(self._name) if self._lasts else None
+        head = self._workspace.catalog.ref(self._spec.dataset, LATEST) if noted else None
+        return head if head and noted and noted.startswith(f"{head.digest} ") else None
+
+    def recognize(self, last: RefEntry, listing: ListingDigest) -> bool:
+        """Whether a listing is that of the newest version, from the same spec, and all of it is here: `manifest`."""
+        workspace, dataset, digest = self._workspace, last.dataset, last.digest
+        noted = workspace.cache.memory.noted(self._name)
+        if noted == f"{digest} {listing}" and workspace.catalog.spec(dataset, digest) == self._spec.canonical():
+            manifest = workspace.catalog.manifest(dataset, digest)
+            self.manifest = manifest if is_complete(workspace, manifest) else None
+        return self.manifest is not None
+
+    def received(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
+        """Pass the receipts of a staging on, and learn whether its listing may be noted.
+
+        A pin that may stay while the bytes change, or that a mirror's bytes were not compared with, proves nothing the
+        next time.
+        """
+        mirrored = [bool(group.mirrors) for group in self._sources.groups]
+        for receipt in receipts:
+            if receipt.proof != "manifest" and (mirrored[receipt.source] or is_racy(receipt.object, self._begun)):
+                self._lasts = False
+            self._received.add(receipt.source, receipt.object)
+            yield receipt
+
+    def note(self, digest: str) -> None:
+        """Note that what was received is a version, all of it."""
+        if self._lasts:
+            self._workspace.cache.memory.note(self._name, f"{digest} {self._received}")
+
+
+def is_complete(workspace: Workspace, manifest: Manifest) -> bool:
+    """Whether a version's view stands in this node's cache, and each of its blobs lies there, none of them rotten."""
+    view = workspace.cache.views.path(manifest.dataset, manifest.digest)
+    if view is None or Quarantine(workspace.cache.layout).rotten_files(view, manifest.entries()):
+        return False
+    holds = workspace.cache.blobs.holds
+    return all(holds(entry.digest, entry.size) for entry in manifest.entries())
+
+
+def _row(entry: Listed) -> tuple[Any, ...]:
+    listed, pin = entry.object, entry.object.pin
+    pinned = (pin.kind, pin.value, pin.strength)
+    return (
+        entry.source,
+        listed.key,
+        listed.size,
+        *pinned,
+        listed.modified,
+        listed.checksums,
+        listed.state,
+        listed.away,
+    )
+
+
+def _listed(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> Listed:
+    return Listed(source, SourceObject(key, size, Pin(kind, value, strength), *rest))

@@ -1,0 +1,1 @@
+"""Keeping a node's cache sound and small."""

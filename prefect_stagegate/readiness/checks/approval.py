@@ -1,0 +1,247 @@
+"""The check whether enough people agreed to a step, who they are, and how that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.model import Approval as Reply
+from prefect_stagegate.model import Decision, Finding, Identity, Outcome, Request, person_key
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
+from prefect_stagegate.readiness.context import Question, addresses_of
+from prefect_stagegate.readiness.records.signing import signers
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.spec.models import Owner
+from prefect_stagegate.units import count_text, digest_text
+
+ANYBODY = "anybody"
+ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
+"""The payload type of signed answers in DSSE envelopes."""
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
+
+
+class Approval(Parameters):
+    """One is GitHub's and Argo's habit; the requester never counts."""
+
+    count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
+    groups: tuple[Owner, ...] = Field(
+        default=(),
+        alias="from",
+        description="Groups of `owners` that they belong to; by default anybody may agree.",
+        examples=[["infra"]],
+    )
+    signed: bool = Field(
+        default=False,
+        description="Whether an answer needs a signature by the key that `keys` gives for the name.",
+        examples=[True],
+    )
+    keys: dict[str, PublicKey] = Field(
+        default={},
+        description="The Ed25519 keys of people by name, as `stagegate key` prints them.",
+        examples=[{"ines@example.org": "ed25519:" + "0f" * 32}],
+    )
+
+    @model_validator(mode="after")
+    def _signable(self) -> Approval:
+        if self.signed and not self.keys:
+            raise ValueError("`signed` needs the `keys` of those who may answer")
+        return self
+
+
+@check(
+    "approval",
+    owner="governance",
+    binds=("target", "policy", "owners", "answers"),
+    renewal=Renewal.SETTLED,
+    waivable=False,
+)
+def approval(question: Question, parameters: Approval) -> Answer:
+    """Whether enough people agreed to promote exactly this version under exactly this policy.
+
+    The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
+    not the requester. `count` (1) who agree pass, one who declines fails, and until then it waits. With `signed`, only
+    answers count that are signed with the person's key under `keys`.
+    """
+    owners = question.spec.owners
+    may = _who_may(parameters, owners, question.asker)
+    if may is not None and len(may) < parameters.count:
+        return _nobody_can(question, parameters, may)
+    replies = _last_replies(question, parameters)
+    request = question.request
+    void = [
+        (reply, why)
+        for reply in replies.values()
+        if request and (why := why_answer_is_void(reply, request, parameters, owners))
+    ]
+    refused = [reply for reply, _ in void]
+    counted = {name: reply for name, reply in replies.items() if reply not in refused}
+    ignored = tuple(
+        Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN) for reply, why in void
+    )
+    measured = {
+        "count": parameters.count,
+        "answers": [_answer(reply, question, parameters) for reply in counted.values()],
+    }
+    declined = [reply for reply in counted.values() if not reply.approved]
+    if declined:
+        findings = tuple(Finding(str(reply.approver), f"declined: {reply.reason}") for reply in declined)
+        names = listed([reply.approver.name for reply in declined])
+        return Answer(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
+    if len(counted) >= parameters.count:
+        names = listed([reply.approver.name for reply in counted.values()])
+        return Answer(Outcome.PASS, f"approved by {names}", ignored, measured)
+    return _waiting(question, parameters, len(counted), ignored, measured)
+
+
+def why_answer_is_void(reply: Reply, request: Request, parameters: Approval, owners: Mapping[Any, str]) -> str:
+    """Why an answer does not count; empty when it does. Both the check and whoever records an answer ask here.
+
+    Args:
+        reply: The answer, signed where the policy asks for that.
+        request: What it answers.
+        parameters: What the gate asks of answers.
+        owners: The addresses of each group, as the spec has them.
+    """
+    person = person_key(reply.approver.name)
+    if person == person_key(request.requester.name):
+        return f"{reply.approver.name} asked for it and can't answer"
+    may = _who_may(parameters, owners, request.requester)
+    if may is not None and person not in may:
+        in_group = not parameters.groups or person in _members(parameters, owners)
+        return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
+    if parameters.signed and not _proved(reply, request, parameters):
+        return "it is not signed with the key that the policy has for this name"
+    return ""
+
+
+def why_request_ended(request: Request, *, policy: str, named: str, moves: int) -> str:
+    """Why answers to a request count no more; empty while they do.
+
+    While the target names the version itself, whatever let it in still counts.
+
+    Args:
+        request: The request.
+        policy: The digest of the policy that the version is judged under now.
+        named: The digest of the version that the target names now; empty when it names none.
+        moves: The number of the target's last move; 0 before the first.
+    """
+    if request.policy != policy:
+        return f"the policy of {request.target} changed since"
+    if named != request.digest and request.after not in (None, moves):
+        return f"{request.target} moved since, and names {digest_text(named)}"
+    return ""
+
+
+def counted_answers(decision: Decision, replies: Sequence[Reply]) -> tuple[Reply, ...]:
+    """The answers that a decision counted, of all that were recorded."""
+    counted = {
+        (one["name"], one["at"])
+        for answer in decision.checks
+        if answer.check == "approval"
+        for one in answer.measured.get("answers", ())
+    }
+    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
+
+
+def _members(parameters: Approval, owners: Mapping[Any, str]) -> set[str]:
+    """The people of the groups that the gate asks."""
+    return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
+
+
+def asked_people(parameters: Approval, owners: Mapping[Any, str]) -> frozenset[str] | None:
+    """The names that may answer unless they ask themselves; None for anybody."""
+    named = _members(parameters, owners)
+    keyed = {person_key(name) for name in parameters.keys}
+    if parameters.signed:
+        named = named & keyed if parameters.groups else keyed
+    elif not parameters.groups:
+        return None
+    return frozenset(named)
+
+
+def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
+    """The names that may answer; None when anybody but the requester may."""
+    people = asked_people(parameters, owners)
+    return None if people is None else people - {person_key(requester.name)}
+
+
+def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
+    """The last answer of each person, to the request for this version under this policy."""
+    request = question.request
+    if request is None or (request.digest, request.target, request.policy) != (
+        question.digest,
+        question.target,
+        question.gate.policy,
+    ):
+        return {}
+    return last_answers(request, question.approvals, parameters)
+
+
+def last_answers(request: Request, replies: Sequence[Reply], parameters: Approval) -> dict[str, Reply]:
+    """The last answer of each person to a request; where answers must be signed, the last signed one before others.
+
+    Args:
+        request: The request.
+        replies: Answers to it and to others, as they were recorded.
+        parameters: What is asked of answers.
+    """
+    replies = [reply for reply in replies if reply.request == request.id]
+    if parameters.signed:
+        # What is signed says when; so nobody can put somebody's earlier answer behind their last one.
+        proved = [reply for reply in replies if _proved(reply, request, parameters)]
+        replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
+    return {person_key(reply.approver.name): reply for reply in replies}
+
+
+def signed_answer(request: Request, reply: Reply) -> dict[str, Any]:
+    """What somebody signs who answers: the whole request by its digest, and their answer to it; JSON values."""
+    return {
+        "request": digest_of(asdict(request)),
+        "dataset": request.dataset,
+        "digest": request.digest,
+        "target": request.target,
+        "approver": reply.approver.name,
+        "approved": reply.approved,
+        "reason": reply.reason,
+        "at": reply.at,
+    }
+
+
+def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
+    """Whether an answer is signed with the key that the policy gives for the name."""
+    person = person_key(reply.approver.name)
+    keys = [key for name, key in parameters.keys.items() if person_key(name) == person]
+    if not keys or not reply.envelope:
+        return False
+    return bool(signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, keys))
+
+
+def _answer(reply: Reply, question: Question, parameters: Approval) -> Mapping[str, object]:
+    proved = question.request is not None and _proved(reply, question.request, parameters)
+    known_by = "signature" if proved else "declared" if reply.approver.source == "signature" else reply.approver.source
+    return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
+
+
+def _nobody_can(question: Question, parameters: Approval, may: frozenset[str]) -> Answer:
+    groups = listed(parameters.groups or ["those with keys"])
+    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(may)} may answer"
+    where = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
+    also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
+    fix = f"Name more people under {where} in the spec: {question.asker.name} asked for it.{also}"
+    return Answer(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
+
+
+def _waiting(
+    question: Question, parameters: Approval, have: int, ignored: tuple[Finding, ...], measured: Mapping[str, object]
+) -> Answer:
+    whom = parameters.groups or (ANYBODY,)
+    summary = f"{have} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
+    key = " --key KEY.pem" if parameters.signed else ""
+    fix = f"stagegate approve {question.address} --to {question.target}{key}"  # others may wait for the same target
+    finding = Finding("approval", f"{digest_text(question.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
+    return Answer(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)

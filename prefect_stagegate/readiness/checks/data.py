@@ -1,0 +1,223 @@
+"""Checks on the data: what the contract found, how old it is, and whether it is the version that was judged before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from pydantic import Field, model_validator
+
+from prefect_stagegate.model import Evidence, Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.columns import compare_columns
+from prefect_stagegate.readiness.context import BINDINGS, Accepted, Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.run import counting
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
+from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text, digest_text
+
+TABLE = "table "
+"""What the name of a table begins with in what `freshness` measured."""
+COLUMNS = "table_columns"
+"""What `schema` measures: the columns of the tables that declare none, with their types."""
+NAMED = 20
+"""Objects that could not be staged, of which `coverage` names so many; the others are counted."""
+MEND = "Mend it at its source, then `stagegate stage` again."
+SKEW = timedelta(minutes=5)
+"""How far two clocks may disagree before a time in the future is an error."""
+
+
+@check("schema", owner="data", version=2, binds=("contract", "reference"), shared="contract", fetches=True)
+def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether the tables have the columns and types that the contract promises.
+
+    Equal passes, an added column warns, a missing or retyped one fails; a table without files is inconclusive. A table
+    that declares no columns is to have the same ones in all its files, and those of the version that this target names,
+    or named before it let this one in; the first version passes when its files agree.
+    """
+    answer, tables = _from_contract(question, "schema"), question.undeclared_tables
+    if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
+        return answer
+    now = question.measures.columns(question.digest, tables)
+    answer = replace(answer, measured={**answer.measured, COLUMNS: now})
+    return _compared(question, answer, question.reference) if question.reference else answer
+
+
+def _compared(question: Question, answer: Answer, reference: Accepted) -> Answer:
+    """The answer, with how the columns of tables that declare none differ from the accepted version's."""
+    now = answer.measured[COLUMNS]
+    known = _recorded_columns(reference)
+    before = known if known.keys() >= now.keys() else question.measures.columns(reference.digest, tuple(now))
+    named = f"{reference.target}'s {digest_text(reference.digest)}"
+    measured = {**answer.measured, "reference": reference.digest}
+    findings = [found for table in now for found in compare_columns(table, before[table], now[table], named)]
+    if not findings:
+        return replace(answer, summary=f"{answer.summary}, and as in {named}", measured=measured)
+    first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
+    summary = f"{first.subject}: {first.problem}"
+    findings = [*answer.findings, *findings]
+    return replace(answer, outcome=first.outcome, summary=summary, findings=tuple(findings), measured=measured)
+
+
+def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
+    """The columns that the accepted version had when it was accepted; none when its gate did not ask for them."""
+    checks = reference.decision.checks if reference.decision else ()
+    columns = next((found.measured.get(COLUMNS) for found in checks if found.check == "schema"), None)
+    return columns if isinstance(columns, Mapping) else {}
+
+
+@check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
+def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
+    if question.files < 1 or question.bytes < 1:
+        found = f"the version has {count_text(question.files, 'file')} with {count_text(question.bytes, 'byte')}"
+        fix = f"Look at `stagegate show {question.address} --rows`, and at `include` and `exclude` in the spec."
+        return Answer(Outcome.FAIL, found, (Finding("version", found, fix),))
+    return _from_contract(question, "nonempty")
+
+
+@check("expectations", owner="data", binds=("contract",), shared="contract", fetches=True)
+def expectations(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """What the contract's Great Expectations suites say.
+
+    No failed expectation passes, failed warnings warn, a failed critical one fails; one that raised an error instead
+    of answering is inconclusive.
+    """
+    return _from_contract(question, "expectations")
+
+
+@check("coverage", owner="data", binds=("contract", "failed"), shared="contract", fetches=True)
+def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether every file that the contract names was really read: all of them pass, one less fails.
+
+    It warns of objects that could not be staged and that `max_failed_objects` let be left out of the version.
+    """
+    answer, failed = _from_contract(question, "coverage"), question.failed()
+    if not failed:
+        return answer
+    findings = [Finding(one.path, f"could not be staged: {one.reason}", MEND, Outcome.WARN) for one in failed[:NAMED]]
+    if len(failed) > NAMED:
+        rest = f"{len(failed) - NAMED:,} more could not be staged"
+        findings.append(Finding("…", rest, f"`stagegate show {question.address} --json` names all.", Outcome.WARN))
+    outcome = Outcome.WARN if answer.outcome is Outcome.PASS else answer.outcome
+    missing = f"{count_text(len(failed), 'object')} could not be staged"
+    return replace(
+        answer, outcome=outcome, summary=f"{answer.summary}; {missing}", findings=(*answer.findings, *findings)
+    )
+
+
+def _from_contract(question: Question, name: str) -> Answer:
+    validation = question.validation()
+    if validation.digest != question.digest:
+        what = f"what was validated is {digest_text(validation.digest)}, another version"
+        return Answer(Outcome.INCONCLUSIVE, what)
+    found = next((evidence for evidence in validation.evidence if evidence.check == name), None)
+    if found is None:
+        fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
+        finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
+    return Answer(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
+
+
+class Freshness(Parameters):
+    """12 and 24 hours suit data that is delivered daily."""
+
+    warn: Duration = Field(default=timedelta(hours=12), description="The age from which on it warns.", examples=["12h"])
+    fail: Duration = Field(default=timedelta(hours=24), description="The age from which on it fails.", examples=["24h"])
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Freshness:
+        if self.warn > self.fail:
+            raise ValueError("`warn` must not be longer than `fail`")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    subject: str
+    at: datetime | None
+
+
+@check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
+def freshness(question: Question, parameters: Freshness) -> Answer:
+    """How old the newest data is.
+
+    Younger than `warn` (12h) passes, younger than `fail` (24h) warns, older fails. The age is that of the newest value
+    in the `time` column of each table that names one, and the oldest of these tables counts; without such a table it
+    is the age of the newest object at its source.
+    """
+    newest = _newest(question)
+    dated = {item.subject: item.at for item in newest if item.at is not None}
+    missing = [item.subject for item in newest if item.at is None]
+    if missing or not dated:
+        return _undated(missing or ["source"])
+    subject, at = min(dated.items(), key=lambda item: item[1])
+    if at > question.now + SKEW:
+        return Answer(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
+    return _judge_age(question, parameters, dated, subject)
+
+
+def _newest(question: Question) -> list[_Newest]:
+    timed = [name for name, table in question.spec.contract.tables.items() if table.time]
+    if timed:
+        return [_Newest(f"{TABLE}{name}", question.table_time(name)) for name in timed]
+    times = [origin.modified for origin in question.origins() if origin.modified is not None]
+    return [_Newest("newest object", datetime.fromtimestamp(max(times), UTC) if times else None)]
+
+
+def recorded_times(stored: Iterable[Evidence], question: Question) -> dict[str, datetime]:
+    """The newest time in each table, as `freshness` noted it before: a version grows old, and its data stay the same.
+
+    Args:
+        stored: All that is stored about the version, the oldest first.
+        question: The version and the contract that are meant.
+    """
+    bound = {name: BINDINGS[name](question) for name in ("version", "contract")}
+    return {
+        name.removeprefix(TABLE): datetime.fromisoformat(at)
+        for answer in counting(stored, question)
+        if answer.check == "freshness" and bound.items() <= answer.binding.items()
+        for name, at in answer.measured.items()
+        if name.startswith(TABLE)
+    }
+
+
+def _undated(subjects: list[str]) -> Answer:
+    fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
+    found = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+    return Answer(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", found)
+
+
+def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> Answer:
+    age = question.now - dated[oldest]
+    measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
+    summary = f"{oldest} is of {time_text(dated[oldest])}"
+    if age < parameters.warn:
+        return Answer(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
+    outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
+    limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
+    fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {question.target}."
+    problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
+    finding = Finding(oldest, f"it is of {problem}", fix, outcome)
+    until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
+    return Answer(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
+
+
+@check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
+def digest(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether this is exactly the version that the gate below accepted; anything else fails.
+
+    Not applicable to a gate that extends none.
+    """
+    extends, below = question.gate.extends, question.below
+    if extends is None:
+        return Answer(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+    measured = {"version": question.digest, "below": below.digest if below else None}
+    if below and below.digest == question.digest:
+        return Answer(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
+    found = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
+    fix = f"stagegate promote {question.address} --to {extends}"
+    finding = Finding("version", f"it is {digest_text(question.digest)}, but {found}", fix)
+    return Answer(Outcome.FAIL, found, (finding,), measured)

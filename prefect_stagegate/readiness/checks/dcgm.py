@@ -1,0 +1,75 @@
+"""The check that runs NVIDIA's own diagnostics."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.readiness.base import Answer, Renewal
+from prefect_stagegate.readiness.checks.gpu import OnGpus, no_gpu
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.node.dcgmi import Diagnosis, diagnose
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
+
+HOLDS = timedelta(days=1)
+"""Level 1 is what NVIDIA calls a readiness metric: once a day and after each failure."""
+RAN = (Outcome.PASS, Outcome.WARN, Outcome.FAIL)
+WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
+
+
+class Dcgm(OnGpus):
+    """Level 1 takes seconds, 2 about two minutes, 3 about a quarter of an hour; from 2 on the GPUs are loaded."""
+
+    level: int = Field(default=1, ge=1, le=4, description="How thorough the diagnostics are.", examples=[2])
+    timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        gt=timedelta(0),
+        le=timedelta(hours=12),
+        description="After how long they are stopped; the answer is then inconclusive.",
+        examples=["20m"],
+    )
+
+
+@check("dcgm", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+def dcgm(question: Question, parameters: Dcgm) -> Answer:
+    """What `dcgmi diag -j -r LEVEL` says of this node's GPUs.
+
+    All tests pass: passes. A test that warns, was skipped, or failed by a setting only (persistence mode is off)
+    warns; one that failed fails. Inconclusive where it ran no test, did not end within `timeout` (5m), ended with an
+    error that no test explains, or isn't installed. Reads what versions 3 and 4 of DCGM write.
+    """
+    if not question.gpus().gpus:
+        return no_gpu(parameters)
+    return judge(diagnose(parameters.level, parameters.timeout.total_seconds()), parameters.level)
+
+
+def judge(diagnosis: Diagnosis, level: int) -> Answer:
+    """The answer that follows from a run at a level.
+
+    Raises:
+        StagegateError: It proves nothing: no test ran, or it ended with an error that no test explains.
+    """
+    command = f"dcgmi diag -j -r {level}"
+    ran = sum(result.outcome in RAN for result in diagnosis.results)
+    findings = tuple(
+        # What was skipped is not proved.
+        Finding(one.subject, one.said, f"{command} -v", Outcome.WARN if one.outcome not in WORST_FIRST else one.outcome)
+        for one in diagnosis.results
+        if one.outcome is not Outcome.PASS
+    )
+    worst = next((one for one in WORST_FIRST if any(finding.outcome is one for finding in findings)), Outcome.PASS)
+    if not ran or (diagnosis.exit and worst is Outcome.PASS):
+        told = f"{command} ended with {diagnosis.exit} after {count_text(ran, 'test')}: {diagnosis.complaint}"
+        hint = "Run it by hand; it needs its service: systemctl status nvidia-dcgm"
+        raise StagegateError(told.removesuffix(": "), hint=hint)
+    count = len(diagnosis.results)
+    measured = {"level": level, "exit": diagnosis.exit, "results": count, "version": diagnosis.version}
+    if worst is Outcome.PASS:
+        return Answer(worst, f"{count_text(ran, 'result')} of level {level}, all passed", (), measured)
+    first = next(finding for finding in findings if finding.outcome is worst)
+    return Answer(worst, f"{first.subject}: {first.problem}", findings, measured)

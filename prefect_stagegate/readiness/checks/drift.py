@@ -1,0 +1,120 @@
+"""A check on how far the data moved since a version that was accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import Field
+
+from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.measures import ColumnDrift, TableDrift
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, Parameters
+from prefect_stagegate.readiness.context import Accepted, Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import count_text, digest_text
+
+
+class Drift(Parameters):
+    """Evidently's defaults: a distance of 0.1, and half of the columns."""
+
+    distance: float = Field(
+        default=0.1, gt=0, description="The distance from which on a column counts as moved.", examples=[0.2]
+    )
+    share: float = Field(
+        default=0.5, gt=0, le=1, description="The share of moved columns from which on it fails.", examples=[0.3]
+    )
+    rows: int = Field(
+        default=1000,
+        ge=1,
+        description="The fewest rows, on either side, that a distance means something of.",
+        examples=[200],
+    )
+    ignore: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that may move, by name or as table.column: identifiers, counters, dates as numbers.",
+        examples=[["flights.year", "id"]],
+    )
+
+
+@check("drift", owner="ai", binds=("contract", "below", "accepted"), fetches=True)
+def drift(question: Question, parameters: Drift) -> Answer:
+    """How far each column moved from the version that the gate below accepted or, where that is this one, from the last
+    one that this target accepted.
+
+    No column with a distance of `distance` (0.1) or more passes, some warn, `share` (half) of the compared columns
+    fail. The distances are those that Evidently takes by default above 1,000 rows
+    (https://docs.evidentlyai.com/metrics/customize_data_drift): the first Wasserstein distance in standard deviations
+    of the reference for numbers, the Jensen-Shannon distance for text, truth values and numbers with at most five
+    values. Distances are used, no p-values, which any large table makes small. Fewer rows than `rows` (1,000) are
+    inconclusive. Times, nested columns and text with more than 1,000 values are not compared. Not applicable when
+    nothing was accepted before. Both versions are brought to this node.
+    """  # noqa: D205 - the first sentence is long
+    reference = _reference(question)
+    if reference is None:
+        return Answer(Outcome.NOT_APPLICABLE, "first: nothing was accepted to compare with")
+    try:
+        found = question.measures.drift(reference.digest, parameters.ignore)
+    except Cancelled:
+        raise
+    except StagegateError as error:
+        return _unmeasured(question, reference, error)
+    columns = [column for table in found.values() for column in table.columns]
+    compared = {column.name: column.distance for column in columns if column.distance is not None}
+    measured = {
+        "reference": reference.digest,
+        "distances": {name: round(distance, 4) for name, distance in compared.items()},
+        "skipped": {column.name: column.skipped for column in columns if column.skipped},
+        "rows": {name: [table.rows, table.reference_rows] for name, table in found.items()},
+    }
+    if few := tuple(_too_few(found, parameters.rows)):
+        return Answer(Outcome.INCONCLUSIVE, f"too few rows in {listed([one.subject for one in few])}", few, measured)
+    if not compared:
+        fix = "Name tables under `contract`, or take drift out of the gate."
+        finding = Finding("tables", "no column can be compared", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, "no column can be compared", (finding,), measured)
+    return _judge(columns, parameters, f"{reference.target}'s {digest_text(reference.digest)}", measured)
+
+
+def _unmeasured(question: Question, reference: Accepted, error: StagegateError) -> Answer:
+    address = f"{question.dataset}@{reference.digest}"
+    fix = f"Check on a node that has both versions, or bring the accepted one: stagegate stage {address}"
+    finding = Finding(address, str(error), fix, Outcome.INCONCLUSIVE)
+    return Answer(Outcome.INCONCLUSIVE, f"could not be measured: {error.message.splitlines()[0]}", (finding,))
+
+
+def _reference(question: Question) -> Accepted | None:
+    """What to compare with: a version does not move from itself."""
+    candidates = (question.below, question.accepted)
+    return next((one for one in candidates if one and one.digest != question.digest), None)
+
+
+def _too_few(found: Mapping[str, TableDrift], rows: int) -> Iterator[Finding]:
+    for name, table in found.items():
+        fewest = min(table.rows, table.reference_rows)
+        if fewest < rows:
+            fix = "Set a smaller `rows` for drift in the gate if so few are enough."
+            problem = f"it has {count_text(fewest, 'row')}, and {rows:,} are wanted"
+            yield Finding(f"table {name}", problem, fix, Outcome.INCONCLUSIVE)
+
+
+def _judge(columns: list[ColumnDrift], parameters: Drift, reference: str, measured: Mapping[str, object]) -> Answer:
+    compared = [(column, column.distance) for column in columns if column.distance is not None]
+    moved = [(column, distance) for column, distance in compared if distance >= parameters.distance]
+    if not moved:
+        furthest = max(distance for _, distance in compared)
+        summary = f"{count_text(len(compared), 'column')} within {furthest:.3f} of {reference}"
+        return Answer(Outcome.PASS, summary, measured=measured)
+    outcome = Outcome.FAIL if len(moved) >= parameters.share * len(compared) else Outcome.WARN
+    moved.sort(key=lambda item: -item[1])
+    fix = (
+        "Look at what changed at the source. If it is meant, train and judge anew, or `ignore` the column in the gate."
+    )
+    findings = tuple(
+        Finding(column.name, f"{column.method} distance {distance:.3f} from {reference}", fix, outcome)
+        for column, distance in moved
+    )
+    names = listed([column.name for column, _ in moved])
+    summary = f"{len(moved)} of {count_text(len(compared), 'column')} moved: {names}"
+    return Answer(outcome, summary, findings, measured)

@@ -1,0 +1,126 @@
+"""Checks on what people say about a dataset: who owns it, what it may be used for, what to do when it breaks."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.http import Client, Request, environment_proxies, fetch
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.registry import CHECKS, check
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.spec.models import Owner
+
+ALLOWED = (
+    "0BSD Apache-2.0 BSD-2-Clause BSD-3-Clause CC0-1.0 CC-BY-3.0 CC-BY-4.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0 "
+    "ISC MIT ODC-By-1.0 PDDL-1.0 Unlicense"
+)
+"""SPDX names of licences that let data be used for training, also commercially, on condition of attribution at most."""
+DENIED = "CC-BY-NC CC-BY-ND"
+"""Beginnings of SPDX names of licences that forbid commercial use or derived works."""
+LINK_HOLDS = timedelta(days=1)
+LINK_TIMEOUT = 10.0
+"""Seconds until a runbook that doesn't answer is given up."""
+GONE = (404, 410)
+BROKEN = (0, *range(500, 600))
+"""No answer, or the server's own fault. A page that wants a login (401, 403) is there."""
+
+
+class Owners(Parameters):
+    """Who must be reachable."""
+
+    roles: tuple[Owner, ...] = Field(
+        default=(),
+        description="Who must have an address under `owners`; by default each role that owns a check of the gate.",
+        examples=[["data", "infra"]],
+    )
+
+
+@check("owner", owner="governance", binds=("owners", "policy"), renewal=Renewal.CHEAP)
+def owner(question: Question, parameters: Owners) -> Answer:
+    """Whether everybody who may have to mend something can be reached: each role passes, one missing fails."""
+    known = (CHECKS[requirement.check].owner for requirement in question.gate.requirements)
+    roles: tuple[str, ...] = parameters.roles or tuple(sorted(set(known)))
+    missing = [role for role in roles if not question.addresses(role)]
+    measured = {role: list(question.addresses(role)) for role in roles}
+    if missing:
+        fix = "Name somebody under `owners` in the spec."
+        found = tuple(Finding(f"owners.{role}", "nobody is named", fix) for role in missing)
+        return Answer(Outcome.FAIL, f"nobody is named for {listed(missing)}", found, measured)
+    return Answer(Outcome.PASS, f"{listed(roles)} can be reached", measured=measured)
+
+
+class License(Parameters):
+    """The defaults allow public domain, permissive and attribution licences, and deny Creative Commons' NC and ND."""
+
+    allow: tuple[str, ...] = Field(
+        default=tuple(ALLOWED.split()),
+        description="SPDX names that pass, compared without regard to case.",
+        examples=[["CC0-1.0", "MIT"]],
+    )
+    deny: tuple[str, ...] = Field(
+        default=tuple(DENIED.split()),
+        description="Beginnings of SPDX names that fail.",
+        examples=[["CC-BY-NC"]],
+    )
+
+
+@check("license", owner="governance", binds=("license",), renewal=Renewal.CHEAP)
+def license(question: Question, parameters: License) -> Answer:  # noqa: A001 - the check's name
+    """Whether the licence lets the data be used.
+
+    One in `allow` passes, one that `deny` covers fails, any other and none warn.
+    """
+    named = question.spec.license or ""
+    measured = {"license": named}
+    if named.casefold() in {name.casefold() for name in parameters.allow}:
+        return Answer(Outcome.PASS, f"{named} is allowed", measured=measured)
+    if named and named.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
+        fix = "Ask the owner of the data for another licence, or leave this source out."
+        return Answer(Outcome.FAIL, f"{named} is denied", (Finding("license", "it is denied", fix),), measured)
+    summary = f"{named} is on no list" if named else "the spec names no licence"
+    fix = "Set `license` in the spec to the SPDX name, or add it to `allow` in the gate."
+    return Answer(Outcome.WARN, summary, (Finding("license", summary, fix, Outcome.WARN),), measured)
+
+
+class Runbook(Parameters):
+    """Links aren't followed by default, since the nodes of a cluster often can't reach a wiki."""
+
+    resolve: bool = Field(default=False, description="Whether to follow the link.", examples=[True])
+
+
+@check("runbook", owner="governance", binds=("runbook",), renewal=Renewal.CHEAP)
+def runbook(question: Question, parameters: Runbook) -> Answer:
+    """Whether there is a runbook for when the data breaks: named passes, missing fails.
+
+    With `resolve: true`, a link by http or https that leads nowhere warns.
+    """
+    named = question.spec.runbook
+    if not named:
+        finding = Finding("runbook", "the spec names none", "Set `runbook` in the spec to a link.")
+        return Answer(Outcome.FAIL, "no runbook is named", (finding,))
+    if not parameters.resolve or urlsplit(named).scheme not in ("http", "https"):
+        return Answer(Outcome.PASS, f"named: {named}")
+    return _follow(named, question.allowed_hosts, until=question.now + LINK_HOLDS)
+
+
+def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> Answer:
+    client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
+    status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
+    try:
+        status = fetch(Request(link, client=client, method="HEAD", timeout=LINK_TIMEOUT)).status
+        reason = f"the server answers {status}"
+    except StagegateError as error:
+        reason, fix = error.message, error.hint or fix
+    if status in GONE:
+        finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
+        return Answer(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
+    if status in BROKEN:
+        finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})
+    return Answer(Outcome.PASS, f"resolves: {link}", measured={"status": status}, until=until)

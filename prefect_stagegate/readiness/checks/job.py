@@ -1,0 +1,206 @@
+"""Checks that this node feeds the job that trains on the version, as `job:` in the spec describes it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.node.accelerators import Run, simulate
+from prefect_stagegate.readiness.node.bottleneck import FIXES, Bottleneck, bottleneck
+from prefect_stagegate.readiness.node.feed import read_cold, sample
+from prefect_stagegate.readiness.node.tiers import Reading
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.spec import ByteSize, Duration, JobSpec
+from prefect_stagegate.units import bytes_text, count_text
+
+HOLDS = timedelta(days=1)
+"""A volume slows down as it fills and ages, and that takes days; who shares it changes from day to day."""
+FIRST = 0.75
+"""The part of the time and of the bytes that measures; the rest is for finding the bottleneck."""
+MORE = 4
+"""How many times the readers are tried to see whether readers are what lacks."""
+MOST_READERS = 256
+FEWEST_STEPS = 3
+"""Steps of each accelerator below which the share of time says nothing."""
+EXAMPLE = "Add to the spec: job: {batch_size: 400, sample_size: 114kB, step_time: 0.224, accelerators: 8}"
+
+
+class Bounds(Parameters):
+    """How much may be read for an answer."""
+
+    seconds: Duration = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        le=timedelta(hours=1),
+        description="How long it may read.",
+        examples=["1m"],
+    )
+    bytes: ByteSize = Field(default=2 * 2**30, ge=1, description="How many bytes it may read.", examples=["16GiB"])
+    files: int = Field(default=10_000, ge=1, le=1_000_000, description="How many files it may open.", examples=[1000])
+
+
+class FeedRate(Bounds):
+    """Less than the job needs leaves accelerators waiting; a tenth less may be hidden by what varies."""
+
+    warn: float = Field(default=1.0, gt=0, description="The ratio below which it warns.", examples=[1.2])
+    fail: float = Field(default=0.9, gt=0, description="The ratio below which it fails.", examples=[1.0])
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FeedRate:
+        if self.warn < self.fail:
+            raise ValueError("`warn` must not be smaller than `fail`")
+        return self
+
+
+class Utilisation(Bounds):
+    """MLPerf Storage counts a result of unet3d or resnet50 only from 0.90 on."""
+
+    warn: float = Field(default=0.90, gt=0, le=1, description="The busy share below which it warns.", examples=[0.95])
+    fail: float = Field(default=0.85, gt=0, le=1, description="The busy share below which it fails.", examples=[0.7])
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Utilisation:
+        if self.warn < self.fail:
+            raise ValueError("`warn` must not be smaller than `fail`")
+        return self
+
+
+@check("feed_rate", owner="infra", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
+def feed_rate(question: Question, parameters: FeedRate) -> Answer:
+    """Whether this node reads the version as fast as its job needs it: cold bytes a second ÷ bytes a second needed.
+
+    Needed are batch_size × sample_size ÷ step_time × accelerators of `job:`. At least `warn` (1.0) of that passes, at
+    least `fail` (0.9) warns, less fails. The first figure is arithmetic, the tenth below it this project's choice.
+
+    A sample of the version's own files is read through its view, by as many readers as the job has (at most 256), after
+    they were dropped from the page cache and past it (O_DIRECT) where the file system allows it: at most `seconds`
+    (10s), `bytes` (2GiB) and `files` (10,000). Others who read the same files meanwhile read them cold once, too.
+    Inconclusive without `job:`, where the version isn't staged, where nothing was read, and where the page cache gave
+    most of it after all. Where it falls short it tries more readers, and names what holds it back.
+    """
+    job, view = question.spec.job, question.view()
+    if job is None or view is None:
+        return _unasked(question)
+    files = _sample(question, view, parameters, FIRST)
+    seconds, readers = parameters.seconds.total_seconds(), min(job.readers * job.accelerators, MOST_READERS)
+    reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=question.machine)
+    measured = _measured(question, job, reading) | {"ratio": round(reading.rate / job.needs, 4), "readers": readers}
+    if (unproved := _unproved(question, reading, measured)) is not None:
+        return unproved
+    summary = f"{bytes_text(reading.rate)}/s cold, and the job needs {bytes_text(job.needs)}/s"
+    if reading.rate >= parameters.warn * job.needs:
+        return Answer(Outcome.PASS, summary, measured=measured)
+    outcome = Outcome.WARN if reading.rate >= parameters.fail * job.needs else Outcome.FAIL
+    return _short(question, view, parameters, reading, Answer(outcome, summary, measured=measured))
+
+
+@check("utilisation", owner="ai", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
+def utilisation(question: Question, parameters: Utilisation) -> Answer:
+    """How much of their time the job's accelerators would compute on this node, rather than wait for data.
+
+    As in MLPerf Storage, accelerators only pretend to compute: each sleeps `step_time` on a batch while its `readers`
+    read up to `prefetch` batches ahead, really, from the version's own files. Busy share = time slept ÷ time from the
+    first batch to the last. At least `warn` (0.90) passes, at least `fail` (0.85) warns, less fails. 0.90 is what
+    MLPerf Storage asks of unet3d and resnet50 (0.70 of cosmoflow); what lies below it is this project's choice.
+
+    MLPerf wants data of five times the memory, lest the page cache answers; here files are dropped from it before,
+    and each byte is read once: at most `seconds` (10s), `bytes` (2GiB) and `files` (10,000). Bytes are told by tier.
+    The readers don't decode, so a job that decodes needs more of the processor than this shows. Inconclusive without
+    `job:`, where the version isn't staged, where nothing was read, where the page cache gave most of it after all, and
+    where each accelerator took fewer than three batches without ever lacking one.
+    """
+    job, view = question.spec.job, question.view()
+    if job is None or view is None:
+        return _unasked(question)
+    files = _sample(question, view, parameters, FIRST)
+    seconds = FIRST * parameters.seconds.total_seconds()
+    run = simulate(files, job, seconds=seconds, machine=question.machine)
+    measured = _measured(question, job, run.reading) | {"busy_share": round(run.share, 4), "steps": run.steps}
+    if (unproved := _unproved(question, run.reading, measured)) is not None:
+        return unproved
+    summary = f"{count_text(job.accelerators, 'accelerator')} busy {run.share:.0%} of the time"
+    if run.steps < FEWEST_STEPS * job.accelerators and (run.exhausted or run.share >= parameters.fail):
+        return _too_few(question, run, job, measured)
+    if run.share >= parameters.warn:
+        return Answer(Outcome.PASS, summary, measured=measured)
+    outcome = Outcome.WARN if run.share >= parameters.fail else Outcome.FAIL
+    return _short(question, view, parameters, run.reading, Answer(outcome, summary, measured=measured))
+
+
+def _unasked(question: Question) -> Answer:
+    """The answer where there is nothing to measure."""
+    if question.spec.job is None:
+        found = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, "the spec has no `job:`", (found,))
+    fix = f"stagegate stage {question.address}"
+    found = Finding(question.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
+    return Answer(Outcome.INCONCLUSIVE, "the version is not staged on this node", (found,))
+
+
+def _sample(question: Question, view: Path, bounds: Bounds, part: float) -> tuple[tuple[Path, int], ...]:
+    limit = max(int(part * bounds.bytes), 1)
+    return sample(view, question.entries(), files=bounds.files, limit=limit, seed=question.digest)
+
+
+def _measured(question: Question, job: JobSpec, reading: Reading) -> dict[str, Any]:
+    memory = question.machine.memory()
+    return {
+        "needs": round(job.needs),
+        "bytes": reading.tiers.total,
+        "tiers": asdict(reading.tiers),
+        "cached_before": reading.cached_before,
+        "seconds": round(reading.seconds, 3),
+        "cpu_seconds": round(reading.cpu, 3),
+        "rate": round(reading.rate),
+        "version_to_memory": round(question.bytes / memory, 3) if memory else "unknown",
+    }
+
+
+def _unproved(question: Question, reading: Reading, measured: dict[str, Any]) -> Answer | None:
+    """The answer where what was read proves nothing; None where it does."""
+    if not reading.tiers.total:
+        fix = f"See what the version holds: stagegate show {question.address} --rows"
+        found = Finding(question.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, "0 bytes were read", (found,), measured)
+    if reading.warm:
+        named = Bottleneck.PAGE_CACHE
+        share = reading.tiers.page_cache / reading.tiers.total
+        found = Finding(named.value, f"it gave {share:.0%} of the bytes", FIXES[named], Outcome.INCONCLUSIVE)
+        summary = f"only the page cache was read ({share:.0%} of the bytes), not the volume"
+        return Answer(Outcome.INCONCLUSIVE, summary, (found,), measured | {"bottleneck": named.value})
+    return None
+
+
+def _too_few(question: Question, run: Run, job: JobSpec, measured: dict[str, Any]) -> Answer:
+    """The answer where the steps are too few to speak of a share of time."""
+    wanted = FEWEST_STEPS * job.accelerators
+    if question.bytes < wanted * job.batch_bytes:
+        fix = f"The version has only {bytes_text(question.bytes)}, and a batch {bytes_text(job.batch_bytes)}: correct "
+        fix += "`batch_size` and `sample_size` of `job:`, or leave utilisation out of this gate."
+    elif run.exhausted:
+        fix = f"Raise `bytes` and `files` of utilisation: {bytes_text(wanted * job.batch_bytes)} make {wanted} batches."
+    else:
+        fix = f"Raise `seconds` of utilisation: a step takes {job.step_time:g} s."
+    problem = f"{count_text(run.steps, 'batch')} were taken, and {wanted} are wanted"
+    return Answer(Outcome.INCONCLUSIVE, problem, (Finding("steps", problem, fix, Outcome.INCONCLUSIVE),), measured)
+
+
+def _short(question: Question, view: Path, bounds: Bounds, reading: Reading, answer: Answer) -> Answer:
+    """The answer of a node that falls short, with what holds it back: found by reading with more readers."""
+    job = question.spec.job
+    readers = min(MORE * (job.readers * job.accelerators if job else 1), MOST_READERS)
+    seconds = (1 - FIRST) * bounds.seconds.total_seconds()
+    files = _sample(question, view, bounds, 1 - FIRST)
+    more = read_cold(files, readers=readers, seconds=seconds, machine=question.machine)
+    named = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
+    found = Finding(named.value, answer.summary, FIXES[named].format(address=question.address), answer.outcome)
+    measured = {**answer.measured, "bottleneck": named.value, "rate_with_more_readers": round(more.rate)}
+    return Answer(answer.outcome, f"{answer.summary}; held back by the {named.value}", (found,), measured)

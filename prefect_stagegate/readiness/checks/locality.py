@@ -1,0 +1,72 @@
+"""The check on how far the cache's volume is from the GPUs that read from it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.readiness.base import Answer, Renewal
+from prefect_stagegate.readiness.checks.gpu import OnGpus, judged, no_gpu
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.node.machine import Machine
+from prefect_stagegate.readiness.node.nvml import Gpu
+from prefect_stagegate.readiness.registry import check
+
+HOLDS = timedelta(days=1)
+"""Cards move when a node is opened; a cache moves by a setting."""
+UNKNOWN = "unknown"
+SWITCH, BRIDGE, NODE, OTHER = "same PCIe switch", "same host bridge", "same NUMA node", "other NUMA node"
+NEAR = (SWITCH, BRIDGE, NODE)
+
+
+@check("gpu_locality", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+def gpu_locality(question: Question, parameters: OnGpus) -> Answer:
+    """How far the disks under the cache are from each GPU: by the PCI tree and the NUMA nodes that sysfs shows.
+
+    On the GPU's NUMA node passes, however near; on another one warns, for every byte then crosses the link between
+    the sockets; unknown (a network file system, a virtual disk, firmware that tells no node) is inconclusive. Where a
+    volume lies on several disks, the farthest counts. The words are those of `nvidia-smi topo -m`: the same switch is
+    its PIX and PXB, the same host bridge PHB, the same node NODE, another one SYS.
+    """
+    found = question.gpus()
+    if not found.gpus:
+        return no_gpu(parameters)
+    folder = question.volume().path
+    disks = question.machine.controllers(folder)
+    distances = {one.label: _farthest(question.machine, one, disks) for one in found.gpus}
+    findings = tuple(
+        finding for one in found.gpus if (finding := _finding(one, distances[one.label], str(folder), disks))
+    )
+    answer = judged(f"{', '.join(disks)} under the cache is near every GPU", findings, found)
+    measured = {"disks": list(disks), "distance": distances}
+    return Answer(answer.outcome, answer.summary, answer.findings, measured)
+
+
+def distance(machine: Machine, one: str, other: str) -> str:
+    """How far two PCI devices are from each other."""
+    shared = 0
+    for ours, theirs in zip(machine.pci_path(one), machine.pci_path(other), strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    if shared:
+        return SWITCH if shared > 1 else BRIDGE
+    nodes = machine.numa_node(one), machine.numa_node(other)
+    if None in nodes:
+        return UNKNOWN
+    return NODE if nodes[0] == nodes[1] else OTHER
+
+
+def _farthest(machine: Machine, gpu: Gpu, disks: tuple[str, ...]) -> str:
+    distances = {distance(machine, gpu.pci, disk) for disk in disks}
+    return next((one for one in (UNKNOWN, OTHER, NODE, BRIDGE, SWITCH) if one in distances), UNKNOWN)
+
+
+def _finding(gpu: Gpu, how_far: str, folder: str, disks: tuple[str, ...]) -> Finding | None:
+    if how_far in NEAR:
+        return None
+    if how_far == UNKNOWN:
+        fix = f"See what lies under it: findmnt -T {folder}; lsblk -s; nvidia-smi topo -m"
+        return Finding(gpu.label, f"its distance to {folder} is unknown", fix, Outcome.INCONCLUSIVE)
+    fix = "Set STAGEGATE_CACHE to a volume on the GPU's node, or bind the job to the disk's: numactl --cpunodebind"
+    return Finding(gpu.label, f"{', '.join(disks)} under {folder} is on the {how_far}", fix, Outcome.WARN)

@@ -1,0 +1,97 @@
+"""A check for personal data where none should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from prefect_stagegate.measures import Scan
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, Parameters
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import count_text
+
+Pattern = Literal["email", "phone", "iban", "credit_card", "us_ssn"]
+"""What can be looked for; validations has each."""
+CALLED: dict[str, str] = {
+    "email": "an e-mail address",
+    "phone": "an international phone number",
+    "iban": "an IBAN",
+    "credit_card": "a credit card's number",
+    "us_ssn": "a United States social security number",
+}
+
+
+class Pii(Parameters):
+    """All text columns of all tables are looked at by default."""
+
+    columns: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="The classified columns to look at, by the table's name; by default all text of all tables.",
+        examples=[{"customers": ["notes", "subject"]}],
+    )
+    ignore: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that may hold personal data, as table.column. They count as unscanned.",
+        examples=[["customers.email"]],
+    )
+    patterns: tuple[Pattern, ...] = Field(
+        default=get_args(Pattern), min_length=1, description="What to look for.", examples=[["email", "iban"]]
+    )
+
+
+@check("pii", owner="governance", binds=("contract",), fetches=True)
+def pii(question: Question, parameters: Pii) -> Answer:
+    """Whether personal data stand in the text of tables: e-mail addresses, phone numbers, IBANs, credit cards, SSNs.
+
+    No hit passes, text that was not looked at warns (ignored or nested columns, files of no table), a hit fails. No
+    row looked at is inconclusive. IBANs (ISO 13616) and cards (ISO/IEC 7812) count only with the right check digits;
+    phone numbers only in their international form (ITU-T E.164). Names and addresses can't be told from other text, so
+    a pass is no proof. The values themselves are never recorded.
+    """
+    names = [*parameters.columns] or [*question.spec.contract.tables]
+    scans = {name: _scan(question, name, parameters) for name in names}
+    outside = 0 if parameters.columns else question.measures.outside_tables()
+    rows = sum(scan.rows for scan in scans.values() if scan.scanned)
+    scanned = [f"{name}.{column}" for name, scan in scans.items() for column in scan.scanned]
+    measured = {"rows": rows, "scanned": scanned, "outside_tables": outside, "patterns": list(parameters.patterns)}
+    hits = tuple(finding for name, scan in scans.items() for finding in _hits(name, scan))
+    unscanned = tuple(_unscanned(scans, outside))
+    if hits:
+        summary = f"personal data in {listed(list(dict.fromkeys(hit.subject for hit in hits)))}"
+        return Answer(Outcome.FAIL, summary, (*hits, *unscanned), measured)
+    if not rows:
+        fix = "Name the tables with text under `contract`, or take pii out of the gate."
+        finding = Finding("tables", "no text was looked at", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, "no text was looked at", (finding, *unscanned), measured)
+    looked = f"nothing in {count_text(len(scanned), 'column')} of {count_text(rows, 'row')}"
+    if unscanned:
+        return Answer(Outcome.WARN, f"{looked}; not looked at: {unscanned[0].subject}", unscanned, measured)
+    return Answer(Outcome.PASS, looked, measured=measured)
+
+
+def _scan(question: Question, table: str, parameters: Pii) -> Scan:
+    ignored = [name.removeprefix(f"{table}.") for name in parameters.ignore if name.startswith(f"{table}.")]
+    return question.measures.scan(table, parameters.columns.get(table, ()), ignored, parameters.patterns)
+
+
+def _hits(table: str, scan: Scan) -> Iterator[Finding]:
+    for (column, pattern), rows in scan.hits.items():
+        problem = f"{count_text(rows, 'row')} of {scan.rows:,} look as if they hold {CALLED[pattern]}"
+        fix = (
+            f"Remove or pseudonymise it at the source. If it may stand there: `ignore: [{table}.{column}]` in the gate."
+        )
+        yield Finding(f"{table}.{column}", problem, fix)
+
+
+def _unscanned(scans: dict[str, Scan], outside: int) -> Iterator[Finding]:
+    for table, scan in scans.items():
+        for column, why in scan.unscanned.items():
+            yield Finding(f"{table}.{column}", f"it was not looked at: {why}", "Look at it by hand.", Outcome.WARN)
+    if outside:
+        problem = f"{count_text(outside, 'file')} of no table were not looked at"
+        yield Finding("files", problem, "Make tables of those that hold text, or look at them by hand.", Outcome.WARN)

@@ -1,0 +1,96 @@
+"""Checks on the step itself: whether the version has stood long enough, and whether there is a way back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from prefect_stagegate.clock import moment, stamp
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import age_text, time_text
+from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import digest_text
+
+
+class Rollback(Parameters):
+    """Beyond 30 days few remember that a version works."""
+
+    warn: Duration = Field(
+        default=timedelta(days=30),
+        description="The age of the version that one would return to, above which it warns.",
+        examples=["30d"],
+    )
+
+
+@check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"), renewal=Renewal.CHEAP)
+def rollback(question: Question, parameters: Rollback) -> Answer:
+    """Whether there is a way back: the catalog still has the version that the target would return to.
+
+    Accepted at most `warn` (30d) ago passes, longer ago warns, gone from the catalog fails. Not applicable at the
+    first promotion.
+    """
+    accepted = question.accepted
+    if accepted is None:
+        return Answer(Outcome.NOT_APPLICABLE, f"first: nothing to return to in {question.target}")
+    age = question.now - moment(accepted.at)
+    measured = {"version": accepted.digest, "accepted_at": accepted.at, "age_seconds": age.total_seconds()}
+    name = digest_text(accepted.digest)
+    if not question.resolvable(accepted.digest):
+        fix = f"stagegate history {question.dataset}@{question.target}"
+        finding = Finding(name, "the catalog has lost its manifest: restore it from a backup", fix)
+        return Answer(Outcome.FAIL, f"{name} can't be returned to", (finding,), measured)
+    summary = f"{name}, accepted at {time_text(moment(accepted.at))}"
+    if age <= parameters.warn:
+        return Answer(Outcome.PASS, summary, measured=measured)
+    fix = f"Rehearse it: stagegate stage {question.dataset}@{accepted.digest}"
+    limit = age_text(parameters.warn)
+    problem = f"it was accepted at {time_text(moment(accepted.at))}, more than {limit} before the check"
+    finding = Finding(name, problem, fix, Outcome.WARN)
+    return Answer(Outcome.WARN, summary, (finding,), measured)
+
+
+class Soak(Parameters):
+    """A day is long enough for each daily job to have run on it once. The idea is Kargo's soak time."""
+
+    period: Duration = Field(
+        default=timedelta(hours=24),
+        alias="for",
+        description="How long the version must have stood at the gate below, without a break.",
+        examples=["24h"],
+    )
+
+
+@check("soak", owner="infra", binds=("target", "below"), renewal=Renewal.CHEAP)
+def soak(question: Question, parameters: Soak) -> Answer:
+    """Whether the version has stood at the gate below for long enough: `for` (24h) passes, a shorter time fails.
+
+    Counted from when the ref of the gate below was last moved to it until it moved on. Not applicable to a gate that
+    extends none.
+    """
+    extends, below = question.gate.extends, question.below
+    if extends is None:
+        return Answer(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+    if below is None or below.digest != question.digest:
+        finding = Finding(extends, "it does not stand there", f"stagegate promote {question.address} --to {extends}")
+        return Answer(Outcome.FAIL, f"it does not stand at {extends}", (finding,))
+    since, until = moment(below.at), moment(below.until) if below.until else question.now
+    stood = until - since
+    measured = {"since": below.at, "until": below.until, "stood_seconds": stood.total_seconds()}
+    summary = f"stands at {extends} since {time_text(since)}"
+    if below.until:
+        summary = f"stood at {extends} for {age_text(stood)}, until {time_text(until)}"
+    if stood >= parameters.period:
+        return Answer(Outcome.PASS, summary, measured=measured)
+    wanted = age_text(parameters.period)
+    if below.until:
+        fix = f"Let it stand there again: stagegate promote {question.address} --to {extends}"
+        finding = Finding(extends, f"the ref moved on after {age_text(stood)}, and {wanted} are wanted", fix)
+        return Answer(Outcome.FAIL, summary, (finding,), measured)
+    ends = since + parameters.period
+    fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
+    finding = Finding(extends, f"it stands there since {time_text(since)}, and {wanted} are wanted", fix)
+    return Answer(Outcome.FAIL, summary, (finding,), measured, until=ends)

@@ -1,0 +1,141 @@
+"""Checks on when Prefect begins runs: by a schedule, under limits, with somebody told when it goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from pydantic import Field
+
+from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.readiness import orchestration
+from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
+from prefect_stagegate.readiness.checks.pools import HOLDS, ask, unnamed
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
+from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
+
+TEST = "prefect event emit stagegate.gate.failed --resource-id stagegate.alert-test"
+"""Makes the automation of deployments/automations.yaml send a message."""
+
+
+class Schedule(Parameters):
+    """Which deployment is to run by the clock is for the user to say."""
+
+    deployment: str = Field(
+        default="", description="The deployment, as FLOW/DEPLOYMENT.", examples=["refresh/nycflights"]
+    )
+
+
+@check("schedule", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+def schedule(question: Question, parameters: Schedule) -> Answer:  # noqa: ARG001
+    """Whether the deployment runs by the clock: a schedule of it is active, and its next run is planned.
+
+    Both pass; active without a planned run warns, for the scheduler plans within a minute; no deployment, one that is
+    paused and one without an active schedule fail.
+    """
+    name = parameters.deployment
+    if not name:
+        return unnamed("schedule", "deployment", "prefect deployment ls")
+    found, problem = ask(lambda: orchestration.deployment(name))
+    if found is None:
+        return Answer(Outcome.FAIL, problem, (Finding(name, problem, "prefect deploy"),))
+    measured = {"schedules": found.schedules, "active": found.active, "next": found.next and found.next.isoformat()}
+    if found.paused or not found.active:
+        told = "it is paused" if found.paused else "no schedule of it is active"
+        resume = f"prefect deployment schedule ls {name}, then prefect deployment schedule resume {name} SCHEDULE_ID"
+        fix = resume if found.schedules else "Give it a schedule and deploy it: prefect deploy"
+        return Answer(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
+    if found.next is None:
+        told = "no run of it is planned"
+        fix = "See whether the server's scheduler runs: prefect server services ls"
+        return Answer(Outcome.WARN, told, (Finding(name, told, fix, Outcome.WARN),), measured)
+    return Answer(Outcome.PASS, f"its next run is due at {time_text(found.next)}", measured=measured)
+
+
+class Concurrency(Parameters):
+    """Which limits count is for the user to say: `stagegate limits` sets those of nodes and sources."""
+
+    limits: tuple[str, ...] = Field(
+        default=(), description="Names of global concurrency limits.", examples=[["stagegate-node-gpu-1"]]
+    )
+
+
+@check("concurrency", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+def concurrency(question: Question, parameters: Concurrency) -> Answer:  # noqa: ARG001
+    """Whether the concurrency limits let a run begin: each is there, in force, and has a free slot.
+
+    All free pass; one whose slots are all in use, or that is disabled, warns: a run waits, or is not held back. One
+    that is missing or has no slots at all fails.
+    """
+    if not parameters.limits:
+        return unnamed("concurrency", "limits", "prefect gcl ls")
+    measured: dict[str, object] = {}
+    findings = tuple(finding for name in parameters.limits for finding in _limit(name, measured))
+    if not findings:
+        return Answer(Outcome.PASS, f"free slots in {listed(parameters.limits)}", measured=measured)
+    outcome = Outcome.FAIL if any(one.outcome is Outcome.FAIL for one in findings) else Outcome.WARN
+    worst = next(finding for finding in findings if finding.outcome is outcome)
+    return Answer(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+
+
+def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
+    found, problem = ask(lambda: orchestration.limit(name))
+    if found is None:
+        yield Finding(name, problem, f"prefect gcl create {name} --limit 1")
+        return
+    measured[name] = {"slots": found.slots, "used": found.used, "active": found.active}
+    if not found.slots:
+        yield Finding(name, "it has no slots, so nothing begins", f"prefect gcl update {name} --limit 1")
+    elif not found.active:
+        yield Finding(name, "it is disabled", f"prefect gcl update {name} --enable", Outcome.WARN)
+    elif found.used >= found.slots:
+        fix = f"Wait, or raise it: prefect gcl update {name} --limit {found.slots + 1}"
+        yield Finding(name, f"all of its {count_text(found.slots, 'slot')} are in use", fix, Outcome.WARN)
+
+
+class Alert(Parameters):
+    """A week is how long Prefect's server keeps events by default."""
+
+    automation: str = Field(
+        default="stagegate: gate failed",
+        description="The automation that calls people; by default the one of deployments/automations.yaml.",
+        examples=["page the data team"],
+    )
+    warn: Duration = Field(
+        default=timedelta(days=7), description="The age of the last message above which it warns.", examples=["7d"]
+    )
+
+
+@check("alert", owner="infra", scope=Scope.ENVIRONMENT, ttl=timedelta(hours=1), renewal=Renewal.CHEAP)
+def alert(question: Question, parameters: Alert) -> Answer:
+    """Whether people are told when something goes wrong: the last message that the automation really sent.
+
+    Up to `warn` (7d) ago passes, longer ago warns; never, failed the last time, disabled or missing fails. What counts
+    is that Prefect's server says the action was executed, so the service behind it took the message: nobody can tell
+    whether it was read. A server that forgets its events after 7 days (PREFECT_SERVER_EVENTS_RETENTION_PERIOD) says
+    never where it means longer ago.
+    """
+    name = parameters.automation
+    found, problem = ask(lambda: orchestration.last_delivery(name, question.now - orchestration.MOST_DAYS))
+    if problem:
+        fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
+        return Answer(Outcome.FAIL, problem, (Finding(name, problem, fix),))
+    if found is None:
+        told = "it never sent a message that the server knows of"
+        return Answer(Outcome.FAIL, told, (Finding(name, told, TEST),))
+    age = max(question.now - found.at, timedelta(0))
+    measured = {"at": found.at.isoformat(), "executed": found.executed}
+    if not found.executed:
+        told = f"its last message, at {time_text(found.at)}, could not be sent: {found.reason or 'no reason is told'}"
+        fix = f"Check its notification block, then: {TEST}"
+        return Answer(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
+    summary = f"a message was sent at {time_text(found.at)}"
+    if age <= parameters.warn:
+        return Answer(Outcome.PASS, summary, measured=measured, until=found.at + parameters.warn)
+    limit = age_text(parameters.warn)
+    problem = f"its last message was at {time_text(found.at)}, more than {limit} before the check"
+    finding = Finding(name, problem, TEST, Outcome.WARN)
+    return Answer(Outcome.WARN, summary, (finding,), measured)

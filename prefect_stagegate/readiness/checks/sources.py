@@ -1,0 +1,119 @@
+"""Checks on the sources."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import Field
+
+from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
+from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.context import Probe, Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import age_text, listed, time_text
+from prefect_stagegate.spec import Duration
+from prefect_stagegate.units import count_text
+
+LIFE_HOLDS = timedelta(minutes=5)
+AMPLE = 2
+"""How many runs the credentials should last."""
+HOLDS = timedelta(minutes=15)
+"""About the shortest life of temporary credentials."""
+
+
+@check(
+    "read_probe",
+    owner="infra",
+    scope=Scope.NODE,
+    ttl=HOLDS,
+    binds=("environment", "sources"),
+    renewal=Renewal.CHEAP,
+)
+def read_probe(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+    """Whether this process, with the credentials that it has, can list every source and read from it.
+
+    All of them pass; one that is refused or doesn't exist fails. One that does not answer, or has nothing to read, is
+    inconclusive.
+    """
+    probes = [question.probe_source(position) for position in range(len(question.spec.sources))]
+    findings = tuple(finding for probe in probes if (finding := _finding(probe)))
+    measured = {probe.url: {"object": probe.object, "read": probe.read, "seconds": probe.seconds} for probe in probes}
+    if not findings and probes:
+        slowest = max(probe.seconds for probe in probes)
+        summary = f"{count_text(len(probes), 'source')} read, the slowest in {slowest:.2f} s"
+        return Answer(Outcome.PASS, summary, measured=measured)
+    failed = any(finding.outcome is Outcome.FAIL for finding in findings)
+    summary = f"{len(findings)} of {count_text(len(probes), 'source')} can't be read: {listed(_subjects(findings))}"
+    return Answer(Outcome.FAIL if failed else Outcome.INCONCLUSIVE, summary, findings, measured)
+
+
+class Lifetime(Parameters):
+    """How long a run may take is for the user to say: an hour is what AWS gives a role's session by default."""
+
+    run: Duration = Field(
+        default=timedelta(hours=1),
+        description="How long 19 of 20 runs take at most (p95), from start to end.",
+        examples=["3h"],
+    )
+
+
+@check("credential_life", owner="infra", scope=Scope.NODE, ttl=LIFE_HOLDS, binds=("sources",), renewal=Renewal.CHEAP)
+def credential_life(question: Question, parameters: Lifetime) -> Answer:
+    """Whether the credentials that open the sources outlast a run: seconds left, measured by the run's p95.
+
+    Twice as long passes, as long warns, less fails. Credentials without an end (a static key, a password) and those
+    that the client renews by itself (an instance's role, single sign-on) pass; whose end nobody can tell are
+    inconclusive. Not applicable when no source needs any. The end is what the credentials say: AWS' expiration beside
+    a session token, `exp` of a JWT, `se` of an Azure signature. Certificates are not looked at.
+    """
+    lives = {source.url: question.credential_life(at) for at, source in enumerate(question.spec.sources)}
+    needed = {url: life for url, life in lives.items() if life.kind != "none"}
+    if not needed:
+        return Answer(Outcome.NOT_APPLICABLE, "no source needs credentials")
+    now, run = question.now.timestamp(), parameters.run.total_seconds()
+    left = {url: life.ends - now for url, life in needed.items() if life.ends is not None}
+    findings = tuple(one for url, life in needed.items() if (one := _life_finding(url, life, left.get(url), run)))
+    measured = {url: {"kind": life.kind, "seconds_left": left.get(url)} for url, life in needed.items()}
+    until = datetime.fromtimestamp(now + min(left.values()) - AMPLE * run, UTC) if left and not findings else None
+    order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
+    outcome = next((one for one in order if one in {finding.outcome for finding in findings}), Outcome.PASS)
+    if findings:
+        worst = next(finding for finding in findings if finding.outcome is outcome)
+        return Answer(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+    ends = [life.ends for life in needed.values() if life.ends is not None]
+    shortest = f"the first credentials end at {_at(min(ends))}" if ends else "the credentials have no end"
+    return Answer(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
+
+
+def _life_finding(url: str, life: CredentialLife, left: float | None, run: float) -> Finding | None:
+    if left is None:
+        fix = "Use a key or a role whose end is known, or set AWS_CREDENTIAL_EXPIRATION beside the session token."
+        unknown = Finding(url, f"nobody can tell when {life.what} ends", fix, Outcome.INCONCLUSIVE)
+        return unknown if life.kind in ("unknown", "temporary") else None
+    if left >= AMPLE * run:
+        return None
+    outcome = Outcome.WARN if left >= run else Outcome.FAIL
+    fix = "Renew them, then run `stagegate check` again; or let the client renew them by itself (a role, a profile)."
+    needed = age_text(timedelta(seconds=AMPLE * run if outcome is Outcome.WARN else run))
+    return Finding(
+        url, f"{life.what} ends at {_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
+    )
+
+
+def _at(seconds: float) -> str:
+    return time_text(datetime.fromtimestamp(seconds, UTC))
+
+
+def _finding(probe: Probe) -> Finding | None:
+    if probe.error is not None:
+        # What is worth a retry may pass next time, so it is no verdict on the source.
+        outcome = Outcome.INCONCLUSIVE if probe.error.retryable else Outcome.FAIL
+        return Finding(probe.url, probe.error.message, probe.error.hint, outcome)
+    if probe.read < 1:
+        fix = "Check the source's `url`, `include` and `exclude` in the spec."
+        return Finding(probe.url, "it has nothing to read", fix, Outcome.INCONCLUSIVE)
+    return None
+
+
+def _subjects(findings: tuple[Finding, ...]) -> list[str]:
+    return [finding.subject for finding in findings]

@@ -1,0 +1,187 @@
+"""Checks on the rows of tables: records that stand twice, and classes that hardly occur."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import Field, model_validator
+
+from prefect_stagegate.measures import Overlap
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.readiness.base import Answer, Parameters
+from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.registry import check
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.spec import Glob
+from prefect_stagegate.units import count_text
+
+FILES = "files"
+
+
+class Duplicates(Parameters):
+    """Which columns make a record is for the user to say; without them nothing can be a duplicate."""
+
+    keys: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="The columns that tell the rows of a table apart, by the table's name.",
+        examples=[{"flights": ["id"]}],
+    )
+    splits: dict[str, Glob] | tuple[str, ...] = Field(
+        default=(),
+        description="Parts that must share no file's contents and no record: globs of the dataset's paths by name, or "
+        "tables' names.",
+        examples=[{"train": "train/*.parquet", "test": "test/*.parquet"}, ["train", "test"]],
+    )
+    by: tuple[str, ...] = Field(
+        default=(),
+        description="The columns that tell the records of splits apart; for tables, those under `keys` by default. "
+        "Without any, only whole files are compared.",
+        examples=[["id"]],
+    )
+
+
+@check("duplicates", owner="data", binds=("contract",), fetches=True)
+def duplicates(question: Question, parameters: Duplicates) -> Answer:
+    """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
+
+    None passes, one or more fail. A split without files, a table without rows and a gate that names neither keys nor
+    splits are inconclusive. One record in both training and test data makes a model look better than it is: Kaufman et
+    al., Leakage in Data Mining (2012).
+    """
+    if not parameters.keys and not parameters.splits:
+        fix = f"Name each table's key columns under `keys` of duplicates in the gate {question.target}."
+        finding = Finding("duplicates", "nothing says what makes a record", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
+    measured: dict[str, object] = {}
+    findings = [*_in_tables(question, parameters, measured), *_in_splits(question, parameters, measured)]
+    if not findings:
+        compared = listed([*measured])
+        return Answer(Outcome.PASS, f"no record stands twice in {compared}", measured=measured)
+    outcomes = {finding.outcome for finding in findings}
+    outcome = Outcome.FAIL if Outcome.FAIL in outcomes else Outcome.INCONCLUSIVE
+    worst = next(finding for finding in findings if finding.outcome is outcome)
+    return Answer(outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
+
+
+def _in_tables(question: Question, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
+    for table, keys in parameters.keys.items():
+        found = question.measures.duplicates(table, keys)
+        subject = f"table {table}"
+        measured[subject] = {"rows": found.rows, "duplicates": found.duplicates}
+        if found.rows < 1:
+            yield Finding(subject, "it has no rows", "Check the table's `files:`.", Outcome.INCONCLUSIVE)
+        elif found.duplicates:
+            problem = f"{count_text(found.duplicates, 'row')} of {found.rows:,} repeat the {', '.join(keys)} of another"
+            fix = f"Remove them at the source, then `stagegate stage` it. Look at {' and '.join(found.files)}."
+            yield Finding(subject, problem, fix)
+
+
+def _in_splits(question: Question, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
+    splits = _globs(question, parameters.splits)
+    if not splits:
+        return
+    by = parameters.by or _common_keys(parameters)
+    compared = {FILES: question.measures.shared_files(splits)}
+    if by:
+        compared["records"] = question.measures.shared_records(splits, by)
+    for what, found in compared.items():
+        measured[f"{what} of {', '.join(splits)}"] = {
+            "counts": dict(found.counts),
+            "shared": {" and ".join(names): n for names, n in found.shared.items()},
+        }
+        yield from _overlaps(what, found)
+
+
+def _globs(question: Question, splits: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
+    if isinstance(splits, Mapping):
+        return dict(splits)
+    tables = question.spec.contract.tables
+    # A name that is no table's matches no file, which is told of then.
+    return {name: tables[name].files if name in tables else name for name in splits}
+
+
+def _common_keys(parameters: Duplicates) -> tuple[str, ...]:
+    keys = {parameters.keys.get(name, ()) for name in parameters.splits}
+    return keys.pop() if len(keys) == 1 else ()
+
+
+def _overlaps(what: str, found: Overlap) -> Iterator[Finding]:
+    for name, count in found.counts.items():
+        if not count:
+            problem = f"it has no {what}, so nothing was compared"
+            yield Finding(f"split {name}", problem, "Check its glob, or its table's name.", Outcome.INCONCLUSIVE)
+    for names, count in found.shared.items():
+        fewest = min(found.counts[name] for name in names)
+        noun = "file" if what == FILES else "record"
+        problem = f"they share {count_text(count, noun)}, and the smallest has {fewest:,}"
+        fix = "Take them out of all splits but one at the source, then `stagegate stage` it."
+        yield Finding(f"splits {' and '.join(names)}", problem, fix)
+
+
+class Balance(Parameters):
+    """How rare a class may be depends on what is trained: nothing is assumed."""
+
+    labels: dict[str, str] = Field(
+        default={},
+        description="The column that holds the class, by the table's name.",
+        examples=[{"flights": "carrier"}],
+    )
+    warn: float | None = Field(
+        default=None, gt=0, le=0.5, description="The smallest class's share below which it warns.", examples=[0.05]
+    )
+    fail: float | None = Field(
+        default=None, gt=0, le=0.5, description="The smallest class's share below which it fails.", examples=[0.01]
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Balance:
+        if self.warn is not None and self.fail is not None and self.warn < self.fail:
+            raise ValueError("`warn` must not be smaller than `fail`")
+        return self
+
+
+@check("balance", owner="ai", binds=("contract",), fetches=True)
+def balance(question: Question, parameters: Balance) -> Answer:
+    """The share of the smallest class among the rows that have a label.
+
+    At least `warn` passes, at least `fail` warns, less fails; the user sets both, or one of them. Without labels, or
+    without a limit, it is inconclusive. A class that no row has can't be seen: that is for an expectation to say
+    (expect_column_distinct_values_to_contain_set). The smallest class is named in the evidence, so a label must be no
+    secret.
+    """
+    limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
+    if not parameters.labels or not limits:
+        fix = f"Set `labels`, and `warn` or `fail`, for balance in the gate {question.target}."
+        finding = Finding("balance", "nothing says what is to be balanced, or how far", fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, "no labels or no limit are set", (finding,))
+    measured: dict[str, object] = {}
+    findings: list[Finding] = []
+    shares: list[float] = []
+    for table, column in parameters.labels.items():
+        found = question.measures.balance(table, column)
+        share = found.smallest_rows / found.labelled if found.labelled else 0.0
+        measured[f"{table}.{column}"] = {
+            "rows": found.labelled,
+            "unlabelled": found.unlabelled,
+            "classes": found.classes,
+            "share": round(share, 6),
+        }
+        shares.append(share)
+        findings += _judge_share(f"{table}.{column}", found.labelled, found.smallest, share, parameters)
+    outcomes = [finding.outcome for finding in findings]
+    order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
+    outcome = next((one for one in order if one in outcomes), Outcome.PASS)
+    summary = f"the smallest class has {min(shares):.2%} of {listed([*measured])}"
+    return Answer(outcome, summary, tuple(findings), measured)
+
+
+def _judge_share(subject: str, labelled: int, smallest: str, share: float, limits: Balance) -> Iterator[Finding]:
+    if not labelled:
+        yield Finding(subject, "no row has a label", "Check the table and the column.", Outcome.INCONCLUSIVE)
+        return
+    fix = "Collect more of it, weigh it in training, or set another limit in the gate."
+    for limit, outcome in ((limits.fail, Outcome.FAIL), (limits.warn, Outcome.WARN)):
+        if limit is not None and share < limit:
+            problem = f"the class {smallest!r} has {share:.2%} of the rows, and {limit:.2%} is the limit"
+            yield Finding(subject, problem, fix, outcome)
+            return

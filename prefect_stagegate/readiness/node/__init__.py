@@ -1,0 +1,1 @@
+"""What the checks ask this machine: GPUs, devices, memory, and how fast files are read."""

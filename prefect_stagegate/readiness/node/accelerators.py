@@ -1,0 +1,188 @@
+"""Accelerators that only pretend to compute, fed by readers that really read: MLPerf Storage's way of asking a volume.
+
+Each accelerator takes a batch, sleeps for the time of a step, and takes the next one; its readers read ahead meanwhile,
+as a loader's workers do. What is read is not decoded. How much of the time the accelerators sleep is their busy share.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_stagegate.errors import CacheError
+from prefect_stagegate.readiness.node.feed import DROPPING, GRACE, Piece, Reader, cut, run_all
+from prefect_stagegate.readiness.node.machine import Machine
+from prefect_stagegate.readiness.node.tiers import Meter, Reading
+from prefect_stagegate.spec import JobSpec
+
+SMALLEST = 64 * 1024
+"""Smaller samples lie together in one file, and a loader reads many of them in one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of a simulation."""
+
+    reading: Reading
+    steps: int
+    """Batches that were taken, over all accelerators."""
+    busy: float
+    """Seconds that the accelerators computed, all added up."""
+    elapsed: float
+    """Seconds from each accelerator's first batch to its end, all added up."""
+    exhausted: bool
+    """Whether the files ended before the time did."""
+
+    @property
+    def share(self) -> float:
+        """The busy share, 0 to 1."""
+        return min(self.busy / self.elapsed, 1.0) if self.elapsed else 0.0
+
+
+def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float, machine: Machine) -> Run:
+    """Let a job's accelerators and readers run over files, each byte once, until the files or the time end.
+
+    Raises:
+        CacheError: A file can't be read, or a read does not come back.
+    """
+    begun = time.monotonic()
+    deadline = begun + seconds
+    meter = Meter(files, begun + DROPPING * seconds, machine)
+    source = Batches(meter.files, job.batch_bytes, max(job.sample_size, SMALLEST))
+    accelerators = [Accelerator(source, job, deadline) for _ in range(job.accelerators)]
+    readers = [one.read for one in accelerators for _ in range(job.readers)]
+    run_all([*(one.compute for one in accelerators), *readers], deadline + GRACE, meter.begin)
+    return Run(
+        meter.reading(sum(one.bytes for one in accelerators)),
+        sum(one.steps for one in accelerators),
+        sum(one.busy for one in accelerators),
+        sum(one.elapsed for one in accelerators),
+        source.exhausted,
+    )
+
+
+def batches(files: Iterable[tuple[Path, int]], size: int, largest: int) -> Iterator[list[Piece]]:
+    """Deal files out in batches of `size` bytes, each in pieces of at most `largest`; what is left over is no batch."""
+    batch: list[Piece] = []
+    missing = size
+    for piece in cut(files, largest):
+        offset, left = piece.offset, piece.length
+        while left:
+            length = min(left, missing)
+            batch.append(Piece(piece.file, offset, length))
+            offset, left, missing = offset + length, left - length, missing - length
+            if not missing:
+                yield batch
+                batch, missing = [], size
+
+
+class Batches:
+    """The batches of all accelerators: whoever is ready takes the next one."""
+
+    def __init__(self, files: Sequence[tuple[Path, int]], size: int, largest: int) -> None:
+        self._left = batches(files, size, largest)
+        self._lock = threading.Lock()
+        self.exhausted = False
+
+    def take(self) -> list[Piece] | None:
+        """The next batch; None when there are no more."""
+        with self._lock:
+            batch = next(self._left, None)
+            self.exhausted = batch is None
+            return batch
+
+
+class Accelerator:
+    """One accelerator with its readers, who together read one batch after the other, and a few ahead."""
+
+    def __init__(self, source: Batches, job: JobSpec, deadline: float) -> None:
+        self._source = source
+        self._job = job
+        self._deadline = deadline
+        self._changed = threading.Condition()
+        self._begun = 0
+        self._pieces: list[Piece] = []
+        self._unread: dict[int, int] = {}
+        self._ended = False
+        self.bytes = 0
+        self.steps = 0
+        self.busy = 0.0
+        self.elapsed = 0.0
+
+    def compute(self) -> None:
+        """Take batch after batch, and sleep for a step on each, until the last one is taken or the time is over.
+
+        The clock runs from the first batch to the last, whose own step is not counted: what the readers need at the
+        very beginning is no shortage, and after the end there is nothing to wait for.
+        """
+        begun = time.monotonic()
+        while self._take():
+            begun = begun if self.steps > 1 else time.monotonic()
+            if self._ended and self.steps >= self._begun:
+                break
+            step = min(self._job.step_time, max(self._left(), 0))
+            time.sleep(step)
+            self.busy += step
+        self.elapsed = time.monotonic() - begun
+
+    def read(self) -> None:
+        """Read pieces of the batches that are wanted, as one of several readers.
+
+        Raises:
+            CacheError: A file can't be read; the accelerator then waits for no more.
+        """
+        reader = Reader(direct=False)
+        try:
+            while (wanted := self._next()) is not None:
+                number, piece = wanted
+                count = reader.read(piece)
+                with self._changed:
+                    self.bytes += count
+                    self._unread[number] -= 1
+                    self._changed.notify_all()
+        except CacheError:
+            with self._changed:
+                self._deadline = 0.0
+                self._changed.notify_all()
+            raise
+
+    def _next(self) -> tuple[int, Piece] | None:
+        with self._changed:
+            while not self._pieces and not self._ended:
+                if self._begun - self.steps < self._job.prefetch:
+                    self._begin()
+                elif not self._changed.wait(self._left()):
+                    return None
+            if not self._pieces or self._left() <= 0:
+                return None
+            return self._begun - 1, self._pieces.pop()
+
+    def _begin(self) -> None:
+        batch = self._source.take()
+        if batch is None:
+            self._ended = True
+            self._changed.notify_all()
+            return
+        self._pieces = batch[::-1]
+        self._unread[self._begun] = len(batch)
+        self._begun += 1
+
+    def _take(self) -> bool:
+        """Wait for the next batch and take it; False when there is none, or the time is over."""
+        with self._changed:
+            while self._left() > 0 and self._unread.get(self.steps, 1):
+                if self._ended and self.steps >= self._begun:
+                    return False
+                self._changed.wait(self._left())
+            if self._left() <= 0:
+                return False
+            del self._unread[self.steps]
+            self.steps += 1
+            self._changed.notify_all()
+            return True
+
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()

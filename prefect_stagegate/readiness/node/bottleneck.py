@@ -1,0 +1,51 @@
+"""What holds the reading of a version back, told by what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from prefect_stagegate.readiness.node.tiers import Reading
+
+BUSY = 0.8
+"""The share of all cores' time above which the processor is what lacks."""
+HELPS = 1.25
+"""How many times faster more readers must be to say that readers were what lacked."""
+
+
+class Bottleneck(StrEnum):
+    """One thing that holds reading back."""
+
+    VOLUME = "volume"
+    SOURCE = "source"
+    READERS = "readers"
+    PROCESSOR = "processor"
+    PAGE_CACHE = "page cache"
+
+
+FIXES: Mapping[Bottleneck, str] = {
+    Bottleneck.VOLUME: "Give the cache a faster volume (STAGEGATE_CACHE), or the node fewer accelerators; "
+    "see who else uses it: iostat -x 1",
+    Bottleneck.SOURCE: "The cache lies on another machine. Bring the version to a disk of this one: "
+    "STAGEGATE_CACHE=/a/local/disk stagegate stage {address}",
+    Bottleneck.READERS: "Raise `readers` of `job:`, and the workers of the job's loader with it.",
+    Bottleneck.PROCESSOR: "Give the job more cores, or take what else computes off the node: top",
+    Bottleneck.PAGE_CACHE: "Its file system keeps data in memory against advice, or somebody reads the same files now. "
+    "Try again when nobody does; raise `bytes` above the memory where it keeps a cache of its own (ZFS).",
+}
+"""What to do about each."""
+
+
+def bottleneck(reading: Reading, more: Reading, *, cores: int) -> Bottleneck:
+    """Say what held a reading back.
+
+    Args:
+        reading: What was too slow.
+        more: The same with several times the readers, past the page cache.
+        cores: Cores that this process may use.
+    """
+    if reading.cpu >= BUSY * cores * reading.seconds:
+        return Bottleneck.PROCESSOR
+    if more.rate >= HELPS * reading.rate:
+        return Bottleneck.READERS
+    return Bottleneck.SOURCE if reading.tiers.source > reading.tiers.local else Bottleneck.VOLUME

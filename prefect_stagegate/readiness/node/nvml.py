@@ -1,0 +1,235 @@
+"""What NVIDIA's management library says of this machine's GPUs; nobody else imports its Python package, pynvml.
+
+The package is the extra `gpu`. The library itself, `libnvidia-ml.so.1`, comes with the driver.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
+
+from prefect_stagegate.environment import UNKNOWN
+from prefect_stagegate.errors import MissingExtra, StagegateError
+from prefect_stagegate.readiness.node.machine import Machine
+
+T = TypeVar("T")
+ANSWERS = 60.0
+"""Seconds that NVML may take; without persistence mode it wakes each GPU, which takes some."""
+LOOK = "Look at what `nvidia-smi` and `dmesg | grep -i -e nvrm -e xid` say."
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU. None stands for what its model, its driver or its mode doesn't tell."""
+
+    index: int
+    """Its place in NVML's order, as in `nvidia-smi -i`."""
+    minor: int | None
+    """The number of its device node: `/dev/nvidia<minor>`."""
+    uuid: str
+    name: str
+    pci: str
+    """Its PCI address as sysfs writes it: `0000:3b:00.0`."""
+    memory: int
+    """Bytes."""
+    used: int
+    """Bytes in use, without what the driver keeps for itself where the driver tells the two apart."""
+    processes: tuple[int, ...] | None
+    """Ids of the processes that compute or draw on it, each once."""
+    mig: bool | None
+    """Whether it is partitioned (Multi-Instance GPU)."""
+    ecc_corrected: int | None
+    """Memory errors that were corrected since the driver was loaded. None where ECC is off."""
+    ecc_uncorrected: int | None
+    """Memory errors that were not, since the driver was loaded. None where ECC is off."""
+    retired_pages: int | None
+    """Pages taken out of use for good. GPUs before Ampere tell it."""
+    retirement_pending: bool | None
+    """Whether a page waits for a reset to be taken out."""
+    remap_pending: bool | None
+    """Whether a row waits for a reset to be remapped. GPUs since Ampere tell it."""
+    remap_failed: bool | None
+    """Whether a row could not be remapped: the spare rows are used up."""
+
+    @property
+    def label(self) -> str:
+        """What people find it by: `GPU 3 (0000:3b:00.0)`."""
+        return f"GPU {self.index} ({self.pci})"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """All GPUs of a machine, with what drives them."""
+
+    driver: str = UNKNOWN
+    """Version of the driver: `550.54.15`."""
+    cuda: str = UNKNOWN
+    """Newest version of CUDA that the driver supports: `12.4`."""
+    gpus: tuple[Gpu, ...] = ()
+
+
+class _NoDriver(StagegateError):
+    """NVML or the driver below it is absent."""
+
+
+def find_gpus(machine: Machine) -> Gpus:
+    """What NVML says, and none only where the PCI bus has none either: a GPU without its driver is not absent.
+
+    Raises:
+        StagegateError: There are GPUs, and NVML tells of none.
+    """
+    try:
+        found = read_gpus()
+    except (MissingExtra, _NoDriver):
+        if machine.pci_gpus():
+            raise
+        return Gpus()
+    if not found.gpus and (on_bus := machine.pci_gpus()):
+        hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
+        raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)
+    return found
+
+
+def read_gpus(seconds: float = ANSWERS) -> Gpus:
+    """Ask NVML about every GPU that this process can see.
+
+    Args:
+        seconds: How long it may take: a call about a GPU that fell off its bus may never come back.
+
+    Raises:
+        MissingExtra: pynvml isn't installed.
+        StagegateError: The library isn't there, the driver isn't loaded, a GPU doesn't answer, or nothing does in time.
+    """
+    nvml = _pynvml()
+    answers: list[Gpus | StagegateError] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_ask(nvml))
+        except StagegateError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="nvml", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise StagegateError(f"NVML does not answer within {seconds:g} s", hint=LOOK)
+    if isinstance(answers[0], StagegateError):
+        raise answers[0]
+    return answers[0]
+
+
+def _ask(nvml: ModuleType) -> Gpus:
+    try:
+        nvml.nvmlInit()
+        try:
+            return _read_all(nvml)
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        kind = _NoDriver if error.value in _absences(nvml) else StagegateError
+        raise kind(f"NVML gives no answer: {error}", hint=_hint(nvml, error)) from error
+
+
+def _absences(nvml: ModuleType) -> tuple[int, ...]:
+    return nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED
+
+
+def _pynvml() -> ModuleType:
+    try:
+        import pynvml
+    except ImportError as error:
+        hint = "Install it: pip install 'prefect-stagegate[gpu]'"
+        raise MissingExtra("What asks NVIDIA's GPUs, nvidia-ml-py, is not installed", hint=hint) from error
+    library: ModuleType = pynvml
+    return library
+
+
+def _hint(nvml: ModuleType, error: Any) -> str:
+    if error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+        return "Install the driver, or give the container its GPUs: nvidia-container-toolkit, `--gpus all`."
+    if error.value == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
+        return "Load the driver: `modprobe nvidia`; `dmesg | grep -i nvrm` says why it did not load."
+    if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+        return "The driver was updated under way. Load the new one: restart the node."
+    return LOOK
+
+
+def _read_all(nvml: ModuleType) -> Gpus:
+    version = int(_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)
+    cuda = f"{version // 1000}.{version % 1000 // 10}" if version else UNKNOWN
+    gpus = tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+    return Gpus(_told(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
+
+
+def _read(nvml: ModuleType, index: int) -> Gpu:
+    try:
+        device = nvml.nvmlDeviceGetHandleByIndex(index)
+        return _facts(nvml, index, device)
+    except nvml.NVMLError as error:
+        raise StagegateError(f"GPU {index} does not answer: {error}", hint=_hint(nvml, error)) from error
+
+
+def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
+    def told(function: Callable[..., T], *arguments: Any) -> T | None:
+        return _told(nvml, function, device, *arguments)
+
+    memory = told(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(device)
+    mig = told(nvml.nvmlDeviceGetMigMode)
+    remapped = told(nvml.nvmlDeviceGetRemappedRows)
+    pending = told(nvml.nvmlDeviceGetRetiredPagesPendingStatus)
+    volatile = nvml.NVML_VOLATILE_ECC
+    return Gpu(
+        index=index,
+        minor=told(nvml.nvmlDeviceGetMinorNumber),
+        uuid=nvml.nvmlDeviceGetUUID(device),
+        name=nvml.nvmlDeviceGetName(device),
+        pci=_address(nvml.nvmlDeviceGetPciInfo(device)),
+        memory=memory.total,
+        used=memory.used,
+        processes=_processes(nvml, device),
+        mig=None if mig is None else mig[0] == nvml.NVML_DEVICE_MIG_ENABLE,
+        ecc_corrected=told(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, volatile),
+        ecc_uncorrected=told(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, volatile),
+        retired_pages=_retired(nvml, device),
+        retirement_pending=None if pending is None else bool(pending),
+        remap_pending=None if remapped is None else bool(remapped[2]),
+        remap_failed=None if remapped is None else bool(remapped[3]),
+    )
+
+
+def _told(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | None:
+    """What NVML answers; None where this GPU or this driver doesn't know the question."""
+    unknown = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
+    try:
+        return function(*arguments)
+    except nvml.NVMLError as error:
+        if error.value in unknown:
+            return None
+        raise
+
+
+def _address(pci: Any) -> str:
+    """NVML writes a domain of eight digits, sysfs one of four."""
+    return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
+
+
+def _processes(nvml: ModuleType, device: Any) -> tuple[int, ...] | None:
+    compute = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
+    graphics = _told(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, device)
+    if compute is None:  # drivers before 510
+        compute = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v2, device)
+        graphics = _told(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2, device)
+    return None if compute is None else tuple(sorted({found.pid for found in (*compute, *(graphics or ()))}))
+
+
+def _retired(nvml: ModuleType, device: Any) -> int | None:
+    causes = (
+        nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
+        nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
+    )
+    pages = [_told(nvml, nvml.nvmlDeviceGetRetiredPages, device, cause) for cause in causes]
+    return None if any(found is None for found in pages) else sum(len(found or ()) for found in pages)

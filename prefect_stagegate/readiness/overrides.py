@@ -1,0 +1,145 @@
+"""What a gate makes of an answer that it does not take as it comes. Pure: no I/O and no clock.
+
+    fail          + a waiver that counts       → waived, until the waiver ends
+    pass or warn  + too few of them in a row   → inconclusive
+
+Nothing else is touched. So nobody can waive what is not known: inconclusive and missing stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from prefect_stagegate.clock import moment
+from prefect_stagegate.model import Decision, Evidence, Outcome, Ruling, Waiver, person_key
+from prefect_stagegate.readiness.registry import CHECKS
+from prefect_stagegate.readiness.run import parameters_digest
+from prefect_stagegate.spec import Requirement
+
+LONGEST_WAIVER = timedelta(days=30)
+PASSES = (Outcome.PASS, Outcome.WARN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a gate decides about, and when."""
+
+    dataset: str
+    digest: str
+    target: str
+    requester: str
+    """Who asks for the promotion."""
+    environment: str
+    """`sha256:<hex>` of the environment's fingerprint."""
+    at: str
+    """The moment of the decision, as `clock.stamp` writes it."""
+    adopted: str = ""
+    """`sha256:<hex>` of the adopted policy; empty for a trial."""
+    after: int = 0
+    """The number of the target's last move."""
+
+
+def case_of(decision: Decision, at: str = "") -> Case:
+    """What a decision was about, then or at another moment."""
+    return Case(
+        dataset=decision.dataset,
+        digest=decision.digest,
+        target=decision.target,
+        requester=decision.requester,
+        environment=decision.environment,
+        at=at or decision.at,
+        adopted=decision.adopted,
+        after=decision.after,
+    )
+
+
+def rule(
+    answer: Evidence,
+    requirement: Requirement,
+    case: Case,
+    *,
+    waivers: Iterable[Waiver] = (),
+    record: Sequence[Evidence] = (),
+) -> Evidence:
+    """The answer as the gate counts it, under the gate's severity.
+
+    Args:
+        answer: What the check said.
+        requirement: What the gate asks of this check.
+        case: What is decided about.
+        waivers: All that were granted; those that don't count are passed over.
+        record: All recorded evidence about the version, the oldest first, the answer among it.
+    """
+    answer = replace(answer, severity=requirement.severity)
+    if answer.outcome is Outcome.FAIL:
+        counting = [one for one in waivers if not why_void(one, requirement, case)]
+        longest = max(counting, key=lambda one: one.until, default=None)
+        return _waived(answer, longest) if longest else answer
+    if requirement.consecutive > 1 and answer.outcome in PASSES:
+        passes = passes_in_a_row(answer, record)
+        ruling = Ruling(answer.outcome, answer.expires, passes=passes, wanted=requirement.consecutive)
+        enough = passes >= requirement.consecutive
+        return replace(answer, outcome=answer.outcome if enough else Outcome.INCONCLUSIVE, ruling=ruling)
+    return answer
+
+
+def unruled(answer: Evidence) -> Evidence:
+    """The answer as the check gave it."""
+    if answer.ruling is None:
+        return answer
+    return replace(answer, outcome=answer.ruling.found, expires=answer.ruling.expires, ruling=None)
+
+
+def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
+    """Why a waiver does not count here and now; empty when it does."""
+    check = CHECKS.get(requirement.check)
+    if (waiver.dataset, waiver.digest, waiver.target) != (case.dataset, case.digest, case.target):
+        return "it is for another version or target"
+    if waiver.check != requirement.check:
+        return "it is for another check"
+    if check is None or not check.waivable:
+        return f"{requirement.check} can't be waived"
+    if waiver.parameters != parameters_digest(check, requirement):
+        return "the check has other parameters since"
+    if person_key(waiver.approver.name) == person_key(case.requester):
+        return f"{waiver.approver.name} asks for the promotion"
+    return why_out_of_time(waiver, case.at)
+
+
+def why_out_of_time(waiver: Waiver, at: str) -> str:
+    """Why a waiver does not hold at a moment, whatever it is for; empty when it does."""
+    if waiver.revoked and waiver.revoked.at <= at:
+        return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
+    if not waiver.at <= at < waiver.until:
+        return f"it holds from {waiver.at} until {waiver.until}"
+    if moment(waiver.until) - moment(waiver.at) > LONGEST_WAIVER:
+        return f"it is longer than {LONGEST_WAIVER.days} days"
+    return ""
+
+
+def _waived(answer: Evidence, waiver: Waiver) -> Evidence:
+    ends = min(filter(None, (answer.expires, waiver.until)))
+    ruling = Ruling(answer.outcome, answer.expires, waiver)
+    return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)
+
+
+def passes_in_a_row(answer: Evidence, record: Sequence[Evidence]) -> int:
+    """How many of the newest answers to exactly this question passed; answers to another question don't count."""
+    passes = 0
+    for one in reversed(record):
+        if (one.check, one.binding) != (answer.check, answer.binding):
+            continue
+        if one.outcome not in PASSES:
+            break
+        passes += 1
+    return max(passes, 1)
+
+
+def too_few(answer: Evidence, requirement: Requirement, record: Sequence[Evidence]) -> str:
+    """Why an answer that holds has to be given again: its gate wants more passes in a row. Empty when it has them."""
+    if requirement.consecutive <= 1 or answer.outcome not in PASSES:
+        return ""
+    passes = passes_in_a_row(answer, record)
+    return "" if passes >= requirement.consecutive else f"{passes} of {requirement.consecutive} passes in a row"

@@ -1,0 +1,1 @@
+"""Decisions as attestations that others can verify: signatures, revocations, replay."""

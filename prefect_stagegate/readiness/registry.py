@@ -1,0 +1,242 @@
+"""The registry of checks: one visible table of modules, and the decorator that registers a check.
+
+    @check("nonempty", owner="data", binds=("contract",))
+    def nonempty(question: Question, parameters: NoParameters) -> Answer:
+        ...
+
+Another package's check is an entry point named after the check, which leads to the module that registers it:
+
+    [project.entry-points."prefect_stagegate.checks"]
+    few_files = "my_package.checks"
+
+A plugin that can't be loaded breaks no other check: its name stays known, answers inconclusive, and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from datetime import timedelta
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from threading import RLock
+from typing import TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict
+
+from prefect_stagegate.model import Finding, Outcome, Scope, Severity
+from prefect_stagegate.readiness.base import Answer, CheckDefinition, Renewal
+from prefect_stagegate.readiness.context import BINDINGS, Question
+from prefect_stagegate.spec import KnownCheck
+from prefect_stagegate.spec.models import Owner
+
+MODULES = (
+    "approval",
+    "data",
+    "dcgm",
+    "drift",
+    "governance",
+    "gpu",
+    "job",
+    "lineage",
+    "locality",
+    "parity",
+    "pii",
+    "pools",
+    "promotion",
+    "schedules",
+    "sources",
+    "storage",
+    "tables",
+)
+"""The modules of `readiness/checks/` that register checks."""
+GROUP = "prefect_stagegate.checks"
+"""The entry points of checks in other packages."""
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+OWNERS: tuple[str, ...] = get_args(Owner)
+
+log = logging.getLogger(__name__)
+
+
+P = TypeVar("P", bound=BaseModel)
+AskedBy = Callable[[Question, P], Answer]
+
+_ALWAYS = ("version",)
+_BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
+    Scope.VERSION: _ALWAYS,
+    Scope.ENVIRONMENT: (*_ALWAYS, "environment", "target"),
+    Scope.NODE: (*_ALWAYS, "node"),
+}
+
+_checks: dict[str, CheckDefinition] = {}
+
+
+class _Catalogue(Mapping[str, CheckDefinition]):
+    """The registry for readers. The first look loads the plugins: not before, as they import this package."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._loaded = False
+
+    def _complete(self) -> Mapping[str, CheckDefinition]:
+        with self._lock:  # by one thread, which may look itself meanwhile
+            if not self._loaded:
+                self._loaded = True
+                _load_plugins(_checks)
+        return _checks
+
+    def __getitem__(self, name: str) -> CheckDefinition:
+        return self._complete()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._complete())
+
+    def __len__(self) -> int:
+        return len(self._complete())
+
+
+CHECKS: Mapping[str, CheckDefinition] = _Catalogue()
+"""Every check by name, those of plugins too."""
+
+
+def register(definition: CheckDefinition) -> None:
+    """Add a check to `CHECKS`.
+
+    Raises:
+        ValueError: The name is taken or can't stand in a spec, nobody owns the check, or it binds to something unknown.
+    """
+    if not NAME.fullmatch(definition.name):
+        raise ValueError(f"{definition.name!r} is no check's name: use lowercase letters, digits and underscores")
+    if definition.owner not in OWNERS:
+        raise ValueError(f"The check {definition.name!r} belongs to {definition.owner!r}; owners: {', '.join(OWNERS)}")
+    if definition.name in _checks:
+        raise ValueError(f"There is already a check named {definition.name!r}")
+    if unknown := set(definition.binds) - BINDINGS.keys():
+        raise ValueError(f"The check {definition.name!r} binds to {sorted(unknown)}, which nothing defines")
+    _checks[definition.name] = definition
+
+
+def check(  # noqa: PLR0913 - one parameter a property of the check
+    name: str,
+    *,
+    owner: str,
+    scope: Scope = Scope.VERSION,
+    ttl: timedelta | None = None,
+    version: int = 1,
+    binds: tuple[str, ...] = (),
+    severity: Severity = Severity.BLOCKING,
+    renewal: Renewal = Renewal.COSTLY,
+    waivable: bool = True,
+    shared: str = "",
+    fetches: bool = False,
+) -> Callable[[AskedBy[P]], AskedBy[P]]:
+    """Make a check of a function, whose second parameter's annotation is its parameter model.
+
+    Args:
+        name: What specs call it.
+        owner: `data`, `ai`, `infra` or `governance`.
+        scope: What its evidence speaks about, and so what it is bound to.
+        ttl: How long its evidence holds; None when nothing but a change ends it.
+        version: Raise it when the check asks something else than before.
+        binds: What the answer depends on beyond its scope: keys of `BINDINGS`.
+        severity: What it does to a gate that says nothing of it: refuse, be reported, or be noted.
+        renewal: Whether the start of a run asks it again. Cheap means seconds at most, and no engine over the data.
+        waivable: False where it speaks of identity: which version this is, who agreed to it.
+        shared: A name for work that is done once for all checks that share it.
+        fetches: Whether it brings the version to this node when it isn't here.
+    """
+
+    def decorate(function: AskedBy[P]) -> AskedBy[P]:
+        register(
+            CheckDefinition(
+                name=name,
+                owner=owner,
+                scope=scope,
+                ttl=ttl,
+                version=version,
+                binds=tuple(dict.fromkeys((*_BY_SCOPE[scope], *binds))),
+                parameters=_parameter_model(function),
+                ask=function,
+                doc=function.__doc__ or "",
+                severity=severity,
+                renewal=renewal,
+                waivable=waivable,
+                shared=shared,
+                fetches=fetches,
+            )
+        )
+        return function
+
+    return decorate
+
+
+def known_checks() -> dict[str, KnownCheck]:
+    """The parameter model and severity of every check by name: what a spec may name, and set."""
+    return {name: KnownCheck(definition.parameters, definition.severity) for name, definition in CHECKS.items()}
+
+
+def import_checks() -> None:
+    """Import the modules of `MODULES`, each of which registers its checks."""
+    for name in MODULES:
+        import_module(f"prefect_stagegate.readiness.checks.{name}")
+
+
+def _parameter_model(function: Callable[..., Answer]) -> type[BaseModel]:
+    model = get_type_hints(function).get("parameters")
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise TypeError(f"{function.__name__} must annotate `parameters` with a pydantic model")
+    return model
+
+
+class _AnyParameters(BaseModel):
+    """Takes whatever a spec sets, since nobody knows what the check allows."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def _load_plugins(checks: MutableMapping[str, CheckDefinition]) -> None:
+    """Let every plugin register its checks in `checks`, which is the registry."""
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        before = dict(checks)
+        try:
+            _load_plugin(point, checks)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises
+            checks.clear()
+            checks.update(before)
+            _stand_in(point, f"{type(error).__name__}: {error}")
+
+
+def _load_plugin(point: EntryPoint, checks: Mapping[str, CheckDefinition]) -> None:
+    point.load()
+    if point.name not in checks:
+        raise LookupError(f"{point.value} registers no check of that name")
+
+
+def _stand_in(point: EntryPoint, reason: str) -> None:
+    """Keep the name of a check that can't be loaded, so that a gate that requires it is told why, and never passes."""
+    package = point.dist.name if point.dist else point.value
+    problem = f"the plugin {package} can't be loaded: {reason}"
+    log.warning("The check %r: %s", point.name, problem)
+
+    def ask(question: Question, parameters: _AnyParameters) -> Answer:  # noqa: ARG001
+        fix = f"Mend or remove it: pip show {package}; pip uninstall {package}"
+        finding = Finding(package, problem, fix, Outcome.INCONCLUSIVE)
+        return Answer(Outcome.INCONCLUSIVE, problem, (finding,))
+
+    definition = CheckDefinition(
+        name=point.name,
+        owner="infra",
+        scope=Scope.VERSION,
+        ttl=None,
+        version=0,
+        binds=("version",),
+        parameters=_AnyParameters,
+        ask=ask,
+        doc=f"Can't be asked: {problem}.",
+        broken=problem,
+    )
+    try:
+        register(definition)
+    except ValueError as taken:
+        log.warning("%s, and it takes no place: %s", problem, taken)

@@ -1,0 +1,168 @@
+"""Buckets and containers of object stores, read through obstore: what S3, Google and Azure have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, partial
+
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.http import Request, Response
+from prefect_stagegate.manifest import path_problem
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.objectstore import Listed, ObjectStore
+from prefect_stagegate.sources.base import Wanted, everything, require_unchanged
+from prefect_stagegate.sources.http_source import HttpReads
+
+
+class BucketSource(HttpReads):
+    """A bucket, a folder of it (with or without the slash at its end) or one object.
+
+    The pin is the version where listings tell it, else the etag, and each read names it.
+
+    Args:
+        url: As people may see it.
+        store: The bucket.
+        key: The part of the URL behind the bucket.
+    """
+
+    def __init__(self, url: str, store: ObjectStore, key: str) -> None:
+        super().__init__()
+        self.url = url
+        self._store = store
+        self._named = key
+        self.endpoint = store.endpoint
+        self.identity = f"{store.endpoint} {url}"
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._store.close()
+
+    def credential_life(self) -> CredentialLife:
+        """What the options, the environment or the block say of the credentials."""
+        return self._store.life
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object below the URL; the object itself when the URL names one."""
+        if self._single:
+            listed = self._object(self._single)
+            return iter([listed] if wanted(listed.key) else [])
+        return self._list(wanted)
+
+    def find(self, key: str) -> SourceObject:
+        """The object as it is now, by one HEAD request."""
+        found = self._store.find(self._folder + key)
+        if found is None:
+            raise ObjectVanished("The object is gone", source=self.url, object=key)
+        return self._object(found)
+
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+        """One GET with a range, by version or on the condition that the etag is the same; None where obstore reads."""
+        version, etag = self._pinned(listed)
+        signed = self._store.get_request(self._folder + listed.key, version=version)
+        if signed is None:
+            return None
+        url, headers = signed
+        return Request(
+            url,
+            {**headers, "If-Match": f'"{etag}"'} if etag else headers,
+            self._store.client,
+            range=None if (start, end) == (0, listed.size) else (start, end),  # of which some servers send none
+            size=listed.size,
+            verify=partial(self._verify, listed),
+        )
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """The same, waited for. Of an empty object obstore is only asked for the pin."""
+        self._store.prepare()
+        if self.request(listed, start, start + len(buffer)):
+            super().read_into(listed, start, buffer)
+        elif not buffer:
+            require_unchanged(self, listed)
+        else:
+            version, etag = self._pinned(listed)
+            end = start + len(buffer)
+            try:
+                self._store.read_into(
+                    self._folder + listed.key, start, end, buffer, size=listed.size, etag=etag, version=version
+                )
+            except SourceError as error:
+                error.object = listed.key
+                raise
+
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """What the store's refusal means."""
+        error = self._store.refusal(response, self._folder + key)
+        error.object = key
+        return error
+
+    def _pinned(self, listed: SourceObject) -> tuple[str, str]:
+        """Version and etag of an object, one of them empty."""
+        kind, value = listed.pin.kind, listed.pin.value
+        return (value, "") if kind == _VERSION else ("", value if kind == _ETAG else "")
+
+    def _verify(self, listed: SourceObject, response: Response) -> None:
+        """Compare what a response says of the object: not every server knows the conditions.
+
+        Raises:
+            ObjectChanged: It is about another state.
+        """
+        version, etag = self._pinned(listed)
+        headers = response.headers
+        answered = headers.get("x-goog-generation", "") or headers.get("x-amz-version-id", "")
+        other_version = version and answered and answered != version
+        other_etag = etag and headers.get("etag", "").strip('"') not in ("", etag)
+        if other_version or other_etag:
+            hint = "Stage again to read its new content."
+            raise ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=listed.key)
+
+    @cached_property
+    def _single(self) -> Listed | None:
+        """The object that the URL names; None when it names a folder."""
+        if not self._named or self._named.endswith("/"):
+            return None
+        return self._store.find(self._named)
+
+    @cached_property
+    def _folder(self) -> str:
+        """What stands before the keys: empty, or with a slash at its end."""
+        if self._single:
+            return self._named[: self._named.rfind("/") + 1]
+        return self._named if not self._named or self._named.endswith("/") else self._named + "/"
+
+    def _list(self, wanted: Wanted) -> Iterator[SourceObject]:
+        empty = True
+        self._store.prepare()
+        for listed in self._store.listing(self._folder):
+            empty = False
+            if wanted(listed.key.removeprefix(self._folder)) and not self._is_folder_marker(listed):
+                yield self._object(listed)
+        if empty:
+            raise SourceError(
+                "There is nothing at this address",
+                hint="Check the folder's spelling; upper and lower case differ.",
+                source=self.url,
+            )
+
+    def _object(self, listed: Listed) -> SourceObject:
+        key = listed.key.removeprefix(self._folder)
+        return SourceObject(key, listed.size, _pin(listed), listed.modified, self._checksums(listed))
+
+    def _checksums(self, listed: Listed) -> tuple[tuple[str, str], ...]:
+        """What the store offers to check the bytes by."""
+        return listed.checksums
+
+    def _is_folder_marker(self, listed: Listed) -> bool:
+        """Whether this is an empty object that some tools put in place of a folder: its key ends with a slash.
+
+        obstore takes the slash away, so only asking again by the shorter key tells a marker from an empty file.
+        """
+        return listed.size == 0 and not path_problem(listed.key) and self._store.find(listed.key) is None
+
+
+_ETAG, _VERSION = "etag", "generation"
+
+
+def _pin(listed: Listed) -> Pin:
+    if listed.version:
+        return Pin(_VERSION, listed.version, "strong")
+    return Pin(_ETAG, listed.etag, "strong") if listed.etag else Pin("mtime", str(listed.modified), "weak")

@@ -1,0 +1,30 @@
+"""Google Cloud Storage: `gs://bucket/folder/`.
+
+The pin is the generation, and its MD5 is checked. Without the extra `gcs`, credentials that only obstore knows allow no
+listing that tells generations: then the pin is the etag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect_stagegate.objectstore import s3_place
+from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
+from prefect_stagegate.sources.buckets.bucket import BucketSource
+from prefect_stagegate.sources.terms import Terms
+
+
+class GcsSource(BucketSource):
+    """A bucket, a folder or an object on Google Cloud Storage.
+
+    Args:
+        url: `gs://bucket/folder/`.
+        options: By gcsfs's names.
+        terms: How the server is asked.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        place = s3_place(url)
+        store = open_gcs(place, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
+        super().__init__(url, store, place.key)

@@ -1,0 +1,295 @@
+"""Whatever else fsspec reads: FTP, memory, and S3 with options that only s3fs knows.
+
+One adapter for all, so it trusts little: sizes are compared with what came, and an object's pin is asked again after
+its last byte, because fsspec pins no read.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ftplib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+import fsspec
+from fsspec.registry import known_implementations, registry
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    CredentialsExpired,
+    MissingExtra,
+    ObjectVanished,
+    SourceBusy,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.expiry import ends_at
+from prefect_stagegate.http import retry_after
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.redaction.options import secrets_of
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
+from prefect_stagegate.sources.extras import extra_of, missing_extra
+from prefect_stagegate.sources.selection.globs import enters
+from prefect_stagegate.sources.walk import ENTRIES, Walk
+from prefect_stagegate.sources.wrappers.boundary import adapter_failed
+from prefect_stagegate.sources.wrappers.serialized import Turns
+from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
+from prefect_stagegate.units import count_text
+
+PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
+    ("VersionId", "version", "strong"),
+    ("version_id", "version", "strong"),
+    ("generation", "generation", "strong"),
+    ("ETag", "etag", "strong"),
+    ("etag", "etag", "strong"),
+    ("mtime", "mtime", "weak"),
+    ("modified", "mtime", "weak"),
+    ("LastModified", "mtime", "weak"),
+    ("last_modified", "mtime", "weak"),
+    ("Last-Modified", "mtime", "weak"),
+    ("modify", "mtime", "weak"),
+    ("created", "mtime", "weak"),
+)
+"""The fields of fsspec's `info` that can pin an object, the best first: field, kind and strength."""
+
+_FORBIDDEN = (401, 403)
+_GONE = (404, 410)
+_ABSENT = ("NoCredentialsError", "PartialCredentialsError")
+"""What client libraries raise where they find nothing to come with, without an import of any."""
+_BUSY = (429, 503)
+_SERVER_FAILED = 500
+_FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
+
+
+def library_of(url: str) -> Library:
+    """What a file system may be given: one of a visible list, or one that an installed package brings.
+
+    Others of fsspec's own list wrap file systems that options name, keep copies where options say, or read folders.
+
+    Raises:
+        UsageError: It is one of those, or the URL chains file systems.
+    """
+    scheme = scheme_of(url)
+    if "::" in url:
+        hint = "Name the place itself; unpack an archive before."
+        raise UsageError("The URL chains file systems, which may write files", hint=hint, source=public_url(url))
+    if scheme in BY_FSSPEC:
+        return LIBRARIES.get(scheme, FSSPEC)
+    if entry_points(group="fsspec.specs", name=scheme) or (scheme in registry and scheme not in known_implementations):
+        return FSSPEC
+    if scheme in known_implementations:
+        hint = f"Of fsspec's own file systems these are: {', '.join(BY_FSSPEC)}."
+        raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
+    raise UsageError(f"No installed package reads {scheme}://", hint="Check the URL.", source=public_url(url))
+
+
+class FsspecSource(BaseSource):
+    """A folder or one object that an fsspec file system reads.
+
+    Args:
+        url: Any URL that `library_of` lets through.
+        options: The file system's own storage options.
+        most: Files and folders that one listing looks at.
+
+    Raises:
+        UsageError: fsspec knows no such scheme, or the file system refuses an option.
+        MissingExtra: The package that reads it is absent.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES) -> None:
+        self.url = public_url(url)
+        self._most = most
+        try:
+            system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
+        except ImportError as error:
+            if extra := extra_of(url):
+                raise missing_extra(extra, source=self.url) from error
+            raise MissingExtra(f"What reads {self.url} is not installed", hint=f"Install it: {error}") from error
+        except (ValueError, TypeError) as error:
+            told = str(error)
+            hint = "The options are fsspec's."
+            raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from error
+        except Exception as error:
+            raise self._explained(error, "") from error
+        self._fs = system if system.async_impl else Turns(system)
+        where = options.get("endpoint_url") or options.get("host") or ""
+        self.identity = f"{where} {self.url}".strip()
+        self._folder = url.endswith("/")
+        self._life = _life(secrets_of(url, options), options, open_to_all=url.startswith("memory:"))
+
+    def credential_life(self) -> CredentialLife:
+        """What can be told by the options: fsspec's file systems don't say what they found elsewhere."""
+        return self._life
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object, folder by folder."""
+        try:
+            info = {} if self._folder else self._fs.info(self._root)
+            if info.get("type") == "file":
+                yield from self._single(info, wanted)
+                return
+            yield from self._walk(wanted)
+        except SourceError:
+            raise
+        except FileNotFoundError as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        except Exception as error:
+            raise self._explained(error, "") from error
+
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Folder by folder: fsspec's own walk would call itself for each folder in a folder."""
+        paths, walk = [self._root], Walk(self.url, self._most)
+        while paths:
+            path = paths.pop()
+            above = f"{self._key(path)}/".removeprefix("/")
+            walk.enter(above)
+            for _, folders, files in self._fs.walk(path, maxdepth=1, detail=True, on_error="raise"):
+                for name, found in files.items():
+                    if name and wanted(key := walk.key(above, name)):  # without a name it is the folder itself
+                        yield self._object(key, found)
+                keys = {walk.key(above, name): info["name"] for name, info in folders.items()}
+                paths += [self._inside(keys[key], key) for key in reversed(keys) if enters(wanted, key + "/")]
+
+    def _inside(self, path: str, key: str) -> str:
+        """The path of a folder, which must be that of its key."""
+        if self._key(path.rstrip("/")) != key:
+            raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url, object=key)
+        return path.rstrip("/")
+
+    def find(self, key: str) -> SourceObject:
+        """The object as it is now."""
+        try:
+            return self._object(key, self._fs.info(self._name(key)))
+        except SourceError:
+            raise
+        except Exception as error:
+            raise self._explained(error, key) from error
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """The bytes in one piece. A range is asked for only where less than the object is wanted."""
+        whole = start == 0 and len(buffer) == listed.size
+        bounds = {} if whole else {"start": start, "end": start + len(buffer)}
+        try:
+            data = memoryview(self._fs.cat_file(self._name(listed.key), **bounds)).cast("B")
+        except Exception as error:
+            raise self._explained(error, listed.key) from error
+        if len(data) != len(buffer):
+            self.confirm(listed)
+        if len(data) > len(buffer):
+            told = f"The server sent more than was asked for ({count_text(len(buffer), 'byte')}); it may know no ranges"
+            raise SourceError(told, source=self.url, object=listed.key)
+        if len(data) < len(buffer):
+            told = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
+            raise SourceUnavailable(told, source=self.url, object=listed.key)
+        buffer[:] = data
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Ask for the object's pin again."""
+        require_unchanged(self, listed)
+
+    def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
+        self._root, _, name = self._root.rstrip("/").rpartition("/")
+        if wanted(name):
+            yield self._object(name, info)
+
+    def _key(self, name: str) -> str:
+        return name.removeprefix(self._root.rstrip("/")).lstrip("/")
+
+    def _name(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{key}"
+
+    def _object(self, key: str, info: dict[str, Any]) -> SourceObject:
+        if info.get("size") is None:  # an index page names its files and no more
+            info = self._fs.info(self._name(key))
+        if info.get("size") is None:
+            raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        return SourceObject(key, int(info["size"]), self._pin(info), _modified(info))
+
+    def _pin(self, info: Mapping[str, Any]) -> Pin:
+        for field, kind, strength in PINS:
+            if (value := info.get(field)) is not None:
+                # One file system may tell a time in several forms.
+                seconds = _modified(info) if kind == "mtime" else None
+                text = str(value).strip('"') if seconds is None else repr(seconds)
+                return Pin(kind, text, "weak" if text.startswith("W/") else strength)
+        return Pin("size", str(info["size"]), "weak")
+
+    def _explained(self, error: Exception, key: str) -> SourceError:
+        """The typed error for what a file system raised: by its class, or the HTTP status that it carries."""
+        status = getattr(error, "status", 0) or 0
+        where = {"source": self.url, "object": key}
+        told = str(error)
+        status = status or _ftp_status(error)
+        if isinstance(error, FileNotFoundError) or status in _GONE:
+            return ObjectVanished("The object is gone", **where)
+        if isinstance(error, PermissionError) or status in _FORBIDDEN:
+            if "expired" in told:
+                return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
+            return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
+        if type(error).__name__ in _ABSENT:
+            hint = "Give them in the source's options or where the file system's users keep them."
+            return AccessDenied(f"There are no credentials: {told}", hint=hint, **where)
+        if status in _BUSY or "SlowDown" in told:
+            return _busy(error, where)
+        return self._failed(error, told, status, where)
+
+    def _failed(self, error: Exception, told: str, status: int, where: dict[str, str]) -> SourceError:
+        if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
+            return SourceUnavailable(f"The source failed: {told or type(error).__name__}", **where)
+        if status:
+            return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
+        system = type(getattr(self, "_fs", self))
+        return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **where)
+
+
+def _ftp_status(error: Exception) -> int:
+    """HTTP's status for what FTP answers (RFC 959), 0 for anything else."""
+    if not isinstance(error, ftplib.Error):
+        return 0
+    return _FTP.get(str(error)[:3], _SERVER_FAILED if isinstance(error, ftplib.error_temp) else 0)
+
+
+def _busy(error: Exception, where: dict[str, str]) -> SourceBusy:
+    busy = SourceBusy("The server is too busy", **where)
+    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
+    busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
+    return busy
+
+
+def _is_connection(error: Exception) -> bool:
+    """Whether a client library says that the connection failed, without importing any of them."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError"})
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """When the object was changed, in seconds since the epoch, whatever form the file system tells it in."""
+    value = next((info[field] for field, kind, _ in PINS if kind == "mtime" and info.get(field) is not None), None)
+    if isinstance(value, str):
+        value = _parsed(value)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _parsed(text: str) -> datetime | None:
+    """A time as HTTP's headers or ISO 8601 write it."""
+    for parse in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError):
+            return parse(text)
+    return None
+
+
+def _life(secrets: Sequence[str], options: Mapping[str, Any], *, open_to_all: bool) -> CredentialLife:
+    """How long the credentials last that the URL and the options give."""
+    if ends := [moment for secret in secrets if (moment := ends_at(secret))]:
+        return CredentialLife("temporary", "a token", min(ends))
+    if options.get("anon") or options.get("token") == "anon" or (open_to_all and not secrets):
+        return CredentialLife("none", "anonymous reading")
+    if secrets and not any("token" in name or "sas" in name for name in options):
+        return CredentialLife("static", "a password or key")
+    return CredentialLife("unknown", "credentials that fsspec's file system finds by itself")

@@ -1,0 +1,1 @@
+"""Lakehouse tables: Delta Lake and Apache Iceberg."""

@@ -1,0 +1,166 @@
+"""Iceberg's catalogs, opened so that neither they nor a table names code, a file or a forbidden address.
+
+pyiceberg imports the classes that properties name, reads and writes the files that they name, and takes properties from
+a catalog's answers and from a table's metadata as from the user. Here an answer passes `spec.permitted`, a table's own
+properties say nothing, files are read through `ConfinedIO`, and each address is judged when it is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from pyiceberg.catalog import PY_CATALOG_IMPL, TYPE, URI, Catalog, CatalogType, infer_catalog_type, load_catalog
+from pyiceberg.catalog.rest import RestCatalog, TableResponse
+from pyiceberg.io import PY_IO_IMPL, FileIO, InputFile, OutputFile, load_file_io
+from pyiceberg.table import Table
+from requests import Session
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed, require_allowed
+from prefect_stagegate.sources.lake.locations import Locations
+from prefect_stagegate.spec.permitted import ICEBERG_ANSWERS, Kind
+
+CONFINED = "stagegate.locations"
+"""The property by which `ConfinedIO` is handed the places of files. Its value is an object, so no text can say it."""
+USERS_IO = "stagegate.file-io"
+"""The property that keeps the user's own `py-io-impl`."""
+
+log = logging.getLogger(__name__)
+
+
+class ConfinedIO(FileIO):
+    """Reads files where a table's files may lie, by the FileIO of their scheme or the user's own, and writes none."""
+
+    def __init__(self, properties: Mapping[str, Any]) -> None:
+        super().__init__(dict(properties))
+        self._locations: Locations = properties[CONFINED]
+        self._within = {name: value for name, value in properties.items() if name not in (PY_IO_IMPL, CONFINED)}
+        if users := properties.get(USERS_IO):
+            self._within[PY_IO_IMPL] = users
+        self._opened: dict[str, FileIO] = {}
+
+    def new_input(self, location: str) -> InputFile:
+        """A file to be read.
+
+        Raises:
+            SourceError: It lies elsewhere.
+        """
+        self._locations.require(location)
+        scheme = location.partition("://")[0] if "://" in location else "file"
+        if scheme not in self._opened:
+            self._opened[scheme] = load_file_io(self._within, location)
+        return self._opened[scheme].new_input(location)
+
+    def new_output(self, location: str) -> OutputFile:
+        """Refuse to write."""
+        raise PermissionError(f"a source is not written to: {location}")
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        """Refuse to delete."""
+        raise PermissionError(f"a source is not written to: {location}")
+
+
+class JudgedRestCatalog(RestCatalog):
+    """A REST catalog of whose answers only permitted properties are kept, and that follows nobody to forbidden hosts.
+
+    Args:
+        name: The catalog's.
+        allowed: Hosts that may be asked wherever they are.
+        properties: The user's and the spec's.
+    """
+
+    def __init__(self, name: str, allowed: Allowed, properties: Mapping[str, Any]) -> None:
+        self._allowed = allowed
+        super().__init__(name, **properties)
+
+    def _config_headers(self, session: Session) -> None:
+        """Judge each address of a session, redirects included: this is called first with each session."""
+        session.get_adapter = partial(_judged_adapter, session.get_adapter, self._allowed)  # type: ignore[method-assign]
+        super()._config_headers(session)
+
+    def _fetch_config(self) -> None:
+        own = dict(self.properties)
+        super()._fetch_config()
+        answered = {name: value for name, value in self.properties.items() if own.get(name, self) != value}
+        self.properties = {**own, **permitted_answer(answered, self._allowed)}
+        self.uri = self.properties[URI]
+
+    def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:
+        location = table_response.metadata_location or ""
+        vended = self._resolve_storage_credentials(table_response.storage_credentials, location)
+        config = permitted_answer({**table_response.config, **vended}, self._allowed)
+        return Table(
+            identifier=identifier_tuple,
+            metadata_location=location,
+            metadata=table_response.metadata,
+            io=ConfinedIO({**self.properties, **config}),
+            catalog=self,
+            config=config,
+        )
+
+
+def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations, allowed: Allowed) -> Catalog:
+    """Open a catalog.
+
+    Args:
+        name: The catalog's.
+        properties: The user's configuration and what the spec says, which passed the list.
+        locations: Where files may lie.
+        allowed: Hosts that may be asked wherever they are.
+
+    Raises:
+        ValueError: The properties can't be used.
+        UsageError: A REST catalog names an address that may not be asked.
+    """
+    users_io = {USERS_IO: properties[PY_IO_IMPL]} if properties.get(PY_IO_IMPL) else {}
+    confined = {**properties, **users_io, PY_IO_IMPL: f"{__name__}.ConfinedIO", CONFINED: locations}
+    confined |= {"init_catalog_tables": "false", **_read_only(properties)}
+    if not properties.get(PY_CATALOG_IMPL) and _type(name, properties) is CatalogType.REST:
+        return JudgedRestCatalog(name, allowed, confined)
+    catalog = load_catalog(name, **confined)
+    # A table's own properties, which are handed over here, would win over the catalog's.
+    catalog._load_file_io = lambda *_, **__: ConfinedIO(catalog.properties)  # type: ignore[method-assign]  # noqa: SLF001
+    return catalog
+
+
+def permitted_answer(answer: Mapping[str, Any], allowed: Allowed) -> dict[str, Any]:
+    """What is kept of the properties that a catalog answers. The others are told, and obeyed by nobody.
+
+    Raises:
+        UsageError: One is an address that may not be asked.
+    """
+    kinds = {name: ICEBERG_ANSWERS.kind(name) for name, value in answer.items() if isinstance(value, str)}
+    for name, kind in kinds.items():
+        if kind is Kind.ADDRESS:
+            require_allowed(answer[name], allowed)
+    kept = {name: answer[name] for name, kind in kinds.items() if kind}
+    if left := sorted(set(answer) - set(kept)):
+        log.info("The catalog's answer says %s, which no catalog may say: it is left out", ", ".join(left))
+    return kept
+
+
+def _read_only(properties: Mapping[str, Any]) -> dict[str, str]:
+    """The address of a database of SQLite's, such that it is neither made nor changed."""
+    uri = str(properties.get(URI, ""))
+    path = uri.removeprefix("sqlite:///")
+    if path in (uri, "", ":memory:") or "?" in path:
+        return {}
+    return {URI: f"sqlite:///file:{quote(path)}?mode=ro&uri=true"}
+
+
+def _type(name: str, properties: Mapping[str, Any]) -> CatalogType | None:
+    given = properties.get(TYPE)
+    return CatalogType(str(given).lower()) if given else infer_catalog_type(name, dict(properties))
+
+
+def _judged_adapter(adapter_of: Callable[[str], Any], allowed: Allowed, url: str) -> Any:
+    try:
+        require_allowed(url, allowed)
+    except UsageError as error:
+        error.message = f"The catalog leads to a forbidden address: {error.message}"
+        raise
+    return adapter_of(url)

@@ -1,0 +1,260 @@
+"""Local directories: disks, NFS and other mounted volumes, read natively.
+
+Symbolic links are followed where they lead inside the source's directory, and refused by name where they lead out of
+it: a delivery must not pull in what lies elsewhere on the machine. Pipes, sockets and devices are refused by name.
+
+A directory is entered once. Links to directories are followed after all else, to those that were not entered by their
+real path. A link back to a directory above it is left out, and a second way to a directory refused by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.mounts import NETWORK, mount_of
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.local.recalls import Recalls, is_away
+from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
+from prefect_stagegate.sources.walk import ENTRIES, Walk
+
+LOCAL_READERS = 2
+"""Threads that read from a local disk: more of them take the interpreter from each other."""
+CHUNK = 1 << 20
+"""Bytes that are read at a time."""
+
+
+def local_path(url: str) -> Path:
+    """The path of a `file://` URL, or of a plain path.
+
+    Raises:
+        UsageError: The URL names another host.
+    """
+    if "://" not in url:
+        return Path(url).expanduser().absolute()
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UsageError(f"{url!r} names the host {parts.netloc!r}", hint="A local path looks like file:///mnt/nas/.")
+    return Path(unquote(url.split("://", 1)[1].removeprefix("localhost")))
+
+
+class FileSource(BaseSource):
+    """A directory, or one file.
+
+    The pin is the modification time in nanoseconds with the inode: weak, because a program may set times back. It is
+    compared before and after each read, so that a file that changes meanwhile is found.
+
+    Args:
+        url: `file:///mnt/nas/flights/` or a path.
+        options: Those of `Recalls`; others mean nothing here.
+        most: Files and directories that one listing looks at.
+
+    Raises:
+        UsageError: The URL names another host, or an option can't be used.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] = MappingProxyType({}), *, most: int = ENTRIES) -> None:
+        self.url = url
+        self._most = most
+        self.recalls = Recalls(options, url=url)
+        path = local_path(url)
+        self.identity = f"file://{path}"
+        self._single = path.name if path.is_file() else ""
+        self._root = path.parent if self._single else path
+        self._folder = str(self._root)
+        self._real_root = os.path.realpath(self._root)
+        kind = mount_of(self._root)[0]
+        if kind not in NETWORK and not kind.startswith("fuse"):
+            self.readers = LOCAL_READERS
+
+    def credential_life(self) -> CredentialLife:
+        """None are needed: the file system knows who we are."""
+        return CredentialLife("none", "a local folder")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file below the directory, as it is walked."""
+        if self._single:
+            if wanted(self._single):
+                yield self.find(self._single)
+            return
+        if not self._root.is_dir():
+            raise SourceError("There is no such directory", hint="Check that it is mounted.", source=self.url)
+        yield from self._walk(wanted)
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        try:
+            return _object(key, (self._root / key).stat())
+        except OSError as error:
+            raise self._explained(error, key) from error
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """From the file into the buffer. What is kept elsewhere is waited for."""
+        with self._opened(listed) as descriptor:
+            while buffer:
+                count = os.preadv(descriptor, [buffer[:CHUNK]], start)
+                if not count:
+                    raise self._changed(listed)
+                buffer, start = buffer[count:], start + count
+
+    @contextmanager
+    def _opened(self, listed: SourceObject) -> Iterator[int]:
+        """The file's descriptor, for a block that reads it; the file is looked at before and after."""
+        path = f"{self._folder}/{listed.key}"  # a `Path` for each file would cost as much as opening it
+        try:
+            found = os.stat(path)  # noqa: PTH116
+            self._check(found, listed)
+            if is_away(found):
+                self.recalls.wait(Path(path), listed.key)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                yield descriptor
+                self._check(os.fstat(descriptor), listed)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._explained(error, listed.key) from error
+
+    def _check(self, found: os.stat_result, listed: SourceObject) -> None:
+        if found.st_size != listed.size or _pin(found) != listed.pin:
+            raise self._changed(listed)
+
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Walk the directory, then what only links lead to, each link in turn."""
+        walk, links = Walk(self.url, self._most), deque([""])
+        while links:
+            yield from self._tree(links.popleft(), wanted, walk, links)
+        walk.end()
+
+    def _tree(self, top: str, wanted: Wanted, walk: Walk, links: deque[str]) -> Iterator[SourceObject]:
+        """The wanted files below a directory. Links to further directories are added to `links`."""
+        directories = [top]
+        while directories:
+            key = directories.pop()
+            if not self._is_new(key, wanted, walk):
+                continue
+            below: list[str] = []
+            try:
+                for entry in self._entries(key, walk):
+                    path = key + entry.name
+                    if entry.is_symlink():
+                        yield from self._linked(entry, path, wanted, links)
+                    elif entry.is_dir():
+                        below.append(path + "/")
+                    elif wanted(path):
+                        yield self._file(entry, path)
+            except OSError as error:  # some file systems don't tell kinds with names
+                raise self._explained(error, key) from error
+            directories += filter(partial(enters, wanted), reversed(below))
+
+    def _is_new(self, key: str, wanted: Wanted, walk: Walk) -> bool:
+        """Whether a directory is entered for the first time."""
+        path = self._root / key
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise self._explained(error, key) from error
+        if walk.enter_once((found.st_dev, found.st_ino), key):
+            return True
+        real, above = os.path.realpath(path), os.path.realpath(path.parent)
+        walk.note_again(key, real, self._real_root, above, by_path=by_path(wanted, key))
+        return False
+
+    def _entries(self, key: str, walk: Walk) -> Sequence[os.DirEntry[str]]:
+        """What a directory holds, sorted by name."""
+        try:
+            with os.scandir(self._root / key) as entries:
+                found = list(islice(entries, walk.left + 1))
+        except OSError as error:
+            raise self._explained(error, key) from error
+        walk.count(len(found), key)
+        return sorted(found, key=attrgetter("name"))
+
+    def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
+        """The file that a link leads to, if any; a link to a directory is added to `links`."""
+        as_file, as_folder = wanted(key), enters(wanted, key + "/")
+        if excludes(wanted, key):
+            return
+        try:
+            is_folder = stat.S_ISDIR(os.stat(entry.path).st_mode)  # noqa: PTH116
+        except OSError as error:
+            if as_file:
+                raise self._explained(error, key) from error
+            return
+        if not (as_folder if is_folder else as_file):
+            return
+        self._keep_inside(os.path.realpath(entry.path), key)
+        if is_folder:
+            links.append(key + "/")
+        else:
+            yield self._file(entry, key)
+
+    def _file(self, entry: os.DirEntry[str], key: str) -> SourceObject:
+        try:
+            found = entry.stat()
+        except OSError as error:
+            raise self._explained(error, key) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceError(
+                f"{key!r} is no file but a {_kind(found.st_mode)}",
+                hint="Leave it out by `exclude:`, or remove it.",
+                source=self.url,
+                object=key,
+            )
+        return _object(key, found)
+
+    def _keep_inside(self, real: str, key: str) -> None:
+        if real != self._real_root and not real.startswith(self._real_root.rstrip("/") + "/"):
+            raise SourceError(
+                f"The symbolic link {key!r} leads out of the source, to {real}",
+                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
+                source=self.url,
+                object=key,
+            )
+
+    def _changed(self, listed: SourceObject) -> ObjectChanged:
+        return ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
+
+    def _explained(self, error: OSError, key: str) -> SourceError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return ObjectVanished("The file is gone", source=self.url, object=key)
+        if error.errno == errno.ELOOP:
+            hint = "Leave it out by `exclude:`, or remove it."
+            return SourceError(f"The symbolic link {key!r} leads to itself", hint=hint, source=self.url, object=key)
+        if isinstance(error, PermissionError):
+            hint = "Give this user the right to read it."
+            return AccessDenied("Access is denied", hint=hint, source=self.url, object=key)
+        return SourceUnavailable(f"The file can't be read: {error.strerror}", source=self.url, object=key)
+
+
+def _pin(found: os.stat_result) -> Pin:
+    return Pin("mtime", f"{found.st_mtime_ns}:{found.st_ino}", "weak")
+
+
+def _object(key: str, found: os.stat_result) -> SourceObject:
+    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, (), "", is_away(found))
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")

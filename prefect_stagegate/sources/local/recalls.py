@@ -1,0 +1,98 @@
+"""Files that a file system keeps elsewhere, as AFM, Lustre HSM and tape systems do: only their sizes lie on the disk.
+
+Whoever reads such a file has it brought back, and stands still until then; nothing can end that read. So their first
+byte is waited for in a thread that can be left behind, for so many files at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from heapq import heappop, heappush
+from pathlib import Path
+from threading import Condition
+from typing import Any
+
+from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.sources.wrappers.timeout import patiently
+from prefect_stagegate.units import format_duration, parse_duration
+
+AT_ONCE = 4
+"""Files that are brought back at a time, unless the option `recalls` says otherwise."""
+TIMEOUT = "1h"
+"""How long one may take, unless `recall_timeout` says otherwise."""
+
+
+def is_away(found: os.stat_result) -> bool:
+    """Whether none of a file's bytes lie on the disk. One of holes only looks the same, and is read at once."""
+    return found.st_size > 0 and found.st_blocks == 0
+
+
+class Recalls:
+    """The files of one source that are brought back.
+
+    Args:
+        options: `recalls`, how many at a time, and `recall_timeout`, such as `4h`, for each.
+        url: For errors.
+
+    Raises:
+        UsageError: An option can't be used.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, url: str) -> None:
+        self._url = url
+        at_once = options.get("recalls", AT_ONCE)
+        if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
+            raise UsageError(f"The option recalls is {at_once!r}", hint="It is a number from 1.", source=url)
+        try:
+            self._timeout: timedelta = parse_duration(str(options.get("recall_timeout", TIMEOUT)))
+        except ValueError as error:
+            raise UsageError(f"The option recall_timeout: {error}", hint="It looks like 4h.", source=url) from error
+        self._at_once = at_once
+        self._changed = Condition()
+        self._busy = 0
+        self.waiting: list[str] = []
+        """A heap of the files that wait for their turn: the first by path is next, as tapes like it."""
+
+    def wait(self, path: Path, key: str) -> None:
+        """Have a file brought back, and return when its first byte is here.
+
+        Raises:
+            SourceError: It is not here in time.
+            OSError: It can't be read.
+        """
+
+        def first_byte() -> list[bytes]:
+            with path.open("rb", buffering=0) as file:
+                return [file.read(1)]
+
+        with self._turn(key):
+            try:
+                for _ in patiently(first_byte, self._timeout.total_seconds()):
+                    pass
+            except TimeoutError as error:
+                raise SourceError(
+                    f"The file is kept elsewhere, and was not brought back within {format_duration(self._timeout)}",
+                    hint="Ask the file system where it is (mmlsattr -L, lfs hsm_state), have it brought back (mmafmctl "
+                    "… prefetch, lfs hsm_restore) and stage again, or set the option recall_timeout.",
+                    source=self._url,
+                    object=key,
+                ) from error
+
+    @contextmanager
+    def _turn(self, key: str) -> Iterator[None]:
+        """Wait until so few are brought back that one more may be, and no earlier one waits."""
+        with self._changed:
+            heappush(self.waiting, key)
+            self._changed.wait_for(lambda: self._busy < self._at_once and self.waiting[0] == key)
+            heappop(self.waiting)
+            self._busy += 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()

@@ -1,0 +1,280 @@
+"""The schemes that sources are read by: one visible table, and the adapter behind each.
+
+Another package's adapter is an entry point named after its scheme, which leads to an `Opener`:
+
+    [project.entry-points."prefect_stagegate.sources"]
+    sqlar = "my_package.archives:open_archive"
+
+It is loaded when a URL of its scheme is opened, so an adapter that can't be loaded breaks no other scheme.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.http import Allowed, require_allowed
+from prefect_stagegate.objectstore.translating import unknown_option
+from prefect_stagegate.redaction import remember_access
+from prefect_stagegate.sources.base import Source, public_url
+from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Recall, Terms, nothing
+from prefect_stagegate.sources.walk import ENTRIES
+from prefect_stagegate.sources.wrappers.boundary import bounded
+from prefect_stagegate.spec.permitted import LIBRARIES, Kind, Library, flat, scheme_of
+
+NETWORKED = (
+    *("ftp", "hdfs", "http", "https", "postgres", "postgresql", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs"),
+)
+"""Schemes whose URLs name a host; others name a bucket or a folder."""
+GROUP = "prefect_stagegate.sources"
+"""The entry points of adapters in other packages."""
+ADDRESSES = ("endpoint_url", "endpoint", "host", "base_url")
+"""Options that say where a server is, of sources that another package reads."""
+
+_SERVERS = re.compile(r"(\w+)://([^/?#]*)")
+
+log = logging.getLogger(__name__)
+
+
+def _files(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.local.files import FileSource
+
+    return FileSource(url, options, most=terms.most)
+
+
+def _s3(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.objectstore import translate
+    from prefect_stagegate.sources.buckets.s3 import S3Source
+
+    settings, left = translate(options)
+    if left:
+        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(left))
+        return _fsspec(url, options, terms)
+    source = S3Source(url, settings, terms)
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
+def _gcs(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.buckets.gcs import GcsSource
+
+    source = GcsSource(url, options, terms)
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
+def _azure(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.buckets.azure import AzureSource
+
+    source = AzureSource(url, options, terms)
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
+def _delta(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.objectstore import texts, translate
+    from prefect_stagegate.sources.lake.delta import DeltaSource, table_of
+
+    table = table_of(url)[0]
+    if table.startswith("file:"):
+        return DeltaSource(url, _files(table, {}, terms), {}, terms)
+    settings, left = translate(options)
+    if left:
+        raise UsageError(f"The option {left[0]!r} can't be used for a table", hint="Leave it out.", source=url)
+    return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle), terms)
+
+
+def _sftp(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.sftp.source import SftpSource
+
+    return SftpSource(url, options, terms)
+
+
+def _iceberg(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.lake.iceberg import IcebergSource
+
+    source = IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed), terms)
+    require_allowed(source.server, terms.allowed)
+    return source
+
+
+def _http(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.web.website import HttpSource
+
+    return HttpSource(url, options, terms)
+
+
+def _webdav(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.web.webdav import WebDavSource
+
+    return WebDavSource(url, options, terms)
+
+
+def _hub(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.web.hub import HubSource
+
+    source = HubSource(url, options, terms)
+    require_allowed(source.endpoint, terms.allowed)
+    return source
+
+
+def _sql(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.sql import open_sql
+
+    return open_sql(url, options, terms)
+
+
+def _hdfs(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.hdfs import HdfsSource
+
+    return HdfsSource(url, options, terms)
+
+
+def _fsspec(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.fsspec import FsspecSource, library_of
+
+    _require_permitted(library_of(url), url, options, terms.allowed)
+    return FsspecSource(url, options, most=terms.most)  # fsspec's file systems have timeouts of their own
+
+
+SCHEMES: dict[str, Opener] = {
+    "": _files,
+    "delta+file": _delta,
+    "delta+s3": _delta,
+    "delta+s3a": _delta,
+    "file": _files,
+    "hf": _hub,
+    "iceberg": _iceberg,
+    "local": _files,
+    "abfs": _azure,
+    "abfss": _azure,
+    "az": _azure,
+    "gcs": _gcs,
+    "gs": _gcs,
+    "hdfs": _hdfs,
+    "http": _http,
+    "https": _http,
+    "postgres": _sql,
+    "postgresql": _sql,
+    "s3": _s3,
+    "s3a": _s3,
+    "sftp": _sftp,
+    "ssh": _sftp,
+    "webdav+http": _webdav,
+    "webdav+https": _webdav,
+}
+"""The adapter for each scheme, and what `register` adds. Then come the plugins, and fsspec for all that it knows."""
+
+
+def register(scheme: str, opener: Opener) -> None:
+    """Let `open_source` read a scheme that it doesn't know; a package names its own as an entry point instead.
+
+    Args:
+        scheme: What stands before `://`, in lower case.
+        opener: Makes the adapter, which keeps the promises of `Source`.
+
+    Raises:
+        ValueError: The scheme is taken.
+    """
+    if SCHEMES.setdefault(scheme, opener) is not opener:
+        raise ValueError(f"the scheme {scheme!r} is taken")
+
+
+def open_source(
+    url: str,
+    options: Options | None = None,
+    *,
+    credentials: Options | None = None,
+    idle: float = IDLE_SECONDS,
+    allowed: Allowed = (),
+    scratch: str | None = None,
+    recall: Recall = nothing,
+    most: int = ENTRIES,
+) -> Source:
+    """Open the source at `url`. A server is asked nothing yet.
+
+    Args:
+        url: A URL, or a path of this machine.
+        options: Storage options by fsspec's names.
+        credentials: Further options, which win: what a block or a secret store gives.
+        idle: Seconds without a byte after which a read is given up.
+        allowed: Hosts that may be asked though they have an address that no source may have.
+        scratch: A folder on whose volume an adapter may keep what it must write before it can be read; None for the
+            system's folder of temporary files.
+        recall: Tells the sizes of objects that were made before.
+        most: Files and folders that one listing looks at, where the source has folders.
+
+    Raises:
+        UsageError: The scheme, the URL or an option can't be used or is not permitted, or the server's address is one
+            of those.
+        AccessDenied: There are no credentials.
+        AdapterFailed: The adapter, or a library that it uses, is defective. Nothing but errors of errors.py leaves it.
+    """
+    scheme = scheme_of(url)
+    given = {**(options or {}), **(credentials or {})}
+    remember_access(url, {**os.environ, **given})
+    servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
+    for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
+        require_allowed(place, allowed)
+    if scheme in LIBRARIES:
+        _require_permitted(LIBRARIES[scheme], url, given, allowed)
+    opener = SCHEMES.get(scheme) or _installed(scheme) or _fsspec
+    return bounded(url, lambda: opener(url, given, Terms(idle, allowed, scratch, recall, most)))
+
+
+def _installed(scheme: str) -> Opener | None:
+    """The adapter of another package for the scheme; None when no package has one.
+
+    Raises:
+        UsageError: The plugin can't be loaded.
+    """
+    for point in sorted(entry_points(group=GROUP, name=scheme), key=lambda point: point.value):
+        package = point.dist.name if point.dist else point.value
+        try:
+            opener: Opener = point.load()
+        except (Exception, SystemExit) as error:
+            raise UsageError(
+                f"The plugin {package}, which reads {scheme}://, can't be loaded: {type(error).__name__}: {error}",
+                hint=f"Mend or remove it: pip show {package}; pip uninstall {package}",
+            ) from error
+        return opener
+    return None
+
+
+def _require_permitted(library: Library, url: str, options: Mapping[str, Any], allowed: Allowed) -> None:
+    """Refuse an option that the library may not be given, an address that no source may have, and a file that is none.
+
+    Args:
+        library: Whose options.
+        url: The source's, for errors.
+        options: With the credentials among them.
+        allowed: Hosts that may be asked wherever they are.
+
+    Raises:
+        UsageError: An option can't be used.
+    """
+    for name, value in flat(options):
+        kind = library.kind(name)
+        if kind is None:
+            raise unknown_option(library, name, source=public_url(url))
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if kind is Kind.ADDRESS:
+                require_allowed(str(one), allowed)
+            elif kind is Kind.FILE and isinstance(one, str):
+                _require_plain_file(name, one, url)
+
+
+def _require_plain_file(name: str, path: str, url: str) -> None:
+    """Refuse a device or pipe, which may have no end. One that is absent its reader names."""
+    file = Path(path).expanduser()
+    if file.exists() and not file.is_file():
+        raise UsageError(
+            f"The option {name} names {path}, which is no plain file", hint="Name a file.", source=public_url(url)
+        )

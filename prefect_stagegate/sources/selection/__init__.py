@@ -1,0 +1,1 @@
+"""Which objects of a source are taken, and which paths they get."""

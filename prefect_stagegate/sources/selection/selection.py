@@ -1,0 +1,87 @@
+"""What a spec takes of a source, and where that goes: filters, samples, limits and other paths.
+
+    key ── wants ──▶ object ── takes ──▶ taken ── limited ──▶ listed
+                                                   path ──▶ its place in the dataset
+
+Pure but for the clock that whoever makes it has asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from heapq import nsmallest
+
+from prefect_stagegate.errors import SourceError
+from prefect_stagegate.model import SourceObject
+from prefect_stagegate.patterns import Expression
+from prefect_stagegate.plan import dataset_path
+from prefect_stagegate.sources.selection.globs import Selection
+from prefect_stagegate.sources.selection.samples import rank, sampled
+from prefect_stagegate.spec import SourceSpec
+
+
+class Shape:
+    """The shape of one source of a spec.
+
+    Args:
+        spec: The source.
+        now: What ages are counted from; aware.
+    """
+
+    def __init__(self, spec: SourceSpec, now: datetime) -> None:
+        self._spec = spec
+        self.wants = Selection(spec.include, spec.exclude, spec.partitions)
+        """Tells whether a key is taken, as far as it alone tells."""
+        self._after = _seconds(spec.newer_than, now)
+        self._before = _seconds(spec.older_than, now)
+        self._renames = [(Expression(one.pattern), one.to) for one in spec.rename]
+
+    def takes(self, listed: SourceObject) -> bool:
+        """Whether a wanted object is taken, by its size, its age and the hash of its path; a `limit` comes after it.
+
+        Raises:
+            SourceError: Its age decides, and the source doesn't tell it.
+        """
+        spec = self._spec
+        if listed.size < (spec.min_size or 0) or (spec.max_size is not None and listed.size > spec.max_size):
+            return False
+        return self._in_time(listed) and (spec.sample is None or sampled(self.path(listed.key), spec.sample))
+
+    def taken(self, listed: Iterable[SourceObject]) -> Iterator[SourceObject]:
+        """What is taken of a listing. With a `limit` this is known when the listing ends, and so many are kept."""
+        each = filter(self.takes, listed)
+        if self._spec.limit is None:
+            return each
+        return iter(nsmallest(self._spec.limit, each, key=self._order))
+
+    def path(self, key: str) -> str:
+        """Where an object stands in the dataset."""
+        for pattern, to in self._renames:
+            if (renamed := pattern.rewrite(key, to)) is not None:
+                return dataset_path(self._spec.into, renamed)
+        return dataset_path(self._spec.into, key)
+
+    def _order(self, listed: SourceObject) -> tuple[int, str]:
+        path = self.path(listed.key)
+        return rank(path), path
+
+    def _in_time(self, listed: SourceObject) -> bool:
+        if self._after is None and self._before is None:
+            return True
+        if listed.modified is None:
+            raise SourceError(
+                f"The source doesn't tell when {listed.key!r} changed",
+                hint="Leave out `newer_than:` and `older_than:` here.",
+                source=self._spec.url,
+                object=listed.key,
+            )
+        after = self._after is None or listed.modified > self._after
+        return after and (self._before is None or listed.modified < self._before)
+
+
+def _seconds(moment: timedelta | datetime | None, now: datetime) -> float | None:
+    """A moment in seconds since the epoch; an age is counted back from now."""
+    if moment is None:
+        return None
+    return (now - moment if isinstance(moment, timedelta) else moment).timestamp()

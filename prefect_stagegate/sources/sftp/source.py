@@ -1,0 +1,229 @@
+"""SFTP servers, read through asyncssh: many ranges at a time over one connection.
+
+Symbolic links are followed where they lead inside the source's folder, and refused by name where they lead out of it;
+pipes, sockets and devices are refused by name, and a folder is entered once, as in local folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
+from prefect_stagegate.sources.sftp.client import RemoteFile, SftpConnection, kind
+from prefect_stagegate.sources.sftp.connection import Login
+from prefect_stagegate.sources.sftp.event_loop import LoopThread
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
+
+if TYPE_CHECKING:
+    pass
+
+PIECE = 8 << 20
+"""Bytes of a chunk of `read`."""
+FOLDERS = 16
+"""Folders that are listed at the same time."""
+
+
+class _Folder(NamedTuple):
+    """A folder that is to be listed."""
+
+    key: str
+    """With a slash at its end; empty for the source's own."""
+    real: str
+    """Its path without links."""
+    above: str
+    """That of the folder in which it was met."""
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What one listing keeps in mind."""
+
+    wanted: Wanted
+    walk: Walk
+    links: deque[_Folder]
+    """Folders that links lead to: they are looked into after all others."""
+
+
+class SftpSource(BaseSource):
+    """A folder or one file of an SFTP server.
+
+    The pin is the modification time, in whole seconds: weak. It is compared after each read, on the open file: one that
+    is replaced meanwhile is read to its end as it was listed.
+
+    Args:
+        url: `sftp://[user@]host[:port]/path`; `/~/path` begins at the user's home.
+        options: `host`, `port`, `username`, `password`, `key_filename`, `passphrase`, `known_hosts`.
+        terms: How the server is asked.
+
+    Raises:
+        UsageError: The URL or an option can't be used.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        self._login = Login.of(url, options)
+        self.url = self._login.url
+        path = unquote(urlsplit(url).path)
+        self.identity = f"sftp://{self._login.address}{path or '/'}"
+        self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
+        self._most = terms.most
+        self._connection = SftpConnection(self._login, terms.idle, terms.allowed)
+        self._loop = LoopThread(f"sftp {self._login.host}", self._connection.close)
+
+    def credential_life(self) -> CredentialLife:
+        """Keys and passwords have no end; what is found in ~/.ssh may be a certificate, which has one."""
+        if self._login.password or self._login.keys:
+            return CredentialLife("static", "a password" if self._login.password else "an SSH key")
+        return CredentialLife("unknown", "the SSH keys of ~/.ssh and of the agent")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file: one question a folder and a few more a link, none a file."""
+        if self._single:
+            if wanted(self._single):
+                yield self.find(self._single)
+            return
+        listing = _Listing(wanted, Walk(self.url, self._most), deque([_Folder("", self._real_root, self._real_root)]))
+        while listing.links:
+            yield from self._tree(listing.links.popleft(), listing)
+        listing.walk.end()
+
+    def _tree(self, top: _Folder, listing: _Listing) -> Iterator[SourceObject]:
+        """The wanted files below a folder, some folders at a time."""
+        folders, walk = [top], listing.walk
+        while folders:
+            taken, folders = folders[-FOLDERS:], folders[:-FOLDERS]
+            new = [folder for folder in taken if self._is_new(folder, listing)]
+            for folder, entries in zip(new, self._loop.run(self._listed(new, walk.left)), strict=True):
+                for entry in sorted(entries, key=lambda one: one.name):
+                    found = self._found(folder, entry, listing)
+                    if isinstance(found, SourceObject):
+                        yield found
+                    elif found:
+                        folders.append(found)
+
+    def _is_new(self, folder: _Folder, listing: _Listing) -> bool:
+        """Whether a folder is entered for the first time."""
+        if listing.walk.enter_once(folder.real, folder.key):
+            return True
+        wanted = by_path(listing.wanted, folder.key)
+        listing.walk.note_again(folder.key, folder.real, self._real_root, folder.above, by_path=wanted)
+        return False
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        with named(key):
+            return self._object(key, self._loop.run(self._connection.stat(self._name(key))))
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with the object's bytes from `start`; many threads may do so at once.
+
+        Raises:
+            ObjectChanged: The file ended early, or its size or time are others after the last byte.
+            ObjectVanished: It is gone.
+            AccessDenied: It may not be read.
+            SourceUnavailable: The server failed, or said nothing for the idle time.
+        """
+        with named(listed.key):
+            state = self._loop.run(self._connection.read_into(self._name(listed.key), start, buffer))
+        if state is None or (state.size, str(state.modified)) != (listed.size, listed.pin.value):
+            raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
+
+    def close(self) -> None:
+        """End the connection and the thread."""
+        self._loop.close()
+
+    async def _listed(self, folders: Sequence[_Folder], most: int) -> Sequence[Sequence[RemoteFile]]:
+        return await asyncio.gather(*(self._connection.folder(self._name(folder.key), most) for folder in folders))
+
+    @cached_property
+    def _single(self) -> str:
+        """The name of the one file that the URL names; empty when it names a folder."""
+        if self._path.endswith("/") or not stat.S_ISREG(self._loop.run(self._connection.stat(self._path)).mode):
+            return ""
+        self._path, name = posixpath.split(self._path)
+        return name
+
+    @cached_property
+    def _real_root(self) -> str:
+        try:
+            return self._loop.run(self._connection.real(self._path))
+        except ObjectVanished as error:
+            raise SourceError("There is no such folder", hint="Check the URL.", source=self.url) from error
+
+    def _name(self, key: str) -> str:
+        return posixpath.join(self._path, key)
+
+    def _found(self, folder: _Folder, entry: RemoteFile, listing: _Listing) -> SourceObject | _Folder | None:
+        """An entry of a folder: a file, a folder to look into, or nothing that is wanted."""
+        key = listing.walk.key(folder.key, entry.name)
+        if stat.S_ISDIR(entry.mode):
+            if not enters(listing.wanted, key + "/"):
+                return None
+            return _Folder(key + "/", posixpath.join(folder.real, entry.name), folder.real)
+        if stat.S_ISLNK(entry.mode):
+            return self._linked(key, folder.real, listing)
+        return self._object(key, entry) if listing.wanted(key) else None
+
+    def _linked(self, key: str, above: str, listing: _Listing) -> SourceObject | None:
+        """The file that a link leads to, unless nobody wants it; a folder is looked into later."""
+        if excludes(listing.wanted, key):
+            return None
+        as_file, as_folder = listing.wanted(key), enters(listing.wanted, key + "/")
+        with named(key):
+            try:
+                found, real = self._loop.run(self._connection.behind(self._name(key)))
+            except SourceUnavailable:
+                raise
+            except SourceError:
+                if as_file:
+                    raise
+                return None
+            is_folder = stat.S_ISDIR(found.mode)
+            if not (as_folder if is_folder else as_file):
+                return None
+            self._keep_inside(real, key)
+            if not is_folder:
+                return self._object(key, found)
+            listing.links.append(_Folder(key + "/", real, above))
+            return None
+
+    def _keep_inside(self, real: str, key: str) -> None:
+        if not real.startswith(self._real_root.rstrip("/") + "/") and real != self._real_root:
+            raise SourceError(
+                f"The symbolic link {key!r} leads out of the source, to {real}",
+                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
+                source=self.url,
+                object=key,
+            )
+
+    def _object(self, key: str, found: RemoteFile) -> SourceObject:
+        if not stat.S_ISREG(found.mode):
+            raise SourceError(
+                f"{key!r} is no file but a {kind(found.mode)}",
+                hint="Leave it out by `exclude:`, or remove it.",
+                source=self.url,
+                object=key,
+            )
+        return SourceObject(key, found.size, Pin("mtime", str(found.modified), "weak"), float(found.modified))
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Let an error of the block speak of the object by its key."""
+    try:
+        yield
+    except SourceError as error:
+        error.object = key
+        raise

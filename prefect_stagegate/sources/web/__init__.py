@@ -1,0 +1,1 @@
+"""Web servers, WebDAV and the Hugging Face hub."""

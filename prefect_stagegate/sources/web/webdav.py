@@ -1,0 +1,148 @@
+"""WebDAV: `webdav+https://host/folder/`. Folders are listed by PROPFIND (RFC 4918), one at a time.
+
+The pin is the etag, which reads carry as If-Match. One name that no file can have hides no other.
+"""
+
+from __future__ import annotations
+
+import http
+import io
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from prefect_stagegate.errors import ObjectVanished, SourceError
+from prefect_stagegate.model import SourceObject
+from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.selection.globs import enters
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
+from prefect_stagegate.sources.web.server import http_time, web_pin
+from prefect_stagegate.sources.web.website import WebSource
+
+_ASKED = (
+    b'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/>'
+    b"<D:getetag/><D:getlastmodified/></D:prop></D:propfind>"
+)
+
+
+class WebDavSource(WebSource):
+    """A folder or one file of a WebDAV server.
+
+    Args:
+        url: `webdav+https://host/folder/` or `webdav+http://…`.
+        options: As of other web servers.
+        terms: How servers are asked.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        super().__init__(url.partition("+")[2], options, terms, scheme="webdav+")
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted file, folder by folder."""
+        try:
+            if self._file:
+                key = self._key(self._file[0])
+                return iter([self._object(key, self._file[1])] if wanted(key) else [])
+        except ObjectVanished as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        return self._walk(wanted)
+
+    def find(self, key: str) -> SourceObject:
+        """The file as it is now."""
+        for _, properties in self._properties(self._url_of(key), depth=0, key=key):
+            if properties is not None:
+                return self._object(key, properties)
+        raise ObjectVanished("The object is gone", source=self.url, object=key)
+
+    @cached_property
+    def _file(self) -> tuple[str, dict[str, str]] | None:
+        """Path and properties of the file that the URL names; None when it names a folder."""
+        for path, properties in self._properties(self._address, depth=0):
+            if properties is not None:
+                return path, properties
+        return None
+
+    @property
+    def _folder(self) -> str:
+        return self._address if self._address.endswith("/") else self._address + "/"
+
+    def _url_of(self, key: str) -> str:
+        if not self._file:
+            return urljoin(self._folder, _quoted(key))
+        return self._address
+
+    def _key(self, path: str) -> str:
+        folder = unquote(urlsplit(self._folder).path, errors="surrogateescape")
+        return path.rpartition("/")[2] if self._file else path.removeprefix(folder)
+
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Folder by folder: one answer is open at a time."""
+        folders, walk = [""], Walk(self.url, self._most)
+        try:
+            while folders:
+                folder = folders.pop()
+                walk.enter(folder)
+                below: list[str] = []
+                for key, properties in self._entries(folder, walk):
+                    if properties is None:
+                        below.append(key + "/")
+                    elif wanted(key):
+                        yield self._object(key, properties)
+                folders += filter(partial(enters, wanted), reversed(below))
+        except ObjectVanished as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+
+    def _entries(self, folder: str, walk: Walk) -> Iterator[tuple[str, dict[str, str] | None]]:
+        """Key and properties of what lies in a folder; None for a folder."""
+        url = self._url_of(folder) if folder else self._folder
+        here = unquote(urlsplit(url).path, errors="surrogateescape")
+        for path, properties in self._properties(url, depth=1):
+            if path.rstrip("/") == here.rstrip("/"):
+                continue
+            if not path.startswith(here):
+                raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
+            yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties
+
+    def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
+        """Path and properties of what PROPFIND tells; None for a folder."""
+        headers = {"Depth": str(depth), "Content-Type": "application/xml"}
+        response = self._server.ask("PROPFIND", url, key, headers=headers, body=_ASKED)
+        if response.status != http.HTTPStatus.MULTI_STATUS:
+            raise SourceError(
+                f"The server answers {response.status}: it speaks no WebDAV here",
+                hint="Check the URL; plain web servers are read by https://.",
+                source=self.url,
+            )
+        try:
+            for _, element in ET.iterparse(io.BytesIO(response.body)):  # noqa: S314 - expat bounds what entities grow to
+                if element.tag == "{DAV:}response":
+                    yield _told(element)
+                    element.clear()
+        except (ET.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
+            raise SourceError(f"The listing is no XML: {error}", source=self.url) from error
+
+    def _object(self, key: str, properties: Mapping[str, str]) -> SourceObject:
+        length = properties.get("getcontentlength", "")
+        if not length.isdecimal():
+            raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        modified = http_time(properties.get("getlastmodified"))
+        return SourceObject(key, int(length), web_pin(properties.get("getetag", ""), modified, int(length)), modified)
+
+
+def _told(element: ET.Element) -> tuple[str, dict[str, str] | None]:
+    path = unquote(urlsplit(element.findtext("{DAV:}href", "")).path, errors="surrogateescape")
+    found: dict[str, str] = {}
+    for group in element.iterfind("{DAV:}propstat"):
+        if " 200 " in f"{group.findtext('{DAV:}status', '')} ":
+            for one in group.iterfind("{DAV:}prop/*"):
+                if one.tag == "{DAV:}resourcetype" and one.find("{DAV:}collection") is not None:
+                    return path, None
+                found[one.tag.removeprefix("{DAV:}")] = (one.text or "").strip()
+    return path, found
+
+
+def _quoted(key: str) -> str:
+    return "./" + quote(key, errors="surrogateescape")

@@ -1,0 +1,235 @@
+"""Web servers: a folder that a page lists, the objects that a manifest names, or one object.
+
+    https://host/data/                              nginx's JSON listing, or an HTML page of links
+    https://host/data/SHA256SUMS, manifest: checksums    what the manifest names, with its checksums
+    https://host/data/a.parquet                     this object
+
+The pin is the manifest's checksum, else the time of change where the listing tells it, else the etag.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
+from prefect_stagegate.http import Client, Headers, Request, Response, fetch_many, origin_of, trusted_authorities
+from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.sources.base import Wanted, everything, public_url
+from prefect_stagegate.sources.http_source import HttpReads
+from prefect_stagegate.sources.selection.globs import enters
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.walk import Walk
+from prefect_stagegate.sources.web.indexes import Item, html_items, json_items
+from prefect_stagegate.sources.web.manifests import MANIFESTS, Named
+from prefect_stagegate.sources.web.options import web_settings
+from prefect_stagegate.sources.web.server import UnknownMethod, WebServer, http_time, web_pin
+
+HEADS_AT_ONCE = 16
+"""HEAD requests at a time, where neither listing nor manifest tells sizes."""
+
+
+class WebSource(HttpReads):
+    """What the sources of the web have in common: a server, an address, and objects below it.
+
+    Args:
+        url: Of http or https; a user, a password and a query are used and not shown.
+        options: fsspec's, and `username`, `password`, `token`, `manifest`, `verify`.
+        terms: How servers are asked.
+        scheme: What stands before the URL's own scheme for people: `webdav+`.
+
+    Raises:
+        UsageError: An option or the URL can't be used.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms, *, scheme: str = "") -> None:
+        super().__init__()
+        self.url = scheme + public_url(url)
+        self.identity = self.url
+        _require_web(url, self.url)
+        settings = web_settings(url, options)
+        parts = urlsplit(url)
+        self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        self._life = settings.life()
+        self._manifest = settings.manifest
+        self._most = terms.most
+        trusted_authorities(settings.ca_file)  # tells now what is wrong with it
+        client = Client(tuple(terms.allowed), settings.ca_file, terms.idle)
+        self._server = WebServer(client, self._address, settings.sent(), url=self.url, who=self._life.what)
+
+    def credential_life(self) -> CredentialLife:
+        """What the options say."""
+        return self._life
+
+    def request(self, listed: SourceObject, start: int, end: int) -> Request:
+        """One GET, with a range where only a part is wanted, on the condition that the object is as it was listed."""
+        return self._server.object_request(self._url_of(listed.key), listed, start, end)
+
+    def refusal(self, response: Response, key: str) -> SourceError:
+        """What the server's refusal means."""
+        return self._server.refusal(response, key)
+
+    @abstractmethod
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object."""
+
+    @abstractmethod
+    def find(self, key: str) -> SourceObject:
+        """The object as it is now."""
+
+    def _url_of(self, key: str) -> str:
+        parts = urlsplit(self._address)
+        folder = parts.path[: parts.path.rfind("/") + 1] or "/"
+        return urlunsplit(parts._replace(path=folder + quote(key, errors="surrogateescape"), query=""))
+
+
+class HttpSource(WebSource):
+    """A folder, a manifest's objects or one object of a web server."""
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted object, a folder or sixteen HEAD requests at a time."""
+        if self._manifest:
+            return self._found(named.key for named in self._named.values() if wanted(named.key))
+        if self._is_folder:
+            return self._walk(wanted)
+        key = self._single
+        return self._found([key] if wanted(key) else [])
+
+    def find(self, key: str) -> SourceObject:
+        """The object as it is now, by its headers."""
+        if self._manifest:
+            if key not in self._named:
+                raise ObjectVanished("The manifest doesn't name it", source=self.url, object=key)
+            return self._checked(self._named[key], self._headed(key))
+        return self._headed(key)
+
+    def _headed(self, key: str) -> SourceObject:
+        return self._object(key, self._server.head(self._url_of(key), key))
+
+    def _object(self, key: str, headers: Headers) -> SourceObject:
+        length = headers.get("content-length", "")
+        if not length.isdecimal():
+            raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        by_time = self._is_folder and not self._manifest and self._tells_times
+        modified = http_time(headers.get("last-modified"))
+        pin = web_pin("" if by_time else headers.get("etag", ""), modified, int(length))
+        return SourceObject(key, int(length), pin, modified)
+
+    def _checked(self, named: Named, found: SourceObject) -> SourceObject:
+        if not named.checksums:
+            return found
+        return replace(found, pin=Pin(*named.checksums[0], "strong"), checksums=named.checksums)
+
+    @property
+    def _is_folder(self) -> bool:
+        return urlsplit(self._address).path.endswith("/") or not urlsplit(self._address).path
+
+    @property
+    def _single(self) -> str:
+        return unquote(urlsplit(self._address).path.rpartition("/")[2])
+
+    def _url_of(self, key: str) -> str:
+        if self._manifest:
+            return self._named[key].url
+        if not self._is_folder:
+            return self._address  # with its query
+        return super()._url_of(key)
+
+    @cached_property
+    def _named(self) -> dict[str, Named]:
+        """What the manifest names, by key."""
+        found: dict[str, Named] = {}
+        for one in MANIFESTS[self._manifest](self._page(self._address)[1], self._address):
+            if found.setdefault(one.key, one) != one:
+                raise SourceError(f"The manifest names {one.key!r} twice", source=self.url, object=one.key)
+        if not found:
+            raise SourceError("The manifest names nothing", hint="Check the `manifest` option.", source=self.url)
+        return found
+
+    @cached_property
+    def _tells_times(self) -> bool:
+        """Whether the server's listings tell when files changed, by that of the source's own folder."""
+        return self._page(self._address)[0] == "application/json"
+
+    def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
+        """Folder by folder."""
+        folders, walk = [""], Walk(self.url, self._most)
+        while folders:
+            folder = folders.pop()
+            walk.enter(folder)
+            files: list[str] = []
+            below: list[str] = []
+            for item in self._items(folder):
+                key = walk.key(folder, item.name)
+                if item.folder:
+                    below.append(key + "/")
+                elif wanted(key) and item.size is None:
+                    files.append(key)
+                elif wanted(key):
+                    yield SourceObject(key, item.size or 0, Pin("mtime", repr(item.modified), "weak"), item.modified)
+            yield from self._found(files)
+            folders += filter(partial(enters, wanted), reversed(below))
+
+    def _items(self, folder: str) -> Iterator[Item]:
+        url = self._url_of(folder)
+        kind, text = self._page(url)
+        if kind not in ("application/json", "text/html"):
+            raise SourceError(
+                f"The server lists nothing here, but sends {kind or 'something'}",
+                hint="Switch its listing on (nginx: `autoindex on; autoindex_format json;`), or name a `manifest`.",
+                source=self.url,
+            )
+        return (json_items if kind == "application/json" else html_items)(text, url)
+
+    def _page(self, url: str) -> tuple[str, str]:
+        """A page's type and text."""
+        try:
+            response = self._server.ask("GET", url)
+        except ObjectVanished as error:
+            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+        return kind, response.body.decode(errors="surrogateescape")
+
+    def _found(self, keys: Iterable[str]) -> Iterator[SourceObject]:
+        """The objects of these keys, by their headers."""
+        requests = ((key, self._server.head_request(self._url_of(key))) for key in keys)
+        for key, outcome in fetch_many(requests, HEADS_AT_ONCE):
+            try:
+                yield self._checked_object(key, self._headers_of(key, outcome))
+            except ObjectVanished as error:
+                if self._is_folder or self._manifest:
+                    raise
+                told = "There is nothing at this address"
+                raise SourceError(told, hint="Check the URL.", source=self.url) from error
+
+    def _headers_of(self, key: str, outcome: Response | Exception) -> Headers:
+        """What a HEAD request told, or another one tells."""
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome.is_success:
+            return outcome.headers
+        refusal = self.refusal(outcome, key)
+        if isinstance(refusal, UnknownMethod):
+            return self._server.head(self._url_of(key), key)
+        raise refusal
+
+    def _checked_object(self, key: str, headers: Headers) -> SourceObject:
+        found = self._object(key, headers)
+        return self._checked(self._named[key], found) if self._manifest else found
+
+
+def _require_web(url: str, shown: str) -> None:
+    """Refuse a URL that HTTP can't ask.
+
+    Raises:
+        UsageError: It has no usable host or port.
+    """
+    try:
+        origin_of(url)
+    except SourceError:  # a password may stand in what the parser says
+        hint = "It is like https://host/folder/: check its host and port."
+        raise UsageError("The URL is no address of the web", hint=hint, source=shown) from None

@@ -1,0 +1,1 @@
+"""What the tasks share: where they work, how they run, what they log and emit."""

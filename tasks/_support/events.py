@@ -1,0 +1,123 @@
+"""The events about versions, as they are emitted by runs and by commands. docs/events.md has an example of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
+from prefect_stagegate.operations.gating.approve import request_for
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.report import Report, Turn
+from prefect_stagegate.tasks._support.lineage import version_key
+
+VERSION_STAGED = "stagegate.version.staged"
+"""A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,
+bytes_fetched."""
+GATE_PASSED = "stagegate.gate.passed"
+"""A gate accepted a version. Payload: version, dataset, digest, target, outcome, reason, turn, turns
+(owner, contact, checks, first fix), checks (name → outcome,
+what decided first)."""
+GATE_FAILED = "stagegate.gate.failed"
+"""A gate refused a version, or could not decide; `outcome` tells which. Payload: as for `stagegate.gate.passed`."""
+REF_MOVED = "stagegate.ref.moved"
+"""A target's ref was moved by a promotion. Payload: version, dataset, digest, target, previous
+(empty for the first)."""
+APPROVAL_REQUESTED = "stagegate.approval.requested"
+"""A gate waits for somebody's approval; once a request. Payload: version, dataset, digest, target, groups, requester,
+turn."""
+EVENT_CHECKS = 50
+"""The most checks that an event names: what decided first."""
+EVENT_TEXT = 300
+"""The most characters of a sentence in an event."""
+
+_EVENTS = {
+    DecisionOutcome.ACCEPTED: GATE_PASSED,
+    DecisionOutcome.REFUSED: GATE_FAILED,
+    DecisionOutcome.INCONCLUSIVE: GATE_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEvent:
+    """What happened to one version, for Prefect's event feed."""
+
+    name: str
+    resource: dict[str, str]
+    payload: dict[str, Any]
+    related: list[dict[str, str]] = field(default_factory=list)
+    identity: UUID | None = None
+    """The event's own id. The server keeps one event of an id, and drops those that come after it."""
+
+
+def version_event(
+    name: str, dataset: str, digest: str, *, identity: UUID | None = None, **payload: Any
+) -> VersionEvent:
+    """Make one of the events above, on the resource `stagegate.dataset.<dataset>`.
+
+    The resource's label `stagegate.target` lets automations match one target; it is absent from events without one.
+    The version is related as the asset that it is, and one that it takes the place of as `stagegate-previous`.
+
+    Args:
+        name: The event's name.
+        dataset: The dataset.
+        digest: The version.
+        identity: The event's own id.
+        payload: What the event says beyond `version`, `dataset` and `digest`; small JSON values.
+    """
+    resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
+    if "target" in payload:
+        resource["stagegate.target"] = payload["target"]
+    named = {"asset": digest, "stagegate-previous": payload.get("previous", "")}
+    related = [
+        {"prefect.resource.id": version_key(dataset, one), "prefect.resource.role": role}
+        for role, one in named.items()
+        if one
+    ]
+    said = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
+    return VersionEvent(name, resource, said, related, identity)
+
+
+def decision_event(where: Workspace, decision: Decision, report: Report) -> VersionEvent:
+    """The event of a decision: its gate passed, failed, or waits for an approval, which is told once a request."""
+    if decision.outcome is not DecisionOutcome.WAITING:
+        return version_event(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
+    about = (decision.dataset, decision.digest, decision.target, decision.policy)
+    request = request_for(where, *about)
+    payload = {
+        "target": decision.target,
+        "groups": sorted({group for answer in decision.checks for group in answer.awaiting}),
+        "requester": decision.requester,
+        "turn": report.whose_turn[:EVENT_TEXT],
+    }
+    identity = uuid5(NAMESPACE_URL, f"{APPROVAL_REQUESTED}/{request.id if request else '/'.join(about)}")
+    return version_event(APPROVAL_REQUESTED, decision.dataset, decision.digest, identity=identity, **payload)
+
+
+def move_event(moved: Promotion) -> VersionEvent:
+    """The event of a ref that a promotion or a rollback moved."""
+    return version_event(REF_MOVED, moved.dataset, moved.digest, target=moved.ref, previous=moved.previous)
+
+
+def _payload(report: Report) -> dict[str, Any]:
+    """What the event says beyond the version, in no more than some kilobytes."""
+    return {
+        "target": report.target,
+        "outcome": report.outcome.value,
+        "reason": report.reason[:EVENT_TEXT],
+        "turn": report.whose_turn[:EVENT_TEXT],
+        "turns": [_turn(turn) for turn in report.turns],
+        "checks": {row.check: row.outcome.value for row in islice(report.rows, EVENT_CHECKS)},
+    }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    """Who has to see to what, for an automation that tells them."""
+    return {
+        "owner": turn.person.role,
+        "contact": turn.person.contact[:EVENT_TEXT],
+        "checks": list(turn.checks[:EVENT_CHECKS]),
+        "fix": turn.fixes[0][:EVENT_TEXT] if turn.fixes else "",
+    }

@@ -1,0 +1,41 @@
+"""Objects that could not be staged, on the page of the run: `<dataset>-failed`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from prefect.artifacts import MarkdownArtifact
+
+from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.model import FailedObject
+from prefect_stagegate.report.failed import failed_lines, failed_page
+from prefect_stagegate.tasks._support.notify import attach, run_log
+from prefect_stagegate.units import count_text
+
+
+@contextmanager
+def told_failures(dataset: str) -> Iterator[None]:
+    """List the objects of a transfer that fails, if it does."""
+    try:
+        yield
+    except TransferFailed as error:
+        show_failed(dataset, [FailedObject.of(one) for one in error.failures])
+        raise
+
+
+def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "") -> None:
+    """List objects that failed; nothing where none did.
+
+    Args:
+        dataset: The dataset.
+        failed: The objects.
+        digest: The version that was made without them; empty when none was.
+    """
+    if not failed:
+        return
+    lines = "\n".join(failed_lines(failed))
+    count = count_text(len(failed), "object")
+    run_log().warning("%s of %s could not be staged:\n%s", count, dataset, lines)
+    page = failed_page(dataset, failed, digest=digest)
+    attach(MarkdownArtifact(key=f"{dataset}-failed", markdown=page, description=f"{count} failed"))

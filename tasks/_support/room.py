@@ -1,0 +1,46 @@
+"""Telling in time that the volume of a node's cache is nearly full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import NAMESPACE_URL, uuid5
+
+from prefect.runtime import flow_run, task_run
+
+from prefect_stagegate.operations.upkeep.room import look_at_room
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.tasks._support.notify import CACHE_NEARLY_FULL, emit, run_log, unfailing
+from prefect_stagegate.units import bytes_text
+
+
+@contextmanager
+def watched_room(where: Workspace) -> Iterator[None]:
+    """Look at the cache's volume when the block ends, also by an error, and tell when it is nearly full.
+
+    A flow run emits one event about a cache, however many of its tasks, on whatever processes, see it nearly full.
+    """
+    try:
+        yield
+    finally:
+        with unfailing("look how full the cache's volume is"):
+            _tell(where)
+
+
+def _tell(where: Workspace) -> None:
+    room = look_at_room(where)
+    if not room.nearly_full:
+        return
+    run_log().warning(
+        "The volume of %s is nearly full: %s of %s are free", room.cache, bytes_text(room.free), bytes_text(room.size)
+    )
+    name = f"stagegate.cache.{room.node}{room.cache}"
+    resource = {
+        "prefect.resource.id": name,
+        "prefect.resource.name": f"{room.cache} on {room.node}",
+        "stagegate.node": room.node,
+    }
+    figures = {"used": room.used, "free": room.free, "size": room.size, "share": round(room.share, 4)}
+    payload = {"node": room.node, "cache": str(room.cache), **figures}
+    run = flow_run.get_id() or task_run.get_id()
+    emit(CACHE_NEARLY_FULL, resource, payload, identity=uuid5(NAMESPACE_URL, f"{CACHE_NEARLY_FULL}/{run}/{name}"))

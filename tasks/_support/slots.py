@@ -1,0 +1,108 @@
+"""Slots: a transfer holds one of each concurrency limit of its node and its sources, while it lasts.
+
+It takes them all at once before it lists anything, and gives them back when its version is published; it never holds
+one while it waits for another, so no two transfers wait for each other.
+
+A limit that nobody created holds nothing up, nor does one that is disabled, nor an API that doesn't answer: limits are
+there to spare others, and data that is needed comes first. A limit of 0 closes its node or source until it is raised.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Event
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import PrefectException
+
+from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.settings import Settings
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.tasks._support.limits import node_limit, read_limits, reason_of, source_limit
+from prefect_stagegate.tasks._support.notify import in_a_run, run_log
+
+PAUSE = (2.0, 15.0)
+"""The shortest and longest time between two looks for a free slot, in seconds; the server says when to look again."""
+NO_SLOT = (httpx.codes.LOCKED, httpx.codes.UNPROCESSABLE_ENTITY)
+"""How the server says that a limit is used up, and that it is 0."""
+API_ERRORS = (httpx.HTTPError, PrefectException, ConcurrencySlotAcquisitionError)
+
+
+@contextmanager
+def admit(spec: Spec, cancel: Event | None = None) -> Iterator[None]:
+    """Hold a slot of the limits of this node and of a spec's sources during the block. Outside of a run, do nothing.
+
+    Args:
+        spec: Its sources count, and not their mirrors: whether one will be read is not known before.
+        cancel: Set it to give up waiting.
+
+    Raises:
+        StagegateError: No slot became free within STAGEGATE_SLOT_WAIT.
+        Cancelled: The wait was given up.
+    """
+    with ExitStack() as slots:
+        if in_a_run():
+            settings = Settings.from_environment(os.environ)
+            names = {node_limit(settings.node), *(source_limit(source.url) for source in spec.sources)}
+            try:
+                _take(slots, _existing(names), settings.slot_wait, cancel or Event())
+            except API_ERRORS as error:
+                run_log().warning("Concurrency limits are left out of account: %s", reason_of(error))
+        yield
+
+
+def _existing(names: Collection[str]) -> list[str]:
+    """Those that exist, in order. Prefect warns in each run that asks for slots where none does."""
+    with get_client(sync_client=True) as client:
+        return sorted(read_limits(client, names))
+
+
+def _take(slots: ExitStack, names: Sequence[str], wait: float, cancel: Event) -> None:
+    """Take a slot of each limit, looking again and again until each has a free one."""
+    spoken, begun, told = " and ".join(names), time.monotonic(), False
+    while (pause := _try(slots, names)) is not None:
+        left = begun + wait - time.monotonic()
+        if left <= 0:
+            raise StagegateError(
+                f"No slot of {spoken} became free in {wait:.0f} s",
+                hint="`prefect global-concurrency-limit inspect NAME` shows a limit, `stagegate limits` raises it, and "
+                "STAGEGATE_SLOT_WAIT says how long to wait.",
+            )
+        if not told:
+            run_log().info("Waits for a free slot of %s, %.0f s at most", spoken, wait)
+            told = True
+        if cancel.wait(min(pause, left)):
+            raise Cancelled(f"Waiting for a free slot of {spoken} was given up")
+    if told:
+        run_log().info("Goes on after %.0f s with a slot of %s", time.monotonic() - begun, spoken)
+
+
+def _try(slots: ExitStack, names: Sequence[str]) -> float | None:
+    """Take the slots at once, or tell in how many seconds to look again."""
+    if not names:
+        return None
+    held = concurrency(list(names), max_retries=0, raise_on_lease_renewal_failure=False)
+    try:
+        held.__enter__()
+    except ConcurrencySlotAcquisitionError as error:
+        answer = getattr(error.__cause__, "response", None)
+        if answer is None or answer.status_code not in NO_SLOT:
+            raise
+        low, high = PAUSE
+        return min(max(low, float(answer.headers.get("Retry-After", high))), high)
+    slots.callback(_give_back, held)
+    return None
+
+
+def _give_back(held: AbstractContextManager[None]) -> None:
+    """Release the slots; should that fail, the server does when their lease ends, and the data is here all the same."""
+    try:
+        held.__exit__(None, None, None)
+    except API_ERRORS as error:
+        run_log().warning("Slots of concurrency limits are given back some minutes late: %s", reason_of(error))

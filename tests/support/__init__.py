@@ -1,0 +1,1 @@
+"""Servers, launchers and builders of this project's own tests."""
