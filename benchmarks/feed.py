@@ -21,7 +21,7 @@ from pathlib import Path
 from prefect_stagegate.model import Entry, Evidence, Severity
 from prefect_stagegate.readiness import CHECKS, Machine, run_check
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import a_question, a_spec
+from prefect_stagegate.testing.contexts import a_spec, check_context
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- feed: begin -->", "<!-- feed: end -->"
@@ -66,8 +66,10 @@ def fill(folder: Path) -> list[Entry]:
 def ask(name: str, folder: Path, entries: list[Entry], needs: float) -> Evidence:
     """Ask one check about a job that needs so many bytes a second."""
     job = {"batch_size": SAMPLES, "sample_size": BATCH // SAMPLES, "step_time": BATCH / needs}
-    question = a_question(spec=a_spec(job=job), bytes=FILES * SIZE, entries=lambda: iter(entries), view=lambda: folder)
-    return run_check(CHECKS[name], Requirement(name, Severity.BLOCKING, {"seconds": "6s"}), question)
+    context = check_context(
+        spec=a_spec(job=job), bytes=FILES * SIZE, entries=lambda: iter(entries), view=lambda: folder
+    )
+    return run_check(CHECKS[name], Requirement(name, Severity.BLOCKING, {"seconds": "6s"}), context)
 
 
 def row(share: float, folder: Path, entries: list[Entry], limit: int) -> str:

@@ -51,9 +51,9 @@ def staged(folder: Path) -> Workspace:
     """A node with one version whose gate requires 40 checks."""
     (folder / "nas").mkdir()
     (folder / "nas/a.csv").write_text("id\n1\n")
-    where = open_workspace(folder / "cache", folder / "catalog")
-    stage(where, a_spec(folder))
-    return where
+    workspace = open_workspace(folder / "cache", folder / "catalog")
+    stage(workspace, a_spec(folder))
+    return workspace
 
 
 def a_spec(folder: Path) -> Spec:
@@ -70,11 +70,11 @@ def a_spec(folder: Path) -> Spec:
     )
 
 
-def remember(where: Workspace, times: int) -> None:
+def remember(workspace: Workspace, times: int) -> None:
     """Keep the answers that so many checks of the version would have left."""
-    version = resolve(where, THINGS)
+    version = resolve(workspace, THINGS)
     gate = version.spec.gate("pilot")
-    question = ask_about(where, version, gate)
+    context = ask_about(workspace, version, gate)
     answers = [
         Evidence(
             asked.check,
@@ -82,20 +82,20 @@ def remember(where: Workspace, times: int) -> None:
             "it was asked",
             CHECKS[asked.check].owner,
             scope=CHECKS[asked.check].scope,
-            binding=binding(CHECKS[asked.check], asked, question),
+            binding=binding(CHECKS[asked.check], asked, context),
             at="2026-01-01T00:00:00.000000Z",
         )
         for asked in gate.requirements
     ]
     for _ in range(times - 1):
-        where.catalog.put_evidence(version.dataset, version.digest, answers[: SIZE // 4])
-    where.catalog.put_evidence(version.dataset, version.digest, answers)
+        workspace.catalog.put_evidence(version.dataset, version.digest, answers[: SIZE // 4])
+    workspace.catalog.put_evidence(version.dataset, version.digest, answers)
 
 
-def measure(where: Workspace, rounds: int) -> Run:
+def measure(workspace: Workspace, rounds: int) -> Run:
     """Decide again and again, and give the medians."""
-    records = CountedRecords(open_records(where.catalog.url, {}))
-    counted = replace(where, catalog=Catalog(records, memory=where.cache.memory))
+    records = CountedRecords(open_records(workspace.catalog.url, {}))
+    counted = replace(workspace, catalog=Catalog(records, memory=workspace.cache.memory))
     walls, cpus = [], []
     for _ in range(rounds):
         records.calls.clear()
@@ -141,9 +141,9 @@ def main() -> None:
     runs = {}
     for times in CHECKED:
         with tempfile.TemporaryDirectory() as folder:
-            where = staged(Path(folder))
-            remember(where, times)
-            runs[times] = measure(where, rounds)
+            workspace = staged(Path(folder))
+            remember(workspace, times)
+            runs[times] = measure(workspace, rounds)
             print(f"{times:>5} checks before: {runs[times]}")
     write(runs, rounds)
 

@@ -40,7 +40,16 @@ def work(url: str, ca_file: str, out: str, version: str) -> None:
 
 
 def by_ours(version: str) -> Callable[[str, str, Path, Path], list[str]]:
-    return lambda url, ca_file, _names, out: [sys.executable, "-m", __spec__.name, "--worker", url, ca_file, str(out), version]
+    return lambda url, ca_file, _names, out: [
+        sys.executable,
+        "-m",
+        __spec__.name,
+        "--worker",
+        url,
+        ca_file,
+        str(out),
+        version,
+    ]
 
 
 def by_rclone(url: str, ca_file: str, names: Path, out: Path) -> list[str]:

@@ -171,9 +171,9 @@ def work_stagegate(which: str, out: Path, options: dict[str, str]) -> float:
 
     gc.set_threshold(20_000)  # as the command does
     begun = time.monotonic()
-    where = open_workspace(out / "cache", out / "catalog")
+    workspace = open_workspace(out / "cache", out / "catalog")
     source = {"url": f"s3://{which}/", "options": {"endpoint_url": options["endpoint_url"]}}
-    stage(where, {"stagegate": 1, "dataset": which, "sources": [source]})  # the keys are in the environment
+    stage(workspace, {"stagegate": 1, "dataset": which, "sources": [source]})  # the keys are in the environment
     return time.monotonic() - begun
 
 
@@ -327,7 +327,16 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         server = Server(running.endpoint_url, running.key, running.secret)
         for which in options.set or SETS:
             running.bucket(which)
-            seed = [sys.executable, "-m", __spec__.name, "--worker", "seed", which, str(folder), json.dumps(server.options)]
+            seed = [
+                sys.executable,
+                "-m",
+                __spec__.name,
+                "--worker",
+                "seed",
+                which,
+                str(folder),
+                json.dumps(server.options),
+            ]
             subprocess.run(seed, check=True, stdout=subprocess.DEVNULL)
             bench = Bench(which, server, folder)
             for number in range(options.rounds):

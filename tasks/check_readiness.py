@@ -39,14 +39,14 @@ def check_readiness(
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    where = open_places(cache, catalog)
-    version, policy = for_gate(where, dataset, gate, spec)
+    workspace = open_places(cache, catalog)
+    version, policy = for_gate(workspace, dataset, gate, spec)
     with ending() as cancel:
-        decision = check_version(where, version, policy, cancel=cancel)
-    report = report_of(where, decision, version.spec if version.is_trial else None)
-    _show(decision, report, show_summary(where, report))
+        decision = check_version(workspace, version, policy, cancel=cancel)
+    report = report_of(workspace, decision, version.spec if version.is_trial else None)
+    _show(decision, report, show_summary(workspace, report))
     if not version.is_trial:
-        announce(decision_event(where, decision, report))
+        announce(decision_event(workspace, decision, report))
     return decision
 
 

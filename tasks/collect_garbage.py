@@ -25,9 +25,9 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     Raises:
         CacheError: The cache can't be changed safely.
     """
-    where = open_places(cache, catalog)
-    with watched_room(where):
-        found = maintain.collect_garbage(where, dry_run=dry_run)
+    workspace = open_places(cache, catalog)
+    with watched_room(workspace):
+        found = maintain.collect_garbage(workspace, dry_run=dry_run)
     log = run_log()
     for name in found.versions:
         log.debug("%s", name)

@@ -30,9 +30,9 @@ def plan_transfer(
     Raises:
         UsageError: Two objects want one path, or a path can't stand in a manifest.
     """
-    loaded, where = read_spec(spec), open_places(cache, catalog)
-    with open_sources(where, loaded) as sources:
-        planned = tuple(stage.plan_transfer(where, loaded, sources, listed))
+    loaded, workspace = read_spec(spec), open_places(cache, catalog)
+    with open_sources(workspace, loaded) as sources:
+        planned = tuple(stage.plan_transfer(workspace, loaded, sources, listed))
     fetch = [one.object.size for one in planned if one.action is Action.FETCH]
     objects = count_text(len(planned), "object")
     run_log().info("%s: %d of %s to fetch, %s", loaded.dataset, len(fetch), objects, bytes_text(sum(fetch)))

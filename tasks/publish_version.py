@@ -32,10 +32,13 @@ def publish_version(
         TransferFailed: Every object failed.
         CacheError, CatalogError: The view or a record can't be written; every ref stays.
     """
-    loaded, where = read_spec(spec), open_places(cache, catalog)
-    with where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"), where.cache.views.draft() as draft:
+    loaded, workspace = read_spec(spec), open_places(cache, catalog)
+    with (
+        workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"),
+        workspace.cache.views.draft() as draft,
+    ):
         failures = receipts.failures if isinstance(receipts, Receipts) else ()
-        version = stage.publish_version(where, loaded, receipts, draft, failures=failures)
+        version = stage.publish_version(workspace, loaded, receipts, draft, failures=failures)
     show_failed(version.dataset, version.failed, digest=version.digest)
     announce_version(version, loaded)
     return version

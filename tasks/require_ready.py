@@ -170,12 +170,12 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
         CorruptRecord: What the catalog says about it can't be believed.
         UsageError: The address names no target, or there is no such dataset.
     """
-    where = open_places(cache, catalog)
-    readiness = find_ready(where, Address.parse(dataset))
+    workspace = open_places(cache, catalog)
+    readiness = find_ready(workspace, Address.parse(dataset))
     _show(readiness)
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
-        key = (where.cache.root, readiness.address, readiness.found and readiness.found.digest)
-        version = held().enter(key, hold_ready(where, readiness, progress=progress, cancel=cancel))
+        key = (workspace.cache.root, readiness.address, readiness.found and readiness.found.digest)
+        version = held().enter(key, hold_ready(workspace, readiness, progress=progress, cancel=cancel))
     with unfailing(f"show {version.address} as an asset"):
         trace(version, readiness.address)
     return version

@@ -29,15 +29,15 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
     Raises:
         StagegateError: Nothing was published, and every ref stays. Tried once more when it is `retryable`.
     """
-    where = open_places(cache, catalog)
+    workspace = open_places(cache, catalog)
     named = parse(spec_or_ref)
     with (
         told_failures(named.dataset),
-        watched_room(where),
+        watched_room(workspace),
         live_progress(f"{named.dataset}-stage") as progress,
         ending() as cancel,
     ):
-        version = stage(where, named, progress=progress, cancel=cancel)
+        version = stage(workspace, named, progress=progress, cancel=cancel)
     announce_version(version, named)
     show_failed(version.dataset, version.failed, digest=version.digest)
     return version

@@ -36,19 +36,19 @@ def transfer(
     Raises:
         TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
     """
-    loaded, where = read_spec(spec), open_places(cache, catalog)
+    loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with (
         told_failures(loaded.dataset),
-        where.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
-        watched_room(where),
+        workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
+        watched_room(workspace),
         ending() as cancel,
-        where.admit(loaded, cancel),
-        open_sources(where, loaded) as sources,
-        where.cache.views.draft() as kept,
+        workspace.admit(loaded, cancel),
+        open_sources(workspace, loaded) as sources,
+        workspace.cache.views.draft() as kept,
         live_progress(f"{loaded.dataset}-stage") as progress,
     ):
         progress.listed(len(planned), sum(one.object.size for one in planned))
-        run = transfer_objects(where, loaded, sources, planned, writer, kept, progress=progress, cancel=cancel)
+        run = transfer_objects(workspace, loaded, sources, planned, writer, kept, progress=progress, cancel=cancel)
         receipts = Receipts(run)
         receipts.failures = tuple(run.stats.failures)
     show_failed(loaded.dataset, [FailedObject.of(failure) for failure in receipts.failures])

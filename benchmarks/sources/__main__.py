@@ -72,8 +72,10 @@ def stage(url: str, options: Options, out: Path) -> None:
     from prefect_stagegate.operations.workspace import open_workspace
 
     # A spec holds no passwords, so all options come as a block's would.
-    where = open_workspace(out / "cache", out / "catalog", resolve_credentials=lambda _: options)
-    staged(where, {"stagegate": 1, "dataset": "measured", "sources": [{"url": url, "credentials": "block/measured"}]})
+    workspace = open_workspace(out / "cache", out / "catalog", resolve_credentials=lambda _: options)
+    staged(
+        workspace, {"stagegate": 1, "dataset": "measured", "sources": [{"url": url, "credentials": "block/measured"}]}
+    )
 
 
 def work(family: Family, who: str, url: str, options: Options, out: Path) -> Took:

@@ -70,8 +70,8 @@ class Places:
         from prefect_stagegate.operations.workspace import open_workspace
 
         who = Identity(self.identity, "declared") if self.identity else None
-        where = open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
-        return replace(where, ask_passphrase=type_passphrase)
+        workspace = open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
+        return replace(workspace, ask_passphrase=type_passphrase)
 
     def open_cache(self) -> Cache:
         """Open the cache alone, which must be there: no catalog is asked, and little is loaded."""

@@ -73,8 +73,8 @@ def report(
     decision
         Its id, as `stagegate decisions` lists it; 12 digits are enough.
     """
-    where = (places or Places()).workspace()
-    drawn = report_of(where, find_decision(where, decision))
+    workspace = (places or Places()).workspace()
+    drawn = report_of(workspace, find_decision(workspace, decision))
     written = write_reports(drawn, html=html, markdown=markdown, junit=junit)
     if json or not written:
         print_report(drawn, json=json)

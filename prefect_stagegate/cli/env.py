@@ -70,8 +70,8 @@ def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places
     other
         The same, for the environment that is looked at.
     """
-    where = places or Places()
-    found = list(compare(_environment(there, where), _environment(other, where)))
+    places = places or Places()
+    found = list(compare(_environment(there, places), _environment(other, places)))
     found.sort(key=lambda one: list(_COLOURS).index(one.weight))
     if json:
         print_json([asdict(one) for one in found])

@@ -61,9 +61,9 @@ def validate(
     what
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset.
     """
-    where = (places or Places()).workspace()
+    workspace = (places or Places()).workspace()
     with shown_work(f"validate {what}", quiet=json) as progress:
-        found = run_contract(where, what, spec=spec, progress=progress)
+        found = run_contract(workspace, what, spec=spec, progress=progress)
     if json:
         print_json(asdict(found))
     else:
@@ -125,28 +125,28 @@ def check(  # noqa: PLR0913 - one parameter a flag
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset. Without a ref: the
         version that the gate below accepted, else `latest`.
     """
-    where = (places or Places()).workspace()
-    version, policy = checking.for_gate(where, what, gate, spec)
-    print(escaped(judged_line(where, version, gate)), file=sys.stderr if json else sys.stdout)
+    workspace = (places or Places()).workspace()
+    version, policy = checking.for_gate(workspace, what, gate, spec)
+    print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
-        tell_plan(checking.preview_version(where, version, policy), json=json)
+        tell_plan(checking.preview_version(workspace, version, policy), json=json)
         return
     with shown_work(f"check {what}", quiet=json) as progress:
-        decision = checking.check_version(where, version, policy, announce=announce, progress=progress)
-    report = report_of(where, decision, version.spec if version.is_trial else None)
+        decision = checking.check_version(workspace, version, policy, announce=announce, progress=progress)
+    report = report_of(workspace, decision, version.spec if version.is_trial else None)
     print_report(report, json=json)
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
     if not version.is_trial:
-        tell_prefect(lambda: _decided(where, decision, report))
+        tell_prefect(lambda: _decided(workspace, decision, report))
     sys.exit(_CODES[decision.outcome])
 
 
-def _decided(where: Workspace, decision: Decision, report: Report) -> VersionEvent:
+def _decided(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
     from prefect_stagegate.tasks._support.events import decision_event
 
-    return decision_event(where, decision, report)
+    return decision_event(workspace, decision, report)
 
 
 def promote(
@@ -201,11 +201,11 @@ def approve(
     what
         The dataset; with a ref or digest, the request for that version.
     """
-    where = (places or Places()).workspace()
-    signing = read_signing_key(key, where.ask_passphrase) if key else None
-    request = approving.open_request(where, Address.parse(what), to)
-    answer = approving.answer(where, request, approved=not reject, reason=reason, key=signing)
-    woken = _wake(approving.waiting_runs(where, request), answer)
+    workspace = (places or Places()).workspace()
+    signing = read_signing_key(key, workspace.ask_passphrase) if key else None
+    request = approving.open_request(workspace, Address.parse(what), to)
+    answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
+    woken = _wake(approving.waiting_runs(workspace, request), answer)
     if json:
         runs = [asdict(one) for one in woken]
         print_json({"request": asdict(request), "answer": asdict(answer), "flow_runs": runs})

@@ -115,18 +115,18 @@ def show(
     address
         DATASET[@REF], DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`. 12 digits of a digest do.
     """
-    where = (places or Places()).workspace()
+    workspace = (places or Places()).workspace()
     unreadable = UnreadableRecords()
-    line, manifest = inspect.show(where, Address.parse(address), unreadable)
-    failed = inspect.failed(where, line.dataset, line.digest, unreadable)
+    line, manifest = inspect.show(workspace, Address.parse(address), unreadable)
+    failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)
     version = Address(line.dataset, line.digest)
     if rows:
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
     elif json:
-        waived = [asdict(one) for one in inspect.waivers(where, line.dataset, line.digest, unreadable)]
-        revoked = [asdict(one) for one in inspect.revocations(where, version, unreadable)]
+        waived = [asdict(one) for one in inspect.waivers(workspace, line.dataset, line.digest, unreadable)]
+        revoked = [asdict(one) for one in inspect.revocations(workspace, version, unreadable)]
         more = {"waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
         more["unreadable"] = list(map(asdict, unreadable.all))
         print_json_list(manifest.entries(), "entries", asdict(line), lambda: more)
@@ -134,10 +134,10 @@ def show(
         say(f"{line.dataset}@{line.digest}")
         say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         say(f"weakest pin: {line.pins or 'unknown'}")
-        for one in inspect.waivers(where, line.dataset, line.digest, unreadable):
+        for one in inspect.waivers(workspace, line.dataset, line.digest, unreadable):
             ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
             say_line(f"{one.check} at {one.target}: {one}{ended}")
-        for revocation in inspect.revocations(where, version, unreadable):
+        for revocation in inspect.revocations(workspace, version, unreadable):
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
             tell_failed(failed)
@@ -228,17 +228,17 @@ def history(
     address
         DATASET@REF for one ref, DATASET for all of them.
     """
-    where, about = (places or Places()).workspace(), Address.parse(address)
+    workspace, about = (places or Places()).workspace(), Address.parse(address)
     if forget:
-        inspect.forget(where, about)
+        inspect.forget(workspace, about)
     if verify:
-        tell_audit(where, about, key, json=json)
+        tell_audit(workspace, about, key, json=json)
         return
     unreadable = UnreadableRecords()
-    moves = inspect.history(where, about, unreadable)
-    revocations = inspect.revocations(where, about, unreadable)
-    refusals = list_refusals(where, about, moves)
-    policies = inspect.policy_history(where, about.dataset, unreadable)
+    moves = inspect.history(workspace, about, unreadable)
+    revocations = inspect.revocations(workspace, about, unreadable)
+    refusals = list_refusals(workspace, about, moves)
+    policies = inspect.policy_history(workspace, about.dataset, unreadable)
     if json:
         entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
         told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]

@@ -46,12 +46,12 @@ def waive(
     what
         DATASET[@REF] or DATASET@sha256:…. Without a ref: the version that the gate below accepted, else `latest`.
     """
-    where, address = (places or Places()).workspace(), Address.parse(what)
+    workspace, address = (places or Places()).workspace(), Address.parse(what)
     if revoke:
-        waivers = waiving.revoke(where, address, gate, check, reason=reason)
+        waivers = waiving.revoke(workspace, address, gate, check, reason=reason)
     elif until:
         end = parse_until(until, now())
-        waivers = (waiving.waive(where, address, gate, check, reason=reason, until=end),)
+        waivers = (waiving.waive(workspace, address, gate, check, reason=reason, until=end),)
     else:
         raise UsageError("A waiver needs an end", hint="Give one with --until, as in --until 7d.")
     if json:
@@ -87,13 +87,13 @@ def revoke(
     what
         DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
     """
-    where = (places or Places()).workspace()
-    revocation = end_evidence(where, Address.parse(what), check, reason=reason, gate=gate)
+    workspace = (places or Places()).workspace()
+    revocation = end_evidence(workspace, Address.parse(what), check, reason=reason, gate=gate)
     if json:
         print_json(asdict(revocation))
         return
     say_line(f"evidence of {revocation.about}: {revocation}")
-    spec = stored_spec(where, revocation.dataset, revocation.digest)
+    spec = stored_spec(workspace, revocation.dataset, revocation.digest)
     for target in [gate] if gate else spec.gates:
         if any(asked.check == check for asked in spec.gate(target).requirements):
             say(f"Next: stagegate check {revocation.dataset}@{revocation.digest} --gate {target}")

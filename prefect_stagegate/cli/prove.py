@@ -59,10 +59,10 @@ def verify_attestation(
     what
         DATASET@TARGET, DATASET@sha256:… with `--gate`, or a file with a Statement or a DSSE envelope.
     """
-    where = (places or Places()).workspace()
-    parts = attestations.verify_attestation(where, what, gate=gate, keys=key)
+    workspace = (places or Places()).workspace()
+    parts = attestations.verify_attestation(workspace, what, gate=gate, keys=key)
     if export:
-        export.write_bytes(attestations.envelope_of(where, Address.parse(what), gate) + b"\n")
+        export.write_bytes(attestations.envelope_of(workspace, Address.parse(what), gate) + b"\n")
     if json:
         print_json([asdict(part) for part in parts])
     else:
@@ -94,13 +94,13 @@ def key(file: Path, /, *, json: Json = False) -> None:
         say(public)
 
 
-def tell_audit(where: Workspace, address: Address | None, keys: Sequence[str], *, json: bool) -> None:
+def tell_audit(workspace: Workspace, address: Address | None, keys: Sequence[str], *, json: bool) -> None:
     """Verify logs and say what that proved; ends the command with 3 when something is wrong."""
-    chains = verify_history(where, address, keys)
+    chains = verify_history(workspace, address, keys)
     if json:
         print_json([asdict(chain) for chain in chains])
     else:
-        _tell(chains, keyed=bool(keys or where.settings.verification_keys))
+        _tell(chains, keyed=bool(keys or workspace.settings.verification_keys))
     if any(chain.problems for chain in chains):
         sys.exit(ExitCode.ERROR)
 

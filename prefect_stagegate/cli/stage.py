@@ -58,13 +58,13 @@ def stage(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
     named = address.parse(what)
-    where = (places or Places()).workspace()
+    workspace = (places or Places()).workspace()
     if dry_run:
         _tell_doubts(named)
-        _preview(where, named, every=every, json=json)
+        _preview(workspace, named, every=every, json=json)
         return
     with shown_progress(f"stage {named.dataset}", quiet=json) as progress:
-        version = _staged(where, named, progress, json=json)
+        version = _staged(workspace, named, progress, json=json)
     if json:
         print_json(asdict(version))
     else:
@@ -77,10 +77,10 @@ def _tell_doubts(named: Spec | Address) -> None:
         print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
 
 
-def _staged(where: Workspace, named: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
+def _staged(workspace: Workspace, named: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
     """Do it; for programs, list what failed on standard output before the error ends the command."""
     try:
-        return job.stage(where, named, progress=progress)
+        return job.stage(workspace, named, progress=progress)
     except TransferFailed as error:
         if json:
             failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
@@ -102,9 +102,9 @@ def _tell(version: Version) -> None:
         say("Next: stagegate policy adopt SPEC --reason TEXT")
 
 
-def _preview(where: Workspace, named: Spec | Address, *, every: bool, json: bool) -> None:
+def _preview(workspace: Workspace, named: Spec | Address, *, every: bool, json: bool) -> None:
     totals = _Totals()
-    planned = totals.counted(job.preview(where, named))
+    planned = totals.counted(job.preview(workspace, named))
     if json:
         lines = ({"action": one.action, "path": one.path, "size": one.object.size} for one in planned)
         dataset = {"dataset": named.dataset}

@@ -74,10 +74,10 @@ def verify(
     address
         Only this version; without it, every version on this node.
     """
-    where = (places or Places()).workspace()
+    workspace = (places or Places()).workspace()
     named = Address.parse(address) if address else None
     with shown_hashing("verify", quiet=json) as watch:
-        result = job(where, named, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
+        result = job(workspace, named, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
     if json:
         print_json(asdict(result))
     else:

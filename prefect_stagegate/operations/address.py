@@ -91,14 +91,16 @@ def parse(named: SpecLike | Address) -> Address | Spec:
     return read_spec(named)
 
 
-def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None = None, default: str = LATEST) -> Named:
+def resolve(
+    workspace: Workspace, named: SpecLike | Address, spec: SpecLike | None = None, default: str = LATEST
+) -> Named:
     """Find the version that is meant, and the spec that it is judged under.
 
     That is the spec that it was staged from, with the policy that the dataset adopted. A spec of the asker's own makes
     it a trial, unless it is named in place of the version and holds just the adopted policy.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         named: A version's address, or a spec.
         spec: A spec to try instead.
         default: The ref that is meant when the user named none.
@@ -108,9 +110,9 @@ def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None =
     """
     what = parse(named)
     address = Address(what.dataset) if isinstance(what, Spec) else what
-    digest = where.catalog.resolve(address, default)
+    digest = workspace.catalog.resolve(address, default)
     ref = "" if address.is_version else address.ref
-    adoption = where.catalog.policy(what.dataset)
+    adoption = workspace.catalog.policy(what.dataset)
     tried = read_spec(spec) if spec is not None else what if isinstance(what, Spec) else None
     if tried is not None and tried.dataset != what.dataset:
         raise UsageError(
@@ -119,7 +121,7 @@ def resolve(where: Workspace, named: SpecLike | Address, spec: SpecLike | None =
         )
     if tried is not None and (spec is not None or adoption is None or policy_of(tried) != adoption.policy):
         return Named(what.dataset, digest, tried, ref, is_trial=True)
-    judged = judged_spec(where.catalog, what.dataset, digest, adoption)
+    judged = judged_spec(workspace.catalog, what.dataset, digest, adoption)
     return Named(what.dataset, digest, judged, ref, adoption.digest if adoption else "")
 
 
@@ -133,13 +135,13 @@ def policy_of(spec: Spec) -> dict[str, Any]:
     return {key: canonical[key] for key in POLICY_KEYS if key in canonical}
 
 
-def stored_spec(where: Workspace, dataset: str, digest: str) -> Spec:
+def stored_spec(workspace: Workspace, dataset: str, digest: str) -> Spec:
     """The spec that a version is judged under now: see `judged_spec`.
 
     Raises:
         UsageError: No spec is stored beside the version.
     """
-    return judged_spec(where.catalog, dataset, digest, where.catalog.policy(dataset))
+    return judged_spec(workspace.catalog, dataset, digest, workspace.catalog.policy(dataset))
 
 
 def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEntry | None) -> Spec:

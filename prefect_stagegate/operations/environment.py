@@ -30,8 +30,8 @@ def here(settings: Settings, cache: Path | None = None) -> Environment:
         settings: They say the image's digest and which variables are recorded besides those that always are.
         cache: The cache's folder, where it isn't the settings'.
     """
-    where = cache or settings.cache
-    found = capture(where, os.environ, image=settings.image_digest, variables=settings.variables)
+    cache_root = cache or settings.cache
+    found = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
     return found if found.cuda.driver == ABSENT else _with_nvml(found)
 
 
@@ -67,8 +67,8 @@ def from_file(path: Path) -> Environment:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path} holds no environment: {where}: {first['msg']}", hint=hint) from error
+        key = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path} holds no environment: {key}: {first['msg']}", hint=hint) from error
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} holds no environment: {error}", hint=hint) from error
     if known != FORMAT:
@@ -78,7 +78,7 @@ def from_file(path: Path) -> Environment:
     return found
 
 
-def accepted_in(where: Workspace, address: Address) -> Environment:
+def accepted_in(workspace: Workspace, address: Address) -> Environment:
     """The environment in which the version that a target names was accepted.
 
     Raises:
@@ -90,8 +90,8 @@ def accepted_in(where: Workspace, address: Address) -> Environment:
             hint=f"Name one, as in {address.dataset}@pilot, or a file of `stagegate env capture FILE`.",
             dataset=address.dataset,
         )
-    where.catalog.resolve(address)
-    head = where.catalog.ref(address.dataset, address.ref)
+    workspace.catalog.resolve(address)
+    head = workspace.catalog.ref(address.dataset, address.ref)
     if head is None or not head.attestation:
         raise UsageError(f"{address} has no attestation", hint=f"Look with `stagegate history {address}`.")
     return environment_of(head.attestation)

@@ -36,12 +36,12 @@ class VersionLine:
 
 
 def list_versions(
-    where: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
+    workspace: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
 ) -> list[VersionLine]:
     """Every version of one dataset, or of all.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         dataset: Only this dataset.
         unreadable: Collects the records that can't be read, which are left out.
 
@@ -49,25 +49,25 @@ def list_versions(
         UnknownDataset: Nothing was staged under the name.
     """
     if dataset is not None:
-        where.catalog.require_dataset(dataset)
+        workspace.catalog.require_dataset(dataset)
     unreadable = unreadable or UnreadableRecords()
-    leases = where.cache.leases.live(unreadable)
+    leases = workspace.cache.leases.live(unreadable)
     lines: list[VersionLine] = []
-    for name in [dataset] if dataset else where.catalog.datasets():
-        refs = _Refs(where, name, unreadable)
-        for digest in where.catalog.versions(name):
+    for name in [dataset] if dataset else workspace.catalog.datasets():
+        refs = _Refs(workspace, name, unreadable)
+        for digest in workspace.catalog.versions(name):
             with unreadable.skip(name):
-                lines.append(_line(where, name, where.catalog.sums(name, digest), refs, leases, unreadable))
+                lines.append(_line(workspace, name, workspace.catalog.sums(name, digest), refs, leases, unreadable))
     return lines
 
 
 def show(
-    where: Workspace, address: Address, unreadable: UnreadableRecords | None = None
+    workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None
 ) -> tuple[VersionLine, Manifest]:
     """One version with its manifest.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         address: The version.
         unreadable: Collects the records that can't be read beside the manifest, which are left out.
 
@@ -76,64 +76,66 @@ def show(
         CorruptRecord: The ref or the manifest can't be read.
     """
     unreadable = unreadable or UnreadableRecords()
-    manifest = where.catalog.manifest(address.dataset, where.catalog.resolve(address))
-    refs = _Refs(where, address.dataset, unreadable)
+    manifest = workspace.catalog.manifest(address.dataset, workspace.catalog.resolve(address))
+    refs = _Refs(workspace, address.dataset, unreadable)
     sums = Seal(manifest.digest, manifest.files, manifest.bytes)
-    return _line(where, address.dataset, sums, refs, where.cache.leases.live(unreadable), unreadable), manifest
+    return _line(workspace, address.dataset, sums, refs, workspace.cache.leases.live(unreadable), unreadable), manifest
 
 
-def waivers(where: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None) -> list[Waiver]:
+def waivers(
+    workspace: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None
+) -> list[Waiver]:
     """All waivers for a version, whatever the target, also those that ended; the oldest first."""
     unreadable = unreadable or UnreadableRecords()
     waived: list[Waiver] = []
-    for target in where.catalog.waived_targets(dataset, digest):
+    for target in workspace.catalog.waived_targets(dataset, digest):
         with unreadable.skip(dataset):
-            waived.extend(where.catalog.waivers(dataset, digest, target))
+            waived.extend(workspace.catalog.waivers(dataset, digest, target))
     return sorted(waived, key=lambda waiver: waiver.at)
 
 
 def revocations(
-    where: Workspace, address: Address, unreadable: UnreadableRecords | None = None
+    workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None
 ) -> list[EvidenceRevocation]:
     """The revocations of evidence about one version, or about all versions of a dataset; the oldest first.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         address: With a digest or a number of versions back, that version's; with a target, those of any version that
             speak of this target.
         unreadable: Collects the records that can't be read, which are left out.
     """
     unreadable = unreadable or UnreadableRecords()
     if address.is_version:
-        digests, ref = [where.catalog.resolve(address)], ""
+        digests, ref = [workspace.catalog.resolve(address)], ""
     else:
-        digests, ref = where.catalog.revoked_versions(address.dataset), address.ref
+        digests, ref = workspace.catalog.revoked_versions(address.dataset), address.ref
     found: list[EvidenceRevocation] = []
     for digest in digests:
         with unreadable.skip(address.dataset):
-            found.extend(where.catalog.revocations(address.dataset, digest))
+            found.extend(workspace.catalog.revocations(address.dataset, digest))
     return sorted((one for one in found if not ref or one.target in ("", ref)), key=lambda one: one.at)
 
 
 def failed(
-    where: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None
+    workspace: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None
 ) -> tuple[FailedObject, ...]:
     """What could not be staged when the version was made, and was let be left out."""
     with (unreadable or UnreadableRecords()).skip(dataset):
-        return where.catalog.failed(dataset, digest)
+        return workspace.catalog.failed(dataset, digest)
     return ()
 
 
-def compare(where: Workspace, old: Address, new: Address) -> Iterator[Difference]:
+def compare(workspace: Workspace, old: Address, new: Address) -> Iterator[Difference]:
     """How the entries of one version differ from another's, in the order of their paths."""
-    return diff(*(where.catalog.manifest(a.dataset, where.catalog.resolve(a)).entries() for a in (old, new)))
+    return diff(*(workspace.catalog.manifest(a.dataset, workspace.catalog.resolve(a)).entries() for a in (old, new)))
 
 
-def history(where: Workspace, address: Address, unreadable: UnreadableRecords | None = None) -> list[RefEntry]:
+def history(workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None) -> list[RefEntry]:
     """The moves of one ref, or of all refs of a dataset, the oldest first.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         address: The dataset, with or without a ref.
         unreadable: Collects the logs that can't be read, where all of a dataset's are wanted; they are left out.
 
@@ -141,34 +143,34 @@ def history(where: Workspace, address: Address, unreadable: UnreadableRecords | 
         UsageError: There is no such dataset, or the address names a version.
         CorruptRecord: The log of the ref that is named was changed after it was written.
     """
-    require_log(where, address)
+    require_log(workspace, address)
     if address.ref:
-        return sorted(where.catalog.history(address.dataset, address.ref), key=lambda move: move.at)
+        return sorted(workspace.catalog.history(address.dataset, address.ref), key=lambda move: move.at)
     unreadable = unreadable or UnreadableRecords()
     moves: list[RefEntry] = []
-    for ref in where.catalog.ref_names(address.dataset):
+    for ref in workspace.catalog.ref_names(address.dataset):
         with unreadable.skip(address.dataset):
-            moves.extend(where.catalog.history(address.dataset, ref))
+            moves.extend(workspace.catalog.history(address.dataset, ref))
     return sorted(moves, key=lambda move: move.at)
 
 
 def policy_history(
-    where: Workspace, dataset: str, unreadable: UnreadableRecords
+    workspace: Workspace, dataset: str, unreadable: UnreadableRecords
 ) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
     """Every adoption of a dataset with what it changed, the oldest first; none where the log can't be read."""
     found: list[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = []
     with unreadable.skip(dataset):
-        found.extend(adoptions(where, dataset))
+        found.extend(adoptions(workspace, dataset))
     return found
 
 
-def forget(where: Workspace, address: Address) -> None:
+def forget(workspace: Workspace, address: Address) -> None:
     """Forget what this node remembers of the logs of one ref, or of all refs of a dataset."""
-    for ref in [address.ref] if address.ref else where.catalog.ref_names(address.dataset):
-        where.catalog.ref_log(address.dataset, ref).forget()
+    for ref in [address.ref] if address.ref else workspace.catalog.ref_names(address.dataset):
+        workspace.catalog.ref_log(address.dataset, ref).forget()
 
 
-def require_log(where: Workspace, address: Address) -> None:
+def require_log(workspace: Workspace, address: Address) -> None:
     """Raise unless the address names a ref that was moved, or a dataset.
 
     Raises:
@@ -177,17 +179,17 @@ def require_log(where: Workspace, address: Address) -> None:
     if address.is_version:
         raise UsageError("A version has no history; a ref has", hint=f"Try `stagegate history {address.dataset}`.")
     if address.ref:
-        where.catalog.require_ref(address.dataset, address.ref)
+        workspace.catalog.require_ref(address.dataset, address.ref)
     else:
-        where.catalog.require_dataset(address.dataset)
+        workspace.catalog.require_dataset(address.dataset)
 
 
 class _Refs:
     """What the refs of a dataset name: the catalog's, and this node's copies."""
 
-    def __init__(self, where: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
-        self._catalog = where.catalog.refs(dataset, unreadable)
-        self._node = where.cache.refs.of(dataset, unreadable)
+    def __init__(self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
+        self._catalog = workspace.catalog.refs(dataset, unreadable)
+        self._node = workspace.cache.refs.of(dataset, unreadable)
 
     def naming(self, digest: str) -> tuple[str, ...]:
         """The catalog's refs that name a version."""
@@ -199,13 +201,13 @@ class _Refs:
 
 
 def _line(
-    where: Workspace, dataset: str, sums: Seal, refs: _Refs, leases: list[Lease], unreadable: UnreadableRecords
+    workspace: Workspace, dataset: str, sums: Seal, refs: _Refs, leases: list[Lease], unreadable: UnreadableRecords
 ) -> VersionLine:
     digest = sums.digest
     pins = None
     with unreadable.skip(dataset):
-        pins = where.catalog.pins(dataset, digest)
-    here = where.cache.views.path(dataset, digest) is not None
+        pins = workspace.catalog.pins(dataset, digest)
+    here = workspace.cache.views.path(dataset, digest) is not None
     return VersionLine(
         dataset,
         digest,

@@ -3,9 +3,11 @@
 A check is one decorated function in a module that `registry.MODULES` lists.
 """
 
-from prefect_stagegate.readiness.base import Answer, CheckDefinition, Parameters, Renewal
+import warnings
+
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, Parameters, Renewal
 from prefect_stagegate.readiness.checks.data import recorded_times
-from prefect_stagegate.readiness.context import Accepted, Integrity, Probe, Question, Volume
+from prefect_stagegate.readiness.context import Accepted, CheckContext, Integrity, Probe, Volume
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus, find_gpus
@@ -17,8 +19,9 @@ from prefect_stagegate.readiness.run import is_current, run_check
 __all__ = [
     "CHECKS",
     "Accepted",
-    "Answer",
+    "CheckContext",
     "CheckDefinition",
+    "CheckResult",
     "Gpu",
     "Gpus",
     "Integrity",
@@ -26,7 +29,6 @@ __all__ = [
     "Parameters",
     "PlannedCheck",
     "Probe",
-    "Question",
     "Renewal",
     "Renewed",
     "State",
@@ -49,3 +51,13 @@ __all__ = [
 ]
 
 import_checks()
+
+_RENAMED = {"Answer": CheckResult, "Question": CheckContext}
+
+
+def __getattr__(name: str) -> type:
+    """Return a class by its former name, with a warning."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is {_RENAMED[name].__name__} now", DeprecationWarning, stacklevel=2)
+    return _RENAMED[name]

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from prefect_stagegate.model import Finding, Outcome, Scope, Severity
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 
 
 class Parameters(BaseModel):
@@ -27,7 +27,7 @@ class NoParameters(Parameters):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CheckResult:
     """What a check found out."""
 
     outcome: Outcome
@@ -70,7 +70,7 @@ class CheckDefinition:
     binds: tuple[str, ...]
     """Keys of `BINDINGS` that its answer depends on."""
     parameters: type[BaseModel]
-    ask: Callable[[Question, Any], Answer]
+    ask: Callable[[CheckContext, Any], CheckResult]
     doc: str
     """The function's docstring: what is measured, the thresholds and where they come from."""
     renewal: Renewal = Renewal.COSTLY

@@ -102,7 +102,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class CheckContext:
     """One version, on its way to one target, asked about in one environment on one node."""
 
     dataset: str
@@ -212,28 +212,28 @@ def _read(ask: Callable[[], str]) -> str:
         return UNKNOWN
 
 
-BINDINGS: dict[str, Callable[[Question], str]] = {
-    "version": lambda question: question.digest,
-    "environment": lambda question: question.environment.fingerprint,
-    "target": lambda question: question.target,
-    "node": lambda question: question.node,
-    "rotten": lambda question: _read(lambda: ", ".join(question.rotten())),
-    "failed": lambda question: _read(lambda: _digest(question.failed())),
-    "policy": lambda question: question.gate.policy,
-    "spec": lambda question: question.spec.digest,
-    "owners": lambda question: digest_of(dict(question.spec.owners)),
-    "license": lambda question: question.spec.license or "none",
-    "runbook": lambda question: question.spec.runbook or "none",
-    "contract": lambda question: digest_of(question.spec.canonical().get("contract")),
-    "sources": lambda question: digest_of(question.spec.canonical()["sources"]),
-    "job": lambda question: digest_of(question.spec.canonical().get("job")),
-    "below": lambda question: _accepted(question.below),
-    "accepted": lambda question: _accepted(question.accepted),
-    "reference": lambda question: (
-        question.reference.digest if question.reference and question.undeclared_tables else "none"
+BINDINGS: dict[str, Callable[[CheckContext], str]] = {
+    "version": lambda context: context.digest,
+    "environment": lambda context: context.environment.fingerprint,
+    "target": lambda context: context.target,
+    "node": lambda context: context.node,
+    "rotten": lambda context: _read(lambda: ", ".join(context.rotten())),
+    "failed": lambda context: _read(lambda: _digest(context.failed())),
+    "policy": lambda context: context.gate.policy,
+    "spec": lambda context: context.spec.digest,
+    "owners": lambda context: digest_of(dict(context.spec.owners)),
+    "license": lambda context: context.spec.license or "none",
+    "runbook": lambda context: context.spec.runbook or "none",
+    "contract": lambda context: digest_of(context.spec.canonical().get("contract")),
+    "sources": lambda context: digest_of(context.spec.canonical()["sources"]),
+    "job": lambda context: digest_of(context.spec.canonical().get("job")),
+    "below": lambda context: _accepted(context.below),
+    "accepted": lambda context: _accepted(context.accepted),
+    "reference": lambda context: (
+        context.reference.digest if context.reference and context.undeclared_tables else "none"
     ),
-    "answers": lambda question: digest_of(
-        [asdict(record) for record in (question.request, *question.approvals) if record]
+    "answers": lambda context: digest_of(
+        [asdict(record) for record in (context.request, *context.approvals) if record]
     ),
 }
 """What an answer can depend on. When the value changes, the evidence that is bound to it ends, and no other."""

@@ -21,7 +21,7 @@ from enum import StrEnum
 from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.readiness.base import CheckDefinition
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.overrides import Case, rule, too_few
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import counting, expired, superseded, why_stale
@@ -59,30 +59,30 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     return DecisionOutcome.WAITING if unknown else DecisionOutcome.ACCEPTED
 
 
-def judge(question: Question, evidence: Iterable[Evidence], record: Sequence[Evidence] = ()) -> Decision:
+def judge(context: CheckContext, evidence: Iterable[Evidence], record: Sequence[Evidence] = ()) -> Decision:
     """Make the decision about a version, with one line for each check that its gate requires.
 
     Args:
-        question: What is judged.
+        context: What is judged.
         evidence: The answers to judge by.
         record: All that was ever found out about the version, the oldest first, in which passes in a row are counted.
     """
     case = Case(
-        dataset=question.dataset,
-        digest=question.digest,
-        target=question.target,
-        requester=question.asker.name,
-        environment=question.environment.fingerprint,
-        at=clock.stamp(question.now),
-        adopted=question.adopted,
-        after=question.after,
+        dataset=context.dataset,
+        digest=context.digest,
+        target=context.target,
+        requester=context.asker.name,
+        environment=context.environment.fingerprint,
+        at=clock.stamp(context.now),
+        adopted=context.adopted,
+        after=context.after,
     )
     return conclude(
         case,
-        question.gate,
-        counting(evidence, question),
-        waivers=question.waivers,
-        record=counting(record, question),
+        context.gate,
+        counting(evidence, context),
+        waivers=context.waivers,
+        record=counting(record, context),
     )
 
 
@@ -148,19 +148,19 @@ class PlannedCheck:
 
 
 def plan_checks(
-    question: Question, evidence: Iterable[Evidence], known: Mapping[str, CheckDefinition] = CHECKS
+    context: CheckContext, evidence: Iterable[Evidence], known: Mapping[str, CheckDefinition] = CHECKS
 ) -> tuple[PlannedCheck, ...]:
     """Find the least that must be asked: whatever changed ends only the evidence that depends on it.
 
     Args:
-        question: What is to be judged.
+        context: What is to be judged.
         evidence: All that is stored about the version, the oldest first.
         known: The catalogue.
     """
     stored = list(evidence)
-    took = _took(question, stored)
-    missing_bytes = 0 if question.view() else question.bytes
-    planned = (_plan(asked, known[asked.check], question, stored) for asked in question.gate.requirements)
+    took = _took(context, stored)
+    missing_bytes = 0 if context.view() else context.bytes
+    planned = (_plan(asked, known[asked.check], context, stored) for asked in context.gate.requirements)
     return tuple(
         replace(
             one,
@@ -171,21 +171,21 @@ def plan_checks(
     )
 
 
-def _took(question: Question, stored: Iterable[Evidence]) -> dict[str, float]:
+def _took(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
     """How long each check took when it was last asked about this version, else about one that was let in."""
-    let_in = [one.decision for one in (question.accepted, question.below) if one and one.decision]
+    let_in = [one.decision for one in (context.accepted, context.below) if one and one.decision]
     known = [*(answer for decision in let_in for answer in decision.checks), *stored]
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}
 
 
 def _plan(
-    requirement: Requirement, definition: CheckDefinition, question: Question, stored: Sequence[Evidence]
+    requirement: Requirement, definition: CheckDefinition, context: CheckContext, stored: Sequence[Evidence]
 ) -> PlannedCheck:
     reason = ""
     own = [answer for answer in stored if answer.check == requirement.check]
-    counted = counting(own, question)
+    counted = counting(own, context)
     for answer in reversed(own):
-        stale = why_stale(answer, definition, requirement, question) or superseded(answer, counted)
+        stale = why_stale(answer, definition, requirement, context) or superseded(answer, counted)
         if not stale and (short := too_few(answer, requirement, counted)):
             return PlannedCheck(requirement, definition, State.STALE, short)
         if not stale:

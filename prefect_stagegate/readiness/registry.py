@@ -1,7 +1,7 @@
 """The registry of checks: one visible table of modules, and the decorator that registers a check.
 
     @check("nonempty", owner="data", binds=("contract",))
-    def nonempty(question: Question, parameters: NoParameters) -> Answer:
+    def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:
         ...
 
 Another package's check is an entry point named after the check, which leads to the module that registers it:
@@ -26,8 +26,8 @@ from typing import TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict
 
 from prefect_stagegate.model import Finding, Outcome, Scope, Severity
-from prefect_stagegate.readiness.base import Answer, CheckDefinition, Renewal
-from prefect_stagegate.readiness.context import BINDINGS, Question
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, Renewal
+from prefect_stagegate.readiness.context import BINDINGS, CheckContext
 from prefect_stagegate.spec import KnownCheck
 from prefect_stagegate.spec.models import Owner
 
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 P = TypeVar("P", bound=BaseModel)
-AskedBy = Callable[[Question, P], Answer]
+AskedBy = Callable[[CheckContext, P], CheckResult]
 
 _ALWAYS = ("version",)
 _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
@@ -182,7 +182,7 @@ def import_checks() -> None:
         import_module(f"prefect_stagegate.readiness.checks.{name}")
 
 
-def _parameter_model(function: Callable[..., Answer]) -> type[BaseModel]:
+def _parameter_model(function: Callable[..., CheckResult]) -> type[BaseModel]:
     model = get_type_hints(function).get("parameters")
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"{function.__name__} must annotate `parameters` with a pydantic model")
@@ -219,10 +219,10 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
     problem = f"the plugin {package} can't be loaded: {reason}"
     log.warning("The check %r: %s", point.name, problem)
 
-    def ask(question: Question, parameters: _AnyParameters) -> Answer:  # noqa: ARG001
+    def ask(context: CheckContext, parameters: _AnyParameters) -> CheckResult:  # noqa: ARG001
         fix = f"Mend or remove it: pip show {package}; pip uninstall {package}"
         finding = Finding(package, problem, fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, problem, (finding,))
+        return CheckResult(Outcome.INCONCLUSIVE, problem, (finding,))
 
     definition = CheckDefinition(
         name=point.name,

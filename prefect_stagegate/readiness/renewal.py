@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from prefect_stagegate.model import Decision, Evidence, Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness.base import Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.readiness.overrides import unruled
 from prefect_stagegate.readiness.records.revocation import standing
@@ -39,40 +39,40 @@ class Renewed:
         return tuple(answer.check for answer in _blocking(self.decision) if answer.scope is Scope.NODE)
 
 
-def renew(question: Question, stored: Iterable[Evidence], accepted: Decision) -> Renewed:
+def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision) -> Renewed:
     """Find out by what still holds and by what is cheap to ask. Records nothing.
 
     Args:
-        question: The version, under the policy that is stored beside it, on this node.
+        context: The version, under the policy that is stored beside it, on this node.
         stored: All that is stored about the version, the oldest first.
         accepted: The decision that let it in.
     """
-    then = standing(accepted.checks, question.revocations)
+    then = standing(accepted.checks, context.revocations)
     settled = {answer.check: answer for answer in then if answer.outcome in LETS_THROUGH}
     record = list(stored)
     answers, asked = [], []
-    for one in plan_checks(question, record):
-        answer = _known(one, question, settled)
+    for one in plan_checks(context, record):
+        answer = _known(one, context, settled)
         if answer is None:
-            answer = run_check(one.definition, one.requirement, question)
+            answer = run_check(one.definition, one.requirement, context)
             asked.append(answer.check)
             record.append(answer)
         answers.append(answer)
-    return Renewed(judge(question, answers, record), tuple(asked))
+    return Renewed(judge(context, answers, record), tuple(asked))
 
 
-def _known(one: PlannedCheck, question: Question, settled: dict[str, Evidence]) -> Evidence | None:
+def _known(one: PlannedCheck, context: CheckContext, settled: dict[str, Evidence]) -> Evidence | None:
     """The answer to a check without asking it; None when it is to be asked."""
     check, renewal = one.requirement.check, one.definition.renewal
     if renewal is Renewal.SETTLED and check in settled:
         return replace(unruled(settled[check]), expires="")
     if one.evidence is None and renewal is not Renewal.CHEAP:
-        return _unanswered(one, question)
+        return _unanswered(one, context)
     return one.evidence
 
 
-def _unanswered(one: PlannedCheck, question: Question) -> Evidence:
-    fix = f"stagegate check {question.address} --gate {question.target}"
+def _unanswered(one: PlannedCheck, context: CheckContext) -> Evidence:
+    fix = f"stagegate check {context.address} --gate {context.target}"
     found = Finding(one.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
     return Evidence(
         one.requirement.check,

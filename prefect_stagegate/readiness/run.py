@@ -13,8 +13,8 @@ from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, CheckDefinition
-from prefect_stagegate.readiness.context import BINDINGS, Question
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult
+from prefect_stagegate.readiness.context import BINDINGS, CheckContext
 from prefect_stagegate.readiness.records.revocation import revoked, standing
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
@@ -23,14 +23,14 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 """How far ahead another node's clock may be."""
 
 
-def run_check(definition: CheckDefinition, requirement: Requirement, question: Question) -> Evidence:
+def run_check(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> Evidence:
     """Ask the check. Whatever goes wrong while it looks is an inconclusive answer that says what.
 
     Raises:
         Cancelled: It was stopped, which answers nothing.
     """
     began = time.perf_counter()
-    answer = _ask(definition, requirement, question)
+    answer = _ask(definition, requirement, context)
     seconds = time.perf_counter() - began if answer.seconds is None else answer.seconds
     return Evidence(
         check=definition.name,
@@ -44,17 +44,17 @@ def run_check(definition: CheckDefinition, requirement: Requirement, question: Q
             for found in answer.findings
         ),
         measured=answer.measured,
-        binding=binding(definition, requirement, question),
-        at=clock.stamp(question.now),
-        expires=_expires(definition.ttl, answer, question),
+        binding=binding(definition, requirement, context),
+        at=clock.stamp(context.now),
+        expires=_expires(definition.ttl, answer, context),
         awaiting=answer.awaiting,
         seconds=round(seconds, 3),
     )
 
 
-def binding(definition: CheckDefinition, requirement: Requirement, question: Question) -> dict[str, str]:
+def binding(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> dict[str, str]:
     """Everything that an answer to this question depends on."""
-    values = {name: BINDINGS[name](question) for name in definition.binds}
+    values = {name: BINDINGS[name](context) for name in definition.binds}
     return values | {
         "check_version": str(definition.version),
         "parameters": parameters_digest(definition, requirement),
@@ -66,24 +66,24 @@ def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> 
     return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
 
 
-def is_current(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, question: Question) -> bool:
+def is_current(
+    evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext
+) -> bool:
     """Whether the evidence still answers this question, so that nobody needs to ask again."""
-    return not why_stale(evidence, definition, requirement, question)
+    return not why_stale(evidence, definition, requirement, context)
 
 
-def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, question: Question) -> str:
+def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
     """Why the evidence doesn't answer this question any more; empty when it does."""
-    if ended := revoked(evidence, question.revocations):
+    if ended := revoked(evidence, context.revocations):
         return str(ended)
-    if is_ahead(evidence, question.now):
+    if is_ahead(evidence, context.now):
         return f"it is dated {evidence.at}, so a clock is wrong"  # and so is its end
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
         return "it failed, and may have been mended"  # nobody waits for an end of what they just put right
-    return _why_bound_otherwise(evidence, binding(definition, requirement, question)) or _why_expired(
-        evidence, question
-    )
+    return _why_bound_otherwise(evidence, binding(definition, requirement, context)) or _why_expired(evidence, context)
 
 
 def _why_bound_otherwise(evidence: Evidence, wanted: Mapping[str, str]) -> str:
@@ -91,8 +91,8 @@ def _why_bound_otherwise(evidence: Evidence, wanted: Mapping[str, str]) -> str:
     return f"another {', '.join(names).replace('_', ' ')}" if names else ""
 
 
-def _why_expired(evidence: Evidence, question: Question) -> str:
-    return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(question.now)) else ""
+def _why_expired(evidence: Evidence, context: CheckContext) -> str:
+    return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(context.now)) else ""
 
 
 def is_ahead(evidence: Evidence, now: datetime) -> bool:
@@ -100,9 +100,9 @@ def is_ahead(evidence: Evidence, now: datetime) -> bool:
     return evidence.at > clock.stamp(now + CLOCKS_DIFFER)
 
 
-def counting(evidence: Iterable[Evidence], question: Question) -> list[Evidence]:
+def counting(evidence: Iterable[Evidence], context: CheckContext) -> list[Evidence]:
     """The evidence that can count at all: nobody revoked it, and it is not dated ahead."""
-    return [answer for answer in standing(evidence, question.revocations) if not is_ahead(answer, question.now)]
+    return [answer for answer in standing(evidence, context.revocations) if not is_ahead(answer, context.now)]
 
 
 def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
@@ -129,19 +129,19 @@ def expired(evidence: Evidence, at: str) -> bool:
     return bool(evidence.expires) and evidence.expires <= at
 
 
-def _ask(definition: CheckDefinition, requirement: Requirement, question: Question) -> Answer:
+def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> CheckResult:
     try:
-        answer = definition.ask(question, _parameters(definition, requirement))
+        answer = definition.ask(context, _parameters(definition, requirement))
         canonical(answer.measured)  # What can't be recorded can't be proved either.
     except Cancelled:
         raise
     except StagegateError as error:
         finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
+        return CheckResult(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
         reason = redact(f"{type(error).__name__}: {error}")
         finding = Finding(definition.name, reason, "Report it, with the output of --debug.", Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
+        return CheckResult(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
     return answer
 
 
@@ -154,7 +154,7 @@ def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseMo
     return definition.parameters.model_validate(requirement.params)
 
 
-def _expires(ttl: timedelta | None, answer: Answer, question: Question) -> str:
-    ends = [question.now + ttl] if ttl else []
+def _expires(ttl: timedelta | None, answer: CheckResult, context: CheckContext) -> str:
+    ends = [context.now + ttl] if ttl else []
     ends += [answer.until] if answer.until else []
     return clock.stamp(min(ends)) if ends else ""

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, Text
 from prefect_stagegate.spec.part import Part
-from prefect_stagegate.spec.shapes import Conditions, Moment, RegularExpression, Share
+from prefect_stagegate.spec.selection import Conditions, Moment, RegularExpression, Share
 
 MOST_LIMITED = 1_000_000
 """The most objects that a `limit` names: they are in memory until the listing ends."""

@@ -71,12 +71,12 @@ def resumed(
     run = _run_of_a_deployment()
     if run is None:
         return None
-    where, name = open_places(cache, catalog), parse(dataset).dataset
-    asked = (where.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
+    workspace, name = open_places(cache, catalog), parse(dataset).dataset
+    asked = (workspace.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
     request = next(filter(None, asked), None)
     if request is not None:
         run_log().info("Going on with %s@%s, which this run asked about", name, request.digest)
-        if unheard := _hear(where, request, run).why:
+        if unheard := _hear(workspace, request, run).why:
             run_log().warning(unheard)
     return request
 
@@ -101,17 +101,17 @@ def ask_for_approval(
     run = _run_of_a_deployment()
     if run is None:
         return waiting(decision)
-    where = open_places(cache, catalog)
-    before = where.catalog.awaited(decision.dataset, decision.target, str(run.id))
-    request, wait = approve.wait(where, decision, str(run.id), timedelta(seconds=timeout))
-    form = _hear(where, request, run)
-    if where.catalog.approvals(request) and not _waits_still(where, decision):
+    workspace = open_places(cache, catalog)
+    before = workspace.catalog.awaited(decision.dataset, decision.target, str(run.id))
+    request, wait = approve.wait(workspace, decision, str(run.id), timedelta(seconds=timeout))
+    form = _hear(workspace, request, run)
+    if workspace.catalog.approvals(request) and not _waits_still(workspace, decision):
         return None  # whoever answered before the wait was recorded wakes nobody
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
     name_what_nobody_answers()
-    report = _with_form(report_of(where, decision))
-    show_summary(where, report)
-    page = proposal_page(report, proposal_of(where, decision), until=wait.until, why=why)
+    report = _with_form(report_of(workspace, decision))
+    show_summary(workspace, report)
+    page = proposal_page(report, proposal_of(workspace, decision), until=wait.until, why=why)
     shown = Answer.with_initial_data(description=page)
     left = (moment(wait.until) - now()).total_seconds()
     suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form.key)
@@ -130,8 +130,8 @@ def _run_of_a_deployment() -> FlowRun | None:
     return run if run and run.deployment_id and not run.parent_task_run_id else None
 
 
-def _waits_still(where: Workspace, decision: Decision) -> bool:
-    again = check(where, Address(decision.dataset, decision.digest), decision.target)
+def _waits_still(workspace: Workspace, decision: Decision) -> bool:
+    again = check(workspace, Address(decision.dataset, decision.digest), decision.target)
     return again.outcome is DecisionOutcome.WAITING
 
 
@@ -144,20 +144,20 @@ class _Form:
     """Why it is shown again; empty when it isn't."""
 
 
-def _hear(where: Workspace, request: Request, run: FlowRun) -> _Form:
+def _hear(workspace: Workspace, request: Request, run: FlowRun) -> _Form:
     """Record what this run's forms were answered.
 
     A form's key has the number of answers that the request had when it was shown. So an answer by the command, which
     may come while a form's waits to be read, takes nobody's word away: only who answered since is not heard again.
     """
-    answers, why = where.catalog.approvals(request), ""
+    answers, why = workspace.catalog.approvals(request), ""
     for given in range(len(answers) + 1):
         since, why = {person_key(one.approver.name) for one in answers[given:]}, ""
         for said in _filled_in(request, run, given):
             if person_key(said.name) not in since:
-                why = _record(where, request, said, run)
-        if len(where.catalog.approvals(request)) > len(answers):
-            return _hear(where, request, run)
+                why = _record(workspace, request, said, run)
+        if len(workspace.catalog.approvals(request)) > len(answers):
+            return _hear(workspace, request, run)
     key = next((key for key in _keys(request, len(answers)) if key not in _shown(run)), None)
     if key is None:
         raise UsageError(
@@ -185,11 +185,11 @@ def _shown(run: FlowRun) -> Collection[str]:
     return run.empirical_policy.pause_keys or ()
 
 
-def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> str:
+def _record(workspace: Workspace, request: Request, said: Answer, run: FlowRun) -> str:
     """Record a form's answer and wake who else waits for it, as the command would; returns why it was not recorded."""
     person, before = (
-        replace(where, identity=Identity(said.name.strip(), "prefect-form")),
-        where.catalog.approvals(request),
+        replace(workspace, identity=Identity(said.name.strip(), "prefect-form")),
+        workspace.catalog.approvals(request),
     )
     try:
         given = approve.answer(person, request, approved=said.decision == "approve", reason=said.reason)
@@ -199,6 +199,6 @@ def _record(where: Workspace, request: Request, said: Answer, run: FlowRun) -> s
     if given in before:
         return f"{given.approver.name} {verb} it already, so somebody else has to answer."
     run_log().info("%s %s: %s", given.approver, verb, given.reason or "–")
-    for other in wake((one for one in approve.waiting_runs(where, request) if one.flow_run != str(run.id)), given):
+    for other in wake((one for one in approve.waiting_runs(workspace, request) if one.flow_run != str(run.id)), given):
         run_log().info("Flow run %s %s", other.flow_run, other.told)
     return ""

@@ -80,12 +80,12 @@ def version_event(
     return VersionEvent(name, resource, said, related, identity)
 
 
-def decision_event(where: Workspace, decision: Decision, report: Report) -> VersionEvent:
+def decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
     """The event of a decision: its gate passed, failed, or waits for an approval, which is told once a request."""
     if decision.outcome is not DecisionOutcome.WAITING:
         return version_event(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
-    request = request_for(where, *about)
+    request = request_for(workspace, *about)
     payload = {
         "target": decision.target,
         "groups": sorted({group for answer in decision.checks for group in answer.awaiting}),

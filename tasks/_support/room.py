@@ -15,7 +15,7 @@ from prefect_stagegate.units import bytes_text
 
 
 @contextmanager
-def watched_room(where: Workspace) -> Iterator[None]:
+def watched_room(workspace: Workspace) -> Iterator[None]:
     """Look at the cache's volume when the block ends, also by an error, and tell when it is nearly full.
 
     A flow run emits one event about a cache, however many of its tasks, on whatever processes, see it nearly full.
@@ -24,11 +24,11 @@ def watched_room(where: Workspace) -> Iterator[None]:
         yield
     finally:
         with unfailing("look how full the cache's volume is"):
-            _tell(where)
+            _tell(workspace)
 
 
-def _tell(where: Workspace) -> None:
-    room = look_at_room(where)
+def _tell(workspace: Workspace) -> None:
+    room = look_at_room(workspace)
     if not room.nearly_full:
         return
     run_log().warning(

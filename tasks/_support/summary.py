@@ -15,7 +15,7 @@ def artifact_key(report: Report) -> str:
     return f"{report.dataset}-{report.target}{'-trial' if report.is_trial else ''}"
 
 
-def show_summary(where: Workspace, report: Report) -> str:
+def show_summary(workspace: Workspace, report: Report) -> str:
     """Show the summary at the run, in place of an earlier one about the same target.
 
     Returns:
@@ -23,7 +23,7 @@ def show_summary(where: Workspace, report: Report) -> str:
     """
     page = ""
     with unfailing("keep the HTML report"):
-        page = keep_report(where, report)
+        page = keep_report(workspace, report)
     key, markdown = f"{artifact_key(report)}-summary", to_summary(report, page=page)
     attach(MarkdownArtifact(key=key, markdown=markdown, description=report.headline))
     return page

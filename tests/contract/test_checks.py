@@ -19,22 +19,22 @@ from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.measures import Balance, Duplicates, Measures, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Evidence, Outcome, Scope, Severity, Validation
-from prefect_stagegate.readiness import CHECKS, Accepted, Integrity, Machine, Probe, Question, Volume, run_check
+from prefect_stagegate.readiness import CHECKS, Accepted, CheckContext, Integrity, Machine, Probe, Volume, run_check
 from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.catalogue import asks, groups, parameters
 from prefect_stagegate.readiness.context import BINDINGS
 from prefect_stagegate.readiness.registry import OWNERS
 from prefect_stagegate.readiness.run import is_current
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import (
+from prefect_stagegate.testing.contexts import (
     DIGEST,
     ENVIRONMENT,
     NOW,
     OTHER_DIGEST,
     Figures,
-    a_question,
     a_spec,
     an_origin,
+    check_context,
 )
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 """What a gate names, so that a check has something to look at."""
 LOOKS = [
-    *(one.name for one in fields(Question) if "Callable" in str(one.type) and one.name not in BINDINGS),
+    *(one.name for one in fields(CheckContext) if "Callable" in str(one.type) and one.name not in BINDINGS),
     *(f"measures.{name}" for name in vars(Measures) if not name.startswith("_")),
 ]
 """All that a check can ask for and that may break."""
@@ -65,8 +65,8 @@ def required(name: str) -> Requirement:
     return Requirement(name, Severity.BLOCKING, NAMED.get(name, {}))
 
 
-def ask(name: str, question: Question) -> Evidence:
-    return run_check(CHECKS[name], required(name), question)
+def ask(name: str, context: CheckContext) -> Evidence:
+    return run_check(CHECKS[name], required(name), context)
 
 
 @dataclass
@@ -76,13 +76,13 @@ class Broken:
     error: Exception
     looked: list[str] = field(default_factory=list)
 
-    def question(self) -> Question:
+    def context(self) -> CheckContext:
         plain: dict[str, Any] = {name: self._fails(name) for name in LOOKS if "." not in name}
         measures = Figures()
         for name in (name for name in LOOKS if "." in name):
             object.__setattr__(measures, name.partition(".")[2], self._fails(name))
         accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), environment=ENVIRONMENT)
-        return a_question(**plain, measures=measures, accepted=accepted)
+        return check_context(**plain, measures=measures, accepted=accepted)
 
     def _fails(self, name: str) -> Callable[..., Any]:
         def look(*_: object) -> Any:
@@ -98,7 +98,7 @@ class Broken:
 )
 def test_a_look_that_fails_is_inconclusive_with_the_reason(name: str, error: Exception) -> None:
     broken = Broken(error)
-    found = ask(name, broken.question())
+    found = ask(name, broken.context())
     if broken.looked:
         assert found.outcome is Outcome.INCONCLUSIVE
         assert str(getattr(error, "message", error)) in found.summary + "".join(one.problem for one in found.findings)
@@ -108,8 +108,8 @@ def test_a_binding_that_can_not_be_found_out_is_unknown_and_ends_what_was_known(
     def fails() -> tuple[str, ...]:
         raise SourceUnavailable("nobody answers")
 
-    known = ask("cache_integrity", a_question())
-    blind = a_question(rotten=fails)
+    known = ask("cache_integrity", check_context())
+    blind = check_context(rotten=fails)
     assert ask("cache_integrity", blind).binding["rotten"] == "unknown"
     assert not is_current(known, CHECKS["cache_integrity"], required("cache_integrity"), blind)
 
@@ -117,8 +117,8 @@ def test_a_binding_that_can_not_be_found_out_is_unknown_and_ends_what_was_known(
 def test_each_look_is_some_check_s() -> None:
     broken = Broken(SourceUnavailable("nobody answers"))
     for name in CHECKS:
-        ask(name, broken.question())
-    whole = a_question(accepted=Accepted("pilot", DIGEST, stamp(NOW)))
+        ask(name, broken.context())
+    whole = check_context(accepted=Accepted("pilot", DIGEST, stamp(NOW)))
     assert {*broken.looked} <= {*LOOKS}
     assert {"validation", "volume", "probe_source", "integrity", "credential_life", "measures.drift"} <= {
         *broken.looked
@@ -126,7 +126,7 @@ def test_each_look_is_some_check_s() -> None:
     assert whole.measures.outside_tables() == 0
 
 
-def nothing(**changes: Any) -> Question:
+def nothing(**changes: Any) -> CheckContext:
     """A version without a file, of a spec that says nothing, on a node that has nothing."""
     empty: dict[str, Any] = {
         "files": 0,
@@ -152,7 +152,7 @@ def nothing(**changes: Any) -> Question:
         "resolvable": lambda _: False,
     }
     spec = a_spec(owners=None, license=None, runbook=None, contract=None)
-    return a_question(spec=spec, accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)), **empty)
+    return check_context(spec=spec, accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)), **empty)
 
 
 @every_check
@@ -164,8 +164,8 @@ def test_nothing_is_never_a_pass(name: str, tmp_path: Any) -> None:
 
 @every_check
 def test_whatever_is_not_a_pass_says_what_to_do_or_why_there_is_nothing(name: str, tmp_path: Any) -> None:
-    for question in (nothing(root=tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).question()):
-        found = ask(name, question)
+    for context in (nothing(root=tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).context()):
+        found = ask(name, context)
         if found.outcome in (Outcome.FAIL, Outcome.WARN):
             assert any(finding.fix for finding in found.findings)
             assert any(finding.outcome is found.outcome for finding in found.findings)
@@ -189,7 +189,7 @@ def test_recorded_texts_do_not_age(name: str) -> None:
     )
     for hours in (1.5, 5, 900):
         life = CredentialLife("temporary", "the token", NOW.timestamp() + hours * 3600)
-        question = a_question(
+        context = check_context(
             spec=spec,
             below=stood,
             accepted=Accepted("production", OTHER_DIGEST, stamp(NOW - days)),
@@ -197,7 +197,7 @@ def test_recorded_texts_do_not_age(name: str) -> None:
             table_time=lambda _: NOW - days,
             origins=lambda: iter([an_origin(NOW - days)]),
         )
-        found = ask(name, question)
+        found = ask(name, context)
         assert not AGE.search("\n".join([found.summary, *(one.problem for one in found.findings)])), found
 
 
@@ -205,33 +205,33 @@ def test_recorded_texts_do_not_age(name: str) -> None:
 def test_evidence_is_bound_to_what_the_check_declares_and_to_no_more(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    definition, question = CHECKS[name], a_question()
-    known = replace(ask(name, question), outcome=Outcome.PASS)
+    definition, context = CHECKS[name], check_context()
+    known = replace(ask(name, context), outcome=Outcome.PASS)
     assert known.binding.keys() == {*definition.binds, "check_version", "parameters"}
-    assert is_current(known, definition, required(name), question)
+    assert is_current(known, definition, required(name), context)
     for bound in BINDINGS:
         with monkeypatch.context() as patch:
             patch.setitem(BINDINGS, bound, lambda _: "another")
-            assert is_current(known, definition, required(name), question) is (bound not in definition.binds)
+            assert is_current(known, definition, required(name), context) is (bound not in definition.binds)
     raised = replace(definition, version=definition.version + 1)
-    assert not is_current(known, raised, required(name), question)
+    assert not is_current(known, raised, required(name), context)
 
 
 @every_check
 def test_evidence_ends_with_its_time_to_live(name: str) -> None:
     definition = CHECKS[name]
-    known = replace(ask(name, a_question()), outcome=Outcome.PASS)
+    known = replace(ask(name, check_context()), outcome=Outcome.PASS)
     if definition.ttl is not None:
         assert known.expires
         assert known.expires <= stamp(NOW + definition.ttl)
-        late = a_question(now=NOW + definition.ttl)
+        late = check_context(now=NOW + definition.ttl)
         assert not is_current(known, definition, required(name), late)
 
 
 @every_check
 def test_a_check_belongs_to_somebody_and_speaks_of_what_its_binding_holds(name: str) -> None:
     definition = CHECKS[name]
-    found = ask(name, a_question())
+    found = ask(name, check_context())
     assert (found.owner, found.scope) == (definition.owner, definition.scope)
     assert definition.owner in OWNERS
     assert "version" in definition.binds
@@ -257,12 +257,12 @@ def test_a_check_explains_itself(name: str) -> None:
 def test_what_a_run_asks_at_its_start_runs_no_query_over_the_data(name: str) -> None:
     if CHECKS[name].renewal is Renewal.CHEAP:
         broken = Broken(SourceUnavailable("nobody answers"))
-        ask(name, broken.question())
+        ask(name, broken.context())
         costly = {"validation", "integrity", *(look for look in LOOKS if look.startswith("measures."))}
         assert not costly & {*broken.looked}
 
 
 def test_a_moment_of_the_question_is_the_one_of_all_answers() -> None:
-    question: Question = a_question(now=datetime(2026, 3, 1, tzinfo=UTC) + timedelta(hours=3))
-    moments: Mapping[str, str] = {name: ask(name, question).at for name in CHECKS}
-    assert {*moments.values()} == {stamp(question.now)}
+    context: CheckContext = check_context(now=datetime(2026, 3, 1, tzinfo=UTC) + timedelta(hours=3))
+    moments: Mapping[str, str] = {name: ask(name, context).at for name in CHECKS}
+    assert {*moments.values()} == {stamp(context.now)}

@@ -18,7 +18,7 @@ import pytest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.selection.globs import Selection
+from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.sources.sftp.event_loop import LoopThread
 from prefect_stagegate.sources.walk import DEEPEST
 from prefect_stagegate.testing.sources import listed
@@ -97,7 +97,7 @@ def test_sftp_folders_without_end_are_told(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=f"deeper than {DEEPEST} names") as caught:
             list(source.list())
         assert "exclude" in caught.value.hint
-        assert list(source.list(Selection(exclude=("again/",)))) == []
+        assert list(source.list(GlobFilter(exclude=("again/",)))) == []
 
 
 def test_sftp_folders_that_multiply_are_told(tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_sftp_links_are_followed_once(tmp_path: Path) -> None:
         assert not caught.value.retryable
         (root / "folder/up").symlink_to("..")
         with pytest.raises(SourceError, match="listed already: again -> folder") as caught:
-            list(source.list(Selection(exclude=("loop",))))
-        assert set(listed(source, Selection(exclude=("loop", "again/")))) == {"folder/a.bin", "link.bin"}
-        assert set(listed(source, Selection(exclude=("loop", "folder/")))) == {"again/a.bin", "link.bin"}
-        assert set(listed(source, Selection(("*.bin",), ("folder/**",)))) == {"again/a.bin", "link.bin"}
+            list(source.list(GlobFilter(exclude=("loop",))))
+        assert set(listed(source, GlobFilter(exclude=("loop", "again/")))) == {"folder/a.bin", "link.bin"}
+        assert set(listed(source, GlobFilter(exclude=("loop", "folder/")))) == {"again/a.bin", "link.bin"}
+        assert set(listed(source, GlobFilter(("*.bin",), ("folder/**",)))) == {"again/a.bin", "link.bin"}
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -191,7 +191,7 @@ def test_web_folders_without_end_are_told(web: str) -> None:
     source = open_source(web)
     with pytest.raises(SourceError, match=f"deeper than {DEEPEST} names"):
         list(source.list())
-    assert list(source.list(Selection(exclude=("again/",)))) == []
+    assert list(source.list(GlobFilter(exclude=("again/",)))) == []
     source.close()
 
 

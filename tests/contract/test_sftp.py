@@ -171,8 +171,8 @@ def test_the_users_configuration_is_honoured(served: Served, tmp_path: Path, mon
     server, root, url = served
     _write(root, "a.bin", BYTES)
     user, key = f"User {server.user}", f"IdentityFile {server.folder}/user"
-    where = f"HostName 127.0.0.1\nPort {server.port}\nUserKnownHostsFile {server.folder}/known_hosts"
-    _home(tmp_path, monkeypatch, f"Host nas\n{where}\n{user}\n{key}\n")
+    lines = f"HostName 127.0.0.1\nPort {server.port}\nUserKnownHostsFile {server.folder}/known_hosts"
+    _home(tmp_path, monkeypatch, f"Host nas\n{lines}\n{user}\n{key}\n")
     with _opened(url.replace(f"127.0.0.1:{server.port}", "nas"), {}) as source:
         assert read(source, source.find("a.bin")) == BYTES
 
@@ -330,8 +330,8 @@ def test_the_agent_opens_what_its_keys_open(served: Served, tmp_path: Path, monk
     with _opened(url, options) as source, pytest.raises(AccessDenied, match="of the agent") as caught:
         list(source.list())
     assert "ssh -v" in caught.value.hint
-    with _agent(tmp_path, server.folder / "user") as where:
-        monkeypatch.setenv("SSH_AUTH_SOCK", where)
+    with _agent(tmp_path, server.folder / "user") as agent:
+        monkeypatch.setenv("SSH_AUTH_SOCK", agent)
         with _opened(url, options) as source:
             assert read(source, source.find("a.bin")) == BYTES
 
@@ -537,12 +537,12 @@ def test_an_option_that_nobody_knows_is_refused() -> None:
 @contextmanager
 def _agent(folder: Path, key: Path) -> Iterator[str]:
     """An agent of OpenSSH's that has one key; gives its socket."""
-    where = str(folder / "agent")
-    with subprocess.Popen(["ssh-agent", "-D", "-a", where], stdout=subprocess.DEVNULL) as process:
-        while not Path(where).exists():
+    address = str(folder / "agent")
+    with subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL) as process:
+        while not Path(address).exists():
             time.sleep(0.01)
-        subprocess.run(["ssh-add", "-q", key], env={**os.environ, "SSH_AUTH_SOCK": where}, check=True)
-        yield where
+        subprocess.run(["ssh-add", "-q", key], env={**os.environ, "SSH_AUTH_SOCK": address}, check=True)
+        yield address
         process.terminate()
 
 

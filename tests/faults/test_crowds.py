@@ -98,28 +98,28 @@ def test_a_crowd_fetches_once_agrees_and_loses_nothing(
     )
     assert (done.returncode, done.stderr) == (0, "")
 
-    where = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
     told = [(tmp_path / "told" / str(number)).read_text().split() for number in range(processes)]
     digests = {dataset: {digest for name, digest, _ in told if name == dataset} for dataset, _, _ in told}
     assert all(len(found) == 1 for found in digests.values()), digests
-    assert {name: {where.catalog.refs(name)["latest"].digest} for name in digests} == digests
+    assert {name: {workspace.catalog.refs(name)["latest"].digest} for name in digests} == digests
     total = sum(wanted.values())
     print(f"{processes} processes fetched {proxy.bytes} bytes of {total}: {proxy.bytes / total:.3f}")
     assert total <= proxy.bytes <= WASTE * total
     assert superseded in json.loads((tmp_path / "told" / "collector").read_text())
-    assert not where.cache.leases.live()
-    assert not list(where.cache.layout.leases.iterdir())
-    assert not [path for path in where.cache.layout.ingest.iterdir() if not path.name.startswith("unsynced")]
-    assert not list(where.cache.layout.trash.iterdir())
-    assert not verify(where).damaged
+    assert not workspace.cache.leases.live()
+    assert not list(workspace.cache.layout.leases.iterdir())
+    assert not [path for path in workspace.cache.layout.ingest.iterdir() if not path.name.startswith("unsynced")]
+    assert not list(workspace.cache.layout.trash.iterdir())
+    assert not verify(workspace).damaged
 
 
 def stage_twice(root: Path) -> str:
     """Give the collector something to take: a version that no ref names any more."""
-    where = open_workspace(root / "cache", root / "catalog")
+    workspace = open_workspace(root / "cache", root / "catalog")
     (root / "old").mkdir()
     versions = []
     for text in ("first", "second"):
         (root / "old" / "data.csv").write_text(text)
-        versions.append(stage(where, {"stagegate": 1, "dataset": "old", "sources": [{"url": str(root / "old")}]}))
+        versions.append(stage(workspace, {"stagegate": 1, "dataset": "old", "sources": [{"url": str(root / "old")}]}))
     return versions[0].address

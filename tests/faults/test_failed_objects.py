@@ -48,49 +48,49 @@ def spec(
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def test_within_the_budget_a_version_is_made_and_says_what_it_lacks(
-    spec: dict[str, Any], where: Workspace, proxy: FaultProxy
+    spec: dict[str, Any], workspace: Workspace, proxy: FaultProxy
 ) -> None:
-    version = stage(where, {**spec, "max_failed_objects": 2})
+    version = stage(workspace, {**spec, "max_failed_objects": 2})
     assert version.files == 2
     assert sorted((one.path, one.error) for one in version.failed) == [(key, "AccessDenied") for key in BROKEN]
-    assert where.catalog.failed("partial", version.digest) == version.failed
-    assert stage(where, {**spec, "max_failed_objects": 2}).failed  # tried again, and told again
+    assert workspace.catalog.failed("partial", version.digest) == version.failed
+    assert stage(workspace, {**spec, "max_failed_objects": 2}).failed  # tried again, and told again
     proxy.break_with(lambda _: None)
-    whole = stage(where, {**spec, "max_failed_objects": 2})
+    whole = stage(workspace, {**spec, "max_failed_objects": 2})
     assert (whole.files, whole.failed) == (4, ())
-    assert where.catalog.failed("partial", whole.digest) == ()
+    assert workspace.catalog.failed("partial", whole.digest) == ()
 
 
 def test_a_version_that_is_whole_now_lacks_nothing_any_more(
-    spec: dict[str, Any], where: Workspace, proxy: FaultProxy, seaweedfs: SeaweedFS
+    spec: dict[str, Any], workspace: Workspace, proxy: FaultProxy, seaweedfs: SeaweedFS
 ) -> None:
-    version = stage(where, {**spec, "max_failed_objects": 2})
+    version = stage(workspace, {**spec, "max_failed_objects": 2})
     seaweedfs.client().rm([f"{spec['sources'][0]['url']}/{key}" for key in BROKEN])
-    again = stage(where, spec)
+    again = stage(workspace, spec)
     assert again.digest == version.digest
-    assert where.catalog.failed("partial", again.digest) == ()
+    assert workspace.catalog.failed("partial", again.digest) == ()
 
 
-def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], where: Workspace) -> None:
+def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], workspace: Workspace) -> None:
     spec = {**spec, "max_failed_objects": 2}
-    places: dict[str, Any] = {"cache": where.cache.root, "catalog": where.catalog.url}
+    places: dict[str, Any] = {"cache": workspace.cache.root, "catalog": workspace.catalog.url}
     planned = plan_transfer.fn(spec, list_sources.fn(spec, **places), **places)
     received = pickle.loads(pickle.dumps(transfer.fn(spec, planned, **places)))
     version = publish_version.fn(spec, received, **places)
     assert sorted(one.path for one in version.failed) == list(BROKEN)
-    assert where.catalog.failed("partial", version.digest) == version.failed
+    assert workspace.catalog.failed("partial", version.digest) == version.failed
 
 
-def test_a_gate_that_asks_for_coverage_names_what_the_version_lacks(spec: dict[str, Any], where: Workspace) -> None:
+def test_a_gate_that_asks_for_coverage_names_what_the_version_lacks(spec: dict[str, Any], workspace: Workspace) -> None:
     spec |= {"max_failed_objects": 2, "gates": {"pilot": {"require": ["coverage"]}}}
     spec |= {"contract": {"files": [{"match": "*.bin", "probes": ["nonempty"]}]}}
-    stage(where, spec)
-    decision = check(where, spec, "pilot")
+    stage(workspace, spec)
+    decision = check(workspace, spec, "pilot")
     assert decision.accepted
     (answer,) = decision.checks
     assert answer.outcome is Outcome.WARN
@@ -98,18 +98,18 @@ def test_a_gate_that_asks_for_coverage_names_what_the_version_lacks(spec: dict[s
     assert {finding.subject for finding in answer.findings} == set(BROKEN)
 
 
-def test_beyond_the_budget_nothing_is_published(spec: dict[str, Any], where: Workspace) -> None:
+def test_beyond_the_budget_nothing_is_published(spec: dict[str, Any], workspace: Workspace) -> None:
     with pytest.raises(TransferFailed) as caught:
-        stage(where, {**spec, "max_failed_objects": 1})
+        stage(workspace, {**spec, "max_failed_objects": 1})
     assert {failure.object for failure in caught.value.failures} == set(BROKEN)
-    assert where.catalog.ref("partial", LATEST) is None
-    assert list(where.cache.views.all()) == []
+    assert workspace.catalog.ref("partial", LATEST) is None
+    assert list(workspace.cache.views.all()) == []
 
 
-def test_a_budget_makes_no_version_of_nothing(spec: dict[str, Any], where: Workspace, proxy: FaultProxy) -> None:
+def test_a_budget_makes_no_version_of_nothing(spec: dict[str, Any], workspace: Workspace, proxy: FaultProxy) -> None:
     proxy.break_with(lambda _: Status(403, "AccessDenied"))
     with pytest.raises(TransferFailed):
-        stage(where, {**spec, "max_failed_objects": 100})
+        stage(workspace, {**spec, "max_failed_objects": 100})
 
 
 def test_the_command_line_lists_them(

@@ -40,7 +40,7 @@ def test_a_job_on_a_volume_with_too_little_room_leaves_the_old_state(lab: Lab, j
     assert not failed, "\n".join(failed)
 
 
-def fill_up(where: Workspace, nas: Path) -> list[Version]:
+def fill_up(workspace: Workspace, nas: Path) -> list[Version]:
     """Stage datasets of 100, then of 10, then of one file until not even that finds room."""
     staged: list[Version] = []
     for files in (100, 10, 1):
@@ -50,7 +50,9 @@ def fill_up(where: Workspace, nas: Path) -> list[Version]:
             for name in range(files):
                 (folder / f"{name}.bin").write_bytes(b"%d %d %d" % (files, number, name) * 900)
             try:
-                staged.append(stage(where, {"stagegate": 1, "dataset": folder.name, "sources": [{"url": str(folder)}]}))
+                staged.append(
+                    stage(workspace, {"stagegate": 1, "dataset": folder.name, "sources": [{"url": str(folder)}]})
+                )
             except NoSpace:
                 break
     return staged
@@ -61,18 +63,18 @@ def test_a_volume_full_of_versions_still_takes_leases_pins_repairs_and_collectio
     volume = tmp_path / "volume"
     volume.mkdir()
     with mounted(volume, 20 << 20):
-        where = open_workspace(volume / "cache", tmp_path / "catalog")
-        where = replace(where, settings=replace(where.settings, free_floor=0.0))
-        first, *_, last = fill_up(where, tmp_path / "nas")
+        workspace = open_workspace(volume / "cache", tmp_path / "catalog")
+        workspace = replace(workspace, settings=replace(workspace.settings, free_floor=0.0))
+        first, *_, last = fill_up(workspace, tmp_path / "nas")
 
-        where.cache.leases.pin(last.dataset, last.digest)
+        workspace.cache.leases.pin(last.dataset, last.digest)
         with ExitStack() as readers:
             for _ in range(20):
-                readers.enter_context(where.cache.leases.hold(LeaseKind.READER, first.dataset, first.digest))
+                readers.enter_context(workspace.cache.leases.hold(LeaseKind.READER, first.dataset, first.digest))
             rotten = first.path / "7.bin"
             rotten.chmod(0o600)
             rotten.write_bytes(b"rotten")
             rotten.chmod(0o400)
-            found = verify(where, repair=True)
+            found = verify(workspace, repair=True)
             assert (len(found.damaged), found.repaired) == (1, 1)
-        assert collect(where.cache.layout).blobs == 1  # the rotten one
+        assert collect(workspace.cache.layout).blobs == 1  # the rotten one

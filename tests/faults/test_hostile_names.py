@@ -34,7 +34,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.report import build_report, to_html, to_junit, to_markdown, to_rich, to_text
-from prefect_stagegate.testing.questions import DIGEST, a_spec
+from prefect_stagegate.testing.contexts import DIGEST, a_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 
 SEED = 20260301
@@ -71,11 +71,11 @@ def test_the_generator_gives_enough_of_each_kind() -> None:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "node" / "cache", tmp_path / "node" / "catalog")
 
 
-def stage_what_may(where: Workspace, source: dict[str, Any], keys: set[str]) -> tuple[Version, set[str]]:
+def stage_what_may(workspace: Workspace, source: dict[str, Any], keys: set[str]) -> tuple[Version, set[str]]:
     """Stage a source; whenever objects are refused by their names, leave those out and try again.
 
     Returns the version and the keys that were refused.
@@ -85,7 +85,7 @@ def stage_what_may(where: Workspace, source: dict[str, Any], keys: set[str]) -> 
         exclude = [*source.get("exclude", ()), *map(as_glob, refused)]
         spec = {"stagegate": 1, "dataset": "odd", "sources": [{**source, "exclude": exclude}]}
         try:
-            return stage(where, spec), refused
+            return stage(workspace, spec), refused
         except UsageError as error:
             told, text, hint = error.message, str(error), error.hint
         assert hint
@@ -102,9 +102,9 @@ def as_glob(key: str) -> str:
     return "/".join(segments)
 
 
-def check_version(where: Workspace, version: Version, contents: dict[str, bytes]) -> None:
+def check_version(workspace: Workspace, version: Version, contents: dict[str, bytes]) -> None:
     """The view, the manifest and the catalog hold exactly these entries."""
-    entries = {entry.path: entry for entry in where.catalog.manifest("odd", version.digest).entries()}
+    entries = {entry.path: entry for entry in workspace.catalog.manifest("odd", version.digest).entries()}
     assert entries.keys() == contents.keys()
     found = {
         os.path.relpath(os.path.join(folder, name), version.path)
@@ -116,23 +116,23 @@ def check_version(where: Workspace, version: Version, contents: dict[str, bytes]
     lines = b"".join(map(row, entries.values())).split(b"\n")
     assert len(lines) == len(contents) + 1
     assert all(line.count(b"\0") == 2 for line in lines[:-1])
-    assert not verify(where).damaged
+    assert not verify(workspace).damaged
 
 
 def everything_below(folder: Path) -> set[str]:
     return {os.path.join(one, name) for one, folders, files in os.walk(folder) for name in (*folders, *files)}
 
 
-def test_names_in_a_directory(tmp_path: Path, where: Workspace) -> None:
+def test_names_in_a_directory(tmp_path: Path, workspace: Workspace) -> None:
     root = tmp_path / "source" / "data"
     contents = write_all(root, NAMES)
     assert len(contents) >= 500
     outside = everything_below(tmp_path) - everything_below(tmp_path / "node")
 
-    version, refused = stage_what_may(where, {"url": str(root)}, set(contents))
+    version, refused = stage_what_may(workspace, {"url": str(root)}, set(contents))
 
     assert refused == {key for key in contents if path_problem(key)}
-    check_version(where, version, {key: data for key, data in contents.items() if key not in refused})
+    check_version(workspace, version, {key: data for key, data in contents.items() if key not in refused})
     assert everything_below(tmp_path) - everything_below(tmp_path / "node") == outside
 
 
@@ -154,7 +154,7 @@ def write_all(root: Path, names: list[str]) -> dict[str, bytes]:
     }
 
 
-def test_names_in_a_bucket(seaweedfs: SeaweedFS, botocore_client: Any, where: Workspace, tmp_path: Path) -> None:
+def test_names_in_a_bucket(seaweedfs: SeaweedFS, botocore_client: Any, workspace: Workspace, tmp_path: Path) -> None:
     seaweedfs.bucket("hostile-names")
     client = botocore_client
 
@@ -173,11 +173,11 @@ def test_names_in_a_bucket(seaweedfs: SeaweedFS, botocore_client: Any, where: Wo
     refused = {key for key in keys if path_problem(key)}
     with credentials(seaweedfs):
         with pytest.raises(UsageError, match=r"\d+ objects can't stand in a dataset"):
-            stage(where, {"stagegate": 1, "dataset": "odd", "sources": [source]})
-        version, others = stage_what_may(where, {**source, "exclude": [*map(as_glob, refused)]}, keys - refused)
+            stage(workspace, {"stagegate": 1, "dataset": "odd", "sources": [source]})
+        version, others = stage_what_may(workspace, {**source, "exclude": [*map(as_glob, refused)]}, keys - refused)
 
     assert not others
-    check_version(where, version, {key: key.partition("/")[0].encode() for key in keys - refused})
+    check_version(workspace, version, {key: key.partition("/")[0].encode() for key in keys - refused})
     assert everything_below(tmp_path) - everything_below(tmp_path / "node") == before
 
 
@@ -236,7 +236,7 @@ class LyingServer(BaseHTTPRequestHandler):
             self.wfile.write(part)
 
 
-def test_keys_that_climb_out_in_a_listing_are_refused_and_hide_no_others(tmp_path: Path, where: Workspace) -> None:
+def test_keys_that_climb_out_in_a_listing_are_refused_and_hide_no_others(tmp_path: Path, workspace: Workspace) -> None:
     climbing = {"..", "../up", "a/../../up", "a/./b", "./x", "a//b", "x/..", "a/\u202e/../b"}
     honest = {"good.bin", "a/b", "z/\u202egpj.exe", "caf\u00e9"}
     keys = tuple(sorted(climbing | honest))
@@ -246,28 +246,28 @@ def test_keys_that_climb_out_in_a_listing_are_refused_and_hide_no_others(tmp_pat
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "anon": True}
-        version, refused = stage_what_may(where, {"url": "s3://lies/", "options": options}, set(keys))
+        version, refused = stage_what_may(workspace, {"url": "s3://lies/", "options": options}, set(keys))
     finally:
         server.shutdown()
         server.server_close()
     assert refused == climbing
-    check_version(where, version, {key: key.encode() for key in honest})
+    check_version(workspace, version, {key: key.encode() for key in honest})
     assert not asked & climbing
 
 
-def test_a_manifest_that_climbs_out_of_its_view_is_refused(tmp_path: Path, where: Workspace) -> None:
+def test_a_manifest_that_climbs_out_of_its_view_is_refused(tmp_path: Path, workspace: Workspace) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a").write_bytes(b"a")
-    version = stage(where, {"stagegate": 1, "dataset": "odd", "sources": [{"url": str(tmp_path / "source")}]})
-    (entry,) = where.catalog.manifest("odd", version.digest).entries()
+    version = stage(workspace, {"stagegate": 1, "dataset": "odd", "sources": [{"url": str(tmp_path / "source")}]})
+    (entry,) = workspace.catalog.manifest("odd", version.digest).entries()
     for path in ("../climbed", "/tmp/climbed", "a\nb"):
         forged = type(entry)(path, entry.size, entry.digest)
         with pytest.raises(StagegateError, match=r"can't stand in a view"):
-            where.cache.views.publish("odd", "sha256:" + "f" * 64, [forged])
-        with pytest.raises(StagegateError, match=r"can't stand in a view"), where.cache.views.draft() as draft:
+            workspace.cache.views.publish("odd", "sha256:" + "f" * 64, [forged])
+        with pytest.raises(StagegateError, match=r"can't stand in a view"), workspace.cache.views.draft() as draft:
             draft.mend("odd", version.digest, [forged])
         with pytest.raises(StagegateError, match="that no dataset may have"):
-            list(forged_manifest(where.catalog, forged))
+            list(forged_manifest(workspace.catalog, forged))
     assert not list(tmp_path.rglob("climbed"))
 
 

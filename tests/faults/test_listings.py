@@ -29,19 +29,21 @@ def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def where(tmp_path: Path, seaweedfs: SeaweedFS) -> Workspace:
+def workspace(tmp_path: Path, seaweedfs: SeaweedFS) -> Workspace:
     keys = {"key": seaweedfs.key, "secret": seaweedfs.secret}
     return open_workspace(tmp_path / "cache", tmp_path / "catalog", resolve_credentials=lambda _: keys)
 
 
 @pytest.fixture
-def spec(seaweedfs: SeaweedFS, proxy: FaultProxy, where: Workspace, request: pytest.FixtureRequest) -> dict[str, Any]:
+def spec(
+    seaweedfs: SeaweedFS, proxy: FaultProxy, workspace: Workspace, request: pytest.FixtureRequest
+) -> dict[str, Any]:
     """A dataset that is staged once already."""
     url, client = seaweedfs.bucket(f"listings-{abs(hash(request.node.name))}"), seaweedfs.client()
     client.pipe({f"{url}/{key}": key.encode() for key in KEYS})
     source = {"url": url, "options": {"endpoint_url": proxy.url}, "credentials": "aws-credentials/owner"}
     spec = {"stagegate": 1, "dataset": "listed", "sources": [source]}
-    assert stage(where, spec).files == len(KEYS)
+    assert stage(workspace, spec).files == len(KEYS)
     return spec
 
 
@@ -52,32 +54,32 @@ def lie_once(proxy: FaultProxy, lie: Lie, page: int = 2) -> None:
 
 @pytest.mark.parametrize("lie", list(Lie))
 def test_a_page_that_is_dropped_or_repeated_is_found(
-    lie: Lie, proxy: FaultProxy, where: Workspace, spec: dict[str, Any]
+    lie: Lie, proxy: FaultProxy, workspace: Workspace, spec: dict[str, Any]
 ) -> None:
-    before = where.catalog.history("listed", LATEST)
+    before = workspace.catalog.history("listed", LATEST)
     lie_once(proxy, lie)
     with pytest.raises(SourceUnavailable) as caught:
-        stage(where, spec)
+        stage(workspace, spec)
     assert caught.value.retryable
     assert caught.value.object in KEYS
-    assert where.catalog.history("listed", LATEST) == before
-    assert len(list(where.cache.views.all())) == 1
+    assert workspace.catalog.history("listed", LATEST) == before
+    assert len(list(workspace.cache.views.all())) == 1
 
 
 def test_objects_that_were_deleted_are_no_lie_and_cost_few_requests(
-    proxy: FaultProxy, where: Workspace, spec: dict[str, Any], seaweedfs: SeaweedFS
+    proxy: FaultProxy, workspace: Workspace, spec: dict[str, Any], seaweedfs: SeaweedFS
 ) -> None:
     gone = KEYS[10:170]
     seaweedfs.client().rm([f"{spec['sources'][0]['url']}/{key}" for key in gone])
     before = proxy.requests
-    assert stage(where, spec).files == len(KEYS) - len(gone)
+    assert stage(workspace, spec).files == len(KEYS) - len(gone)
     assert proxy.requests - before <= ASKED + 3
 
 
 def test_objects_that_the_spec_no_longer_lets_in_are_not_asked_for(
-    proxy: FaultProxy, where: Workspace, spec: dict[str, Any]
+    proxy: FaultProxy, workspace: Workspace, spec: dict[str, Any]
 ) -> None:
     narrower = {**spec, "sources": [{**spec["sources"][0], "include": ["00*.bin"], "into": "few/"}]}
     before = proxy.requests
-    assert stage(where, narrower).files == 10
+    assert stage(workspace, narrower).files == 10
     assert proxy.requests - before == len(KEYS) // PAGE

@@ -24,7 +24,7 @@ from prefect_stagegate.model import Outcome, Pin, SourceObject
 from prefect_stagegate.readiness.checks.governance import Runbook, runbook
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
-from prefect_stagegate.testing.questions import a_question, a_spec
+from prefect_stagegate.testing.contexts import a_spec, check_context
 from prefect_stagegate.testing.sources import listed
 from tests.support.rawserver import raw_server, response
 
@@ -427,13 +427,13 @@ def test_suite_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
 @pytest.mark.parametrize("way", ["directly", "by a redirect"])
 def test_runbook_leads_to_no_blocked_address(trap: Trap, redirector: str, way: str) -> None:
     link = trap.url if way == "directly" else redirector
-    answer = runbook(a_question(spec=a_spec(runbook=f"{link}/runbook")), Runbook(resolve=True))
+    answer = runbook(check_context(spec=a_spec(runbook=f"{link}/runbook")), Runbook(resolve=True))
     assert answer.outcome is Outcome.INCONCLUSIVE
     assert f"Refused to connect to {TRAP}" in answer.findings[0].problem
     assert "STAGEGATE_ALLOWED_HOSTS" in answer.findings[0].fix
 
 
 def test_runbook_may_lead_to_allowed_host(trap: Trap) -> None:
-    question = a_question(spec=a_spec(runbook=f"{trap.url}/runbook"), allowed_hosts=(TRAP,))
+    question = check_context(spec=a_spec(runbook=f"{trap.url}/runbook"), allowed_hosts=(TRAP,))
     assert "closed the connection" in runbook(question, Runbook(resolve=True)).findings[0].problem
     assert trap.connections.pop()

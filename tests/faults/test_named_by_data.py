@@ -53,7 +53,7 @@ Path({marker!r}).write_text("it ran")
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "records")
 
 
@@ -80,13 +80,13 @@ def unchecked(url: str, options: dict[str, Any], **more: Any) -> Spec:
     return Spec.model_construct(**{**dict(spec), "sources": (source,)})
 
 
-def try_stage(where: Workspace, spec: Spec) -> None:
+def try_stage(workspace: Workspace, spec: Spec) -> None:
     with suppress(StagegateError):
-        stage(where, spec)
+        stage(workspace, spec)
 
 
-def try_doctor(where: Workspace, spec: Spec) -> None:
-    examine(spec, where.settings, lambda _: {})
+def try_doctor(workspace: Workspace, spec: Spec) -> None:
+    examine(spec, workspace.settings, lambda _: {})
 
 
 both_jobs = pytest.mark.parametrize("job", [try_stage, try_doctor])
@@ -94,11 +94,11 @@ both_jobs = pytest.mark.parametrize("job", [try_stage, try_doctor])
 
 @both_jobs
 @pytest.mark.parametrize("scheme", ["simplecache::file", "filecache::file", "blockcache::file"])
-def test_no_chain_of_file_systems_keeps_copies(job: Any, scheme: str, where: Workspace, tmp_path: Path) -> None:
+def test_no_chain_of_file_systems_keeps_copies(job: Any, scheme: str, workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.csv").write_text("x")
     url, cache = f"{scheme}://{tmp_path}/in/", {"cache_storage": str(tmp_path / "cron.d")}
-    job(where, unchecked(url, {scheme.partition("::")[0]: cache}))
+    job(workspace, unchecked(url, {scheme.partition("::")[0]: cache}))
     assert not (tmp_path / "cron.d").exists()
     with pytest.raises(SpecError, match="chains file systems"):
         load_spec(written(url, {}), known_checks={})
@@ -114,9 +114,9 @@ def test_no_chain_of_file_systems_keeps_copies(job: Any, scheme: str, where: Wor
     ],
 )
 def test_no_option_names_a_file_system(
-    job: Any, url: str, options: dict[str, Any], where: Workspace, tmp_path: Path
+    job: Any, url: str, options: dict[str, Any], workspace: Workspace, tmp_path: Path
 ) -> None:
-    job(where, unchecked(url, {**options, "cache_storage": str(tmp_path / "cron.d")}))
+    job(workspace, unchecked(url, {**options, "cache_storage": str(tmp_path / "cron.d")}))
     assert not (tmp_path / "cron.d").exists()
 
 
@@ -185,10 +185,10 @@ def asked(rest: SmallCatalog, tmp_path: Path) -> dict[str, str]:
 )
 @pytest.mark.usefixtures("table")
 def test_an_iceberg_spec_names_no_code(
-    job: Any, said: dict[str, Any], where: Workspace, tmp_path: Path, marker: Path
+    job: Any, said: dict[str, Any], workspace: Workspace, tmp_path: Path, marker: Path
 ) -> None:
     options = {name: value for name, value in {**local_catalog(tmp_path), **said}.items() if value}
-    job(where, unchecked(URL, options))
+    job(workspace, unchecked(URL, options))
     assert not marker.exists()
     with pytest.raises(UsageError, match="is no option of an Iceberg source"):
         open_source(URL, options)
@@ -199,11 +199,11 @@ def test_an_iceberg_spec_names_no_code(
 @both_jobs
 @pytest.mark.parametrize("place", ["defaults", "overrides", "config", "properties"])
 def test_a_catalog_s_answer_names_no_file_io(
-    job: Any, place: str, where: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+    job: Any, place: str, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
 ) -> None:
     answer = rest.metadata["properties"] if place == "properties" else getattr(rest, place)
     answer["py-io-impl"] = "planted.It"
-    job(where, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
+    job(workspace, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
     assert not marker.exists()
 
 
@@ -211,30 +211,30 @@ def test_a_catalog_s_answer_names_no_file_io(
 @pytest.mark.parametrize("place", ["defaults", "overrides"])
 @pytest.mark.parametrize("auth", [{"type": "planted.It"}, {"type": "custom", "impl": "planted.It"}])
 def test_a_catalog_s_answer_names_no_login(
-    job: Any, place: str, auth: Any, where: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+    job: Any, place: str, auth: Any, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
 ) -> None:
     getattr(rest, place)["auth"] = auth
-    job(where, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
+    job(workspace, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
     assert not marker.exists()
 
 
 @both_jobs
 def test_a_table_s_properties_name_no_code(
-    job: Any, where: Workspace, table: Table, tmp_path: Path, marker: Path
+    job: Any, workspace: Workspace, table: Table, tmp_path: Path, marker: Path
 ) -> None:
     metadata = Path(table.metadata_location.removeprefix("file://"))
     said = json.loads(metadata.read_text()) | {"properties": {"py-io-impl": "planted.It"}}
     metadata.write_text(json.dumps(said))
-    job(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
+    job(workspace, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
     assert not marker.exists()
 
 
 def test_a_table_whose_answers_name_code_is_staged(
-    where: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+    workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
 ) -> None:
     rest.overrides |= {"py-io-impl": "planted.It", "prefix": "main"}
     rest.metadata["properties"]["py-io-impl"] = "planted.It"
-    assert stage(where, load_spec(written(URL, asked(rest, tmp_path)), known_checks={})).files == 1
+    assert stage(workspace, load_spec(written(URL, asked(rest, tmp_path)), known_checks={})).files == 1
     assert "/v1/main/namespaces/ns/tables/flights" in rest.requests
     assert not marker.exists()
 
@@ -257,9 +257,9 @@ def append(table: Table, path: str, size: int) -> None:
         producer.append_data_file(data_file(path, size))
 
 
-def brought(where: Workspace) -> set[bytes]:
+def brought(workspace: Workspace) -> set[bytes]:
     """The small files that the cache holds."""
-    files = (path for path in (where.cache.layout.root).rglob("*") if path.is_file() and path.stat().st_size < 100)
+    files = (path for path in (workspace.cache.layout.root).rglob("*") if path.is_file() and path.stat().st_size < 100)
     return {path.read_bytes() for path in files}
 
 
@@ -273,39 +273,41 @@ def secret(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("spelled", ["file://{}", "{}", "file:{}", "file://{root}/w/ns/flights/../../../etc/shadow"])
 def test_a_data_file_lies_in_the_table_s_folder(
-    spelled: str, where: Workspace, table: Table, secret: Path, tmp_path: Path
+    spelled: str, workspace: Workspace, table: Table, secret: Path, tmp_path: Path
 ) -> None:
     append(table, spelled.format(secret, root=tmp_path), len(SECRET))
     with pytest.raises(SourceError, match="etc/shadow"):
-        stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
-    assert SECRET not in brought(where)
+        stage(workspace, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
+    assert SECRET not in brought(workspace)
 
 
 def test_a_link_in_a_table_leads_to_no_other_folder(
-    where: Workspace, table: Table, secret: Path, tmp_path: Path
+    workspace: Workspace, table: Table, secret: Path, tmp_path: Path
 ) -> None:
     link = tmp_path / "w/ns/flights/data/link.parquet"
     link.symlink_to(secret)
     append(table, str(link), len(SECRET))
     with pytest.raises(SourceError, match=r"link\.parquet"):
-        stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
-    assert SECRET not in brought(where)
+        stage(workspace, load_spec(written(URL, local_catalog(tmp_path)), known_checks={}))
+    assert SECRET not in brought(workspace)
 
 
 def test_a_catalog_makes_no_folder_of_this_machine_a_table(
-    where: Workspace, table: Table, rest: SmallCatalog, secret: Path, tmp_path: Path
+    workspace: Workspace, table: Table, rest: SmallCatalog, secret: Path, tmp_path: Path
 ) -> None:
     append(table, f"file://{secret}", len(SECRET))
     rest.metadata = json.loads(table.refresh().metadata.model_dump_json()) | {"location": f"file://{tmp_path}"}
     with pytest.raises(SourceError, match="no folder that the spec names"):
-        stage(where, load_spec(written(URL, {"type": "rest", "uri": rest.uri}), known_checks={}))
-    assert SECRET not in brought(where)
+        stage(workspace, load_spec(written(URL, {"type": "rest", "uri": rest.uri}), known_checks={}))
+    assert SECRET not in brought(workspace)
 
 
-def test_files_are_read_where_the_spec_lists_them(where: Workspace, table: Table, secret: Path, tmp_path: Path) -> None:
+def test_files_are_read_where_the_spec_lists_them(
+    workspace: Workspace, table: Table, secret: Path, tmp_path: Path
+) -> None:
     append(table, str(secret), len(SECRET))
     options = {**local_catalog(tmp_path), "locations": [str(tmp_path / "etc")]}
-    assert stage(where, load_spec(written(URL, options), known_checks={})).files == 2
+    assert stage(workspace, load_spec(written(URL, options), known_checks={})).files == 2
 
 
 def test_metadata_that_lie_elsewhere_are_not_read(table: Table, secret: Path, tmp_path: Path) -> None:
@@ -444,7 +446,7 @@ def test_a_spec_names_no_driver_of_a_catalog_s_database(uri: str) -> None:
     "named", ["{}", "../etc/shadow", "..%2Fetc%2Fshadow", "%2E%2E/etc/shadow", "a/../../etc/shadow"]
 )
 def test_a_delta_log_names_no_file_outside_of_its_table(
-    named: str, where: Workspace, secret: Path, tmp_path: Path
+    named: str, workspace: Workspace, secret: Path, tmp_path: Path
 ) -> None:
     delta = HandWritten(fsspec.filesystem("file"), str(tmp_path / "t"))
     delta.put("a.parquet", b"x")
@@ -453,17 +455,17 @@ def test_a_delta_log_names_no_file_outside_of_its_table(
     (tmp_path / "t/a").mkdir()
     rename = [{"from": "(?s).*shadow", "to": "taken"}]
     with pytest.raises(SourceError, match="outside of the table's folder"):
-        stage(where, load_spec(written(f"delta+file://{tmp_path}/t", {}, rename=rename), known_checks={}))
-    assert SECRET not in brought(where)
+        stage(workspace, load_spec(written(f"delta+file://{tmp_path}/t", {}, rename=rename), known_checks={}))
+    assert SECRET not in brought(workspace)
 
 
-def test_a_link_in_a_delta_table_leads_to_no_other_folder(where: Workspace, secret: Path, tmp_path: Path) -> None:
+def test_a_link_in_a_delta_table_leads_to_no_other_folder(workspace: Workspace, secret: Path, tmp_path: Path) -> None:
     delta = HandWritten(fsspec.filesystem("file"), str(tmp_path / "t"))
     (tmp_path / "t/link").symlink_to(secret)
     delta.append({"link": len(SECRET)})
     with pytest.raises(SourceError, match="outside of the table's folder"):
-        stage(where, load_spec(written(f"delta+file://{tmp_path}/t", {}), known_checks={}))
-    assert SECRET not in brought(where)
+        stage(workspace, load_spec(written(f"delta+file://{tmp_path}/t", {}), known_checks={}))
+    assert SECRET not in brought(workspace)
 
 
 # ── PostgreSQL and SFTP ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -533,7 +535,7 @@ def test_a_host_adds_nothing_to_a_proxy_command(
         {"row_condition": {"type": "pass_through", "pass_through_filter": "number.to_csv('{}') == 0"}},
     ],
 )
-def test_a_suite_s_condition_is_no_program(condition: Any, where: Workspace, tmp_path: Path) -> None:
+def test_a_suite_s_condition_is_no_program(condition: Any, workspace: Workspace, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     (tmp_path / "in").mkdir()
     said = json.loads(json.dumps(condition).replace("{}", str(marker)))
@@ -541,9 +543,9 @@ def test_a_suite_s_condition_is_no_program(condition: Any, where: Workspace, tmp
     (tmp_path / "in/a.csv").write_text("number\n1\n")
     tables = {"numbers": {"files": "*.csv", "engine": "pandas", "suite": suite}}
     spec = load_spec({**written(f"{tmp_path}/in/", {}), "contract": {"tables": tables}}, known_checks={})
-    stage(where, spec)
+    stage(workspace, spec)
     try:
-        told = str(validate(where, spec))
+        told = str(validate(workspace, spec))
     except StagegateError as error:
         told = str(error)
     assert not marker.exists()
@@ -563,12 +565,12 @@ def test_a_suite_lies_where_the_spec_does(chain: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("table")
-def test_a_stored_spec_names_no_code(where: Workspace, tmp_path: Path, marker: Path) -> None:
-    digest = stage(where, load_spec(written(URL, local_catalog(tmp_path)), known_checks={})).digest
-    stored = where.catalog.spec("things", digest)
+def test_a_stored_spec_names_no_code(workspace: Workspace, tmp_path: Path, marker: Path) -> None:
+    digest = stage(workspace, load_spec(written(URL, local_catalog(tmp_path)), known_checks={})).digest
+    stored = workspace.catalog.spec("things", digest)
     assert stored
     stored["sources"][0]["options"]["py-io-impl"] = "planted.It"
-    where.catalog.put_spec("things", digest, stored)
+    workspace.catalog.put_spec("things", digest, stored)
     other = open_workspace(tmp_path / "other", tmp_path / "records")
     for job in (lambda: stage(other, Address("things", digest)), lambda: stored_spec(other, "things", digest)):
         with pytest.raises((CorruptRecord, SpecError), match="py-io-impl: is no option of an Iceberg source"):

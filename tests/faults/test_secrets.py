@@ -322,9 +322,9 @@ def test_flows_leave_no_secret_with_prefect(
         "logs": caplog.text,
         "output": printed.out + printed.err,
     }
-    for where, text in texts.items():
+    for name, text in texts.items():
         data = text.encode() if isinstance(text, str) else text
-        assert (where, found_in(data, secrets)) == (where, [])
+        assert (name, found_in(data, secrets)) == (name, [])
     assert found_below(tmp_path, secrets) == {}
     stored = seaweedfs.client()
     assert not [name for name in stored.find("secret-flow") if found_in(stored.cat(name), secrets)]

@@ -39,7 +39,7 @@ def spec(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -48,36 +48,38 @@ def holds(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("folder", ["blobs", "ingest", "views", "refs", "leases", "trash"])
-def test_a_folder_of_the_cache_that_leads_elsewhere_is_refused(where: Workspace, tmp_path: Path, folder: str) -> None:
+def test_a_folder_of_the_cache_that_leads_elsewhere_is_refused(
+    workspace: Workspace, tmp_path: Path, folder: str
+) -> None:
     (tmp_path / "elsewhere").mkdir()
-    shutil.rmtree(where.cache.root / folder)
-    (where.cache.root / folder).symlink_to(tmp_path / "elsewhere")
+    shutil.rmtree(workspace.cache.root / folder)
+    (workspace.cache.root / folder).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CacheError, match=f"{folder} is no folder of the cache's own"):
-        Cache.open(where.cache.root)
+        Cache.open(workspace.cache.root)
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("folder", ["", "blobs", "views"])
-def test_a_cache_that_everybody_may_write_to_is_refused(where: Workspace, folder: str) -> None:
-    (where.cache.root / folder).chmod(0o1777)
+def test_a_cache_that_everybody_may_write_to_is_refused(workspace: Workspace, folder: str) -> None:
+    (workspace.cache.root / folder).chmod(0o1777)
     with pytest.raises(CacheError, match="Everybody may write") as caught:
-        Cache.open(where.cache.root)
+        Cache.open(workspace.cache.root)
     assert "chmod o-w" in caught.value.hint
 
 
-def test_a_root_that_its_user_linked_to_a_larger_volume_is_followed(where: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(where.cache.root)
+def test_a_root_that_its_user_linked_to_a_larger_volume_is_followed(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(workspace.cache.root)
     assert Cache.open(tmp_path / "link").root == tmp_path / "link"
 
 
 @pytest.mark.parametrize("plant", ["symlink", "other bytes", "writable"])
 def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
-    where: Workspace, spec: dict[str, Any], tmp_path: Path, plant: str
+    workspace: Workspace, spec: dict[str, Any], tmp_path: Path, plant: str
 ) -> None:
-    version = stage(where, spec)
-    (entry,) = [one for one in where.catalog.manifest("things", version.digest).entries() if one.path == "a.bin"]
-    blob = where.cache.layout.blob(entry.digest)
-    shutil.rmtree(where.cache.root / "views" / "things")
+    version = stage(workspace, spec)
+    (entry,) = [one for one in workspace.catalog.manifest("things", version.digest).entries() if one.path == "a.bin"]
+    blob = workspace.cache.layout.blob(entry.digest)
+    shutil.rmtree(workspace.cache.root / "views" / "things")
     blob.unlink()
     if plant == "symlink":
         target = "/" * (entry.size - 1) + "x"
@@ -87,21 +89,21 @@ def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
         blob.write_bytes(b"no first!")
         blob.chmod(0o444 if plant == "other bytes" else 0o666)
     if plant == "other bytes":
-        where.cache.memory.forget([entry.digest])  # the pin is known no more, so the object is fetched and compared
+        workspace.cache.memory.forget([entry.digest])  # the pin is known no more, so the object is fetched and compared
     else:
-        assert not where.cache.blobs.holds(entry.digest, entry.size)
-    assert holds(stage(where, spec).path) == FILES
-    assert not verify(where).damaged
+        assert not workspace.cache.blobs.holds(entry.digest, entry.size)
+    assert holds(stage(workspace, spec).path) == FILES
+    assert not verify(workspace).damaged
 
 
 def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
-    where: Workspace, spec: dict[str, Any], tmp_path: Path
+    workspace: Workspace, spec: dict[str, Any], tmp_path: Path
 ) -> None:
-    version = stage(where, spec)
+    version = stage(workspace, spec)
     version.path.chmod(0o755)
     (version.path / "a.bin").unlink()
     (version.path / "a.bin").symlink_to(tmp_path / "source" / "a.bin")
-    (damage,) = verify(where).damaged
+    (damage,) = verify(workspace).damaged
     assert damage.finding.subject == "a.bin"
 
 
@@ -109,17 +111,17 @@ def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
 
 
 def test_on_a_network_file_system_hits_are_served_and_collection_is_off(
-    where: Workspace, spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = stage(where, spec)
+    version = stage(workspace, spec)
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nnas:/x {tmp_path.resolve()} nfs4 rw 0 0\n")
     monkeypatch.setattr("prefect_stagegate.mounts.MOUNTS", mounts)
-    assert stage(where, spec).bytes_fetched == 0
-    with open_dataset("things", cache=where.cache.root) as found:
+    assert stage(workspace, spec).bytes_fetched == 0
+    with open_dataset("things", cache=workspace.cache.root) as found:
         assert holds(found.path) == FILES
     with pytest.raises(CacheError, match="lies on nfs4") as caught:
-        collect(where.cache.layout)
+        collect(workspace.cache.layout)
     assert "local volume" in caught.value.hint
     assert version.path.is_dir()
 
@@ -263,8 +265,8 @@ def test_a_blob_that_a_neighbour_planted_is_hashed_before_it_is_believed(place: 
     assert as_user(OWNER, stages(place, spec)) == ""
     cache = Cache.open(place / "home" / "cache")
     (version,) = list(cache.views.all())
-    where = open_workspace(cache.root, place / "catalog")
-    entries = {one.path: one for one in where.catalog.manifest(*version).entries()}
+    workspace = open_workspace(cache.root, place / "catalog")
+    entries = {one.path: one for one in workspace.catalog.manifest(*version).entries()}
     shutil.rmtree(cache.root / "views" / "things")
     for name, data in (("a.bin", b"no first!"), ("b/c.bin", FILES["b/c.bin"])):
         blob = cache.layout.blob(entries[name].digest)

@@ -168,9 +168,9 @@ class TestCredentials:
             given.append(RENEWED if given else OWNER)
             return {"key": given[-1].key, "secret": given[-1].secret}
 
-        where = open_workspace(folder / "cache", folder / "catalog", resolve_credentials=resolve)
+        workspace = open_workspace(folder / "cache", folder / "catalog", resolve_credentials=resolve)
         source = {"url": f"{bucket}/", "options": {"endpoint_url": proxy.url}, "credentials": "aws-credentials/mine"}
-        return lambda: stage(where, {"stagegate": 1, "dataset": "things", "sources": [source]}), given
+        return lambda: stage(workspace, {"stagegate": 1, "dataset": "things", "sources": [source]}), given
 
     def test_one_expiry_is_survived(self, bucket: str, proxy: FaultProxy, tmp_path: Path) -> None:
         job, given = self.stage(bucket, proxy, tmp_path)

@@ -97,6 +97,6 @@ def test_an_interrupted_command_says_so_in_one_line_and_leaves_in_time(
     assert (process.returncode, output) == (130, "")
     assert errors.startswith("stagegate: interrupted")
     assert len(errors.splitlines()) == 1
-    where = open_workspace(spec.parent / "cache", spec.parent / "catalog")
-    assert where.cache.leases.live() == []
-    assert Address("things").dataset not in where.catalog.datasets()
+    workspace = open_workspace(spec.parent / "cache", spec.parent / "catalog")
+    assert workspace.cache.leases.live() == []
+    assert Address("things").dataset not in workspace.catalog.datasets()

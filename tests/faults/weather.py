@@ -215,45 +215,45 @@ def _fault(kind: str, rng: Random) -> Fault:
 def _round(sky: Sky, folder: Path) -> Report:
     opened = open_workspace(folder / "cache", folder / "catalog", resolve_credentials=sky.credentials)
     settings = replace(opened.settings, part_size=PART, memory=16 * PART, retries=RETRIES, idle_timeout=1.0)
-    where = replace(opened, settings=replace(settings, objects_in_flight=IN_FLIGHT))
-    before = _head_start(sky, where)
+    workspace = replace(opened, settings=replace(settings, objects_in_flight=IN_FLIGHT))
+    before = _head_start(sky, workspace)
     sky.darken()
     version = None
     try:
-        version = stage(where, sky.spec())
+        version = stage(workspace, sky.spec())
         sky.report.outcome = "exact"
     except StagegateError as error:
         sky.report.outcome = _name(error)
     sky.clear()
     if version:
         _require_exact(version, [sky.before, sky.objects])
-        assert _visible(sky, where)[0] == version.digest
+        assert _visible(sky, workspace)[0] == version.digest
     else:
-        assert _visible(sky, where) == before, f"something is visible after {sky.report.outcome}"
+        assert _visible(sky, workspace) == before, f"something is visible after {sky.report.outcome}"
     _require_budget(sky)
-    _require_sound_blobs(where)
-    version = stage(where, sky.spec())
+    _require_sound_blobs(workspace)
+    version = stage(workspace, sky.spec())
     _require_exact(version, [sky.objects])
-    _require_sound_blobs(where)
+    _require_sound_blobs(workspace)
     print(sky.report)
     return sky.report
 
 
-def _head_start(sky: Sky, where: Workspace) -> tuple[str, Sequence[str]]:
+def _head_start(sky: Sky, workspace: Workspace) -> tuple[str, Sequence[str]]:
     """Stage once in good weather and change some objects: always where a page is dropped, which only this can tell."""
     if "drop" in sky.report.kinds or sky.rng.random() < 0.25:
-        stage(where, sky.spec())
+        stage(workspace, sky.spec())
         changed = sky.rng.sample(sorted(sky.objects), 4)
         sky.put({key: sky.rng.randbytes(len(sky.objects[key]) + 1) for key in changed})
         sky.before = dict(sky.objects)
-    return _visible(sky, where)
+    return _visible(sky, workspace)
 
 
-def _visible(sky: Sky, where: Workspace) -> tuple[str, Sequence[str]]:
+def _visible(sky: Sky, workspace: Workspace) -> tuple[str, Sequence[str]]:
     """What `latest` names, and the version's folders on this node."""
-    head = where.catalog.ref(sky.dataset, LATEST)
+    head = workspace.catalog.ref(sky.dataset, LATEST)
     return head.digest if head else "", sorted(
-        str(path) for path in (where.cache.root / "views").glob(f"{sky.dataset}/*")
+        str(path) for path in (workspace.cache.root / "views").glob(f"{sky.dataset}/*")
     )
 
 
@@ -285,6 +285,6 @@ def _require_budget(sky: Sky) -> None:
     assert sky.report.fetches <= most, f"{sky.report.fetches} reads, and {most} are the most"
 
 
-def _require_sound_blobs(where: Workspace) -> None:
-    for path in (where.cache.root / "blobs").glob("*/*"):
+def _require_sound_blobs(workspace: Workspace) -> None:
+    for path in (workspace.cache.root / "blobs").glob("*/*"):
         assert blake3(path.read_bytes()).hexdigest() == path.name

@@ -62,10 +62,10 @@ def _command(place: Path, words: tuple[str, ...]) -> None:
     """A command ends with an exit code that is documented, and never by an error that nobody foresaw."""
     out, err = io.TextIOWrapper(io.BytesIO(), errors="backslashreplace"), io.StringIO()
     code: object = 0
-    where = ["--cache", str(place / "cache"), "--catalog", str(place / "catalog")]
+    flags = ["--cache", str(place / "cache"), "--catalog", str(place / "catalog")]
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            _run([*words, *where], debug=True)
+            _run([*words, *flags], debug=True)
         except SystemExit as ended:
             code = ended.code or 0
     if code not in CODES or "nobody foresaw" in err.getvalue():
@@ -104,14 +104,14 @@ def _ready(truth: Truth, place: Path) -> None:
 def _bytes(truth: Truth, place: Path) -> None:
     """Where verification finds nothing, every file of every version has its bytes."""
     with suppress(StagegateError):
-        where = node(place)
-        found = verify(where)
-        where.cache.memory.close()
+        workspace = node(place)
+        found = verify(workspace)
+        workspace.cache.memory.close()
         if found.damaged or found.unreadable:
             return
         for digest, entries in truth.entries.items():
-            view = where.cache.views.path("things", digest)
-            if view is None or not where.catalog.has_version("things", digest):
+            view = workspace.cache.views.path("things", digest)
+            if view is None or not workspace.catalog.has_version("things", digest):
                 continue
             for entry in entries:
                 if (view / entry.path).read_bytes() != _of(truth, digest, entry.path):

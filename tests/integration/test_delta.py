@@ -131,16 +131,16 @@ def test_a_deletion_vector_makes_one_file_new_and_is_applied_elsewhere_too(tmp_p
     table = HandWritten(fsspec.filesystem("file"), str(tmp_path / "table"), ("deletionVectors",))
     for key in ("a.parquet", "b.parquet"):
         table.put(key, _parquet(tmp_path, 3), stats='{"numRecords": 3}')
-    where = open_workspace(tmp_path / "cache", tmp_path / "records")
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "records")
     sources = [{"url": f"delta+file://{tmp_path}/table"}]
     spec = load_spec({"stagegate": 1, "dataset": "things", "sources": sources}, known_checks={})
-    stage(where, spec)
+    stage(workspace, spec)
     table.commit({"remove": {"path": "b.parquet", "deletionTimestamp": 1, "dataChange": True}})
     table.put("b.parquet", _parquet(tmp_path, 3), stats='{"numRecords": 3}', deletionVector=_row_1())
-    assert {one.path for one in preview(where, spec) if one.action == "fetch"} == {"b.parquet"}
-    version = stage(where, spec)
+    assert {one.path for one in preview(workspace, spec) if one.action == "fetch"} == {"b.parquet"}
+    version = stage(workspace, spec)
     assert pq.read_table(version.path / "b.parquet")["x"].to_pylist() == [0, 2]
-    assert not stage(where, spec).bytes_fetched
+    assert not stage(workspace, spec).bytes_fetched
     table.put("c.parquet", _parquet(tmp_path, 3))
     brought = stage(open_workspace(tmp_path / "other", tmp_path / "records"), Address("things", version.digest))
     assert (brought.digest, brought.files) == (version.digest, 2)

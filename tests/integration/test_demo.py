@@ -138,17 +138,17 @@ def test_the_refused_delivery_was_staged_and_never_named_by_a_target(told: Told)
         ("2013-11", "coverage", "truncated"),
     ],
 )
-@pytest.mark.parametrize("where", ["terminal", "page"])
+@pytest.mark.parametrize("place", ["terminal", "page"])
 def test_each_defect_is_named_with_its_file_check_owner_and_fix(
-    told: Told, where: str, month: str, check: str, problem: str
+    told: Told, place: str, month: str, check: str, problem: str
 ) -> None:
     page = (told.folder / "report.html").read_text().partition("What was found")[2]  # above it, the steps
-    text = told.step(4) if where == "terminal" else page
+    text = told.step(4) if place == "terminal" else page
     start = text.index(file_name(month))
     assert problem in text[start : start + 200]
     assert text.rindex(check, 0, start) > 0
     assert "data-eng@example.org" in text
-    if where == "terminal":
+    if place == "terminal":
         assert "→ " in text[start:]
 
 

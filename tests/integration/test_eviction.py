@@ -35,14 +35,14 @@ def nas(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     found = open_workspace(tmp_path / "cache", tmp_path / "catalog")
     return replace(found, settings=replace(found.settings, max_size=5 * SIZE // 2, free_floor=0.0))
 
 
-def bring(where: Workspace, nas: Path, dataset: str, *names: str, **options: Any) -> Version:
+def bring(workspace: Workspace, nas: Path, dataset: str, *names: str, **options: Any) -> Version:
     source = {"url": str(nas), "include": list(names)}
-    return stage(where, {"stagegate": 1, "dataset": dataset, "sources": [source]}, **options)
+    return stage(workspace, {"stagegate": 1, "dataset": dataset, "sources": [source]}, **options)
 
 
 class Moved(Silent):
@@ -54,86 +54,86 @@ class Moved(Silent):
         self.bytes += size
 
 
-def on_node(where: Workspace) -> set[str]:
-    return {"@".join(view) for view in where.cache.views.all()}
+def on_node(workspace: Workspace) -> set[str]:
+    return {"@".join(view) for view in workspace.cache.views.all()}
 
 
-def test_a_version_that_nothing_needs_makes_room(where: Workspace, nas: Path) -> None:
-    bring(where, nas, "things", "a")
-    newest = bring(where, nas, "things", "b")
-    other = bring(where, nas, "others", "c")
+def test_a_version_that_nothing_needs_makes_room(workspace: Workspace, nas: Path) -> None:
+    bring(workspace, nas, "things", "a")
+    newest = bring(workspace, nas, "things", "b")
+    other = bring(workspace, nas, "others", "c")
 
-    assert on_node(where) == {newest.address, other.address}
-    assert used_bytes(where.cache.layout) == 2 * SIZE
+    assert on_node(workspace) == {newest.address, other.address}
+    assert used_bytes(workspace.cache.layout) == 2 * SIZE
 
 
-def test_earlier_versions_of_the_dataset_that_is_staged_make_room_too(where: Workspace, nas: Path) -> None:
-    first = bring(where, nas, "things", "a")
-    second = bring(where, nas, "things", "b")
-    third = bring(where, nas, "things", "c")
+def test_earlier_versions_of_the_dataset_that_is_staged_make_room_too(workspace: Workspace, nas: Path) -> None:
+    first = bring(workspace, nas, "things", "a")
+    second = bring(workspace, nas, "things", "b")
+    third = bring(workspace, nas, "things", "c")
 
-    assert on_node(where) == {second.address, third.address}
+    assert on_node(workspace) == {second.address, third.address}
     assert not first.path.exists()
 
 
-def test_another_writer_keeps_the_versions_of_its_dataset(where: Workspace, nas: Path) -> None:
-    first = bring(where, nas, "things", "a")
-    bring(where, nas, "things", "b")
+def test_another_writer_keeps_the_versions_of_its_dataset(workspace: Workspace, nas: Path) -> None:
+    first = bring(workspace, nas, "things", "a")
+    bring(workspace, nas, "things", "b")
 
-    with where.cache.leases.hold(LeaseKind.WRITER, "things", what="another"):
+    with workspace.cache.leases.hold(LeaseKind.WRITER, "things", what="another"):
         with pytest.raises(NoSpace, match=rf"In use: things: writer another \(pid {os.getpid()}\) since [^;]*$"):
-            bring(where, nas, "things", "c")
+            bring(workspace, nas, "things", "c")
         assert first.path.is_dir()
 
 
 def test_what_the_source_has_no_more_stays_and_the_job_is_told_before_it_moves_a_byte(
-    where: Workspace, nas: Path
+    workspace: Workspace, nas: Path
 ) -> None:
-    oldest = bring(where, nas, "things", "a")
-    bring(where, nas, "things", "b")
+    oldest = bring(workspace, nas, "things", "a")
+    bring(workspace, nas, "things", "b")
     (nas / "a").write_bytes(b"another" * BLOCK)
-    before = used_bytes(where.cache.layout)
+    before = used_bytes(workspace.cache.layout)
     moved = Moved()
     with pytest.raises(NoSpace, match="could not be fetched again") as caught:
-        bring(where, nas, "others", "c", progress=moved)
+        bring(workspace, nas, "others", "c", progress=moved)
 
     assert "Collecting could free 0 B, and 409.6 kB more" in caught.value.message
     assert "`stagegate gc` also takes what its source has no more" in caught.value.hint
-    assert (moved.bytes, used_bytes(where.cache.layout)) == (0, before)
+    assert (moved.bytes, used_bytes(workspace.cache.layout)) == (0, before)
     assert oldest.path.is_dir()
-    assert [lease for lease in where.cache.leases.live() if lease.kind is LeaseKind.WRITER] == []
+    assert [lease for lease in workspace.cache.leases.live() if lease.kind is LeaseKind.WRITER] == []
 
-    collect(where.cache.layout)
-    assert bring(where, nas, "others", "c").path.is_dir()
+    collect(workspace.cache.layout)
+    assert bring(workspace, nas, "others", "c").path.is_dir()
 
 
-def test_who_holds_the_rest_is_named(where: Workspace, nas: Path) -> None:
-    held = bring(where, nas, "things", "a")
-    bring(where, nas, "things", "b")
+def test_who_holds_the_rest_is_named(workspace: Workspace, nas: Path) -> None:
+    held = bring(workspace, nas, "things", "a")
+    bring(workspace, nas, "things", "b")
 
-    with where.cache.leases.hold(LeaseKind.READER, held.dataset, held.digest, "training"):
+    with workspace.cache.leases.hold(LeaseKind.READER, held.dataset, held.digest, "training"):
         with pytest.raises(NoSpace, match=rf"In use: {held.address}: reader training \(pid {os.getpid()}\)"):
-            bring(where, nas, "others", "c")
+            bring(workspace, nas, "others", "c")
         assert held.path.is_dir()
-    assert bring(where, nas, "others", "c").path.is_dir()
+    assert bring(workspace, nas, "others", "c").path.is_dir()
 
 
-def test_small_files_claim_the_room_that_they_take(where: Workspace, nas: Path) -> None:
+def test_small_files_claim_the_room_that_they_take(workspace: Workspace, nas: Path) -> None:
     """A file of one byte takes a whole block of the volume, and what is claimed before the first byte knows it."""
-    kept = bring(where, nas, "may-go", "a")
-    bring(where, nas, "may-go", "b")
+    kept = bring(workspace, nas, "may-go", "a")
+    bring(workspace, nas, "may-go", "b")
     for number in range(1 + 2 * SIZE // BLOCK):
         (nas / f"small-{number}").write_bytes(b"%d" % number)
     moved = Moved()
     with pytest.raises(NoSpace, match="are needed"):
-        bring(where, nas, "many", "small-*", progress=moved)
+        bring(workspace, nas, "many", "small-*", progress=moved)
     assert moved.bytes == 0
-    assert f"may-go@{kept.digest}" in on_node(where)
+    assert f"may-go@{kept.digest}" in on_node(workspace)
 
 
-def test_what_an_interrupted_run_left_is_not_claimed_again(where: Workspace, nas: Path) -> None:
+def test_what_an_interrupted_run_left_is_not_claimed_again(workspace: Workspace, nas: Path) -> None:
     """The room for all of a large object is taken when its first part is written."""
-    narrow = replace(where, settings=replace(where.settings, part_size=SIZE // 4, objects_in_flight=1))
+    narrow = replace(workspace, settings=replace(workspace.settings, part_size=SIZE // 4, objects_in_flight=1))
     (nas / "large").write_bytes(b"l" * 2 * SIZE)
     os.utime(nas / "large", (1_000_000, 1_000_000))
     stop = threading.Event()
@@ -146,63 +146,63 @@ def test_what_an_interrupted_run_left_is_not_claimed_again(where: Workspace, nas
 
     with pytest.raises(Cancelled):
         bring(narrow, nas, "things", "large", progress=Half(), cancel=stop)
-    assert used_bytes(where.cache.layout) >= SIZE
+    assert used_bytes(workspace.cache.layout) >= SIZE
     assert 0 < bring(narrow, nas, "things", "large").bytes_fetched < 2 * SIZE
 
 
-def test_a_version_whose_files_are_reused_makes_no_room(where: Workspace, nas: Path) -> None:
+def test_a_version_whose_files_are_reused_makes_no_room(workspace: Workspace, nas: Path) -> None:
     """It would free what must be fetched again at once, so the job is told that it can't fit, and nothing goes."""
-    reused = bring(where, nas, "things", "a")
-    bring(where, nas, "things", "b")
+    reused = bring(workspace, nas, "things", "a")
+    bring(workspace, nas, "things", "b")
     with pytest.raises(NoSpace, match="Collecting could free 0 B"):
-        bring(where, nas, "things", "a", "c")
-    assert f"things@{reused.digest}" in on_node(where)
-    assert bring(where, nas, "others", "a").bytes_fetched == 0
+        bring(workspace, nas, "things", "a", "c")
+    assert f"things@{reused.digest}" in on_node(workspace)
+    assert bring(workspace, nas, "others", "a").bytes_fetched == 0
 
 
-def test_a_version_comes_back_after_it_went(where: Workspace, nas: Path) -> None:
-    oldest = bring(where, nas, "things", "a")
-    bring(where, nas, "things", "b")
-    bring(where, nas, "others", "c")
+def test_a_version_comes_back_after_it_went(workspace: Workspace, nas: Path) -> None:
+    oldest = bring(workspace, nas, "things", "a")
+    bring(workspace, nas, "things", "b")
+    bring(workspace, nas, "others", "c")
     assert not oldest.path.exists()
-    collect(where.cache.layout)
-    where.cache.leases.pin("things", "sha256:" + "0" * 64)
+    collect(workspace.cache.layout)
+    workspace.cache.leases.pin("things", "sha256:" + "0" * 64)
 
     with pytest.raises(NoSpace):
-        stage(where, Address("things", oldest.digest))
-    roomy = replace(where, settings=replace(where.settings, max_size=None))
+        stage(workspace, Address("things", oldest.digest))
+    roomy = replace(workspace, settings=replace(workspace.settings, max_size=None))
     again = stage(roomy, Address("things", oldest.digest))
     assert (again.path / "a").read_bytes() == b"a" * SIZE
 
 
-def test_a_blob_that_a_collection_took_meanwhile_is_fetched_again(where: Workspace, nas: Path) -> None:
-    roomy = replace(where, settings=replace(where.settings, max_size=None))
+def test_a_blob_that_a_collection_took_meanwhile_is_fetched_again(workspace: Workspace, nas: Path) -> None:
+    roomy = replace(workspace, settings=replace(workspace.settings, max_size=None))
     first = bring(roomy, nas, "things", "a")
     bring(roomy, nas, "things", "b")
-    where.cache.views.discard("things", first.digest)
-    empty_trash(where.cache.layout)  # as a collection that was killed before it came to the blobs
+    workspace.cache.views.discard("things", first.digest)
+    empty_trash(workspace.cache.layout)  # as a collection that was killed before it came to the blobs
 
     class Collecting(Silent):
         def done(self, _: Receipt) -> None:
-            collect(where.cache.layout)
+            collect(workspace.cache.layout)
 
     version = bring(roomy, nas, "things", "a", "c", progress=Collecting())
 
     assert {path.name: path.read_bytes()[:1] for path in version.path.iterdir()} == {"a": b"a", "c": b"c"}
 
 
-def test_collections_and_writers_work_side_by_side(where: Workspace, tmp_path: Path) -> None:
+def test_collections_and_writers_work_side_by_side(workspace: Workspace, tmp_path: Path) -> None:
     many = tmp_path / "many"
     many.mkdir()
     for number in range(400):
         (many / f"{number:03}").write_bytes(f"{number}".encode() * 3000)
-    roomy = replace(where, settings=replace(where.settings, max_size=None))
+    roomy = replace(workspace, settings=replace(workspace.settings, max_size=None))
     stop = threading.Event()
     rounds = []
 
     def keep_collecting() -> None:
         while not stop.is_set():
-            rounds.append(collect(where.cache.layout))
+            rounds.append(collect(workspace.cache.layout))
 
     collector = threading.Thread(target=keep_collecting)
     collector.start()

@@ -95,10 +95,10 @@ def test_a_source_of_ones_own_is_staged_by_a_spec(tmp_path: Path) -> None:
             packed = zlib.compress(b"x" * 1000)
             archive.execute("INSERT INTO sqlar VALUES ('2013/a.bin', 33188, 1370000000, 1000, ?)", (packed,))
         spec = {"stagegate": 1, "dataset": "scans", "sources": [{"url": f"sqlar://{tmp_path}/scans.sqlar/"}]}
-        where = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-        version = stage(where, read_spec(spec))
+        workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+        version = stage(workspace, read_spec(spec))
         assert (version.path / "2013/a.bin").read_bytes() == b"x" * 1000
-        assert stage(where, read_spec(spec)).bytes_fetched == 0
+        assert stage(workspace, read_spec(spec)).bytes_fetched == 0
     finally:
         SCHEMES.clear()
         SCHEMES.update(before)

@@ -77,13 +77,13 @@ class Place:
 
     def promote(self) -> str:
         """Bring what is delivered to production, without Prefect; returns the digest."""
-        where = self.node()
+        workspace = self.node()
         address = Address(self.dataset, stage_dataset.fn(self.spec(), **self.on).digest)
         for target in self.spec()["gates"]:
-            if check(where, address, target).outcome is DecisionOutcome.WAITING:
+            if check(workspace, address, target).outcome is DecisionOutcome.WAITING:
                 self.approve()
-                check(where, address, target)
-            promote(where, address, target)
+                check(workspace, address, target)
+            promote(workspace, address, target)
         return address.digest
 
     def approve(self) -> None:

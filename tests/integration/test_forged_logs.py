@@ -175,8 +175,8 @@ def test_restored_log_is_read_again_once_it_is_forgotten(place: Place) -> None:
     first = place.to_production("one")
     place.to_production("two")
     place.log(2).unlink()
-    where = ["--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")]
-    main(["history", "things@production", "--forget", *where])
+    flags = ["--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")]
+    main(["history", "things@production", "--forget", *flags])
     assert place.node().catalog.resolve(PRODUCTION) == first
 
 

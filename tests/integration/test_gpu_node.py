@@ -82,8 +82,8 @@ def answers(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]
 
 def measured(tmp_path: Path, digest: str) -> dict[str, Mapping[str, Any]]:
     """What the catalog keeps of each check's figures."""
-    where = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-    return {one.check: one.measured for one in where.catalog.evidence("scans", digest)}
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    return {one.check: one.measured for one in workspace.catalog.evidence("scans", digest)}
 
 
 def test_node_that_nothing_is_wrong_with_is_let_in_and_tells_where_its_bytes_came_from(

@@ -115,7 +115,7 @@ def spec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Spe
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "records")
 
 
@@ -161,19 +161,19 @@ def _columns(file: pq.ParquetFile) -> list[Any]:
 
 
 def test_a_further_delete_fetches_the_affected_file_and_nothing_else(
-    catalog: dict[str, str], where: Workspace, spec: Spec
+    catalog: dict[str, str], workspace: Workspace, spec: Spec
 ) -> None:
     table = _table(catalog)
     first, second, third = _paths(table)
     delete_positions(table, {first: [0]}, bounds=True)
-    version = stage(where, spec)
+    version = stage(workspace, spec)
     assert (version.files, version.bytes_reused) == (3, 0)
-    again = stage(where, spec)
+    again = stage(workspace, spec)
     assert (again.digest, again.bytes_fetched) == (version.digest, 0)
     delete_positions(table.refresh(), {second: [5], first: [0]})  # one row is deleted a second time
-    planned = {one.path.rpartition("/")[2] for one in preview(where, spec) if one.action == "fetch"}
+    planned = {one.path.rpartition("/")[2] for one in preview(workspace, spec) if one.action == "fetch"}
     assert planned == {path.rpartition("/")[2] for path in (first, second)}
-    later = stage(where, spec)
+    later = stage(workspace, spec)
     assert later.digest != version.digest
     same = third.rpartition("/")[2]
     assert _bytes(version.path, same) == _bytes(later.path, same)
@@ -188,17 +188,17 @@ def _bytes(folder: Path, name: str) -> bytes:
 
 
 def test_what_is_known_is_not_made_again(
-    local: dict[str, str], where: Workspace, spec: Spec, monkeypatch: pytest.MonkeyPatch
+    local: dict[str, str], workspace: Workspace, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = _table(local)
     first = _paths(table)[0]
     delete_positions(table, {first: [0]})
-    version = stage(where, spec)
+    version = stage(workspace, spec)
     with monkeypatch.context() as patch:
         patch.setattr("prefect_stagegate.sources.lake.iceberg.rewrite", None)  # would fail
-        assert stage(where, spec).digest == version.digest
-        assert [one.action for one in preview(where, spec)] == ["reuse"] * 3
-    other = open_workspace(where.cache.root.parent / "other", where.cache.root.parent / "records")
+        assert stage(workspace, spec).digest == version.digest
+        assert [one.action for one in preview(workspace, spec)] == ["reuse"] * 3
+    other = open_workspace(workspace.cache.root.parent / "other", workspace.cache.root.parent / "records")
     assert stage(other, spec).digest == version.digest  # known by the catalog, and made when it is read
 
 
@@ -215,25 +215,25 @@ def test_the_same_snapshot_is_the_same_bytes(catalog: dict[str, str]) -> None:
 
 
 def test_an_older_version_is_brought_while_its_snapshot_is_there(
-    local: dict[str, str], where: Workspace, spec: Spec, tmp_path: Path
+    local: dict[str, str], workspace: Workspace, spec: Spec, tmp_path: Path
 ) -> None:
     table = _table(local)
     first = _paths(table)[0]
     delete_positions(table, {first: [0]})
-    version = stage(where, spec)
+    version = stage(workspace, spec)
     old = table.refresh().current_snapshot()
     assert old
     delete_positions(table, {first: [1]})
-    stage(where, spec)
+    stage(workspace, spec)
     brought = stage(open_workspace(tmp_path / "other", tmp_path / "records"), Address("flights", version.digest))
     assert brought.digest == version.digest
     table.refresh().maintenance.expire_snapshots().by_id(old.snapshot_id).commit()
     with pytest.raises(ObjectChanged, match="no longer has the file with these rows deleted"):
-        _read_from_elsewhere(local, where, version.digest)
+        _read_from_elsewhere(local, workspace, version.digest)
 
 
-def _read_from_elsewhere(properties: Mapping[str, str], where: Workspace, digest: str) -> None:
-    (origin,) = [one for one in where.catalog.origins("flights", digest) if one.pin.kind == "rewritten"]
+def _read_from_elsewhere(properties: Mapping[str, str], workspace: Workspace, digest: str) -> None:
+    (origin,) = [one for one in workspace.catalog.origins("flights", digest) if one.pin.kind == "rewritten"]
     read(open_source(URL, properties), SourceObject(origin.key, origin.size, origin.pin, state=origin.state))
 
 

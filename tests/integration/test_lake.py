@@ -69,7 +69,7 @@ def _write_long_ago(path: Path, data: bytes) -> None:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "records")
 
 
@@ -79,24 +79,24 @@ def paths(version: Version) -> dict[str, int]:
 
 
 def test_what_is_new_in_each_source_is_all_that_is_fetched(
-    where: Workspace, spec: Spec, changes: dict[str, Change]
+    workspace: Workspace, spec: Spec, changes: dict[str, Change]
 ) -> None:
-    first = stage(where, spec)
+    first = stage(workspace, spec)
     assert first.files == 8
     for change in changes.values():
         change()
-    planned = {one.path for one in preview(where, spec) if one.action == "fetch"}
-    second = stage(where, spec)
+    planned = {one.path for one in preview(workspace, spec) if one.action == "fetch"}
+    second = stage(workspace, spec)
     new = paths(second).keys() - paths(first).keys()
     assert {path.partition("/")[0] for path in new} == changes.keys()
     assert (len(new), planned) == (4, new)
     assert second.bytes_fetched == sum(size for path, size in paths(second).items() if path in new)
-    assert not stage(where, spec).bytes_fetched
+    assert not stage(workspace, spec).bytes_fetched
 
 
-def test_the_state_of_each_source_is_recorded(where: Workspace, spec: Spec, changes: dict[str, Change]) -> None:
-    version = stage(where, spec)
-    states = {one.path.partition("/")[0]: one.state for one in where.catalog.origins("things", version.digest)}
+def test_the_state_of_each_source_is_recorded(workspace: Workspace, spec: Spec, changes: dict[str, Change]) -> None:
+    version = stage(workspace, spec)
+    states = {one.path.partition("/")[0]: one.state for one in workspace.catalog.origins("things", version.digest)}
     assert states["weather"] == "1"
     assert states["flights"].isdigit()
     assert len(states["labels"]) == 40
@@ -104,11 +104,11 @@ def test_the_state_of_each_source_is_recorded(where: Workspace, spec: Spec, chan
 
 
 def test_an_older_version_is_brought_to_another_node(
-    where: Workspace, spec: Spec, changes: dict[str, Change], tmp_path: Path
+    workspace: Workspace, spec: Spec, changes: dict[str, Change], tmp_path: Path
 ) -> None:
-    first = stage(where, spec)
+    first = stage(workspace, spec)
     for change in changes.values():
         change()
-    stage(where, spec)
+    stage(workspace, spec)
     brought = stage(open_workspace(tmp_path / "other", tmp_path / "records"), Address("things", first.digest))
     assert paths(brought) == paths(first)

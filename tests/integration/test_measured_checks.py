@@ -54,8 +54,8 @@ class Node:
             file.write_text(text)
         return stage(self.here, self.spec(require))
 
-    def ask(self, name: str, where: Workspace | None = None, gate: str = "pilot") -> Evidence:
-        decision = check(where or self.here, Address("trips"), gate)
+    def ask(self, name: str, workspace: Workspace | None = None, gate: str = "pilot") -> Evidence:
+        decision = check(workspace or self.here, Address("trips"), gate)
         return next(one for one in decision.checks if one.check == name)
 
 
@@ -191,8 +191,8 @@ def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: Node) -> Non
     assert "stagegate stage trips@" in found.findings[0].fix
 
 
-def named(where: Workspace, node: str) -> Workspace:
-    return replace(where, settings=replace(where.settings, node=node))
+def named(workspace: Workspace, node: str) -> Workspace:
+    return replace(workspace, settings=replace(workspace.settings, node=node))
 
 
 def test_files_from_a_folder_have_weak_pins_only(node: Node) -> None:

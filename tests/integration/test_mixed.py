@@ -26,7 +26,7 @@ LONG_AGO = 1_370_000_000
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -63,7 +63,7 @@ def spec_of(*sources: dict[str, Any]) -> Spec:
 
 
 def test_four_families_make_one_version_and_each_change_fetches_one_object(
-    where: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str, web: str
+    workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str, web: str
 ) -> None:
     memory = fsspec.filesystem("memory")
     put: dict[str, Put] = {
@@ -78,27 +78,27 @@ def test_four_families_make_one_version_and_each_change_fetches_one_object(
         time.sleep(0.1)
         write(tmp_path / "one" / family / "a.bin", family.encode() * (100 + number))
     mixed = spec_of(*({"url": url, "into": family} for family, url in urls.items()))
-    first = stage(where, mixed)
+    first = stage(workspace, mixed)
     assert first.files == 4
     assert first.pins
     assert first.pins.strength == "weak"
-    assert first.digest == stage(where, spec_of({"url": str(tmp_path / "one")})).digest
+    assert first.digest == stage(workspace, spec_of({"url": str(tmp_path / "one")})).digest
     for family, write_it in put.items():
         time.sleep(0.1)  # what is younger than 50 ms when it is read is read again
         changed = family.encode() * 200
         write_it(changed)
         time.sleep(0.1)
-        after = stage(where, mixed)
+        after = stage(workspace, mixed)
         assert (after.bytes_fetched, (after.path / family / "a.bin").read_bytes()) == (len(changed), changed)
 
 
 def test_an_object_of_a_bucket_that_is_gone_comes_from_a_file_with_its_content(
-    where: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str
+    workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str
 ) -> None:
     data = os.urandom(300_000)
     seaweedfs.client().pipe({f"{bucket}/x/a.bin": data, f"{bucket}/x/b.bin": b"b"})
     write(tmp_path / "nas/a.bin", data)
-    version = stage(where, spec_of({"url": f"{bucket}/x/", "mirrors": [{"url": str(tmp_path / "nas")}]}))
+    version = stage(workspace, spec_of({"url": f"{bucket}/x/", "mirrors": [{"url": str(tmp_path / "nas")}]}))
     seaweedfs.client().rm_file(f"{bucket}/x/a.bin")
     other = open_workspace(tmp_path / "other", tmp_path / "catalog")
     brought = stage(other, Address("things", version.digest))
@@ -106,11 +106,11 @@ def test_an_object_of_a_bucket_that_is_gone_comes_from_a_file_with_its_content(
 
 
 def test_a_file_of_the_same_size_with_other_content_is_not_believed_in_its_place(
-    where: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str
+    workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str
 ) -> None:
     seaweedfs.client().pipe({f"{bucket}/x/a.bin": b"right", f"{bucket}/x/b.bin": b"b"})
     write(tmp_path / "nas/a.bin", b"wrong")
-    version = stage(where, spec_of({"url": f"{bucket}/x/", "mirrors": [{"url": str(tmp_path / "nas")}]}))
+    version = stage(workspace, spec_of({"url": f"{bucket}/x/", "mirrors": [{"url": str(tmp_path / "nas")}]}))
     seaweedfs.client().rm_file(f"{bucket}/x/a.bin")
     other = open_workspace(tmp_path / "other", tmp_path / "catalog")
     with pytest.raises(TransferFailed, match=r"a\.bin") as caught:

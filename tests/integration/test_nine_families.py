@@ -145,7 +145,7 @@ def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pyte
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -159,22 +159,22 @@ def inodes(version: Version) -> dict[tuple[str, int], int]:
 
 
 def test_nine_families_are_one_dataset_and_a_change_in_each_fetches_nine_objects(
-    families: Families, where: Workspace
+    families: Families, workspace: Workspace
 ) -> None:
     families.deliver_each()
-    first = stage(where, families.spec)
+    first = stage(workspace, families.spec)
     assert first.files == 9
-    decision = check(where, Address("readings", first.digest), "pilot")
+    decision = check(workspace, Address("readings", first.digest), "pilot")
     assert decision.accepted, [(one.check, one.summary, one.findings) for one in decision.checks]
-    assert promote(where, Address("readings", first.digest), "pilot").digest == first.digest
-    assert not stage(where, families.spec).bytes_fetched
+    assert promote(workspace, Address("readings", first.digest), "pilot").digest == first.digest
+    assert not stage(workspace, families.spec).bytes_fetched
 
     families.deliver_each()
-    planned = [one for one in preview(where, families.spec) if one.action == "fetch"]
+    planned = [one for one in preview(workspace, families.spec) if one.action == "fetch"]
     assert sorted(one.path.partition("/")[0] for one in planned) == sorted(families.deliver)
-    second = stage(where, families.spec)
+    second = stage(workspace, families.spec)
     new = {key: size for key, size in inodes(second).items() if key not in inodes(first)}
     assert len(new) == len(planned) == 9
     assert second.bytes_fetched == sum(new.values())
     assert second.digest != first.digest
-    assert check(where, Address("readings", second.digest), "pilot").accepted
+    assert check(workspace, Address("readings", second.digest), "pilot").accepted

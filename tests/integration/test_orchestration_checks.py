@@ -30,7 +30,7 @@ from prefect.states import Late, Scheduled
 from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import a_question
+from prefect_stagegate.testing.contexts import check_context
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -56,7 +56,7 @@ def pool(client: SyncPrefectClient) -> str:
 
 
 def ask(name: str, later: timedelta = timedelta(0), **params: Any) -> Evidence:
-    question = a_question(now=datetime.now(UTC) + later)
+    question = check_context(now=datetime.now(UTC) + later)
     return run_check(CHECKS[name], Requirement(name, Severity.BLOCKING, params), question)
 
 

@@ -68,8 +68,8 @@ def test_plan_counts_the_shared_run_once(staged: Path, run_stagegate: Run, tmp_p
 
 
 def test_progress_names_the_check_and_its_work(staged: Path, tmp_path: Path) -> None:
-    where, lines = open_workspace(tmp_path / "cache", tmp_path / "catalog"), list[str]()
-    check(where, "things", "pilot", progress=lines.append)
+    workspace, lines = open_workspace(tmp_path / "cache", tmp_path / "catalog"), list[str]()
+    check(workspace, "things", "pilot", progress=lines.append)
     assert lines[0] == "schema (1 of 4)"
     assert "schema (1 of 4): opened 1 file" in lines
     assert [line for line in lines if ":" not in line][-1] == "coverage (4 of 4)"

@@ -13,15 +13,15 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CHECK = '''
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Answer, Parameters, Question, check
+from prefect_stagegate.readiness import CheckContext, CheckResult, Parameters, check
 
 class Most(Parameters):
     most: int = 1
 
 @check("{name}", owner="{owner}")
-def few(question: Question, parameters: Most) -> Answer:
+def few(context: CheckContext, parameters: Most) -> CheckResult:
     """Whether there are few files."""
-    return Answer(Outcome.PASS if question.files <= parameters.most else Outcome.FAIL, f"{{question.files}} files")
+    return CheckResult(Outcome.PASS if context.files <= parameters.most else Outcome.FAIL, f"{{context.files}} files")
 '''
 
 

@@ -462,19 +462,19 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(place: Place, m
     assert check(place.node(), THINGS, "pilot").accepted
     one, two = place.node(Identity("one", "declared")), place.node(Identity("two", "declared"))
     # Both read the head before either moves it.
-    heads = {id(where): where.catalog.ref("things", "pilot") for where in (one, two)}
+    heads = {id(workspace): workspace.catalog.ref("things", "pilot") for workspace in (one, two)}
 
-    def move(where: Workspace) -> bool:
-        version, decision = where.catalog.resolve(THINGS), where.catalog.attestation
+    def move(workspace: Workspace) -> bool:
+        version, decision = workspace.catalog.resolve(THINGS), workspace.catalog.attestation
         statement = decision("things", version, "pilot")
         try:
-            where.catalog.move_ref(
+            workspace.catalog.move_ref(
                 "things",
                 "pilot",
                 version,
-                head=heads[id(where)],
+                head=heads[id(workspace)],
                 action="promote",  # type: ignore[arg-type]
-                who=where.identity,
+                who=workspace.identity,
                 attestation=statement,
             )
         except RefConflict:
@@ -529,11 +529,11 @@ def test_a_request_that_somebody_forged_leads_nowhere_out_of_the_catalog(place: 
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
-    where = place.node()
-    (record,) = Path(where.catalog.url).rglob("request.json")
+    workspace = place.node()
+    (record,) = Path(workspace.catalog.url).rglob("request.json")
     record.chmod(0o600)
-    request = where.catalog.requests("things", "production")[0]
+    request = workspace.catalog.requests("things", "production")[0]
     record.write_text(record.read_text().replace(request.id, "../../../../../../out"))
     with pytest.raises(CorruptRecord, match="holds the request"):
         approve(place.node(INES), THINGS, "production", reason="seen")
-    assert not (Path(where.catalog.url).parent / "out").exists()
+    assert not (Path(workspace.catalog.url).parent / "out").exists()

@@ -33,7 +33,7 @@ def archive() -> Iterator[Tape]:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "records")
 
 
@@ -73,11 +73,11 @@ def test_options_that_cannot_be_used_are_refused(tmp_path: Path, options: dict[s
 
 
 @pytest.mark.system
-def test_files_are_brought_back_so_many_at_a_time(archive: Tape, tmp_path: Path, where: Workspace) -> None:
+def test_files_are_brought_back_so_many_at_a_time(archive: Tape, tmp_path: Path, workspace: Workspace) -> None:
     for name in NAMES:
         archive.put(tmp_path / "nas" / name, name.encode() * 100_000)
     versions = []
-    staging = threading.Thread(target=lambda: versions.append(stage(where, _spec(tmp_path / "nas", recalls=2))))
+    staging = threading.Thread(target=lambda: versions.append(stage(workspace, _spec(tmp_path / "nas", recalls=2))))
     staging.start()
     for left in range(len(NAMES), 0, -1):
         waiting = archive.wait(min(2, left))

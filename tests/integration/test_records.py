@@ -432,9 +432,9 @@ def test_two_promoters_and_two_who_check_leave_one_history_without_a_gap(place: 
         assert check(place.node(), Address("things", digest), "pilot").accepted
 
     def work(number: int) -> str:
-        where = place.node(Identity(f"person-{number}", "declared"))
+        workspace = place.node(Identity(f"person-{number}", "declared"))
         try:
-            return promote(where, Address("things", digests[number % 2]), "pilot").digest
+            return promote(workspace, Address("things", digests[number % 2]), "pilot").digest
         except RefConflict:
             return ""
         except StagegateError as error:

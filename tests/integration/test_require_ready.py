@@ -24,7 +24,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Version
-from prefect_stagegate.operations.gating import context as question
+from prefect_stagegate.operations.gating import context
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
@@ -78,12 +78,12 @@ class Place:
 
     def promote(self, text: str, **changes: Any) -> str:
         """Deliver and bring to production, without Prefect; returns the digest."""
-        where, address = self.node(), Address(self.dataset, self.stage(text, **changes).digest)
+        workspace, address = self.node(), Address(self.dataset, self.stage(text, **changes).digest)
         for target in ("pilot", "production"):
-            if check(where, address, target).outcome is DecisionOutcome.WAITING:
+            if check(workspace, address, target).outcome is DecisionOutcome.WAITING:
                 approve(self.node("ines"), address, target)
-                check(where, address, target)
-            promote(where, address, target)
+                check(workspace, address, target)
+            promote(workspace, address, target)
         return address.digest
 
     def page(self) -> str:
@@ -120,7 +120,7 @@ def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     """Let checks be asked so much later."""
-    return lambda age: monkeypatch.setattr(question, "now", lambda: now() + age)
+    return lambda age: monkeypatch.setattr(context, "now", lambda: now() + age)
 
 
 def run(of: Any, *args: Any, **parameters: Any) -> Any:
@@ -290,7 +290,7 @@ def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(
     place.promote("first")
     accepted = place.promote("second")
     full = Volume(Path("/cache"), total=10, free=-1, floor=0, held=0)
-    monkeypatch.setattr(question, "_volume", lambda *_: full)
+    monkeypatch.setattr(context, "_volume", lambda *_: full)
     later(timedelta(hours=1))
 
     why = failed(place.train())

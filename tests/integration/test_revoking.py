@@ -99,9 +99,9 @@ def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
     ask = asking.ask_about
 
     def revoked_meanwhile(*arguments: Any) -> Any:
-        question = ask(*arguments)
+        context = ask(*arguments)
         revoke(node(folder), THINGS, "license", reason="again")
-        return question
+        return context
 
     monkeypatch.setattr("prefect_stagegate.operations.gating.check.ask_about", revoked_meanwhile)
     check(node(folder), THINGS, "pilot")

@@ -107,8 +107,19 @@ def test_a_server_that_says_much_goes_on_answering(tmp_path: Path) -> None:
     """fake-gcs-server stands still as soon as its words fill a pipe that nobody reads."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/storage/v1/b"
-    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-log-level", "debug"]
-    command = [clouds._fake_gcs_binary(), *where]
+    command = [
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-backend",
+        "memory",
+        "-log-level",
+        "debug",
+    ]
+    command = [clouds._fake_gcs_binary(), *command]
     with launched(command, tmp_path / "log", lambda: answers_http(url)):
         assert all(answers_http(url) for _ in range(100))
     assert (tmp_path / "log").stat().st_size > SMALL_PIPE

@@ -28,7 +28,7 @@ FILES = {"a.csv": b"a,b\n1,2\n", "deep/er/b.csv": b"x" * 70_000, "empty": b"", "
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -58,36 +58,38 @@ def records(catalog: Path) -> list[str]:
     return sorted(str(path.relative_to(catalog)) for path in catalog.rglob("*") if path.is_file())
 
 
-def test_a_version_holds_what_the_source_held(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of(nas))
+def test_a_version_holds_what_the_source_held(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of(nas))
     assert content(version.path) == FILES
     assert (version.files, version.bytes, version.new) == (4, 70_016, True)
-    assert where.cache.refs.get("things", "latest") == version.digest
-    assert where.catalog.resolve(Address("things")) == version.digest
+    assert workspace.cache.refs.get("things", "latest") == version.digest
+    assert workspace.catalog.resolve(Address("things")) == version.digest
 
 
-def test_a_version_whose_stager_died_before_latest_named_it_is_new_to_the_next_one(where: Workspace, nas: Path) -> None:
-    stage(where, spec_of(nas))
-    shutil.rmtree(Path(where.catalog.url) / "datasets" / "things" / "refs")
-    where.catalog.ref_log("things", "latest").forget()
-    assert stage(where, spec_of(nas)).new
+def test_a_version_whose_stager_died_before_latest_named_it_is_new_to_the_next_one(
+    workspace: Workspace, nas: Path
+) -> None:
+    stage(workspace, spec_of(nas))
+    shutil.rmtree(Path(workspace.catalog.url) / "datasets" / "things" / "refs")
+    workspace.catalog.ref_log("things", "latest").forget()
+    assert stage(workspace, spec_of(nas)).new
     (nas / "more.bin").write_bytes(b"more")
-    assert stage(where, spec_of(nas)).new
+    assert stage(workspace, spec_of(nas)).new
     (nas / "more.bin").unlink()
-    assert not stage(where, spec_of(nas)).new  # `latest` comes back to it
+    assert not stage(workspace, spec_of(nas)).new  # `latest` comes back to it
 
 
 def test_the_same_files_from_a_directory_and_from_s3_are_the_same_version(
-    where: Workspace, nas: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, nas: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
     bucket = seaweedfs.bucket("same-version")
     for name, data in FILES.items():
         seaweedfs.client().pipe(f"{bucket}/set/{name}", data)
-    local = stage(where, spec_of(nas))
+    local = stage(workspace, spec_of(nas))
     options = {"endpoint_url": seaweedfs.endpoint_url}
-    remote = stage(where, spec_of({"url": f"{bucket}/set/", "options": options}))
+    remote = stage(workspace, spec_of({"url": f"{bucket}/set/", "options": options}))
     assert remote.digest == local.digest
     assert not remote.new
 
@@ -101,75 +103,77 @@ def test_the_rows_hash_to_the_digest(nas: Path, tmp_path: Path, run_stagegate: C
     assert staged.stdout.startswith("things@sha256:" + hashlib.sha256(rows.encode()).hexdigest())
 
 
-def test_an_unchanged_source_transfers_nothing_and_writes_nothing(where: Workspace, nas: Path, tmp_path: Path) -> None:
+def test_an_unchanged_source_transfers_nothing_and_writes_nothing(
+    workspace: Workspace, nas: Path, tmp_path: Path
+) -> None:
     settle(nas)
-    first = stage(where, spec_of(nas))
+    first = stage(workspace, spec_of(nas))
     before = records(tmp_path / "catalog")
-    second = stage(where, spec_of(nas))
+    second = stage(workspace, spec_of(nas))
     assert (second.digest, second.bytes_fetched, second.bytes_reused) == (first.digest, 0, first.bytes)
     assert records(tmp_path / "catalog") == before
 
 
-def test_only_what_changed_is_fetched(where: Workspace, nas: Path) -> None:
+def test_only_what_changed_is_fetched(workspace: Workspace, nas: Path) -> None:
     settle(nas)
-    first = stage(where, spec_of(nas))
+    first = stage(workspace, spec_of(nas))
     write(nas / "a.csv", b"new")
     (nas / "empty").unlink()
-    second = stage(where, spec_of(nas))
+    second = stage(workspace, spec_of(nas))
     assert second.bytes_fetched == 3
-    changes = compare(where, Address("things", first.digest), Address("things"))
+    changes = compare(workspace, Address("things", first.digest), Address("things"))
     assert [(one.change, one.path) for one in changes] == [("changed", "a.csv"), ("removed", "empty")]
 
 
-def test_the_same_content_is_stored_once(where: Workspace, nas: Path) -> None:
-    stage(where, spec_of(nas))
-    assert len(list(where.cache.layout.blobs.glob("*/*"))) == 3
+def test_the_same_content_is_stored_once(workspace: Workspace, nas: Path) -> None:
+    stage(workspace, spec_of(nas))
+    assert len(list(workspace.cache.layout.blobs.glob("*/*"))) == 3
 
 
-def test_into_and_globs_shape_the_dataset(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of({"url": str(nas), "into": "x/", "include": ["*.csv"], "exclude": ["copy*"]}))
+def test_into_and_globs_shape_the_dataset(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of({"url": str(nas), "into": "x/", "include": ["*.csv"], "exclude": ["copy*"]}))
     assert sorted(content(version.path)) == ["x/a.csv", "x/deep/er/b.csv"]
 
 
-def test_two_sources_that_want_one_path_are_refused_by_name(where: Workspace, nas: Path, tmp_path: Path) -> None:
+def test_two_sources_that_want_one_path_are_refused_by_name(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
     write(tmp_path / "other/a.csv", b"other")
     with pytest.raises(UsageError, match=r"want the path 'a.csv'.*nas.*other"):
-        stage(where, spec_of(nas, tmp_path / "other"))
-    assert list(where.cache.views.all()) == []
-    assert where.catalog.datasets() == []
+        stage(workspace, spec_of(nas, tmp_path / "other"))
+    assert list(workspace.cache.views.all()) == []
+    assert workspace.catalog.datasets() == []
 
 
-def test_a_source_without_objects_makes_no_version(where: Workspace, nas: Path) -> None:
+def test_a_source_without_objects_makes_no_version(workspace: Workspace, nas: Path) -> None:
     with pytest.raises(UsageError, match="hold no objects"):
-        stage(where, spec_of({"url": str(nas), "include": ["*.nothing"]}))
+        stage(workspace, spec_of({"url": str(nas), "include": ["*.nothing"]}))
 
 
-def test_a_failed_staging_leaves_every_ref(where: Workspace, nas: Path) -> None:
-    first = stage(where, spec_of(nas))
+def test_a_failed_staging_leaves_every_ref(workspace: Workspace, nas: Path) -> None:
+    first = stage(workspace, spec_of(nas))
     write(nas / "deep/er/../bad\nname", b"?")
     with pytest.raises(StagegateError):
-        stage(where, spec_of(nas))
-    assert where.catalog.resolve(Address("things")) == first.digest
-    assert where.cache.refs.get("things", "latest") == first.digest
+        stage(workspace, spec_of(nas))
+    assert workspace.catalog.resolve(Address("things")) == first.digest
+    assert workspace.cache.refs.get("things", "latest") == first.digest
 
 
-def test_a_preview_changes_nothing(where: Workspace, nas: Path, tmp_path: Path) -> None:
+def test_a_preview_changes_nothing(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
     before = records(tmp_path / "catalog")
-    assert [planned.action for planned in preview(where, spec_of(nas))] == ["fetch"] * 4
+    assert [planned.action for planned in preview(workspace, spec_of(nas))] == ["fetch"] * 4
     assert records(tmp_path / "catalog") == before
-    assert list(where.cache.layout.blobs.iterdir()) == []
+    assert list(workspace.cache.layout.blobs.iterdir()) == []
 
 
-def test_bringing_a_version_can_be_previewed_too(where: Workspace, nas: Path, tmp_path: Path) -> None:
-    stage(where, spec_of(nas))
+def test_bringing_a_version_can_be_previewed_too(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
+    stage(workspace, spec_of(nas))
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     assert {planned.action for planned in preview(other, Address("things", "latest"))} == {"fetch"}
-    assert {planned.action for planned in preview(where, Address("things", "latest"))} == {"reuse"}
+    assert {planned.action for planned in preview(workspace, Address("things", "latest"))} == {"reuse"}
     assert list(other.cache.views.all()) == []
 
 
-def test_another_node_is_filled_from_the_catalog(where: Workspace, nas: Path, tmp_path: Path) -> None:
-    staged = stage(where, spec_of(nas))
+def test_another_node_is_filled_from_the_catalog(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
+    staged = stage(workspace, spec_of(nas))
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     brought = stage(other, Address("things", "latest"))
     assert (brought.digest, content(brought.path)) == (staged.digest, FILES)
@@ -178,8 +182,10 @@ def test_another_node_is_filled_from_the_catalog(where: Workspace, nas: Path, tm
     assert stage(other, Address("things", "latest")).bytes_fetched == 0
 
 
-def test_a_version_whose_pin_is_gone_everywhere_names_the_object(where: Workspace, nas: Path, tmp_path: Path) -> None:
-    stage(where, spec_of(nas))
+def test_a_version_whose_pin_is_gone_everywhere_names_the_object(
+    workspace: Workspace, nas: Path, tmp_path: Path
+) -> None:
+    stage(workspace, spec_of(nas))
     (nas / "deep/er/b.csv").unlink()
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     with pytest.raises(StagegateError, match=r"deep/er/b\.csv") as caught:
@@ -188,46 +194,46 @@ def test_a_version_whose_pin_is_gone_everywhere_names_the_object(where: Workspac
     assert list(other.cache.views.all()) == []
 
 
-def test_a_mirror_stands_in_for_a_source_that_lost_an_object(where: Workspace, nas: Path, tmp_path: Path) -> None:
+def test_a_mirror_stands_in_for_a_source_that_lost_an_object(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
     for name, data in FILES.items():
         write(tmp_path / "mirror" / name, data)
     spec = spec_of({"url": str(nas), "mirrors": [{"url": str(tmp_path / "mirror")}]})
-    staged = stage(where, spec)
+    staged = stage(workspace, spec)
     (nas / "a.csv").unlink()
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     assert stage(other, Address("things", staged.digest)).digest == staged.digest
 
 
-def test_damage_is_found_and_repaired(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of(nas))
+def test_damage_is_found_and_repaired(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of(nas))
     victim = version.path / "a.csv"
     victim.chmod(0o644)
     victim.write_bytes(b"a,b\n1,3\n")
     victim.chmod(0o444)
-    found = verify(where)
+    found = verify(workspace)
     assert sorted(damage.finding.subject for damage in found.damaged) == ["a.csv", "copy of a.csv"]
-    assert verify(where, repair=True).repaired
-    assert verify(where).damaged == ()
+    assert verify(workspace, repair=True).repaired
+    assert verify(workspace).damaged == ()
     assert content(version.path) == FILES
 
 
-def test_a_verification_is_no_use_that_would_keep_a_version_longer(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of(nas))
+def test_a_verification_is_no_use_that_would_keep_a_version_longer(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of(nas))
     os.utime(version.path, (0, 0))
-    verify(where)
-    assert where.cache.views.used(version.dataset, version.digest) == 0
+    verify(workspace)
+    assert workspace.cache.views.used(version.dataset, version.digest) == 0
 
 
 def test_a_version_that_its_stager_did_not_record_keeps_no_other_from_being_verified(
-    where: Workspace, nas: Path, tmp_path: Path
+    workspace: Workspace, nas: Path, tmp_path: Path
 ) -> None:
-    version = stage(where, spec_of(nas))
+    version = stage(workspace, spec_of(nas))
     damage(version.path / "a.csv", b"a,b\n1,3\n")
     (nas / "a.csv").write_bytes(b"newer")
-    unrecorded = stage(where, spec_of(nas))
+    unrecorded = stage(workspace, spec_of(nas))
     for record in (tmp_path / "catalog/datasets/things/manifests").glob(f"*{unrecorded.digest[7:]}*"):
         record.unlink()  # as it is before a stager writes it, and after one that was killed
-    assert {damage.digest for damage in verify(where).damaged} == {version.digest}
+    assert {damage.digest for damage in verify(workspace).damaged} == {version.digest}
 
 
 def damage(path: Path, data: bytes) -> None:
@@ -237,58 +243,58 @@ def damage(path: Path, data: bytes) -> None:
     path.chmod(0o444)
 
 
-def test_a_repair_takes_no_folder_from_under_its_readers(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of(nas))
+def test_a_repair_takes_no_folder_from_under_its_readers(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of(nas))
     damage(version.path / "deep/er/b.csv", b"x" * 69_999 + b"y")
     folder = os.open(version.path, os.O_RDONLY)
-    assert verify(where, repair=True).repaired
+    assert verify(workspace, repair=True).repaired
     assert (os.fstat(folder).st_ino, os.fstat(folder).st_nlink > 0) == (version.path.stat().st_ino, True)
     assert {path.stat().st_mode & 0o777 for path in (version.path, version.path / "deep/er")} == {0o555}
     assert content(version.path) == FILES
-    assert list(where.cache.layout.trash.iterdir()) == []
+    assert list(workspace.cache.layout.trash.iterdir()) == []
 
 
-def test_a_repair_that_finds_nothing_at_the_source_mends_the_rest(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of(nas))
+def test_a_repair_that_finds_nothing_at_the_source_mends_the_rest(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of(nas))
     for name in ("deep/er/b.csv", "a.csv"):
         damage(version.path / name, b"rotten")
     (nas / "deep/er/b.csv").write_bytes(b"new")
     with pytest.raises(StagegateError, match=r"deep/er/b\.csv"):
-        verify(where, repair=True)
+        verify(workspace, repair=True)
     assert (version.path / "a.csv").read_bytes() == FILES["a.csv"]
-    assert [one.finding.subject for one in verify(where).damaged] == ["deep/er/b.csv"]
+    assert [one.finding.subject for one in verify(workspace).damaged] == ["deep/er/b.csv"]
 
 
 def test_a_version_that_cannot_be_repaired_keeps_no_other_from_its_repair(
-    where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = stage(where, spec_of(nas))
+    first = stage(workspace, spec_of(nas))
     (nas / "deep/er/b.csv").write_bytes(b"another")
-    second = stage(where, spec_of(nas))
+    second = stage(workspace, spec_of(nas))
     for version in (first, second):
         damage(version.path / "deep/er/b.csv", b"rotten")
     gone = (first.dataset, "sha256:" + "0" * 64)
     for order in ((first, second), (second, first)):
         listed = [gone, *((one.dataset, one.digest) for one in order)]
-        monkeypatch.setattr(type(where.cache.views), "all", lambda _, listed=listed: iter(listed))
+        monkeypatch.setattr(type(workspace.cache.views), "all", lambda _, listed=listed: iter(listed))
         with pytest.raises(TransferFailed, match=r"deep/er/b\.csv"):
-            verify(where, repair=True)
+            verify(workspace, repair=True)
         assert (second.path / "deep/er/b.csv").read_bytes() == b"another"
         damage(second.path / "deep/er/b.csv", b"rotten")
 
 
-def test_a_repair_makes_folders_that_are_gone(where: Workspace, nas: Path) -> None:
-    version = stage(where, spec_of(nas))
+def test_a_repair_makes_folders_that_are_gone(workspace: Workspace, nas: Path) -> None:
+    version = stage(workspace, spec_of(nas))
     for folder in (version.path / "deep", version.path / "deep/er"):
         folder.chmod(0o755)
     version.path.chmod(0o755)
     shutil.rmtree(version.path / "deep")
-    assert verify(where, repair=True).repaired
+    assert verify(workspace, repair=True).repaired
     assert content(version.path) == FILES
 
 
-def test_what_a_spec_lets_fail_is_still_brought_whole(where: Workspace, nas: Path, tmp_path: Path) -> None:
-    stage(where, spec_of(nas, max_failed_objects=2))
+def test_what_a_spec_lets_fail_is_still_brought_whole(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
+    stage(workspace, spec_of(nas, max_failed_objects=2))
     (nas / "deep/er/b.csv").unlink()
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     with pytest.raises(TransferFailed, match=r"deep/er/b\.csv"):
@@ -296,29 +302,29 @@ def test_what_a_spec_lets_fail_is_still_brought_whole(where: Workspace, nas: Pat
 
 
 def test_a_version_is_brought_though_its_newest_spec_dropped_the_source(
-    where: Workspace, nas: Path, tmp_path: Path
+    workspace: Workspace, nas: Path, tmp_path: Path
 ) -> None:
-    staged = stage(where, spec_of(nas))
-    where.catalog.put_spec("things", staged.digest, spec_of(tmp_path / "elsewhere").canonical())
+    staged = stage(workspace, spec_of(nas))
+    workspace.catalog.put_spec("things", staged.digest, spec_of(tmp_path / "elsewhere").canonical())
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     assert stage(other, Address("things", "latest")).digest == staged.digest
 
 
-def test_two_sources_of_one_url_are_told_apart(where: Workspace, nas: Path) -> None:
+def test_two_sources_of_one_url_are_told_apart(workspace: Workspace, nas: Path) -> None:
     twice = [{"url": str(nas), "into": into, "include": ["*.csv"]} for into in ("one", "two")]
-    staged = stage(where, spec_of(*twice))
-    origins = list(where.catalog.origins("things", staged.digest))
+    staged = stage(workspace, spec_of(*twice))
+    origins = list(workspace.catalog.origins("things", staged.digest))
     assert [(origin.path.split("/")[0], origin.position) for origin in origins] == [("one", 0)] * 3 + [("two", 1)] * 3
 
 
-def test_a_file_that_changed_within_its_clock_s_grain_is_read_again(where: Workspace, nas: Path) -> None:
+def test_a_file_that_changed_within_its_clock_s_grain_is_read_again(workspace: Workspace, nas: Path) -> None:
     soon = time.time_ns() + 10**9  # so that it is as young when it is read, however long that takes
     os.utime(nas / "a.csv", ns=(soon, soon))
-    first = stage(where, spec_of(nas))
+    first = stage(workspace, spec_of(nas))
     before = (nas / "a.csv").stat()
     (nas / "a.csv").write_bytes(b"a,b\n9,9\n")
     os.utime(nas / "a.csv", ns=(before.st_atime_ns, before.st_mtime_ns))
-    second = stage(where, spec_of(nas))
+    second = stage(workspace, spec_of(nas))
     assert (second.path / "a.csv").read_bytes() == b"a,b\n9,9\n"
     assert second.digest != first.digest
 

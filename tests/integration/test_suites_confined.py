@@ -34,7 +34,7 @@ def query(sql: str) -> dict[str, Any]:
     return {"type": "unexpected_rows_expectation", "kwargs": {"unexpected_rows_query": sql}}
 
 
-def where(condition: object, **kwargs: Any) -> dict[str, Any]:
+def workspace(condition: object, **kwargs: Any) -> dict[str, Any]:
     kwargs = {"column": "x", "min_value": 0, "row_condition": condition, **kwargs}
     return {"type": "expect_column_values_to_be_between", "kwargs": kwargs}
 
@@ -137,12 +137,12 @@ CALL = "@pd.io.common.os.mkdir('{target}') == 0"
 @pytest.mark.parametrize(
     "expectation",
     [
-        where(CALL, condition_parser="pandas"),
-        where(CALL),
-        where({"type": "pass_through", "pass_through_filter": CALL}),
-        where({"type": "and", "conditions": [{"type": "pass_through", "pass_through_filter": CALL}]}),
-        where("name.to_csv('{target}') == 0", condition_parser="pandas"),
-        where("x.__class__ == 0", condition_parser="pandas"),
+        workspace(CALL, condition_parser="pandas"),
+        workspace(CALL),
+        workspace({"type": "pass_through", "pass_through_filter": CALL}),
+        workspace({"type": "and", "conditions": [{"type": "pass_through", "pass_through_filter": CALL}]}),
+        workspace("name.to_csv('{target}') == 0", condition_parser="pandas"),
+        workspace("x.__class__ == 0", condition_parser="pandas"),
     ],
 )
 def test_condition_that_calls_is_refused(judge: Judge, tmp_path: Path, expectation: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def test_column_name_in_a_condition_runs_nothing(judge: Judge, tmp_path: Path) -
     target = tmp_path / "target"
     name = f"x` == 1 or @pd.io.common.os.mkdir('{target}') == 0 or `x"
     condition = {"type": "comparison", "column": {"name": name}, "operator": ">", "parameter": 0}
-    (judgement,) = judge("pandas", where(condition)).judgements
+    (judgement,) = judge("pandas", workspace(condition)).judgements
     assert judgement.verdict is Verdict.ERRORED
     assert "a condition may only compare" in judgement.problem
     assert not target.exists()
@@ -171,12 +171,12 @@ def test_column_name_in_a_condition_runs_nothing(judge: Judge, tmp_path: Path) -
     ],
 )
 def test_conditions_that_compare_are_evaluated(judge: Judge, engine: str, condition: dict[str, Any]) -> None:
-    (judgement,) = judge(engine, where(condition)).judgements
+    (judgement,) = judge(engine, workspace(condition)).judgements
     assert judgement.verdict is Verdict.PASSED
 
 
 def test_pandas_conditions_that_compare_are_evaluated(judge: Judge) -> None:
-    expectation = where("x > 2 and name == 'c'", condition_parser="pandas", min_value=3)
+    expectation = workspace("x > 2 and name == 'c'", condition_parser="pandas", min_value=3)
     (judgement,) = judge("pandas", expectation).judgements
     assert judgement.verdict is Verdict.PASSED
 
@@ -329,7 +329,7 @@ def expectations_of(validation: Validation) -> Evidence:
 
 @pytest.mark.parametrize("engine", ["duckdb", "pandas"])
 def test_evidence_says_what_held_the_worker(view: Path, engine: str) -> None:
-    condition = where({"type": "nullity", "column": {"name": "x"}, "is_null": False})
+    condition = workspace({"type": "nullity", "column": {"name": "x"}, "is_null": False})
     zoned = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "at"}}
     evidence = expectations_of(run(view, engine, condition, zoned))
     version = landlock.version()

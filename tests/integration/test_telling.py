@@ -71,8 +71,8 @@ class Place:
         return {"stagegate": 1, **named, "sources": sources, "gates": GATES, **changes}
 
     def approve(self) -> None:
-        where = open_workspace(**self.on, identity=Identity("ines", "declared"))
-        approve(where, Address(self.dataset), "production")
+        workspace = open_workspace(**self.on, identity=Identity("ines", "declared"))
+        approve(workspace, Address(self.dataset), "production")
 
     def environment(self, **more: str) -> dict[str, str]:
         """Where a command works."""
@@ -140,12 +140,12 @@ def test_commands_tell_the_api_what_they_did(place: Place, run_stagegate: Comman
         done = run_stagegate(*words, env=env)
         assert (done.returncode, done.stderr) == (code, ""), done.stdout
 
-    where = open_workspace(**place.on)
-    digests = [make_version(where, place.spec()).digest]
-    assert check(where, place.dataset, "pilot").accepted
-    promote(where, Address(place.dataset), "pilot")
+    workspace = open_workspace(**place.on)
+    digests = [make_version(workspace, place.spec()).digest]
+    assert check(workspace, place.dataset, "pilot").accepted
+    promote(workspace, Address(place.dataset), "pilot")
     place.deliver("second")
-    digests.append(make_version(where, place.spec()).digest)
+    digests.append(make_version(workspace, place.spec()).digest)
     do("check", place.dataset, "--gate", "pilot")
     do("promote", f"{place.dataset}@{digests[-1]}", "--to", "pilot")
     do("check", place.dataset, "--gate", "production", code=4)

@@ -57,10 +57,10 @@ def _stage(folder: Path, dataset: str, text: str) -> str:
         "sources": [{"url": str(source)}],
         "gates": {"pilot": {"require": ["license", "owner"]}},
     }
-    where = open_workspace(folder / "cache", folder / "catalog", identity=ADA)
-    digest = stage(where, load_spec(spec, known_checks=known_checks())).digest
-    assert check(where, Address(dataset), "pilot").accepted
-    return promote(where, Address(dataset), "pilot").digest if digest else ""
+    workspace = open_workspace(folder / "cache", folder / "catalog", identity=ADA)
+    digest = stage(workspace, load_spec(spec, known_checks=known_checks())).digest
+    assert check(workspace, Address(dataset), "pilot").accepted
+    return promote(workspace, Address(dataset), "pilot").digest if digest else ""
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +81,9 @@ def run(place: Place, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple
     """Run a command in this process: exit code, output, errors."""
 
     def run(*words: str) -> tuple[int, str, str]:
-        where = ("--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog"))
+        flags = ("--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog"))
         try:
-            main([*words, *where])
+            main([*words, *flags])
             code: Any = 0
         except SystemExit as ended:
             code = ended.code or 0

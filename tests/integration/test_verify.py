@@ -43,7 +43,7 @@ def nas(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -52,27 +52,27 @@ def put(path: Path, data: bytes) -> None:
     os.utime(path, (crc32(data), crc32(data)))  # other bytes, another time; and the same at a mirror
 
 
-def bring_in(where: Workspace, nas: Path, *, mirror: Path | None = None) -> Version:
+def bring_in(workspace: Workspace, nas: Path, *, mirror: Path | None = None) -> Version:
     source: dict[str, Any] = {"url": str(nas)}
     if mirror:
         source["mirrors"] = [{"url": str(mirror)}]
-    return stage(where, {"stagegate": 1, "dataset": "things", "sources": [source]})
+    return stage(workspace, {"stagegate": 1, "dataset": "things", "sources": [source]})
 
 
 @pytest.fixture
-def versions(where: Workspace, nas: Path) -> list[Version]:
+def versions(workspace: Workspace, nas: Path) -> list[Version]:
     """Three versions that share two files, and each have one of their own."""
     found = []
     for day in range(DAYS):
         put(nas / "own.bin", f"of day {day}".encode() * 500)
-        found.append(bring_in(where, nas))
+        found.append(bring_in(workspace, nas))
     return found
 
 
-def blob_of(where: Workspace, version: Version, path: str) -> Path:
-    entries = where.catalog.manifest(version.dataset, version.digest).entries()
+def blob_of(workspace: Workspace, version: Version, path: str) -> Path:
+    entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
     (digest,) = (entry.digest for entry in entries if entry.path == path)
-    return where.cache.layout.blob(digest)
+    return workspace.cache.layout.blob(digest)
 
 
 def rot(path: Path) -> None:
@@ -82,65 +82,68 @@ def rot(path: Path) -> None:
     path.chmod(0o444)
 
 
-def blob_bytes(where: Workspace) -> int:
-    return sum(path.stat().st_size for path in where.cache.layout.blobs.glob("*/*"))
+def blob_bytes(workspace: Workspace) -> int:
+    return sum(path.stat().st_size for path in workspace.cache.layout.blobs.glob("*/*"))
 
 
 # ── what is hashed ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_many_versions_share_is_hashed_once(where: Workspace, versions: list[Version]) -> None:
-    found = verify(where)
+def test_what_many_versions_share_is_hashed_once(workspace: Workspace, versions: list[Version]) -> None:
+    found = verify(workspace)
     assert (found.versions, found.files) == (DAYS, 4 * DAYS)
-    assert found.bytes == blob_bytes(where) < sum(version.bytes for version in versions)
-    one = verify(where, Address("things"))
+    assert found.bytes == blob_bytes(workspace) < sum(version.bytes for version in versions)
+    one = verify(workspace, Address("things"))
     assert (one.versions, one.files, one.bytes) == (1, 4, versions[-1].bytes - len(SHARED))
 
 
 @pytest.mark.parametrize("runs", [1, 3, 7])
 def test_runs_that_each_do_a_share_come_around_to_everything_once(
-    where: Workspace, versions: list[Version], runs: int
+    workspace: Workspace, versions: list[Version], runs: int
 ) -> None:
-    found = [verify(open_workspace(where.cache.root, where.catalog.url), share=Fraction(1, runs)) for _ in range(runs)]
-    assert sum(one.bytes for one in found) == blob_bytes(where)
+    found = [
+        verify(open_workspace(workspace.cache.root, workspace.catalog.url), share=Fraction(1, runs))
+        for _ in range(runs)
+    ]
+    assert sum(one.bytes for one in found) == blob_bytes(workspace)
     assert sum(one.files for one in found) >= 4 * DAYS
     assert all(abs(one.share - 1 / runs) < 0.001 for one in found)
 
 
-def test_runs_that_each_have_a_moment_come_around_to_everything(where: Workspace, versions: list[Version]) -> None:
-    blobs = len(list(where.cache.layout.blobs.glob("*/*")))
-    rot(blob_of(where, versions[0], "own.bin"))
-    found = [verify(where, lasting=timedelta(0)) for _ in range(blobs)]
+def test_runs_that_each_have_a_moment_come_around_to_everything(workspace: Workspace, versions: list[Version]) -> None:
+    blobs = len(list(workspace.cache.layout.blobs.glob("*/*")))
+    rot(blob_of(workspace, versions[0], "own.bin"))
+    found = [verify(workspace, lasting=timedelta(0)) for _ in range(blobs)]
     assert [one.finding.subject for run in found for one in run.damaged] == ["own.bin"]
-    assert max(one.bytes for one in found) < blob_bytes(where)
+    assert max(one.bytes for one in found) < blob_bytes(workspace)
 
 
-def test_a_run_that_was_stopped_loses_nothing_of_what_it_did(where: Workspace, versions: list[Version]) -> None:
+def test_a_run_that_was_stopped_loses_nothing_of_what_it_did(workspace: Workspace, versions: list[Version]) -> None:
     stop = Event()
     stop.set()
     arcs = []
     for _ in range(5):  # each is stopped at its first piece
         with pytest.raises(Cancelled):
-            verify(where, cancel=stop)
-        arcs.append(scrub.next_arc(where.cache, Fraction(1)).start)
+            verify(workspace, cancel=stop)
+        arcs.append(scrub.next_arc(workspace.cache, Fraction(1)).start)
     assert len(set(arcs)) == 1
     before = arcs[0]
-    verify(where, lasting=timedelta(0))
-    assert scrub.next_arc(where.cache, Fraction(1)).start != before
+    verify(workspace, lasting=timedelta(0))
+    assert scrub.next_arc(workspace.cache, Fraction(1)).start != before
 
 
-def test_without_an_index_it_begins_anywhere(where: Workspace, versions: list[Version]) -> None:
-    starts = {scrub.next_arc(where.cache, Fraction(1, 2)).start for _ in range(5)}
+def test_without_an_index_it_begins_anywhere(workspace: Workspace, versions: list[Version]) -> None:
+    starts = {scrub.next_arc(workspace.cache, Fraction(1, 2)).start for _ in range(5)}
     assert len(starts) == 5
 
 
-def test_a_share_is_of_all_and_not_of_a_version(where: Workspace, versions: list[Version]) -> None:
+def test_a_share_is_of_all_and_not_of_a_version(workspace: Workspace, versions: list[Version]) -> None:
     with pytest.raises(UsageError, match="for all that lies on this node"):
-        verify(where, Address("things"), share=Fraction(1, 2))
+        verify(workspace, Address("things"), share=Fraction(1, 2))
 
 
 def test_copies_are_hashed_too_where_a_volume_takes_no_links(
-    where: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = os.link
 
@@ -150,10 +153,10 @@ def test_copies_are_hashed_too_where_a_volume_takes_no_links(
         link(source, target)
 
     monkeypatch.setattr(os, "link", refuse)
-    version = bring_in(where, nas)
+    version = bring_in(workspace, nas)
     assert (version.path / "shared.bin").stat().st_nlink == 1
     rot(version.path / "shared.bin")
-    assert [one.finding.subject for one in verify(where).damaged] == ["shared.bin"]
+    assert [one.finding.subject for one in verify(workspace).damaged] == ["shared.bin"]
 
 
 class Clock(Event):
@@ -185,10 +188,10 @@ def test_reading_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── what rotted ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_rotten_blob_is_moved_aside_with_its_reason(where: Workspace, versions: list[Version]) -> None:
-    blob = blob_of(where, versions[0], "shared.bin")
+def test_a_rotten_blob_is_moved_aside_with_its_reason(workspace: Workspace, versions: list[Version]) -> None:
+    blob = blob_of(workspace, versions[0], "shared.bin")
     rot(blob)
-    found = verify(where)
+    found = verify(workspace)
 
     (one,) = found.quarantined
     assert len(found.damaged) == 2 * DAYS
@@ -200,129 +203,129 @@ def test_a_rotten_blob_is_moved_aside_with_its_reason(where: Workspace, versions
         f"{version.address} {name}" for version in versions for name in ("shared.bin", "twin.bin")
     }
     assert not blob.exists()
-    assert Quarantine(where.cache.layout).all() == [one]
-    assert len(verify(where).damaged) == 2 * DAYS  # it stays damaged, though the blob is aside
-    assert Quarantine(where.cache.layout).all() == [one]
+    assert Quarantine(workspace.cache.layout).all() == [one]
+    assert len(verify(workspace).damaged) == 2 * DAYS  # it stays damaged, though the blob is aside
+    assert Quarantine(workspace.cache.layout).all() == [one]
 
 
-def test_nothing_new_is_made_of_what_rotted(where: Workspace, nas: Path, versions: list[Version]) -> None:
-    rot(blob_of(where, versions[0], "shared.bin"))
-    verify(where)
+def test_nothing_new_is_made_of_what_rotted(workspace: Workspace, nas: Path, versions: list[Version]) -> None:
+    rot(blob_of(workspace, versions[0], "shared.bin"))
+    verify(workspace)
     put(nas / "new.bin", b"new")
-    version = bring_in(where, nas)
+    version = bring_in(workspace, nas)
     assert version.bytes_fetched >= len(SHARED)
     assert (version.path / "shared.bin").read_bytes() == SHARED
 
 
 def test_staging_a_version_again_mends_what_it_had_of_the_quarantine(
-    where: Workspace, nas: Path, versions: list[Version]
+    workspace: Workspace, nas: Path, versions: list[Version]
 ) -> None:
     version = versions[-1]
-    rot(blob_of(where, version, "shared.bin"))
-    verify(where)
-    again = bring_in(where, nas)
+    rot(blob_of(workspace, version, "shared.bin"))
+    verify(workspace)
+    again = bring_in(workspace, nas)
     assert again.digest == version.digest
     assert {name: (again.path / name).read_bytes() for name in FILES} == FILES
-    assert not verify(where, Address("things", version.digest)).damaged
+    assert not verify(workspace, Address("things", version.digest)).damaged
 
 
 def test_a_repair_fetches_once_for_all_and_a_collection_takes_the_rest(
-    where: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in versions:
-        where.cache.leases.pin(version.dataset, version.digest)
+        workspace.cache.leases.pin(version.dataset, version.digest)
     put(nas / "own.bin", b"of day 2" * 500)
-    rot(blob_of(where, versions[0], "shared.bin"))
-    verify(where)
-    collect(where.cache.layout)
-    assert len(Quarantine(where.cache.layout).all()) == 1  # views still have it
-    assert verify(where, repair=True).repaired
-    assert not verify(where).damaged
+    rot(blob_of(workspace, versions[0], "shared.bin"))
+    verify(workspace)
+    collect(workspace.cache.layout)
+    assert len(Quarantine(workspace.cache.layout).all()) == 1  # views still have it
+    assert verify(workspace, repair=True).repaired
+    assert not verify(workspace).damaged
     for version in versions:
         assert {name: (version.path / name).read_bytes() for name in FILES} == FILES
 
-    before = used_bytes(where.cache.layout)
-    foretold = collect(where.cache.layout, dry_run=True)
+    before = used_bytes(workspace.cache.layout)
+    foretold = collect(workspace.cache.layout, dry_run=True)
     assert (foretold.blobs, foretold.bytes) == (1, room(len(SHARED)))
-    assert collect(where.cache.layout) == foretold
-    assert Quarantine(where.cache.layout).all() == []
-    assert list(where.cache.layout.quarantine.iterdir()) == []
-    assert used_bytes(where.cache.layout) < before
+    assert collect(workspace.cache.layout) == foretold
+    assert Quarantine(workspace.cache.layout).all() == []
+    assert list(workspace.cache.layout.quarantine.iterdir()) == []
+    assert used_bytes(workspace.cache.layout) < before
 
 
-def test_a_mirror_gives_what_its_source_has_no_more(where: Workspace, nas: Path, tmp_path: Path) -> None:
+def test_a_mirror_gives_what_its_source_has_no_more(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     for name, data in FILES.items():
         put(mirror / name, data)
-    version = bring_in(where, nas, mirror=mirror)
-    rot(blob_of(where, version, "shared.bin"))
+    version = bring_in(workspace, nas, mirror=mirror)
+    rot(blob_of(workspace, version, "shared.bin"))
     for name in ("shared.bin", "twin.bin"):
         (nas / name).unlink()
-    assert verify(where, repair=True).repaired
+    assert verify(workspace, repair=True).repaired
     assert (version.path / "shared.bin").read_bytes() == SHARED
 
 
-def test_what_can_be_had_nowhere_stays_and_is_told_each_time(where: Workspace, nas: Path) -> None:
-    version = bring_in(where, nas)
-    rot(blob_of(where, version, "shared.bin"))
+def test_what_can_be_had_nowhere_stays_and_is_told_each_time(workspace: Workspace, nas: Path) -> None:
+    version = bring_in(workspace, nas)
+    rot(blob_of(workspace, version, "shared.bin"))
     for name in ("shared.bin", "twin.bin"):
         (nas / name).unlink()
     for _ in range(2):
         with pytest.raises(StagegateError, match=r"(shared|twin)\.bin"):
-            verify(where, repair=True)
-    assert len(Quarantine(where.cache.layout).all()) == 1
+            verify(workspace, repair=True)
+    assert len(Quarantine(workspace.cache.layout).all()) == 1
     assert (version.path / "empty").read_bytes() == b""
 
 
 def test_a_version_that_is_mended_is_not_collected_meanwhile(
-    where: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = versions[-1]
-    rot(blob_of(where, victim, "own.bin"))
+    rot(blob_of(workspace, victim, "own.bin"))
     mend = bring.mend
 
     def collected_first(*args: Any, **options: Any) -> None:
-        where.cache.layout.ref("things", "latest").unlink()  # as if `latest` had moved on
-        collect(where.cache.layout)
+        workspace.cache.layout.ref("things", "latest").unlink()  # as if `latest` had moved on
+        collect(workspace.cache.layout)
         mend(*args, **options)
 
     monkeypatch.setattr(bring, "mend", collected_first)
-    assert verify(where, Address("things", victim.digest), repair=True).repaired
+    assert verify(workspace, Address("things", victim.digest), repair=True).repaired
     assert {path.name for path in victim.path.iterdir()} == {*FILES, "own.bin"}
 
 
 def test_a_cache_that_can_only_be_read_is_verified_too(
-    where: Workspace, versions: list[Version], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    workspace: Workspace, versions: list[Version], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rot(blob_of(where, versions[0], "own.bin"))
+    rot(blob_of(workspace, versions[0], "own.bin"))
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(Path, "rename", refuse)
-    found = verify(where)
+    found = verify(workspace)
     assert [one.finding.subject for one in found.damaged] == ["own.bin"]
     assert found.quarantined == ()
     assert "can only be read" in caplog.text
 
 
-def test_a_blob_that_no_version_has_is_no_damage_once_it_is_aside(where: Workspace, nas: Path) -> None:
-    version = bring_in(where, nas)
-    blob = blob_of(where, version, "shared.bin")
-    where.cache.views.discard(version.dataset, version.digest)
+def test_a_blob_that_no_version_has_is_no_damage_once_it_is_aside(workspace: Workspace, nas: Path) -> None:
+    version = bring_in(workspace, nas)
+    blob = blob_of(workspace, version, "shared.bin")
+    workspace.cache.views.discard(version.dataset, version.digest)
     rot(blob)
-    found = verify(where)
+    found = verify(workspace)
     assert (found.damaged, [one.entries for one in found.quarantined]) == ((), [()])
 
 
-def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(where: Workspace, nas: Path) -> None:
-    version = bring_in(where, nas)
-    rot(blob_of(where, version, "shared.bin"))
-    verify(where)
-    (record,) = where.cache.layout.quarantine.glob("*.json")
+def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(workspace: Workspace, nas: Path) -> None:
+    version = bring_in(workspace, nas)
+    rot(blob_of(workspace, version, "shared.bin"))
+    verify(workspace)
+    (record,) = workspace.cache.layout.quarantine.glob("*.json")
     record.unlink()
-    (one,) = Quarantine(where.cache.layout).all()
+    (one,) = Quarantine(workspace.cache.layout).all()
     assert one.problem == "why is not known"
 
 
@@ -364,8 +367,8 @@ def test_a_rate_that_is_too_slow_or_too_fast_is_refused(run_stagegate: Run, rate
     assert f"{rate!r} is not between 1MB/s and 1TB/s" in found.stderr
 
 
-def _blob_with(where: Workspace, data: bytes) -> str:
-    (name,) = (path.name for path in where.cache.layout.blobs.glob("*/*") if path.read_bytes() == data)
+def _blob_with(workspace: Workspace, data: bytes) -> str:
+    (name,) = (path.name for path in workspace.cache.layout.blobs.glob("*/*") if path.read_bytes() == data)
     return name
 
 

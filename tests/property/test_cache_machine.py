@@ -183,10 +183,10 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(lose_index=st.booleans())
     def restart(self, *, lose_index: bool) -> None:
-        self.where = self.place.open()
+        self.workspace = self.place.open()
         if lose_index:
-            self.where.cache.layout.index.unlink(missing_ok=True)
-            self.where = self.place.open()
+            self.workspace.cache.layout.index.unlink(missing_ok=True)
+            self.workspace = self.place.open()
 
     def _event(self, what: str) -> None:
         event(what)
@@ -211,10 +211,10 @@ class CacheMachine(RuleBasedStateMachine):
         self._event("staged")
         if not self.model.source.keys() - exclude:
             with pytest.raises(UsageError):
-                stage(self.where, self.place.spec(exclude=exclude))
+                stage(self.workspace, self.place.spec(exclude=exclude))
             return
         before = self._intend(exclude)
-        assert stage(self.where, self.place.spec(exclude=exclude)).digest == before
+        assert stage(self.workspace, self.place.spec(exclude=exclude)).digest == before
         self._staged(before)
 
     def _intend(self, exclude: frozenset[str] = frozenset()) -> str:
@@ -239,11 +239,11 @@ class CacheMachine(RuleBasedStateMachine):
         self.deliver(changes)
         if not self.model.source.keys() - exclude:
             return
-        model, limit = self.model, used_bytes(self.where.cache.layout) + blocks * BLOCK
-        where = replace(self.where, settings=replace(self.where.settings, max_size=limit))
+        model, limit = self.model, used_bytes(self.workspace.cache.layout) + blocks * BLOCK
+        workspace = replace(self.workspace, settings=replace(self.workspace.settings, max_size=limit))
         digest = self._intend(exclude)
         try:
-            stage(where, self.place.spec(exclude=exclude))
+            stage(workspace, self.place.spec(exclude=exclude))
         except NoSpace:
             self._event("no room could be made")
             return
@@ -257,13 +257,13 @@ class CacheMachine(RuleBasedStateMachine):
         model.go(gone)
         self._staged(digest)
 
-    @precondition(lambda self: self.where.catalog.datasets())
+    @precondition(lambda self: self.workspace.catalog.datasets())
     @rule(data=st.data())
     def bring(self, data: st.DataObject) -> None:
         model = self.model
-        digest = data.draw(st.sampled_from(sorted(self.where.catalog.versions(DATASET))))
+        digest = data.draw(st.sampled_from(sorted(self.workspace.catalog.versions(DATASET))))
         try:
-            stage(self.where, Address(DATASET, digest))
+            stage(self.workspace, Address(DATASET, digest))
             came = True
         except StagegateError:
             came = False
@@ -280,12 +280,12 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def promote(self) -> None:
         digest = self.model.catalog[LATEST]
-        assert check(self.where, THINGS, "pilot").accepted
+        assert check(self.workspace, THINGS, "pilot").accepted
         if digest in self.model.withdrawn:
             with pytest.raises(GateFailed):
-                promote(self.where, THINGS, "pilot")
+                promote(self.workspace, THINGS, "pilot")
             return
-        assert promote(self.where, THINGS, "pilot").digest == digest
+        assert promote(self.workspace, THINGS, "pilot").digest == digest
         self._pilot(digest)
 
     @precondition(lambda self: self.model.history)
@@ -295,10 +295,10 @@ class CacheMachine(RuleBasedStateMachine):
         if to is None:
             self._event("nothing to return to")
             with pytest.raises(UnknownRef):
-                rollback(self.where, PILOT, reason="it was worse")
+                rollback(self.workspace, PILOT, reason="it was worse")
             return
         leaving = self.model.catalog["pilot"]
-        assert rollback(self.where, PILOT, reason="it was worse").digest == to
+        assert rollback(self.workspace, PILOT, reason="it was worse").digest == to
         self.model.withdrawn.add(leaving)
         self._pilot(to)
 
@@ -316,7 +316,7 @@ class CacheMachine(RuleBasedStateMachine):
     def read(self, data: st.DataObject) -> None:
         digest = data.draw(st.sampled_from(sorted(self.model.may_go() or self.model.views)))
         held = ExitStack()
-        held.enter_context(hold_dataset(self.where.cache, Address(DATASET, digest), "machine"))
+        held.enter_context(hold_dataset(self.workspace.cache, Address(DATASET, digest), "machine"))
         self.leases.append((digest, held))
         self.model.readers.append(digest)
         self.model.used[digest] = next(self.numbers)
@@ -325,7 +325,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def write(self) -> None:
         held = ExitStack()
-        held.enter_context(self.where.cache.leases.hold(LeaseKind.WRITER, DATASET, what="machine"))
+        held.enter_context(self.workspace.cache.leases.hold(LeaseKind.WRITER, DATASET, what="machine"))
         self.leases.append(("", held))
         self.model.writers += 1
 
@@ -343,7 +343,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def pin(self, data: st.DataObject) -> None:
         digest = data.draw(st.sampled_from(sorted(self.model.may_go() or self.model.views)))
-        pin(self.where, Address(DATASET, digest))
+        pin(self.workspace, Address(DATASET, digest))
         self.model.kept[digest] = 1  # twice is once
         self.model.used[digest] = next(self.numbers)
 
@@ -351,7 +351,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def unpin(self, data: st.DataObject) -> None:
         digest = data.draw(st.sampled_from(sorted(+self.model.kept)))
-        assert unpin(self.where, Address(DATASET, digest)) == self.model.kept.pop(digest)
+        assert unpin(self.workspace, Address(DATASET, digest)) == self.model.kept.pop(digest)
 
     # ── collection ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -359,13 +359,13 @@ class CacheMachine(RuleBasedStateMachine):
     def collect(self) -> None:
         wanted = self.model.may_go()
         self._event(f"{min(1, len(wanted))} or more collected")
-        foretold = collect_garbage(self.where, dry_run=True)
+        foretold = collect_garbage(self.workspace, dry_run=True)
         assert self._views() == self.model.views
-        collected = collect_garbage(self.where)
+        collected = collect_garbage(self.workspace)
         assert {one.partition("@")[2] for one in collected.versions} == wanted
         assert foretold == collected
         self.model.go(wanted)
-        layout = self.where.cache.layout
+        layout = self.workspace.cache.layout
         assert all(path.stat().st_nlink > 1 for path in [*layout.blobs.glob("*/*"), *Quarantine(layout).files()])
 
     # ── rot ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -373,7 +373,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(content=st.sampled_from(sorted({*CONTENTS} - {"empty"})))
     def corrupt(self, content: str) -> None:
         data = CONTENTS[content]
-        path = self.where.cache.layout.blob(blake(data))
+        path = self.workspace.cache.layout.blob(blake(data))
         if not path.exists() or path.read_bytes() != data:
             return
         path.chmod(0o644)
@@ -409,13 +409,13 @@ class CacheMachine(RuleBasedStateMachine):
     def _verify(self, *, repair: bool, share: Fraction | None) -> Verification | None:
         """What a verification says; None when a repair found something nowhere."""
         try:
-            return verify(self.where, repair=repair, share=share)
+            return verify(self.workspace, repair=repair, share=share)
         except TransferFailed:
             assert repair
             return None
 
     def _is_rotten(self, data: bytes) -> bool:
-        path = self.where.cache.layout.blob(blake(data))
+        path = self.workspace.cache.layout.blob(blake(data))
         return path.exists() and path.read_bytes() != data
 
     def _bad(self) -> set[At]:
@@ -424,7 +424,7 @@ class CacheMachine(RuleBasedStateMachine):
             (digest, path)
             for digest in self.model.views
             for path, data in self.model.versions[digest].items()
-            if (self.where.cache.layout.view(DATASET, digest) / path).read_bytes() != data
+            if (self.workspace.cache.layout.view(DATASET, digest) / path).read_bytes() != data
         }
 
     # ── crashes ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -453,13 +453,13 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.catalog.get(LATEST) not in {None, *self.model.withdrawn})
     @rule(at=CALLS)
     def kill_promote(self, at: tuple[str, int]) -> None:
-        assert check(self.where, THINGS, "pilot").accepted
+        assert check(self.workspace, THINGS, "pilot").accepted
         self._after_move(self.model.catalog[LATEST], killed=self._kill("promote", *at))
 
     @precondition(lambda self: self.model.to_return_to())
     @rule(at=CALLS)
     def kill_rollback(self, at: tuple[str, int]) -> None:
-        if self.where.catalog.history(DATASET, "pilot")[-1].action == "rollback":
+        if self.workspace.catalog.history(DATASET, "pilot")[-1].action == "rollback":
             return  # the job would take it for done
         to, leaving = self.model.to_return_to(), self.model.catalog["pilot"]
         assert to
@@ -508,7 +508,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert self._views() == self.model.views
         assert self._node() == self.model.node
         assert self._catalog() == self.model.catalog
-        claims = Counter((lease.kind, lease.digest) for lease in self.where.cache.leases.live())
+        claims = Counter((lease.kind, lease.digest) for lease in self.workspace.cache.leases.live())
         pins = {(LeaseKind.PIN, digest): number for digest, number in self.model.kept.items()}
         readers = Counter((LeaseKind.READER, digest) for digest in self.model.readers)
         assert claims == Counter(pins) + readers + Counter({(LeaseKind.WRITER, ""): self.model.writers})
@@ -516,31 +516,31 @@ class CacheMachine(RuleBasedStateMachine):
         assert self._bad() <= self.model.suspect
         for digest in self.model.views:
             self._check_view(digest)
-        for path in self.where.cache.layout.blobs.glob("*/*"):
+        for path in self.workspace.cache.layout.blobs.glob("*/*"):
             data = path.read_bytes()
             assert blake(data) == f"blake3:{path.name}" or rotted(data) in self.model.rotten
 
     def _check_view(self, digest: str) -> None:
-        view, files = self.where.cache.layout.view(DATASET, digest), self.model.versions[digest]
+        view, files = self.workspace.cache.layout.view(DATASET, digest), self.model.versions[digest]
         assert {str(path.relative_to(view)) for path in view.rglob("*") if path.is_file()} == set(files)
         for name, data in files.items():
             assert (view / name).read_bytes() in (data, rotted(data) if data else data)
 
     def _views(self) -> set[str]:
-        return {digest for _, digest in self.where.cache.views.all()}
+        return {digest for _, digest in self.workspace.cache.views.all()}
 
     def _node(self) -> dict[str, str]:
-        return self.where.cache.refs.of(DATASET)
+        return self.workspace.cache.refs.of(DATASET)
 
     def _catalog(self) -> dict[str, str]:
-        return {name: entry.digest for name, entry in self.where.catalog.refs(DATASET).items()}
+        return {name: entry.digest for name, entry in self.workspace.catalog.refs(DATASET).items()}
 
     def teardown(self) -> None:
         if not hasattr(self, "leases"):
             return
         for _, held in self.leases:
             held.close()
-        self.where.cache.blobs.sync()  # a staging that came to nothing leaves what it wrote to the next one
+        self.workspace.cache.blobs.sync()  # a staging that came to nothing leaves what it wrote to the next one
         settle(self.place)
         left = leftovers(self.place.roots[0])
         for root, _, _ in os.walk(self.folder):

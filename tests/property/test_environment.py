@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, Weight, compare
-from prefect_stagegate.testing.questions import ENVIRONMENT
+from prefect_stagegate.testing.contexts import ENVIRONMENT
 
 texts = st.sampled_from((UNKNOWN, ABSENT, "1.2.3", "1.2.4", "2.0", "other", "sha256:" + "9" * 64))
 numbers = st.integers(0, 2**40)

@@ -26,7 +26,7 @@ from prefect_stagegate.model import (
 from prefect_stagegate.readiness import attest, decide, decision_of, environment_of, statement_digest, verify
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST
+from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST
 
 ORDER = (Outcome.PASS, Outcome.WAIVED, Outcome.WARN, Outcome.INCONCLUSIVE, Outcome.FAIL)
 """From good to bad. `NOT_APPLICABLE` is no answer, and so stands nowhere in it."""

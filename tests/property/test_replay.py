@@ -23,12 +23,12 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
-from prefect_stagegate.readiness import CHECKS, Question, attest, decision_of, judge, plan_checks
+from prefect_stagegate.readiness import CHECKS, CheckContext, attest, decision_of, judge, plan_checks
 from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, passes_in_a_row
 from prefect_stagegate.readiness.records.replay import AGAIN, flips, replay
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
-from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, a_question
+from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, check_context
 
 NAMES = ("schema", "space", "freshness", "digest", "approval")
 PEOPLE = ("ana@example.org", " ANA@example.org", "ines@example.org")
@@ -88,7 +88,7 @@ def granted(draw: st.DrawFn, gate: Gate, at: datetime) -> Waiver:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[Question, list[Evidence]]:
+def histories(draw: st.DrawFn) -> tuple[CheckContext, list[Evidence]]:
     """A gate, and what happened until somebody decides: answers and waivers while the clock went on, or back."""
     gate, now = draw(gates()), NOW
     record: list[Evidence] = []
@@ -100,7 +100,7 @@ def histories(draw: st.DrawFn) -> tuple[Question, list[Evidence]]:
             waivers.append(draw(granted(gate, now)))
         else:
             now += draw(HOURS)
-    return a_question(gate=gate, now=now, waivers=tuple(waivers)), record
+    return check_context(gate=gate, now=now, waivers=tuple(waivers)), record
 
 
 def newest(record: list[Evidence]) -> list[Evidence]:
@@ -109,21 +109,21 @@ def newest(record: list[Evidence]) -> list[Evidence]:
 
 @given(histories())
 def test_no_sequence_lets_anything_through_that_is_unknown_or_failed_without_a_waiver(
-    history: tuple[Question, list[Evidence]],
+    history: tuple[CheckContext, list[Evidence]],
 ) -> None:
-    question, record = history
-    decision = judge(question, newest(record), record)
+    context, record = history
+    decision = judge(context, newest(record), record)
     if not decision.accepted:
         return
-    at = stamp(question.now)
+    at = stamp(context.now)
     holding = {one.check: one for one in newest(record) if not one.expires or one.expires > at}
-    for asked in question.gate.requirements:
+    for asked in context.gate.requirements:
         assert asked.check in holding
         found = holding[asked.check].outcome
         if asked.severity is Severity.BLOCKING:
             assert found is not Outcome.INCONCLUSIVE
             if found is Outcome.FAIL:
-                assert any(counts(one, asked, at) for one in question.waivers)
+                assert any(counts(one, asked, at) for one in context.waivers)
             if found in (Outcome.PASS, Outcome.WARN):
                 assert passes_in_a_row(holding[asked.check], record) >= asked.consecutive
     assert not decision.expires or decision.expires > at
@@ -144,31 +144,31 @@ def counts(waiver: Waiver, asked: Requirement, at: str) -> bool:
 
 
 @given(histories())
-def test_a_decision_is_pure(history: tuple[Question, list[Evidence]]) -> None:
-    question, record = history
-    assert judge(question, newest(record), record) == judge(question, newest(record), list(record))
+def test_a_decision_is_pure(history: tuple[CheckContext, list[Evidence]]) -> None:
+    context, record = history
+    assert judge(context, newest(record), record) == judge(context, newest(record), list(record))
 
 
 @given(histories(), st.booleans())
 def test_a_record_replayed_under_its_own_policy_gives_the_same_decision(
-    history: tuple[Question, list[Evidence]], with_record: bool
+    history: tuple[CheckContext, list[Evidence]], with_record: bool
 ) -> None:
-    question, record = history
-    decision = judge(question, newest(record), record)
+    context, record = history
+    decision = judge(context, newest(record), record)
     stored = decision_of(json.loads(json.dumps(attest(decision, ENVIRONMENT))))
     assert stored == decision
     known = [one for one in record if one in newest(record)] if with_record else []
-    again = replay(stored, question.gate, known)
+    again = replay(stored, context.gate, known)
     assert again == decision
     assert flips(decision, again) == ()
 
 
 @given(histories(), gates())
 def test_a_replay_under_any_policy_accepts_only_what_is_known(
-    history: tuple[Question, list[Evidence]], other: Gate
+    history: tuple[CheckContext, list[Evidence]], other: Gate
 ) -> None:
-    question, record = history
-    decision = judge(question, newest(record), record)
+    context, record = history
+    decision = judge(context, newest(record), record)
     again = replay(decision, other, record)
     known = {one.check for one in record}
     if again.accepted:
@@ -208,13 +208,11 @@ def test_figures_that_do_not_tell_leave_it_open() -> None:
 
 
 def test_a_check_that_is_new_in_the_policy_is_answered_from_the_record_or_not_at_all() -> None:
-    question = a_question(gate=Gate("pilot", None, (Requirement("schema", Severity.BLOCKING, {}),), "sha256:a"))
+    context = check_context(gate=Gate("pilot", None, (Requirement("schema", Severity.BLOCKING, {}),), "sha256:a"))
     schema = Evidence("schema", Outcome.PASS, "", "data", at=stamp(NOW))
     space = Evidence("space", Outcome.FAIL, "full", "infra", at=stamp(NOW))
-    decision = judge(question, [schema])
-    both = replace(
-        question.gate, requirements=(*question.gate.requirements, Requirement("space", Severity.BLOCKING, {}))
-    )
+    decision = judge(context, [schema])
+    both = replace(context.gate, requirements=(*context.gate.requirements, Requirement("space", Severity.BLOCKING, {})))
     assert replay(decision, both).outcome is DecisionOutcome.INCONCLUSIVE
     after = replay(decision, both, [space])
     assert after.outcome is DecisionOutcome.REFUSED
@@ -227,18 +225,18 @@ def test_a_check_that_is_new_in_the_policy_is_answered_from_the_record_or_not_at
 
 @given(histories(), st.data())
 def test_a_revocation_ends_exactly_one_check_s_evidence_and_nothing_is_accepted_by_it(
-    history: tuple[Question, list[Evidence]], data: st.DataObject
+    history: tuple[CheckContext, list[Evidence]], data: st.DataObject
 ) -> None:
-    question, record = history
-    check = data.draw(st.sampled_from([asked.check for asked in question.gate.requirements]))
-    who, at = Identity("ines", "declared"), stamp(question.now)
+    context, record = history
+    check = data.draw(st.sampled_from([asked.check for asked in context.gate.requirements]))
+    who, at = Identity("ines", "declared"), stamp(context.now)
     ahead = tuple(one.at for one in record if one.check == check and one.at > at)
     ended = EvidenceRevocation(
         dataset="nycflights", digest=DIGEST, check=check, reason="wrong", who=who, at=at, ahead=ahead
     )
-    after = replace(question, revocations=(ended,))
+    after = replace(context, revocations=(ended,))
     assert not judge(after, newest(record), record).accepted
-    before, now = ({one.requirement.check: one for one in plan_checks(asker, record)} for asker in (question, after))
+    before, now = ({one.requirement.check: one for one in plan_checks(asker, record)} for asker in (context, after))
     assert now[check].evidence is None
     assert {name: one for name, one in before.items() if name != check} == {
         name: one for name, one in now.items() if name != check
@@ -247,10 +245,10 @@ def test_a_revocation_ends_exactly_one_check_s_evidence_and_nothing_is_accepted_
 
 @given(histories())
 def test_what_is_used_again_is_no_pass_that_a_later_answer_to_the_same_question_contradicts(
-    history: tuple[Question, list[Evidence]],
+    history: tuple[CheckContext, list[Evidence]],
 ) -> None:
-    question, record = history
-    for planned in plan_checks(question, record):
+    context, record = history
+    for planned in plan_checks(context, record):
         kept = planned.evidence
         if kept is None or kept.outcome not in (Outcome.PASS, Outcome.WARN):
             continue

@@ -62,8 +62,8 @@ def fake_gcs(directory: Path) -> Iterator[Cloud]:
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
-    command = [_fake_gcs_binary(), *where, "-external-url", url, "-backend", "memory", "-log-level", "warn"]
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
+    command = [_fake_gcs_binary(), *flags, "-external-url", url, "-backend", "memory", "-log-level", "warn"]
     with launched(command, directory / "fake-gcs.log", lambda: answers_http(f"{url}/storage/v1/b")) as process:
         options = {"endpoint_url": url, "token": "anon"}
         yield Cloud(url, "gs", options, {**options, "project": "test"}, process.pid)

@@ -6,7 +6,7 @@ from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.model import Decision, DecisionOutcome, Identity
 from prefect_stagegate.readiness import attest
-from prefect_stagegate.testing.questions import ENVIRONMENT
+from prefect_stagegate.testing.contexts import ENVIRONMENT
 
 WHO = Identity("ann", "os-user")
 

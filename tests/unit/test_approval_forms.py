@@ -29,19 +29,19 @@ Said = dict[str, str]
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog", identity=Identity("ada", "declared"))
 
 
 @pytest.fixture
-def request_(where: Workspace, tmp_path: Path) -> Request:
+def request_(workspace: Workspace, tmp_path: Path) -> Request:
     (tmp_path / "things").mkdir()
     (tmp_path / "things" / "a.txt").write_text("a")
     sources = [{"url": f"{tmp_path}/things/"}]
     gates = {"production": {"require": ["approval"]}}
-    stage(where, {"stagegate": 1, "dataset": "things", "sources": sources, "gates": gates})
-    check(where, "things", "production")
-    (request,) = where.catalog.requests("things", "production")
+    stage(workspace, {"stagegate": 1, "dataset": "things", "sources": sources, "gates": gates})
+    check(workspace, "things", "production")
+    (request,) = workspace.catalog.requests("things", "production")
     return request
 
 
@@ -66,14 +66,14 @@ def said(name: str, decision: str = "approve", reason: str = "") -> Said:
 
 
 def test_an_answer_is_recorded_and_the_next_form_is_another(
-    where: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    first = _hear(where, request_, run_of(forms))
+    first = _hear(workspace, request_, run_of(forms))
     forms[first.key] = said(" ines ", reason="seen")
     for _ in range(2):  # a run that starts once more finds its answer recorded
-        second = _hear(where, request_, run_of(forms))
+        second = _hear(workspace, request_, run_of(forms))
         assert (second.key != first.key, second.why) == (True, "")
-        (given,) = where.catalog.approvals(request_)
+        (given,) = workspace.catalog.approvals(request_)
         assert (given.approver, given.reason) == (Identity("ines", "prefect-form"), "seen")
 
 
@@ -87,47 +87,47 @@ def test_an_answer_is_recorded_and_the_next_form_is_another(
     ],
 )
 def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
-    where: Workspace, request_: Request, forms: dict[str, Said | None], answer: Said | None, why: str
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None], answer: Said | None, why: str
 ) -> None:
-    first = _hear(where, request_, run_of(forms))
+    first = _hear(workspace, request_, run_of(forms))
     forms[first.key] = answer
-    second = _hear(where, request_, run_of(forms))
+    second = _hear(workspace, request_, run_of(forms))
     assert second.key != first.key
     assert why in second.why
-    assert not where.catalog.approvals(request_)
+    assert not workspace.catalog.approvals(request_)
 
 
 def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_to(
-    where: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    forms[_hear(where, request_, run_of(forms)).key] = said("ines")
-    forms[_hear(where, request_, run_of(forms)).key] = said("Ines")
-    assert "somebody else has to answer" in _hear(where, request_, run_of(forms)).why
-    assert len(where.catalog.approvals(request_)) == 1
+    forms[_hear(workspace, request_, run_of(forms)).key] = said("ines")
+    forms[_hear(workspace, request_, run_of(forms)).key] = said("Ines")
+    assert "somebody else has to answer" in _hear(workspace, request_, run_of(forms)).why
+    assert len(workspace.catalog.approvals(request_)) == 1
 
 
 def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_was_read(
-    where: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    forms[_hear(where, request_, run_of(forms)).key] = said("grace", "decline", "no")
-    where.catalog.put_approval(request_, Identity("ines", "declared"), approved=True, reason="seen")
+    forms[_hear(workspace, request_, run_of(forms)).key] = said("grace", "decline", "no")
+    workspace.catalog.put_approval(request_, Identity("ines", "declared"), approved=True, reason="seen")
     for _ in range(2):
-        _hear(where, request_, run_of(forms))
-        given = [(one.approver.name, one.approved) for one in where.catalog.approvals(request_)]
+        _hear(workspace, request_, run_of(forms))
+        given = [(one.approver.name, one.approved) for one in workspace.catalog.approvals(request_)]
         assert given == [("ines", True), ("grace", False)]
 
 
 def test_a_form_from_before_an_answer_of_the_same_person_is_not_heard(
-    where: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    forms[_hear(where, request_, run_of(forms)).key] = said("Grace", "decline", "no")
-    where.catalog.put_approval(request_, Identity("grace", "declared"), approved=True, reason="seen again")
-    assert not _hear(where, request_, run_of(forms)).why
-    assert [one.approved for one in where.catalog.approvals(request_)] == [True]
+    forms[_hear(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
+    workspace.catalog.put_approval(request_, Identity("grace", "declared"), approved=True, reason="seen again")
+    assert not _hear(workspace, request_, run_of(forms)).why
+    assert [one.approved for one in workspace.catalog.approvals(request_)] == [True]
 
 
 def test_an_answer_that_adds_nothing_wakes_nobody(
-    where: Workspace, request_: Request, forms: dict[str, Said | None], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[str] = []
 
@@ -136,10 +136,10 @@ def test_an_answer_that_adds_nothing_wakes_nobody(
         return []
 
     monkeypatch.setattr(approval, "wake", wake)
-    where.catalog.put_wait(request_, "another", now() + timedelta(hours=1))
-    forms[_hear(where, request_, run_of(forms)).key] = said("ines")
-    forms[_hear(where, request_, run_of(forms)).key] = said("ines")
-    _hear(where, request_, run_of(forms))
+    workspace.catalog.put_wait(request_, "another", now() + timedelta(hours=1))
+    forms[_hear(workspace, request_, run_of(forms)).key] = said("ines")
+    forms[_hear(workspace, request_, run_of(forms)).key] = said("ines")
+    _hear(workspace, request_, run_of(forms))
     assert woken == ["another: ines"]  # else two runs would wake each other without end
 
 
@@ -165,18 +165,20 @@ def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorde
 
 
 def test_a_form_filled_in_by_somebody_outside_the_group_is_shown_again(
-    tmp_path: Path, where: Workspace, forms: dict[str, Said | None]
+    tmp_path: Path, workspace: Workspace, forms: dict[str, Said | None]
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_text("a")
     spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{tmp_path}/data/"}]}
     owners = dict.fromkeys(("data", "ai", "infra", "governance"), "ines@example.org")
-    stage(where, spec | {"owners": owners, "gates": {"production": {"require": [{"approval": {"from": ["infra"]}}]}}})
-    check(where, "things", "production")
-    (request,) = where.catalog.requests("things", "production")
-    forms[_hear(where, request, run_of(forms)).key] = said("ben")
-    assert "ben can't answer for production: not an address of infra" in _hear(where, request, run_of(forms)).why
-    assert not where.catalog.approvals(request)
+    stage(
+        workspace, spec | {"owners": owners, "gates": {"production": {"require": [{"approval": {"from": ["infra"]}}]}}}
+    )
+    check(workspace, "things", "production")
+    (request,) = workspace.catalog.requests("things", "production")
+    forms[_hear(workspace, request, run_of(forms)).key] = said("ben")
+    assert "ben can't answer for production: not an address of infra" in _hear(workspace, request, run_of(forms)).why
+    assert not workspace.catalog.approvals(request)
 
 
 def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,9 +221,9 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
 
 
 def test_a_run_gives_up_on_forms_that_never_have_an_answer(
-    where: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
     for _ in range(MOST_FORMS):
-        forms[_hear(where, request_, run_of(forms)).key] = said("ada")
+        forms[_hear(workspace, request_, run_of(forms)).key] = said("ada")
     with pytest.raises(UsageError, match="forms in a row"):
-        _hear(where, request_, run_of(forms))
+        _hear(workspace, request_, run_of(forms))

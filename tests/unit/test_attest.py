@@ -9,7 +9,7 @@ import pytest
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.readiness import attest, decision_of, statement_digest, verify
-from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT
+from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT
 
 CHECKS = tuple(Evidence(outcome.value, outcome, "looked", "data") for outcome in Outcome)
 DECISION = Decision(

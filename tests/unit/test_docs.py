@@ -14,7 +14,7 @@ from prefect_stagegate.settings import SETTINGS, Setting
 from prefect_stagegate.sources import SCHEMES
 from prefect_stagegate.sources.extras import extra_of
 from prefect_stagegate.spec import Requirement, SourceSpec
-from prefect_stagegate.testing.questions import a_question
+from prefect_stagegate.testing.contexts import check_context
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "reference.md").read_text()
@@ -39,7 +39,7 @@ def test_the_check_on_the_page_works_as_it_stands() -> None:
     try:
         exec(compile(code, "readiness.md", "exec"), {"__name__": "page"})
         requirement = Requirement("few_files", Severity.BLOCKING, {"most": 1})
-        assert run_check(CHECKS["few_files"], requirement, a_question()).outcome is Outcome.FAIL
+        assert run_check(CHECKS["few_files"], requirement, check_context()).outcome is Outcome.FAIL
     finally:
         _checks.clear()
         _checks.update(before)

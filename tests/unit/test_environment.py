@@ -23,7 +23,7 @@ from prefect_stagegate.environment.volume import capture_volume, medium
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.environment import from_file, to_file
 from prefect_stagegate.settings import Settings
-from prefect_stagegate.testing.questions import ENVIRONMENT
+from prefect_stagegate.testing.contexts import ENVIRONMENT
 
 DIGEST = "sha256:" + "5d" * 32
 OTHER = "sha256:" + "6e" * 32

@@ -7,10 +7,10 @@ import pytest
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import DecisionOutcome, Evidence, Identity, Outcome, Severity, Waiver
-from prefect_stagegate.readiness import CHECKS, Accepted, Question, State, decide, judge, plan_checks, run_check
+from prefect_stagegate.readiness import CHECKS, Accepted, CheckContext, State, decide, judge, plan_checks, run_check
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import NOW, OTHER_DIGEST, a_question, a_spec, a_validation
+from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, a_spec, a_validation, check_context
 
 ACCEPTED, REFUSED = DecisionOutcome.ACCEPTED, DecisionOutcome.REFUSED
 INCONCLUSIVE, WAITING = DecisionOutcome.INCONCLUSIVE, DecisionOutcome.WAITING
@@ -90,28 +90,28 @@ def test_answer_that_nobody_can_give_counts_above_one_that_waits() -> None:
     assert decide(gate, both, at=NOW) is decide(gate, both[::-1], at=NOW) is INCONCLUSIVE
 
 
-def pilot(**changes: object) -> Question:
+def pilot(**changes: object) -> CheckContext:
     gates = {"pilot": {"require": ["schema", {"space": {"severity": "warning"}}, "license"]}}
-    return a_question(target="pilot", **{"spec": a_spec(gates=gates), **changes})  # type: ignore[arg-type]
+    return check_context(target="pilot", **{"spec": a_spec(gates=gates), **changes})  # type: ignore[arg-type]
 
 
-def gathered(question: Question) -> list[Evidence]:
-    return [run_check(CHECKS[asked.check], asked, question) for asked in question.gate.requirements]
+def gathered(context: CheckContext) -> list[Evidence]:
+    return [run_check(CHECKS[asked.check], asked, context) for asked in context.gate.requirements]
 
 
 def test_decision_binds_version_policy_environment_and_the_first_expiry() -> None:
-    question = pilot()
-    decision = judge(question, gathered(question))
+    context = pilot()
+    decision = judge(context, gathered(context))
     assert decision.accepted
-    assert (decision.digest, decision.policy) == (question.digest, question.gate.policy)
-    assert decision.environment == question.environment.fingerprint
+    assert (decision.digest, decision.policy) == (context.digest, context.gate.policy)
+    assert decision.environment == context.environment.fingerprint
     assert decision.expires == stamp(NOW + timedelta(minutes=5))  # that of the space on this node
     assert [check.severity for check in decision.checks] == ["blocking", "warning", "blocking"]
 
 
 def test_decision_has_a_line_for_what_is_missing() -> None:
-    question = pilot()
-    decision = judge(question, gathered(question)[1:])
+    context = pilot()
+    decision = judge(context, gathered(context)[1:])
     assert decision.outcome is INCONCLUSIVE
     assert [(check.check, check.outcome) for check in decision.checks] == [
         ("schema", Outcome.INCONCLUSIVE),
@@ -121,12 +121,12 @@ def test_decision_has_a_line_for_what_is_missing() -> None:
 
 
 def test_failed_contract_refuses() -> None:
-    question = pilot(validation=lambda: a_validation(outcome=Outcome.FAIL))
-    assert judge(question, gathered(question)).outcome is REFUSED
+    context = pilot(validation=lambda: a_validation(outcome=Outcome.FAIL))
+    assert judge(context, gathered(context)).outcome is REFUSED
 
 
-def states(question: Question, evidence: list[Evidence]) -> dict[str, State]:
-    return {planned.requirement.check: planned.state for planned in plan_checks(question, evidence)}
+def states(context: CheckContext, evidence: list[Evidence]) -> dict[str, State]:
+    return {planned.requirement.check: planned.state for planned in plan_checks(context, evidence)}
 
 
 def test_plan_asks_only_for_what_is_missing_or_stale() -> None:
@@ -174,8 +174,8 @@ def test_evidence_has_the_time_that_it_took() -> None:
     assert all(answer.seconds is not None and answer.seconds >= 0 for answer in gathered(pilot()))
 
 
-def space_of(question: Question) -> Evidence:
-    return next(answer for answer in gathered(question) if answer.check == "space")
+def space_of(context: CheckContext) -> Evidence:
+    return next(answer for answer in gathered(context) if answer.check == "space")
 
 
 def space_planned(evidence: list[Evidence]) -> tuple[State, str]:
@@ -212,25 +212,25 @@ def test_evidence_of_a_node_whose_clock_is_ahead_does_not_hold_longer_for_it() -
 
 
 def test_a_waived_failure_does_not_hide_another_answer_that_tells_nothing() -> None:
-    question = pilot(spec=a_spec(gates={"pilot": {"require": ["license"]}}))
-    (requirement,) = question.gate.requirements
-    failed = replace(run_check(CHECKS["license"], requirement, question), outcome=Outcome.FAIL)
+    context = pilot(spec=a_spec(gates={"pilot": {"require": ["license"]}}))
+    (requirement,) = context.gate.requirements
+    failed = replace(run_check(CHECKS["license"], requirement, context), outcome=Outcome.FAIL)
     waiver = Waiver(
         *(
             "w",
-            question.dataset,
-            question.digest,
+            context.dataset,
+            context.digest,
             "pilot",
             "license",
             parameters_digest(CHECKS["license"], requirement),
         ),
         reason="agreed",
         approver=Identity("ines@example.org", "declared"),
-        requester=question.asker.name,
+        requester=context.asker.name,
         at=stamp(NOW),
         until=stamp(NOW + timedelta(days=1)),
     )
-    waived = replace(question, waivers=(waiver,))
+    waived = replace(context, waivers=(waiver,))
     assert judge(waived, [failed]).accepted
     both = [failed, replace(failed, outcome=Outcome.INCONCLUSIVE)]
     assert judge(waived, both).outcome is judge(waived, both[::-1]).outcome is INCONCLUSIVE

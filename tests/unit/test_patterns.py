@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.patterns import Expression, character_class, glob_matcher
 from prefect_stagegate.sources.selection.globs import selected
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.validations.paths import matcher
 
@@ -35,7 +35,7 @@ def test_a_rename_that_would_never_end_ends(pattern: str) -> None:
         {"stagegate": 1, "dataset": "x", "sources": [{"url": "s3://l/", "rename": [{"from": pattern, "to": "b"}]}]},
         known_checks={},
     )
-    shape = Shape(spec.sources[0], datetime.now(UTC))
+    shape = Selection(spec.sources[0], datetime.now(UTC))
     with at_once():
         assert shape.path(LONG) == LONG
         assert shape.path(LONG + "b") == "b"

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate import readiness
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity
-from prefect_stagegate.readiness import CHECKS, Answer, Question, check, known_checks, run_check
+from prefect_stagegate.readiness import CHECKS, CheckContext, CheckResult, check, known_checks, run_check
 from prefect_stagegate.readiness.base import NoParameters, Parameters
 from prefect_stagegate.readiness.registry import _checks
 from prefect_stagegate.readiness.run import is_current, why_stale
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_question, a_spec
+from prefect_stagegate.testing.contexts import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
 
 CATALOGUE = {
     *("schema", "nonempty", "expectations", "coverage", "duplicates", "freshness", "drift", "balance", "digest"),
@@ -58,10 +59,10 @@ def test_check_says_what_it_measures_and_has_defaults_for_everything(name: str) 
 @pytest.mark.usefixtures("registry")
 def test_new_check_is_one_function() -> None:
     @check("few_files", owner="data", scope=Scope.NODE, ttl=timedelta(minutes=5))
-    def few_files(question: Question, parameters: FewFiles) -> Answer:
-        return Answer(Outcome.PASS if question.files <= parameters.files else Outcome.FAIL, "counted")
+    def few_files(context: CheckContext, parameters: FewFiles) -> CheckResult:
+        return CheckResult(Outcome.PASS if context.files <= parameters.files else Outcome.FAIL, "counted")
 
-    evidence = run_check(CHECKS["few_files"], required("few_files", files=2), a_question())
+    evidence = run_check(CHECKS["few_files"], required("few_files", files=2), check_context())
     assert (evidence.outcome, evidence.owner, evidence.scope) == (Outcome.PASS, "data", Scope.NODE)
     assert evidence.at == stamp(NOW)
     assert evidence.expires == stamp(NOW + timedelta(minutes=5))
@@ -69,8 +70,8 @@ def test_new_check_is_one_function() -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_name_that_is_taken_is_refused() -> None:
-    def mine(question: Question, parameters: NoParameters) -> Answer:
-        return Answer(Outcome.PASS, "mine")
+    def mine(context: CheckContext, parameters: NoParameters) -> CheckResult:
+        return CheckResult(Outcome.PASS, "mine")
 
     with pytest.raises(ValueError, match="already a check named 'schema'"):
         check("schema", owner="data")(mine)
@@ -78,19 +79,19 @@ def test_name_that_is_taken_is_refused() -> None:
 
 
 def test_check_without_a_parameter_model_is_refused() -> None:
-    def bare(question: Question, parameters: Any) -> Answer:
-        return Answer(Outcome.PASS, "bare")
+    def bare(context: CheckContext, parameters: Any) -> CheckResult:
+        return CheckResult(Outcome.PASS, "bare")
 
     with pytest.raises(TypeError, match="bare must annotate"):
         check("bare", owner="data")(bare)
     assert "bare" not in CHECKS
 
 
-def probe(error: BaseException) -> Question:
+def probe(error: BaseException) -> CheckContext:
     def fails() -> object:
         raise error
 
-    return a_question(volume=fails)
+    return check_context(volume=fails)
 
 
 def test_probe_that_fails_is_inconclusive_with_its_reason_and_hint() -> None:
@@ -117,19 +118,19 @@ def test_whoever_stops_the_process_is_obeyed(stop: type[BaseException]) -> None:
 @pytest.mark.parametrize("figure", [float("nan"), NOW, object(), "\udc80"])
 def test_figures_that_can_not_be_recorded_are_no_pass(figure: object) -> None:
     @check("odd", owner="data")
-    def odd(question: Question, parameters: NoParameters) -> Answer:
-        return Answer(Outcome.PASS, "fine", measured={"figure": figure})
+    def odd(context: CheckContext, parameters: NoParameters) -> CheckResult:
+        return CheckResult(Outcome.PASS, "fine", measured={"figure": figure})
 
-    assert run_check(CHECKS["odd"], required("odd"), a_question()).outcome is Outcome.INCONCLUSIVE
+    assert run_check(CHECKS["odd"], required("odd"), check_context()).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.usefixtures("registry")
 def test_name_that_is_not_unicode_is_written_out() -> None:
     @check("odd", owner="data")
-    def odd(question: Question, parameters: NoParameters) -> Answer:
-        return Answer(Outcome.FAIL, "a\udc80", (Finding("b\udc80", "c\udc80", "d\udc80"),))
+    def odd(context: CheckContext, parameters: NoParameters) -> CheckResult:
+        return CheckResult(Outcome.FAIL, "a\udc80", (Finding("b\udc80", "c\udc80", "d\udc80"),))
 
-    evidence = run_check(CHECKS["odd"], required("odd"), a_question())
+    evidence = run_check(CHECKS["odd"], required("odd"), check_context())
     assert evidence.summary == r"a\udc80"
     assert evidence.findings == (Finding(r"b\udc80", r"c\udc80", r"d\udc80"),)
 
@@ -162,28 +163,34 @@ ENDS = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_change_ends_only_the_evidence_that_depends_on_it(name: str, change: str) -> None:
     definition, requirement = CHECKS[name], required(name)
-    evidence = replace(run_check(definition, requirement, a_question()), outcome=Outcome.PASS)
-    assert is_current(evidence, definition, requirement, a_question(**CHANGES[change])) == (change not in ENDS[name])
+    evidence = replace(run_check(definition, requirement, check_context()), outcome=Outcome.PASS)
+    assert is_current(evidence, definition, requirement, check_context(**CHANGES[change])) == (change not in ENDS[name])
 
 
 def test_evidence_ends_with_its_parameters_and_with_the_check_s_version() -> None:
     definition = CHECKS["space"]
-    evidence = run_check(definition, required("space"), a_question())
-    assert is_current(evidence, definition, required("space", warn=0.8), a_question())  # the default, spelled out
-    assert why_stale(evidence, definition, required("space", warn=0.7), a_question()) == "another parameters"
+    evidence = run_check(definition, required("space"), check_context())
+    assert is_current(evidence, definition, required("space", warn=0.8), check_context())  # the default, spelled out
+    assert why_stale(evidence, definition, required("space", warn=0.7), check_context()) == "another parameters"
     newer = replace(definition, version=2)
-    assert why_stale(evidence, newer, required("space"), a_question()) == "another check version"
+    assert why_stale(evidence, newer, required("space"), check_context()) == "another check version"
 
 
 def test_inconclusive_evidence_is_never_used_again() -> None:
     definition = CHECKS["space"]
-    evidence = run_check(definition, required("space"), a_question(volume=lambda: replace(VOLUME, total=0)))
+    evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, total=0)))
     assert evidence.outcome is Outcome.INCONCLUSIVE
-    assert not is_current(evidence, definition, required("space"), a_question())
+    assert not is_current(evidence, definition, required("space"), check_context())
 
 
 def test_a_failure_that_would_end_by_itself_is_asked_again_at_once() -> None:
     definition = CHECKS["space"]
-    evidence = run_check(definition, required("space"), a_question(volume=lambda: replace(VOLUME, free=1)))
+    evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, free=1)))
     assert evidence.outcome is Outcome.FAIL
-    assert "may have been mended" in why_stale(evidence, definition, required("space"), a_question())
+    assert "may have been mended" in why_stale(evidence, definition, required("space"), check_context())
+
+
+@pytest.mark.parametrize(("former", "renamed"), [("Question", CheckContext), ("Answer", CheckResult)])
+def test_former_names_of_classes_warn(former: str, renamed: type) -> None:
+    with pytest.warns(DeprecationWarning, match=renamed.__name__):
+        assert getattr(readiness, former) is renamed

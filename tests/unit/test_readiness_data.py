@@ -7,7 +7,7 @@ import pytest
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.readiness import Accepted
-from prefect_stagegate.readiness.base import Answer, NoParameters
+from prefect_stagegate.readiness.base import CheckResult, NoParameters
 from prefect_stagegate.readiness.checks.data import (
     Freshness,
     coverage,
@@ -18,15 +18,15 @@ from prefect_stagegate.readiness.checks.data import (
     schema,
 )
 from prefect_stagegate.readiness.context import BINDINGS
-from prefect_stagegate.testing.questions import (
+from prefect_stagegate.testing.contexts import (
     DIGEST,
     NOW,
     OTHER_DIGEST,
     Figures,
-    a_question,
     a_spec,
     a_validation,
     an_origin,
+    check_context,
 )
 
 NONE = NoParameters()
@@ -38,28 +38,28 @@ CONTRACT_CHECKS = {"schema": schema, "nonempty": nonempty, "expectations": expec
 def test_contract_check_says_what_the_contract_found(name: str, outcome: Outcome) -> None:
     tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
     spec = a_spec(contract={"tables": tables})
-    question = a_question(spec=spec, validation=lambda: a_validation(outcome=outcome))
-    answer = CONTRACT_CHECKS[name](question, NONE)
+    context = check_context(spec=spec, validation=lambda: a_validation(outcome=outcome))
+    answer = CONTRACT_CHECKS[name](context, NONE)
     assert (answer.outcome, answer.summary, answer.measured) == (outcome, f"{name} looked", {"rows": 7})
 
 
 @pytest.mark.parametrize("check", CONTRACT_CHECKS.values(), ids=CONTRACT_CHECKS)
 def test_validation_of_another_version_proves_nothing(check: object) -> None:
-    question = a_question(validation=lambda: a_validation(OTHER_DIGEST))
-    assert check(question, NONE).outcome is Outcome.INCONCLUSIVE  # type: ignore[operator]
+    context = check_context(validation=lambda: a_validation(OTHER_DIGEST))
+    assert check(context, NONE).outcome is Outcome.INCONCLUSIVE  # type: ignore[operator]
 
 
 def test_contract_that_has_nothing_for_a_check_is_inconclusive() -> None:
     validation = a_validation()
     without = type(validation)(validation.dataset, DIGEST, True, (), ())
-    answer = expectations(a_question(validation=lambda: without), NONE)
+    answer = expectations(check_context(validation=lambda: without), NONE)
     assert answer.outcome is Outcome.INCONCLUSIVE
     assert "contract" in answer.findings[0].fix
 
 
 @pytest.mark.parametrize(("files", "size"), [(0, 0), (2, 0)])
 def test_version_without_files_or_bytes_is_empty_whatever_the_contract_says(files: int, size: int) -> None:
-    assert nonempty(a_question(files=files, bytes=size), NONE).outcome is Outcome.FAIL
+    assert nonempty(check_context(files=files, bytes=size), NONE).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_version_without_files_or_bytes_is_empty_whatever_the_contract_says(file
 )
 def test_freshness_goes_by_the_newest_object(age: timedelta, outcome: Outcome) -> None:
     old, newest = an_origin(NOW - timedelta(days=90)), an_origin(NOW - age)
-    answer = freshness(a_question(origins=lambda: iter([old, newest, an_origin(None)])), Freshness())
+    answer = freshness(check_context(origins=lambda: iter([old, newest, an_origin(None)])), Freshness())
     assert answer.outcome is outcome
 
 
 def test_fresh_answer_ends_when_the_data_gets_old() -> None:
     made = NOW - timedelta(hours=1)
-    answer = freshness(a_question(origins=lambda: iter([an_origin(made)])), Freshness())
+    answer = freshness(check_context(origins=lambda: iter([an_origin(made)])), Freshness())
     assert answer.until == made + timedelta(hours=12)
 
 
@@ -93,8 +93,8 @@ def test_freshness_goes_by_the_time_column_and_the_stalest_table() -> None:
         "planes": {"files": "reference/planes.parquet"},
     }
     times = {"flights": NOW - timedelta(hours=1), "weather": NOW - timedelta(hours=13)}
-    question = a_question(spec=a_spec(contract={"tables": tables}), table_time=times.__getitem__)
-    answer = freshness(question, Freshness())
+    context = check_context(spec=a_spec(contract={"tables": tables}), table_time=times.__getitem__)
+    answer = freshness(context, Freshness())
     assert answer.outcome is Outcome.WARN
     assert answer.findings[0].subject == "table weather"
 
@@ -105,29 +105,29 @@ def test_table_without_rows_has_no_age() -> None:
         return None
 
     tables = {"flights": {"files": "flights/*.parquet", "time": "time_hour"}}
-    answer = freshness(a_question(spec=a_spec(contract={"tables": tables}), table_time=none), Freshness())
+    answer = freshness(check_context(spec=a_spec(contract={"tables": tables}), table_time=none), Freshness())
     assert answer.outcome is Outcome.INCONCLUSIVE
 
 
 def test_source_that_tells_no_times_leaves_freshness_open() -> None:
-    answer = freshness(a_question(origins=lambda: iter([an_origin(None)])), Freshness())
+    answer = freshness(check_context(origins=lambda: iter([an_origin(None)])), Freshness())
     assert answer.outcome is Outcome.INCONCLUSIVE
 
 
 def test_digest_passes_only_what_the_gate_below_accepted() -> None:
     below = Accepted("pilot", DIGEST, "2026-02-28T00:00:00.000000Z")
-    assert digest(a_question(below=below), NONE).outcome is Outcome.PASS
-    answer = digest(a_question(below=Accepted("pilot", OTHER_DIGEST, below.at)), NONE)
+    assert digest(check_context(below=below), NONE).outcome is Outcome.PASS
+    answer = digest(check_context(below=Accepted("pilot", OTHER_DIGEST, below.at)), NONE)
     assert answer.outcome is Outcome.FAIL
     assert answer.findings[0].fix == f"stagegate promote nycflights@{DIGEST} --to pilot"
 
 
 def test_digest_fails_when_the_gate_below_accepted_nothing() -> None:
-    assert digest(a_question(below=None), NONE).outcome is Outcome.FAIL
+    assert digest(check_context(below=None), NONE).outcome is Outcome.FAIL
 
 
 def test_digest_does_not_apply_to_the_lowest_gate() -> None:
-    answer = digest(a_question(target="pilot"), NONE)
+    answer = digest(check_context(target="pilot"), NONE)
     assert answer.outcome is Outcome.NOT_APPLICABLE
     assert answer.summary.startswith("first")
 
@@ -137,15 +137,15 @@ def test_digest_does_not_apply_to_the_lowest_gate() -> None:
 ACCEPTED = Accepted("production", OTHER_DIGEST, "2026-02-01T00:00:00Z")
 
 
-def compared(**columns: str) -> Answer:
+def compared(**columns: str) -> CheckResult:
     """The answer about a version that has these columns, where production has `year` and `dep_delay`."""
     before = {"flights": {"year": "BIGINT", "dep_delay": "DOUBLE"}}
     measures = Figures({"columns": {OTHER_DIGEST: before, DIGEST: {"flights": columns}}})
-    return schema(a_question(reference=ACCEPTED, measures=measures), NONE)
+    return schema(check_context(reference=ACCEPTED, measures=measures), NONE)
 
 
 def test_first_version_without_declared_columns_passes() -> None:
-    answer = schema(a_question(), NONE)
+    answer = schema(check_context(), NONE)
     assert answer.outcome is Outcome.PASS
     assert answer.measured["table_columns"] == {"flights": {"year": "BIGINT", "carrier": "VARCHAR"}}
 
@@ -177,14 +177,14 @@ def test_column_of_another_type_than_accepted_fails() -> None:
 
 def test_columns_are_asked_again_when_the_target_moves() -> None:
     bound = BINDINGS["reference"]
-    first, moved = a_question(), a_question(reference=ACCEPTED)
+    first, moved = check_context(), check_context(reference=ACCEPTED)
     assert (bound(first), bound(moved)) == ("none", OTHER_DIGEST)
 
 
 def test_declared_columns_outlast_a_move_of_the_target() -> None:
     tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
-    question = a_question(spec=a_spec(contract={"tables": tables}), reference=ACCEPTED)
-    assert BINDINGS["reference"](question) == "none"
+    context = check_context(spec=a_spec(contract={"tables": tables}), reference=ACCEPTED)
+    assert BINDINGS["reference"](context) == "none"
 
 
 def test_columns_recorded_at_acceptance_need_no_bytes() -> None:
@@ -194,5 +194,5 @@ def test_columns_recorded_at_acceptance_need_no_bytes() -> None:
     decision = Decision("nycflights", OTHER_DIGEST, "production", outcome, (recorded,), "", "", "2026-02-01T00:00:00Z")
     before = replace(ACCEPTED, decision=decision)
     measures = Figures({"columns": {OTHER_DIGEST: {"flights": {"never": "ASKED"}}}})
-    answer = schema(a_question(reference=before, measures=measures), NONE)
+    answer = schema(check_context(reference=before, measures=measures), NONE)
     assert "column tail (VARCHAR) is missing" in answer.summary

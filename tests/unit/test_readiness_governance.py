@@ -10,7 +10,7 @@ import pytest
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness.checks import governance
 from prefect_stagegate.readiness.checks.governance import License, Owners, Runbook, owner, runbook
-from prefect_stagegate.testing.questions import a_question, a_spec
+from prefect_stagegate.testing.contexts import a_spec, check_context
 
 
 @contextmanager
@@ -34,11 +34,11 @@ def web_server(status: int) -> Iterator[str]:
 
 
 def test_owner_asks_for_each_role_that_owns_a_check_of_the_gate() -> None:
-    assert owner(a_question(), Owners()).outcome is Outcome.PASS
-    question = a_question(spec=a_spec(owners={"data": "data-eng@example.org"}))
-    answer = owner(question, Owners())  # data owns schema, nonempty and digest; governance owns approval
+    assert owner(check_context(), Owners()).outcome is Outcome.PASS
+    context = check_context(spec=a_spec(owners={"data": "data-eng@example.org"}))
+    answer = owner(context, Owners())  # data owns schema, nonempty and digest; governance owns approval
     assert (answer.outcome, [finding.subject for finding in answer.findings]) == (Outcome.FAIL, ["owners.governance"])
-    assert owner(question, Owners(roles=("data",))).outcome is Outcome.PASS
+    assert owner(context, Owners(roles=("data",))).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(
@@ -53,19 +53,19 @@ def test_owner_asks_for_each_role_that_owns_a_check_of_the_gate() -> None:
     ],
 )
 def test_license_is_allowed_denied_or_unknown(named: str | None, outcome: Outcome) -> None:
-    assert governance.license(a_question(spec=a_spec(license=named)), License()).outcome is outcome
+    assert governance.license(check_context(spec=a_spec(license=named)), License()).outcome is outcome
 
 
 def test_license_lists_can_be_set() -> None:
-    question = a_question(spec=a_spec(license="LicenseRef-Contoso"))
-    assert governance.license(question, License(allow=("LicenseRef-Contoso",))).outcome is Outcome.PASS
-    assert governance.license(question, License(deny=("LicenseRef-",))).outcome is Outcome.FAIL
+    context = check_context(spec=a_spec(license="LicenseRef-Contoso"))
+    assert governance.license(context, License(allow=("LicenseRef-Contoso",))).outcome is Outcome.PASS
+    assert governance.license(context, License(deny=("LicenseRef-",))).outcome is Outcome.FAIL
 
 
 def test_runbook_need_only_be_named() -> None:
     unreachable = a_spec(runbook="http://127.0.0.1:9/runbook")
-    assert runbook(a_question(spec=unreachable), Runbook()).outcome is Outcome.PASS
-    assert runbook(a_question(spec=a_spec(runbook=None)), Runbook()).outcome is Outcome.FAIL
+    assert runbook(check_context(spec=unreachable), Runbook()).outcome is Outcome.PASS
+    assert runbook(check_context(spec=a_spec(runbook=None)), Runbook()).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ def test_runbook_need_only_be_named() -> None:
 )
 def test_runbook_link_is_followed_when_asked(status: int, outcome: Outcome) -> None:
     with web_server(status) as link:
-        answer = runbook(a_question(spec=a_spec(runbook=link)), Runbook(resolve=True))
+        answer = runbook(check_context(spec=a_spec(runbook=link)), Runbook(resolve=True))
     assert answer.outcome is outcome
     assert answer.measured == {"status": status}
 
 
 def test_runbook_that_nobody_answers_for_is_inconclusive() -> None:
-    answer = runbook(a_question(spec=a_spec(runbook="http://127.0.0.1:9/runbook")), Runbook(resolve=True))
+    answer = runbook(check_context(spec=a_spec(runbook="http://127.0.0.1:9/runbook")), Runbook(resolve=True))
     assert answer.outcome is Outcome.INCONCLUSIVE
 
 
 def test_runbook_that_is_no_link_is_not_followed() -> None:
-    answer = runbook(a_question(spec=a_spec(runbook="the green folder")), Runbook(resolve=True))
+    answer = runbook(check_context(spec=a_spec(runbook="the green folder")), Runbook(resolve=True))
     assert answer.outcome is Outcome.PASS

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from prefect_stagegate.model import Entry, Origin, Outcome, Pin
-from prefect_stagegate.readiness import Answer
+from prefect_stagegate.readiness import CheckResult
 from prefect_stagegate.readiness.base import NoParameters
 from prefect_stagegate.readiness.checks.lineage import SHOWN, lineage
-from prefect_stagegate.testing.questions import a_question
+from prefect_stagegate.testing.contexts import check_context
 
 PATHS = ["a", "a/b", "b", "z", "é"]  # as their bytes sort
 ENTRIES = [Entry(path, 1, f"blake3:{path}") for path in PATHS]
@@ -17,8 +17,8 @@ ORIGINS = [
 ]
 
 
-def ask(entries: Sequence[Entry], origins: Sequence[Origin]) -> Answer:
-    return lineage(a_question(entries=lambda: iter(entries), origins=lambda: iter(origins)), NoParameters())
+def ask(entries: Sequence[Entry], origins: Sequence[Origin]) -> CheckResult:
+    return lineage(check_context(entries=lambda: iter(entries), origins=lambda: iter(origins)), NoParameters())
 
 
 def test_files_with_pinned_sources_pass() -> None:

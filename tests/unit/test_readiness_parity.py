@@ -12,7 +12,7 @@ from prefect_stagegate.clock import stamp
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment
 from prefect_stagegate.environment.python import Installed
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Accepted, Answer
+from prefect_stagegate.readiness import Accepted, CheckResult
 from prefect_stagegate.readiness.base import NoParameters
 from prefect_stagegate.readiness.checks.parity import (
     ParityCuda,
@@ -24,9 +24,9 @@ from prefect_stagegate.readiness.checks.parity import (
     parity_image,
     parity_python,
 )
-from prefect_stagegate.testing.questions import DIGEST, ENVIRONMENT, NOW, a_question
+from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW, check_context
 
-Parity = tuple[Callable[..., Answer], Any]
+Parity = tuple[Callable[..., CheckResult], Any]
 PARITIES: dict[str, Parity] = {
     "parity_image": (parity_image, NoParameters()),
     "parity_python": (parity_python, NoParameters()),
@@ -46,10 +46,10 @@ CHANGES: dict[str, tuple[str, Environment]] = {
 """What refuses, and which of the checks it concerns."""
 
 
-def ask(name: str, here: Environment, there: Environment = ENVIRONMENT, parameters: Any = None) -> Answer:
+def ask(name: str, here: Environment, there: Environment = ENVIRONMENT, parameters: Any = None) -> CheckResult:
     check, default = PARITIES[name]
     below = Accepted("pilot", DIGEST, stamp(NOW), environment=there)
-    return check(a_question(environment=here, below=below), parameters or default)
+    return check(check_context(environment=here, below=below), parameters or default)
 
 
 @pytest.mark.parametrize("name", PARITIES)
@@ -71,9 +71,9 @@ def test_only_the_check_that_it_concerns_refuses_a_change(name: str, change: str
 @pytest.mark.parametrize("name", PARITIES)
 def test_parity_needs_something_to_compare_with(name: str) -> None:
     check, parameters = PARITIES[name]
-    assert check(a_question(), parameters).outcome is Outcome.NOT_APPLICABLE
+    assert check(check_context(), parameters).outcome is Outcome.NOT_APPLICABLE
     below = Accepted("pilot", DIGEST, stamp(NOW))
-    assert check(a_question(below=below), parameters).outcome is Outcome.INCONCLUSIVE
+    assert check(check_context(below=below), parameters).outcome is Outcome.INCONCLUSIVE
 
 
 def test_unknown_image_is_never_equal() -> None:
@@ -109,7 +109,7 @@ def test_no_gpu_on_either_side_is_never_a_pass() -> None:
 # ── parity_python ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def parity(here: dict[str, str], there: dict[str, str], **changes: str) -> Answer:
+def parity(here: dict[str, str], there: dict[str, str], **changes: str) -> CheckResult:
     ours, theirs = (
         {name: Installed(version, "sha256:" + "1" * 64) for name, version in side.items()} for side in (here, there)
     )

@@ -8,11 +8,11 @@ import pytest
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import Approval, Identity, Outcome, Request
-from prefect_stagegate.readiness import Accepted, Answer, Question
+from prefect_stagegate.readiness import Accepted, CheckContext, CheckResult
 from prefect_stagegate.readiness.checks.approval import Approval as Asked
 from prefect_stagegate.readiness.checks.approval import approval
 from prefect_stagegate.readiness.checks.promotion import Rollback, Soak, rollback, soak
-from prefect_stagegate.testing.questions import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_question, a_spec
+from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_spec, check_context
 
 INFRA = Asked(groups=("infra",))
 
@@ -20,7 +20,7 @@ INFRA = Asked(groups=("infra",))
 def test_way_back_passes_while_it_is_remembered_then_warns() -> None:
     def answer(age: timedelta) -> Outcome:
         accepted = Accepted("production", OTHER_DIGEST, stamp(NOW - age))
-        return rollback(a_question(accepted=accepted), Rollback()).outcome
+        return rollback(check_context(accepted=accepted), Rollback()).outcome
 
     assert answer(timedelta(days=30)) is Outcome.PASS
     assert answer(timedelta(days=30, seconds=1)) is Outcome.WARN
@@ -28,20 +28,20 @@ def test_way_back_passes_while_it_is_remembered_then_warns() -> None:
 
 def test_way_back_that_the_catalog_lost_fails() -> None:
     accepted = Accepted("production", OTHER_DIGEST, stamp(NOW))
-    answer = rollback(a_question(accepted=accepted, resolvable=lambda _: False), Rollback())
+    answer = rollback(check_context(accepted=accepted, resolvable=lambda _: False), Rollback())
     assert answer.outcome is Outcome.FAIL
 
 
 def test_first_promotion_needs_no_way_back() -> None:
-    answer = rollback(a_question(accepted=None), Rollback())
+    answer = rollback(check_context(accepted=None), Rollback())
     assert answer.outcome is Outcome.NOT_APPLICABLE
     assert answer.summary.startswith("first")
 
 
 def test_a_version_soaks_at_the_gate_below_until_its_time_is_over() -> None:
-    def answer(stood: timedelta, digest: str = DIGEST, until: str = "") -> Answer:
+    def answer(stood: timedelta, digest: str = DIGEST, until: str = "") -> CheckResult:
         below = Accepted("pilot", digest, stamp(NOW - stood), until=until)
-        return soak(a_question(below=below), Soak())
+        return soak(check_context(below=below), Soak())
 
     assert answer(timedelta(hours=24)).outcome is Outcome.PASS
     short = answer(timedelta(hours=23))
@@ -51,21 +51,21 @@ def test_a_version_soaks_at_the_gate_below_until_its_time_is_over() -> None:
     moved_on = answer(timedelta(hours=24), until=stamp(NOW - timedelta(hours=1)))
     assert (moved_on.outcome, moved_on.until) == (Outcome.FAIL, None)
     assert answer(timedelta(hours=48), until=stamp(NOW - timedelta(hours=24))).outcome is Outcome.PASS
-    assert soak(a_question(below=None), Soak()).outcome is Outcome.FAIL
-    assert soak(a_question(target="pilot"), Soak()).outcome is Outcome.NOT_APPLICABLE
+    assert soak(check_context(below=None), Soak()).outcome is Outcome.FAIL
+    assert soak(check_context(target="pilot"), Soak()).outcome is Outcome.NOT_APPLICABLE
 
 
-def asked(*answers: tuple[str, bool], **changes: Any) -> Question:
+def asked(*answers: tuple[str, bool], **changes: Any) -> CheckContext:
     """A question with a recorded request and these answers to it."""
-    question = a_question(**changes)
-    request = Request("r1", "nycflights", DIGEST, "production", question.gate.policy, REQUESTER, stamp(NOW))
+    context = check_context(**changes)
+    request = Request("r1", "nycflights", DIGEST, "production", context.gate.policy, REQUESTER, stamp(NOW))
     replies = tuple(Approval("r1", Identity(name, "declared"), agreed, "seen", stamp(NOW)) for name, agreed in answers)
-    return replace(question, request=request, approvals=replies)
+    return replace(context, request=request, approvals=replies)
 
 
 def test_approval_waits_until_somebody_of_the_group_answers() -> None:
-    for question in (a_question(), asked(), asked(("passer-by@example.org", True))):
-        answer = approval(question, INFRA)
+    for context in (check_context(), asked(), asked(("passer-by@example.org", True))):
+        answer = approval(context, INFRA)
         assert (answer.outcome, answer.awaiting) == (Outcome.INCONCLUSIVE, ("infra",))
         assert answer.findings[0].fix == f"stagegate approve nycflights@{DIGEST} --to production"
     assert approval(asked(("platform@example.org", True)), INFRA).outcome is Outcome.PASS
@@ -79,8 +79,8 @@ def test_each_address_of_a_group_is_somebody() -> None:
 
 
 def test_one_person_who_answers_twice_is_one() -> None:
-    question = asked(("platform@example.org", True), ("PLATFORM@example.org ", True))
-    assert approval(question, Asked(groups=("infra",), count=2)).outcome is Outcome.INCONCLUSIVE
+    context = asked(("platform@example.org", True), ("PLATFORM@example.org ", True))
+    assert approval(context, Asked(groups=("infra",), count=2)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_requester_never_counts_however_the_name_is_written() -> None:
@@ -117,7 +117,7 @@ def test_anybody_but_the_requester_may_answer_when_no_group_is_named() -> None:
     "other", [{"digest": OTHER_DIGEST}, {"policy": "sha256:" + "0" * 64}, {"target": "pilot"}, {"id": "r2"}]
 )
 def test_answer_to_another_request_lets_nothing_through(other: dict[str, Any]) -> None:
-    question = asked(("platform@example.org", True))
-    assert question.request is not None
-    changed = replace(question, request=replace(question.request, **other))
+    context = asked(("platform@example.org", True))
+    assert context.request is not None
+    changed = replace(context, request=replace(context.request, **other))
     assert approval(changed, INFRA).awaiting == ("infra",)

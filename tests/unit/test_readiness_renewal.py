@@ -11,51 +11,51 @@ import pytest
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
-from prefect_stagegate.readiness import CHECKS, Question, judge, recorded_times, renew, run_check
+from prefect_stagegate.readiness import CHECKS, CheckContext, judge, recorded_times, renew, run_check
 from prefect_stagegate.readiness.renewal import Renewed
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import NOW, OTHER_DIGEST, VOLUME, a_question, a_spec
+from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
 
 
-def about(*required: Any, **facts: Any) -> Question:
+def about(*required: Any, **facts: Any) -> CheckContext:
     spec = facts.pop("spec", None) or a_spec(gates={"pilot": {"require": list(required)}})
-    return a_question(spec=spec, target="pilot", **facts)
+    return check_context(spec=spec, target="pilot", **facts)
 
 
-def answers(question: Question, **changes: Any) -> list[Evidence]:
+def answers(context: CheckContext, **changes: Any) -> list[Evidence]:
     """What `check` would have stored."""
     return [
-        replace(run_check(CHECKS[one.check], one, question), **changes.get(one.check, {}))
-        for one in question.gate.requirements
+        replace(run_check(CHECKS[one.check], one, context), **changes.get(one.check, {}))
+        for one in context.gate.requirements
     ]
 
 
-def renewed(question: Question, stored: Iterable[Evidence], accepted: Iterable[Evidence] = ()) -> Renewed:
-    return renew(question, stored, replace(judge(question, ()), checks=tuple(accepted)))
+def renewed(context: CheckContext, stored: Iterable[Evidence], accepted: Iterable[Evidence] = ()) -> Renewed:
+    return renew(context, stored, replace(judge(context, ()), checks=tuple(accepted)))
 
 
 def test_what_holds_is_not_asked_again() -> None:
-    question = about("schema", "license", "space", "freshness")
+    context = about("schema", "license", "space", "freshness")
 
-    found = renewed(question, answers(question))
+    found = renewed(context, answers(context))
 
     assert (found.decision.outcome, found.asked) == (DecisionOutcome.ACCEPTED, ())
 
 
 def test_of_what_ended_the_cheap_is_asked_and_nothing_else() -> None:
     before = about("schema", "license", "space", "freshness")
-    question = about("schema", "license", "space", "freshness", now=NOW + timedelta(hours=2))
+    context = about("schema", "license", "space", "freshness", now=NOW + timedelta(hours=2))
 
-    found = renewed(question, answers(before))
+    found = renewed(context, answers(before))
 
     assert (found.decision.outcome, found.asked) == (DecisionOutcome.ACCEPTED, ("space",))
 
 
 def test_another_node_or_environment_is_asked_for_itself() -> None:
     before = about("space", "read_probe")
-    question = about("space", "read_probe", node="node-2")
+    context = about("space", "read_probe", node="node-2")
 
-    assert renewed(question, answers(before)).asked == ("space", "read_probe")
+    assert renewed(context, answers(before)).asked == ("space", "read_probe")
 
 
 @pytest.mark.parametrize("check", ["schema", "nonempty", "expectations", "coverage"])
@@ -90,21 +90,21 @@ def test_an_approval_that_was_never_given_is_missed() -> None:
 
 def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
     full = replace(VOLUME, free=1)
-    question = about("license", "space", spec=None, volume=lambda: full)
-    question = replace(question, spec=a_spec(license="CC-BY-NC-4.0", gates={"pilot": {"require": ["license"]}}))
+    context = about("license", "space", spec=None, volume=lambda: full)
+    context = replace(context, spec=a_spec(license="CC-BY-NC-4.0", gates={"pilot": {"require": ["license"]}}))
 
-    found = renewed(question, [])
+    found = renewed(context, [])
 
     assert (found.against_version, found.against_node) == (("license",), ("space",))
 
 
 @pytest.mark.parametrize("severity", ["warning", "info"])
 def test_what_does_not_block_is_asked_and_stops_nobody(severity: str) -> None:
-    question = about("license", {"space": {"severity": severity}}, "drift", volume=lambda: replace(VOLUME, free=1))
-    requirements = (*question.gate.requirements[:2], Requirement("drift", Severity(severity), {}))
-    question = replace(question, gate=replace(question.gate, requirements=requirements))
+    context = about("license", {"space": {"severity": severity}}, "drift", volume=lambda: replace(VOLUME, free=1))
+    requirements = (*context.gate.requirements[:2], Requirement("drift", Severity(severity), {}))
+    context = replace(context, gate=replace(context.gate, requirements=requirements))
 
-    found = renewed(question, [])
+    found = renewed(context, [])
 
     assert found.decision.outcome is DecisionOutcome.ACCEPTED
     assert found.against_version == found.against_node == ()
@@ -122,12 +122,12 @@ def test_the_time_of_a_table_is_remembered_for_this_version_and_contract_only() 
         contract={"tables": {"flights": {"files": "*.parquet", "time": "at"}}},
         gates={"pilot": {"require": ["freshness"]}},
     )
-    question = about(spec=spec)
-    stored = answers(question)
+    context = about(spec=spec)
+    stored = answers(context)
 
-    assert recorded_times(stored, question) == {"flights": NOW}
-    assert recorded_times(stored, replace(question, digest=OTHER_DIGEST)) == {}
-    assert recorded_times(stored, replace(question, spec=a_spec(contract={}))) == {}
+    assert recorded_times(stored, context) == {"flights": NOW}
+    assert recorded_times(stored, replace(context, digest=OTHER_DIGEST)) == {}
+    assert recorded_times(stored, replace(context, spec=a_spec(contract={}))) == {}
 
 
 def test_an_answer_of_the_acceptance_that_expired_stays_settled() -> None:
@@ -137,12 +137,12 @@ def test_an_answer_of_the_acceptance_that_expired_stays_settled() -> None:
 
 
 def test_a_renewal_is_a_decision_about_the_same_version_and_policy() -> None:
-    question = about("license")
+    context = about("license")
 
-    decision: Decision = renewed(question, []).decision
+    decision: Decision = renewed(context, []).decision
 
     assert (decision.digest, decision.target, decision.policy) == (
-        question.digest,
-        question.target,
-        question.gate.policy,
+        context.digest,
+        context.target,
+        context.gate.policy,
     )

@@ -10,10 +10,10 @@ import pytest
 
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Outcome
-from prefect_stagegate.readiness import Answer
+from prefect_stagegate.readiness import CheckResult
 from prefect_stagegate.readiness.checks.sources import Lifetime, credential_life
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.questions import NOW, a_question
+from prefect_stagegate.testing.contexts import NOW, check_context
 
 ENDS = 1_772_334_000.0
 """2026-03-01T03:00:00Z"""
@@ -24,8 +24,8 @@ def jwt(claims: object) -> str:
     return f"{head}.{body}.c2ln"
 
 
-def ask(*lives: CredentialLife, run: timedelta = timedelta(hours=1)) -> Answer:
-    return credential_life(a_question(credential_life=lambda at: lives[at % len(lives)]), Lifetime(run=run))
+def ask(*lives: CredentialLife, run: timedelta = timedelta(hours=1)) -> CheckResult:
+    return credential_life(check_context(credential_life=lambda at: lives[at % len(lives)]), Lifetime(run=run))
 
 
 def temporary(left: timedelta) -> CredentialLife:

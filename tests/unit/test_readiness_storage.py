@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness import Answer, Integrity, Probe
+from prefect_stagegate.readiness import CheckResult, Integrity, Probe
 from prefect_stagegate.readiness.base import NoParameters
 from prefect_stagegate.readiness.checks.sources import read_probe
 from prefect_stagegate.readiness.checks.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
-from prefect_stagegate.testing.questions import DIGEST, VOLUME, a_question
+from prefect_stagegate.testing.contexts import DIGEST, VOLUME, check_context
 
 NONE = NoParameters()
 
@@ -35,11 +35,11 @@ def test_cache_fit_counts_room_above_the_floor_and_what_is_held(
     free: int, floor: int, held: int, outcome: Outcome
 ) -> None:
     volume = replace(VOLUME, free=free, floor=floor, held=held)
-    assert cache_fit(a_question(bytes=300, volume=lambda: volume), CacheFit()).outcome is outcome
+    assert cache_fit(check_context(bytes=300, volume=lambda: volume), CacheFit()).outcome is outcome
 
 
 def test_no_bytes_fit_into_anything_and_prove_nothing() -> None:
-    assert cache_fit(a_question(bytes=0), CacheFit()).outcome is Outcome.INCONCLUSIVE
+    assert cache_fit(check_context(bytes=0), CacheFit()).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_no_bytes_fit_into_anything_and_prove_nothing() -> None:
     [(1000, Outcome.PASS), (200, Outcome.PASS), (199, Outcome.WARN), (150, Outcome.WARN), (149, Outcome.FAIL)],
 )
 def test_space_goes_by_the_used_share(free: int, outcome: Outcome) -> None:
-    answer = space(a_question(volume=lambda: replace(VOLUME, free=free)), UsedShare())
+    answer = space(check_context(volume=lambda: replace(VOLUME, free=free)), UsedShare())
     assert answer.outcome is outcome
     if outcome is not Outcome.PASS:
         assert "stagegate gc" in answer.findings[0].fix
 
 
 def test_volume_that_tells_no_size_is_inconclusive() -> None:
-    assert space(a_question(volume=lambda: replace(VOLUME, total=0)), UsedShare()).outcome is Outcome.INCONCLUSIVE
+    assert space(check_context(volume=lambda: replace(VOLUME, total=0)), UsedShare()).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_thresholds_the_wrong_way_round_are_refused(model: type[CacheFit | UsedS
 
 
 def test_read_probe_passes_when_every_source_was_read() -> None:
-    answer = read_probe(a_question(), NONE)
+    answer = read_probe(check_context(), NONE)
     assert answer.outcome is Outcome.PASS
     assert answer.measured.keys() == {"s3://lake/flights/", "file:///mnt/nas/"}
 
@@ -74,7 +74,7 @@ def test_read_probe_passes_when_every_source_was_read() -> None:
 def test_one_source_that_is_refused_fails_and_is_named_with_what_to_do() -> None:
     denied = Probe("s3://lake/flights/", error=AccessDenied("the key may not list", hint="Ask for s3:ListBucket."))
     probes = [denied, Probe("file:///mnt/nas/", "a", 10)]
-    answer = read_probe(a_question(probe_source=probes.__getitem__), NONE)
+    answer = read_probe(check_context(probe_source=probes.__getitem__), NONE)
     assert answer.outcome is Outcome.FAIL
     assert [(finding.subject, finding.fix) for finding in answer.findings] == [
         ("s3://lake/flights/", "Ask for s3:ListBucket.")
@@ -87,13 +87,13 @@ def test_one_source_that_is_refused_fails_and_is_named_with_what_to_do() -> None
     ids=["unreachable", "nothing to read"],
 )
 def test_source_that_gives_no_answer_is_inconclusive(unknown: Probe) -> None:
-    answer = read_probe(a_question(probe_source=[unknown, Probe("file:///mnt/nas/", "a", 10)].__getitem__), NONE)
+    answer = read_probe(check_context(probe_source=[unknown, Probe("file:///mnt/nas/", "a", 10)].__getitem__), NONE)
     assert answer.outcome is Outcome.INCONCLUSIVE
 
 
-def full(share: float, **changes: Any) -> Answer:
+def full(share: float, **changes: Any) -> CheckResult:
     volume = replace(VOLUME, inodes=1000, free_inodes=round(1000 * (1 - share)), **changes)
-    return inodes(a_question(volume=lambda: volume), UsedShare())
+    return inodes(check_context(volume=lambda: volume), UsedShare())
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,17 @@ def test_inodes_run_out(share: float, outcome: Outcome) -> None:
 
 
 def test_a_file_system_without_fixed_inodes_is_not_asked() -> None:
-    assert inodes(a_question(), UsedShare()).outcome is Outcome.NOT_APPLICABLE
+    assert inodes(check_context(), UsedShare()).outcome is Outcome.NOT_APPLICABLE
 
 
 def test_a_damaged_file_fails_and_its_repair_is_named() -> None:
     damaged = Integrity(2, 300, (Finding("a.parquet", "its bytes hash to another digest", "x"),))
-    answer = cache_integrity(a_question(integrity=lambda: damaged), NoParameters())
+    answer = cache_integrity(check_context(integrity=lambda: damaged), NoParameters())
     assert answer.outcome is Outcome.FAIL
     assert answer.findings[0].fix == f"stagegate verify nycflights@{DIGEST} --repair"
-    assert cache_integrity(a_question(), NoParameters()).outcome is Outcome.PASS
+    assert cache_integrity(check_context(), NoParameters()).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("found", [Integrity(0, 0), Integrity(3, 0)])
 def test_nothing_hashed_is_no_pass(found: Integrity) -> None:
-    assert cache_integrity(a_question(integrity=lambda: found), NoParameters()).outcome is Outcome.INCONCLUSIVE
+    assert cache_integrity(check_context(integrity=lambda: found), NoParameters()).outcome is Outcome.INCONCLUSIVE

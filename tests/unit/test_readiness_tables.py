@@ -11,16 +11,16 @@ from prefect_stagegate.measures import Balance as Counted
 from prefect_stagegate.measures import ColumnDrift, Overlap, Scan, TableDrift
 from prefect_stagegate.measures import Duplicates as Repeated
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Accepted, Question
+from prefect_stagegate.readiness import Accepted, CheckContext
 from prefect_stagegate.readiness.checks.drift import Drift, drift
 from prefect_stagegate.readiness.checks.pii import Pattern, Pii, pii
 from prefect_stagegate.readiness.checks.tables import Balance, Duplicates, balance, duplicates
-from prefect_stagegate.testing.questions import DIGEST, NOW, OTHER_DIGEST, Figures, a_question
+from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, Figures, check_context
 from prefect_stagegate.validations.pii import PATTERNS
 
 
-def given(**answers: Any) -> Question:
-    return a_question(measures=Figures(answers), accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
+def given(**answers: Any) -> CheckContext:
+    return check_context(measures=Figures(answers), accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
 
 
 KEYS = Duplicates(keys={"flights": ("id",)})
@@ -83,7 +83,7 @@ def test_balance_can_not_be_told_without_labels_or_limits() -> None:
     assert balance(given(balance=Counted(0, 9, 0)), LIMITS).outcome is Outcome.INCONCLUSIVE
 
 
-def moved(*distances: float | None, rows: int = 5000) -> Question:
+def moved(*distances: float | None, rows: int = 5000) -> CheckContext:
     columns = tuple(
         ColumnDrift("flights", f"c{at}", far, "wasserstein", "" if far is not None else "a TIME is not compared")
         for at, far in enumerate(distances)
@@ -116,14 +116,14 @@ def test_a_version_is_compared_with_another_that_was_accepted() -> None:
         known: dict[str, Any] = {
             name: Accepted("pilot", digest, stamp(NOW)) for name, digest in accepted.items() if digest
         }
-        return drift(a_question(**known), Drift()).measured.get("reference")
+        return drift(check_context(**known), Drift()).measured.get("reference")
 
     third = "sha256:" + "3" * 64
     assert reference() is None
     assert reference(below=DIGEST) is None
     assert reference(below=OTHER_DIGEST, accepted=third) == OTHER_DIGEST
     assert reference(below=DIGEST, accepted=third) == third
-    assert drift(a_question(), Drift()).outcome is Outcome.NOT_APPLICABLE
+    assert drift(check_context(), Drift()).outcome is Outcome.NOT_APPLICABLE
 
 
 def test_personal_data_fail_and_unscanned_text_warns() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.report import Candidate, Readiness, build_report, ready_page, ready_text
-from prefect_stagegate.testing.questions import DIGEST, OTHER_DIGEST, a_spec
+from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
 
 PRODUCTION = Address("nycflights", "production")
 GOOD = Evidence("license", Outcome.PASS, "CC0-1.0 is allowed", "governance")

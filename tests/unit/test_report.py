@@ -24,7 +24,7 @@ from prefect_stagegate.report import (
 )
 from prefect_stagegate.report.model import STEPS
 from prefect_stagegate.report.text import FINDINGS
-from prefect_stagegate.testing.questions import DIGEST, OTHER_DIGEST, a_spec
+from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
 
 HOSTILE = (
     "a<script>alert(1)</script>.parquet",

@@ -8,7 +8,7 @@ from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.report import Report, build_report, rubric_lines, rubric_of, to_html, to_markdown
 from prefect_stagegate.report.rubric import LEVELS, STAGES
-from prefect_stagegate.testing.questions import DIGEST, a_spec
+from prefect_stagegate.testing.contexts import DIGEST, a_spec
 
 PASS, WARN, FAIL = Outcome.PASS, Outcome.WARN, Outcome.FAIL
 

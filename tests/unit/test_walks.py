@@ -19,7 +19,7 @@ from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CacheError, CatalogError, SourceError
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.fsspec import FsspecSource
-from prefect_stagegate.sources.selection.globs import Selection
+from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.sources.walk import DEEPEST, Walk
 from prefect_stagegate.testing.sources import listed
 
@@ -46,7 +46,7 @@ def test_folders_that_link_to_one_another_are_listed_once(root: Path) -> None:
         next(listing)
     assert "exclude" in caught.value.hint
     assert caught.value.object == "d0/d1"
-    assert sorted(listed(source, Selection(exclude=("d?/d?/",)))) == ["d0/only.csv", "data/a.csv"]
+    assert sorted(listed(source, GlobFilter(exclude=("d?/d?/",)))) == ["d0/only.csv", "data/a.csv"]
 
 
 def test_a_second_way_to_a_folder_is_refused_by_name(root: Path) -> None:
@@ -58,12 +58,12 @@ def test_a_second_way_to_a_folder_is_refused_by_name(root: Path) -> None:
 def test_a_second_way_is_left_out_where_only_names_are_asked_for(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "a-link").symlink_to("data")
     source = open_source(str(root))
-    assert list(listed(source, Selection(("*.csv",)))) == ["data/a.csv"]
+    assert list(listed(source, GlobFilter(("*.csv",)))) == ["data/a.csv"]
     assert "not followed: a-link -> data" in caplog.text
     for include in (("*.csv", "a-link/*.csv"), ("**/*.csv",)):
         with pytest.raises(SourceError, match="listed already: a-link -> data"):
-            listed(source, Selection(include))
-    assert list(listed(source, Selection(("*.csv", "data/*.json")))) == ["data/a.csv"]
+            listed(source, GlobFilter(include))
+    assert list(listed(source, GlobFilter(("*.csv", "data/*.json")))) == ["data/a.csv"]
 
 
 def test_a_link_back_is_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -76,16 +76,16 @@ def test_a_link_back_is_named_and_left_out(root: Path, caplog: pytest.LogCapture
 def test_the_other_way_is_taken_when_a_folder_is_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "latest").symlink_to("data")
     source = open_source(str(root))
-    assert list(listed(source, Selection(exclude=("data/",)))) == ["latest/a.csv"]
-    assert list(listed(source, Selection(include=("latest/**",)))) == ["latest/a.csv"]
-    assert list(listed(source, Selection(include=("latest/*.csv",), exclude=("*.json",)))) == ["latest/a.csv"]
+    assert list(listed(source, GlobFilter(exclude=("data/",)))) == ["latest/a.csv"]
+    assert list(listed(source, GlobFilter(include=("latest/**",)))) == ["latest/a.csv"]
+    assert list(listed(source, GlobFilter(include=("latest/*.csv",), exclude=("*.json",)))) == ["latest/a.csv"]
     assert not caplog.text
 
 
 def test_a_pattern_of_names_reaches_behind_folder_links(root: Path) -> None:
     (root / "data").rename(root / ".stored")
     (root / "latest").symlink_to(".stored")
-    assert list(listed(open_source(str(root)), Selection(("*.csv",), (".*/",)))) == ["latest/a.csv"]
+    assert list(listed(open_source(str(root)), GlobFilter(("*.csv",), (".*/",)))) == ["latest/a.csv"]
 
 
 def test_a_link_to_itself_is_named(root: Path) -> None:
@@ -111,7 +111,7 @@ def test_what_is_excluded_is_never_looked_at(
         return follow(path, **options)
 
     monkeypatch.setattr(os, "stat", noted)
-    assert list(listed(open_source(str(root)), Selection(exclude=patterns))) == ["data/a.csv"]
+    assert list(listed(open_source(str(root)), GlobFilter(exclude=patterns))) == ["data/a.csv"]
     assert not [path for path in looked if str(path).endswith(("hang", "loop"))]
 
 
@@ -124,7 +124,7 @@ def test_an_excluded_folder_is_never_entered(root: Path, monkeypatch: pytest.Mon
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", noted)
-    assert list(listed(open_source(str(root)), Selection(exclude=("tmp/",)))) == ["data/a.csv"]
+    assert list(listed(open_source(str(root)), GlobFilter(exclude=("tmp/",)))) == ["data/a.csv"]
     assert "data" in entered
     assert not {"tmp", "deep"} & set(entered)
 
@@ -140,7 +140,7 @@ def test_folders_beyond_the_depth_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=f"deeper than {DEEPEST} names") as caught:
         list(open_source(str(tmp_path)).list())
     assert "exclude" in caught.value.hint
-    assert list(open_source(str(tmp_path)).list(Selection(exclude=("d/",)))) == []
+    assert list(open_source(str(tmp_path)).list(GlobFilter(exclude=("d/",)))) == []
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own cleaning ends at such a depth
 
 
@@ -185,7 +185,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> type[Endless]:
 def test_folders_without_end_of_fsspec_are_told(endless: type[Endless]) -> None:
     with pytest.raises(SourceError, match=f"deeper than {DEEPEST} names"):
         list(FsspecSource("endless://data/", {}).list())
-    found = list(FsspecSource("endless://data/", {}).list(Selection(exclude=("again/",))))
+    found = list(FsspecSource("endless://data/", {}).list(GlobFilter(exclude=("again/",))))
     assert [one.key for one in found] == ["file"]
 
 

@@ -32,20 +32,20 @@ from prefect_stagegate.spec import Gate
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
-def request_for(where: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
+def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
     """The newest request whose answers count for a version under a policy: not one from before the target moved on."""
-    named, moves = _named(where, dataset, target)
-    requests = (one for one in reversed(where.catalog.requests(dataset, target)) if one.digest == digest)
+    named, moves = _named(workspace, dataset, target)
+    requests = (one for one in reversed(workspace.catalog.requests(dataset, target)) if one.digest == digest)
     return next((one for one in requests if not why_request_ended(one, policy=policy, named=named, moves=moves)), None)
 
 
-def _named(where: Workspace, dataset: str, target: str) -> tuple[str, int]:
+def _named(workspace: Workspace, dataset: str, target: str) -> tuple[str, int]:
     """The version that a target names, and the number of its last move; empty and 0 before the first."""
-    head = where.catalog.ref(dataset, target)
+    head = workspace.catalog.ref(dataset, target)
     return (head.digest, head.seq) if head else ("", 0)
 
 
-def ask(where: Workspace, decision: Decision) -> Request:
+def ask(workspace: Workspace, decision: Decision) -> Request:
     """The request for what a decision waits for; recorded when there is none that can still be answered.
 
     Raises:
@@ -59,81 +59,83 @@ def ask(where: Workspace, decision: Decision) -> Request:
             dataset=decision.dataset,
         )
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
-    request = request_for(where, *about)
-    if request is None or lapsed(where, request):
-        head = where.catalog.ref(decision.dataset, decision.target)
-        request = where.catalog.put_request(*about, where.identity, after=head.seq if head else 0)
+    request = request_for(workspace, *about)
+    if request is None or lapsed(workspace, request):
+        head = workspace.catalog.ref(decision.dataset, decision.target)
+        request = workspace.catalog.put_request(*about, workspace.identity, after=head.seq if head else 0)
     return request
 
 
-def wait(where: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[Request, Wait]:
+def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[Request, Wait]:
     """Record that a flow run waits for the answer that a decision waits for, and until when.
 
     Args:
-        where: The catalog, and who asks where nobody did.
+        workspace: The catalog, and who asks where nobody did.
         decision: What the gate said.
         flow_run: The run's id.
         timeout: How long it waits; a run that waits already, and is asked to again, waits no longer for it.
     """
-    request = ask(where, decision)
-    known = next((one for one in where.catalog.waits(request) if one.flow_run == flow_run), None)
+    request = ask(workspace, decision)
+    known = next((one for one in workspace.catalog.waits(request) if one.flow_run == flow_run), None)
     if known and known.until > stamp(now()):
         return request, known
-    return request, where.catalog.put_wait(request, flow_run, now() + timeout)
+    return request, workspace.catalog.put_wait(request, flow_run, now() + timeout)
 
 
-def waiting_runs(where: Workspace, request: Request) -> tuple[Wait, ...]:
+def waiting_runs(workspace: Workspace, request: Request) -> tuple[Wait, ...]:
     """The flow runs that wait for an answer now."""
-    return tuple(one for one in where.catalog.waits(request) if one.until > stamp(now()))
+    return tuple(one for one in workspace.catalog.waits(request) if one.until > stamp(now()))
 
 
-def lapsed(where: Workspace, request: Request) -> str:
+def lapsed(workspace: Workspace, request: Request) -> str:
     """When the last of the flow runs that waited for a request gave up; empty while one waits, or when none did.
 
     A request that was declined did not lapse: whoever declined it may think better of it.
     """
-    end = max((one.until for one in where.catalog.waits(request)), default="")
+    end = max((one.until for one in workspace.catalog.waits(request)), default="")
     if not end or end > stamp(now()):
         return ""
-    return end if all(given.approved for given in where.catalog.approvals(request)) else ""
+    return end if all(given.approved for given in workspace.catalog.approvals(request)) else ""
 
 
-def waiting_requests(where: Workspace, dataset: str, target: str, unreadable: UnreadableRecords) -> Iterator[Request]:
+def waiting_requests(
+    workspace: Workspace, dataset: str, target: str, unreadable: UnreadableRecords
+) -> Iterator[Request]:
     """The requests for a target that nobody answered and whose answers would still count.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         dataset: The dataset.
         target: A target that its adopted policy has a gate for.
         unreadable: Collects the specs that can't be read; the requests for their versions are left out.
     """
-    (named, moves), adoption = _named(where, dataset, target), where.catalog.policy(dataset)
+    (named, moves), adoption = _named(workspace, dataset, target), workspace.catalog.policy(dataset)
     newest = {
         (one.digest, one.policy): one
-        for one in where.catalog.requests(dataset, target)
+        for one in workspace.catalog.requests(dataset, target)
         if not why_request_ended(one, policy=one.policy, named=named, moves=moves)
     }
     for request in newest.values():
-        if where.catalog.approvals(request) or lapsed(where, request):
+        if workspace.catalog.approvals(request) or lapsed(workspace, request):
             continue
-        if not where.catalog.has_version(dataset, request.digest):
+        if not workspace.catalog.has_version(dataset, request.digest):
             continue  # nobody can promote it
         with unreadable.skip(dataset):
-            spec = judged_spec(where.catalog, dataset, request.digest, adoption)
+            spec = judged_spec(workspace.catalog, dataset, request.digest, adoption)
             if spec.gate(target).policy == request.policy:
                 yield request
 
 
-def open_request(where: Workspace, address: Address, to: str) -> Request:
+def open_request(workspace: Workspace, address: Address, to: str) -> Request:
     """The newest request for a target, or the newest for one version when the address names it.
 
     Raises:
         UsageError: Nobody asked, or nobody waits for an answer any more.
     """
     check_name("target", to)
-    where.catalog.require_dataset(address.dataset)
-    digest = where.catalog.resolve(address) if address.ref else ""
-    requests = where.catalog.requests(address.dataset, to)
+    workspace.catalog.require_dataset(address.dataset)
+    digest = workspace.catalog.resolve(address) if address.ref else ""
+    requests = workspace.catalog.requests(address.dataset, to)
     found = next((one for one in reversed(requests) if digest in ("", one.digest)), None)
     if found is None:
         raise UsageError(
@@ -141,7 +143,7 @@ def open_request(where: Workspace, address: Address, to: str) -> Request:
             hint=f"`stagegate check {address} --gate {to}` records a request when only an approval is missing.",
             dataset=address.dataset,
         )
-    if end := lapsed(where, found):
+    if end := lapsed(workspace, found):
         version = f"{found.dataset}@{found.digest}"
         raise UsageError(
             f"The request to promote {version} to {to} lapsed at {end}, so it can't be answered",
@@ -152,7 +154,7 @@ def open_request(where: Workspace, address: Address, to: str) -> Request:
 
 
 def approve(
-    where: Workspace,
+    workspace: Workspace,
     address: Address,
     to: str,
     *,
@@ -163,7 +165,7 @@ def approve(
     """Answer the newest request. What was asked for is what the answer lets through, whatever was staged since.
 
     Args:
-        where: The catalog, and who answers.
+        workspace: The catalog, and who answers.
         address: The dataset; with a ref or digest, the request for that version.
         to: The target.
         approved: False to decline.
@@ -174,33 +176,33 @@ def approve(
         UsageError: Nobody asked, or waits any more, the requester answers, a refusal has no reason, or the policy asks
             for another signature.
     """
-    return answer(where, open_request(where, address, to), approved=approved, reason=reason, key=key)
+    return answer(workspace, open_request(workspace, address, to), approved=approved, reason=reason, key=key)
 
 
 def answer(
-    where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None = None
+    workspace: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None = None
 ) -> Approval:
     """Answer one request, in time: that is for the caller to know.
 
     Raises:
         UsageError: A refusal has no reason, or the answer would not count; the message says why.
     """
-    spec = stored_spec(where, request.dataset, request.digest)
+    spec = stored_spec(workspace, request.dataset, request.digest)
     gate, owners = spec.gate(request.target), spec.owners
-    _require_open(where, request, gate)
-    given = written_answer(where, request, approved=approved, reason=reason, key=key)
+    _require_open(workspace, request, gate)
+    given = written_answer(workspace, request, approved=approved, reason=reason, key=key)
     parameters = Asked.model_validate(next((one.params for one in gate.requirements if one.check == "approval"), {}))
     if why := why_answer_is_void(given, request, parameters, owners):
-        who = f"{where.identity.name} can't answer for {request.target}"
+        who = f"{workspace.identity.name} can't answer for {request.target}"
         raise UsageError(f"{who}: {why}", hint=_who_can(request, parameters, owners), dataset=request.dataset)
-    return where.catalog.put_answer(request, given)
+    return workspace.catalog.put_answer(request, given)
 
 
-def _require_open(where: Workspace, request: Request, gate: Gate) -> None:
+def _require_open(workspace: Workspace, request: Request, gate: Gate) -> None:
     """Raise where nobody asks any more what a request asks."""
-    named, moves = _named(where, request.dataset, request.target)
+    named, moves = _named(workspace, request.dataset, request.target)
     why = why_request_ended(request, policy=gate.policy, named=named, moves=moves)
-    newer = None if why else request_for(where, request.dataset, request.digest, request.target, gate.policy)
+    newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
         why = f"{newer.requester.name} asked again at {newer.at}"
     if why:
@@ -213,18 +215,18 @@ def _require_open(where: Workspace, request: Request, gate: Gate) -> None:
 
 
 def written_answer(
-    where: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None
+    workspace: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None
 ) -> Approval:
     """The answer as it is recorded, signed where there is a key.
 
     Raises:
         UsageError: A refusal has no reason, or nobody's name is given.
     """
-    if not person_key(where.identity.name):
+    if not person_key(workspace.identity.name):
         raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
-    who = Identity(where.identity.name, "signature") if key else where.identity
+    who = Identity(workspace.identity.name, "signature") if key else workspace.identity
     given = Approval(request.id, who, approved, reason, stamp(now()))
     return replace(given, envelope=key.sign(signed_answer(request, given), ANSWER_PAYLOAD)) if key else given
 

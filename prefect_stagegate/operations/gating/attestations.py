@@ -53,11 +53,13 @@ class Presented:
     """DSSE envelopes that came with it."""
 
 
-def verify_attestation(where: Workspace, what: str | Path, *, gate: str = "", keys: Sequence[str] = ()) -> list[Part]:
+def verify_attestation(
+    workspace: Workspace, what: str | Path, *, gate: str = "", keys: Sequence[str] = ()
+) -> list[Part]:
     """Verify the attestation that let a version in at a target, or one in a file.
 
     Args:
-        where: The catalog that it is compared with.
+        workspace: The catalog that it is compared with.
         what: `nycflights@production`, a version with `gate`, or a file: a Statement or a DSSE envelope around one.
         gate: The target, for a version that is named by its digest or another ref: its newest decision is meant.
         keys: Public keys (`ed25519:…` or PEM files) beside those of the settings.
@@ -67,13 +69,13 @@ def verify_attestation(where: Workspace, what: str | Path, *, gate: str = "", ke
     """
     if gate:
         check_name("target", gate)
-    public = public_keys(where, keys)
-    shown = _from_file(Path(what)) if _is_file(what) else _from_catalog(where, Address.parse(str(what)), gate)
+    public = public_keys(workspace, keys)
+    shown = _from_file(Path(what)) if _is_file(what) else _from_catalog(workspace, Address.parse(str(what)), gate)
     try:
         attested = read_statement(shown.statement)
     except CorruptRecord as error:
         return [Part("contents", Verdict.FAILS, error.message)]
-    return list(_parts(where, shown, attested, public))
+    return list(_parts(workspace, shown, attested, public))
 
 
 def _is_file(what: str | Path) -> bool:
@@ -96,40 +98,40 @@ def _from_file(path: Path) -> Presented:
     return Presented(read.get("attestation", read))  # also an entry of a ref's log
 
 
-def _from_catalog(where: Workspace, address: Address, gate: str) -> Presented:
+def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presented:
     if gate:
-        digest = where.catalog.resolve(address)
-        statement: Mapping[str, Any] | None = where.catalog.attestation(address.dataset, digest, gate)
+        digest = workspace.catalog.resolve(address)
+        statement: Mapping[str, Any] | None = workspace.catalog.attestation(address.dataset, digest, gate)
         name = f"{address.dataset}@{digest}"
     elif address.target:
-        where.catalog.resolve(address)
-        statement, name = where.catalog.history(address.dataset, address.ref)[-1].attestation, str(address)
+        workspace.catalog.resolve(address)
+        statement, name = workspace.catalog.history(address.dataset, address.ref)[-1].attestation, str(address)
     else:
         raise UsageError(
             f"{address} names no target", hint=f"Name one, as in {address.dataset}@production, or give --gate."
         )
     if not statement:
         raise UsageError(f"No gate {gate or address.ref} decided about {name}", dataset=address.dataset)
-    return Presented(statement, tuple(where.catalog.signatures(address.dataset, statement_digest(statement))))
+    return Presented(statement, tuple(workspace.catalog.signatures(address.dataset, statement_digest(statement))))
 
 
-def _parts(where: Workspace, shown: Presented, attested: Attested, keys: Sequence[str]) -> Iterator[Part]:
+def _parts(workspace: Workspace, shown: Presented, attested: Attested, keys: Sequence[str]) -> Iterator[Part]:
     decision = attested.decision
     yield Part("contents", Verdict.HOLDS, f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}")
-    yield _subject(where, attested)
-    yield _policy(where, attested)
-    yield _log(where, shown, attested)
+    yield _subject(workspace, attested)
+    yield _policy(workspace, attested)
+    yield _log(workspace, shown, attested)
     broken = "; ".join(self_made(attested))
     people = f"{decision.requester} asked; nobody agreed to or waived what they asked for themselves"
     yield Part("people", Verdict.FAILS if broken else Verdict.HOLDS, broken or people)
     yield _signature(shown, keys)
 
 
-def _subject(where: Workspace, attested: Attested) -> Part:
+def _subject(workspace: Workspace, attested: Attested) -> Part:
     """Whether the rows that the catalog has of the version hash to the digest that was judged."""
     decision = attested.decision
     try:
-        files = sum(1 for _ in where.catalog.manifest(decision.dataset, decision.digest).entries())
+        files = sum(1 for _ in workspace.catalog.manifest(decision.dataset, decision.digest).entries())
     except UsageError as error:
         return Part("subject", Verdict.UNKNOWN, error.message)
     except StagegateError as error:
@@ -137,11 +139,11 @@ def _subject(where: Workspace, attested: Attested) -> Part:
     return Part("subject", Verdict.HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}")
 
 
-def _policy(where: Workspace, attested: Attested) -> Part:
+def _policy(workspace: Workspace, attested: Attested) -> Part:
     """Whether the policy that the version was judged by was adopted, and gives the gate that decided."""
     decision = attested.decision
     try:
-        policies = where.catalog.policies(decision.dataset)
+        policies = workspace.catalog.policies(decision.dataset)
     except StagegateError as error:
         return Part("policy", Verdict.FAILS, error.message)
     adopted = adopted_as(policies, decision.adopted)
@@ -159,16 +161,16 @@ def _policy(where: Workspace, attested: Attested) -> Part:
     return Part("policy", Verdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
 
 
-def _log(where: Workspace, shown: Presented, attested: Attested) -> Part:
+def _log(workspace: Workspace, shown: Presented, attested: Attested) -> Part:
     """Whether the ref's log, whose chain must hold, has exactly this attestation."""
     decision = attested.decision
     try:
-        entries, head = where.catalog.chain(decision.dataset, decision.target)
-        decided = where.catalog.attestations(decision.dataset, decision.digest, decision.target)
+        entries, head = workspace.catalog.chain(decision.dataset, decision.target)
+        decided = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
         return Part("log", Verdict.FAILS, error.message)
-    if decision.dataset not in where.catalog.datasets():
-        return Part("log", Verdict.UNKNOWN, f"the catalog {where.catalog.url} has no dataset {decision.dataset}")
+    if decision.dataset not in workspace.catalog.datasets():
+        return Part("log", Verdict.UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
     digest = statement_digest(shown.statement)
     found: list[RefEntry] = [e for e in entries if e.attestation and statement_digest(e.attestation) == digest]
     if found:
@@ -194,11 +196,11 @@ def _signature(shown: Presented, keys: Sequence[str]) -> Part:
     return Part("signature", Verdict.FAILS, "none of the keys signed exactly this")
 
 
-def envelope_of(where: Workspace, address: Address, gate: str = "") -> bytes:
+def envelope_of(workspace: Workspace, address: Address, gate: str = "") -> bytes:
     """An attestation as others read it: the DSSE envelope when it is signed, else the Statement; JSON.
 
     Raises:
         UsageError: There is no such attestation.
     """
-    shown = _from_catalog(where, address, gate)
+    shown = _from_catalog(workspace, address, gate)
     return canonical(shown.envelopes[0] if shown.envelopes else shown.statement)

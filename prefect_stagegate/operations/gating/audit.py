@@ -32,56 +32,56 @@ class Chain:
     problems: tuple[str, ...]
 
 
-def verify_history(where: Workspace, address: Address | None = None, keys: Sequence[str] = ()) -> list[Chain]:
+def verify_history(workspace: Workspace, address: Address | None = None, keys: Sequence[str] = ()) -> list[Chain]:
     """Walk the logs of one ref, of a dataset, or of all.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         address: The dataset, with or without a ref; None for all of the catalog.
         keys: Public keys (`ed25519:…` or PEM files) beside those of the settings.
 
     Raises:
         UsageError: There is no such dataset or ref, the address names a version, or a key is none.
     """
-    public = public_keys(where, keys)
+    public = public_keys(workspace, keys)
     if address:
-        require_log(where, address)
-    datasets = [address.dataset] if address else where.catalog.datasets()
-    refs = [(name, ref) for name in datasets for ref in where.catalog.ref_names(name)]
+        require_log(workspace, address)
+    datasets = [address.dataset] if address else workspace.catalog.datasets()
+    refs = [(name, ref) for name in datasets for ref in workspace.catalog.ref_names(name)]
     if address and address.ref:
-        return [_walk(where, name, ref, public) for name, ref in refs if ref == address.ref]
-    policies = [_walk_policy(where, name) for name in datasets]
-    return [*(_walk(where, name, ref, public) for name, ref in refs), *(chain for chain in policies if chain)]
+        return [_walk(workspace, name, ref, public) for name, ref in refs if ref == address.ref]
+    policies = [_walk_policy(workspace, name) for name in datasets]
+    return [*(_walk(workspace, name, ref, public) for name, ref in refs), *(chain for chain in policies if chain)]
 
 
-def public_keys(where: Workspace, keys: Sequence[str]) -> tuple[str, ...]:
+def public_keys(workspace: Workspace, keys: Sequence[str]) -> tuple[str, ...]:
     """The keys that are given, and those of the settings."""
-    return tuple(dict.fromkeys(map(read_public_key, (*keys, *where.settings.verification_keys))))
+    return tuple(dict.fromkeys(map(read_public_key, (*keys, *workspace.settings.verification_keys))))
 
 
-def _walk(where: Workspace, dataset: str, ref: str, keys: Sequence[str]) -> Chain:
+def _walk(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]) -> Chain:
     try:
-        entries, head = where.catalog.chain(dataset, ref)
+        entries, head = workspace.catalog.chain(dataset, ref)
     except StagegateError as error:
         return Chain(dataset, ref, 0, "", 0, 0, (str(error),))
-    problems = [f"entry {one.seq}: {problem}" for one in entries for problem in _problems(where, one)]
+    problems = [f"entry {one.seq}: {problem}" for one in entries for problem in _problems(workspace, one)]
     attested = [one for one in entries if one.attestation]
-    signed = sum(bool(signed_by(where, dataset, one.attestation, keys)) for one in attested) if keys else 0
+    signed = sum(bool(signed_by(workspace, dataset, one.attestation, keys)) for one in attested) if keys else 0
     return Chain(dataset, ref, len(entries), head, len(attested), signed, tuple(problems))
 
 
-def _walk_policy(where: Workspace, dataset: str) -> Chain | None:
+def _walk_policy(workspace: Workspace, dataset: str) -> Chain | None:
     """Walk the log of a dataset's policy; None where none was adopted yet."""
     try:
-        entries, head = where.catalog.policy_log(dataset).chain()
+        entries, head = workspace.catalog.policy_log(dataset).chain()
     except StagegateError as error:
         return Chain(dataset, "", 0, "", 0, 0, (str(error),))
     return Chain(dataset, "", len(entries), head, 0, 0, ()) if entries else None
 
 
-def _problems(where: Workspace, entry: RefEntry) -> Iterator[str]:
+def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
     """What contradicts an entry of a log whose chain holds."""
-    if not where.catalog.has_version(entry.dataset, entry.digest):
+    if not workspace.catalog.has_version(entry.dataset, entry.digest):
         yield f"the catalog has lost the version {entry.digest} that it names"
     if entry.ref == LATEST:
         return
@@ -127,9 +127,9 @@ def self_made(attested: Attested) -> Iterator[str]:
             yield f"the waiver of {answer.check} did not hold then: {why}"
 
 
-def signed_by(where: Workspace, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:
+def signed_by(workspace: Workspace, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:
     """Which of the keys signed an attestation, by the envelopes in the catalog."""
     if not isinstance(statement, dict) or statement.get("_type") != STATEMENT_TYPE:
         return []
-    envelopes = where.catalog.signatures(dataset, statement_digest(statement))
+    envelopes = workspace.catalog.signatures(dataset, statement_digest(statement))
     return sorted({key for one in envelopes for key in signers(one, statement, STATEMENT_PAYLOAD, keys)})

@@ -12,7 +12,7 @@ from prefect_stagegate.operations.gating.approve import ask
 from prefect_stagegate.operations.gating.context import ask_about
 from prefect_stagegate.operations.gating.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import PlannedCheck, Question, judge, plan_checks, run_check
+from prefect_stagegate.readiness import CheckContext, PlannedCheck, judge, plan_checks, run_check
 from prefect_stagegate.readiness.checks.approval import counted_answers
 from prefect_stagegate.readiness.records.attest import attest, statement_digest
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
@@ -25,7 +25,7 @@ Progress = Callable[[str], None]
 
 
 def check(
-    where: Workspace,
+    workspace: Workspace,
     named: SpecLike | Address,
     gate: str,
     *,
@@ -40,7 +40,7 @@ def check(
     and the outcome is `waiting`. Under a spec of the asker's own it is a trial: nothing is recorded.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         named: A version's address, or a spec. Without a ref: the version that the gate below accepted, else `latest`.
         gate: The target's name.
         spec: A spec to try instead of the adopted policy.
@@ -51,12 +51,12 @@ def check(
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    version, policy = for_gate(where, named, gate, spec)
-    return check_version(where, version, policy, cancel=cancel, announce=announce, progress=progress)
+    version, policy = for_gate(workspace, named, gate, spec)
+    return check_version(workspace, version, policy, cancel=cancel, announce=announce, progress=progress)
 
 
 def check_version(
-    where: Workspace,
+    workspace: Workspace,
     version: Named,
     gate: Gate,
     *,
@@ -65,66 +65,66 @@ def check_version(
     progress: Progress | None = None,
 ) -> Decision:
     """Do the same for a version that `for_gate` found."""
-    key = signing_key(where)
+    key = signing_key(workspace)
     report = _CheckProgress(progress)
-    question = ask_about(where, version, gate, cancel, report)
-    decision = judge(question, *_gather(where, version, question, cancel, announce, report))
+    context = ask_about(workspace, version, gate, cancel, report)
+    decision = judge(context, *_gather(workspace, version, context, cancel, announce, report))
     if version.is_trial:
         return decision
-    answers = counted_answers(decision, question.approvals)
-    statement = attest(decision, question.environment, question.request, answers)
+    answers = counted_answers(decision, context.approvals)
+    statement = attest(decision, context.environment, context.request, answers)
     if key:  # the signature first: a decision that is recorded is a decision that is signed
-        where.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
-    where.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)
-    withdraw_what_failed(where, decision, statement)
+        workspace.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
+    workspace.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)
+    withdraw_what_failed(workspace, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:
-        ask(where, decision)
+        ask(workspace, decision)
     return decision
 
 
-def signing_key(where: Workspace) -> SigningKey | None:
+def signing_key(workspace: Workspace) -> SigningKey | None:
     """The key that the settings name; read before anything is done, for a wrong one must leave nothing half done."""
-    path = where.settings.signing_key
-    return read_signing_key(path, where.ask_passphrase) if path else None
+    path = workspace.settings.signing_key
+    return read_signing_key(path, workspace.ask_passphrase) if path else None
 
 
 def preview_check(
-    where: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
+    workspace: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
 ) -> tuple[PlannedCheck, ...]:
     """What `check` would ask, what it would use as it is, and why. Changes nothing."""
-    return preview_version(where, *for_gate(where, named, gate, spec))
+    return preview_version(workspace, *for_gate(workspace, named, gate, spec))
 
 
-def preview_version(where: Workspace, version: Named, gate: Gate) -> tuple[PlannedCheck, ...]:
+def preview_version(workspace: Workspace, version: Named, gate: Gate) -> tuple[PlannedCheck, ...]:
     """Do the same for a version that `for_gate` found."""
-    stored = where.catalog.evidence(version.dataset, version.digest)
-    return plan_checks(ask_about(where, version, gate), stored)
+    stored = workspace.catalog.evidence(version.dataset, version.digest)
+    return plan_checks(ask_about(workspace, version, gate), stored)
 
 
 def for_gate(
-    where: Workspace, named: SpecLike | Address, gate: str, spec: SpecLike | None = None
+    workspace: Workspace, named: SpecLike | Address, gate: str, spec: SpecLike | None = None
 ) -> tuple[Named, Gate]:
     """Find the version that is meant at a gate, and the gate that it is judged by.
 
     Without a ref that is the version which the gate below accepted, else `latest`.
     """
     what = parse(named)
-    newest = resolve(where, what, spec)
-    policy = _gate(where, newest, gate)
+    newest = resolve(workspace, what, spec)
+    policy = _gate(workspace, newest, gate)
     if isinstance(what, Spec) or what.ref or not policy.extends:
         return newest, policy
-    below = where.catalog.ref(newest.dataset, policy.extends)
+    below = workspace.catalog.ref(newest.dataset, policy.extends)
     if below is None or below.digest == newest.digest:
         return newest, policy
-    older = resolve(where, Address(newest.dataset, below.digest), spec)
-    return older, _gate(where, older, gate)
+    older = resolve(workspace, Address(newest.dataset, below.digest), spec)
+    return older, _gate(workspace, older, gate)
 
 
-def _gate(where: Workspace, version: Named, target: str) -> Gate:
+def _gate(workspace: Workspace, version: Named, target: str) -> Gate:
     """The gate of a target in the spec that a version is judged under; says so where only another spec has it."""
     if version.spec.gates or version.is_trial:
         return version.spec.gate(target)
-    if where.catalog.policy(version.dataset) is None:
+    if workspace.catalog.policy(version.dataset) is None:
         problem, hint = "adopted no policy yet", "`stagegate policy adopt SPEC --reason TEXT` adopts the one of a spec."
     else:
         problem, hint = "adopted a policy without gates", f"`stagegate policy show {version.dataset}` prints it."
@@ -153,25 +153,25 @@ class _CheckProgress:
 
 
 def _gather(
-    where: Workspace,
+    workspace: Workspace,
     version: Named,
-    question: Question,
+    context: CheckContext,
     cancel: Event | None,
     announce: Announce | None,
     report: _CheckProgress,
 ) -> tuple[list[Evidence], list[Evidence]]:
     """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
-    record = where.catalog.evidence(question.dataset, question.digest)
-    planned = plan_checks(question, record)
+    record = workspace.catalog.evidence(context.dataset, context.digest)
+    planned = plan_checks(context, record)
     if announce:
         announce(planned)
     to_ask = [one for one in planned if one.evidence is None]
     fresh = []
     for number, one in enumerate(to_ask, start=1):
         if cancel and cancel.is_set():
-            raise Cancelled(f"The check of {question.address} was stopped", dataset=question.dataset)
+            raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
         report.begin(f"{one.requirement.check} ({number} of {len(to_ask)})")
-        fresh.append(run_check(one.definition, one.requirement, question))
+        fresh.append(run_check(one.definition, one.requirement, context))
     if not version.is_trial:
-        where.catalog.put_evidence(question.dataset, question.digest, fresh)
+        workspace.catalog.put_evidence(context.dataset, context.digest, fresh)
     return [one.evidence for one in planned if one.evidence] + fresh, record + fresh

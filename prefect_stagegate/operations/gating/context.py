@@ -27,10 +27,10 @@ from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.staging.probe import probe
 from prefect_stagegate.operations.staging.sources import open_one, open_sources
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import Accepted, Integrity, Machine, Probe, Question, Volume, find_gpus
+from prefect_stagegate.readiness import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
 from prefect_stagegate.readiness.records.attest import decision_of, environment_of
 from prefect_stagegate.sources import renewing
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.validations import newest_time
 
@@ -38,27 +38,27 @@ T = TypeVar("T")
 
 
 def ask_about(
-    where: Workspace,
+    workspace: Workspace,
     version: Named,
     gate: Gate,
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
-) -> Question:
+) -> CheckContext:
     """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         version: The version, and the spec it is spoken about under.
         gate: Its target is empty where nobody asks at a gate.
         cancel: Set it to stop the bringing of a version that is to be validated.
         progress: Called with lines for people while the contract is run.
     """
     dataset, digest = version.dataset, version.digest
-    manifest = where.catalog.manifest(dataset, digest)
-    request = request_for(where, dataset, digest, gate.target, gate.policy) if gate.target else None
+    manifest = workspace.catalog.manifest(dataset, digest)
+    request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
-    log = where.catalog.history(dataset, gate.target) if gate.target else []
-    return Question(
+    log = workspace.catalog.history(dataset, gate.target) if gate.target else []
+    return CheckContext(
         dataset=dataset,
         digest=digest,
         files=manifest.files,
@@ -66,34 +66,34 @@ def ask_about(
         spec=version.spec,
         gate=gate,
         now=now(),
-        requester=where.identity,
-        node=where.settings.node,
-        environment=here(where.settings, where.cache.root),
+        requester=workspace.identity,
+        node=workspace.settings.node,
+        environment=here(workspace.settings, workspace.cache.root),
         entries=manifest.entries,
-        origins=lambda: where.catalog.origins(dataset, digest),
-        failed=cache(lambda: where.catalog.failed(dataset, digest)),
-        validation=cache(lambda: run_contract(where, version, cancel, progress)),
-        table_time=lambda table: _newest(where, version, table),
-        probe_source=lambda position: _probe(where, version, position),
-        credential_life=lambda position: _credential_life(where, version, position),
-        measures=VersionMeasures(where, version, cancel),
-        integrity=lambda: _integrity(where, version, cancel),
-        rotten=cache(lambda: _rotten(where, version)),
-        volume=lambda: _volume(where, version),
-        view=lambda: where.cache.views.path(dataset, digest),
+        origins=lambda: workspace.catalog.origins(dataset, digest),
+        failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
+        validation=cache(lambda: run_contract(workspace, version, cancel, progress)),
+        table_time=lambda table: _newest(workspace, version, table),
+        probe_source=lambda position: _probe(workspace, version, position),
+        credential_life=lambda position: _credential_life(workspace, version, position),
+        measures=VersionMeasures(workspace, version, cancel),
+        integrity=lambda: _integrity(workspace, version, cancel),
+        rotten=cache(lambda: _rotten(workspace, version)),
+        volume=lambda: _volume(workspace, version),
+        view=lambda: workspace.cache.views.path(dataset, digest),
         gpus=_once(lambda: find_gpus(machine)),
         machine=machine,
-        resolvable=lambda other: where.catalog.has_version(dataset, other),
-        allowed_hosts=where.settings.allowed_hosts,
+        resolvable=lambda other: workspace.catalog.has_version(dataset, other),
+        allowed_hosts=workspace.settings.allowed_hosts,
         adopted=version.adopted,
         after=len(log),
-        below=_below(where, version, gate.extends) if gate.extends else None,
+        below=_below(workspace, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(log, digest),
         reference=_reference(log, digest),
         request=request,
-        approvals=tuple(where.catalog.approvals(request)) if request else (),
-        waivers=tuple(where.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
-        revocations=tuple(where.catalog.revocations(dataset, digest)),
+        approvals=tuple(workspace.catalog.approvals(request)) if request else (),
+        waivers=tuple(workspace.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
+        revocations=tuple(workspace.catalog.revocations(dataset, digest)),
     )
 
 
@@ -116,12 +116,12 @@ def _once(ask: Callable[[], T]) -> Callable[[], T]:
     return answer
 
 
-def _below(where: Workspace, version: Named, target: str) -> Accepted | None:
+def _below(workspace: Workspace, version: Named, target: str) -> Accepted | None:
     """This version, if the gate below let it in and did not take it back, else what that gate's ref names.
 
     The ref may have moved on while the version waited for an approval, which takes nothing back.
     """
-    entries = where.catalog.history(version.dataset, target)
+    entries = workspace.catalog.history(version.dataset, target)
     let_in, taken = moves(entries), withdrawn(entries)
     own = [entry for entry in let_in if entry.digest == version.digest]
     if own and version.digest not in taken:
@@ -154,48 +154,48 @@ def _accepted(entry: RefEntry) -> Accepted:
     return Accepted(entry.ref, entry.digest, entry.at, decision, environment)
 
 
-def _newest(where: Workspace, version: Named, table: str) -> datetime | None:
-    view = where.cache.views.path(version.dataset, version.digest)
-    entries = where.catalog.manifest(version.dataset, version.digest).entries()
+def _newest(workspace: Workspace, version: Named, table: str) -> datetime | None:
+    view = workspace.cache.views.path(version.dataset, version.digest)
+    entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
     return newest_time(view, entries, version.spec.contract.tables[table]) if view else None
 
 
-def _volume(where: Workspace, version: Named) -> Volume:
-    root = where.cache.root
+def _volume(workspace: Workspace, version: Named) -> Volume:
+    root = workspace.cache.root
     stat = os.statvfs(root)
     total = stat.f_blocks * stat.f_frsize
-    manifest = where.catalog.manifest(version.dataset, version.digest)
-    here = where.cache.views.path(version.dataset, version.digest) is not None
-    blobs = where.cache.blobs
+    manifest = workspace.catalog.manifest(version.dataset, version.digest)
+    here = workspace.cache.views.path(version.dataset, version.digest) is not None
+    blobs = workspace.cache.blobs
     held = manifest.bytes if here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
-    free, floor = stat.f_bavail * stat.f_frsize, SpaceRules(where.settings.free_floor).kept_free(total)
+    free, floor = stat.f_bavail * stat.f_frsize, SpaceRules(workspace.settings.free_floor).kept_free(total)
     return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail)
 
 
-def _integrity(where: Workspace, version: Named, cancel: Event | None) -> Integrity:
+def _integrity(workspace: Workspace, version: Named, cancel: Event | None) -> Integrity:
     """Hash the version's files as they lie here. Unlike a verification it moves nothing aside: a check only looks."""
-    pace = Pace(where.settings.verify_rate, cancel)
-    manifest = where.catalog.manifest(version.dataset, version.digest)
-    with keep_dataset(where.cache, Address(version.dataset, version.digest), "check") as held:
+    pace = Pace(workspace.settings.verify_rate, cancel)
+    manifest = workspace.catalog.manifest(version.dataset, version.digest)
+    with keep_dataset(workspace.cache, Address(version.dataset, version.digest), "check") as held:
         problems = ((entry.path, file_problem(held.path / entry.path, entry, pace)) for entry in manifest.entries())
         damaged = tuple(Finding(path, problem) for path, problem in problems if problem)
     return Integrity(manifest.files, pace.bytes, damaged)
 
 
-def _rotten(where: Workspace, version: Named) -> tuple[str, ...]:
-    found = Quarantine(where.cache.layout).all()
+def _rotten(workspace: Workspace, version: Named) -> tuple[str, ...]:
+    found = Quarantine(workspace.cache.layout).all()
     if not found:
         return ()
-    own = {entry.digest for entry in where.catalog.manifest(version.dataset, version.digest).entries()}
+    own = {entry.digest for entry in workspace.catalog.manifest(version.dataset, version.digest).entries()}
     return tuple(sorted(one.name for one in found if one.digest in own))
 
 
-def _credential_life(where: Workspace, version: Named, position: int) -> CredentialLife:
-    with open_sources(where, version.spec, only=position) as sources:
+def _credential_life(workspace: Workspace, version: Named, position: int) -> CredentialLife:
+    with open_sources(workspace, version.spec, only=position) as sources:
         return sources.groups[0].primary.credential_life()
 
 
-def _probe(where: Workspace, version: Named, position: int) -> Probe:
+def _probe(workspace: Workspace, version: Named, position: int) -> Probe:
     one = version.spec.sources[position]
-    reopen = partial(renewing, partial(open_one, one, where.settings, where.resolve_credentials))
-    return probe(one.url, reopen, Shape(one, now()))
+    reopen = partial(renewing, partial(open_one, one, workspace.settings, workspace.resolve_credentials))
+    return probe(one.url, reopen, Selection(one, now()))

@@ -15,12 +15,12 @@ from prefect_stagegate.validations import validate
 
 
 def run_contract(
-    where: Workspace, version: Named, cancel: Event | None = None, progress: Callable[[str], None] | None = None
+    workspace: Workspace, version: Named, cancel: Event | None = None, progress: Callable[[str], None] | None = None
 ) -> Validation:
     """Run the contract on a version, bringing it to this node first when it isn't here.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         version: What is validated, and the spec with the contract.
         cancel: Set it to stop bringing the version in time.
         progress: Called with lines for people while the work goes on.
@@ -30,9 +30,9 @@ def run_contract(
     """
     report = progress or _ignore
     dataset, digest = version.dataset, version.digest
-    with present(where, dataset, digest, "validate", cancel) as view:
+    with present(workspace, dataset, digest, "validate", cancel) as view:
         began = time.perf_counter()
-        entries = where.catalog.manifest(dataset, digest).entries()
+        entries = workspace.catalog.manifest(dataset, digest).entries()
         contract = version.spec.contract
         validation = validate(view, entries, contract, dataset=dataset, digest=digest, progress=report)
     return replace(validation, seconds=round(time.perf_counter() - began, 3))

@@ -37,11 +37,11 @@ class RecordedDecision:
     """Why the record can't be read; the other fields are what its place says then."""
 
 
-def list_decisions(where: Workspace, dataset: str, target: str = "") -> list[RecordedDecision]:
+def list_decisions(workspace: Workspace, dataset: str, target: str = "") -> list[RecordedDecision]:
     """All decisions about a dataset's versions, the oldest first.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         dataset: The dataset.
         target: Only decisions of this target's gate.
 
@@ -52,11 +52,11 @@ def list_decisions(where: Workspace, dataset: str, target: str = "") -> list[Rec
         return []
     if target:
         check_name("target", target)
-    where.catalog.require_dataset(dataset)
-    return sorted((line for line, _ in _recorded(where, dataset, target)), key=lambda line: line.at)
+    workspace.catalog.require_dataset(dataset)
+    return sorted((line for line, _ in _recorded(workspace, dataset, target)), key=lambda line: line.at)
 
 
-def find_decision(where: Workspace, name: str) -> Decision:
+def find_decision(workspace: Workspace, name: str) -> Decision:
     """The decision with an id, which may be abbreviated to its first 12 digits.
 
     Raises:
@@ -69,13 +69,13 @@ def find_decision(where: Workspace, name: str) -> Decision:
         raise UsageError(f"{name!r} is no id of a decision", hint=hint)
     found = {
         line.id: (line, decision)
-        for dataset in where.catalog.datasets()
-        for line, decision in _recorded(where, dataset, "")
+        for dataset in workspace.catalog.datasets()
+        for line, decision in _recorded(workspace, dataset, "")
         if line.id.startswith(f"sha256:{digits[1]}")
     }
     if not found:
         hint = "`stagegate decisions DATASET` lists those that there are."
-        raise UsageError(f"The catalog {where.catalog.url} has no decision {name}", hint=hint)
+        raise UsageError(f"The catalog {workspace.catalog.url} has no decision {name}", hint=hint)
     if len(found) > 1:
         raise UsageError(f"Several decisions begin with {name}: {', '.join(sorted(found))}", hint="Give more digits.")
     line, decision = next(iter(found.values()))
@@ -84,26 +84,26 @@ def find_decision(where: Workspace, name: str) -> Decision:
     return decision
 
 
-def list_refusals(where: Workspace, address: Address, moves: Iterable[RefEntry]) -> list[RecordedDecision]:
+def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEntry]) -> list[RecordedDecision]:
     """The refusals that moved nothing, of one target's gate or of all gates of a dataset, the oldest first.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         address: The dataset, with or without the target.
         moves: What the logs of the refs have; a refusal that took a version back stands there, and is left out here.
     """
     logged = {statement_digest(entry.attestation) for entry in moves if entry.attestation}
-    decided = list_decisions(where, address.dataset, address.ref)
+    decided = list_decisions(workspace, address.dataset, address.ref)
     return [line for line in decided if line.outcome == DecisionOutcome.REFUSED and line.id not in logged]
 
 
-def _recorded(where: Workspace, dataset: str, target: str) -> Iterator[tuple[RecordedDecision, Decision | None]]:
+def _recorded(workspace: Workspace, dataset: str, target: str) -> Iterator[tuple[RecordedDecision, Decision | None]]:
     """Each decision with its line; a record that can't be read has a line only, and keeps no other from being read."""
-    for digest, gate in where.catalog.decided(dataset):
+    for digest, gate in workspace.catalog.decided(dataset):
         if target not in ("", gate):
             continue
         try:
-            statements = where.catalog.attestations(dataset, digest, gate)
+            statements = workspace.catalog.attestations(dataset, digest, gate)
         except CorruptRecord as error:
             yield RecordedDecision("", "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
             continue

@@ -32,7 +32,7 @@ ROWS = 500
 class VersionMeasures:
     """The `Measures` of one version. See there what each method promises."""
 
-    where: Workspace
+    workspace: Workspace
     version: Named
     cancel: Event | None = None
 
@@ -97,7 +97,7 @@ class VersionMeasures:
     def _asked(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:
         dataset, digest = self.version.dataset, digest or self.version.digest
         with (
-            present(self.where, dataset, digest, "check", self.cancel) as view,
+            present(self.workspace, dataset, digest, "check", self.cancel) as view,
             queries(f"{about} of {dataset}@{digest}", view, cancel=self.cancel, discreet=discreet) as asked,
         ):
             yield view, asked
@@ -114,4 +114,4 @@ class VersionMeasures:
         return [entry.path for entry in self._manifest(digest or self.version.digest) if named(entry.path)]
 
     def _manifest(self, digest: str) -> Iterator[Entry]:
-        return self.where.catalog.manifest(self.version.dataset, digest).entries()
+        return self.workspace.catalog.manifest(self.version.dataset, digest).entries()

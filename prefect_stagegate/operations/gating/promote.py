@@ -15,7 +15,7 @@ from prefect_stagegate.operations.gating.unanswered import why_not_promoted
 from prefect_stagegate.operations.gating.withdraw import withdraw_what_failed
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import CHECKS, Question
+from prefect_stagegate.readiness import CHECKS, CheckContext
 from prefect_stagegate.readiness.overrides import Case, case_of, unruled, why_void
 from prefect_stagegate.readiness.records.attest import decision_of
 from prefect_stagegate.readiness.records.revocation import revoked
@@ -28,11 +28,11 @@ _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
 a rollback meanwhile found its way back."""
 
 
-def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = False) -> Promotion:
+def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool = False) -> Promotion:
     """Move the ref `to`, when its gate accepted exactly this version under the policy that is current now.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         address: The version. Without a ref: the one that the gate below accepted, else `latest`.
         to: The target.
         reinstate: Let a version in again that was withdrawn, by a rollback or a failed re-check.
@@ -42,27 +42,27 @@ def promote(where: Workspace, address: Address, to: str, *, reinstate: bool = Fa
         WaitingForApproval: Only an approval is missing.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
-    version, policy = for_gate(where, address, to)
+    version, policy = for_gate(workspace, address, to)
     dataset, digest = version.dataset, version.digest
-    entries = where.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
-    statement = where.catalog.attestation(dataset, digest, to)
-    decision = _require_acceptance(where, version, policy, decision_of(statement) if statement else None)
+    entries = workspace.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
+    statement = workspace.catalog.attestation(dataset, digest, to)
+    decision = _require_acceptance(workspace, version, policy, decision_of(statement) if statement else None)
     taken = withdrawn(entries).get(digest)
     if taken:
         _require_reinstatement(decision, taken, reinstate=reinstate)
-    _require_same_facts(where, version, policy, decision)
+    _require_same_facts(workspace, version, policy, decision)
     head = entries[-1] if entries else None
     if head is None or head.digest != digest or taken:
-        where.catalog.move_ref(
-            dataset, to, digest, head=head, action=RefAction.PROMOTE, who=where.identity, attestation=statement
+        workspace.catalog.move_ref(
+            dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
         )
-        _require_no_failure_since(where, decision)
+        _require_no_failure_since(workspace, decision)
     moved = Promotion(dataset, to, digest, head.digest if head else "")
-    follow(where, moved)
+    follow(workspace, moved)
     return moved
 
 
-def _require_acceptance(where: Workspace, version: Named, policy: Gate, decision: Decision | None) -> Decision:
+def _require_acceptance(workspace: Workspace, version: Named, policy: Gate, decision: Decision | None) -> Decision:
     """Give the decision when it lets this version through now, else raise."""
     dataset, digest = version.dataset, version.digest
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
@@ -71,7 +71,7 @@ def _require_acceptance(where: Workspace, version: Named, policy: Gate, decision
     if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
         raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
     if decision.outcome is DecisionOutcome.WAITING or decision.declined:
-        raise why_not_promoted(where, version, policy, decision)
+        raise why_not_promoted(workspace, version, policy, decision)
     if decision.outcome is DecisionOutcome.INCONCLUSIVE:
         raise GateUndecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
     if not decision.accepted:
@@ -105,20 +105,20 @@ def _require_reinstatement(decision: Decision, taken: RefEntry, *, reinstate: bo
         )
 
 
-def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision: Decision) -> None:
+def _require_same_facts(workspace: Workspace, version: Named, policy: Gate, decision: Decision) -> None:
     """Raise when something that the catalog holds, and that a check depended on, is another one by now.
 
     A later answer to the request, for example, a rollback at the gate below, or another spec.
     """
-    question = ask_about(where, version, policy)
+    context = ask_about(workspace, version, policy)
     required = {asked.check: asked for asked in policy.requirements}
-    case = case_of(decision, at=stamp(question.now))
-    record = counting(where.catalog.evidence(version.dataset, version.digest), question)
+    case = case_of(decision, at=stamp(context.now))
+    record = counting(workspace.catalog.evidence(version.dataset, version.digest), context)
     for answer in decision.checks:
-        _require_standing(version, policy, answer, question, record)
+        _require_standing(version, policy, answer, context, record)
         if answer.ruling and answer.ruling.waiver:
-            _require_waiver(version, required[answer.check], case, question, answer.ruling.waiver)
-        current = binding(CHECKS[answer.check], required[answer.check], question)
+            _require_waiver(version, required[answer.check], case, context, answer.ruling.waiver)
+        current = binding(CHECKS[answer.check], required[answer.check], context)
         changed = {name for name in current if current[name] != answer.binding.get(name)} - _MAY_DIFFER
         if changed:
             raise GateFailed(
@@ -130,11 +130,11 @@ def _require_same_facts(where: Workspace, version: Named, policy: Gate, decision
 
 
 def _require_standing(
-    version: Named, policy: Gate, answer: Evidence, question: Question, record: Sequence[Evidence]
+    version: Named, policy: Gate, answer: Evidence, context: CheckContext, record: Sequence[Evidence]
 ) -> None:
     """Raise when an answer that the acceptance rests on was revoked, or the same question answered otherwise since."""
     found = unruled(answer)
-    ended = revoked(found, question.revocations)
+    ended = revoked(found, context.revocations)
     since = superseded(found, record) if found.outcome in LETS_THROUGH else ""
     if ended or since:
         raise GateFailed(
@@ -145,15 +145,15 @@ def _require_standing(
         )
 
 
-def _require_no_failure_since(where: Workspace, decision: Decision) -> None:
+def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
     """Take a version back whose gate refused it while it was promoted, and raise.
 
     Whoever checks writes the decision and then looks whether the ref has the version; whoever promotes moves the ref
     and then looks for a later decision. So one of the two sees what the other did.
     """
-    newest = where.catalog.attestation(decision.dataset, decision.digest, decision.target)
+    newest = workspace.catalog.attestation(decision.dataset, decision.digest, decision.target)
     later = decision_of(newest) if newest else decision
-    if newest and later != decision and (entry := withdraw_what_failed(where, later, newest)):
+    if newest and later != decision and (entry := withdraw_what_failed(workspace, later, newest)):
         raise GateFailed(
             f"{decision.dataset}@{decision.digest} failed its gate while it was promoted, and was withdrawn from "
             f"{decision.target}: {entry.reason}",
@@ -162,9 +162,9 @@ def _require_no_failure_since(where: Workspace, decision: Decision) -> None:
         )
 
 
-def _require_waiver(version: Named, asked: Requirement, case: Case, question: Question, waiver: Waiver) -> None:
+def _require_waiver(version: Named, asked: Requirement, case: Case, context: CheckContext, waiver: Waiver) -> None:
     """Raise when a waiver that the acceptance rests on counts no more: revoked, say."""
-    now_recorded = next((one for one in question.waivers if one.id == waiver.id), None)
+    now_recorded = next((one for one in context.waivers if one.id == waiver.id), None)
     why = why_void(now_recorded, asked, case) if now_recorded else "the catalog has lost it"
     if why:
         raise GateFailed(

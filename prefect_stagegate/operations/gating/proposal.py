@@ -12,20 +12,20 @@ COUNTING = ("nonempty", "expectations")
 """The checks that count the rows of the contract's tables, the one that counts all of them first."""
 
 
-def proposal_of(where: Workspace, decision: Decision) -> Proposal:
+def proposal_of(workspace: Workspace, decision: Decision) -> Proposal:
     """What people are asked to approve.
 
     Raises:
         CatalogError: A manifest can't be read.
     """
-    manifest = where.catalog.manifest(decision.dataset, decision.digest)
+    manifest = workspace.catalog.manifest(decision.dataset, decision.digest)
     measured = {one.check: one.measured for one in decision.checks}
     rows = next((measured[name].get("rows") for name in COUNTING if name in measured), None)
-    head = where.catalog.ref(decision.dataset, decision.target)
+    head = workspace.catalog.ref(decision.dataset, decision.target)
     if head is None:
         return Proposal(manifest.files, manifest.bytes, rows, "")
     counts = dict.fromkeys(Kind, Change())
-    for one in diff(where.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
+    for one in diff(workspace.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
         entry = one.new or one.old
         known = counts[one.change]
         counts[one.change] = Change(known.files + 1, known.bytes + (entry.size if entry else 0))

@@ -30,11 +30,11 @@ from prefect_stagegate.spec import HOLD, Gate
 from prefect_stagegate.transfer import Progress
 
 
-def find_ready(where: Workspace, address: Address) -> Readiness:
+def find_ready(workspace: Workspace, address: Address) -> Readiness:
     """Find the version that a run may use now: what the target names, or what it named before if its gate says so.
 
     Args:
-        where: Cache and catalog. The catalog is asked, so that a rollback holds at once, on every node.
+        workspace: Cache and catalog. The catalog is asked, so that a rollback holds at once, on every node.
         address: The dataset and the target: `nycflights@production`.
 
     Raises:
@@ -47,23 +47,23 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
             hint=f"Name one, as in {address.dataset}@production.",
             dataset=address.dataset,
         )
-    log = where.catalog.history(address.dataset, address.ref)
+    log = workspace.catalog.history(address.dataset, address.ref)
     if not log:
-        where.catalog.require_dataset(address.dataset)
+        workspace.catalog.require_dataset(address.dataset)
     tried: list[Candidate] = []
     falls_back = False
     taken = withdrawn(log)
-    policies = where.catalog.policies(address.dataset)  # each version is judged by the one that let it in
+    policies = workspace.catalog.policies(address.dataset)  # each version is judged by the one that let it in
     for entry in _accepted(log, taken):
-        if tried and not where.catalog.has_version(address.dataset, entry.digest):
+        if tried and not workspace.catalog.has_version(address.dataset, entry.digest):
             continue  # nobody can return to it
         decision = decision_of(entry.attestation)
         adoption = adopted_as(policies, decision.adopted)
-        spec = judged_spec(where.catalog, address.dataset, entry.digest, adoption)
+        spec = judged_spec(workspace.catalog, address.dataset, entry.digest, adoption)
         version = Named(address.dataset, entry.digest, spec, adopted=decision.adopted)
         gate = spec.gate(address.ref)
         falls_back = falls_back or (not tried and gate.on_withdrawal != HOLD)
-        tried.append(_look(where, version, gate, entry, decision, taken.get(entry.digest)))
+        tried.append(_look(workspace, version, gate, entry, decision, taken.get(entry.digest)))
         if not tried[-1].against_version or not falls_back:
             break
     return Readiness(address, tuple(tried), falls_back)
@@ -71,14 +71,14 @@ def find_ready(where: Workspace, address: Address) -> Readiness:
 
 @contextmanager
 def hold_ready(
-    where: Workspace, readiness: Readiness, *, progress: Progress | None = None, cancel: Event | None = None
+    workspace: Workspace, readiness: Readiness, *, progress: Progress | None = None, cancel: Event | None = None
 ) -> Iterator[Version]:
     """Have the version that was found on this node, complete, and keep it there during the block.
 
     In this process the address means exactly this version for as long, whatever its ref names meanwhile.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         readiness: What `find_ready` gave.
         progress: Told what happens while the version is brought.
         cancel: Set it to stop in time.
@@ -90,12 +90,12 @@ def hold_ready(
     address, found = readiness.address, readiness.found
     if found is None:
         raise GateFailed(ready_text(readiness), dataset=address.dataset)
-    with where.cache.leases.hold(LeaseKind.READER, address.dataset, found.digest, f"require_ready {address}"):
-        with where.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready") as writer:
-            version = bring(where, Address(address.dataset, found.digest), writer, progress=progress, cancel=cancel)
+    with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, found.digest, f"require_ready {address}"):
+        with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready") as writer:
+            version = bring(workspace, Address(address.dataset, found.digest), writer, progress=progress, cancel=cancel)
             if not readiness.fell_back:
-                point(where, address.dataset, address.ref, found.digest)
-        with meaning(where.cache, address, found.digest):
+                point(workspace, address.dataset, address.ref, found.digest)
+        with meaning(workspace.cache, address, found.digest):
             yield version
 
 
@@ -110,12 +110,12 @@ def _accepted(log: Sequence[RefEntry], taken: Mapping[str, RefEntry]) -> Iterato
 
 
 def _look(
-    where: Workspace, version: Named, gate: Gate, entry: RefEntry, decision: Decision, taken: RefEntry | None
+    workspace: Workspace, version: Named, gate: Gate, entry: RefEntry, decision: Decision, taken: RefEntry | None
 ) -> Candidate:
-    stored = where.catalog.evidence(version.dataset, version.digest)
-    question = ask_about(where, version, gate)
-    times = recorded_times(stored, question)
-    cheap = replace(question, table_time=lambda table: times.get(table) or question.table_time(table))
+    stored = workspace.catalog.evidence(version.dataset, version.digest)
+    context = ask_about(workspace, version, gate)
+    times = recorded_times(stored, context)
+    cheap = replace(context, table_time=lambda table: times.get(table) or context.table_time(table))
     renewed = renew(cheap, stored, decision)
     return Candidate(
         report=build_report(renewed.decision, version.spec),

@@ -37,11 +37,11 @@ class Replayed:
         return self.before is not self.after
 
 
-def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", target: str = "") -> Iterator[Replayed]:
+def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", target: str = "") -> Iterator[Replayed]:
     """Decide a dataset's records again, version by version, the oldest of each first.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         policy: A spec, whose gates are the policy to decide by.
         since: Only decisions from then on: a duration back from now (`30d`), a day or a time.
         target: Only decisions of this gate.
@@ -53,14 +53,14 @@ def replay_records(where: Workspace, policy: SpecLike, *, since: str = "", targe
     if target and target not in spec.gates:
         hint = did_you_mean(target, spec.gates)
         raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)
-    where.catalog.require_dataset(spec.dataset)
+    workspace.catalog.require_dataset(spec.dataset)
     targets = [target] if target else [*spec.gates]
-    for digest, decided in where.catalog.decided(spec.dataset):
+    for digest, decided in workspace.catalog.decided(spec.dataset):
         if decided not in targets:
             continue
-        record = where.catalog.evidence(spec.dataset, digest)
-        revocations = where.catalog.revocations(spec.dataset, digest)
-        for statement in where.catalog.attestations(spec.dataset, digest, decided):
+        record = workspace.catalog.evidence(spec.dataset, digest)
+        revocations = workspace.catalog.revocations(spec.dataset, digest)
+        for statement in workspace.catalog.attestations(spec.dataset, digest, decided):
             try:
                 before = decision_of(statement)
             except CorruptRecord as error:

@@ -15,11 +15,11 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
 
 
-def report_of(where: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
+def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
     """A decision's report, new or old: with the owners of the policy that it was made under, and what was served then.
 
     Args:
-        where: The catalog.
+        workspace: The catalog.
         decision: What the gate said.
         trial: The spec of the asker's own that it was tried under.
 
@@ -27,19 +27,19 @@ def report_of(where: Workspace, decision: Decision, trial: Spec | None = None) -
         UsageError: No spec is stored beside the version.
         CorruptRecord: The log of the target's ref is damaged.
     """
-    log = where.catalog.history(decision.dataset, decision.target)
+    log = workspace.catalog.history(decision.dataset, decision.target)
     then = [entry for entry in log if entry.seq <= decision.after]
     named = moves(then)
     return build_report(
         decision,
-        trial or spec_of(where, decision),
+        trial or spec_of(workspace, decision),
         serves=named[-1].digest if named else "",
-        notes=() if trial else tuple(_notes(where, decision, then)),
+        notes=() if trial else tuple(_notes(workspace, decision, then)),
         is_trial=trial is not None,
     )
 
 
-def _notes(where: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:
+def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:
     """What people must know beside the checks: that the version was taken back, and that another policy is proposed."""
     if taken := withdrawn(log).get(decision.digest):
         verb = "rolled back from" if taken.action is RefAction.ROLLBACK else "withdrawn from"
@@ -47,7 +47,7 @@ def _notes(where: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Ite
             f"It was {verb} {decision.target} at {taken.at[:19]}Z by {taken.who}: {taken.reason}. "
             "It comes back only by `stagegate promote --reinstate`, once its gate accepted it again."
         )
-    proposed = proposed_changes(where, spec_beside(where.catalog, decision.dataset, decision.digest))
+    proposed = proposed_changes(workspace, spec_beside(workspace.catalog, decision.dataset, decision.digest))
     if proposed:
         yield (
             f"The spec that it was staged from proposes another policy ({count_text(len(proposed), 'change')}); it is "
@@ -56,19 +56,19 @@ def _notes(where: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Ite
     yield from (f"proposed: {change}" for change in proposed)
 
 
-def spec_of(where: Workspace, decision: Decision) -> Spec:
+def spec_of(workspace: Workspace, decision: Decision) -> Spec:
     """The spec that a decision was made under: the version's own, with the policy that was adopted then.
 
     Raises:
         UsageError: No spec is stored beside the version.
     """
-    policies = where.catalog.policies(decision.dataset)
+    policies = workspace.catalog.policies(decision.dataset)
     newest = policies[-1] if policies else None
     adoption = adopted_as(policies, decision.adopted) or newest
-    return judged_spec(where.catalog, decision.dataset, decision.digest, adoption)
+    return judged_spec(workspace.catalog, decision.dataset, decision.digest, adoption)
 
 
-def keep_report(where: Workspace, report: Report) -> str:
+def keep_report(workspace: Workspace, report: Report) -> str:
     """Write a decision's page into the folder that STAGEGATE_REPORTS names, `<dataset>/<target>/<sha256>.html` there.
 
     A later decision about the same version takes the page's place. A trial's page is not kept.
@@ -79,13 +79,13 @@ def keep_report(where: Workspace, report: Report) -> str:
     Raises:
         OSError: It can't be written.
     """
-    if where.settings.reports is None or report.is_trial:
+    if workspace.settings.reports is None or report.is_trial:
         return ""
     name = f"{report.dataset}/{report.target}/{report.digest.removeprefix('sha256:')}.html"
-    file = where.settings.reports / name
+    file = workspace.settings.reports / name
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{uuid.uuid4().hex}")
     draft.write_text(to_html(report), encoding="utf-8")
     draft.replace(file)
-    base = where.settings.reports_url.rstrip("/")
+    base = workspace.settings.reports_url.rstrip("/")
     return f"{base}/{name}" if base else file.as_uri()

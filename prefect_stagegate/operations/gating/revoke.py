@@ -10,14 +10,14 @@ from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.records.revocation import standing
 
 
-def revoke(where: Workspace, address: Address, check: str, *, reason: str, gate: str = "") -> EvidenceRevocation:
+def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, gate: str = "") -> EvidenceRevocation:
     """End what a check found out about a version so far, and nothing else; anybody may, for it lets nothing through.
 
     The next `check` asks again. Until then no acceptance that rests on it can be promoted, and runs that require the
     version have no answer. An approval is taken back by `approve --decline`, a waiver by `waive --revoke`.
 
     Args:
-        where: The catalog, and who revokes.
+        workspace: The catalog, and who revokes.
         address: The version; without a ref, `latest`.
         check: The check's name.
         reason: Kept with the revocation.
@@ -28,9 +28,9 @@ def revoke(where: Workspace, address: Address, check: str, *, reason: str, gate:
     """
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
-    digest = where.catalog.resolve(address)
-    before = where.catalog.revocations(address.dataset, digest)
-    known = standing(where.catalog.evidence(address.dataset, digest), before)
+    digest = workspace.catalog.resolve(address)
+    before = workspace.catalog.revocations(address.dataset, digest)
+    known = standing(workspace.catalog.evidence(address.dataset, digest), before)
     version = Address(address.dataset, digest)
     own = [answer for answer in known if answer.check == check]
     found = [answer for answer in own if gate == _target(answer, version, gate)] if gate else own
@@ -43,11 +43,11 @@ def revoke(where: Workspace, address: Address, check: str, *, reason: str, gate:
         check=check,
         target=gate,
         reason=reason.strip(),
-        who=where.identity,
+        who=workspace.identity,
         at=at,
         ahead=tuple(sorted({answer.at for answer in found if answer.at > at})),
     )
-    where.catalog.put_revocation(revocation)
+    workspace.catalog.put_revocation(revocation)
     return revocation
 
 

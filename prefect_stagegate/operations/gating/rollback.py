@@ -9,11 +9,11 @@ from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 
 
-def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -> Promotion:
+def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: str) -> Promotion:
     """Move a target's ref back. Readers that hold the version which is left keep it.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         address: The dataset and the target: `nycflights@production`.
         to: The version to return to, as an address writes it behind the `@`: a digest, or `production~2`; by default
             the newest accepted one before, which was not withdrawn.
@@ -30,25 +30,25 @@ def rollback(where: Workspace, address: Address, *, to: str = "", reason: str) -
     if not reason.strip():
         raise UsageError("A rollback needs a reason", hint="Give one with --reason.")
     dataset, ref = address.dataset, address.target
-    where.catalog.resolve(address)  # tells what is known when there is no such ref
-    entries = where.catalog.history(dataset, ref)
+    workspace.catalog.resolve(address)  # tells what is known when there is no such ref
+    entries = workspace.catalog.history(dataset, ref)
     leaving = entries[-1].digest
-    digest = where.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
+    digest = workspace.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
     chosen = _choose(entries, leaving, digest, address)
-    where.catalog.manifest(dataset, chosen.digest)  # it must still be there
-    where.catalog.move_ref(
+    workspace.catalog.manifest(dataset, chosen.digest)  # it must still be there
+    workspace.catalog.move_ref(
         dataset,
         ref,
         chosen.digest,
         head=entries[-1],
         action=RefAction.ROLLBACK,
-        who=where.identity,
+        who=workspace.identity,
         reason=reason,
         withdrawn=leaving,
         attestation=chosen.attestation,
     )
     moved = Promotion(dataset, ref, chosen.digest, leaving)
-    follow(where, moved)
+    follow(workspace, moved)
     return moved
 
 

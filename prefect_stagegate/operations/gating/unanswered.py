@@ -8,36 +8,36 @@ from prefect_stagegate.operations.address import Named
 from prefect_stagegate.operations.gating.context import ask_about
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, plan_checks, run_check
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.gate import State
 from prefect_stagegate.spec import Gate
 
 APPROVAL = "approval"
 
 
-def why_not_promoted(where: Workspace, version: Named, gate: Gate, decision: Decision) -> StagegateError:
+def why_not_promoted(workspace: Workspace, version: Named, gate: Gate, decision: Decision) -> StagegateError:
     """The error for a version whose newest decision waits for an approval, or was declined.
 
     Answers may have come since, so they are counted again.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         version: The version.
         gate: Its target's gate.
         decision: The newest decision about it.
     """
-    question = ask_about(where, version, gate)
+    context = ask_about(workspace, version, gate)
     asked = next(one for one in gate.requirements if one.check == APPROVAL)
-    answered = run_check(CHECKS[APPROVAL], asked, question)
+    answered = run_check(CHECKS[APPROVAL], asked, context)
     if answered.outcome is Outcome.FAIL:
-        return _declined(question, answered, decision)
+        return _declined(context, answered, decision)
     if answered.outcome is Outcome.PASS:
-        return _unchecked(where, question, answered)
+        return _unchecked(workspace, context, answered)
     return WaitingForApproval(
-        f"{question.address} waits for an approval to go to {question.target}: {answered.summary}",
+        f"{context.address} waits for an approval to go to {context.target}: {answered.summary}",
         hint=f"Somebody else than {decision.requester} answers with "
-        f"`stagegate approve {question.address} --to {question.target}`; then check again.",
-        dataset=question.dataset,
+        f"`stagegate approve {context.address} --to {context.target}`; then check again.",
+        dataset=context.dataset,
     )
 
 
@@ -56,26 +56,26 @@ def declined_hint(address: str, target: str, requester: str) -> str:
     )
 
 
-def _declined(question: Question, answered: Evidence, decision: Decision) -> StagegateError:
+def _declined(context: CheckContext, answered: Evidence, decision: Decision) -> StagegateError:
     said = "; ".join(f"{one.subject} {one.problem}" for one in answered.findings if one.outcome is Outcome.FAIL)
     return GateFailed(
-        f"{question.address} ended on its way to {question.target}: {said}",
-        hint=declined_hint(question.address, question.target, decision.requester),
-        dataset=question.dataset,
+        f"{context.address} ended on its way to {context.target}: {said}",
+        hint=declined_hint(context.address, context.target, decision.requester),
+        dataset=context.dataset,
     )
 
 
-def _unchecked(where: Workspace, question: Question, answered: Evidence) -> StagegateError:
+def _unchecked(workspace: Workspace, context: CheckContext, answered: Evidence) -> StagegateError:
     """The error for a version that people agreed to, and whose gate has to be asked once more."""
-    stored = where.catalog.evidence(question.dataset, question.digest)
+    stored = workspace.catalog.evidence(context.dataset, context.digest)
     stale = [
         f"{one.requirement.check} ({one.reason})"
-        for one in plan_checks(question, stored)
+        for one in plan_checks(context, stored)
         if one.state is not State.CURRENT and one.requirement.check != APPROVAL
     ]
     lacks = f"no longer current: {', '.join(stale)}" if stale else "the gate was not asked since"
     return GateFailed(
-        f"{question.address} is {answered.summary} for {question.target}. What is missing is a check: {lacks}",
-        hint=f"Run `stagegate check {question.address} --gate {question.target}`.",
-        dataset=question.dataset,
+        f"{context.address} is {answered.summary} for {context.target}. What is missing is a check: {lacks}",
+        hint=f"Run `stagegate check {context.address} --gate {context.target}`.",
+        dataset=context.dataset,
     )

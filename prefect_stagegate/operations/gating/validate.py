@@ -18,7 +18,7 @@ NO_GATE = Gate(target="", extends=None, requirements=(), policy="")
 
 
 def validate(
-    where: Workspace,
+    workspace: Workspace,
     named: SpecLike | Address,
     *,
     spec: SpecLike | None = None,
@@ -30,7 +30,7 @@ def validate(
     The recorded evidence is what the gates' checks of the contract answer, so that `check` uses it again.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         named: A version's address (`latest` without a ref), or a spec, which means the `latest` of its dataset.
         spec: A spec to try instead of the adopted policy; then nothing is recorded.
         cancel: Set it to stop bringing the version in time.
@@ -40,12 +40,12 @@ def validate(
         UsageError: There is no such version.
         ValidationError: The contract could not be evaluated.
     """
-    version = resolve(where, named, spec)
-    question = ask_about(where, version, NO_GATE, cancel, progress)
-    validation = question.validation()
+    version = resolve(workspace, named, spec)
+    context = ask_about(workspace, version, NO_GATE, cancel, progress)
+    validation = context.validation()
     requirements = [Requirement(found.check, Severity.BLOCKING, {}) for found in validation.evidence]
-    evidence = tuple(run_check(CHECKS[asked.check], asked, question) for asked in requirements)
+    evidence = tuple(run_check(CHECKS[asked.check], asked, context) for asked in requirements)
     if not version.is_trial:
-        where.catalog.put_evidence(version.dataset, version.digest, evidence)
+        workspace.catalog.put_evidence(version.dataset, version.digest, evidence)
     passed = all(found.outcome in (Outcome.PASS, Outcome.WARN) for found in evidence)
     return replace(validation, evidence=evidence, passed=passed, is_trial=version.is_trial)

@@ -19,13 +19,13 @@ from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 
 
-def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: str, until: datetime) -> Waiver:
+def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str, until: datetime) -> Waiver:
     """Answer for a check's failure. The next `check` of the gate reports it as waived, until the waiver ends.
 
     What is not known can't be waived: an inconclusive check stays inconclusive.
 
     Args:
-        where: The catalog, and who answers for it.
+        workspace: The catalog, and who answers for it.
         address: The version. Without a ref: the one that the gate below accepted, else `latest`.
         gate: The target.
         check: The check's name.
@@ -36,7 +36,7 @@ def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: 
         UsageError: The gate doesn't require the check, the check can't be waived, nobody asked the gate yet, who asked
             wants to waive, there is no reason, or the end is past or more than 30 days away.
     """
-    version, policy = for_gate(where, address, gate)
+    version, policy = for_gate(workspace, address, gate)
     asked = _required(policy, check, version.dataset)
     granted_at = now()
     _require_reason_and_end(reason, until, granted_at)
@@ -48,8 +48,8 @@ def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: 
         check=check,
         parameters=parameters_digest(CHECKS[check], asked),
         reason=reason.strip(),
-        approver=where.identity,
-        requester=_who_asked(where, version, gate, check),
+        approver=workspace.identity,
+        requester=_who_asked(workspace, version, gate, check),
         at=stamp(granted_at),
         until=stamp(until),
     )
@@ -67,21 +67,21 @@ def waive(where: Workspace, address: Address, gate: str, check: str, *, reason: 
             hint="Somebody else runs the same command; `--identity NAME` says who.",
             dataset=version.dataset,
         )
-    where.catalog.put_waiver(waiver)
+    workspace.catalog.put_waiver(waiver)
     return waiver
 
 
-def revoke(where: Workspace, address: Address, gate: str, check: str, *, reason: str) -> tuple[Waiver, ...]:
+def revoke(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str) -> tuple[Waiver, ...]:
     """End the waivers of a check for a version before their time; anybody may.
 
     Raises:
         UsageError: There is none to revoke, or no reason.
     """
-    version, _ = for_gate(where, address, gate)
+    version, _ = for_gate(workspace, address, gate)
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     at = stamp(now())
-    granted = where.catalog.waivers(version.dataset, version.digest, gate)
+    granted = workspace.catalog.waivers(version.dataset, version.digest, gate)
     live = [one for one in granted if one.check == check and not one.revoked and one.until > at]
     if not live:
         raise UsageError(
@@ -89,9 +89,9 @@ def revoke(where: Workspace, address: Address, gate: str, check: str, *, reason:
             hint=f"`stagegate show {version.dataset}@{version.digest}` lists them.",
             dataset=version.dataset,
         )
-    revoked = tuple(replace(one, revoked=Revocation(where.identity, at, reason.strip())) for one in live)
+    revoked = tuple(replace(one, revoked=Revocation(workspace.identity, at, reason.strip())) for one in live)
     for one in revoked:
-        where.catalog.put_waiver(one)
+        workspace.catalog.put_waiver(one)
     return revoked
 
 
@@ -123,9 +123,9 @@ def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
         )
 
 
-def _who_asked(where: Workspace, version: Named, gate: str, check: str) -> str:
+def _who_asked(workspace: Workspace, version: Named, gate: str, check: str) -> str:
     """Who asked the gate about the failure; nobody answers for one that is yet to come, and that nobody has seen."""
-    statement = where.catalog.attestation(version.dataset, version.digest, gate)
+    statement = workspace.catalog.attestation(version.dataset, version.digest, gate)
     if statement is None:
         raise UsageError(
             f"The gate {gate} was never asked about {version.dataset}@{version.digest}, so there is nothing to waive",
@@ -142,9 +142,9 @@ def _who_asked(where: Workspace, version: Named, gate: str, check: str) -> str:
             f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` asks again.",
             dataset=version.dataset,
         )
-    if person_key(requester) == person_key(where.identity.name):
+    if person_key(requester) == person_key(workspace.identity.name):
         raise UsageError(
-            f"{where.identity.name} asked the gate and can't waive what it found",
+            f"{workspace.identity.name} asked the gate and can't waive what it found",
             hint="Somebody else runs the same command; `--identity NAME` says who.",
             dataset=version.dataset,
         )

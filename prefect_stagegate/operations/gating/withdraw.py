@@ -15,14 +15,14 @@ TRIES = 8
 """How often somebody else may move the ref in between."""
 
 
-def withdraw_what_failed(where: Workspace, decision: Decision, statement: Mapping[str, Any]) -> RefEntry | None:
+def withdraw_what_failed(workspace: Workspace, decision: Decision, statement: Mapping[str, Any]) -> RefEntry | None:
     """Take a version back that its target let in under this very policy and that fails now; the ref stays where it is.
 
     What the environment or the node is to blame for says nothing against the version, and withdraws nothing. Runs that
     require the version are held, or fall back, as the gate says; `promote --reinstate` lets it in again.
 
     Args:
-        where: The catalog, and who checked.
+        workspace: The catalog, and who checked.
         decision: What the gate says now.
         statement: Its attestation, which stands in the log as the reason.
 
@@ -34,17 +34,17 @@ def withdraw_what_failed(where: Workspace, decision: Decision, statement: Mappin
         return None
     names = ", ".join(answer.check for answer in failed)
     for _ in range(TRIES):
-        log = where.catalog.history(decision.dataset, decision.target)
+        log = workspace.catalog.history(decision.dataset, decision.target)
         if not _stands(log, decision):
             return None
         try:
-            return where.catalog.move_ref(
+            return workspace.catalog.move_ref(
                 decision.dataset,
                 decision.target,
                 log[-1].digest,
                 head=log[-1],
                 action=RefAction.WITHDRAW,
-                who=where.identity,
+                who=workspace.identity,
                 reason=f"failed when it was checked again: {names}",
                 withdrawn=decision.digest,
                 attestation=statement,

@@ -18,7 +18,7 @@ from prefect_stagegate.transfer import Limits, Progress, TransferStats, transfer
 
 
 def bring(
-    where: Workspace,
+    workspace: Workspace,
     address: Address,
     writer: Lease,
     *,
@@ -30,7 +30,7 @@ def bring(
     The node's copy of the ref moves after the view is complete; the catalog's refs stay.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         address: The version.
         writer: The caller's lease on the dataset.
         progress: Told what happens, from several threads.
@@ -41,26 +41,26 @@ def bring(
         TransferFailed: A pin is gone everywhere; the objects are named.
         CorruptRecord: The catalog's manifest is damaged; nothing of it became visible.
     """
-    dataset, digest = address.dataset, where.catalog.resolve(address)
-    manifest = where.catalog.manifest(dataset, digest)
-    view = where.cache.views.path(dataset, digest)
+    dataset, digest = address.dataset, workspace.catalog.resolve(address)
+    manifest = workspace.catalog.manifest(dataset, digest)
+    view = workspace.cache.views.path(dataset, digest)
     fetched = 0
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
-        with where.cache.views.draft() as draft:
-            fetched = _fetch(where, writer, dataset, digest, draft, progress=progress, cancel=cancel).fetched
+        with workspace.cache.views.draft() as draft:
+            fetched = _fetch(workspace, writer, dataset, digest, draft, progress=progress, cancel=cancel).fetched
             view = draft.publish(dataset, digest, manifest.entries())
-    where.cache.views.touch(dataset, digest)
+    workspace.cache.views.touch(dataset, digest)
     if not address.is_version:
-        point(where, dataset, address.ref or LATEST, digest)
+        point(workspace, dataset, address.ref or LATEST, digest)
     reused = max(0, manifest.bytes - fetched)
-    pins = where.catalog.pins(dataset, digest)
+    pins = workspace.catalog.pins(dataset, digest)
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused, pins=pins)
 
 
 def mend(
-    where: Workspace,
+    workspace: Workspace,
     writer: Lease,
     dataset: str,
     digest: str,
@@ -75,8 +75,8 @@ def mend(
         TransferFailed: Some can't be had; they are named, and stay as they were. The others are in place.
     """
     paths = {entry.path for entry in entries}
-    with where.cache.views.draft() as draft:
-        done = _fetch(where, writer, dataset, digest, draft, paths=paths, cancel=cancel)
+    with workspace.cache.views.draft() as draft:
+        done = _fetch(workspace, writer, dataset, digest, draft, paths=paths, cancel=cancel)
         lost = {failure.object for failure in done.failures}
         draft.mend(dataset, digest, (entry for entry in entries if entry.path not in lost))
     if done.failures:
@@ -84,7 +84,7 @@ def mend(
 
 
 def _fetch(
-    where: Workspace,
+    workspace: Workspace,
     writer: Lease,
     dataset: str,
     digest: str,
@@ -99,15 +99,15 @@ def _fetch(
     A version is brought whole or not at all, whatever its spec lets fail: that is a matter of making one. Of some paths
     each may fail.
     """
-    spec = spec_with_sources(where, dataset, digest)
-    space = space_for(where, writer, mends=paths is not None)
-    with where.admit(spec, cancel), open_sources(where, spec) as sources, where.cache.views.draft() as kept:
+    spec = spec_with_sources(workspace, dataset, digest)
+    space = space_for(workspace, writer, mends=paths is not None)
+    with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, workspace.cache.views.draft() as kept:
         receipts = transfer(
-            claimed(where, space, plan_origins(where, spec, dataset, digest, paths), sources.groups, kept),
+            claimed(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
             sources.groups,
-            where.cache,
+            workspace.cache,
             space=space,
-            limits=Limits.of(where.settings),
+            limits=Limits.of(workspace.settings),
             progress=progress,
             cancel=cancel,
             max_failed=len(paths or ()),

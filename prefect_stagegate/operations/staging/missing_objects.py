@@ -27,7 +27,7 @@ def expected(origins: Iterable[Origin], sources: Sources) -> Iterator[str]:
     for origin in origins:
         position = _position(origin, sources)
         if position is not None:
-            yield sources.shapes[position].path(origin.key)
+            yield sources.selections[position].path(origin.key)
 
 
 def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) -> None:
@@ -48,7 +48,7 @@ def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) 
                 found = source.find(key)
             except (ObjectVanished, AccessDenied):  # a server that may not be listed refuses to say what is absent
                 continue
-            if not sources.shapes[position].takes(found):  # it grew too large or too old meanwhile
+            if not sources.selections[position].takes(found):  # it grew too large or too old meanwhile
                 continue
             raise SourceUnavailable(
                 f"The listing leaves out {key!r}, which is there; of the last version it lacks "
@@ -65,10 +65,10 @@ def _missing(origins: Iterator[Origin], sources: Sources, paths: Paths) -> Missi
         position = _position(origin, sources)
         if position is None:
             continue
-        shape = sources.shapes[position]
+        selection = sources.selections[position]
         had = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
-        wanted = shape.wants(origin.key) and shape.takes(had)
-        if wanted and not paths.has(shape.path(origin.key)):
+        wanted = selection.wants(origin.key) and selection.takes(had)
+        if wanted and not paths.has(selection.path(origin.key)):
             missing.setdefault(position, []).append(origin.key)
     return missing
 

@@ -16,14 +16,14 @@ from prefect_stagegate.spec import Spec
 BATCH = 512
 
 
-def spec_with_sources(where: Workspace, dataset: str, digest: str) -> Spec:
+def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
     """The newest stored spec that has all sources of a version: it may have been checked under one that has not.
 
     Raises:
         UsageError: There is none.
     """
-    origins = {(one.source, one.position): one for one in where.catalog.origins(dataset, digest)}.values()
-    for canonical in where.catalog.specs(dataset, digest):
+    origins = {(one.source, one.position): one for one in workspace.catalog.origins(dataset, digest)}.values()
+    for canonical in workspace.catalog.specs(dataset, digest):
         spec = read_spec(canonical)
         if all(_position(spec, origin) is not None for origin in origins):
             return spec
@@ -36,33 +36,33 @@ def spec_with_sources(where: Workspace, dataset: str, digest: str) -> Spec:
 
 
 def plan_origins(
-    where: Workspace, spec: Spec, dataset: str, digest: str, paths: Collection[str] | None = None
+    workspace: Workspace, spec: Spec, dataset: str, digest: str, paths: Collection[str] | None = None
 ) -> Iterator[PlannedObject]:
     """What bringing a version, or some of its paths, would do with each object.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         spec: One that has the version's sources.
         dataset: The version's dataset.
         digest: The version.
         paths: Only these entries; None for all.
     """
-    for origin in where.catalog.origins(dataset, digest):
+    for origin in workspace.catalog.origins(dataset, digest):
         if paths is not None and origin.path not in paths:
             continue
         position = _position(spec, origin)
         assert position is not None  # noqa: S101 - the spec was chosen for it
-        held = where.cache.blobs.holds(origin.digest, origin.size)
+        held = workspace.cache.blobs.holds(origin.digest, origin.size)
         listed = SourceObject(origin.key, origin.size, origin.pin, origin.modified, state=origin.state)
         yield PlannedObject(origin.path, listed, position, Action.REUSE if held else Action.FETCH, origin.digest)
 
 
-def can_be_fetched(where: Workspace, dataset: str, digest: str) -> bool:
+def can_be_fetched(workspace: Workspace, dataset: str, digest: str) -> bool:
     """Whether every entry of a version still lies at its source under the pin that it came by, as listings tell."""
     try:
-        spec = spec_with_sources(where, dataset, digest)
-        with open_sources(where, spec) as sources:
-            missing = _Missing(where.catalog.origins(dataset, digest), spec)
+        spec = spec_with_sources(workspace, dataset, digest)
+        with open_sources(workspace, spec) as sources:
+            missing = _Missing(workspace.catalog.origins(dataset, digest), spec)
             for position, group in enumerate(sources.groups):
                 missing.found(position, group.primary)
             return not missing.count

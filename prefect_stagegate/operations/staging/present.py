@@ -14,11 +14,11 @@ from prefect_stagegate.operations.workspace import Workspace
 
 
 @contextmanager
-def present(where: Workspace, dataset: str, digest: str, what: str, cancel: Event | None = None) -> Iterator[Path]:
+def present(workspace: Workspace, dataset: str, digest: str, what: str, cancel: Event | None = None) -> Iterator[Path]:
     """Hold a version on this node during the block, and give its folder.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         dataset: The dataset's name.
         digest: The version's digest.
         what: What the holder does, for people.
@@ -29,9 +29,9 @@ def present(where: Workspace, dataset: str, digest: str, what: str, cancel: Even
         TransferFailed: A pin is gone everywhere; the objects are named.
     """
     # Held before it is looked for or brought, so that no collection comes between.
-    with where.cache.leases.hold(LeaseKind.READER, dataset, digest, what):
-        view = where.cache.views.path(dataset, digest)
+    with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, what):
+        view = workspace.cache.views.path(dataset, digest)
         if view is None:
-            with where.cache.leases.hold(LeaseKind.WRITER, dataset, what=what) as writer:
-                view = bring(where, Address(dataset, digest), writer, cancel=cancel).path
+            with workspace.cache.leases.hold(LeaseKind.WRITER, dataset, what=what) as writer:
+                view = bring(workspace, Address(dataset, digest), writer, cancel=cancel).path
         yield view

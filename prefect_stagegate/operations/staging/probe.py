@@ -9,19 +9,19 @@ from contextlib import closing
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.readiness import Probe
 from prefect_stagegate.sources import Source
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 
 PROBE_BYTES = 64 * 1024
 """How much of one object a probe of its source reads."""
 
 
-def probe(url: str, reopen: Callable[[], Source], shape: Shape) -> Probe:
+def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> Probe:
     """Open, list and read with the identity of this process. A `limit` would need the whole listing, and is left out.
 
     Args:
         url: The source, free of credentials.
         reopen: Opens it.
-        shape: What of it is taken.
+        selection: What of it is taken.
     """
     begun = time.monotonic()
     answer = Probe(url)
@@ -29,7 +29,7 @@ def probe(url: str, reopen: Callable[[], Source], shape: Shape) -> Probe:
         with closing(reopen()) as source:
             life = source.credential_life()
             answer.who = life.what if life.kind != "none" else f"this user ({life.what})"
-            first = next(filter(shape.takes, source.list(shape.wants)), None)
+            first = next(filter(selection.takes, source.list(selection.wants)), None)
             answer.listed = time.monotonic() - begun
             if first is not None:
                 answer.object, answer.pin = first.key, first.pin

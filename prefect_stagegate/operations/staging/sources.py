@@ -13,7 +13,7 @@ from prefect_stagegate.errors import SourceError, TransferFailed
 from prefect_stagegate.operations.workspace import ResolveCredentials, Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.transfer import SourceGroup
@@ -25,7 +25,7 @@ class Sources:
 
     specs: tuple[SourceSpec, ...]
     groups: tuple[SourceGroup, ...]
-    shapes: tuple[Shape, ...]
+    selections: tuple[Selection, ...]
     """What is taken of each, by the time at which they were opened."""
 
     @property
@@ -36,7 +36,7 @@ class Sources:
     def only(self, position: int) -> Sources:
         """The one source at a position of the spec, alone."""
         chosen = slice(position, position + 1)
-        return Sources(self.specs[chosen], self.groups[chosen], self.shapes[chosen])
+        return Sources(self.specs[chosen], self.groups[chosen], self.selections[chosen])
 
     @property
     def identities(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class Sources:
 
 
 @contextmanager
-def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> Iterator[Sources]:
+def open_sources(workspace: Workspace, spec: Spec, *, only: int | None = None) -> Iterator[Sources]:
     """Open every source and mirror of a spec, or those at one position of it, for the time of the block.
 
     Raises:
@@ -55,16 +55,18 @@ def open_sources(where: Workspace, spec: Spec, *, only: int | None = None) -> It
     with _naming(spec.dataset), ExitStack() as stack:
 
         def opened(one: SourceSpec | MirrorSpec) -> Source:
-            scratch, recall = where.cache.layout.ingest, where.cache.memory.size
-            reopen = partial(open_one, one, where.settings, where.resolve_credentials, scratch=scratch, recall=recall)
+            scratch, recall = workspace.cache.layout.ingest, workspace.cache.memory.size
+            reopen = partial(
+                open_one, one, workspace.settings, workspace.resolve_credentials, scratch=scratch, recall=recall
+            )
             source = renewing(reopen)
             stack.callback(source.close)
             return source
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
         groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in chosen)
-        shapes = tuple(Shape(one, now()) for one in chosen)
-        yield Sources(tuple(chosen), tuple(groups), shapes)
+        selections = tuple(Selection(one, now()) for one in chosen)
+        yield Sources(tuple(chosen), tuple(groups), selections)
 
 
 @contextmanager

@@ -54,12 +54,12 @@ REF_TRIES = 5
 
 
 def stage(
-    where: Workspace, what: SpecLike | Address, *, progress: Progress | None = None, cancel: Event | None = None
+    workspace: Workspace, what: SpecLike | Address, *, progress: Progress | None = None, cancel: Event | None = None
 ) -> Version:
     """Make a version from a spec, or bring an existing version to this node.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         what: A spec, which is listed and becomes `latest`; or a version's address, which is fetched as it was.
         progress: Told what happens, from several threads.
         cancel: Set it to stop in time; what was fetched stays for the next run.
@@ -68,15 +68,15 @@ def stage(
         StagegateError: Nothing was published, and every ref stays.
     """
     named = parse(what)
-    with where.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage") as writer:
+    with workspace.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage") as writer:
         if isinstance(named, Address):
-            return bring(where, named, writer, progress=progress, cancel=cancel)
+            return bring(workspace, named, writer, progress=progress, cancel=cancel)
         # Each try's draft stays open until the end, and holds what was fetched for it.
         with ExitStack() as drafts:
             for tries_left in reversed(range(TRIES)):
-                draft, kept = (drafts.enter_context(where.cache.views.draft()) for _ in range(2))
+                draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
                 try:
-                    return _stage(where, named, writer, draft, kept, progress, cancel)
+                    return _stage(workspace, named, writer, draft, kept, progress, cancel)
                 except BlobVanished:
                     if not tries_left:
                         raise
@@ -84,7 +84,7 @@ def stage(
 
 
 def _stage(
-    where: Workspace,
+    workspace: Workspace,
     spec: Spec,
     writer: Lease,
     draft: Draft,
@@ -92,23 +92,25 @@ def _stage(
     progress: Progress | None,
     cancel: Event | None,
 ) -> Version:
-    with where.admit(spec, cancel), open_sources(where, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
-        where.catalog.load()  # while the sources are listed
-        unchanged = Unchanged(where, spec, sources)
-        planned = _planned(where, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
-        transferred = transfer_objects(where, spec, sources, planned, writer, kept, progress=progress, cancel=cancel)
+    with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
+        workspace.catalog.load()  # while the sources are listed
+        unchanged = Unchanged(workspace, spec, sources)
+        planned = _planned(workspace, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
+        transferred = transfer_objects(
+            workspace, spec, sources, planned, writer, kept, progress=progress, cancel=cancel
+        )
         receipts = unchanged.received(transferred)
         first = next(receipts, None)
         if unchanged.manifest:
-            return _last_version(where, spec, unchanged.manifest)
+            return _last_version(workspace, spec, unchanged.manifest)
         received = chain([first] if first else [], receipts)
-        version = publish_version(where, spec, received, draft, failures=transferred.stats.failures)
+        version = publish_version(workspace, spec, received, draft, failures=transferred.stats.failures)
         unchanged.note(version.digest)
         return version
 
 
 def _planned(
-    where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed], unchanged: Unchanged, file: IO[bytes]
+    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed], unchanged: Unchanged, file: IO[bytes]
 ) -> Iterator[PlannedObject]:
     """The plan; nothing when the listing is the last one. It is read by a thread of the transfer's, as it may hang."""
     if last := unchanged.last():
@@ -116,31 +118,31 @@ def _planned(
         listed = spool(listed, digest, file)
         if unchanged.recognize(last, digest):
             return
-    yield from plan_transfer(where, spec, sources, listed)
+    yield from plan_transfer(workspace, spec, sources, listed)
 
 
-def _last_version(where: Workspace, spec: Spec, manifest: Manifest) -> Version:
+def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Version:
     """The version that `latest` names, staged again unchanged."""
     dataset, digest = manifest.dataset, manifest.digest
-    where.cache.views.touch(dataset, digest)
+    workspace.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
-        where.catalog.put_failed(dataset, digest, ())
-    begin_policy(where, spec)
-    point(where, dataset, LATEST, digest)
-    facts = (where.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
-    pins, proposed = where.catalog.pins(dataset, digest), proposed_changes(where, spec)
+        workspace.catalog.put_failed(dataset, digest, ())
+    begin_policy(workspace, spec)
+    point(workspace, dataset, LATEST, digest)
+    facts = (workspace.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
+    pins, proposed = workspace.catalog.pins(dataset, digest), proposed_changes(workspace, spec)
     return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
 
 
-def preview(where: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
+def preview(workspace: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
     """Plan only: what `stage` would do with each object. Changes nothing but what the node remembers."""
     if isinstance(named, Address):
-        digest = where.catalog.resolve(named)
-        spec = spec_with_sources(where, named.dataset, digest)
-        yield from plan_origins(where, spec, named.dataset, digest)
+        digest = workspace.catalog.resolve(named)
+        spec = spec_with_sources(workspace, named.dataset, digest)
+        yield from plan_origins(workspace, spec, named.dataset, digest)
         return
-    with open_sources(where, named) as sources:
-        yield from plan_transfer(where, named, sources, list_sources(sources))
+    with open_sources(workspace, named) as sources:
+        yield from plan_transfer(workspace, named, sources, list_sources(sources))
 
 
 def list_sources(sources: Sources, progress: Progress | None = None, cancel: Event | None = None) -> Iterator[Listed]:
@@ -149,8 +151,8 @@ def list_sources(sources: Sources, progress: Progress | None = None, cancel: Eve
     Raises:
         SourceError: A source can't be listed.
     """
-    for position, (shape, group) in enumerate(zip(sources.shapes, sources.groups, strict=True)):
-        stream = shape.taken(begin_listing(group.primary, shape.wants, cancel))
+    for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
+        stream = selection.taken(begin_listing(group.primary, selection.wants, cancel))
         while batch := list(islice(stream, BATCH)):
             if progress:
                 progress.listed(len(batch), sum(listed.size for listed in batch))
@@ -158,37 +160,39 @@ def list_sources(sources: Sources, progress: Progress | None = None, cancel: Eve
                 yield Listed(position, listed)
 
 
-def plan_transfer(where: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]) -> Iterator[PlannedObject]:
+def plan_transfer(
+    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]
+) -> Iterator[PlannedObject]:
     """Decide about each listed object by what this node and the catalog remember.
 
     Raises:
         UsageError: Two objects want one path or twins of one, or a path can't stand in a manifest.
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
-    head = where.catalog.ref(spec.dataset, LATEST)
-    paths = Paths(sources.urls, folds_case=folds_case(where.cache.root))
+    head = workspace.catalog.ref(spec.dataset, LATEST)
+    paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
     if head:
-        _learn(where, sources, head, paths)
+        _learn(workspace, sources, head, paths)
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
-        wanted = [sources.shapes[one.source].path(one.object.key) for one in batch]
+        wanted = [sources.selections[one.source].path(one.object.key) for one in batch]
         check_names((path, one.object.key, sources.urls[one.source]) for path, one in zip(wanted, batch, strict=True))
-        known = _recall(where, sources, batch)
-        planned = [_decide(where, sources, *each) for each in zip(batch, wanted, known, strict=True)]
+        known = _recall(workspace, sources, batch)
+        planned = [_decide(workspace, sources, *each) for each in zip(batch, wanted, known, strict=True)]
         paths.take(planned)
         yield from planned
     if head and paths.lack():
-        require_complete(where.catalog.origins(spec.dataset, head.digest), sources, paths)
+        require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
 
 
-def _decide(where: Workspace, sources: Sources, one: Listed, path: str, digest: str | None) -> PlannedObject:
-    held = digest is not None and where.cache.blobs.holds(digest, one.object.size)
+def _decide(workspace: Workspace, sources: Sources, one: Listed, path: str, digest: str | None) -> PlannedObject:
+    held = digest is not None and workspace.cache.blobs.holds(digest, one.object.size)
     rehash = sources.specs[one.source].rehash
     return plan_object(one.object, path=path, source=one.source, remembered=digest, held=held, rehash=rehash)
 
 
 def transfer_objects(
-    where: Workspace,
+    workspace: Workspace,
     spec: Spec,
     sources: Sources,
     planned: Iterable[PlannedObject],
@@ -201,7 +205,7 @@ def transfer_objects(
     """Bring the bytes of every planned object into the cache, verified.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         spec: What the objects were listed by.
         sources: The spec's, opened.
         planned: What is to happen to each object.
@@ -214,13 +218,13 @@ def transfer_objects(
         NoSpace: They don't fit, and what may go is not enough; told before the first byte, unless the plan takes long.
         TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
     """
-    space = space_for(where, writer)
+    space = space_for(workspace, writer)
     return transfer(
-        claimed(where, space, iter(planned), sources.groups, kept),
+        claimed(workspace, space, iter(planned), sources.groups, kept),
         sources.groups,
-        where.cache,
+        workspace.cache,
         space=space,
-        limits=Limits.of(where.settings),
+        limits=Limits.of(workspace.settings),
         progress=progress,
         cancel=cancel,
         max_failed=spec.max_failed_objects,
@@ -228,7 +232,7 @@ def transfer_objects(
 
 
 def publish_version(
-    where: Workspace,
+    workspace: Workspace,
     spec: Spec,
     receipts: Iterable[Receipt],
     draft: Draft,
@@ -238,7 +242,7 @@ def publish_version(
     """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         spec: What the objects were listed by.
         receipts: The objects, as they come in.
         draft: Becomes the view; what was fetched is held by it at once.
@@ -265,65 +269,65 @@ def publish_version(
             hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists what is let in.",
             dataset=spec.dataset,
         )
-    dataset, digest, views = spec.dataset, sealed.digest, where.cache.views
+    dataset, digest, views = spec.dataset, sealed.digest, workspace.cache.views
     view = views.path(dataset, digest)
     if view is None:
         view = draft.publish(dataset, digest, ledger.entries())
-    elif rotten := Quarantine(where.cache.layout).rotten_files(view, ledger.entries()):
+    elif rotten := Quarantine(workspace.cache.layout).rotten_files(view, ledger.entries()):
         draft.mend(dataset, digest, rotten)
     views.touch(dataset, digest)
     failed = tuple(FailedObject.of(failure) for failure in failures)
     if failed or spec.max_failed_objects:
-        where.catalog.put_failed(dataset, digest, failed)
-    new = _record(where, spec, sealed, ledger)
-    point(where, dataset, LATEST, digest)
+        workspace.catalog.put_failed(dataset, digest, failed)
+    new = _record(workspace, spec, sealed, ledger)
+    point(workspace, dataset, LATEST, digest)
     facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
-    return Version(dataset, digest, view, *facts, proposed=proposed_changes(where, spec))
+    return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
 
 
-def _learn(where: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
+def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
     """Teach this node what the catalog knows about the pins of the newest version, whoever staged it, and its paths.
 
     Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
     within its clock's grain keeps its time.
     """
     identities = sources.identities
-    origins = where.catalog.origins(head.dataset, head.digest)
+    origins = workspace.catalog.origins(head.dataset, head.digest)
     while some := list(islice(origins, LEARNT)):
         paths.expect(expected(some, sources))
-        where.cache.memory.learn(
+        workspace.cache.memory.learn(
             (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
             for origin in some
             if origin.source in identities and origin.pin.strength == "strong"
         )
 
 
-def _recall(where: Workspace, sources: Sources, batch: list[Listed]) -> list[str | None]:
+def _recall(workspace: Workspace, sources: Sources, batch: list[Listed]) -> list[str | None]:
     identities = [group.primary.identity for group in sources.groups]
-    return where.cache.memory.recall_many([(identities[one.source], one.object) for one in batch])
+    return workspace.cache.memory.recall_many([(identities[one.source], one.object) for one in batch])
 
 
-def _record(where: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
+def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
     """Write what changed into the catalog; True when `latest` names the version for the first time, by this stager.
 
     One whose stager died before that is new still, since nobody was told of it; of two stagers, one is told.
     """
     dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
-    begin_policy(where, spec)
-    head = where.catalog.ref(dataset, LATEST)
-    if head and head.digest == digest and not ledger.fetched and where.catalog.spec(dataset, digest) == canonical:
+    begin_policy(workspace, spec)
+    head = workspace.catalog.ref(dataset, LATEST)
+    if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
         return False
-    where.catalog.put_spec(dataset, digest, canonical)  # first: a version can't be brought or repaired without one
+    workspace.catalog.put_spec(dataset, digest, canonical)  # first: a version can't be brought or repaired without one
     sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
-    new = where.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
+    new = workspace.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
     if not spec.max_failed_objects:
-        where.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
-    if not _move_latest(where, dataset, digest, head):
+        workspace.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
+    if not _move_latest(workspace, dataset, digest, head):
         return False
-    return new or [entry.digest for entry in where.catalog.history(dataset, LATEST)].count(digest) == 1
+    return new or [entry.digest for entry in workspace.catalog.history(dataset, LATEST)].count(digest) == 1
 
 
-def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | None) -> bool:
+def _move_latest(workspace: Workspace, dataset: str, digest: str, head: RefEntry | None) -> bool:
     """Move `latest`; of two stagers that finish at once, both succeed and the later one wins.
 
     Returns:
@@ -333,11 +337,13 @@ def _move_latest(where: Workspace, dataset: str, digest: str, head: RefEntry | N
         if head and head.digest == digest:
             return False
         try:
-            where.catalog.move_ref(dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=where.identity)
+            workspace.catalog.move_ref(
+                dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=workspace.identity
+            )
         except RefConflict:
             if not tries_left:
                 raise
-            head = where.catalog.ref(dataset, LATEST)
+            head = workspace.catalog.ref(dataset, LATEST)
         else:
             return True
     raise AssertionError("unreachable")

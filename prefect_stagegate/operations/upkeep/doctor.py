@@ -17,7 +17,7 @@ from prefect_stagegate.operations.workspace import ResolveCredentials
 from prefect_stagegate.readiness import Probe
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import public_url, renewing
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 
 PATIENCE = 30.0
@@ -96,7 +96,7 @@ def _ask(patient: _Patient, settings: Settings, resolve_credentials: ResolveCred
     url = public_url(patient.place.url)
     reopen = partial(renewing, partial(open_one, patient.place, settings, resolve_credentials))
     try:
-        return probe(url, reopen, Shape(patient.source, now()))
+        return probe(url, reopen, Selection(patient.source, now()))
     except Exception as error:  # noqa: BLE001 - told as this source's, beside the others
         return Probe(url, error=StagegateError(f"An error that nobody foresaw: {type(error).__name__}: {error}"))
 

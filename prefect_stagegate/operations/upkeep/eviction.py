@@ -28,28 +28,28 @@ HOLDERS = 5
 """How many of those who hold what may not go are named."""
 
 
-def space_for(where: Workspace, writer: Lease, *, mends: bool = False) -> Space:
+def space_for(workspace: Workspace, writer: Lease, *, mends: bool = False) -> Space:
     """The space that a writer may fill. Versions that nothing needs go when there is too little of it.
 
     The least recently used go first; never one whose origin can't be read any more, since it could not come back.
     `stagegate gc` takes those too.
 
     Args:
-        where: The cache.
+        workspace: The cache.
         writer: Whose space it is.
         mends: What is written takes the place of what rotted, so what is kept free otherwise may be used.
     """
-    rules = SpaceRules(where.settings.free_floor, where.settings.max_size, mends)
-    return Space(where.cache.layout, rules, writer, partial(_make_room, where, writer.id))
+    rules = SpaceRules(workspace.settings.free_floor, workspace.settings.max_size, mends)
+    return Space(workspace.cache.layout, rules, writer, partial(_make_room, workspace, writer.id))
 
 
 def claimed(
-    where: Workspace, space: Space, planned: Iterator[PlannedObject], groups: Sequence[SourceGroup], kept: Draft
+    workspace: Workspace, space: Space, planned: Iterator[PlannedObject], groups: Sequence[SourceGroup], kept: Draft
 ) -> Iterator[PlannedObject]:
     """Pass a plan on when the space for what is fetched is claimed: all of it at once, unless the plan takes long.
 
     Args:
-        where: The cache.
+        workspace: The cache.
         space: What the writer may fill.
         planned: What it is going to do.
         groups: The sources, by the position that planned objects name.
@@ -59,7 +59,7 @@ def claimed(
     Raises:
         NoSpace: It can't be had.
     """
-    missing = partial(_missing, where, groups)
+    missing = partial(_missing, workspace, groups)
     until = time.monotonic() + PATIENCE
     ahead: deque[PlannedObject] = deque()
     for one in planned:
@@ -85,25 +85,25 @@ def _claim(
     space.claim(sum(missing(one) for one in planned if one.action is Action.FETCH), hold_reused)
 
 
-def _missing(where: Workspace, groups: Sequence[SourceGroup], one: PlannedObject) -> int:
+def _missing(workspace: Workspace, groups: Sequence[SourceGroup], one: PlannedObject) -> int:
     """Bytes that an object is yet to take: what an interrupted run left of a large one is on the volume already."""
     size = room(one.object.size)
-    if one.object.size <= where.settings.part_size:
+    if one.object.size <= workspace.settings.part_size:
         return size
     job = Job(one, groups[one.source].members(), listed=one.object)
-    return max(0, size - where.cache.blobs.begun(*job.claim_words()))
+    return max(0, size - workspace.cache.blobs.begun(*job.claim_words()))
 
 
-def _make_room(where: Workspace, own: str, size: int, missing: int, found: Available) -> None:
+def _make_room(workspace: Workspace, own: str, size: int, missing: int, found: Available) -> None:
     """Collect `missing` bytes of the `size` that are needed, or refuse without having taken anything."""
-    may_go = cache(partial(can_be_fetched, where))
+    may_go = cache(partial(can_be_fetched, workspace))
     needs = f"{bytes_text(size)} are needed, {bytes_text(missing)} too few: {found}"
     try:
-        could = collect(where.cache.layout, dry_run=True, own=own, may_go=may_go)
+        could = collect(workspace.cache.layout, dry_run=True, own=own, may_go=may_go)
         if could.bytes >= missing:
-            collect(where.cache.layout, enough=missing, own=own, may_go=may_go)
+            collect(workspace.cache.layout, enough=missing, own=own, may_go=may_go)
             return
-        rest = collect(where.cache.layout, dry_run=True, own=own)
+        rest = collect(workspace.cache.layout, dry_run=True, own=own)
     except CacheError as error:
         raise NoSpace(f"{needs}; nothing can be collected: {error.message}", hint=error.hint) from error
     raise NoSpace(needs + _told(could, rest), hint=_advice(could, rest))

@@ -10,33 +10,33 @@ from prefect_stagegate.operations.read import hold_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
 
 
-def collect_garbage(where: Workspace, *, dry_run: bool = False) -> Collection:
+def collect_garbage(workspace: Workspace, *, dry_run: bool = False) -> Collection:
     """Remove from this node what no ref, lease or pin needs.
 
     Raises:
         CacheError: The cache can't be changed.
     """
-    return collect(where.cache.layout, dry_run=dry_run)
+    return collect(workspace.cache.layout, dry_run=dry_run)
 
 
-def pin(where: Workspace, address: Address) -> Lease:
+def pin(workspace: Workspace, address: Address) -> Lease:
     """Keep a version on this node until it is unpinned.
 
     Raises:
         UnknownRef: The node hasn't that version.
     """
-    with hold_dataset(where.cache, address.counted(where.catalog.resolve), "pin") as held:
-        return where.cache.leases.pin(held.dataset, held.digest, f"by {where.identity.name}")
+    with hold_dataset(workspace.cache, address.counted(workspace.catalog.resolve), "pin") as held:
+        return workspace.cache.leases.pin(held.dataset, held.digest, f"by {workspace.identity.name}")
 
 
-def unpin(where: Workspace, address: Address) -> int:
+def unpin(workspace: Workspace, address: Address) -> int:
     """Take a version's pins away; returns how many there were.
 
     Raises:
         UnknownRef: The node hasn't that version, or nobody pinned it.
     """
-    held = locate(where.cache, address.counted(where.catalog.resolve))
-    count = where.cache.leases.unpin(held.dataset, held.digest)
+    held = locate(workspace.cache, address.counted(workspace.catalog.resolve))
+    count = workspace.cache.leases.unpin(held.dataset, held.digest)
     if not count:
         raise UnknownRef(f"Nobody pinned {held.dataset}@{held.digest}", hint="`stagegate ls` shows who holds what.")
     return count

@@ -12,7 +12,7 @@ from prefect_stagegate.operations.workspace import Workspace
 log = logging.getLogger(__name__)
 
 
-def point(where: Workspace, dataset: str, ref: str, digest: str) -> None:
+def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
     """Make the node's copy of a ref name a version, if that lies here.
 
     Somebody may have moved the catalog's ref since the caller saw it there, and this node's copy before the caller
@@ -21,26 +21,26 @@ def point(where: Workspace, dataset: str, ref: str, digest: str) -> None:
     Raises:
         CacheError: The copy can't be written.
     """
-    while _named(where, dataset, ref) != digest:
-        with where.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
-            if where.cache.views.path(dataset, digest) is None:
+    while _named(workspace, dataset, ref) != digest:
+        with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
+            if workspace.cache.views.path(dataset, digest) is None:
                 return
-            where.cache.refs.put(dataset, ref, digest)
-        head = where.catalog.ref(dataset, ref)
+            workspace.cache.refs.put(dataset, ref, digest)
+        head = workspace.catalog.ref(dataset, ref)
         digest = head.digest if head else digest
 
 
-def _named(where: Workspace, dataset: str, ref: str) -> str | None:
+def _named(workspace: Workspace, dataset: str, ref: str) -> str | None:
     """What the node's copy names; None when that can't be read, since the catalog knows what it should name."""
     try:
-        return where.cache.refs.get(dataset, ref)
+        return workspace.cache.refs.get(dataset, ref)
     except CorruptRecord:
         return None
 
 
-def follow(where: Workspace, moved: Promotion) -> None:
+def follow(workspace: Workspace, moved: Promotion) -> None:
     """Let the node's copy follow a move that the catalog recorded, and which stands whatever this node can write."""
     try:
-        point(where, moved.dataset, moved.ref, moved.digest)
+        point(workspace, moved.dataset, moved.ref, moved.digest)
     except CacheError as error:
         log.warning("%s@%s moved in the catalog, and this node's copy did not: %s", moved.dataset, moved.ref, error)

@@ -37,13 +37,13 @@ class Room:
         return self.free < self.warning
 
 
-def look_at_room(where: Workspace) -> Room:
+def look_at_room(workspace: Workspace) -> Room:
     """Ask the volume of a node's cache.
 
     Raises:
         OSError: It does not answer.
     """
-    found = os.statvfs(where.cache.root)
+    found = os.statvfs(workspace.cache.root)
     size = found.f_blocks * found.f_frsize
-    share = max(where.settings.free_warning, where.settings.free_floor)
-    return Room(where.settings.node, where.cache.root, found.f_bavail * found.f_frsize, size, int(size * share))
+    share = max(workspace.settings.free_warning, workspace.settings.free_floor)
+    return Room(workspace.settings.node, workspace.cache.root, found.f_bavail * found.f_frsize, size, int(size * share))

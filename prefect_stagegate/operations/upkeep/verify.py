@@ -78,7 +78,7 @@ class Watch(Protocol):
 
 
 def verify(
-    where: Workspace,
+    workspace: Workspace,
     address: Address | None = None,
     *,
     repair: bool = False,
@@ -95,7 +95,7 @@ def verify(
     all goes on where the last one stopped, so runs that each do a share, or take a time, come around to everything.
 
     Args:
-        where: Cache and catalog.
+        workspace: Cache and catalog.
         address: The version; all on this node when None.
         repair: Fetch what is damaged again through its origins. What can't be had any more stays as it is.
         share: Of all, only so much in this run.
@@ -108,8 +108,8 @@ def verify(
         UsageError: The node hasn't that version, or it was to verify a share of it.
         TransferFailed: A repair found its object nowhere. The first such error, after all had their turn.
     """
-    pace = Pace(rate or where.settings.verify_rate, cancel, watch.read if watch else lambda _: None)
-    run = _Run(where, pace, cancel)
+    pace = Pace(rate or workspace.settings.verify_rate, cancel, watch.read if watch else lambda _: None)
+    run = _Run(workspace, pace, cancel)
     if address:
         if share is not None or lasting is not None:
             raise UsageError(
@@ -126,8 +126,8 @@ def verify(
 class _Run:
     """One verification, and what it found so far."""
 
-    def __init__(self, where: Workspace, pace: Pace, cancel: Event | None) -> None:
-        self._where, self._pace, self._cancel = where, pace, cancel
+    def __init__(self, workspace: Workspace, pace: Pace, cancel: Event | None) -> None:
+        self._where, self._pace, self._cancel = workspace, pace, cancel
         self._versions = self._files = 0
         self._damaged: list[Damage] = []
         self._rotten: dict[str, Rot] = {}
@@ -149,16 +149,16 @@ class _Run:
 
     def all(self, share: Fraction, lasting: timedelta | None, watch: Watch | None, *, repair: bool) -> Arc:
         """Verify the blobs whose turn it is, and what every version has of them."""
-        where = self._where
+        workspace = self._where
         if watch:
-            watch.expect(int(used_bytes(where.cache.layout) * share))
-        arc = self._blobs(next_arc(where.cache, share), lasting)
-        for dataset, digest in where.cache.views.all():
+            watch.expect(int(used_bytes(workspace.cache.layout) * share))
+        arc = self._blobs(next_arc(workspace.cache, share), lasting)
+        for dataset, digest in workspace.cache.views.all():
             with ExitStack() as holding:
-                held = _held(holding, where, Address(dataset, digest))
+                held = _held(holding, workspace, Address(dataset, digest))
                 try:
-                    if held is not None and where.catalog.has_version(dataset, digest):
-                        self._view(held, where.catalog.manifest(dataset, digest), arc, repair=repair)
+                    if held is not None and workspace.catalog.has_version(dataset, digest):
+                        self._view(held, workspace.catalog.manifest(dataset, digest), arc, repair=repair)
                 except CatalogError as error:
                     self._unreadable.add(error, dataset)
         return arc
@@ -260,9 +260,9 @@ class _Owner:
     """Keeps a temporary table for as long as somebody asks it."""
 
 
-def _held(holding: ExitStack, where: Workspace, address: Address) -> OpenDataset | None:
+def _held(holding: ExitStack, workspace: Workspace, address: Address) -> OpenDataset | None:
     """Hold a version; None when it went since the node's versions were listed."""
     try:
-        return holding.enter_context(keep_dataset(where.cache, address, "verify"))
+        return holding.enter_context(keep_dataset(workspace.cache, address, "verify"))
     except UnknownRef:
         return None

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Approval as Reply
 from prefect_stagegate.model import Decision, Finding, Identity, Outcome, Request, person_key
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question, addresses_of
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext, addresses_of
 from prefect_stagegate.readiness.records.signing import signers
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -60,19 +60,19 @@ class Approval(Parameters):
     renewal=Renewal.SETTLED,
     waivable=False,
 )
-def approval(question: Question, parameters: Approval) -> Answer:
+def approval(context: CheckContext, parameters: Approval) -> CheckResult:
     """Whether enough people agreed to promote exactly this version under exactly this policy.
 
     The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
     not the requester. `count` (1) who agree pass, one who declines fails, and until then it waits. With `signed`, only
     answers count that are signed with the person's key under `keys`.
     """
-    owners = question.spec.owners
-    may = _who_may(parameters, owners, question.asker)
+    owners = context.spec.owners
+    may = _who_may(parameters, owners, context.asker)
     if may is not None and len(may) < parameters.count:
-        return _nobody_can(question, parameters, may)
-    replies = _last_replies(question, parameters)
-    request = question.request
+        return _nobody_can(context, parameters, may)
+    replies = _last_replies(context, parameters)
+    request = context.request
     void = [
         (reply, why)
         for reply in replies.values()
@@ -85,17 +85,17 @@ def approval(question: Question, parameters: Approval) -> Answer:
     )
     measured = {
         "count": parameters.count,
-        "answers": [_answer(reply, question, parameters) for reply in counted.values()],
+        "answers": [_answer(reply, context, parameters) for reply in counted.values()],
     }
     declined = [reply for reply in counted.values() if not reply.approved]
     if declined:
         findings = tuple(Finding(str(reply.approver), f"declined: {reply.reason}") for reply in declined)
         names = listed([reply.approver.name for reply in declined])
-        return Answer(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
+        return CheckResult(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
     if len(counted) >= parameters.count:
         names = listed([reply.approver.name for reply in counted.values()])
-        return Answer(Outcome.PASS, f"approved by {names}", ignored, measured)
-    return _waiting(question, parameters, len(counted), ignored, measured)
+        return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
+    return _waiting(context, parameters, len(counted), ignored, measured)
 
 
 def why_answer_is_void(reply: Reply, request: Request, parameters: Approval, owners: Mapping[Any, str]) -> str:
@@ -170,16 +170,16 @@ def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identit
     return None if people is None else people - {person_key(requester.name)}
 
 
-def _last_replies(question: Question, parameters: Approval) -> dict[str, Reply]:
+def _last_replies(context: CheckContext, parameters: Approval) -> dict[str, Reply]:
     """The last answer of each person, to the request for this version under this policy."""
-    request = question.request
+    request = context.request
     if request is None or (request.digest, request.target, request.policy) != (
-        question.digest,
-        question.target,
-        question.gate.policy,
+        context.digest,
+        context.target,
+        context.gate.policy,
     ):
         return {}
-    return last_answers(request, question.approvals, parameters)
+    return last_answers(request, context.approvals, parameters)
 
 
 def last_answers(request: Request, replies: Sequence[Reply], parameters: Approval) -> dict[str, Reply]:
@@ -221,27 +221,27 @@ def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
     return bool(signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, keys))
 
 
-def _answer(reply: Reply, question: Question, parameters: Approval) -> Mapping[str, object]:
-    proved = question.request is not None and _proved(reply, question.request, parameters)
+def _answer(reply: Reply, context: CheckContext, parameters: Approval) -> Mapping[str, object]:
+    proved = context.request is not None and _proved(reply, context.request, parameters)
     known_by = "signature" if proved else "declared" if reply.approver.source == "signature" else reply.approver.source
     return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
 
 
-def _nobody_can(question: Question, parameters: Approval, may: frozenset[str]) -> Answer:
+def _nobody_can(context: CheckContext, parameters: Approval, may: frozenset[str]) -> CheckResult:
     groups = listed(parameters.groups or ["those with keys"])
     problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(may)} may answer"
     where = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
     also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
-    fix = f"Name more people under {where} in the spec: {question.asker.name} asked for it.{also}"
-    return Answer(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
+    fix = f"Name more people under {where} in the spec: {context.asker.name} asked for it.{also}"
+    return CheckResult(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
 
 
 def _waiting(
-    question: Question, parameters: Approval, have: int, ignored: tuple[Finding, ...], measured: Mapping[str, object]
-) -> Answer:
+    context: CheckContext, parameters: Approval, have: int, ignored: tuple[Finding, ...], measured: Mapping[str, object]
+) -> CheckResult:
     whom = parameters.groups or (ANYBODY,)
     summary = f"{have} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
     key = " --key KEY.pem" if parameters.signed else ""
-    fix = f"stagegate approve {question.address} --to {question.target}{key}"  # others may wait for the same target
-    finding = Finding("approval", f"{digest_text(question.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
-    return Answer(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)
+    fix = f"stagegate approve {context.address} --to {context.target}{key}"  # others may wait for the same target
+    finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
+    return CheckResult(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)

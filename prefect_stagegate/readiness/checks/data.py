@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
 from prefect_stagegate.readiness.columns import compare_columns
-from prefect_stagegate.readiness.context import BINDINGS, Accepted, Question
+from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.run import counting
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
@@ -30,26 +30,26 @@ SKEW = timedelta(minutes=5)
 
 
 @check("schema", owner="data", version=2, binds=("contract", "reference"), shared="contract", fetches=True)
-def schema(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether the tables have the columns and types that the contract promises.
 
     Equal passes, an added column warns, a missing or retyped one fails; a table without files is inconclusive. A table
     that declares no columns is to have the same ones in all its files, and those of the version that this target names,
     or named before it let this one in; the first version passes when its files agree.
     """
-    answer, tables = _from_contract(question, "schema"), question.undeclared_tables
+    answer, tables = _from_contract(context, "schema"), context.undeclared_tables
     if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
         return answer
-    now = question.measures.columns(question.digest, tables)
+    now = context.measures.columns(context.digest, tables)
     answer = replace(answer, measured={**answer.measured, COLUMNS: now})
-    return _compared(question, answer, question.reference) if question.reference else answer
+    return _compared(context, answer, context.reference) if context.reference else answer
 
 
-def _compared(question: Question, answer: Answer, reference: Accepted) -> Answer:
+def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -> CheckResult:
     """The answer, with how the columns of tables that declare none differ from the accepted version's."""
     now = answer.measured[COLUMNS]
     known = _recorded_columns(reference)
-    before = known if known.keys() >= now.keys() else question.measures.columns(reference.digest, tuple(now))
+    before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
     named = f"{reference.target}'s {digest_text(reference.digest)}"
     measured = {**answer.measured, "reference": reference.digest}
     findings = [found for table in now for found in compare_columns(table, before[table], now[table], named)]
@@ -69,38 +69,38 @@ def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
 
 
 @check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
-def nonempty(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
-    if question.files < 1 or question.bytes < 1:
-        found = f"the version has {count_text(question.files, 'file')} with {count_text(question.bytes, 'byte')}"
-        fix = f"Look at `stagegate show {question.address} --rows`, and at `include` and `exclude` in the spec."
-        return Answer(Outcome.FAIL, found, (Finding("version", found, fix),))
-    return _from_contract(question, "nonempty")
+    if context.files < 1 or context.bytes < 1:
+        found = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
+        fix = f"Look at `stagegate show {context.address} --rows`, and at `include` and `exclude` in the spec."
+        return CheckResult(Outcome.FAIL, found, (Finding("version", found, fix),))
+    return _from_contract(context, "nonempty")
 
 
 @check("expectations", owner="data", binds=("contract",), shared="contract", fetches=True)
-def expectations(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
     No failed expectation passes, failed warnings warn, a failed critical one fails; one that raised an error instead
     of answering is inconclusive.
     """
-    return _from_contract(question, "expectations")
+    return _from_contract(context, "expectations")
 
 
 @check("coverage", owner="data", binds=("contract", "failed"), shared="contract", fetches=True)
-def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file that the contract names was really read: all of them pass, one less fails.
 
     It warns of objects that could not be staged and that `max_failed_objects` let be left out of the version.
     """
-    answer, failed = _from_contract(question, "coverage"), question.failed()
+    answer, failed = _from_contract(context, "coverage"), context.failed()
     if not failed:
         return answer
     findings = [Finding(one.path, f"could not be staged: {one.reason}", MEND, Outcome.WARN) for one in failed[:NAMED]]
     if len(failed) > NAMED:
         rest = f"{len(failed) - NAMED:,} more could not be staged"
-        findings.append(Finding("…", rest, f"`stagegate show {question.address} --json` names all.", Outcome.WARN))
+        findings.append(Finding("…", rest, f"`stagegate show {context.address} --json` names all.", Outcome.WARN))
     outcome = Outcome.WARN if answer.outcome is Outcome.PASS else answer.outcome
     missing = f"{count_text(len(failed), 'object')} could not be staged"
     return replace(
@@ -108,17 +108,17 @@ def coverage(question: Question, parameters: NoParameters) -> Answer:  # noqa: A
     )
 
 
-def _from_contract(question: Question, name: str) -> Answer:
-    validation = question.validation()
-    if validation.digest != question.digest:
+def _from_contract(context: CheckContext, name: str) -> CheckResult:
+    validation = context.validation()
+    if validation.digest != context.digest:
         what = f"what was validated is {digest_text(validation.digest)}, another version"
-        return Answer(Outcome.INCONCLUSIVE, what)
+        return CheckResult(Outcome.INCONCLUSIVE, what)
     found = next((evidence for evidence in validation.evidence if evidence.check == name), None)
     if found is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
         finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
-    return Answer(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
+        return CheckResult(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
+    return CheckResult(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
 
 
 class Freshness(Parameters):
@@ -141,83 +141,83 @@ class _Newest:
 
 
 @check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
-def freshness(question: Question, parameters: Freshness) -> Answer:
+def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     """How old the newest data is.
 
     Younger than `warn` (12h) passes, younger than `fail` (24h) warns, older fails. The age is that of the newest value
     in the `time` column of each table that names one, and the oldest of these tables counts; without such a table it
     is the age of the newest object at its source.
     """
-    newest = _newest(question)
+    newest = _newest(context)
     dated = {item.subject: item.at for item in newest if item.at is not None}
     missing = [item.subject for item in newest if item.at is None]
     if missing or not dated:
         return _undated(missing or ["source"])
     subject, at = min(dated.items(), key=lambda item: item[1])
-    if at > question.now + SKEW:
-        return Answer(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
-    return _judge_age(question, parameters, dated, subject)
+    if at > context.now + SKEW:
+        return CheckResult(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
+    return _judge_age(context, parameters, dated, subject)
 
 
-def _newest(question: Question) -> list[_Newest]:
-    timed = [name for name, table in question.spec.contract.tables.items() if table.time]
+def _newest(context: CheckContext) -> list[_Newest]:
+    timed = [name for name, table in context.spec.contract.tables.items() if table.time]
     if timed:
-        return [_Newest(f"{TABLE}{name}", question.table_time(name)) for name in timed]
-    times = [origin.modified for origin in question.origins() if origin.modified is not None]
+        return [_Newest(f"{TABLE}{name}", context.table_time(name)) for name in timed]
+    times = [origin.modified for origin in context.origins() if origin.modified is not None]
     return [_Newest("newest object", datetime.fromtimestamp(max(times), UTC) if times else None)]
 
 
-def recorded_times(stored: Iterable[Evidence], question: Question) -> dict[str, datetime]:
+def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
     """The newest time in each table, as `freshness` noted it before: a version grows old, and its data stay the same.
 
     Args:
         stored: All that is stored about the version, the oldest first.
-        question: The version and the contract that are meant.
+        context: The version and the contract that are meant.
     """
-    bound = {name: BINDINGS[name](question) for name in ("version", "contract")}
+    bound = {name: BINDINGS[name](context) for name in ("version", "contract")}
     return {
         name.removeprefix(TABLE): datetime.fromisoformat(at)
-        for answer in counting(stored, question)
+        for answer in counting(stored, context)
         if answer.check == "freshness" and bound.items() <= answer.binding.items()
         for name, at in answer.measured.items()
         if name.startswith(TABLE)
     }
 
 
-def _undated(subjects: list[str]) -> Answer:
+def _undated(subjects: list[str]) -> CheckResult:
     fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
     found = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
-    return Answer(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", found)
+    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", found)
 
 
-def _judge_age(question: Question, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> Answer:
-    age = question.now - dated[oldest]
+def _judge_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
+    age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
     summary = f"{oldest} is of {time_text(dated[oldest])}"
     if age < parameters.warn:
-        return Answer(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
+        return CheckResult(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
     outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
-    fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {question.target}."
+    fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {context.target}."
     problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
     finding = Finding(oldest, f"it is of {problem}", fix, outcome)
     until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
-    return Answer(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
+    return CheckResult(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
 
 
 @check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
-def digest(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether this is exactly the version that the gate below accepted; anything else fails.
 
     Not applicable to a gate that extends none.
     """
-    extends, below = question.gate.extends, question.below
+    extends, below = context.gate.extends, context.below
     if extends is None:
-        return Answer(Outcome.NOT_APPLICABLE, "first: this gate extends none")
-    measured = {"version": question.digest, "below": below.digest if below else None}
-    if below and below.digest == question.digest:
-        return Answer(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
+        return CheckResult(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+    measured = {"version": context.digest, "below": below.digest if below else None}
+    if below and below.digest == context.digest:
+        return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
     found = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
-    fix = f"stagegate promote {question.address} --to {extends}"
-    finding = Finding("version", f"it is {digest_text(question.digest)}, but {found}", fix)
-    return Answer(Outcome.FAIL, found, (finding,), measured)
+    fix = f"stagegate promote {context.address} --to {extends}"
+    finding = Finding("version", f"it is {digest_text(context.digest)}, but {found}", fix)
+    return CheckResult(Outcome.FAIL, found, (finding,), measured)

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Renewal
 from prefect_stagegate.readiness.checks.gpu import OnGpus, no_gpu
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.dcgmi import Diagnosis, diagnose
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.spec import Duration
@@ -36,19 +36,19 @@ class Dcgm(OnGpus):
 
 
 @check("dcgm", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def dcgm(question: Question, parameters: Dcgm) -> Answer:
+def dcgm(context: CheckContext, parameters: Dcgm) -> CheckResult:
     """What `dcgmi diag -j -r LEVEL` says of this node's GPUs.
 
     All tests pass: passes. A test that warns, was skipped, or failed by a setting only (persistence mode is off)
     warns; one that failed fails. Inconclusive where it ran no test, did not end within `timeout` (5m), ended with an
     error that no test explains, or isn't installed. Reads what versions 3 and 4 of DCGM write.
     """
-    if not question.gpus().gpus:
+    if not context.gpus().gpus:
         return no_gpu(parameters)
     return judge(diagnose(parameters.level, parameters.timeout.total_seconds()), parameters.level)
 
 
-def judge(diagnosis: Diagnosis, level: int) -> Answer:
+def judge(diagnosis: Diagnosis, level: int) -> CheckResult:
     """The answer that follows from a run at a level.
 
     Raises:
@@ -70,6 +70,6 @@ def judge(diagnosis: Diagnosis, level: int) -> Answer:
     count = len(diagnosis.results)
     measured = {"level": level, "exit": diagnosis.exit, "results": count, "version": diagnosis.version}
     if worst is Outcome.PASS:
-        return Answer(worst, f"{count_text(ran, 'result')} of level {level}, all passed", (), measured)
+        return CheckResult(worst, f"{count_text(ran, 'result')} of level {level}, all passed", (), measured)
     first = next(finding for finding in findings if finding.outcome is worst)
-    return Answer(worst, f"{first.subject}: {first.problem}", findings, measured)
+    return CheckResult(worst, f"{first.subject}: {first.problem}", findings, measured)

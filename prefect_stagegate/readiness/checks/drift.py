@@ -9,8 +9,8 @@ from pydantic import Field
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, Parameters
-from prefect_stagegate.readiness.context import Accepted, Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters
+from prefect_stagegate.readiness.context import Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import count_text, digest_text
@@ -39,7 +39,7 @@ class Drift(Parameters):
 
 
 @check("drift", owner="ai", binds=("contract", "below", "accepted"), fetches=True)
-def drift(question: Question, parameters: Drift) -> Answer:
+def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     """How far each column moved from the version that the gate below accepted or, where that is this one, from the last
     one that this target accepted.
 
@@ -51,15 +51,15 @@ def drift(question: Question, parameters: Drift) -> Answer:
     inconclusive. Times, nested columns and text with more than 1,000 values are not compared. Not applicable when
     nothing was accepted before. Both versions are brought to this node.
     """  # noqa: D205 - the first sentence is long
-    reference = _reference(question)
+    reference = _reference(context)
     if reference is None:
-        return Answer(Outcome.NOT_APPLICABLE, "first: nothing was accepted to compare with")
+        return CheckResult(Outcome.NOT_APPLICABLE, "first: nothing was accepted to compare with")
     try:
-        found = question.measures.drift(reference.digest, parameters.ignore)
+        found = context.measures.drift(reference.digest, parameters.ignore)
     except Cancelled:
         raise
     except StagegateError as error:
-        return _unmeasured(question, reference, error)
+        return _unmeasured(context, reference, error)
     columns = [column for table in found.values() for column in table.columns]
     compared = {column.name: column.distance for column in columns if column.distance is not None}
     measured = {
@@ -69,25 +69,27 @@ def drift(question: Question, parameters: Drift) -> Answer:
         "rows": {name: [table.rows, table.reference_rows] for name, table in found.items()},
     }
     if few := tuple(_too_few(found, parameters.rows)):
-        return Answer(Outcome.INCONCLUSIVE, f"too few rows in {listed([one.subject for one in few])}", few, measured)
+        return CheckResult(
+            Outcome.INCONCLUSIVE, f"too few rows in {listed([one.subject for one in few])}", few, measured
+        )
     if not compared:
         fix = "Name tables under `contract`, or take drift out of the gate."
         finding = Finding("tables", "no column can be compared", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, "no column can be compared", (finding,), measured)
+        return CheckResult(Outcome.INCONCLUSIVE, "no column can be compared", (finding,), measured)
     return _judge(columns, parameters, f"{reference.target}'s {digest_text(reference.digest)}", measured)
 
 
-def _unmeasured(question: Question, reference: Accepted, error: StagegateError) -> Answer:
-    address = f"{question.dataset}@{reference.digest}"
+def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateError) -> CheckResult:
+    address = f"{context.dataset}@{reference.digest}"
     fix = f"Check on a node that has both versions, or bring the accepted one: stagegate stage {address}"
     finding = Finding(address, str(error), fix, Outcome.INCONCLUSIVE)
-    return Answer(Outcome.INCONCLUSIVE, f"could not be measured: {error.message.splitlines()[0]}", (finding,))
+    return CheckResult(Outcome.INCONCLUSIVE, f"could not be measured: {error.message.splitlines()[0]}", (finding,))
 
 
-def _reference(question: Question) -> Accepted | None:
+def _reference(context: CheckContext) -> Accepted | None:
     """What to compare with: a version does not move from itself."""
-    candidates = (question.below, question.accepted)
-    return next((one for one in candidates if one and one.digest != question.digest), None)
+    candidates = (context.below, context.accepted)
+    return next((one for one in candidates if one and one.digest != context.digest), None)
 
 
 def _too_few(found: Mapping[str, TableDrift], rows: int) -> Iterator[Finding]:
@@ -99,13 +101,15 @@ def _too_few(found: Mapping[str, TableDrift], rows: int) -> Iterator[Finding]:
             yield Finding(f"table {name}", problem, fix, Outcome.INCONCLUSIVE)
 
 
-def _judge(columns: list[ColumnDrift], parameters: Drift, reference: str, measured: Mapping[str, object]) -> Answer:
+def _judge(
+    columns: list[ColumnDrift], parameters: Drift, reference: str, measured: Mapping[str, object]
+) -> CheckResult:
     compared = [(column, column.distance) for column in columns if column.distance is not None]
     moved = [(column, distance) for column, distance in compared if distance >= parameters.distance]
     if not moved:
         furthest = max(distance for _, distance in compared)
         summary = f"{count_text(len(compared), 'column')} within {furthest:.3f} of {reference}"
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.FAIL if len(moved) >= parameters.share * len(compared) else Outcome.WARN
     moved.sort(key=lambda item: -item[1])
     fix = (
@@ -117,4 +121,4 @@ def _judge(columns: list[ColumnDrift], parameters: Drift, reference: str, measur
     )
     names = listed([column.name for column, _ in moved])
     summary = f"{len(moved)} of {count_text(len(compared), 'column')} moved: {names}"
-    return Answer(outcome, summary, findings, measured)
+    return CheckResult(outcome, summary, findings, measured)

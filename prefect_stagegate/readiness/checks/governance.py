@@ -10,8 +10,8 @@ from pydantic import Field
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.http import Client, Request, environment_proxies, fetch
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import CHECKS, check
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec.models import Owner
@@ -42,17 +42,17 @@ class Owners(Parameters):
 
 
 @check("owner", owner="governance", binds=("owners", "policy"), renewal=Renewal.CHEAP)
-def owner(question: Question, parameters: Owners) -> Answer:
+def owner(context: CheckContext, parameters: Owners) -> CheckResult:
     """Whether everybody who may have to mend something can be reached: each role passes, one missing fails."""
-    known = (CHECKS[requirement.check].owner for requirement in question.gate.requirements)
+    known = (CHECKS[requirement.check].owner for requirement in context.gate.requirements)
     roles: tuple[str, ...] = parameters.roles or tuple(sorted(set(known)))
-    missing = [role for role in roles if not question.addresses(role)]
-    measured = {role: list(question.addresses(role)) for role in roles}
+    missing = [role for role in roles if not context.addresses(role)]
+    measured = {role: list(context.addresses(role)) for role in roles}
     if missing:
         fix = "Name somebody under `owners` in the spec."
         found = tuple(Finding(f"owners.{role}", "nobody is named", fix) for role in missing)
-        return Answer(Outcome.FAIL, f"nobody is named for {listed(missing)}", found, measured)
-    return Answer(Outcome.PASS, f"{listed(roles)} can be reached", measured=measured)
+        return CheckResult(Outcome.FAIL, f"nobody is named for {listed(missing)}", found, measured)
+    return CheckResult(Outcome.PASS, f"{listed(roles)} can be reached", measured=measured)
 
 
 class License(Parameters):
@@ -71,21 +71,21 @@ class License(Parameters):
 
 
 @check("license", owner="governance", binds=("license",), renewal=Renewal.CHEAP)
-def license(question: Question, parameters: License) -> Answer:  # noqa: A001 - the check's name
+def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa: A001 - the check's name
     """Whether the licence lets the data be used.
 
     One in `allow` passes, one that `deny` covers fails, any other and none warn.
     """
-    named = question.spec.license or ""
+    named = context.spec.license or ""
     measured = {"license": named}
     if named.casefold() in {name.casefold() for name in parameters.allow}:
-        return Answer(Outcome.PASS, f"{named} is allowed", measured=measured)
+        return CheckResult(Outcome.PASS, f"{named} is allowed", measured=measured)
     if named and named.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
         fix = "Ask the owner of the data for another licence, or leave this source out."
-        return Answer(Outcome.FAIL, f"{named} is denied", (Finding("license", "it is denied", fix),), measured)
+        return CheckResult(Outcome.FAIL, f"{named} is denied", (Finding("license", "it is denied", fix),), measured)
     summary = f"{named} is on no list" if named else "the spec names no licence"
     fix = "Set `license` in the spec to the SPDX name, or add it to `allow` in the gate."
-    return Answer(Outcome.WARN, summary, (Finding("license", summary, fix, Outcome.WARN),), measured)
+    return CheckResult(Outcome.WARN, summary, (Finding("license", summary, fix, Outcome.WARN),), measured)
 
 
 class Runbook(Parameters):
@@ -95,21 +95,21 @@ class Runbook(Parameters):
 
 
 @check("runbook", owner="governance", binds=("runbook",), renewal=Renewal.CHEAP)
-def runbook(question: Question, parameters: Runbook) -> Answer:
+def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
     """Whether there is a runbook for when the data breaks: named passes, missing fails.
 
     With `resolve: true`, a link by http or https that leads nowhere warns.
     """
-    named = question.spec.runbook
+    named = context.spec.runbook
     if not named:
         finding = Finding("runbook", "the spec names none", "Set `runbook` in the spec to a link.")
-        return Answer(Outcome.FAIL, "no runbook is named", (finding,))
+        return CheckResult(Outcome.FAIL, "no runbook is named", (finding,))
     if not parameters.resolve or urlsplit(named).scheme not in ("http", "https"):
-        return Answer(Outcome.PASS, f"named: {named}")
-    return _follow(named, question.allowed_hosts, until=question.now + LINK_HOLDS)
+        return CheckResult(Outcome.PASS, f"named: {named}")
+    return _follow(named, context.allowed_hosts, until=context.now + LINK_HOLDS)
 
 
-def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> Answer:
+def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult:
     client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
     status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
     try:
@@ -119,8 +119,8 @@ def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> Answer:
         reason, fix = error.message, error.hint or fix
     if status in GONE:
         finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
-        return Answer(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
+        return CheckResult(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
     if status in BROKEN:
         finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})
-    return Answer(Outcome.PASS, f"resolves: {link}", measured={"status": status}, until=until)
+        return CheckResult(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})
+    return CheckResult(Outcome.PASS, f"resolves: {link}", measured={"status": status}, until=until)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -63,20 +63,20 @@ class GpuIdle(OnGpus):
 
 
 @check("gpu_inventory", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def gpu_inventory(question: Question, parameters: GpuInventory) -> Answer:
+def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResult:
     """Whether this node has the GPUs that the policy declares: how many, which model, partitioned (MIG) or not.
 
     As declared passes, any difference fails. Inconclusive where nothing is declared. A node without GPUs is what
     `absent` says.
     """
-    found = question.gpus()
+    found = context.gpus()
     if not found.gpus:
         return no_gpu(parameters)
     here = f"{count_text(len(found.gpus), 'GPU')}: {listed(sorted({one.name for one in found.gpus}))}"
     if (parameters.count, parameters.model, parameters.mig) == (None, None, None):
         fix = f"Declare them in the gate: gpu_inventory: {{count: {len(found.gpus)}, model: {found.gpus[0].name}}}"
         undeclared = Finding("gpu_inventory", "the policy declares no GPUs", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, f"nothing is declared to compare with; {here}", (undeclared,))
+        return CheckResult(Outcome.INCONCLUSIVE, f"nothing is declared to compare with; {here}", (undeclared,))
     return judged(here, tuple(_undeclared(found, parameters)), found)
 
 
@@ -95,16 +95,16 @@ def _undeclared(found: Gpus, declared: GpuInventory) -> Iterator[Finding]:
 
 
 @check("gpu_devices", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def gpu_devices(question: Question, parameters: OnGpus) -> Answer:
+def gpu_devices(context: CheckContext, parameters: OnGpus) -> CheckResult:
     """Whether this process can open the device nodes that CUDA needs: /dev/nvidiactl, nvidia-uvm, and one a GPU.
 
     All of them open passes; one that is missing or refused fails. Each is opened for reading and writing, and closed.
     """
-    found = question.gpus()
+    found = context.gpus()
     if not found.gpus:
         return no_gpu(parameters)
     names = ["nvidiactl", "nvidia-uvm", *(f"nvidia{_minor(one)}" for one in found.gpus)]
-    findings = tuple(finding for name in names if (finding := _unopened(question.machine.dev / name)))
+    findings = tuple(finding for name in names if (finding := _unopened(context.machine.dev / name)))
     return judged(f"{count_text(len(names), 'device node')} can be opened", findings, found)
 
 
@@ -124,7 +124,7 @@ def _unopened(node: Path) -> Finding | None:
 
 
 @check("gpu_memory", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def gpu_memory(question: Question, parameters: GpuMemory) -> Answer:
+def gpu_memory(context: CheckContext, parameters: GpuMemory) -> CheckResult:
     """Whether the memory of this node's GPUs is sound, by what ECC counted since the driver was loaded.
 
     At most `uncorrected` (0) uncorrected errors, `corrected` (50,000,000) corrected ones and `retired` (10) pages out
@@ -134,7 +134,7 @@ def gpu_memory(question: Question, parameters: GpuMemory) -> Answer:
     The limits are the defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). GPUs before Ampere retire
     pages, later ones remap rows: NVIDIA, "GPU memory error management".
     """
-    found = question.gpus()
+    found = context.gpus()
     if not found.gpus:
         return no_gpu(parameters)
     findings = tuple(finding for one in found.gpus for finding in _unsound(one, parameters))
@@ -165,13 +165,13 @@ def _unsound(gpu: Gpu, limits: GpuMemory) -> Iterator[Finding]:
 
 
 @check("gpu_idle", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def gpu_idle(question: Question, parameters: GpuIdle) -> Answer:
+def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
     """Whether nothing else uses this node's GPUs: at most `used` (15) MiB taken and `processes` (0) on each.
 
     More fails. What the driver keeps for itself is not counted where it tells (drivers since 510). The limits are the
     defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). It holds for five minutes.
     """
-    found = question.gpus()
+    found = context.gpus()
     if not found.gpus:
         return no_gpu(parameters)
     findings = tuple(finding for one in found.gpus for finding in _busy(one, parameters))
@@ -191,25 +191,25 @@ def _busy(gpu: Gpu, limits: GpuIdle) -> Iterator[Finding]:
         yield Finding(gpu.label, problem, seen)
 
 
-def no_gpu(parameters: OnGpus) -> Answer:
+def no_gpu(parameters: OnGpus) -> CheckResult:
     """The answer on a node without GPUs, which is never a pass."""
     if parameters.absent == "not_applicable":
-        return Answer(Outcome.NOT_APPLICABLE, "this node has no GPU")
+        return CheckResult(Outcome.NOT_APPLICABLE, "this node has no GPU")
     fix = "Run it on a node with GPUs, or set `absent: not_applicable` where none is needed."
     found = Finding("node", "NVML and the PCI bus show no GPU", fix, Outcome.INCONCLUSIVE)
-    return Answer(Outcome.INCONCLUSIVE, "this node has no GPU", (found,))
+    return CheckResult(Outcome.INCONCLUSIVE, "this node has no GPU", (found,))
 
 
-def judged(good: str, findings: Sequence[Finding], found: Gpus) -> Answer:
+def judged(good: str, findings: Sequence[Finding], found: Gpus) -> CheckResult:
     """The answer that follows from what was found: the worst of it, or a pass when there is nothing."""
     measured = {"driver": found.driver, "cuda": found.cuda, "gpus": [_measured(one) for one in found.gpus]}
     outcomes = {finding.outcome for finding in findings}
     worst = next((one for one in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN) if one in outcomes), Outcome.PASS)
     if worst is Outcome.PASS:
-        return Answer(worst, good, measured=measured)
+        return CheckResult(worst, good, measured=measured)
     first = next(finding for finding in findings if finding.outcome is worst)
     more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
-    return Answer(worst, f"{first.subject}: {first.problem}{more}", tuple(findings), measured)
+    return CheckResult(worst, f"{first.subject}: {first.problem}{more}", tuple(findings), measured)
 
 
 def _measured(gpu: Gpu) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.accelerators import Run, simulate
 from prefect_stagegate.readiness.node.bottleneck import FIXES, Bottleneck, bottleneck
 from prefect_stagegate.readiness.node.feed import read_cold, sample
@@ -74,7 +74,7 @@ class Utilisation(Bounds):
 
 
 @check("feed_rate", owner="infra", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
-def feed_rate(question: Question, parameters: FeedRate) -> Answer:
+def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     """Whether this node reads the version as fast as its job needs it: cold bytes a second ÷ bytes a second needed.
 
     Needed are batch_size × sample_size ÷ step_time × accelerators of `job:`. At least `warn` (1.0) of that passes, at
@@ -86,24 +86,24 @@ def feed_rate(question: Question, parameters: FeedRate) -> Answer:
     Inconclusive without `job:`, where the version isn't staged, where nothing was read, and where the page cache gave
     most of it after all. Where it falls short it tries more readers, and names what holds it back.
     """
-    job, view = question.spec.job, question.view()
+    job, view = context.spec.job, context.view()
     if job is None or view is None:
-        return _unasked(question)
-    files = _sample(question, view, parameters, FIRST)
+        return _unasked(context)
+    files = _sample(context, view, parameters, FIRST)
     seconds, readers = parameters.seconds.total_seconds(), min(job.readers * job.accelerators, MOST_READERS)
-    reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=question.machine)
-    measured = _measured(question, job, reading) | {"ratio": round(reading.rate / job.needs, 4), "readers": readers}
-    if (unproved := _unproved(question, reading, measured)) is not None:
+    reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=context.machine)
+    measured = _measured(context, job, reading) | {"ratio": round(reading.rate / job.needs, 4), "readers": readers}
+    if (unproved := _unproved(context, reading, measured)) is not None:
         return unproved
     summary = f"{bytes_text(reading.rate)}/s cold, and the job needs {bytes_text(job.needs)}/s"
     if reading.rate >= parameters.warn * job.needs:
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if reading.rate >= parameters.fail * job.needs else Outcome.FAIL
-    return _short(question, view, parameters, reading, Answer(outcome, summary, measured=measured))
+    return _short(context, view, parameters, reading, CheckResult(outcome, summary, measured=measured))
 
 
 @check("utilisation", owner="ai", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
-def utilisation(question: Question, parameters: Utilisation) -> Answer:
+def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     """How much of their time the job's accelerators would compute on this node, rather than wait for data.
 
     As in MLPerf Storage, accelerators only pretend to compute: each sleeps `step_time` on a batch while its `readers`
@@ -117,41 +117,41 @@ def utilisation(question: Question, parameters: Utilisation) -> Answer:
     `job:`, where the version isn't staged, where nothing was read, where the page cache gave most of it after all, and
     where each accelerator took fewer than three batches without ever lacking one.
     """
-    job, view = question.spec.job, question.view()
+    job, view = context.spec.job, context.view()
     if job is None or view is None:
-        return _unasked(question)
-    files = _sample(question, view, parameters, FIRST)
+        return _unasked(context)
+    files = _sample(context, view, parameters, FIRST)
     seconds = FIRST * parameters.seconds.total_seconds()
-    run = simulate(files, job, seconds=seconds, machine=question.machine)
-    measured = _measured(question, job, run.reading) | {"busy_share": round(run.share, 4), "steps": run.steps}
-    if (unproved := _unproved(question, run.reading, measured)) is not None:
+    run = simulate(files, job, seconds=seconds, machine=context.machine)
+    measured = _measured(context, job, run.reading) | {"busy_share": round(run.share, 4), "steps": run.steps}
+    if (unproved := _unproved(context, run.reading, measured)) is not None:
         return unproved
     summary = f"{count_text(job.accelerators, 'accelerator')} busy {run.share:.0%} of the time"
     if run.steps < FEWEST_STEPS * job.accelerators and (run.exhausted or run.share >= parameters.fail):
-        return _too_few(question, run, job, measured)
+        return _too_few(context, run, job, measured)
     if run.share >= parameters.warn:
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if run.share >= parameters.fail else Outcome.FAIL
-    return _short(question, view, parameters, run.reading, Answer(outcome, summary, measured=measured))
+    return _short(context, view, parameters, run.reading, CheckResult(outcome, summary, measured=measured))
 
 
-def _unasked(question: Question) -> Answer:
+def _unasked(context: CheckContext) -> CheckResult:
     """The answer where there is nothing to measure."""
-    if question.spec.job is None:
+    if context.spec.job is None:
         found = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, "the spec has no `job:`", (found,))
-    fix = f"stagegate stage {question.address}"
-    found = Finding(question.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
-    return Answer(Outcome.INCONCLUSIVE, "the version is not staged on this node", (found,))
+        return CheckResult(Outcome.INCONCLUSIVE, "the spec has no `job:`", (found,))
+    fix = f"stagegate stage {context.address}"
+    found = Finding(context.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
+    return CheckResult(Outcome.INCONCLUSIVE, "the version is not staged on this node", (found,))
 
 
-def _sample(question: Question, view: Path, bounds: Bounds, part: float) -> tuple[tuple[Path, int], ...]:
+def _sample(context: CheckContext, view: Path, bounds: Bounds, part: float) -> tuple[tuple[Path, int], ...]:
     limit = max(int(part * bounds.bytes), 1)
-    return sample(view, question.entries(), files=bounds.files, limit=limit, seed=question.digest)
+    return sample(view, context.entries(), files=bounds.files, limit=limit, seed=context.digest)
 
 
-def _measured(question: Question, job: JobSpec, reading: Reading) -> dict[str, Any]:
-    memory = question.machine.memory()
+def _measured(context: CheckContext, job: JobSpec, reading: Reading) -> dict[str, Any]:
+    memory = context.machine.memory()
     return {
         "needs": round(job.needs),
         "bytes": reading.tiers.total,
@@ -160,47 +160,47 @@ def _measured(question: Question, job: JobSpec, reading: Reading) -> dict[str, A
         "seconds": round(reading.seconds, 3),
         "cpu_seconds": round(reading.cpu, 3),
         "rate": round(reading.rate),
-        "version_to_memory": round(question.bytes / memory, 3) if memory else "unknown",
+        "version_to_memory": round(context.bytes / memory, 3) if memory else "unknown",
     }
 
 
-def _unproved(question: Question, reading: Reading, measured: dict[str, Any]) -> Answer | None:
+def _unproved(context: CheckContext, reading: Reading, measured: dict[str, Any]) -> CheckResult | None:
     """The answer where what was read proves nothing; None where it does."""
     if not reading.tiers.total:
-        fix = f"See what the version holds: stagegate show {question.address} --rows"
-        found = Finding(question.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, "0 bytes were read", (found,), measured)
+        fix = f"See what the version holds: stagegate show {context.address} --rows"
+        found = Finding(context.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
+        return CheckResult(Outcome.INCONCLUSIVE, "0 bytes were read", (found,), measured)
     if reading.warm:
         named = Bottleneck.PAGE_CACHE
         share = reading.tiers.page_cache / reading.tiers.total
         found = Finding(named.value, f"it gave {share:.0%} of the bytes", FIXES[named], Outcome.INCONCLUSIVE)
         summary = f"only the page cache was read ({share:.0%} of the bytes), not the volume"
-        return Answer(Outcome.INCONCLUSIVE, summary, (found,), measured | {"bottleneck": named.value})
+        return CheckResult(Outcome.INCONCLUSIVE, summary, (found,), measured | {"bottleneck": named.value})
     return None
 
 
-def _too_few(question: Question, run: Run, job: JobSpec, measured: dict[str, Any]) -> Answer:
+def _too_few(context: CheckContext, run: Run, job: JobSpec, measured: dict[str, Any]) -> CheckResult:
     """The answer where the steps are too few to speak of a share of time."""
     wanted = FEWEST_STEPS * job.accelerators
-    if question.bytes < wanted * job.batch_bytes:
-        fix = f"The version has only {bytes_text(question.bytes)}, and a batch {bytes_text(job.batch_bytes)}: correct "
+    if context.bytes < wanted * job.batch_bytes:
+        fix = f"The version has only {bytes_text(context.bytes)}, and a batch {bytes_text(job.batch_bytes)}: correct "
         fix += "`batch_size` and `sample_size` of `job:`, or leave utilisation out of this gate."
     elif run.exhausted:
         fix = f"Raise `bytes` and `files` of utilisation: {bytes_text(wanted * job.batch_bytes)} make {wanted} batches."
     else:
         fix = f"Raise `seconds` of utilisation: a step takes {job.step_time:g} s."
     problem = f"{count_text(run.steps, 'batch')} were taken, and {wanted} are wanted"
-    return Answer(Outcome.INCONCLUSIVE, problem, (Finding("steps", problem, fix, Outcome.INCONCLUSIVE),), measured)
+    return CheckResult(Outcome.INCONCLUSIVE, problem, (Finding("steps", problem, fix, Outcome.INCONCLUSIVE),), measured)
 
 
-def _short(question: Question, view: Path, bounds: Bounds, reading: Reading, answer: Answer) -> Answer:
+def _short(context: CheckContext, view: Path, bounds: Bounds, reading: Reading, answer: CheckResult) -> CheckResult:
     """The answer of a node that falls short, with what holds it back: found by reading with more readers."""
-    job = question.spec.job
+    job = context.spec.job
     readers = min(MORE * (job.readers * job.accelerators if job else 1), MOST_READERS)
     seconds = (1 - FIRST) * bounds.seconds.total_seconds()
-    files = _sample(question, view, bounds, 1 - FIRST)
-    more = read_cold(files, readers=readers, seconds=seconds, machine=question.machine)
+    files = _sample(context, view, bounds, 1 - FIRST)
+    more = read_cold(files, readers=readers, seconds=seconds, machine=context.machine)
     named = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
-    found = Finding(named.value, answer.summary, FIXES[named].format(address=question.address), answer.outcome)
+    found = Finding(named.value, answer.summary, FIXES[named].format(address=context.address), answer.outcome)
     measured = {**answer.measured, "bottleneck": named.value, "rate_with_more_readers": round(more.rate)}
-    return Answer(answer.outcome, f"{answer.summary}; held back by the {named.value}", (found,), measured)
+    return CheckResult(answer.outcome, f"{answer.summary}; held back by the {named.value}", (found,), measured)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prefect_stagegate.model import Entry, Finding, Origin, Outcome
-from prefect_stagegate.readiness.base import Answer, NoParameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.units import count_text
 
@@ -15,7 +15,7 @@ SHOWN = 20
 
 
 @check("lineage", owner="governance", renewal=Renewal.CHEAP)
-def lineage(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file has a source, and a pin that fixes the object it was read from.
 
     Complete passes, a weak pin (mtime, which other bytes can carry too) warns, a file without a source, a pin or the
@@ -24,7 +24,7 @@ def lineage(question: Question, parameters: NoParameters) -> Answer:  # noqa: AR
     """
     files = gaps = weak = 0
     shown: list[Finding] = []
-    for entry, origin in _paired(question.entries(), question.origins()):
+    for entry, origin in _paired(context.entries(), context.origins()):
         files += 1
         finding = _judge(entry, origin)
         if finding is None:
@@ -33,13 +33,15 @@ def lineage(question: Question, parameters: NoParameters) -> Answer:  # noqa: AR
         shown = sorted([*shown, finding], key=lambda one: one.outcome is not Outcome.FAIL)[:SHOWN]
     measured = {"files": files, "gaps": gaps, "weak": weak}
     if not files:
-        return Answer(Outcome.INCONCLUSIVE, "the version has no files", measured=measured)
+        return CheckResult(Outcome.INCONCLUSIVE, "the version has no files", measured=measured)
     if gaps:
-        return Answer(Outcome.FAIL, f"{gaps:,} of {count_text(files, 'file')} can't be traced", tuple(shown), measured)
+        return CheckResult(
+            Outcome.FAIL, f"{gaps:,} of {count_text(files, 'file')} can't be traced", tuple(shown), measured
+        )
     if weak:
         summary = f"{weak:,} of {count_text(files, 'file')} are fixed by a weak pin only"
-        return Answer(Outcome.WARN, summary, tuple(shown), measured)
-    return Answer(Outcome.PASS, f"{count_text(files, 'file')} traced to pinned objects", measured=measured)
+        return CheckResult(Outcome.WARN, summary, tuple(shown), measured)
+    return CheckResult(Outcome.PASS, f"{count_text(files, 'file')} traced to pinned objects", measured=measured)
 
 
 def _paired(entries: Iterator[Entry], origins: Iterator[Origin]) -> Iterator[tuple[Entry, Origin | None]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Renewal
 from prefect_stagegate.readiness.checks.gpu import OnGpus, judged, no_gpu
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpu
 from prefect_stagegate.readiness.registry import check
@@ -20,7 +20,7 @@ NEAR = (SWITCH, BRIDGE, NODE)
 
 
 @check("gpu_locality", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def gpu_locality(question: Question, parameters: OnGpus) -> Answer:
+def gpu_locality(context: CheckContext, parameters: OnGpus) -> CheckResult:
     """How far the disks under the cache are from each GPU: by the PCI tree and the NUMA nodes that sysfs shows.
 
     On the GPU's NUMA node passes, however near; on another one warns, for every byte then crosses the link between
@@ -28,18 +28,18 @@ def gpu_locality(question: Question, parameters: OnGpus) -> Answer:
     volume lies on several disks, the farthest counts. The words are those of `nvidia-smi topo -m`: the same switch is
     its PIX and PXB, the same host bridge PHB, the same node NODE, another one SYS.
     """
-    found = question.gpus()
+    found = context.gpus()
     if not found.gpus:
         return no_gpu(parameters)
-    folder = question.volume().path
-    disks = question.machine.controllers(folder)
-    distances = {one.label: _farthest(question.machine, one, disks) for one in found.gpus}
+    folder = context.volume().path
+    disks = context.machine.controllers(folder)
+    distances = {one.label: _farthest(context.machine, one, disks) for one in found.gpus}
     findings = tuple(
         finding for one in found.gpus if (finding := _finding(one, distances[one.label], str(folder), disks))
     )
     answer = judged(f"{', '.join(disks)} under the cache is near every GPU", findings, found)
     measured = {"disks": list(disks), "distance": distances}
-    return Answer(answer.outcome, answer.summary, answer.findings, measured)
+    return CheckResult(answer.outcome, answer.summary, answer.findings, measured)
 
 
 def distance(machine: Machine, one: str, other: str) -> str:

@@ -11,8 +11,8 @@ from prefect_stagegate.environment import ABSENT, Difference, Environment, Weigh
 from prefect_stagegate.environment.record import DECLARED
 from prefect_stagegate.environment.variables import DECLARED as DECLARED_VARIABLES
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import count_text
@@ -27,25 +27,25 @@ OUTCOMES = {
 
 
 @check("parity_image", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
-def parity_image(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def parity_image(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether the container image, by its digest and never its tag, is the one that the gate below accepted it in.
 
     Equal passes, another one fails, and one that nobody told is inconclusive: set STAGEGATE_IMAGE_DIGEST where the
     container is started. Not applicable while the gate below has accepted nothing.
     """
-    return _parity(question, ("image",), "the image")
+    return _parity(context, ("image",), "the image")
 
 
 @check("parity_python", owner="ai", scope=Scope.ENVIRONMENT, version=2, binds=("below",), renewal=Renewal.CHEAP)
-def parity_python(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def parity_python(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether Python and the installed distributions are those that the gate below accepted this version in.
 
     Equal passes, a difference in the third figure of a version or below warns, and so do distributions that have no
     record of their files. Any other difference fails, also other files under the same version. Not applicable while
     the gate below has accepted nothing.
     """
-    same = count_text(len(question.environment.python.distributions), "distribution")
-    return _parity(question, ("python",), f"Python and {same}")
+    same = count_text(len(context.environment.python.distributions), "distribution")
+    return _parity(context, ("python",), f"Python and {same}")
 
 
 class ParityCuda(Parameters):
@@ -59,7 +59,7 @@ class ParityCuda(Parameters):
 
 
 @check("parity_cuda", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
-def parity_cuda(question: Question, parameters: ParityCuda) -> Answer:
+def parity_cuda(context: CheckContext, parameters: ParityCuda) -> CheckResult:
     """Whether driver, CUDA, cuDNN and NCCL are those that the gate below accepted this version with.
 
     Equal passes, another minor release warns, another major release fails, and so does a driver that is too old for the
@@ -67,11 +67,11 @@ def parity_cuda(question: Question, parameters: ParityCuda) -> Answer:
     environment has a driver it is inconclusive, or what `absent` says, never a pass. Not applicable while the gate
     below has accepted nothing.
     """
-    environments = (question.environment, question.below.environment if question.below else None)
+    environments = (context.environment, context.below.environment if context.below else None)
     if all(one is not None and one.cuda.driver == ABSENT for one in environments):
         outcome = Outcome.NOT_APPLICABLE if parameters.absent == "not_applicable" else Outcome.INCONCLUSIVE
-        return Answer(outcome, "neither environment has an NVIDIA driver")
-    return _parity(question, ("cuda",), "the CUDA stack")
+        return CheckResult(outcome, "neither environment has an NVIDIA driver")
+    return _parity(context, ("cuda",), "the CUDA stack")
 
 
 class ParityEnv(Parameters):
@@ -85,14 +85,14 @@ class ParityEnv(Parameters):
 
 
 @check("parity_env", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
-def parity_env(question: Question, parameters: ParityEnv) -> Answer:
+def parity_env(context: CheckContext, parameters: ParityEnv) -> CheckResult:
     """Whether the environment variables that change computations are as the gate below had them.
 
     Compared are the variables of CUDA, NCCL, OpenMP, MKL, the frameworks, the loader and the locale, and those that
     STAGEGATE_VARIABLES names; of a secret only whether it is set. Equal passes, a difference in one that is not
     `declared` warns, in one that is fails. Not applicable while the gate below has accepted nothing.
     """
-    return _parity(question, ("variables",), "the variables", variables=parameters.declared)
+    return _parity(context, ("variables",), "the variables", variables=parameters.declared)
 
 
 class ParityHost(Parameters):
@@ -107,35 +107,35 @@ class ParityHost(Parameters):
 
 
 @check("parity_host", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
-def parity_host(question: Question, parameters: ParityHost) -> Answer:
+def parity_host(context: CheckContext, parameters: ParityHost) -> CheckResult:
     """Whether architecture, operating system and limits are as the gate below had them.
 
     Equal passes, and so does more of something that is limited. A difference, or less, in what is not `declared` warns,
     in what is fails: by default architecture, os, nofile, memlock, stack and shm. What the system does not tell is
     inconclusive. Not applicable while the gate below has accepted nothing.
     """
-    return _parity(question, ("host", "limits"), "host and limits", declared=parameters.declared)
+    return _parity(context, ("host", "limits"), "host and limits", declared=parameters.declared)
 
 
 def _parity(
-    question: Question,
+    context: CheckContext,
     groups: Collection[str],
     what: str,
     *,
     declared: Collection[str] = DECLARED,
     variables: Collection[str] = DECLARED_VARIABLES,
-) -> Answer:
-    below = question.below
+) -> CheckResult:
+    below = context.below
     if below is None:
-        return Answer(Outcome.NOT_APPLICABLE, "first: nothing was accepted below to compare with")
+        return CheckResult(Outcome.NOT_APPLICABLE, "first: nothing was accepted below to compare with")
     if below.environment is None:
-        return Answer(Outcome.INCONCLUSIVE, f"the attestation of {below.target} does not say where it was decided")
-    compared = compare(below.environment, question.environment, declared=declared, variables=variables)
+        return CheckResult(Outcome.INCONCLUSIVE, f"the attestation of {below.target} does not say where it was decided")
+    compared = compare(below.environment, context.environment, declared=declared, variables=variables)
     found = [difference for difference in compared if difference.group in groups]
-    return _answer(found, what, below.target, question.environment, below.environment)
+    return _answer(found, what, below.target, context.environment, below.environment)
 
 
-def _answer(found: Sequence[Difference], what: str, target: str, here: Environment, there: Environment) -> Answer:
+def _answer(found: Sequence[Difference], what: str, target: str, here: Environment, there: Environment) -> CheckResult:
     ranked = sorted(found, key=lambda difference: list(OUTCOMES).index(difference.weight))
     measured = {
         "environment": here.fingerprint,
@@ -145,9 +145,9 @@ def _answer(found: Sequence[Difference], what: str, target: str, here: Environme
     findings = tuple(_finding(one, target) for one in ranked if one.weight is not Weight.HARMLESS)
     if not findings:
         more = f", {count_text(len(found), 'harmless difference')}" if found else ""
-        return Answer(Outcome.PASS, f"{what} as in {target}{more}", measured=measured)
+        return CheckResult(Outcome.PASS, f"{what} as in {target}{more}", measured=measured)
     summary = f"{count_text(len(findings), 'difference')} to {target}: {listed([one.subject for one in findings])}"
-    return Answer(findings[0].outcome, summary, findings, measured)
+    return CheckResult(findings[0].outcome, summary, findings, measured)
 
 
 def _finding(one: Difference, target: str) -> Finding:

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from prefect_stagegate.measures import Scan
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, Parameters
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import count_text
@@ -45,7 +45,7 @@ class Pii(Parameters):
 
 
 @check("pii", owner="governance", binds=("contract",), fetches=True)
-def pii(question: Question, parameters: Pii) -> Answer:
+def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     """Whether personal data stand in the text of tables: e-mail addresses, phone numbers, IBANs, credit cards, SSNs.
 
     No hit passes, text that was not looked at warns (ignored or nested columns, files of no table), a hit fails. No
@@ -53,9 +53,9 @@ def pii(question: Question, parameters: Pii) -> Answer:
     phone numbers only in their international form (ITU-T E.164). Names and addresses can't be told from other text, so
     a pass is no proof. The values themselves are never recorded.
     """
-    names = [*parameters.columns] or [*question.spec.contract.tables]
-    scans = {name: _scan(question, name, parameters) for name in names}
-    outside = 0 if parameters.columns else question.measures.outside_tables()
+    names = [*parameters.columns] or [*context.spec.contract.tables]
+    scans = {name: _scan(context, name, parameters) for name in names}
+    outside = 0 if parameters.columns else context.measures.outside_tables()
     rows = sum(scan.rows for scan in scans.values() if scan.scanned)
     scanned = [f"{name}.{column}" for name, scan in scans.items() for column in scan.scanned]
     measured = {"rows": rows, "scanned": scanned, "outside_tables": outside, "patterns": list(parameters.patterns)}
@@ -63,20 +63,20 @@ def pii(question: Question, parameters: Pii) -> Answer:
     unscanned = tuple(_unscanned(scans, outside))
     if hits:
         summary = f"personal data in {listed(list(dict.fromkeys(hit.subject for hit in hits)))}"
-        return Answer(Outcome.FAIL, summary, (*hits, *unscanned), measured)
+        return CheckResult(Outcome.FAIL, summary, (*hits, *unscanned), measured)
     if not rows:
         fix = "Name the tables with text under `contract`, or take pii out of the gate."
         finding = Finding("tables", "no text was looked at", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, "no text was looked at", (finding, *unscanned), measured)
+        return CheckResult(Outcome.INCONCLUSIVE, "no text was looked at", (finding, *unscanned), measured)
     looked = f"nothing in {count_text(len(scanned), 'column')} of {count_text(rows, 'row')}"
     if unscanned:
-        return Answer(Outcome.WARN, f"{looked}; not looked at: {unscanned[0].subject}", unscanned, measured)
-    return Answer(Outcome.PASS, looked, measured=measured)
+        return CheckResult(Outcome.WARN, f"{looked}; not looked at: {unscanned[0].subject}", unscanned, measured)
+    return CheckResult(Outcome.PASS, looked, measured=measured)
 
 
-def _scan(question: Question, table: str, parameters: Pii) -> Scan:
+def _scan(context: CheckContext, table: str, parameters: Pii) -> Scan:
     ignored = [name.removeprefix(f"{table}.") for name in parameters.ignore if name.startswith(f"{table}.")]
-    return question.measures.scan(table, parameters.columns.get(table, ()), ignored, parameters.patterns)
+    return context.measures.scan(table, parameters.columns.get(table, ()), ignored, parameters.patterns)
 
 
 def _hits(table: str, scan: Scan) -> Iterator[Finding]:

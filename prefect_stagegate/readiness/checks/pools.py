@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness import orchestration
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, time_text
 from prefect_stagegate.spec import Duration
@@ -50,7 +50,7 @@ class Worker(WorkPool):
 
 
 @check("worker", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
-def worker(question: Question, parameters: Worker) -> Answer:
+def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     """Whether a worker of the work pool lives: the age of the last heartbeat of any of them.
 
     Up to `warn` (30s) passes, up to `fail` (90s) warns, older and none fail: Prefect takes a worker for offline after
@@ -62,20 +62,20 @@ def worker(question: Question, parameters: Worker) -> Answer:
     fix = f"prefect worker start --pool {parameters.pool}"
     if seen is None:
         missing = problem or "no worker was ever heard of"
-        return Answer(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
-    age = max(question.now - seen, timedelta(0))
+        return CheckResult(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
+    age = max(context.now - seen, timedelta(0))
     measured = {"pool": parameters.pool, "age_seconds": age.total_seconds()}
     summary = f"heard of at {time_text(seen)}"
     if age <= parameters.warn:
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if age <= parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
     silent = f"no worker was heard of since {time_text(seen)}, more than {age_text(limit)} before the check"
-    return Answer(outcome, summary, (Finding(f"work pool {parameters.pool}", silent, fix, outcome),), measured)
+    return CheckResult(outcome, summary, (Finding(f"work pool {parameters.pool}", silent, fix, outcome),), measured)
 
 
 @check("work_pool", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
-def work_pool(question: Question, parameters: WorkPool) -> Answer:  # noqa: ARG001
+def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # noqa: ARG001
     """Whether the work pool takes runs: Prefect calls it ready, which passes; paused or not ready fails.
 
     A pool is ready when a worker of it lives (https://docs.prefect.io/v3/concepts/work-pools). One whose slots are all
@@ -87,7 +87,7 @@ def work_pool(question: Question, parameters: WorkPool) -> Answer:  # noqa: ARG0
     found, problem = ask(lambda: orchestration.work_pool(parameters.pool))
     if found is None:
         fix = f"prefect work-pool create {parameters.pool}"
-        return Answer(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
+        return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
     measured = {"pool": parameters.pool, "status": found.status, "limit": found.limit, "active": found.active}
     if found.status == "READY":
         return _free_slots(subject, parameters.pool, found, measured)
@@ -95,16 +95,16 @@ def work_pool(question: Question, parameters: WorkPool) -> Answer:  # noqa: ARG0
     told = f"it is {found.status.lower().replace('_', ' ') or 'of no known status'}"
     resume = f"prefect work-pool resume {parameters.pool}"
     fix = resume if found.status == "PAUSED" else f"prefect worker start --pool {parameters.pool}"
-    return Answer(outcome, told, (Finding(subject, told, fix, outcome),), measured)
+    return CheckResult(outcome, told, (Finding(subject, told, fix, outcome),), measured)
 
 
-def _free_slots(subject: str, name: str, found: orchestration.Pool, measured: Mapping[str, object]) -> Answer:
+def _free_slots(subject: str, name: str, found: orchestration.Pool, measured: Mapping[str, object]) -> CheckResult:
     if found.limit is not None and (found.active or 0) >= found.limit:
         told = f"all of its {count_text(found.limit, 'slot')} are in use"
         fix = f"Wait, or raise it: prefect work-pool set-concurrency-limit {name} {found.limit + 1}"
         outcome = Outcome.WARN if found.limit else Outcome.FAIL
-        return Answer(outcome, told, (Finding(subject, told, fix, outcome),), measured)
-    return Answer(Outcome.PASS, "ready", measured=measured)
+        return CheckResult(outcome, told, (Finding(subject, told, fix, outcome),), measured)
+    return CheckResult(Outcome.PASS, "ready", measured=measured)
 
 
 class WorkQueue(WorkPool):
@@ -117,7 +117,7 @@ class WorkQueue(WorkPool):
 
 
 @check("queue", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
-def queue(question: Question, parameters: WorkQueue) -> Answer:
+def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     """Whether the work queue moves: a worker polls it, and no run is late.
 
     Polled within `polled` (60s) without a late run passes, late runs warn, a queue that is paused or that nobody polls
@@ -129,29 +129,29 @@ def queue(question: Question, parameters: WorkQueue) -> Answer:
     found, problem = ask(lambda: orchestration.queue(parameters.pool, parameters.queue))
     if found is None:
         fix = f"prefect work-queue create {parameters.queue} --pool {parameters.pool}"
-        return Answer(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
-    age = max(question.now - found.polled, timedelta(0)) if found.polled else None
+        return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
+    age = max(context.now - found.polled, timedelta(0)) if found.polled else None
     measured = {"late_runs": found.late, "polled_seconds": age.total_seconds() if age is not None else None}
     if found.paused:
         fix = f"prefect work-queue resume {parameters.queue} --pool {parameters.pool}"
-        return Answer(Outcome.FAIL, "it is paused", (Finding(subject, "it is paused", fix),), measured)
+        return CheckResult(Outcome.FAIL, "it is paused", (Finding(subject, "it is paused", fix),), measured)
     if found.polled is None or age is None or age > parameters.polled:
         told = f"nobody polled it since {time_text(found.polled)}" if found.polled else "nobody ever polled it"
         fix = f"prefect worker start --pool {parameters.pool} --work-queue {parameters.queue}"
-        return Answer(Outcome.FAIL, told, (Finding(subject, told, fix),), measured)
+        return CheckResult(Outcome.FAIL, told, (Finding(subject, told, fix),), measured)
     summary = f"polled at {time_text(found.polled)}"
     if found.late:
         told = f"{count_text(found.late, 'run')} should have begun"
         fix = "Start another worker, or raise the limits that hold them: prefect flow-run ls --state Late"
-        return Answer(Outcome.WARN, told, (Finding(subject, told, fix, Outcome.WARN),), measured)
-    return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.WARN, told, (Finding(subject, told, fix, Outcome.WARN),), measured)
+    return CheckResult(Outcome.PASS, summary, measured=measured)
 
 
-def unnamed(name: str, parameter: str, lists: str) -> Answer:
+def unnamed(name: str, parameter: str, lists: str) -> CheckResult:
     """The answer of a check whose gate does not say what to look at."""
     fix = f"Set it in the gate, as in {{{name}: {{{parameter}: …}}}}; `{lists}` lists what there is."
     finding = Finding(name, f"the gate names no {parameter}", fix, Outcome.INCONCLUSIVE)
-    return Answer(Outcome.INCONCLUSIVE, f"the gate names no {parameter}", (finding,))
+    return CheckResult(Outcome.INCONCLUSIVE, f"the gate names no {parameter}", (finding,))
 
 
 def ask(look: Callable[[], T]) -> tuple[T | None, str]:

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, time_text
 from prefect_stagegate.spec import Duration
@@ -27,30 +27,30 @@ class Rollback(Parameters):
 
 
 @check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"), renewal=Renewal.CHEAP)
-def rollback(question: Question, parameters: Rollback) -> Answer:
+def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     """Whether there is a way back: the catalog still has the version that the target would return to.
 
     Accepted at most `warn` (30d) ago passes, longer ago warns, gone from the catalog fails. Not applicable at the
     first promotion.
     """
-    accepted = question.accepted
+    accepted = context.accepted
     if accepted is None:
-        return Answer(Outcome.NOT_APPLICABLE, f"first: nothing to return to in {question.target}")
-    age = question.now - moment(accepted.at)
+        return CheckResult(Outcome.NOT_APPLICABLE, f"first: nothing to return to in {context.target}")
+    age = context.now - moment(accepted.at)
     measured = {"version": accepted.digest, "accepted_at": accepted.at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)
-    if not question.resolvable(accepted.digest):
-        fix = f"stagegate history {question.dataset}@{question.target}"
+    if not context.resolvable(accepted.digest):
+        fix = f"stagegate history {context.dataset}@{context.target}"
         finding = Finding(name, "the catalog has lost its manifest: restore it from a backup", fix)
-        return Answer(Outcome.FAIL, f"{name} can't be returned to", (finding,), measured)
+        return CheckResult(Outcome.FAIL, f"{name} can't be returned to", (finding,), measured)
     summary = f"{name}, accepted at {time_text(moment(accepted.at))}"
     if age <= parameters.warn:
-        return Answer(Outcome.PASS, summary, measured=measured)
-    fix = f"Rehearse it: stagegate stage {question.dataset}@{accepted.digest}"
+        return CheckResult(Outcome.PASS, summary, measured=measured)
+    fix = f"Rehearse it: stagegate stage {context.dataset}@{accepted.digest}"
     limit = age_text(parameters.warn)
     problem = f"it was accepted at {time_text(moment(accepted.at))}, more than {limit} before the check"
     finding = Finding(name, problem, fix, Outcome.WARN)
-    return Answer(Outcome.WARN, summary, (finding,), measured)
+    return CheckResult(Outcome.WARN, summary, (finding,), measured)
 
 
 class Soak(Parameters):
@@ -65,32 +65,32 @@ class Soak(Parameters):
 
 
 @check("soak", owner="infra", binds=("target", "below"), renewal=Renewal.CHEAP)
-def soak(question: Question, parameters: Soak) -> Answer:
+def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     """Whether the version has stood at the gate below for long enough: `for` (24h) passes, a shorter time fails.
 
     Counted from when the ref of the gate below was last moved to it until it moved on. Not applicable to a gate that
     extends none.
     """
-    extends, below = question.gate.extends, question.below
+    extends, below = context.gate.extends, context.below
     if extends is None:
-        return Answer(Outcome.NOT_APPLICABLE, "first: this gate extends none")
-    if below is None or below.digest != question.digest:
-        finding = Finding(extends, "it does not stand there", f"stagegate promote {question.address} --to {extends}")
-        return Answer(Outcome.FAIL, f"it does not stand at {extends}", (finding,))
-    since, until = moment(below.at), moment(below.until) if below.until else question.now
+        return CheckResult(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+    if below is None or below.digest != context.digest:
+        finding = Finding(extends, "it does not stand there", f"stagegate promote {context.address} --to {extends}")
+        return CheckResult(Outcome.FAIL, f"it does not stand at {extends}", (finding,))
+    since, until = moment(below.at), moment(below.until) if below.until else context.now
     stood = until - since
     measured = {"since": below.at, "until": below.until, "stood_seconds": stood.total_seconds()}
     summary = f"stands at {extends} since {time_text(since)}"
     if below.until:
         summary = f"stood at {extends} for {age_text(stood)}, until {time_text(until)}"
     if stood >= parameters.period:
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     wanted = age_text(parameters.period)
     if below.until:
-        fix = f"Let it stand there again: stagegate promote {question.address} --to {extends}"
+        fix = f"Let it stand there again: stagegate promote {context.address} --to {extends}"
         finding = Finding(extends, f"the ref moved on after {age_text(stood)}, and {wanted} are wanted", fix)
-        return Answer(Outcome.FAIL, summary, (finding,), measured)
+        return CheckResult(Outcome.FAIL, summary, (finding,), measured)
     ends = since + parameters.period
     fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
     finding = Finding(extends, f"it stands there since {time_text(since)}, and {wanted} are wanted", fix)
-    return Answer(Outcome.FAIL, summary, (finding,), measured, until=ends)
+    return CheckResult(Outcome.FAIL, summary, (finding,), measured, until=ends)

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness import orchestration
-from prefect_stagegate.readiness.base import Answer, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
 from prefect_stagegate.readiness.checks.pools import HOLDS, ask, unnamed
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
 from prefect_stagegate.spec import Duration
@@ -30,7 +30,7 @@ class Schedule(Parameters):
 
 
 @check("schedule", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
-def schedule(question: Question, parameters: Schedule) -> Answer:  # noqa: ARG001
+def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noqa: ARG001
     """Whether the deployment runs by the clock: a schedule of it is active, and its next run is planned.
 
     Both pass; active without a planned run warns, for the scheduler plans within a minute; no deployment, one that is
@@ -41,18 +41,18 @@ def schedule(question: Question, parameters: Schedule) -> Answer:  # noqa: ARG00
         return unnamed("schedule", "deployment", "prefect deployment ls")
     found, problem = ask(lambda: orchestration.deployment(name))
     if found is None:
-        return Answer(Outcome.FAIL, problem, (Finding(name, problem, "prefect deploy"),))
+        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, "prefect deploy"),))
     measured = {"schedules": found.schedules, "active": found.active, "next": found.next and found.next.isoformat()}
     if found.paused or not found.active:
         told = "it is paused" if found.paused else "no schedule of it is active"
         resume = f"prefect deployment schedule ls {name}, then prefect deployment schedule resume {name} SCHEDULE_ID"
         fix = resume if found.schedules else "Give it a schedule and deploy it: prefect deploy"
-        return Answer(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
+        return CheckResult(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
     if found.next is None:
         told = "no run of it is planned"
         fix = "See whether the server's scheduler runs: prefect server services ls"
-        return Answer(Outcome.WARN, told, (Finding(name, told, fix, Outcome.WARN),), measured)
-    return Answer(Outcome.PASS, f"its next run is due at {time_text(found.next)}", measured=measured)
+        return CheckResult(Outcome.WARN, told, (Finding(name, told, fix, Outcome.WARN),), measured)
+    return CheckResult(Outcome.PASS, f"its next run is due at {time_text(found.next)}", measured=measured)
 
 
 class Concurrency(Parameters):
@@ -64,7 +64,7 @@ class Concurrency(Parameters):
 
 
 @check("concurrency", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
-def concurrency(question: Question, parameters: Concurrency) -> Answer:  # noqa: ARG001
+def concurrency(context: CheckContext, parameters: Concurrency) -> CheckResult:  # noqa: ARG001
     """Whether the concurrency limits let a run begin: each is there, in force, and has a free slot.
 
     All free pass; one whose slots are all in use, or that is disabled, warns: a run waits, or is not held back. One
@@ -75,10 +75,10 @@ def concurrency(question: Question, parameters: Concurrency) -> Answer:  # noqa:
     measured: dict[str, object] = {}
     findings = tuple(finding for name in parameters.limits for finding in _limit(name, measured))
     if not findings:
-        return Answer(Outcome.PASS, f"free slots in {listed(parameters.limits)}", measured=measured)
+        return CheckResult(Outcome.PASS, f"free slots in {listed(parameters.limits)}", measured=measured)
     outcome = Outcome.FAIL if any(one.outcome is Outcome.FAIL for one in findings) else Outcome.WARN
     worst = next(finding for finding in findings if finding.outcome is outcome)
-    return Answer(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+    return CheckResult(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
 
 
 def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ class Alert(Parameters):
 
 
 @check("alert", owner="infra", scope=Scope.ENVIRONMENT, ttl=timedelta(hours=1), renewal=Renewal.CHEAP)
-def alert(question: Question, parameters: Alert) -> Answer:
+def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     """Whether people are told when something goes wrong: the last message that the automation really sent.
 
     Up to `warn` (7d) ago passes, longer ago warns; never, failed the last time, disabled or missing fails. What counts
@@ -119,23 +119,23 @@ def alert(question: Question, parameters: Alert) -> Answer:
     never where it means longer ago.
     """
     name = parameters.automation
-    found, problem = ask(lambda: orchestration.last_delivery(name, question.now - orchestration.MOST_DAYS))
+    found, problem = ask(lambda: orchestration.last_delivery(name, context.now - orchestration.MOST_DAYS))
     if problem:
         fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
-        return Answer(Outcome.FAIL, problem, (Finding(name, problem, fix),))
+        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),))
     if found is None:
         told = "it never sent a message that the server knows of"
-        return Answer(Outcome.FAIL, told, (Finding(name, told, TEST),))
-    age = max(question.now - found.at, timedelta(0))
+        return CheckResult(Outcome.FAIL, told, (Finding(name, told, TEST),))
+    age = max(context.now - found.at, timedelta(0))
     measured = {"at": found.at.isoformat(), "executed": found.executed}
     if not found.executed:
         told = f"its last message, at {time_text(found.at)}, could not be sent: {found.reason or 'no reason is told'}"
         fix = f"Check its notification block, then: {TEST}"
-        return Answer(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
+        return CheckResult(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
     summary = f"a message was sent at {time_text(found.at)}"
     if age <= parameters.warn:
-        return Answer(Outcome.PASS, summary, measured=measured, until=found.at + parameters.warn)
+        return CheckResult(Outcome.PASS, summary, measured=measured, until=found.at + parameters.warn)
     limit = age_text(parameters.warn)
     problem = f"its last message was at {time_text(found.at)}, more than {limit} before the check"
     finding = Finding(name, problem, TEST, Outcome.WARN)
-    return Answer(Outcome.WARN, summary, (finding,), measured)
+    return CheckResult(Outcome.WARN, summary, (finding,), measured)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pydantic import Field
 
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal
-from prefect_stagegate.readiness.context import Probe, Question
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext, Probe
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
 from prefect_stagegate.spec import Duration
@@ -29,22 +29,22 @@ HOLDS = timedelta(minutes=15)
     binds=("environment", "sources"),
     renewal=Renewal.CHEAP,
 )
-def read_probe(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether this process, with the credentials that it has, can list every source and read from it.
 
     All of them pass; one that is refused or doesn't exist fails. One that does not answer, or has nothing to read, is
     inconclusive.
     """
-    probes = [question.probe_source(position) for position in range(len(question.spec.sources))]
+    probes = [context.probe_source(position) for position in range(len(context.spec.sources))]
     findings = tuple(finding for probe in probes if (finding := _finding(probe)))
     measured = {probe.url: {"object": probe.object, "read": probe.read, "seconds": probe.seconds} for probe in probes}
     if not findings and probes:
         slowest = max(probe.seconds for probe in probes)
         summary = f"{count_text(len(probes), 'source')} read, the slowest in {slowest:.2f} s"
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     failed = any(finding.outcome is Outcome.FAIL for finding in findings)
     summary = f"{len(findings)} of {count_text(len(probes), 'source')} can't be read: {listed(_subjects(findings))}"
-    return Answer(Outcome.FAIL if failed else Outcome.INCONCLUSIVE, summary, findings, measured)
+    return CheckResult(Outcome.FAIL if failed else Outcome.INCONCLUSIVE, summary, findings, measured)
 
 
 class Lifetime(Parameters):
@@ -58,7 +58,7 @@ class Lifetime(Parameters):
 
 
 @check("credential_life", owner="infra", scope=Scope.NODE, ttl=LIFE_HOLDS, binds=("sources",), renewal=Renewal.CHEAP)
-def credential_life(question: Question, parameters: Lifetime) -> Answer:
+def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     """Whether the credentials that open the sources outlast a run: seconds left, measured by the run's p95.
 
     Twice as long passes, as long warns, less fails. Credentials without an end (a static key, a password) and those
@@ -66,11 +66,11 @@ def credential_life(question: Question, parameters: Lifetime) -> Answer:
     inconclusive. Not applicable when no source needs any. The end is what the credentials say: AWS' expiration beside
     a session token, `exp` of a JWT, `se` of an Azure signature. Certificates are not looked at.
     """
-    lives = {source.url: question.credential_life(at) for at, source in enumerate(question.spec.sources)}
+    lives = {source.url: context.credential_life(at) for at, source in enumerate(context.spec.sources)}
     needed = {url: life for url, life in lives.items() if life.kind != "none"}
     if not needed:
-        return Answer(Outcome.NOT_APPLICABLE, "no source needs credentials")
-    now, run = question.now.timestamp(), parameters.run.total_seconds()
+        return CheckResult(Outcome.NOT_APPLICABLE, "no source needs credentials")
+    now, run = context.now.timestamp(), parameters.run.total_seconds()
     left = {url: life.ends - now for url, life in needed.items() if life.ends is not None}
     findings = tuple(one for url, life in needed.items() if (one := _life_finding(url, life, left.get(url), run)))
     measured = {url: {"kind": life.kind, "seconds_left": left.get(url)} for url, life in needed.items()}
@@ -79,10 +79,10 @@ def credential_life(question: Question, parameters: Lifetime) -> Answer:
     outcome = next((one for one in order if one in {finding.outcome for finding in findings}), Outcome.PASS)
     if findings:
         worst = next(finding for finding in findings if finding.outcome is outcome)
-        return Answer(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+        return CheckResult(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
     ends = [life.ends for life in needed.values() if life.ends is not None]
     shortest = f"the first credentials end at {_at(min(ends))}" if ends else "the credentials have no end"
-    return Answer(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
+    return CheckResult(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
 
 
 def _life_finding(url: str, life: CredentialLife, left: float | None, run: float) -> Finding | None:

@@ -9,8 +9,8 @@ from datetime import timedelta
 from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import Answer, NoParameters, Parameters, Renewal
-from prefect_stagegate.readiness.context import Question, Volume
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.context import CheckContext, Volume
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.units import bytes_text, count_text
 
@@ -38,25 +38,25 @@ class CacheFit(Parameters):
 
 
 @check("cache_fit", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def cache_fit(question: Question, parameters: CacheFit) -> Answer:
+def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
     """Whether the version fits into the cache: (free above the floor + bytes already held) ÷ bytes of the version.
 
     At least `warn` (1.2) passes, at least `fail` (1.0) warns, less fails.
     """
-    if question.bytes < 1:
-        return Answer(Outcome.INCONCLUSIVE, "the version has 0 bytes")
-    volume = question.volume()
+    if context.bytes < 1:
+        return CheckResult(Outcome.INCONCLUSIVE, "the version has 0 bytes")
+    volume = context.volume()
     room = max(volume.free - volume.floor, 0) + volume.held
-    ratio = room / question.bytes
-    measured = _measured(volume) | {"bytes": question.bytes, "ratio": round(ratio, 4)}
+    ratio = room / context.bytes
+    measured = _measured(volume) | {"bytes": context.bytes, "ratio": round(ratio, 4)}
     times = f"{ratio:.1f}" if ratio < MANY else f"more than {MANY}"
-    summary = f"room for {times} times the version: {bytes_text(room)} for {bytes_text(question.bytes)}"
+    summary = f"room for {times} times the version: {bytes_text(room)} for {bytes_text(context.bytes)}"
     if ratio >= parameters.warn:
-        return Answer(Outcome.PASS, summary, measured=measured)
+        return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if ratio >= parameters.fail else Outcome.FAIL
-    wanted = (parameters.warn if outcome is Outcome.WARN else parameters.fail) * question.bytes
+    wanted = (parameters.warn if outcome is Outcome.WARN else parameters.fail) * context.bytes
     problem = f"it has {bytes_text(room)} for this version, and {bytes_text(wanted)} are wanted"
-    return Answer(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), measured)
+    return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), measured)
 
 
 class UsedShare(Parameters):
@@ -73,60 +73,62 @@ class UsedShare(Parameters):
 
 
 @check("space", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def space(question: Question, parameters: UsedShare) -> Answer:
+def space(context: CheckContext, parameters: UsedShare) -> CheckResult:
     """How full the cache's volume is: up to `warn` (0.80) used passes, up to `fail` (0.85) warns, more fails."""
-    volume = question.volume()
+    volume = context.volume()
     if volume.total < 1:
-        return Answer(Outcome.INCONCLUSIVE, f"{volume.path} tells no size")
+        return CheckResult(Outcome.INCONCLUSIVE, f"{volume.path} tells no size")
     used = 1 - volume.free / volume.total
     return _judge_use(volume, parameters, used, f"{used:.0%} of {bytes_text(volume.total)} used", _measured(volume))
 
 
 @check("inodes", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
-def inodes(question: Question, parameters: UsedShare) -> Answer:
+def inodes(context: CheckContext, parameters: UsedShare) -> CheckResult:
     """How many of the files that the cache's volume can hold are there: up to `warn` (0.80) of them passes, up to
     `fail` (0.85) warns, more fails.
 
     A volume without inodes takes no further file, however much space is free. Not applicable where the file system
     makes inodes as needed (Btrfs, ZFS).
     """  # noqa: D205 - the first sentence is long
-    volume = question.volume()
+    volume = context.volume()
     if volume.inodes < 1:
-        return Answer(Outcome.NOT_APPLICABLE, f"the file system of {volume.path} has no fixed number of inodes")
+        return CheckResult(Outcome.NOT_APPLICABLE, f"the file system of {volume.path} has no fixed number of inodes")
     used = 1 - volume.free_inodes / volume.inodes
     measured = {"inodes": volume.inodes, "free_inodes": volume.free_inodes}
     return _judge_use(volume, parameters, used, f"{used:.0%} of {volume.inodes:,} inodes used", measured)
 
 
-def _judge_use(volume: Volume, limits: UsedShare, used: float, summary: str, measured: Mapping[str, int]) -> Answer:
+def _judge_use(
+    volume: Volume, limits: UsedShare, used: float, summary: str, measured: Mapping[str, int]
+) -> CheckResult:
     figures = {**measured, "used_share": round(used, 4)}
     if used <= limits.warn:
-        return Answer(Outcome.PASS, summary, measured=figures)
+        return CheckResult(Outcome.PASS, summary, measured=figures)
     outcome = Outcome.WARN if used <= limits.fail else Outcome.FAIL
     limit = limits.warn if outcome is Outcome.WARN else limits.fail
     problem = f"{used:.1%} is used, and {limit:.0%} is the limit"
-    return Answer(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
+    return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
 
 
 @check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS, binds=("rotten",), waivable=False)
-def cache_integrity(question: Question, parameters: NoParameters) -> Answer:  # noqa: ARG001
+def cache_integrity(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file of the version on this node still has the bytes that its manifest names, by hashing them all.
 
     All of them pass, one less fails; a version that isn't on this node is inconclusive. It reads the whole version, and
     holds a day, as long as the checks that a GPU's own diagnosis repeats daily, or until `stagegate verify` finds one
     of the version's files rotten.
     """
-    found = question.integrity()
+    found = context.integrity()
     measured = {"files": found.files, "bytes": found.bytes, "damaged": len(found.damaged)}
     if found.files < 1 or found.bytes < 1:
-        return Answer(Outcome.INCONCLUSIVE, "no bytes were read", measured=measured)
+        return CheckResult(Outcome.INCONCLUSIVE, "no bytes were read", measured=measured)
     if found.damaged:
-        repair = f"stagegate verify {question.address} --repair"
+        repair = f"stagegate verify {context.address} --repair"
         damaged = tuple(replace(finding, fix=repair) for finding in found.damaged[:SHOWN])
         summary = f"{len(found.damaged):,} of {count_text(found.files, 'file')} differ from the manifest"
-        return Answer(Outcome.FAIL, summary, damaged, measured)
+        return CheckResult(Outcome.FAIL, summary, damaged, measured)
     summary = f"{count_text(found.files, 'file')}, {bytes_text(found.bytes)}: as the manifest says"
-    return Answer(Outcome.PASS, summary, measured=measured)
+    return CheckResult(Outcome.PASS, summary, measured=measured)
 
 
 def _measured(volume: Volume) -> dict[str, int]:

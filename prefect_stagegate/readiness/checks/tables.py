@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import Answer, Parameters
-from prefect_stagegate.readiness.context import Question
+from prefect_stagegate.readiness.base import CheckResult, Parameters
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec import Glob
@@ -41,7 +41,7 @@ class Duplicates(Parameters):
 
 
 @check("duplicates", owner="data", binds=("contract",), fetches=True)
-def duplicates(question: Question, parameters: Duplicates) -> Answer:
+def duplicates(context: CheckContext, parameters: Duplicates) -> CheckResult:
     """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
 
     None passes, one or more fail. A split without files, a table without rows and a gate that names neither keys nor
@@ -49,23 +49,23 @@ def duplicates(question: Question, parameters: Duplicates) -> Answer:
     al., Leakage in Data Mining (2012).
     """
     if not parameters.keys and not parameters.splits:
-        fix = f"Name each table's key columns under `keys` of duplicates in the gate {question.target}."
+        fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
         finding = Finding("duplicates", "nothing says what makes a record", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
+        return CheckResult(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
     measured: dict[str, object] = {}
-    findings = [*_in_tables(question, parameters, measured), *_in_splits(question, parameters, measured)]
+    findings = [*_in_tables(context, parameters, measured), *_in_splits(context, parameters, measured)]
     if not findings:
         compared = listed([*measured])
-        return Answer(Outcome.PASS, f"no record stands twice in {compared}", measured=measured)
+        return CheckResult(Outcome.PASS, f"no record stands twice in {compared}", measured=measured)
     outcomes = {finding.outcome for finding in findings}
     outcome = Outcome.FAIL if Outcome.FAIL in outcomes else Outcome.INCONCLUSIVE
     worst = next(finding for finding in findings if finding.outcome is outcome)
-    return Answer(outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
+    return CheckResult(outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
 
 
-def _in_tables(question: Question, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
+def _in_tables(context: CheckContext, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
     for table, keys in parameters.keys.items():
-        found = question.measures.duplicates(table, keys)
+        found = context.measures.duplicates(table, keys)
         subject = f"table {table}"
         measured[subject] = {"rows": found.rows, "duplicates": found.duplicates}
         if found.rows < 1:
@@ -76,14 +76,14 @@ def _in_tables(question: Question, parameters: Duplicates, measured: dict[str, o
             yield Finding(subject, problem, fix)
 
 
-def _in_splits(question: Question, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
-    splits = _globs(question, parameters.splits)
+def _in_splits(context: CheckContext, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
+    splits = _globs(context, parameters.splits)
     if not splits:
         return
     by = parameters.by or _common_keys(parameters)
-    compared = {FILES: question.measures.shared_files(splits)}
+    compared = {FILES: context.measures.shared_files(splits)}
     if by:
-        compared["records"] = question.measures.shared_records(splits, by)
+        compared["records"] = context.measures.shared_records(splits, by)
     for what, found in compared.items():
         measured[f"{what} of {', '.join(splits)}"] = {
             "counts": dict(found.counts),
@@ -92,10 +92,10 @@ def _in_splits(question: Question, parameters: Duplicates, measured: dict[str, o
         yield from _overlaps(what, found)
 
 
-def _globs(question: Question, splits: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
+def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
     if isinstance(splits, Mapping):
         return dict(splits)
-    tables = question.spec.contract.tables
+    tables = context.spec.contract.tables
     # A name that is no table's matches no file, which is told of then.
     return {name: tables[name].files if name in tables else name for name in splits}
 
@@ -141,7 +141,7 @@ class Balance(Parameters):
 
 
 @check("balance", owner="ai", binds=("contract",), fetches=True)
-def balance(question: Question, parameters: Balance) -> Answer:
+def balance(context: CheckContext, parameters: Balance) -> CheckResult:
     """The share of the smallest class among the rows that have a label.
 
     At least `warn` passes, at least `fail` warns, less fails; the user sets both, or one of them. Without labels, or
@@ -151,14 +151,14 @@ def balance(question: Question, parameters: Balance) -> Answer:
     """
     limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
     if not parameters.labels or not limits:
-        fix = f"Set `labels`, and `warn` or `fail`, for balance in the gate {question.target}."
+        fix = f"Set `labels`, and `warn` or `fail`, for balance in the gate {context.target}."
         finding = Finding("balance", "nothing says what is to be balanced, or how far", fix, Outcome.INCONCLUSIVE)
-        return Answer(Outcome.INCONCLUSIVE, "no labels or no limit are set", (finding,))
+        return CheckResult(Outcome.INCONCLUSIVE, "no labels or no limit are set", (finding,))
     measured: dict[str, object] = {}
     findings: list[Finding] = []
     shares: list[float] = []
     for table, column in parameters.labels.items():
-        found = question.measures.balance(table, column)
+        found = context.measures.balance(table, column)
         share = found.smallest_rows / found.labelled if found.labelled else 0.0
         measured[f"{table}.{column}"] = {
             "rows": found.labelled,
@@ -172,7 +172,7 @@ def balance(question: Question, parameters: Balance) -> Answer:
     order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
     outcome = next((one for one in order if one in outcomes), Outcome.PASS)
     summary = f"the smallest class has {min(shares):.2%} of {listed([*measured])}"
-    return Answer(outcome, summary, tuple(findings), measured)
+    return CheckResult(outcome, summary, tuple(findings), measured)
 
 
 def _judge_share(subject: str, labelled: int, smallest: str, share: float, limits: Balance) -> Iterator[Finding]:

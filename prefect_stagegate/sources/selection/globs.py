@@ -28,7 +28,7 @@ _FIXED = {"**/": "(?:[^/]+/)*", "/**": "/.+", "**": ".*", "*": "[^/]*", "?": "[^
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class GlobFilter:
     """Which keys a spec takes: globs that take and leave out, and conditions on partitions. Call it with a key.
 
     A folder's key ends with a slash.
@@ -62,23 +62,23 @@ class Selection:
 
 
 def enters(wanted: Wanted, folder: str) -> bool:
-    """Whether something in a folder may be wanted; only a `Selection` can tell that nothing is.
+    """Whether something in a folder may be wanted; only a `GlobFilter` can tell that nothing is.
 
     Args:
         wanted: Tells which keys are taken.
         folder: Its key, with a slash at its end.
     """
-    return not isinstance(wanted, Selection) or wanted.enters(folder)
+    return not isinstance(wanted, GlobFilter) or wanted.enters(folder)
 
 
 def by_path(wanted: Wanted, folder: str) -> bool:
-    """Whether a folder's files may be wanted for its path; only a `Selection` can tell that they aren't."""
-    return not isinstance(wanted, Selection) or wanted.by_path(folder)
+    """Whether a folder's files may be wanted for its path; only a `GlobFilter` can tell that they aren't."""
+    return not isinstance(wanted, GlobFilter) or wanted.by_path(folder)
 
 
 def excludes(wanted: Wanted, key: str) -> bool:
     """Whether a path is left out whatever lies there, so that nobody need look."""
-    if isinstance(wanted, Selection):
+    if isinstance(wanted, GlobFilter):
         return wanted.excludes(key)
     return not (wanted(key) or wanted(key + "/"))
 

@@ -16,12 +16,12 @@ from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.plan import dataset_path
-from prefect_stagegate.sources.selection.globs import Selection
+from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.sources.selection.samples import rank, sampled
 from prefect_stagegate.spec import SourceSpec
 
 
-class Shape:
+class Selection:
     """The shape of one source of a spec.
 
     Args:
@@ -31,7 +31,7 @@ class Shape:
 
     def __init__(self, spec: SourceSpec, now: datetime) -> None:
         self._spec = spec
-        self.wants = Selection(spec.include, spec.exclude, spec.partitions)
+        self.wants = GlobFilter(spec.include, spec.exclude, spec.partitions)
         """Tells whether a key is taken, as far as it alone tells."""
         self._after = _seconds(spec.newer_than, now)
         self._before = _seconds(spec.older_than, now)

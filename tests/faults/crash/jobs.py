@@ -192,10 +192,10 @@ def run_promote(place: Place) -> str:
 
 def run_rollback(place: Place) -> str:
     """Roll the pilot back, unless that was done: then this node only follows."""
-    where = place.open()
-    if where.catalog.history(DATASET, "pilot")[-1].action == "rollback":
-        return stage(where, PILOT).digest
-    return rollback(where, PILOT, reason="it was worse").digest
+    workspace = place.open()
+    if workspace.catalog.history(DATASET, "pilot")[-1].action == "rollback":
+        return stage(workspace, PILOT).digest
+    return rollback(workspace, PILOT, reason="it was worse").digest
 
 
 def run_collect(place: Place) -> str:
@@ -230,24 +230,24 @@ def run_withdraw(place: Place) -> str:
 
 def run_require(place: Place) -> str:
     """Require what the pilot accepted, and hold it for a moment."""
-    where = place.open()
-    with hold_ready(where, find_ready(where, PILOT)) as version:
+    workspace = place.open()
+    with hold_ready(workspace, find_ready(workspace, PILOT)) as version:
         return version.digest
 
 
 def run_pin(place: Place) -> str:
     """Pin the newest version, unless that was done."""
-    where = place.open()
-    if not any(lease.kind == "pin" for lease in where.cache.leases.live()):
-        pin(where, THINGS)
+    workspace = place.open()
+    if not any(lease.kind == "pin" for lease in workspace.cache.leases.live()):
+        pin(workspace, THINGS)
     return ""
 
 
 def run_unpin(place: Place) -> str:
     """Unpin the newest version, unless that was done."""
-    where = place.open()
-    if any(lease.kind == "pin" for lease in where.cache.leases.live()):
-        unpin(where, THINGS)
+    workspace = place.open()
+    if any(lease.kind == "pin" for lease in workspace.cache.leases.live()):
+        unpin(workspace, THINGS)
     return ""
 
 
@@ -277,12 +277,12 @@ JOBS = {
 
 def settle(place: Place) -> dict[str, Any]:
     """What an operator does afterwards: verify, and collect two days later."""
-    where = place.open()
-    damaged = [str(damage) for damage in verify(where).damaged]
-    damaged += [problem for chain in verify_history(where) for problem in chain.problems]
-    live = [str(lease) for lease in where.cache.leases.live() if lease.kind != "pin"]
+    workspace = place.open()
+    damaged = [str(damage) for damage in verify(workspace).damaged]
+    damaged += [problem for chain in verify_history(workspace) for problem in chain.problems]
+    live = [str(lease) for lease in workspace.cache.leases.live() if lease.kind != "pin"]
     earlier = time.time() - 2 * 24 * 3600
-    for path in where.cache.layout.ingest.iterdir():
+    for path in workspace.cache.layout.ingest.iterdir():
         os.utime(path, (earlier, earlier), follow_symlinks=False)
-    collect_garbage(where)
+    collect_garbage(workspace)
     return {"damaged": damaged, "leases": live}

@@ -97,7 +97,13 @@ class Warm:
     def __init__(self, shim: Path) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "crash.warm"],
-            env={**os.environ, **SETTINGS, "LD_PRELOAD": str(shim), "PYTHONPATH": f"{HERE.parents[2]}:{HERE.parent}", "PYTHONUTF8": "1"},
+            env={
+                **os.environ,
+                **SETTINGS,
+                "LD_PRELOAD": str(shim),
+                "PYTHONPATH": f"{HERE.parents[2]}:{HERE.parent}",
+                "PYTHONUTF8": "1",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -42,11 +42,11 @@ def _locks(site: Site, node: str, source: Source, inspection: Inspection) -> Ite
 
 def _mended(site: Site, node: str, source: Source, inspection: Inspection) -> Iterator[str]:
     """All that rotted is repaired, but for what the source has no more."""
-    where = site.open(node)
+    workspace = site.open(node)
     with suppress(StagegateError):  # told by what is left
-        verify(where, repair=True)
+        verify(workspace, repair=True)
     current = {digest for path, _, digest in rows_of(source.held, list(range(10)))}
-    for damage in verify(where).damaged:
+    for damage in verify(workspace).damaged:
         rows = inspection.manifest(damage.dataset, damage.digest.removeprefix("sha256:")) or []
         expected = next(digest for path, _, digest in rows if path == damage.finding.subject)
         if expected in current:
@@ -58,11 +58,11 @@ def _mended(site: Site, node: str, source: Source, inspection: Inspection) -> It
 def _collected(site: Site, node: str, source: Source, inspection: Inspection) -> Iterator[str]:
     """A collection two days later leaves nothing but what views hold."""
     del source
-    where, cache = site.open(node), site.cache(node)
+    workspace, cache = site.open(node), site.cache(node)
     earlier = time.time() - DAYS
     for path in (cache / "ingest").iterdir():
         os.utime(path, (earlier, earlier), follow_symlinks=False)
-    collect_garbage(where)
+    collect_garbage(workspace)
     if left := leftovers(cache):
         yield f"a collection left {left}"
     for path in (cache / "quarantine").glob("*[!n]"):  # no .json

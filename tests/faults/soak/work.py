@@ -47,28 +47,28 @@ def run_stage(shift: Shift) -> Told:
 
 def run_bring(shift: Shift) -> Told:
     """Bring what the pilot names, or any version that the catalog has."""
-    where = shift.site.open(shift.node)
+    workspace = shift.site.open(shift.node)
     named = Address(shift.dataset, PILOT)
     if shift.random.random() < 0.3:
-        named = Address(shift.dataset, shift.random.choice(where.catalog.versions(shift.dataset)))
-    version = stage(where, named)
+        named = Address(shift.dataset, shift.random.choice(workspace.catalog.versions(shift.dataset)))
+    version = stage(workspace, named)
     return {"fetched": version.bytes_fetched, "reused": version.bytes_reused}
 
 
 def run_promote(shift: Shift) -> Told:
     """Ask the gate about what is newest and promote what it accepts; now and then, roll back."""
-    where = shift.site.open(shift.node)
+    workspace = shift.site.open(shift.node)
     if shift.random.random() < 0.2:
-        rollback(where, Address(shift.dataset, PILOT), reason="soak")
+        rollback(workspace, Address(shift.dataset, PILOT), reason="soak")
         return {"did": "rollback"}
-    newest = Address(shift.dataset, where.catalog.resolve(Address(shift.dataset)))
-    validate(where, newest)
-    if not check(where, newest, PILOT).accepted:
+    newest = Address(shift.dataset, workspace.catalog.resolve(Address(shift.dataset)))
+    validate(workspace, newest)
+    if not check(workspace, newest, PILOT).accepted:
         with suppress(GateFailed):
-            promote(where, newest, PILOT)
+            promote(workspace, newest, PILOT)
             return {"wrong": f"{newest} was refused, and promoted"}
         return {"did": "refuse"}
-    promote(where, newest, PILOT)
+    promote(workspace, newest, PILOT)
     return {}
 
 
@@ -112,11 +112,11 @@ def run_verify(shift: Shift) -> Told:
 
 def run_pin(shift: Shift) -> Told:
     """Pin what is newest for a moment."""
-    where = shift.site.open(shift.node)
-    address = Address(shift.dataset, where.cache.refs.get(shift.dataset, "latest") or "latest")
-    pin(where, address)
+    workspace = shift.site.open(shift.node)
+    address = Address(shift.dataset, workspace.cache.refs.get(shift.dataset, "latest") or "latest")
+    pin(workspace, address)
     time.sleep(shift.random.random())
-    unpin(where, address)
+    unpin(workspace, address)
     return {}
 
 

@@ -54,8 +54,8 @@ def build(folder: Path) -> Truth:
     assert not check(node(folder), Address("things"), "pilot").accepted
     _stage(folder, "planes", "plane\n")
     pin(node(folder), Address("things", versions[0]))
-    where = node(folder)
-    entries = {digest: list(where.catalog.manifest("things", digest).entries()) for digest in (*versions, refused)}
+    workspace = node(folder)
+    entries = {digest: list(workspace.catalog.manifest("things", digest).entries()) for digest in (*versions, refused)}
     return Truth(folder, entries, frozenset(versions), refused)
 
 

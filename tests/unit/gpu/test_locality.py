@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Answer, Gpu, Gpus, Machine
+from prefect_stagegate.readiness import CheckResult, Gpu, Gpus, Machine
 from prefect_stagegate.readiness.checks.gpu import OnGpus
 from prefect_stagegate.readiness.checks.locality import distance, gpu_locality
-from prefect_stagegate.testing.questions import VOLUME, a_question
+from prefect_stagegate.testing.contexts import VOLUME, check_context
 
 SWITCH = "pci0000:00/0000:00:01.0/0000:01:00.0"
 """A PCIe switch below a root port of the first socket."""
@@ -95,10 +95,10 @@ def test_one_node_is_the_node_of_devices_that_name_none(tmp_path: Path) -> None:
     assert distance(tree.machine, "0000:00:02.0", "0000:40:02.0") == "same NUMA node"
 
 
-def asked(tree: Tree, folder: str = "/cache", *gpus: Gpu) -> Answer:
+def asked(tree: Tree, folder: str = "/cache", *gpus: Gpu) -> CheckResult:
     volume = replace(VOLUME, path=Path(folder))
-    question = a_question(gpus=lambda: Gpus(gpus=gpus or (H100,)), volume=lambda: volume, machine=tree.machine)
-    return gpu_locality(question, OnGpus())
+    context = check_context(gpus=lambda: Gpus(gpus=gpus or (H100,)), volume=lambda: volume, machine=tree.machine)
+    return gpu_locality(context, OnGpus())
 
 
 def test_partition_of_a_drive_at_the_gpu_s_switch_passes(tree: Tree) -> None:

@@ -12,13 +12,13 @@ import pytest
 from pydantic import ValidationError
 
 from prefect_stagegate.model import Entry, Evidence, Outcome, Severity
-from prefect_stagegate.readiness import CHECKS, Question, run_check
+from prefect_stagegate.readiness import CHECKS, CheckContext, run_check
 from prefect_stagegate.readiness.checks.job import FeedRate, Utilisation
 from prefect_stagegate.readiness.node.bottleneck import Bottleneck, bottleneck
 from prefect_stagegate.readiness.node.tiers import Reading, Tiers
 from prefect_stagegate.readiness.run import is_current
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.questions import DIGEST, a_question, a_spec
+from prefect_stagegate.testing.contexts import DIGEST, a_spec, check_context
 
 KIB = 1024
 JOB = {"batch_size": 4, "sample_size": "16KiB", "step_time": 0.001, "readers": 2}
@@ -27,46 +27,48 @@ SECONDS = 10
 
 
 @pytest.fixture
-def staged(tmp_path: Path) -> Callable[..., Question]:
+def staged(tmp_path: Path) -> Callable[..., CheckContext]:
     """Asks about a version of eight files of 128 KiB that lies in a folder, with a job that changes describe."""
 
-    def ask(sizes: tuple[int, ...] = (128 * KIB,) * 8, **changes: Any) -> Question:
+    def ask(sizes: tuple[int, ...] = (128 * KIB,) * 8, **changes: Any) -> CheckContext:
         for number, size in enumerate(sizes):
             (tmp_path / f"{number}.bin").write_bytes(os.urandom(size))
         entries = [Entry(f"{number}.bin", size, "blake3:0") for number, size in enumerate(sizes)]
         spec = a_spec(job={**JOB, **changes})
-        return a_question(spec=spec, bytes=sum(sizes), entries=lambda: iter(entries), view=lambda: tmp_path)
+        return check_context(spec=spec, bytes=sum(sizes), entries=lambda: iter(entries), view=lambda: tmp_path)
 
     return ask
 
 
-def asked(name: str, question: Question, **params: Any) -> Evidence:
+def asked(name: str, context: CheckContext, **params: Any) -> Evidence:
     requirement = Requirement(name, Severity.BLOCKING, {"seconds": f"{SECONDS}s", **params})
-    return run_check(CHECKS[name], requirement, question)
+    return run_check(CHECKS[name], requirement, context)
 
 
 @BOTH
 def test_spec_without_a_job_is_inconclusive_and_says_what_to_add(name: str) -> None:
-    evidence = asked(name, a_question())
+    evidence = asked(name, check_context())
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "job: {batch_size: 400" in evidence.findings[0].fix
 
 
 @BOTH
 def test_version_that_is_not_staged_here_is_inconclusive(name: str) -> None:
-    evidence = asked(name, a_question(spec=a_spec(job=JOB)))
+    evidence = asked(name, check_context(spec=a_spec(job=JOB)))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert evidence.findings[0].fix == f"stagegate stage nycflights@{DIGEST}"
 
 
 @BOTH
 @pytest.mark.parametrize("sizes", [(), (0, 0)])
-def test_nothing_read_is_no_pass(name: str, staged: Callable[..., Question], sizes: tuple[int, ...]) -> None:
+def test_nothing_read_is_no_pass(name: str, staged: Callable[..., CheckContext], sizes: tuple[int, ...]) -> None:
     evidence = asked(name, staged(sizes))
     assert (evidence.outcome, evidence.summary) == (Outcome.INCONCLUSIVE, "0 bytes were read")
 
 
-def test_volume_that_gives_what_the_job_needs_passes_with_its_bytes_by_tier(staged: Callable[..., Question]) -> None:
+def test_volume_that_gives_what_the_job_needs_passes_with_its_bytes_by_tier(
+    staged: Callable[..., CheckContext],
+) -> None:
     evidence = asked("feed_rate", staged(step_time=3600.0))
     assert evidence.outcome is Outcome.PASS
     assert evidence.measured["bytes"] == 8 * 128 * KIB
@@ -76,7 +78,7 @@ def test_volume_that_gives_what_the_job_needs_passes_with_its_bytes_by_tier(stag
 
 @BOTH
 def test_volume_that_gives_too_little_fails_and_what_holds_it_back_is_named(
-    name: str, staged: Callable[..., Question]
+    name: str, staged: Callable[..., CheckContext]
 ) -> None:
     evidence = asked(name, staged(step_time=1e-9))
     assert evidence.outcome is Outcome.FAIL
@@ -87,13 +89,13 @@ def test_volume_that_gives_too_little_fails_and_what_holds_it_back_is_named(
     assert evidence.summary.endswith(f"held back by the {finding.subject}")
 
 
-def test_thresholds_are_the_policy_s(staged: Callable[..., Question]) -> None:
-    question = staged(step_time=1e-5)
-    assert asked("utilisation", question, warn=1e-9, fail=1e-9).outcome is Outcome.PASS
-    assert asked("utilisation", question, warn=1.0, fail=1e-9).outcome is Outcome.WARN
+def test_thresholds_are_the_policy_s(staged: Callable[..., CheckContext]) -> None:
+    context = staged(step_time=1e-5)
+    assert asked("utilisation", context, warn=1e-9, fail=1e-9).outcome is Outcome.PASS
+    assert asked("utilisation", context, warn=1.0, fail=1e-9).outcome is Outcome.WARN
 
 
-def test_utilisation_reads_batches_whole_and_once(staged: Callable[..., Question]) -> None:
+def test_utilisation_reads_batches_whole_and_once(staged: Callable[..., CheckContext]) -> None:
     evidence = asked("utilisation", staged(accelerators=2), warn=1e-9, fail=1e-9)
     assert (evidence.measured["steps"], evidence.measured["bytes"]) == (16, 8 * 128 * KIB)
     assert evidence.measured["tiers"]["page_cache"] == 0
@@ -108,7 +110,7 @@ def test_utilisation_reads_batches_whole_and_once(staged: Callable[..., Question
     ],
 )
 def test_too_few_steps_are_no_share(
-    staged: Callable[..., Question], changes: dict[str, Any], params: dict[str, Any], fix: str
+    staged: Callable[..., CheckContext], changes: dict[str, Any], params: dict[str, Any], fix: str
 ) -> None:
     evidence = asked("utilisation", staged(**changes), **params)
     assert evidence.outcome is Outcome.INCONCLUSIVE
@@ -116,21 +118,21 @@ def test_too_few_steps_are_no_share(
 
 
 @BOTH
-def test_bytes_that_may_be_read_are_a_bound(name: str, staged: Callable[..., Question]) -> None:
+def test_bytes_that_may_be_read_are_a_bound(name: str, staged: Callable[..., CheckContext]) -> None:
     evidence = asked(name, staged(step_time=1e-9), bytes="512KiB")
     assert evidence.measured["bytes"] == 384 * KIB
 
 
 @BOTH
 def test_page_cache_alone_proves_nothing_about_the_volume(
-    name: str, staged: Callable[..., Question], tmp_path: Path
+    name: str, staged: Callable[..., CheckContext], tmp_path: Path
 ) -> None:
-    question = staged()
+    context = staged()
     account = tmp_path / "proc/self/io"  # a kernel that had nothing read from storage: all was in memory
     account.parent.mkdir(parents=True)
     account.write_text("read_bytes: 0\n")
-    machine = type(question.machine)(proc=tmp_path / "proc")
-    evidence = asked(name, replace(question, machine=machine))
+    machine = type(context.machine)(proc=tmp_path / "proc")
+    evidence = asked(name, replace(context, machine=machine))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "only the page cache was read (100% of the bytes)" in evidence.summary
     assert evidence.measured["bottleneck"] == "page cache"
@@ -138,15 +140,15 @@ def test_page_cache_alone_proves_nothing_about_the_volume(
 
 @BOTH
 def test_cache_on_another_machine_s_file_system_is_the_source_that_holds_it_back(
-    name: str, staged: Callable[..., Question], tmp_path: Path
+    name: str, staged: Callable[..., CheckContext], tmp_path: Path
 ) -> None:
-    question = staged(step_time=1e-9)
+    context = staged(step_time=1e-9)
     process = tmp_path / "proc/self"
     process.mkdir(parents=True)
     (process / "io").symlink_to("/proc/self/io")
     (process / "mountinfo").write_text(f"30 1 0:45 / {tmp_path} rw - nfs4 nas:/export rw\n")
-    machine = type(question.machine)(proc=tmp_path / "proc")
-    evidence = asked(name, replace(question, machine=machine))
+    machine = type(context.machine)(proc=tmp_path / "proc")
+    evidence = asked(name, replace(context, machine=machine))
     assert evidence.measured["tiers"] == {"source": 8 * 128 * KIB, "local": 0, "page_cache": 0}
     assert evidence.measured["bottleneck"] in {"source", "readers", "processor"}
     if evidence.measured["bottleneck"] == "source":
@@ -155,11 +157,11 @@ def test_cache_on_another_machine_s_file_system_is_the_source_that_holds_it_back
 
 @BOTH
 def test_file_that_is_gone_is_inconclusive_with_the_command_that_mends_it(
-    name: str, staged: Callable[..., Question], tmp_path: Path
+    name: str, staged: Callable[..., CheckContext], tmp_path: Path
 ) -> None:
-    question = staged()
+    context = staged()
     (tmp_path / "3.bin").unlink()
-    evidence = asked(name, question, seconds="1s")
+    evidence = asked(name, context, seconds="1s")
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "3.bin can't be read" in evidence.findings[0].problem
     assert "stagegate verify" in evidence.findings[0].fix
@@ -168,10 +170,10 @@ def test_file_that_is_gone_is_inconclusive_with_the_command_that_mends_it(
 @BOTH
 def test_answer_ends_with_the_job_and_not_with_the_license(name: str) -> None:
     definition, requirement = CHECKS[name], Requirement(name, Severity.BLOCKING, {})
-    evidence = run_check(definition, requirement, a_question(spec=a_spec(job=JOB)))
+    evidence = run_check(definition, requirement, check_context(spec=a_spec(job=JOB)))
     passed = replace(evidence, outcome=Outcome.PASS)
-    assert is_current(passed, definition, requirement, a_question(spec=a_spec(job=JOB, license="MIT")))
-    assert not is_current(passed, definition, requirement, a_question(spec=a_spec(job={**JOB, "readers": 3})))
+    assert is_current(passed, definition, requirement, check_context(spec=a_spec(job=JOB, license="MIT")))
+    assert not is_current(passed, definition, requirement, check_context(spec=a_spec(job={**JOB, "readers": 3})))
 
 
 def reading(rate: int, *, cpu: float = 0.1, source: bool = False) -> Reading:

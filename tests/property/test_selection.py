@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources.selection.samples import BITS, rank, sampled
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import load_spec
 
 keys = st.lists(st.text(st.characters(exclude_characters="/", codec="utf-8"), min_size=1), unique=True, max_size=60)
@@ -25,9 +25,9 @@ def taken(listing: list[str], into: str = "", **keys: Any) -> set[str]:
     spec = load_spec(
         {"stagegate": 1, "dataset": "x", "sources": [{"url": "s3://lake/", "into": into, **keys}]}, known_checks={}
     )
-    shape = Shape(spec.sources[0], datetime.now(UTC))
+    selection = Selection(spec.sources[0], datetime.now(UTC))
     objects = [SourceObject(key, 1, Pin("etag", key, "strong")) for key in listing]
-    return {shape.path(one.key) for one in shape.taken(objects)}
+    return {selection.path(one.key) for one in selection.taken(objects)}
 
 
 @given(keys, shares, st.randoms())

@@ -10,15 +10,15 @@ import pytest
 from prefect_stagegate.errors import SourceError, SpecError
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources.selection.partitions import in_partitions
-from prefect_stagegate.sources.selection.selection import Shape
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import load_spec
 
 NOW = datetime(2013, 6, 15, tzinfo=UTC)
 
 
-def shape(**keys: Any) -> Shape:
+def selection(**keys: Any) -> Selection:
     spec = load_spec({"stagegate": 1, "dataset": "x", "sources": [{"url": "s3://lake/", **keys}]}, known_checks={})
-    return Shape(spec.sources[0], NOW)
+    return Selection(spec.sources[0], NOW)
 
 
 def an_object(key: str = "a", size: int = 10, age: timedelta | None = timedelta(days=1)) -> SourceObject:
@@ -38,7 +38,7 @@ def an_object(key: str = "a", size: int = 10, age: timedelta | None = timedelta(
     ],
 )
 def test_partitions(conditions: dict[str, Any], taken: list[str], left: list[str]) -> None:
-    one = shape(partitions=conditions)
+    one = selection(partitions=conditions)
     assert [key for key in taken + left if one.wants(key)] == taken
 
 
@@ -48,7 +48,7 @@ def test_a_folder_is_entered_that_may_lead_to_wanted_partitions() -> None:
 
 
 def test_sizes_are_bounds_that_belong_to_what_is_taken() -> None:
-    one = shape(min_size="1kB", max_size="2kB")
+    one = selection(min_size="1kB", max_size="2kB")
     assert [size for size in (999, 1000, 2000, 2001) if one.takes(an_object(size=size))] == [1000, 2000]
 
 
@@ -63,17 +63,17 @@ def test_sizes_are_bounds_that_belong_to_what_is_taken() -> None:
     ],
 )
 def test_ages_count_from_now_and_dates_in_utc(keys: dict[str, str], taken: list[int]) -> None:
-    one = shape(**keys)
+    one = selection(**keys)
     assert [days for days in (1, 3, 40) if one.takes(an_object(age=timedelta(days=days)))] == taken
 
 
 def test_an_age_that_nobody_tells_is_an_error_and_no_guess() -> None:
     with pytest.raises(SourceError, match=r"doesn't tell when 'a' changed .*s3://lake/"):
-        shape(newer_than="2d").takes(an_object(age=None))
+        selection(newer_than="2d").takes(an_object(age=None))
 
 
 def test_the_first_rename_that_matches_counts() -> None:
-    one = shape(
+    one = selection(
         into="flights/",
         rename=[{"from": r"raw/(\d+)-(\d+)\.PARQUET", "to": r"\1/\2.parquet"}, {"from": "raw/(.*)", "to": r"other/\1"}],
     )
@@ -102,4 +102,4 @@ def test_the_first_rename_that_matches_counts() -> None:
 )
 def test_what_takes_nothing_or_says_nothing_is_refused_at_load(keys: dict[str, Any], told: str) -> None:
     with pytest.raises(SpecError, match=told):
-        shape(**keys)
+        selection(**keys)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
-from prefect_stagegate.readiness import Gpus, Integrity, Machine, Probe, Question, Volume, known_checks
+from prefect_stagegate.readiness import CheckContext, Gpus, Integrity, Machine, Probe, Volume, known_checks
 from prefect_stagegate.spec import Spec, load_spec
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
@@ -75,8 +75,8 @@ def a_spec(**changes: Any) -> Spec:
     return load_spec(values, known_checks=known_checks())
 
 
-def a_question(*, spec: Spec | None = None, target: str = "production", **changes: Any) -> Question:
-    """A question about a version of two files on its way to `production`; `changes` are fields of `Question`."""
+def check_context(*, spec: Spec | None = None, target: str = "production", **changes: Any) -> CheckContext:
+    """A question about a version of two files on its way to `production`; `changes` are fields of `CheckContext`."""
     spec = spec or a_spec()
     facts: dict[str, Any] = {
         "dataset": spec.dataset,
@@ -105,7 +105,7 @@ def a_question(*, spec: Spec | None = None, target: str = "production", **change
         "machine": Machine(),
         "resolvable": lambda digest: digest in (DIGEST, OTHER_DIGEST),
     }
-    return Question(**{**facts, **changes})
+    return CheckContext(**{**facts, **changes})
 
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ LONG_AGO = 1_370_000_000
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
@@ -41,28 +41,28 @@ def write(path: Path, data: bytes, at: int = LONG_AGO) -> None:
     os.utime(path, (at, at))
 
 
-def entries(where: Workspace, version: Version) -> set[Entry]:
-    return set(where.catalog.manifest(version.dataset, version.digest).entries())
+def entries(workspace: Workspace, version: Version) -> set[Entry]:
+    return set(workspace.catalog.manifest(version.dataset, version.digest).entries())
 
 
 @pytest.mark.parametrize("few", [{"sample": "30%"}, {"limit": 12}])
 def test_from_a_pilots_part_to_the_whole_only_the_rest_is_fetched(
-    where: Workspace, tmp_path: Path, few: dict[str, Any]
+    workspace: Workspace, tmp_path: Path, few: dict[str, Any]
 ) -> None:
     for number in range(40):
         write(tmp_path / f"nas/year={2000 + number % 3}/{number:02}.bin", bytes(1000 + number))
     url = str(tmp_path / "nas")
-    pilot = stage(where, spec_of({"url": url, **few}))
+    pilot = stage(workspace, spec_of({"url": url, **few}))
     assert 0 < pilot.files < 40
-    whole = stage(where, spec_of({"url": url}))
-    assert entries(where, pilot) < entries(where, whole)
+    whole = stage(workspace, spec_of({"url": url}))
+    assert entries(workspace, pilot) < entries(workspace, whole)
     assert (whole.files, whole.bytes_fetched) == (40, whole.bytes - pilot.bytes)
     assert whole.bytes_reused == pilot.bytes == pilot.bytes_fetched
-    assert stage(where, spec_of({"url": url, **few})).digest == pilot.digest
+    assert stage(workspace, spec_of({"url": url, **few})).digest == pilot.digest
 
 
 def test_a_sample_of_a_bucket_and_of_its_copy_are_one_version(
-    where: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
@@ -73,28 +73,28 @@ def test_a_sample_of_a_bucket_and_of_its_copy_are_one_version(
     part = {"sample": "1/3", "into": "data/"}
     rename = [{"from": r"raw/(\d+)\.BIN", "to": r"\1.bin"}]
     options = {"endpoint_url": seaweedfs.endpoint_url}
-    remote = stage(where, spec_of({"url": f"{bucket}/", "options": options, **part}))
-    local = stage(where, spec_of({"url": str(tmp_path / "nas"), "rename": rename, **part}))
+    remote = stage(workspace, spec_of({"url": f"{bucket}/", "options": options, **part}))
+    local = stage(workspace, spec_of({"url": str(tmp_path / "nas"), "rename": rename, **part}))
     assert remote.digest == local.digest
     assert 0 < remote.files < 30
 
 
-def test_two_objects_that_are_renamed_to_one_path_are_both_named(where: Workspace, tmp_path: Path) -> None:
+def test_two_objects_that_are_renamed_to_one_path_are_both_named(workspace: Workspace, tmp_path: Path) -> None:
     write(tmp_path / "nas/2013/a.csv", b"1")
     write(tmp_path / "nas/2014/a.csv", b"2")
     with pytest.raises(UsageError, match=r"2013/a\.csv.*2014/a\.csv"):
-        stage(where, spec_of({"url": str(tmp_path / "nas"), "rename": [{"from": r"\d+/(.*)", "to": r"\1"}]}))
+        stage(workspace, spec_of({"url": str(tmp_path / "nas"), "rename": [{"from": r"\d+/(.*)", "to": r"\1"}]}))
     with pytest.raises(UsageError, match=r"'2013/a\.csv'.*can't|can't.*'2013/a\.csv'"):
-        stage(where, spec_of({"url": str(tmp_path / "nas"), "rename": [{"from": r"(.*)", "to": r"../\1"}]}))
+        stage(workspace, spec_of({"url": str(tmp_path / "nas"), "rename": [{"from": r"(.*)", "to": r"../\1"}]}))
 
 
-def test_what_grew_out_of_a_filter_is_no_omission_of_the_listing(where: Workspace, tmp_path: Path) -> None:
+def test_what_grew_out_of_a_filter_is_no_omission_of_the_listing(workspace: Workspace, tmp_path: Path) -> None:
     write(tmp_path / "nas/a.csv", b"1")
     write(tmp_path / "nas/b.csv", b"2")
     spec = spec_of({"url": str(tmp_path / "nas"), "max_size": 5})
-    assert stage(where, spec).files == 2
+    assert stage(workspace, spec).files == 2
     write(tmp_path / "nas/b.csv", b"2" * 6)
-    assert stage(where, spec).files == 1
+    assert stage(workspace, spec).files == 1
 
 
 # What each policy makes of an object whose bytes changed and whose pin did not: the same size, in the same second.
@@ -102,8 +102,8 @@ SEEN = [("never", False), ("when_weak", True), ("always", True)]
 
 
 @pytest.mark.parametrize(("rehash", "seen"), SEEN)
-def test_a_file_that_changed_behind_its_time(where: Workspace, tmp_path: Path, rehash: str, seen: bool) -> None:
-    overwrites(where, tmp_path / "nas/a.bin", {"url": str(tmp_path / "nas"), "rehash": rehash}, seen=seen)
+def test_a_file_that_changed_behind_its_time(workspace: Workspace, tmp_path: Path, rehash: str, seen: bool) -> None:
+    overwrites(workspace, tmp_path / "nas/a.bin", {"url": str(tmp_path / "nas"), "rehash": rehash}, seen=seen)
 
 
 class _ByTheSecond(SimpleHTTPRequestHandler):
@@ -131,54 +131,54 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize(("rehash", "seen"), SEEN)
 def test_a_web_page_that_changed_behind_its_etag(
-    where: Workspace, tmp_path: Path, web: str, rehash: str, seen: bool
+    workspace: Workspace, tmp_path: Path, web: str, rehash: str, seen: bool
 ) -> None:
-    overwrites(where, tmp_path / "nas/a.bin", {"url": f"{web}/a.bin", "rehash": rehash}, seen=seen)
+    overwrites(workspace, tmp_path / "nas/a.bin", {"url": f"{web}/a.bin", "rehash": rehash}, seen=seen)
 
 
-def overwrites(where: Workspace, file: Path, source: dict[str, Any], *, seen: bool) -> None:
+def overwrites(workspace: Workspace, file: Path, source: dict[str, Any], *, seen: bool) -> None:
     write(file, b"old" * 100)
-    before = stage(where, spec_of(source))
+    before = stage(workspace, spec_of(source))
     with file.open("r+b") as opened:  # in place, so that the inode stays too
         opened.write(b"new" * 100)
     os.utime(file, (LONG_AGO, LONG_AGO))
-    after = stage(where, spec_of(source))
+    after = stage(workspace, spec_of(source))
     assert (after.path / "a.bin").read_bytes() == (b"new" if seen else b"old") * 100
     assert (after.digest != before.digest, after.bytes_fetched) == (seen, 300 if seen else 0)
-    unchanged = stage(where, spec_of(source))
+    unchanged = stage(workspace, spec_of(source))
     assert (unchanged.digest, unchanged.bytes_fetched) == (after.digest, 300 if seen else 0)
 
 
-def test_a_young_time_is_not_believed_whatever_the_policy(where: Workspace, tmp_path: Path) -> None:
+def test_a_young_time_is_not_believed_whatever_the_policy(workspace: Workspace, tmp_path: Path) -> None:
     file = tmp_path / "nas/a.bin"
     file.parent.mkdir()
     file.write_bytes(b"old" * 100)
     now = int(file.stat().st_mtime)
     os.utime(file, (now, now))  # as on a file system that keeps whole seconds
     source = {"url": str(file.parent), "rehash": "never"}
-    stage(where, spec_of(source))
+    stage(workspace, spec_of(source))
     with file.open("r+b") as opened:
         opened.write(b"new" * 100)
     os.utime(file, (now, now))
-    assert (stage(where, spec_of(source)).path / "a.bin").read_bytes() == b"new" * 100
+    assert (stage(workspace, spec_of(source)).path / "a.bin").read_bytes() == b"new" * 100
 
 
 @pytest.mark.parametrize(("rehash", "read"), [("never", 0), ("when_weak", 0), ("always", 300)])
 def test_strong_pins_are_only_doubted_always(
-    where: Workspace, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, rehash: str, read: int
+    workspace: Workspace, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, rehash: str, read: int
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
     bucket = seaweedfs.bucket(f"rehash-{rehash.replace('_', '-')}")
     seaweedfs.client().pipe(f"{bucket}/a.bin", b"old" * 100)
     spec = spec_of({"url": f"{bucket}/", "options": {"endpoint_url": seaweedfs.endpoint_url}, "rehash": rehash})
-    first = stage(where, spec)
-    again = stage(where, spec)
+    first = stage(workspace, spec)
+    again = stage(workspace, spec)
     assert (again.digest, again.bytes_fetched) == (first.digest, read)
 
 
 def test_a_version_says_what_its_weakest_pin_is(
-    where: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, run_stagegate: Run
+    workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, run_stagegate: Run
 ) -> None:
     env = {"AWS_ACCESS_KEY_ID": seaweedfs.key, "AWS_SECRET_ACCESS_KEY": seaweedfs.secret}
     bucket = seaweedfs.bucket("weakest")
