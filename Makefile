@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged catalogue docs lock schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -74,12 +74,13 @@ fuzz: setup ## change at random what servers answer and what lies on disk; SECON
 mutations: setup ## break each promise of docs/reliability.md on purpose, and see its test fail; ONLY= takes some
 	$(BIN)/python tests/faults/mutations.py $(ONLY)
 
-check: setup ## check format, lint, types and layers
+check: setup ## check format, lint, types, layers and the pages' links
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint deployments/Dockerfile deployments/Dockerfile.cuda
+	$(BIN)/zensical build --strict
 
 format: setup ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix
@@ -110,7 +111,10 @@ lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
 	$(COMPILE) --extra gpu --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
-docs: setup ## write the catalogue of checks into docs/readiness.md
+docs: setup ## build the documentation into site/; a broken link fails
+	$(BIN)/zensical build --strict
+
+catalogue: setup ## write the catalogue of checks into docs/readiness.md
 	$(BIN)/python -m prefect_stagegate.cli.catalogue docs/readiness.md
 
 schema: setup ## write the JSON Schema of the spec

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -235,9 +236,13 @@ class TestThrottle:
     def _alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(throttle, "_throttles", {})
 
-    def test_no_more_read_at_a_time_than_may(self, cache: Cache) -> None:
+    def test_no_more_read_at_a_time_than_may(self, tmp_path: Path) -> None:
         source = Counting({f"{number:03}": b"x" * (number + 1) for number in range(100)})
-        list(fetch_all(source, cache, limits=Limits(in_flight=16, connections=3)))
+        caches = [Cache.open(tmp_path / name) for name in ("one", "other")]
+        limits = Limits(in_flight=16, connections=3)
+        with ThreadPoolExecutor() as pool:  # two transfers
+            receipts = list(pool.map(lambda cache: list(fetch_all(source, cache, limits=limits)), caches))
+        assert [len(each) for each in receipts] == [100, 100]
         assert source.most == 3
 
     def test_a_low_bandwidth_makes_them_fewer(self, cache: Cache) -> None:

@@ -29,7 +29,7 @@ def test_the_reference_has_every_setting_as_it_is(setting: Setting) -> None:
 
 def test_the_catalogue_on_the_page_is_the_code_s() -> None:
     page = (DOCS / "readiness.md").read_text()
-    assert page == inserted(page), "make docs writes it"
+    assert page == inserted(page), "make catalogue writes it"
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == CHECKS.keys()
 
 

@@ -1,0 +1,85 @@
+"""Pages whose commands run from top to bottom, and the site that is built of all pages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.support.transcript import reader, rerun
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = ("start.md", "how-to/roll-back.md", "how-to/contract.md")
+"""In the order in which somebody reads them: each goes on from the one before."""
+
+
+@pytest.mark.system  # more than thirty commands
+@pytest.mark.timeout(300)
+def test_the_pages_show_what_the_commands_print(tmp_path: Path) -> None:
+    for name in PAGES:
+        page = (DOCS / name).read_text()
+        assert rerun(page, tmp_path, reader(tmp_path)) == page, f"python -m tests.support.transcript {' '.join(PAGES)}"
+
+
+class Links(HTMLParser):
+    """The addresses that a page names, and the places in it that others may name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: set[str] = set()
+        self.loaded: set[str] = set()
+        """What a browser fetches by itself."""
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value for name, value in attrs if value}
+        if anchor := values.get("id"):
+            self.anchors.add(anchor)
+        address = values.get("href") or values.get("src")
+        if address:
+            self.addresses.add(address)
+            if tag in ("img", "link", "script") and values.get("rel") != "canonical":
+                self.loaded.add(address)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Links]:
+    """The built pages."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(DOCS, folder / "docs")
+    config = shutil.copy(ROOT / "zensical.toml", folder)
+    command = [str(Path(sys.executable).with_name("zensical")), "build", "--strict", "--config-file", str(config)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return {path: Links(path.read_text()) for path in (folder / "site").rglob("*.html")}
+
+
+def test_every_link_between_pages_leads_somewhere(site: dict[Path, Links]) -> None:
+    broken = []
+    for page, links in site.items():
+        for address in links.addresses:
+            url = urlsplit(address)
+            if url.scheme or url.netloc or page.name == "404.html":
+                continue
+            target = (page.parent / unquote(url.path)).resolve() if url.path else page
+            if not target.exists() or (url.fragment and unquote(url.fragment) not in site[target].anchors):
+                broken.append(f"{page.name}: {address}")
+    assert broken == []
+
+
+def test_pages_load_nothing_from_elsewhere(site: dict[Path, Links]) -> None:
+    assert [address for links in site.values() for address in links.loaded if urlsplit(address).netloc] == []
+
+
+def test_llms_txt_names_pages_that_exist(site: dict[Path, Links]) -> None:
+    (text,) = {page.parent for page in site if page.name == "index.html"}
+    for name in re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text()):
+        assert (text / name).exists(), name

@@ -1,0 +1,100 @@
+"""Pages whose commands are run, and whose output is compared with what the page shows.
+
+    rerun(Path("docs/start.md"), folder, environment)
+
+A block marked `console` holds lines that begin with `$ `, each followed by what it printed. A block marked `yaml` or
+`python` whose first line is a comment with a file's name is written to that file; other Python is run. Blocks with
+another mark are for reading only. `python -m tests.support.transcript PAGE…` writes the output into the pages.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# (\S+\.\w+)\n")
+CHANGING = {
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ": "2026-11-26T03:00:00Z",
+    r"\d+ (ms|s|min|h) ago": "1 min ago",
+}
+"""What differs from run to run, and what a page shows in its place."""
+PAGE_FOLDER = "/home/ada"
+"""The folder of the reader, as pages show it."""
+
+
+def rerun(page: str, folder: Path, environment: Mapping[str, str]) -> str:
+    """Run a page in `folder`; returns the page with what was printed this time.
+
+    Raises:
+        AssertionError: Python that the page shows failed.
+    """
+    return BLOCK.sub(lambda block: _run_block(block, folder, environment), page)
+
+
+def _run_block(block: re.Match[str], folder: Path, environment: Mapping[str, str]) -> str:
+    mark, text = block.groups()
+    file = FILE.match(text)
+    if file and mark in ("yaml", "python"):
+        (folder / file[1]).write_text(text)
+    elif mark == "python":
+        _, printed = _run([sys.executable, "-c", text], folder, environment)
+        assert "Traceback" not in printed, printed
+    elif mark == "console":
+        commands = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+        shown = [f"$ {command}\n{_printed(command, folder, environment)}" for command in commands]
+        return f"```console\n{''.join(shown)}```"
+    return block[0]
+
+
+def _printed(command: str, folder: Path, environment: Mapping[str, str]) -> str:
+    code, printed = _run(["bash", "-uo", "pipefail", "-c", command], folder, environment)
+    assert code != 127, f"{command}: {printed}"  # noqa: PLR2004 - the shell's code for a command that is not there
+    printed = printed.replace(str(folder), PAGE_FOLDER)
+    for pattern, shown in CHANGING.items():
+        printed = re.sub(pattern, shown, printed)
+    return "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+
+
+def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    return done.returncode, done.stdout
+
+
+def reader(folder: Path) -> dict[str, str]:
+    """The environment of somebody who does what a page says in `folder`."""
+    return {
+        "STAGEGATE_CACHE": str(folder / "cache"),
+        "STAGEGATE_CATALOG": str(folder / "catalog"),
+        "STAGEGATE_IDENTITY": "ada@example.org",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "100",
+        "TZ": "UTC",
+    }
+
+
+def main() -> None:
+    """Run the pages in one folder, in the order given, and write what was printed into them."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for name in sys.argv[1:]:
+            page = Path(name)
+            page.write_text(rerun(page.read_text(), folder, reader(folder)))
+
+
+if __name__ == "__main__":
+    main()
