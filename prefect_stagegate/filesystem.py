@@ -1,7 +1,7 @@
 """The `stagegate://` filesystem of fsspec: read a version's files by name, with whatever reads fsspec URLs.
 
     pd.read_parquet("stagegate://nycflights@production/flights/2013-01.parquet")
-    duckdb, pyarrow, polars, … : docs/reference.md has the call for each; `open_dataset` gives a folder
+    duckdb, pyarrow, polars, … : docs/how-to/read.md has the call for each; `open_dataset` gives a folder
 
 A digest is written `@sha256-<hex>` there, since a colon has a meaning of its own in URLs. The files are those of this
 node's cache: a version that isn't here is an error that says how to bring it. Read-only, since a version is immutable.

@@ -54,7 +54,7 @@ def _run_block(block: re.Match[str], folder: Path, environment: Mapping[str, str
 
 def _printed(command: str, folder: Path, environment: Mapping[str, str]) -> str:
     code, printed = _run(["bash", "-uo", "pipefail", "-c", command], folder, environment)
-    assert code != 127, f"{command}: {printed}"  # noqa: PLR2004 - the shell's code for a command that is not there
+    assert code != 127, f"{command}: {printed}"  # the shell knows no such command
     printed = printed.replace(str(folder), PAGE_FOLDER)
     for pattern, shown in CHANGING.items():
         printed = re.sub(pattern, shown, printed)

@@ -18,6 +18,7 @@ from prefect_stagegate.testing.contexts import check_context
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "reference.md").read_text()
+REQUIRE_READY = (DOCS / "how-to/require-readiness.md").read_text()
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
@@ -52,13 +53,13 @@ def test_the_reference_has_every_exit_code() -> None:
 @pytest.mark.parametrize(
     ("begins", "means"), [("- Costly", Renewal.COSTLY), ("- Settled", Renewal.SETTLED)], ids=["costly", "settled"]
 )
-def test_the_reference_tells_what_the_start_of_a_run_does_not_ask(begins: str, means: Renewal) -> None:
-    sentence = REFERENCE.split(begins)[1].split(".")[0]
+def test_the_page_tells_what_the_start_of_a_run_does_not_ask(begins: str, means: Renewal) -> None:
+    sentence = REQUIRE_READY.split(begins)[1].split(".")[0]
     assert set(sentence.split("`")[1::2]) == {name for name, check in CHECKS.items() if check.renewal is means}
 
 
-def test_the_reference_tells_which_checks_speak_about_the_node() -> None:
-    row = REFERENCE.split("| the node (")[1].split(")")[0]
+def test_the_page_tells_which_checks_speak_about_the_node() -> None:
+    row = REQUIRE_READY.split("| the node (")[1].split(")")[0]
     assert set(row.split(", ")) == {name for name, check in CHECKS.items() if check.scope is Scope.NODE}
 
 

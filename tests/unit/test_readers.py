@@ -1,4 +1,4 @@
-"""Each call of the table in docs/reference.md reads a version."""
+"""Each call of the table in docs/how-to/read.md reads a version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.model import Entry
 
 PAGE = (
-    (Path(__file__).parents[2] / "docs/reference.md").read_text().split("## Reading a version\n")[1].split("\n## ")[0]
+    (Path(__file__).parents[2] / "docs/how-to/read.md").read_text().split("## Reading a version\n")[1].split("\n## ")[0]
 )
 PREPARATION = PAGE.split("```python\n")[1].split("```")[0]
 CALLS = dict(re.findall(r"^\| ([^|]+) \| `([^|]+)` \|$", PAGE, re.MULTILINE))
@@ -44,7 +44,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     cache.views.publish("nycflights", "sha256:" + "1" * 64, entries)
     cache.refs.put("nycflights", "production", "sha256:" + "1" * 64)
     defined: dict[str, Any] = {}
-    exec(compile(PREPARATION, "reference.md", "exec"), defined)
+    exec(compile(PREPARATION, "read.md", "exec"), defined)
     yield defined
     duckdb.unregister_filesystem("stagegate")
 
