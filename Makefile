@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged catalogue docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged catalogue docs lock pictures schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -113,6 +113,9 @@ lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 
 docs: setup ## build the documentation into site/; a broken link fails
 	$(BIN)/zensical build --strict
+
+pictures: setup ## take the pictures of the pages from a real run of the demo; needs Chromium
+	$(BIN)/python docs/pictures.py
 
 catalogue: setup ## write the catalogue of checks into docs/readiness.md
 	$(BIN)/python -m prefect_stagegate.cli.catalogue docs/readiness.md
