@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # The first that is new enough; `make setup PYTHON=…` names another.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
-SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
+SOURCES := benchmarks deployments docs examples flows prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged lock reference schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -110,8 +110,8 @@ lock: $(BIN)/uv ## pin every dependency again; FLAGS=--upgrade takes the newest
 	$(COMPILE) --all-extras --group dev --output-file requirements.lock $(FLAGS) pyproject.toml
 	$(COMPILE) --extra gpu --group build --constraints requirements.lock --output-file requirements-runtime.lock pyproject.toml
 
-docs: setup ## write the catalogue of checks into docs/readiness.md
-	$(BIN)/python -m prefect_stagegate.cli.catalogue docs/readiness.md
+reference: setup ## write the reference pages from the code
+	$(BIN)/python -m docs.generate
 
 schema: setup ## write the JSON Schema of the spec
 	$(BIN)/stagegate schema > docs/stagegate.schema.json
