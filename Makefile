@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # The first that is new enough; `make setup PYTHON=…` names another.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
-SOURCES := benchmarks deployments examples flows prefect_stagegate tasks tests validations
+SOURCES := benchmarks deployments examples flows pages prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged catalogue docs lock pictures schema clean
+.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -115,10 +115,10 @@ docs: setup ## build the documentation into site/; a broken link fails
 	$(BIN)/zensical build --strict
 
 pictures: setup ## take the pictures of the pages from a real run of the demo; needs Chromium
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python pages/pictures.py
 
-catalogue: setup ## write the catalogue of checks into docs/readiness.md
-	$(BIN)/python -m prefect_stagegate.cli.catalogue docs/readiness.md
+reference: setup ## write the reference pages from the code
+	$(BIN)/python -m pages.generate
 
 schema: setup ## write the JSON Schema of the spec
 	$(BIN)/stagegate schema > docs/stagegate.schema.json

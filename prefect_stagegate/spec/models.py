@@ -54,7 +54,9 @@ class TableSpec(Part):
         examples=[{"year": "int", "dep_delay": "double"}],
     )
     time: Text | None = Field(
-        default=None, description="The column that says when a record arose; freshness asks it.", examples=["time_hour"]
+        default=None,
+        description="The column that says when a record arose; the check `freshness` reads it.",
+        examples=["time_hour"],
     )
 
 
@@ -83,7 +85,7 @@ class ContractSpec(Part):
 
 
 class JobSpec(Part):
-    """What the job that trains on the dataset asks of one node: the checks feed_rate and utilisation speak of it."""
+    """What training asks of one node: the checks `feed_rate` and `utilisation` compare with it."""
 
     batch_size: int = Field(
         ge=1, le=10**9, strict=True, description="Samples that one accelerator takes in a step.", examples=[400]
@@ -259,7 +261,7 @@ class Spec(Part):
     )
     contract: ContractSpec = Field(
         default=ContractSpec(),
-        description="What the dataset promises: the checks schema, nonempty, expectations and coverage speak of it.",
+        description="What the dataset promises; the checks `schema`, `nonempty`, `expectations`, `coverage` test it.",
         examples=[{"files": [{"match": "flights/*.parquet", "probes": ["parquet"]}]}],
     )
     job: JobSpec | None = Field(

@@ -75,7 +75,8 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     definitions["Severity"] = _SEVERITY
     definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
-    definitions["ChangeSpec"]["properties"]["approval"] = _without_settings(checks["approval"])
+    change = definitions["ChangeSpec"]["properties"]
+    change["approval"] = {**_without_settings(checks["approval"]), "description": change["approval"]["description"]}
     inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
     kept = {key: value for key, value in definitions.items() if key not in inlined}
     return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": kept}

@@ -22,7 +22,7 @@ class MirrorSpec(Part):
 
     url: SourceUrl = Field(
         description="URL or path of a copy of the source, with the same keys below it.",
-        examples=["file:///mnt/nas/flights/"],
+        examples=["s3://lake-copy/flights/", "file:///mnt/nas/flights/"],
     )
     options: Options = Field(
         default={},
@@ -47,7 +47,7 @@ class RenameSpec(Part):
         examples=["raw/(.*)\\.PARQUET"],
     )
     to: Text = Field(
-        description="The path in its place, below `into`; \\1 or \\g<name> stands for what a group matched.",
+        description="The path in its place, below `into`; `\\1` or `\\g<name>` stands for what a group matched.",
         examples=["\\1.parquet"],
     )
 

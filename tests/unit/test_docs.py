@@ -4,16 +4,20 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from prefect_stagegate.cli.catalogue import inserted
+from pages.generate import PAGES, SECTIONS
+from prefect_stagegate import flows, tasks
+from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Outcome, Scope, Severity
-from prefect_stagegate.readiness import CHECKS, Renewal, run_check
+from prefect_stagegate.readiness import CHECKS, Renewal, known_checks, run_check
 from prefect_stagegate.readiness.registry import _checks
 from prefect_stagegate.settings import SETTINGS, Setting
 from prefect_stagegate.sources import SCHEMES
 from prefect_stagegate.sources.extras import extra_of
-from prefect_stagegate.spec import Requirement, SourceSpec
+from prefect_stagegate.spec import Requirement, SourceSpec, json_schema, load_spec
+from prefect_stagegate.spec.suites import SuiteSpec
 from prefect_stagegate.testing.contexts import check_context
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,17 +25,85 @@ REFERENCE = (DOCS / "reference.md").read_text()
 REQUIRE_READY = (DOCS / "how-to/require-readiness.md").read_text()
 
 
+GENERATED = {name: (DOCS / "reference" / name).read_text() for name in PAGES}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_reference_page_is_current(name: str) -> None:
+    assert GENERATED[name] == PAGES[name](), "make reference writes it"
+
+
+def test_reference_has_no_other_pages() -> None:
+    assert {file.name for file in DOCS.glob("reference/*")} == PAGES.keys()
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
 def test_the_reference_has_every_setting_as_it_is(setting: Setting) -> None:
-    row = next(line for line in REFERENCE.splitlines() if line.startswith(f"| `{setting.variable}` |"))
+    row = next(line for line in GENERATED["settings.md"].splitlines() if line.startswith(f"| `{setting.variable}` |"))
     for part in (setting.default, setting.values, setting.meaning):
         assert part in row
 
 
-def test_the_catalogue_on_the_page_is_the_code_s() -> None:
-    page = (DOCS / "readiness.md").read_text()
-    assert page == inserted(page), "make catalogue writes it"
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == CHECKS.keys()
+def headings(text: str) -> list[str]:
+    """The headings of a page, without those that stand in its code."""
+    return re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+
+
+def test_checks_page_has_every_check() -> None:
+    page = GENERATED["checks.md"]
+    assert set(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == CHECKS.keys()
+    assert set(re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)) == CHECKS.keys()
+
+
+def test_checks_page_has_every_parameter() -> None:
+    sections = dict(zip(CHECKS, [""] * len(CHECKS), strict=True))
+    for section in GENERATED["checks.md"].split("\n### ")[1:]:
+        sections[section.partition("\n")[0]] = section
+    for name, check in CHECKS.items():
+        for key, field in check.parameters.model_fields.items():
+            assert f"| `{field.alias or key}` |" in sections[name]
+
+
+def test_cli_page_has_every_command_in_order() -> None:
+    commands = [
+        f"stagegate {name}{word}"
+        for group in COMMANDS.values()
+        for name in group
+        for word in ("", *(f" {word}" for word in SUBCOMMANDS.get(name, ())))
+    ]
+    assert [heading for heading in headings(GENERATED["cli.md"]) if heading.startswith("stagegate ")] == commands
+
+
+def test_tasks_page_has_every_task_and_flow() -> None:
+    page = GENERATED["tasks.md"]
+    for name in (*tasks.__all__, *flows.__all__):
+        assert f"\n### {name}\n" in page or f"`await {name}(…)`" in page
+
+
+def test_code_on_the_tasks_page_runs() -> None:
+    code = GENERATED["tasks.md"].split("```python\n")[1].split("```")[0]
+    defined: dict[str, object] = {"__name__": "page"}
+    exec(compile(code, "tasks.md", "exec"), defined)
+    assert {"release", "train"} <= defined.keys()
+
+
+def test_spec_page_has_every_mapping() -> None:
+    models = {name for name, schema in json_schema(known_checks())["$defs"].items() if "properties" in schema}
+    assert models == {section.model.__name__ for section in SECTIONS}
+
+
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", GENERATED["spec.md"], re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_on_the_spec_page_loads(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent / "examples")
+    values = yaml.safe_load(example)
+    if "expectations" in values:
+        SuiteSpec.model_validate(values)
+        return
+    gates = {"pilot": {"require": ["schema"]}, **values.get("gates", {})}
+    load_spec({**yaml.safe_load(EXAMPLES[0]), **values, "gates": gates}, known_checks=known_checks())
 
 
 def test_the_check_on_the_page_works_as_it_stands() -> None:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = Path(__file__).parents[1] / "docs/pictures"
 WIDTH, HEIGHT = 1200, 900
 
 
