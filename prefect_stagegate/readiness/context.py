@@ -200,8 +200,8 @@ class CheckContext:
 
 def addresses_of(owners: Mapping[Any, str], role: str) -> tuple[str, ...]:
     """The addresses that a spec's `owners` give for a role."""
-    named = next((text for known, text in owners.items() if known == role), "")
-    return tuple(address.strip() for address in named.split(",") if address.strip())
+    addresses = next((text for known, text in owners.items() if known == role), "")
+    return tuple(address.strip() for address in addresses.split(",") if address.strip())
 
 
 def _read(ask: Callable[[], str]) -> str:
@@ -240,7 +240,7 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
 
 
 def _digest(failed: tuple[FailedObject, ...]) -> str:
-    return digest_of([asdict(one) for one in failed]) if failed else ""
+    return digest_of([asdict(failure) for failure in failed]) if failed else ""
 
 
 def _accepted(accepted: Accepted | None) -> str:

@@ -20,22 +20,12 @@ from enum import StrEnum
 
 from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
-from prefect_stagegate.readiness.base import CheckDefinition
+from prefect_stagegate.readiness.base import WORST_FIRST, CheckDefinition
 from prefect_stagegate.readiness.context import CheckContext
-from prefect_stagegate.readiness.overrides import Case, rule, too_few
+from prefect_stagegate.readiness.overrides import Case, apply_overrides, missing_passes
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import counting, expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
-
-WORST_FIRST = (
-    Outcome.FAIL,
-    Outcome.INCONCLUSIVE,
-    Outcome.WARN,
-    Outcome.WAIVED,
-    Outcome.PASS,
-    Outcome.NOT_APPLICABLE,
-)
-"""Which of two answers of one check counts."""
 
 
 def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *, at: datetime) -> DecisionOutcome:
@@ -95,17 +85,17 @@ def conclude(
     record: Sequence[Evidence] = (),
 ) -> Decision:
     """Make the decision of a gate about a case, from nothing but what is given."""
-    required = {asked.check: asked for asked in gate.requirements}
+    required = {requirement.check: requirement for requirement in gate.requirements}
     # Each answer is ruled before the worst is taken, lest a waived failure hides one that tells nothing.
     ruled = _worst(
         (
-            rule(answer, required[answer.check], case, waivers=waivers, record=record)
+            apply_overrides(answer, required[answer.check], case, waivers=waivers, record=record)
             for answer in evidence
             if answer.check in required
         ),
         case.at,
     )
-    checks = tuple(ruled.get(asked.check) or _missing(asked) for asked in gate.requirements)
+    checks = tuple(ruled.get(requirement.check) or _missing(requirement) for requirement in gate.requirements)
     return Decision(
         dataset=case.dataset,
         digest=case.digest,
@@ -158,23 +148,25 @@ def plan_checks(
         known: The catalogue.
     """
     stored = list(evidence)
-    took = _took(context, stored)
+    seconds = _last_durations(context, stored)
     missing_bytes = 0 if context.view() else context.bytes
-    planned = (_plan(asked, known[asked.check], context, stored) for asked in context.gate.requirements)
+    checks = (
+        _plan(requirement, known[requirement.check], context, stored) for requirement in context.gate.requirements
+    )
     return tuple(
         replace(
-            one,
-            seconds=took.get(one.requirement.check),
-            fetches=missing_bytes if one.evidence is None and one.definition.fetches else 0,
+            planned,
+            seconds=seconds.get(planned.requirement.check),
+            fetches=missing_bytes if planned.evidence is None and planned.definition.fetches else 0,
         )
-        for one in planned
+        for planned in checks
     )
 
 
-def _took(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
+def _last_durations(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
     """How long each check took when it was last asked about this version, else about one that was let in."""
-    let_in = [one.decision for one in (context.accepted, context.below) if one and one.decision]
-    known = [*(answer for decision in let_in for answer in decision.checks), *stored]
+    decisions = [accepted.decision for accepted in (context.accepted, context.below) if accepted and accepted.decision]
+    known = [*(answer for decision in decisions for answer in decision.checks), *stored]
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}
 
 
@@ -182,12 +174,12 @@ def _plan(
     requirement: Requirement, definition: CheckDefinition, context: CheckContext, stored: Sequence[Evidence]
 ) -> PlannedCheck:
     reason = ""
-    own = [answer for answer in stored if answer.check == requirement.check]
-    counted = counting(own, context)
-    for answer in reversed(own):
+    answers = [answer for answer in stored if answer.check == requirement.check]
+    counted = counting(answers, context)
+    for answer in reversed(answers):
         stale = why_stale(answer, definition, requirement, context) or superseded(answer, counted)
-        if not stale and (short := too_few(answer, requirement, counted)):
-            return PlannedCheck(requirement, definition, State.STALE, short)
+        if not stale and (shortage := missing_passes(answer, requirement, counted)):
+            return PlannedCheck(requirement, definition, State.STALE, shortage)
         if not stale:
             kept = replace(answer, severity=requirement.severity)
             return PlannedCheck(requirement, definition, State.CURRENT, "", kept)

@@ -80,7 +80,7 @@ class NotThere(UsageError):
 
 
 @contextmanager
-def _client(what: str = "") -> Iterator[SyncPrefectClient]:
+def _client(subject: str = "") -> Iterator[SyncPrefectClient]:
     """The API that Prefect's settings name, never a server of our own.
 
     Raises:
@@ -100,7 +100,7 @@ def _client(what: str = "") -> Iterator[SyncPrefectClient]:
         with get_client(sync_client=True, httpx_settings={"timeout": SECONDS}) as client:
             yield client
     except ObjectNotFound as error:
-        raise NotThere(f"Prefect has no {what}") from error
+        raise NotThere(f"Prefect has no {subject}") from error
     except (httpx.HTTPError, PrefectException) as error:
         hint = "Check PREFECT_API_URL with `prefect version`."
         raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=hint) from error
@@ -117,17 +117,17 @@ def heartbeat(pool: str) -> datetime | None:
 def work_pool(name: str) -> Pool:
     """A pool as it is."""
     with _client(f"work pool {name!r}") as client:
-        found = client.read_work_pool(name)
-    status = "PAUSED" if found.is_paused else found.status.value if found.status else ""
-    return Pool(status, found.concurrency_limit, found.active_slots)
+        pool = client.read_work_pool(name)
+    status = "PAUSED" if pool.is_paused else pool.status.value if pool.status else ""
+    return Pool(status, pool.concurrency_limit, pool.active_slots)
 
 
 def queue(pool: str, name: str) -> Queue:
     """A queue as it is."""
     with _client(f"queue {name!r} in the work pool {pool!r}") as client:
-        found = client.read_work_queue_by_name(name, work_pool_name=pool)
-        status = client.read_work_queue_status(found.id)
-    return Queue(found.is_paused, status.last_polled, status.late_runs_count)
+        work_queue = client.read_work_queue_by_name(name, work_pool_name=pool)
+        status = client.read_work_queue_status(work_queue.id)
+    return Queue(work_queue.is_paused, status.last_polled, status.late_runs_count)
 
 
 def deployment(name: str) -> Deployment:
@@ -137,10 +137,10 @@ def deployment(name: str) -> Deployment:
             f"{name!r} names no deployment", hint="Write FLOW/DEPLOYMENT, as `prefect deployment ls` does."
         )
     with _client(f"deployment {name!r}") as client:
-        found = client.read_deployment_by_name(name)
-        due = _next_run(client, found.id)
-    active = sum(schedule.active for schedule in found.schedules)
-    return Deployment(found.paused, len(found.schedules), active, due)
+        definition = client.read_deployment_by_name(name)
+        due = _next_run(client, definition.id)
+    active = sum(schedule.active for schedule in definition.schedules)
+    return Deployment(definition.paused, len(definition.schedules), active, due)
 
 
 def _next_run(client: SyncPrefectClient, deployment: UUID) -> datetime | None:
@@ -169,8 +169,8 @@ def _next_run(client: SyncPrefectClient, deployment: UUID) -> datetime | None:
 def limit(name: str) -> Limit:
     """A global concurrency limit as it is."""
     with _client(f"concurrency limit {name!r}") as client:
-        found = client.read_global_concurrency_limit_by_name(name)
-    return Limit(found.active, found.limit, found.active_slots)
+        global_limit = client.read_global_concurrency_limit_by_name(name)
+    return Limit(global_limit.active, global_limit.limit, global_limit.active_slots)
 
 
 def last_delivery(automation: str, since: datetime) -> Delivery | None:
@@ -178,17 +178,17 @@ def last_delivery(automation: str, since: datetime) -> Delivery | None:
     from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 
     with _client(f"automation {automation!r}") as client:
-        found = client.read_automations_by_name(automation)
-        if not found:
+        automations = client.read_automations_by_name(automation)
+        if not automations:
             raise NotThere(f"Prefect has no automation {automation!r}")
-        if not any(one.enabled for one in found):
+        if not any(match.enabled for match in automations):
             raise NotThere(f"Prefect has the automation {automation!r}, but it is disabled")
-        asked = EventFilter(
+        event_filter = EventFilter(
             occurred=EventOccurredFilter(since=since),
             event=EventNameFilter(name=[EXECUTED, FAILED]),
-            resource=EventResourceFilter(id=[f"prefect.automation.{one.id}" for one in found]),
+            resource=EventResourceFilter(id=[f"prefect.automation.{match.id}" for match in automations]),
         )
-        events = client.read_events(asked, limit=1).events
+        events = client.read_events(event_filter, limit=1).events
     if not events:
         return None
     return Delivery(events[0].occurred, events[0].event == EXECUTED, str(events[0].payload.get("reason", "")))

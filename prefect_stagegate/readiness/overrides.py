@@ -55,7 +55,7 @@ def case_of(decision: Decision, at: str = "") -> Case:
     )
 
 
-def rule(
+def apply_overrides(
     answer: Evidence,
     requirement: Requirement,
     case: Case,
@@ -74,8 +74,8 @@ def rule(
     """
     answer = replace(answer, severity=requirement.severity)
     if answer.outcome is Outcome.FAIL:
-        counting = [one for one in waivers if not why_void(one, requirement, case)]
-        longest = max(counting, key=lambda one: one.until, default=None)
+        counting = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
+        longest = max(counting, key=lambda waiver: waiver.until, default=None)
         return _waived(answer, longest) if longest else answer
     if requirement.consecutive > 1 and answer.outcome in PASSES:
         passes = passes_in_a_row(answer, record)
@@ -128,16 +128,16 @@ def _waived(answer: Evidence, waiver: Waiver) -> Evidence:
 def passes_in_a_row(answer: Evidence, record: Sequence[Evidence]) -> int:
     """How many of the newest answers to exactly this question passed; answers to another question don't count."""
     passes = 0
-    for one in reversed(record):
-        if (one.check, one.binding) != (answer.check, answer.binding):
+    for earlier in reversed(record):
+        if (earlier.check, earlier.binding) != (answer.check, answer.binding):
             continue
-        if one.outcome not in PASSES:
+        if earlier.outcome not in PASSES:
             break
         passes += 1
     return max(passes, 1)
 
 
-def too_few(answer: Evidence, requirement: Requirement, record: Sequence[Evidence]) -> str:
+def missing_passes(answer: Evidence, requirement: Requirement, record: Sequence[Evidence]) -> str:
     """Why an answer that holds has to be given again: its gate wants more passes in a row. Empty when it has them."""
     if requirement.consecutive <= 1 or answer.outcome not in PASSES:
         return ""

@@ -59,14 +59,14 @@ def _gates(old: Spec, new: Spec) -> Iterator[PolicyChange]:
         if target not in new.gates:
             yield PolicyChange(subject, "is gone, so nothing can be promoted to it", Direction.TIGHTENED)
         elif target not in old.gates:
-            names = ", ".join(asked.check for asked in new.gate(target).requirements)
+            names = ", ".join(requirement.check for requirement in new.gate(target).requirements)
             yield PolicyChange(subject, f"is new; it requires {names}", Direction.CHANGED)
         else:
             yield from _gate(subject, old.gate(target), new.gate(target))
 
 
 def _gate(subject: str, old: Gate, new: Gate) -> Iterator[PolicyChange]:
-    before, after = ({asked.check: asked for asked in gate.requirements} for gate in (old, new))
+    before, after = ({requirement.check: requirement for requirement in gate.requirements} for gate in (old, new))
     for check in dict.fromkeys((*before, *after)):
         if check not in after:
             yield PolicyChange(subject, f"{check} is not required any more", Direction.LOOSENED)
@@ -134,8 +134,8 @@ def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 
 def _expectations(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
-    return found
+    expectations: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
+    return expectations
 
 
 def _expectation(expectation: Mapping[str, Any]) -> str:

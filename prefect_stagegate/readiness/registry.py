@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 P = TypeVar("P", bound=BaseModel)
-AskedBy = Callable[[CheckContext, P], CheckResult]
+CheckFunction = Callable[[CheckContext, P], CheckResult]
 
 _ALWAYS = ("version",)
 _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
@@ -130,7 +130,7 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
     waivable: bool = True,
     shared: str = "",
     fetches: bool = False,
-) -> Callable[[AskedBy[P]], AskedBy[P]]:
+) -> Callable[[CheckFunction[P]], CheckFunction[P]]:
     """Make a check of a function, whose second parameter's annotation is its parameter model.
 
     Args:
@@ -147,7 +147,7 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
         fetches: Whether it brings the version to this node when it isn't here.
     """
 
-    def decorate(function: AskedBy[P]) -> AskedBy[P]:
+    def decorate(function: CheckFunction[P]) -> CheckFunction[P]:
         register(
             CheckDefinition(
                 name=name,

@@ -14,7 +14,7 @@ from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.readiness.overrides import unruled
-from prefect_stagegate.readiness.records.revocation import standing
+from prefect_stagegate.readiness.records.revocation import unrevoked
 from prefect_stagegate.readiness.run import run_check
 
 LETS_THROUGH = (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
@@ -25,7 +25,7 @@ class Renewed:
     """A version's standing at the start of a run."""
 
     decision: Decision
-    asked: tuple[str, ...]
+    rerun: tuple[str, ...]
     """The checks that were asked again."""
 
     @property
@@ -47,41 +47,41 @@ def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision)
         stored: All that is stored about the version, the oldest first.
         accepted: The decision that let it in.
     """
-    then = standing(accepted.checks, context.revocations)
+    then = unrevoked(accepted.checks, context.revocations)
     settled = {answer.check: answer for answer in then if answer.outcome in LETS_THROUGH}
     record = list(stored)
-    answers, asked = [], []
-    for one in plan_checks(context, record):
-        answer = _known(one, context, settled)
+    answers, rerun = [], []
+    for planned in plan_checks(context, record):
+        answer = _known(planned, context, settled)
         if answer is None:
-            answer = run_check(one.definition, one.requirement, context)
-            asked.append(answer.check)
+            answer = run_check(planned.definition, planned.requirement, context)
+            rerun.append(answer.check)
             record.append(answer)
         answers.append(answer)
-    return Renewed(judge(context, answers, record), tuple(asked))
+    return Renewed(judge(context, answers, record), tuple(rerun))
 
 
-def _known(one: PlannedCheck, context: CheckContext, settled: dict[str, Evidence]) -> Evidence | None:
+def _known(planned: PlannedCheck, context: CheckContext, settled: dict[str, Evidence]) -> Evidence | None:
     """The answer to a check without asking it; None when it is to be asked."""
-    check, renewal = one.requirement.check, one.definition.renewal
+    check, renewal = planned.requirement.check, planned.definition.renewal
     if renewal is Renewal.SETTLED and check in settled:
         return replace(unruled(settled[check]), expires="")
-    if one.evidence is None and renewal is not Renewal.CHEAP:
-        return _unanswered(one, context)
-    return one.evidence
+    if planned.evidence is None and renewal is not Renewal.CHEAP:
+        return _unanswered(planned, context)
+    return planned.evidence
 
 
-def _unanswered(one: PlannedCheck, context: CheckContext) -> Evidence:
+def _unanswered(planned: PlannedCheck, context: CheckContext) -> Evidence:
     fix = f"stagegate check {context.address} --gate {context.target}"
-    found = Finding(one.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
+    finding = Finding(planned.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
     return Evidence(
-        one.requirement.check,
+        planned.requirement.check,
         Outcome.INCONCLUSIVE,
-        f"no answer that holds: {one.reason}",
-        one.definition.owner,
-        one.requirement.severity,
-        one.definition.scope,
-        (found,),
+        f"no answer that holds: {planned.reason}",
+        planned.definition.owner,
+        planned.requirement.severity,
+        planned.definition.scope,
+        (finding,),
     )
 
 

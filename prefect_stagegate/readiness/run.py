@@ -15,7 +15,7 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import CheckDefinition, CheckResult
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
-from prefect_stagegate.readiness.records.revocation import revoked, standing
+from prefect_stagegate.readiness.records.revocation import revoked, unrevoked
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
 
@@ -40,8 +40,10 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
         severity=requirement.severity,
         scope=definition.scope,
         findings=tuple(
-            replace(found, subject=_unicode(found.subject), problem=_unicode(found.problem), fix=_unicode(found.fix))
-            for found in answer.findings
+            replace(
+                finding, subject=_unicode(finding.subject), problem=_unicode(finding.problem), fix=_unicode(finding.fix)
+            )
+            for finding in answer.findings
         ),
         measured=answer.measured,
         binding=binding(definition, requirement, context),
@@ -102,7 +104,7 @@ def is_ahead(evidence: Evidence, now: datetime) -> bool:
 
 def counting(evidence: Iterable[Evidence], context: CheckContext) -> list[Evidence]:
     """The evidence that can count at all: nobody revoked it, and it is not dated ahead."""
-    return [answer for answer in standing(evidence, context.revocations) if not is_ahead(answer, context.now)]
+    return [answer for answer in unrevoked(evidence, context.revocations) if not is_ahead(answer, context.now)]
 
 
 def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:

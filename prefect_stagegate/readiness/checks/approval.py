@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.model import Approval as Reply
-from prefect_stagegate.model import Decision, Finding, Identity, Outcome, Request, person_key
+from prefect_stagegate.model import Approval, Decision, Finding, Identity, Outcome, Request, person_key
 from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
 from prefect_stagegate.readiness.context import CheckContext, addresses_of
 from prefect_stagegate.readiness.records.signing import signers
@@ -25,7 +24,7 @@ ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 
 
-class Approval(Parameters):
+class ApprovalParameters(Parameters):
     """One is GitHub's and Argo's habit; the requester never counts."""
 
     count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
@@ -47,7 +46,7 @@ class Approval(Parameters):
     )
 
     @model_validator(mode="after")
-    def _signable(self) -> Approval:
+    def _signable(self) -> ApprovalParameters:
         if self.signed and not self.keys:
             raise ValueError("`signed` needs the `keys` of those who may answer")
         return self
@@ -60,7 +59,7 @@ class Approval(Parameters):
     renewal=Renewal.SETTLED,
     waivable=False,
 )
-def approval(context: CheckContext, parameters: Approval) -> CheckResult:
+def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResult:
     """Whether enough people agreed to promote exactly this version under exactly this policy.
 
     The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
@@ -98,7 +97,9 @@ def approval(context: CheckContext, parameters: Approval) -> CheckResult:
     return _waiting(context, parameters, len(counted), ignored, measured)
 
 
-def why_answer_is_void(reply: Reply, request: Request, parameters: Approval, owners: Mapping[Any, str]) -> str:
+def why_answer_is_void(
+    reply: Approval, request: Request, parameters: ApprovalParameters, owners: Mapping[Any, str]
+) -> str:
     """Why an answer does not count; empty when it does. Both the check and whoever records an answer ask here.
 
     Args:
@@ -137,40 +138,40 @@ def why_request_ended(request: Request, *, policy: str, named: str, moves: int) 
     return ""
 
 
-def counted_answers(decision: Decision, replies: Sequence[Reply]) -> tuple[Reply, ...]:
+def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
     """The answers that a decision counted, of all that were recorded."""
     counted = {
-        (one["name"], one["at"])
+        (recorded["name"], recorded["at"])
         for answer in decision.checks
         if answer.check == "approval"
-        for one in answer.measured.get("answers", ())
+        for recorded in answer.measured.get("answers", ())
     }
     return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
 
 
-def _members(parameters: Approval, owners: Mapping[Any, str]) -> set[str]:
+def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[str]:
     """The people of the groups that the gate asks."""
     return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
 
 
-def asked_people(parameters: Approval, owners: Mapping[Any, str]) -> frozenset[str] | None:
+def asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> frozenset[str] | None:
     """The names that may answer unless they ask themselves; None for anybody."""
-    named = _members(parameters, owners)
+    people = _members(parameters, owners)
     keyed = {person_key(name) for name in parameters.keys}
     if parameters.signed:
-        named = named & keyed if parameters.groups else keyed
+        people = people & keyed if parameters.groups else keyed
     elif not parameters.groups:
         return None
-    return frozenset(named)
+    return frozenset(people)
 
 
-def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
+def _who_may(parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
     """The names that may answer; None when anybody but the requester may."""
     people = asked_people(parameters, owners)
     return None if people is None else people - {person_key(requester.name)}
 
 
-def _last_replies(context: CheckContext, parameters: Approval) -> dict[str, Reply]:
+def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict[str, Approval]:
     """The last answer of each person, to the request for this version under this policy."""
     request = context.request
     if request is None or (request.digest, request.target, request.policy) != (
@@ -182,7 +183,7 @@ def _last_replies(context: CheckContext, parameters: Approval) -> dict[str, Repl
     return last_answers(request, context.approvals, parameters)
 
 
-def last_answers(request: Request, replies: Sequence[Reply], parameters: Approval) -> dict[str, Reply]:
+def last_answers(request: Request, replies: Sequence[Approval], parameters: ApprovalParameters) -> dict[str, Approval]:
     """The last answer of each person to a request; where answers must be signed, the last signed one before others.
 
     Args:
@@ -198,7 +199,7 @@ def last_answers(request: Request, replies: Sequence[Reply], parameters: Approva
     return {person_key(reply.approver.name): reply for reply in replies}
 
 
-def signed_answer(request: Request, reply: Reply) -> dict[str, Any]:
+def signed_answer(request: Request, reply: Approval) -> dict[str, Any]:
     """What somebody signs who answers: the whole request by its digest, and their answer to it; JSON values."""
     return {
         "request": digest_of(asdict(request)),
@@ -212,7 +213,7 @@ def signed_answer(request: Request, reply: Reply) -> dict[str, Any]:
     }
 
 
-def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
+def _proved(reply: Approval, request: Request, parameters: ApprovalParameters) -> bool:
     """Whether an answer is signed with the key that the policy gives for the name."""
     person = person_key(reply.approver.name)
     keys = [key for name, key in parameters.keys.items() if person_key(name) == person]
@@ -221,23 +222,27 @@ def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
     return bool(signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, keys))
 
 
-def _answer(reply: Reply, context: CheckContext, parameters: Approval) -> Mapping[str, object]:
+def _answer(reply: Approval, context: CheckContext, parameters: ApprovalParameters) -> Mapping[str, object]:
     proved = context.request is not None and _proved(reply, context.request, parameters)
     known_by = "signature" if proved else "declared" if reply.approver.source == "signature" else reply.approver.source
     return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
 
 
-def _nobody_can(context: CheckContext, parameters: Approval, may: frozenset[str]) -> CheckResult:
+def _nobody_can(context: CheckContext, parameters: ApprovalParameters, may: frozenset[str]) -> CheckResult:
     groups = listed(parameters.groups or ["those with keys"])
     problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(may)} may answer"
-    where = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
+    key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
     also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
-    fix = f"Name more people under {where} in the spec: {context.asker.name} asked for it.{also}"
+    fix = f"Name more people under {key} in the spec: {context.asker.name} asked for it.{also}"
     return CheckResult(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
 
 
 def _waiting(
-    context: CheckContext, parameters: Approval, have: int, ignored: tuple[Finding, ...], measured: Mapping[str, object]
+    context: CheckContext,
+    parameters: ApprovalParameters,
+    have: int,
+    ignored: tuple[Finding, ...],
+    measured: Mapping[str, object],
 ) -> CheckResult:
     whom = parameters.groups or (ANYBODY,)
     summary = f"{have} of {count_text(parameters.count, 'approval')} by {listed(whom)}"

@@ -50,11 +50,11 @@ def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -
     now = answer.measured[COLUMNS]
     known = _recorded_columns(reference)
     before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
-    named = f"{reference.target}'s {digest_text(reference.digest)}"
+    label = f"{reference.target}'s {digest_text(reference.digest)}"
     measured = {**answer.measured, "reference": reference.digest}
-    findings = [found for table in now for found in compare_columns(table, before[table], now[table], named)]
+    findings = [finding for table in now for finding in compare_columns(table, before[table], now[table], label)]
     if not findings:
-        return replace(answer, summary=f"{answer.summary}, and as in {named}", measured=measured)
+        return replace(answer, summary=f"{answer.summary}, and as in {label}", measured=measured)
     first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
     summary = f"{first.subject}: {first.problem}"
     findings = [*answer.findings, *findings]
@@ -64,7 +64,7 @@ def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
     """The columns that the accepted version had when it was accepted; none when its gate did not ask for them."""
     checks = reference.decision.checks if reference.decision else ()
-    columns = next((found.measured.get(COLUMNS) for found in checks if found.check == "schema"), None)
+    columns = next((answer.measured.get(COLUMNS) for answer in checks if answer.check == "schema"), None)
     return columns if isinstance(columns, Mapping) else {}
 
 
@@ -72,9 +72,9 @@ def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
 def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
     if context.files < 1 or context.bytes < 1:
-        found = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
+        problem = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
         fix = f"Look at `stagegate show {context.address} --rows`, and at `include` and `exclude` in the spec."
-        return CheckResult(Outcome.FAIL, found, (Finding("version", found, fix),))
+        return CheckResult(Outcome.FAIL, problem, (Finding("version", problem, fix),))
     return _from_contract(context, "nonempty")
 
 
@@ -97,7 +97,10 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     answer, failed = _from_contract(context, "coverage"), context.failed()
     if not failed:
         return answer
-    findings = [Finding(one.path, f"could not be staged: {one.reason}", MEND, Outcome.WARN) for one in failed[:NAMED]]
+    findings = [
+        Finding(failure.path, f"could not be staged: {failure.reason}", MEND, Outcome.WARN)
+        for failure in failed[:NAMED]
+    ]
     if len(failed) > NAMED:
         rest = f"{len(failed) - NAMED:,} more could not be staged"
         findings.append(Finding("…", rest, f"`stagegate show {context.address} --json` names all.", Outcome.WARN))
@@ -111,14 +114,16 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
     if validation.digest != context.digest:
-        what = f"what was validated is {digest_text(validation.digest)}, another version"
-        return CheckResult(Outcome.INCONCLUSIVE, what)
-    found = next((evidence for evidence in validation.evidence if evidence.check == name), None)
-    if found is None:
+        summary = f"what was validated is {digest_text(validation.digest)}, another version"
+        return CheckResult(Outcome.INCONCLUSIVE, summary)
+    evidence = next((evidence for evidence in validation.evidence if evidence.check == name), None)
+    if evidence is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
         finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
-    return CheckResult(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
+    return CheckResult(
+        evidence.outcome, evidence.summary, evidence.findings, evidence.measured, seconds=validation.seconds
+    )
 
 
 class Freshness(Parameters):
@@ -186,8 +191,8 @@ def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[st
 
 def _undated(subjects: list[str]) -> CheckResult:
     fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
-    found = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
-    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", found)
+    findings = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", findings)
 
 
 def _judge_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
@@ -217,7 +222,7 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     measured = {"version": context.digest, "below": below.digest if below else None}
     if below and below.digest == context.digest:
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
-    found = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
+    problem = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
     fix = f"stagegate promote {context.address} --to {extends}"
-    finding = Finding("version", f"it is {digest_text(context.digest)}, but {found}", fix)
-    return CheckResult(Outcome.FAIL, found, (finding,), measured)
+    finding = Finding("version", f"it is {digest_text(context.digest)}, but {problem}", fix)
+    return CheckResult(Outcome.FAIL, problem, (finding,), measured)

@@ -15,7 +15,7 @@ from pathlib import Path
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.readiness.node.feed import DROPPING, GRACE, Piece, Reader, cut, run_all
 from prefect_stagegate.readiness.node.machine import Machine
-from prefect_stagegate.readiness.node.tiers import Meter, Reading
+from prefect_stagegate.readiness.node.tiers import Reading, TierMeter
 from prefect_stagegate.spec import JobSpec
 
 SMALLEST = 64 * 1024
@@ -50,16 +50,16 @@ def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float,
     """
     begun = time.monotonic()
     deadline = begun + seconds
-    meter = Meter(files, begun + DROPPING * seconds, machine)
+    meter = TierMeter(files, begun + DROPPING * seconds, machine)
     source = Batches(meter.files, job.batch_bytes, max(job.sample_size, SMALLEST))
     accelerators = [Accelerator(source, job, deadline) for _ in range(job.accelerators)]
-    readers = [one.read for one in accelerators for _ in range(job.readers)]
-    run_all([*(one.compute for one in accelerators), *readers], deadline + GRACE, meter.begin)
+    readers = [accelerator.read for accelerator in accelerators for _ in range(job.readers)]
+    run_all([*(accelerator.compute for accelerator in accelerators), *readers], deadline + GRACE, meter.begin)
     return Run(
-        meter.reading(sum(one.bytes for one in accelerators)),
-        sum(one.steps for one in accelerators),
-        sum(one.busy for one in accelerators),
-        sum(one.elapsed for one in accelerators),
+        meter.reading(sum(accelerator.bytes for accelerator in accelerators)),
+        sum(accelerator.steps for accelerator in accelerators),
+        sum(accelerator.busy for accelerator in accelerators),
+        sum(accelerator.elapsed for accelerator in accelerators),
         source.exhausted,
     )
 

@@ -39,7 +39,7 @@ class Result:
     """`memory (GPU 1)`."""
     outcome: Outcome
     """Not applicable where the test was skipped, inconclusive where its status is unknown."""
-    said: str
+    message: str
     """Its status, and its warnings."""
 
 
@@ -80,10 +80,10 @@ def diagnose(level: int, seconds: float) -> Diagnosis:
                 raise
             hint = "Raise `timeout` of dcgm, or look for a GPU that hangs: dmesg | grep -i xid"
             raise StagegateError(f"dcgmi diag -j -r {level} did not end within {seconds:.0f} s", hint=hint) from error
-    return understand(process.returncode, written.decode(errors="replace"), said.decode(errors="replace"))
+    return parse_diagnosis(process.returncode, written.decode(errors="replace"), said.decode(errors="replace"))
 
 
-def understand(code: int, written: str, said: str) -> Diagnosis:
+def parse_diagnosis(code: int, written: str, said: str) -> Diagnosis:
     """Make results of what a run wrote to its two outputs."""
     output = _object(written)
     top = _mapping(next((output[top] for top in TOPS if top in output), None))
@@ -107,7 +107,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:
     """The objects of a list; versions before 4 may write null between them."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _last_line(text: str) -> str:
@@ -139,8 +139,8 @@ def _entity(result: Mapping[str, Any]) -> str:
 
 def _warnings(value: object) -> Iterator[tuple[str, Any]]:
     """Texts with severities: version 4 writes objects, those before a text or several."""
-    for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, dict):
-            yield str(one.get("warning", ""))[:LONGEST], one.get("error_severity")
-        elif one:
-            yield str(one)[:LONGEST], None
+    for warning in value if isinstance(value, list) else [value]:
+        if isinstance(warning, dict):
+            yield str(warning.get("warning", ""))[:LONGEST], warning.get("error_severity")
+        elif warning:
+            yield str(warning)[:LONGEST], None

@@ -21,7 +21,7 @@ from prefect_stagegate.errors import CacheError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.pagecache import DAMAGED
-from prefect_stagegate.readiness.node.tiers import Meter, Reading
+from prefect_stagegate.readiness.node.tiers import Reading, TierMeter
 
 BLOCK = 2**20
 """Bytes of one read; a multiple of what direct reads must be aligned to."""
@@ -50,7 +50,9 @@ def sample(view: Path, entries: Iterable[Entry], *, files: int, limit: int, seed
         limit: How many bytes at most; of the last file only the beginning may be taken.
         seed: Another one gives other files.
     """
-    chosen = heapq.nsmallest(files, (one for one in entries if one.size), key=lambda one: _rank(seed, one.path))
+    chosen = heapq.nsmallest(
+        files, (entry for entry in entries if entry.size), key=lambda entry: _rank(seed, entry.path)
+    )
     taken: list[tuple[Path, int]] = []
     for entry in chosen:
         size = min(entry.size, limit)
@@ -80,7 +82,7 @@ def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float
     """
     begun = time.monotonic()
     deadline = begun + seconds
-    meter = Meter(files, begun + DROPPING * seconds, machine)
+    meter = TierMeter(files, begun + DROPPING * seconds, machine)
     pieces, lock = cut(meter.files, BLOCK), threading.Lock()
     counts = [0] * readers
 

@@ -39,7 +39,7 @@ class Machine:
     def pci_gpus(self) -> tuple[str, ...]:
         """The PCI addresses of NVIDIA's GPUs, whether or not a driver takes care of them."""
         devices = sorted((self.sys / "bus/pci/devices").glob("*"))
-        return tuple(one.name for one in devices if _read(one / "vendor") == NVIDIA and _display(one))
+        return tuple(device.name for device in devices if _read(device / "vendor") == NVIDIA and _display(device))
 
     def pci_path(self, address: str) -> tuple[str, ...]:
         """The way from the root complex to a PCI device: `("pci0000:00", "0000:00:01.0", "0000:3b:00.0")`."""
@@ -48,17 +48,17 @@ class Machine:
 
     def numa_node(self, address: str) -> int | None:
         """The NUMA node of a PCI device; None where the firmware doesn't tell and there is more than one."""
-        told = _read(self.sys / "bus/pci/devices" / address / "numa_node")
-        if told.isdigit():
-            return int(told)
+        node = _read(self.sys / "bus/pci/devices" / address / "numa_node")
+        if node.isdigit():
+            return int(node)
         return 0 if _read(self.sys / "devices/system/node/online") == ONLY_NODE else None
 
     def mount(self, folder: Path) -> Mount | None:
         """The file system that holds a folder: of those mounted at or above it the nearest, and the last made there."""
         real = Path(os.path.realpath(folder))
-        found = [(point, one) for point, one in self._mounts() if real.is_relative_to(point)]
-        nearest = max((len(point.parts) for point, _ in found), default=0)
-        return next((one for point, one in reversed(found) if len(point.parts) == nearest), None)
+        holding = [(point, mount) for point, mount in self._mounts() if real.is_relative_to(point)]
+        nearest = max((len(point.parts) for point, _ in holding), default=0)
+        return next((mount for point, mount in reversed(holding) if len(point.parts) == nearest), None)
 
     def controllers(self, folder: Path) -> tuple[str, ...]:
         """The PCI addresses of what the blocks of a folder's file system come through, as NVMe drives and RAID cards.
@@ -77,13 +77,13 @@ class Machine:
     def memory(self) -> int:
         """Bytes of memory; 0 where /proc doesn't tell."""
         lines = _read(self.proc / "meminfo").splitlines()
-        told = next((line.split() for line in lines if line.startswith("MemTotal:")), ["", "0"])
-        return int(told[1]) * 1024
+        fields = next((line.split() for line in lines if line.startswith("MemTotal:")), ["", "0"])
+        return int(fields[1]) * 1024
 
     def read_from_storage(self) -> int | None:
         """Bytes that this process had read from storage so far, page cache and all; None where /proc doesn't tell."""
-        told = dict(line.partition(": ")[::2] for line in _read(self.proc / "self/io").splitlines())
-        return int(told["read_bytes"]) if "read_bytes" in told else None
+        counters = dict(line.partition(": ")[::2] for line in _read(self.proc / "self/io").splitlines())
+        return int(counters["read_bytes"]) if "read_bytes" in counters else None
 
     def _mounts(self) -> Iterator[tuple[Path, Mount]]:
         for line in _read(self.proc / "self/mountinfo").splitlines():

@@ -82,15 +82,15 @@ def find_gpus(machine: Machine) -> Gpus:
         StagegateError: There are GPUs, and NVML tells of none.
     """
     try:
-        found = read_gpus()
+        gpus = read_gpus()
     except (MissingExtra, _NoDriver):
         if machine.pci_gpus():
             raise
         return Gpus()
-    if not found.gpus and (on_bus := machine.pci_gpus()):
+    if not gpus.gpus and (on_bus := machine.pci_gpus()):
         hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
         raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)
-    return found
+    return gpus
 
 
 def read_gpus(seconds: float = ANSWERS) -> Gpus:
@@ -108,7 +108,7 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
 
     def ask() -> None:
         try:
-            answers.append(_ask(nvml))
+            answers.append(_query_gpus(nvml))
         except StagegateError as error:
             answers.append(error)
 
@@ -122,7 +122,7 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
     return answers[0]
 
 
-def _ask(nvml: ModuleType) -> Gpus:
+def _query_gpus(nvml: ModuleType) -> Gpus:
     try:
         nvml.nvmlInit()
         try:
@@ -159,10 +159,10 @@ def _hint(nvml: ModuleType, error: Any) -> str:
 
 
 def _read_all(nvml: ModuleType) -> Gpus:
-    version = int(_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)
+    version = int(_query(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)
     cuda = f"{version // 1000}.{version % 1000 // 10}" if version else UNKNOWN
     gpus = tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    return Gpus(_told(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
+    return Gpus(_query(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
 
 
 def _read(nvml: ModuleType, index: int) -> Gpu:
@@ -174,17 +174,17 @@ def _read(nvml: ModuleType, index: int) -> Gpu:
 
 
 def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
-    def told(function: Callable[..., T], *arguments: Any) -> T | None:
-        return _told(nvml, function, device, *arguments)
+    def query(function: Callable[..., T], *arguments: Any) -> T | None:
+        return _query(nvml, function, device, *arguments)
 
-    memory = told(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(device)
-    mig = told(nvml.nvmlDeviceGetMigMode)
-    remapped = told(nvml.nvmlDeviceGetRemappedRows)
-    pending = told(nvml.nvmlDeviceGetRetiredPagesPendingStatus)
+    memory = query(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(device)
+    mig = query(nvml.nvmlDeviceGetMigMode)
+    remapped = query(nvml.nvmlDeviceGetRemappedRows)
+    pending = query(nvml.nvmlDeviceGetRetiredPagesPendingStatus)
     volatile = nvml.NVML_VOLATILE_ECC
     return Gpu(
         index=index,
-        minor=told(nvml.nvmlDeviceGetMinorNumber),
+        minor=query(nvml.nvmlDeviceGetMinorNumber),
         uuid=nvml.nvmlDeviceGetUUID(device),
         name=nvml.nvmlDeviceGetName(device),
         pci=_address(nvml.nvmlDeviceGetPciInfo(device)),
@@ -192,8 +192,8 @@ def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
         used=memory.used,
         processes=_processes(nvml, device),
         mig=None if mig is None else mig[0] == nvml.NVML_DEVICE_MIG_ENABLE,
-        ecc_corrected=told(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, volatile),
-        ecc_uncorrected=told(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, volatile),
+        ecc_corrected=query(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, volatile),
+        ecc_uncorrected=query(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, volatile),
         retired_pages=_retired(nvml, device),
         retirement_pending=None if pending is None else bool(pending),
         remap_pending=None if remapped is None else bool(remapped[2]),
@@ -201,7 +201,7 @@ def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
     )
 
 
-def _told(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | None:
+def _query(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | None:
     """What NVML answers; None where this GPU or this driver doesn't know the question."""
     unknown = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
     try:
@@ -218,12 +218,12 @@ def _address(pci: Any) -> str:
 
 
 def _processes(nvml: ModuleType, device: Any) -> tuple[int, ...] | None:
-    compute = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
-    graphics = _told(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, device)
+    compute = _query(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
+    graphics = _query(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, device)
     if compute is None:  # drivers before 510
-        compute = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v2, device)
-        graphics = _told(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2, device)
-    return None if compute is None else tuple(sorted({found.pid for found in (*compute, *(graphics or ()))}))
+        compute = _query(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v2, device)
+        graphics = _query(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2, device)
+    return None if compute is None else tuple(sorted({process.pid for process in (*compute, *(graphics or ()))}))
 
 
 def _retired(nvml: ModuleType, device: Any) -> int | None:
@@ -231,5 +231,5 @@ def _retired(nvml: ModuleType, device: Any) -> int | None:
         nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
         nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
     )
-    pages = [_told(nvml, nvml.nvmlDeviceGetRetiredPages, device, cause) for cause in causes]
-    return None if any(found is None for found in pages) else sum(len(found or ()) for found in pages)
+    pages = [_query(nvml, nvml.nvmlDeviceGetRetiredPages, device, cause) for cause in causes]
+    return None if any(retired is None for retired in pages) else sum(len(retired or ()) for retired in pages)

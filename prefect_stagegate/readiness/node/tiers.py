@@ -62,7 +62,7 @@ class Reading:
         return 2 * self.tiers.page_cache > self.tiers.total
 
 
-def tell_apart(read: int, from_storage: int | None, still_cached: int, kind: str) -> Tiers:
+def split_by_tier(read: int, from_storage: int | None, still_cached: int, kind: str) -> Tiers:
     """Say where bytes came from.
 
     Args:
@@ -79,7 +79,7 @@ def tell_apart(read: int, from_storage: int | None, still_cached: int, kind: str
     return Tiers(local=fetched, page_cache=read - fetched)
 
 
-class Meter:
+class TierMeter:
     """Drops files from the page cache, and measures what is read of them from then on.
 
     Args:
@@ -114,4 +114,4 @@ class Meter:
         seconds, cpu = time.monotonic() - self._begun, time.process_time() - self._cpu
         storage = self._machine.read_from_storage()
         fetched = None if storage is None or self._storage is None else storage - self._storage
-        return Reading(tell_apart(read, fetched, self._still, self._kind), seconds, cpu, self._before)
+        return Reading(split_by_tier(read, fetched, self._still, self._kind), seconds, cpu, self._before)

@@ -46,7 +46,7 @@ _TESTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
+class AttestedDecision:
     """What the extension holds."""
 
     format: int
@@ -59,8 +59,8 @@ class Attested:
 
 
 @cache
-def _attested() -> TypeAdapter[Attested]:
-    return TypeAdapter(Attested)  # late: it takes as long as a dozen modules, and staging attests nothing
+def _adapter() -> TypeAdapter[AttestedDecision]:
+    return TypeAdapter(AttestedDecision)  # late: it takes as long as a dozen modules, and staging attests nothing
 
 
 def attest(
@@ -75,7 +75,7 @@ def attest(
         approvals: The answers to it.
     """
     verifier = {"name": "prefect-stagegate", "version": version("prefect-stagegate")}
-    attested = Attested(FORMAT, verifier, decision, environment, request, tuple(approvals))
+    attested = AttestedDecision(FORMAT, verifier, decision, environment, request, tuple(approvals))
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}],
@@ -87,7 +87,7 @@ def attest(
                 for name, digest in ((f"gate/{decision.target}", decision.policy), ("policy", decision.adopted))
             ],
             **_tests(decision.checks),
-            "stagegate": _attested().dump_python(attested, mode="json"),
+            "stagegate": _adapter().dump_python(attested, mode="json"),
         },
     }
 
@@ -115,7 +115,7 @@ def environment_of(statement: Mapping[str, Any]) -> Environment:
     return read_statement(statement).environment
 
 
-def read_statement(statement: Mapping[str, Any]) -> Attested:
+def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
     """All that a Statement holds, once its parts are found to agree.
 
     Raises:
@@ -125,7 +125,7 @@ def read_statement(statement: Mapping[str, Any]) -> Attested:
         extension = statement["predicate"]["stagegate"]
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
-        attested = _attested().validate_python(extension)
+        attested = _adapter().validate_python(extension)
         again = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     except (KeyError, TypeError) as error:
         raise _corrupt(f"it has no {error}") from error
@@ -190,7 +190,7 @@ def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
-def _corrupt(what: str) -> CorruptRecord:
+def _corrupt(reason: str) -> CorruptRecord:
     return CorruptRecord(
-        f"An attestation can't be believed: {what}", hint="Run `stagegate check` again; it writes a new one."
+        f"An attestation can't be believed: {reason}", hint="Run `stagegate check` again; it writes a new one."
     )

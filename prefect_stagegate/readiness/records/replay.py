@@ -27,21 +27,25 @@ def _graded(*, passes: bool, warns: bool) -> Outcome:
 
 
 AGAIN: Mapping[str, Callable[[Mapping[str, Any], Any], Outcome]] = {
-    "freshness": lambda found, limits: _graded(
-        passes=found["age_seconds"] < limits.warn.total_seconds(),
-        warns=found["age_seconds"] < limits.fail.total_seconds(),
+    "freshness": lambda measured, limits: _graded(
+        passes=measured["age_seconds"] < limits.warn.total_seconds(),
+        warns=measured["age_seconds"] < limits.fail.total_seconds(),
     ),
-    "cache_fit": lambda found, limits: _graded(
-        passes=found["ratio"] >= limits.warn, warns=found["ratio"] >= limits.fail
+    "cache_fit": lambda measured, limits: _graded(
+        passes=measured["ratio"] >= limits.warn, warns=measured["ratio"] >= limits.fail
     ),
-    "space": lambda found, limits: _graded(
-        passes=found["used_share"] <= limits.warn, warns=found["used_share"] <= limits.fail
+    "space": lambda measured, limits: _graded(
+        passes=measured["used_share"] <= limits.warn, warns=measured["used_share"] <= limits.fail
     ),
-    "inodes": lambda found, limits: _graded(
-        passes=found["used_share"] <= limits.warn, warns=found["used_share"] <= limits.fail
+    "inodes": lambda measured, limits: _graded(
+        passes=measured["used_share"] <= limits.warn, warns=measured["used_share"] <= limits.fail
     ),
-    "rollback": lambda found, limits: _graded(passes=found["age_seconds"] <= limits.warn.total_seconds(), warns=True),
-    "soak": lambda found, limits: _graded(passes=found["stood_seconds"] >= limits.period.total_seconds(), warns=False),
+    "rollback": lambda measured, limits: _graded(
+        passes=measured["age_seconds"] <= limits.warn.total_seconds(), warns=True
+    ),
+    "soak": lambda measured, limits: _graded(
+        passes=measured["stood_seconds"] >= limits.period.total_seconds(), warns=False
+    ),
 }
 """Checks whose figures, as recorded, tell what they would have said with other limits."""
 
@@ -70,11 +74,11 @@ def replay(decision: Decision, gate: Gate, record: Iterable[Evidence] = ()) -> D
     then = [answer for answer in record if answer.at <= decision.at]
     known = {answer.check: answer for answer in decision.checks if answer.at}
     answers, rows = [], []
-    for asked in gate.requirements:
-        answer = known.get(asked.check) or _recorded(asked, decision, then)
+    for requirement in gate.requirements:
+        answer = known.get(requirement.check) or _recorded(requirement, decision, then)
         if answer is not None:
-            answers.append(_again(unruled(answer), asked))
-            rows += [_again(one, asked) for one in _row(answer, then)]
+            answers.append(_again(unruled(answer), requirement))
+            rows += [_again(earlier, requirement) for earlier in _row(answer, then)]
     waivers = [answer.ruling.waiver for answer in decision.checks if answer.ruling and answer.ruling.waiver]
     return conclude(case_of(decision), gate, answers, waivers=waivers, record=rows)
 
@@ -97,33 +101,37 @@ def _outcome(answer: Evidence | None) -> str:
     return answer.outcome.value if answer else "not required"
 
 
-def _recorded(asked: Requirement, decision: Decision, then: Sequence[Evidence]) -> Evidence | None:
+def _recorded(requirement: Requirement, decision: Decision, then: Sequence[Evidence]) -> Evidence | None:
     """The newest answer to a check that the decision did not need, if it held in the decision's environment then."""
     wanted = {"version": decision.digest, "environment": decision.environment, "target": decision.target}
     for answer in reversed(then):
         fits = all(answer.binding[name] == wanted[name] for name in wanted.keys() & answer.binding.keys())
-        if answer.check == asked.check and fits and not expired(answer, decision.at):
+        if answer.check == requirement.check and fits and not expired(answer, decision.at):
             return answer
     return None
 
 
 def _row(answer: Evidence, then: Sequence[Evidence]) -> list[Evidence]:
     """The answers in which passes are counted: those on record, or as many as the decision says that it counted."""
-    own = unruled(answer)
+    original = unruled(answer)
     counted = answer.ruling.passes if answer.ruling else 0
-    return [own] * counted or [one for one in then if (one.check, one.binding) == (own.check, own.binding)]
+    return [original] * counted or [
+        earlier for earlier in then if (earlier.check, earlier.binding) == (original.check, original.binding)
+    ]
 
 
-def _again(answer: Evidence, asked: Requirement) -> Evidence:
+def _again(answer: Evidence, requirement: Requirement) -> Evidence:
     """The answer as it would have been under the parameters of a policy."""
-    definition = CHECKS[asked.check]
-    wanted = parameters_digest(definition, asked)
+    definition = CHECKS[requirement.check]
+    wanted = parameters_digest(definition, requirement)
     if answer.binding.get("parameters", wanted) == wanted or answer.outcome is Outcome.NOT_APPLICABLE:
         return answer
     binding = {**answer.binding, "parameters": wanted}
-    if asked.check in AGAIN and answer.outcome is not Outcome.INCONCLUSIVE:
+    if requirement.check in AGAIN and answer.outcome is not Outcome.INCONCLUSIVE:
         try:
-            outcome = AGAIN[asked.check](answer.measured, definition.parameters.model_validate(asked.params))
+            outcome = AGAIN[requirement.check](
+                answer.measured, definition.parameters.model_validate(requirement.params)
+            )
         except (KeyError, TypeError):  # an answer of a release that measured something else, or nothing at all
             pass
         else:

@@ -18,16 +18,16 @@ def revoked(evidence: Evidence, revocations: Iterable[EvidenceRevocation]) -> Ev
     about = evidence.binding.get("target", "")
     return next(
         (
-            one
-            for one in revocations
-            if one.check == evidence.check
-            and one.target in ("", about)
-            and (evidence.at <= one.at or evidence.at in one.ahead)
+            revocation
+            for revocation in revocations
+            if revocation.check == evidence.check
+            and revocation.target in ("", about)
+            and (evidence.at <= revocation.at or evidence.at in revocation.ahead)
         ),
         None,
     )
 
 
-def standing(evidence: Iterable[Evidence], revocations: Sequence[EvidenceRevocation]) -> list[Evidence]:
+def unrevoked(evidence: Iterable[Evidence], revocations: Sequence[EvidenceRevocation]) -> list[Evidence]:
     """The evidence that nobody revoked, in the order in which it came."""
     return [answer for answer in evidence if not revoked(answer, revocations)]

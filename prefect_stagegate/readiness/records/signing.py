@@ -108,7 +108,7 @@ def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: It
     from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 
     try:
-        written = {**envelope, "signatures": [dict(one) for one in envelope["signatures"]]}
+        written = {**envelope, "signatures": [dict(signature) for signature in envelope["signatures"]]}
         read = Envelope.from_dict(written)
     except (KeyError, TypeError, ValueError):
         return []
