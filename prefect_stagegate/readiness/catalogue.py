@@ -1,4 +1,4 @@
-"""The catalogue as people read it: checks in groups by what they look at, with what their docstrings say."""
+"""The catalogue of checks as people read it, made from the docstrings of checks and of their modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OURS = "prefect_stagegate."
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a gate may set for a check."""
+    """A parameter that a gate may set for a check."""
 
     name: str
     default: str
@@ -28,7 +28,7 @@ class Parameter:
 
 
 def groups(checks: Iterable[CheckDefinition]) -> dict[str, list[CheckDefinition]]:
-    """Checks by what they look at, which is what the docstring of their module says."""
+    """Group checks by title: the first sentence of their module's docstring."""
     by_title: dict[str, list[CheckDefinition]] = {}
     for definition in checks:
         by_title.setdefault(_title(definition), []).append(definition)
@@ -45,12 +45,12 @@ def _title(definition: CheckDefinition) -> str:
 
 
 def asks(definition: CheckDefinition) -> str:
-    """What the check asks, in a sentence."""
+    """What the check asks: the first paragraph of its docstring."""
     return _paragraphs(definition)[0] if definition.doc.strip() else "It does not say what it asks."
 
 
 def rule(definition: CheckDefinition) -> str:
-    """What passes, warns and fails, and where the thresholds come from."""
+    """What passes, warns and fails, and where the thresholds come from: the rest of its docstring."""
     return " ".join(_paragraphs(definition)[1:])
 
 
@@ -59,12 +59,12 @@ def _paragraphs(definition: CheckDefinition) -> list[str]:
 
 
 def holds(definition: CheckDefinition) -> str:
-    """How long its evidence holds at most: `5 min`; until something changes where that is all that ends it."""
+    """How long its evidence holds at most: `5 min`, or `until a change` where only a change ends it."""
     return age_text(definition.ttl) if definition.ttl else "until a change"
 
 
 def parameters(definition: CheckDefinition) -> list[Parameter]:
-    """What a gate may set for it, in the order in which the check names it."""
+    """The parameters that a gate may set for it, in the order of its parameter model."""
     return [
         Parameter(field.alias or name, _default(definition.parameters, name), field.description or "")
         for name, field in definition.parameters.model_fields.items()

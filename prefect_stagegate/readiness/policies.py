@@ -1,4 +1,4 @@
-"""How two policies differ: gate by gate and check by check, and what of it is loosened or tightened. Pure."""
+"""How two policies differ, gate by gate and check by check, and which changes loosen or tighten. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
 
 
 def policy_changes(old: Spec, new: Spec) -> tuple[PolicyChange, ...]:
-    """How the policy in one spec differs from the one in another, in the order in which people read it."""
+    """The changes from the policy in one spec to that in another, in the order in which people read them."""
     return (*_gates(old, new), *_contract(old, new), *_others(old, new))
 
 
@@ -95,10 +95,10 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
             if getattr(before, name) != getattr(after, name):
                 key = field.alias or name
                 text = f"{check}: {key} {_text(old.params.get(key))} → {_text(new.params.get(key))}"
-                yield PolicyChange(subject, text, _of_parameter(check, name, before, after))
+                yield PolicyChange(subject, text, _parameter_direction(check, name, before, after))
 
 
-def _of_parameter(check: str, name: str, before: Any, after: Any) -> Direction:
+def _parameter_direction(check: str, name: str, before: Any, after: Any) -> Direction:
     if (check, name) in MORE_IS_STRICTER:
         return _direction(getattr(before, name), getattr(after, name))
     if (check, name) in LESS_IS_STRICTER:

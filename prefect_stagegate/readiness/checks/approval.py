@@ -100,12 +100,12 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
 def why_answer_is_void(
     reply: Approval, request: Request, parameters: ApprovalParameters, owners: Mapping[Any, str]
 ) -> str:
-    """Why an answer does not count; empty when it does. Both the check and whoever records an answer ask here.
+    """Why an answer does not count; empty when it does. Called by the check, and before an answer is recorded.
 
     Args:
-        reply: The answer, signed where the policy asks for that.
-        request: What it answers.
-        parameters: What the gate asks of answers.
+        reply: The answer, signed where the policy requires that.
+        request: The request that it answers.
+        parameters: What the gate requires of answers.
         owners: The addresses of each group, as the spec has them.
     """
     person = person_key(reply.approver.name)
@@ -121,13 +121,13 @@ def why_answer_is_void(
 
 
 def why_request_ended(request: Request, *, policy: str, named: str, moves: int) -> str:
-    """Why answers to a request count no more; empty while they do.
+    """Why answers to a request no longer count; empty while they do.
 
-    While the target names the version itself, whatever let it in still counts.
+    While the target names the requested version itself, its moves end no request.
 
     Args:
         request: The request.
-        policy: The digest of the policy that the version is judged under now.
+        policy: The digest of the version's policy now.
         named: The digest of the version that the target names now; empty when it names none.
         moves: The number of the target's last move; 0 before the first.
     """
@@ -139,7 +139,7 @@ def why_request_ended(request: Request, *, policy: str, named: str, moves: int) 
 
 
 def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
-    """The answers that a decision counted, of all that were recorded."""
+    """The recorded answers that a decision counted."""
     counted = {
         (recorded["name"], recorded["at"])
         for answer in decision.checks
@@ -150,12 +150,12 @@ def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Ap
 
 
 def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[str]:
-    """The people of the groups that the gate asks."""
+    """The people in the groups that may answer."""
     return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
 
 
 def asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> frozenset[str] | None:
-    """The names that may answer unless they ask themselves; None for anybody."""
+    """The names that may answer a request that is not their own; None for anybody."""
     people = _members(parameters, owners)
     keyed = {person_key(name) for name in parameters.keys}
     if parameters.signed:
@@ -172,7 +172,7 @@ def _who_may(parameters: ApprovalParameters, owners: Mapping[Any, str], requeste
 
 
 def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict[str, Approval]:
-    """The last answer of each person, to the request for this version under this policy."""
+    """The last answer of each person to the request for this version under this policy; none without such a request."""
     request = context.request
     if request is None or (request.digest, request.target, request.policy) != (
         context.digest,
@@ -184,23 +184,23 @@ def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict
 
 
 def last_answers(request: Request, replies: Sequence[Approval], parameters: ApprovalParameters) -> dict[str, Approval]:
-    """The last answer of each person to a request; where answers must be signed, the last signed one before others.
+    """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
 
     Args:
         request: The request.
         replies: Answers to it and to others, as they were recorded.
-        parameters: What is asked of answers.
+        parameters: What the gate requires of answers.
     """
     replies = [reply for reply in replies if reply.request == request.id]
     if parameters.signed:
-        # What is signed says when; so nobody can put somebody's earlier answer behind their last one.
+        # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
         proved = [reply for reply in replies if _proved(reply, request, parameters)]
         replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
     return {person_key(reply.approver.name): reply for reply in replies}
 
 
 def signed_answer(request: Request, reply: Approval) -> dict[str, Any]:
-    """What somebody signs who answers: the whole request by its digest, and their answer to it; JSON values."""
+    """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
     return {
         "request": digest_of(asdict(request)),
         "dataset": request.dataset,
@@ -214,7 +214,7 @@ def signed_answer(request: Request, reply: Approval) -> dict[str, Any]:
 
 
 def _proved(reply: Approval, request: Request, parameters: ApprovalParameters) -> bool:
-    """Whether an answer is signed with the key that the policy gives for the name."""
+    """Whether an answer is signed with a key that the policy gives for the approver's name."""
     person = person_key(reply.approver.name)
     keys = [key for name, key in parameters.keys.items() if person_key(name) == person]
     if not keys or not reply.envelope:

@@ -46,7 +46,7 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
 
 
 def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -> CheckResult:
-    """The answer, with how the columns of tables that declare none differ from the accepted version's."""
+    """Add to the answer how the columns of tables that declare none differ from the accepted version's."""
     now = answer.measured[COLUMNS]
     known = _recorded_columns(reference)
     before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
@@ -62,7 +62,7 @@ def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
-    """The columns that the accepted version had when it was accepted; none when its gate did not ask for them."""
+    """The columns in the evidence of the reference's acceptance; empty when its gate had no `schema`."""
     checks = reference.decision.checks if reference.decision else ()
     columns = next((answer.measured.get(COLUMNS) for answer in checks if answer.check == "schema"), None)
     return columns if isinstance(columns, Mapping) else {}
@@ -173,11 +173,11 @@ def _newest(context: CheckContext) -> list[_Newest]:
 
 
 def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
-    """The newest time in each table, as `freshness` noted it before: a version grows old, and its data stay the same.
+    """The newest time in each table, from stored evidence of `freshness`: it can't change, for the version doesn't.
 
     Args:
-        stored: All that is stored about the version, the oldest first.
-        context: The version and the contract that are meant.
+        stored: All stored evidence about the version, the oldest first.
+        context: The version and its contract.
     """
     bound = {name: BINDINGS[name](context) for name in ("version", "contract")}
     return {

@@ -50,10 +50,10 @@ def dcgm(context: CheckContext, parameters: Dcgm) -> CheckResult:
 
 
 def evaluate(diagnosis: Diagnosis, level: int) -> CheckResult:
-    """The answer that follows from a run at a level.
+    """Make the answer from a run at a level.
 
     Raises:
-        StagegateError: It proves nothing: no test ran, or it ended with an error that no test explains.
+        StagegateError: The run proves nothing: no test ran, or it ended with an error that no test explains.
     """
     command = f"dcgmi diag -j -r {level}"
     ran = sum(result.outcome in RAN for result in diagnosis.results)

@@ -87,7 +87,7 @@ def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateErro
 
 
 def _reference(context: CheckContext) -> Accepted | None:
-    """What to compare with: a version does not move from itself."""
+    """The accepted version to compare with; None without one. Never the version itself."""
     candidates = (context.below, context.accepted)
     return next((candidate for candidate in candidates if candidate and candidate.digest != context.digest), None)
 

@@ -192,7 +192,7 @@ def _busy(gpu: Gpu, limits: GpuIdle) -> Iterator[Finding]:
 
 
 def no_gpu(parameters: OnGpus) -> CheckResult:
-    """The answer on a node without GPUs, which is never a pass."""
+    """The answer on a node without GPUs. It is never a pass."""
     if parameters.absent == "not_applicable":
         return CheckResult(Outcome.NOT_APPLICABLE, "this node has no GPU")
     fix = "Run it on a node with GPUs, or set `absent: not_applicable` where none is needed."
@@ -201,7 +201,7 @@ def no_gpu(parameters: OnGpus) -> CheckResult:
 
 
 def gpu_result(good: str, findings: Sequence[Finding], gpus: Gpus) -> CheckResult:
-    """The answer that follows from what was found: the worst of it, or a pass when there is nothing."""
+    """Make the answer from findings: the worst one decides, and without any it passes with the summary `good`."""
     measured = {"driver": gpus.driver, "cuda": gpus.cuda, "gpus": [_measured(gpu) for gpu in gpus.gpus]}
     worst = worst_of(findings)
     if worst is None:

@@ -136,7 +136,7 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
 
 
 def _nothing_to_measure(context: CheckContext) -> CheckResult:
-    """The answer where there is nothing to measure."""
+    """The answer without a `job:`, or without the version on this node."""
     if context.spec.job is None:
         finding = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, "the spec has no `job:`", (finding,))
@@ -165,7 +165,7 @@ def _measured(context: CheckContext, job: JobSpec, reading: Reading) -> dict[str
 
 
 def _unproved(context: CheckContext, reading: Reading, measured: dict[str, Any]) -> CheckResult | None:
-    """The answer where what was read proves nothing; None where it does."""
+    """The answer where the reading proves nothing; None where it does."""
     if not reading.tiers.total:
         fix = f"See what the version holds: stagegate show {context.address} --rows"
         finding = Finding(context.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
@@ -180,7 +180,7 @@ def _unproved(context: CheckContext, reading: Reading, measured: dict[str, Any])
 
 
 def _too_few_steps(context: CheckContext, run: Run, job: JobSpec, measured: dict[str, Any]) -> CheckResult:
-    """The answer where the steps are too few to speak of a share of time."""
+    """The answer where too few steps ran to measure a busy share."""
     wanted = FEWEST_STEPS * job.accelerators
     if context.bytes < wanted * job.batch_bytes:
         fix = f"The version has only {bytes_text(context.bytes)}, and a batch {bytes_text(job.batch_bytes)}: correct "
@@ -196,7 +196,7 @@ def _too_few_steps(context: CheckContext, run: Run, job: JobSpec, measured: dict
 def _with_cause(
     context: CheckContext, view: Path, bounds: Bounds, reading: Reading, answer: CheckResult
 ) -> CheckResult:
-    """The answer of a node that falls short, with what holds it back: found by reading with more readers."""
+    """Read again with more readers to find the bottleneck, and add it to the answer of a node that falls short."""
     job = context.spec.job
     readers = min(MORE * (job.readers * job.accelerators if job else 1), MOST_READERS)
     seconds = (1 - FIRST) * bounds.seconds.total_seconds()

@@ -45,7 +45,7 @@ def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # 
 
 
 def _paired(entries: Iterator[Entry], origins: Iterator[Origin]) -> Iterator[tuple[Entry, Origin | None]]:
-    """Each entry with its origin; both come sorted by the bytes of their paths, so neither is kept."""
+    """Each entry with its origin. Both come sorted by the bytes of their paths, so one pass needs no memory."""
     origin = next(origins, None)
     for entry in entries:
         while origin is not None and origin.path.encode() < entry.path.encode():

@@ -43,8 +43,8 @@ def gpu_locality(context: CheckContext, parameters: OnGpus) -> CheckResult:
 
 
 def distance(machine: Machine, first: str, second: str) -> str:
-    """How far two PCI devices are from each other."""
-    shared = 0
+    """How far two PCI devices are from each other: the closest of `SWITCH`, `BRIDGE`, `NODE`, `OTHER`, or `UNKNOWN`."""
+    shared = 0  # the length of the common path from the root complex
     for ours, theirs in zip(machine.pci_path(first), machine.pci_path(second), strict=False):
         if ours != theirs:
             break

@@ -150,15 +150,15 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
 
 
 def missing_parameter(name: str, parameter: str, lists: str) -> CheckResult:
-    """The answer of a check whose gate does not say what to look at."""
+    """The answer of a check whose gate leaves out the parameter that names what to look at."""
     fix = f"Set it in the gate, as in {{{name}: {{{parameter}: …}}}}; `{lists}` lists what there is."
     finding = Finding(name, f"the gate names no {parameter}", fix, Outcome.INCONCLUSIVE)
     return CheckResult(Outcome.INCONCLUSIVE, f"the gate names no {parameter}", (finding,))
 
 
-def look_up(look: Callable[[], T]) -> tuple[T | None, str]:
-    """What Prefect says, or why it has no such thing; that it can't be asked is an error still."""
+def look_up(fetch: Callable[[], T]) -> tuple[T | None, str]:
+    """The fetched object, or None with the message when Prefect has no such object. Other errors are raised."""
     try:
-        return look(), ""
+        return fetch(), ""
     except orchestration.NotThere as error:
         return None, error.message

@@ -81,7 +81,7 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     if worst := worst_of(findings):
         return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
     ends = [life.ends for life in needed.values() if life.ends is not None]
-    shortest = f"the first credentials end at {_at(min(ends))}" if ends else "the credentials have no end"
+    shortest = f"the first credentials end at {_time_at(min(ends))}" if ends else "the credentials have no end"
     return CheckResult(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
 
 
@@ -96,11 +96,11 @@ def _life_finding(url: str, life: CredentialLife, left: float | None, run: float
     fix = "Renew them, then run `stagegate check` again; or let the client renew them by itself (a role, a profile)."
     needed = age_text(timedelta(seconds=AMPLE * run if outcome is Outcome.WARN else run))
     return Finding(
-        url, f"{life.what} ends at {_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
+        url, f"{life.what} ends at {_time_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
     )
 
 
-def _at(seconds: float) -> str:
+def _time_at(seconds: float) -> str:
     return time_text(datetime.fromtimestamp(seconds, UTC))
 
 

@@ -1,7 +1,7 @@
-"""Accelerators that only pretend to compute, fed by readers that really read: MLPerf Storage's way of asking a volume.
+"""Simulated accelerators that real readers feed, as MLPerf Storage measures a volume.
 
-Each accelerator takes a batch, sleeps for the time of a step, and takes the next one; its readers read ahead meanwhile,
-as a loader's workers do. What is read is not decoded. How much of the time the accelerators sleep is their busy share.
+Each accelerator takes a batch, sleeps for the time of a step, and takes the next one. Its readers read ahead meanwhile,
+as a loader's workers do, but don't decode. The busy share is the part of the time that the accelerators sleep.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from prefect_stagegate.readiness.node.tiers import Reading, TierMeter
 from prefect_stagegate.spec import JobSpec
 
 SMALLEST = 64 * 1024
-"""Smaller samples lie together in one file, and a loader reads many of them in one go."""
+"""Smallest read, in bytes: smaller samples lie together in one file, and a loader reads many of them at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a simulation."""
+    """The result of a simulation."""
 
     reading: Reading
     steps: int
-    """Batches that were taken, over all accelerators."""
+    """Batches that all accelerators together took."""
     busy: float
-    """Seconds that the accelerators computed, all added up."""
+    """Seconds that the accelerators computed, summed over all of them."""
     elapsed: float
-    """Seconds from each accelerator's first batch to its end, all added up."""
+    """Seconds from each accelerator's first batch to its end, summed over all of them."""
     exhausted: bool
-    """Whether the files ended before the time did."""
+    """Whether all files were read before the time was over."""
 
     @property
     def share(self) -> float:
@@ -43,7 +43,7 @@ class Run:
 
 
 def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float, machine: Machine) -> Run:
-    """Let a job's accelerators and readers run over files, each byte once, until the files or the time end.
+    """Run a job's accelerators and readers over files, each byte once, until the files or the time end.
 
     Raises:
         CacheError: A file can't be read, or a read does not come back.
@@ -65,7 +65,7 @@ def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float,
 
 
 def batches(files: Iterable[tuple[Path, int]], size: int, largest: int) -> Iterator[list[Piece]]:
-    """Deal files out in batches of `size` bytes, each in pieces of at most `largest`; what is left over is no batch."""
+    """Cut files into batches of `size` bytes, in pieces of at most `largest`. An incomplete last batch is dropped."""
     batch: list[Piece] = []
     missing = size
     for piece in cut(files, largest):
@@ -80,7 +80,7 @@ def batches(files: Iterable[tuple[Path, int]], size: int, largest: int) -> Itera
 
 
 class Batches:
-    """The batches of all accelerators: whoever is ready takes the next one."""
+    """The queue of batches that all accelerators share."""
 
     def __init__(self, files: Sequence[tuple[Path, int]], size: int, largest: int) -> None:
         self._left = batches(files, size, largest)
@@ -96,7 +96,7 @@ class Batches:
 
 
 class Accelerator:
-    """One accelerator with its readers, who together read one batch after the other, and a few ahead."""
+    """One accelerator and its readers, which together read batch after batch, a few of them ahead."""
 
     def __init__(self, source: Batches, job: JobSpec, deadline: float) -> None:
         self._source = source
@@ -115,8 +115,8 @@ class Accelerator:
     def compute(self) -> None:
         """Take batch after batch, and sleep for a step on each, until the last one is taken or the time is over.
 
-        The clock runs from the first batch to the last, whose own step is not counted: what the readers need at the
-        very beginning is no shortage, and after the end there is nothing to wait for.
+        The time from the first batch to the last is measured, without the step of the last: waiting for the very
+        first batch is no shortage, and after the last one there is nothing to wait for.
         """
         begun = time.monotonic()
         while self._take():
@@ -129,15 +129,15 @@ class Accelerator:
         self.elapsed = time.monotonic() - begun
 
     def read(self) -> None:
-        """Read pieces of the batches that are wanted, as one of several readers.
+        """Read pieces of the next batches, as one of several readers.
 
         Raises:
-            CacheError: A file can't be read; the accelerator then waits for no more.
+            CacheError: A file can't be read. The accelerator then ends.
         """
         reader = Reader(direct=False)
         try:
-            while (wanted := self._next()) is not None:
-                number, piece = wanted
+            while (next_piece := self._next()) is not None:
+                number, piece = next_piece
                 count = reader.read(piece)
                 with self._changed:
                     self.bytes += count
@@ -145,7 +145,7 @@ class Accelerator:
                     self._changed.notify_all()
         except CacheError:
             with self._changed:
-                self._deadline = 0.0
+                self._deadline = 0.0  # ends the accelerator and its other readers
                 self._changed.notify_all()
             raise
 

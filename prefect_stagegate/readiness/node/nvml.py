@@ -1,6 +1,6 @@
-"""What NVIDIA's management library says of this machine's GPUs; nobody else imports its Python package, pynvml.
+"""This machine's GPUs, by NVIDIA's management library (NVML). No other module imports its Python package, pynvml.
 
-The package is the extra `gpu`. The library itself, `libnvidia-ml.so.1`, comes with the driver.
+The extra `gpu` installs the package. The library itself, `libnvidia-ml.so.1`, comes with the driver.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from prefect_stagegate.readiness.node.machine import Machine
 
 T = TypeVar("T")
 ANSWERS = 60.0
-"""Seconds that NVML may take; without persistence mode it wakes each GPU, which takes some."""
+"""Seconds that NVML may take. Without persistence mode it first wakes each GPU, which is slow."""
 LOOK = "Look at what `nvidia-smi` and `dmesg | grep -i -e nvrm -e xid` say."
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. None stands for what its model, its driver or its mode doesn't tell."""
+    """One GPU. A field is None where the GPU's model, driver or mode does not report it."""
 
     index: int
     """Its place in NVML's order, as in `nvidia-smi -i`."""
@@ -36,33 +36,33 @@ class Gpu:
     memory: int
     """Bytes."""
     used: int
-    """Bytes in use, without what the driver keeps for itself where the driver tells the two apart."""
+    """Bytes in use. Where the driver reports its own share separately, without it."""
     processes: tuple[int, ...] | None
-    """Ids of the processes that compute or draw on it, each once."""
+    """Ids of the processes that compute or draw on it, each id once."""
     mig: bool | None
     """Whether it is partitioned (Multi-Instance GPU)."""
     ecc_corrected: int | None
     """Memory errors that were corrected since the driver was loaded. None where ECC is off."""
     ecc_uncorrected: int | None
-    """Memory errors that were not, since the driver was loaded. None where ECC is off."""
+    """Memory errors that were not corrected since the driver was loaded. None where ECC is off."""
     retired_pages: int | None
-    """Pages taken out of use for good. GPUs before Ampere tell it."""
+    """Pages that were retired for good. Reported by GPUs before Ampere."""
     retirement_pending: bool | None
-    """Whether a page waits for a reset to be taken out."""
+    """Whether a page waits for a reset to be retired."""
     remap_pending: bool | None
-    """Whether a row waits for a reset to be remapped. GPUs since Ampere tell it."""
+    """Whether a row waits for a reset to be remapped. Reported by GPUs since Ampere."""
     remap_failed: bool | None
     """Whether a row could not be remapped: the spare rows are used up."""
 
     @property
     def label(self) -> str:
-        """What people find it by: `GPU 3 (0000:3b:00.0)`."""
+        """Its name in texts: `GPU 3 (0000:3b:00.0)`."""
         return f"GPU {self.index} ({self.pci})"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """All GPUs of a machine, with what drives them."""
+    """All GPUs of a machine, and their driver."""
 
     driver: str = UNKNOWN
     """Version of the driver: `550.54.15`."""
@@ -72,19 +72,19 @@ class Gpus:
 
 
 class _NoDriver(StagegateError):
-    """NVML or the driver below it is absent."""
+    """NVML or the driver is not there."""
 
 
 def find_gpus(machine: Machine) -> Gpus:
-    """What NVML says, and none only where the PCI bus has none either: a GPU without its driver is not absent.
+    """Read the GPUs from NVML. None are returned only where the PCI bus shows none either.
 
     Raises:
-        StagegateError: There are GPUs, and NVML tells of none.
+        StagegateError: The bus shows GPUs, and NVML shows none or can't be used.
     """
     try:
         gpus = read_gpus()
     except (MissingExtra, _NoDriver):
-        if machine.pci_gpus():
+        if machine.pci_gpus():  # a GPU without its driver is not absent
             raise
         return Gpus()
     if not gpus.gpus and (on_bus := machine.pci_gpus()):
@@ -94,10 +94,10 @@ def find_gpus(machine: Machine) -> Gpus:
 
 
 def read_gpus(seconds: float = ANSWERS) -> Gpus:
-    """Ask NVML about every GPU that this process can see.
+    """Read from NVML every GPU that this process can see.
 
     Args:
-        seconds: How long it may take: a call about a GPU that fell off its bus may never come back.
+        seconds: How long it may take. A call about a GPU that fell off its bus may never return.
 
     Raises:
         MissingExtra: pynvml isn't installed.
@@ -202,7 +202,7 @@ def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
 
 
 def _query(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | None:
-    """What NVML answers; None where this GPU or this driver doesn't know the question."""
+    """Call an NVML function; None where this GPU or this driver does not support it."""
     unknown = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
     try:
         return function(*arguments)
@@ -213,7 +213,7 @@ def _query(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T |
 
 
 def _address(pci: Any) -> str:
-    """NVML writes a domain of eight digits, sysfs one of four."""
+    """The PCI address as sysfs writes it: with a domain of four digits, where NVML writes eight."""
     return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
 
 

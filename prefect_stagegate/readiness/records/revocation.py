@@ -1,4 +1,4 @@
-"""Which evidence somebody revoked, and so counts no more. Pure: no I/O and no clock."""
+"""Tell revoked evidence from evidence that counts. Pure: no I/O and no clock."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from prefect_stagegate.model import Evidence, EvidenceRevocation
 def revoked(evidence: Evidence, revocations: Iterable[EvidenceRevocation]) -> EvidenceRevocation | None:
     """The revocation that ended the evidence; None while it counts.
 
-    Ended is what was asked for up to the revocation, also by a check that was under way, and what was on record then
-    under a later time, by a clock that is ahead.
+    A revocation ends evidence that was asked for before it, also by a check that was still running. It also ends
+    evidence that was on record then with a later time, from a clock that is ahead.
     """
     if not evidence.at:
-        return None  # it says only that nobody was asked
-    about = evidence.binding.get("target", "")
+        return None  # a placeholder for a check that never ran
+    target = evidence.binding.get("target", "")
     return next(
         (
             revocation
             for revocation in revocations
             if revocation.check == evidence.check
-            and revocation.target in ("", about)
+            and revocation.target in ("", target)
             and (evidence.at <= revocation.at or evidence.at in revocation.ahead)
         ),
         None,
@@ -29,5 +29,5 @@ def revoked(evidence: Evidence, revocations: Iterable[EvidenceRevocation]) -> Ev
 
 
 def unrevoked(evidence: Iterable[Evidence], revocations: Sequence[EvidenceRevocation]) -> list[Evidence]:
-    """The evidence that nobody revoked, in the order in which it came."""
+    """The evidence that nobody revoked, in the same order."""
     return [answer for answer in evidence if not revoked(answer, revocations)]
