@@ -41,6 +41,7 @@ def _title(definition: CheckDefinition) -> str:
     module = definition.ask.__module__
     doc = inspect.cleandoc(sys.modules[module].__doc__ or "").partition("\n\n")[0]
     title = " ".join(doc.split()).rstrip(".")
+    # A plugin's checks never stand under one of our titles, whatever its docstring says.
     return title if module.startswith(OURS) and title else f"{module}: {title}".rstrip(": ")
 
 

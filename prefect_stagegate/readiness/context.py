@@ -217,6 +217,7 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
     "environment": lambda context: context.environment.fingerprint,
     "target": lambda context: context.target,
     "node": lambda context: context.node,
+    # Each quarantined blob gets a name of its own, so every new find ends the evidence.
     "rotten": lambda context: _or_unknown(lambda: ", ".join(context.rotten())),
     "failed": lambda context: _or_unknown(lambda: _digest(context.failed())),
     "policy": lambda context: context.gate.policy,
@@ -229,6 +230,7 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
     "job": lambda context: digest_of(context.spec.canonical().get("job")),
     "below": lambda context: _accepted(context.below),
     "accepted": lambda context: _accepted(context.accepted),
+    # Declared columns are compared with the contract, so only a table without any depends on the reference.
     "reference": lambda context: (
         context.reference.digest if context.reference and context.undeclared_tables else "none"
     ),

@@ -184,6 +184,7 @@ def last_delivery(automation: str, since: datetime) -> Delivery | None:
         automations = client.read_automations_by_name(automation)
         if not automations:
             raise NotThere(f"Prefect has no automation {automation!r}")
+        # Names of automations are not unique: one that is enabled suffices.
         if not any(match.enabled for match in automations):
             raise NotThere(f"Prefect has the automation {automation!r}, but it is disabled")
         event_filter = EventFilter(

@@ -131,7 +131,7 @@ def passes_in_a_row(answer: Evidence, record: Sequence[Evidence]) -> int:
     passes = 0
     for earlier in reversed(record):
         if (earlier.check, earlier.binding) != (answer.check, answer.binding):
-            continue
+            continue  # it was asked about another state, so it neither counts nor ends the row
         if earlier.outcome not in PASSES:
             break
         passes += 1

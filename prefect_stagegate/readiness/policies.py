@@ -89,6 +89,7 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
         direction = _direction(old.consecutive, new.consecutive)
         yield PolicyChange(subject, f"{check}: consecutive {old.consecutive} → {new.consecutive}", direction)
     if old.params != new.params:
+        # Defaults are filled in first: a parameter that is written out with its default is no change.
         model = CHECKS[check].parameters
         before, after = model.model_validate(old.params), model.model_validate(new.params)
         for name, field in model.model_fields.items():

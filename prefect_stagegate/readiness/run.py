@@ -77,6 +77,7 @@ def is_current(
 
 def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
     """Why the evidence no longer holds; empty when it does."""
+    # A wrong date comes before the outcome: such evidence says nothing, not even that the check failed.
     if ended := revoked(evidence, context.revocations):
         return str(ended)
     if is_ahead(evidence, context.now):
@@ -116,10 +117,10 @@ def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
         evidence: One answer of the record.
         record: All recorded evidence about the version, the oldest first.
     """
-    after = False
+    recorded_later = False
     for other in record:
-        later = after or other.at > evidence.at
-        after = after or other is evidence
+        later = recorded_later or other.at > evidence.at
+        recorded_later = recorded_later or other is evidence  # from the next one on
         same = (other.check, other.binding) == (evidence.check, evidence.binding)
         if same and later and other.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
             return f"a later answer, of {other.at}, was {other.outcome}"
@@ -157,6 +158,7 @@ def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseMo
 
 
 def _expires(ttl: timedelta | None, answer: CheckResult, context: CheckContext) -> str:
+    """The earlier of the two ends that the check's `ttl` and the answer's `until` set; empty without either."""
     ends = [context.now + ttl] if ttl else []
     ends += [answer.until] if answer.until else []
     return clock.stamp(min(ends)) if ends else ""

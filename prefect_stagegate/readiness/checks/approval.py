@@ -67,32 +67,33 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     answers count that are signed with the person's key under `keys`.
     """
     owners = context.spec.owners
-    may = _who_may(parameters, owners, context.asker)
-    if may is not None and len(may) < parameters.count:
-        return _nobody_can(context, parameters, may)
+    eligible = _eligible(parameters, owners, context.asker)
+    if eligible is not None and len(eligible) < parameters.count:
+        return _too_few_eligible(context, parameters, eligible)  # waiting could never end
     replies = _last_replies(context, parameters)
     request = context.request
-    void = [
-        (reply, why)
-        for reply in replies.values()
+    void = {
+        person: why
+        for person, reply in replies.items()
         if request and (why := why_answer_is_void(reply, request, parameters, owners))
-    ]
-    refused = [reply for reply, _ in void]
-    counted = {name: reply for name, reply in replies.items() if reply not in refused}
+    }
+    counted = [reply for person, reply in replies.items() if person not in void]
     ignored = tuple(
-        Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN) for reply, why in void
+        Finding(str(replies[person].approver), f"the answer does not count: {why}", "", Outcome.WARN)
+        for person, why in void.items()
     )
     measured = {
         "count": parameters.count,
-        "answers": [_answer(reply, context, parameters) for reply in counted.values()],
+        "answers": [_answer(reply, context, parameters) for reply in counted],
     }
-    declined = [reply for reply in counted.values() if not reply.approved]
+    # One who declines outweighs any number who agree.
+    declined = [reply for reply in counted if not reply.approved]
     if declined:
         findings = tuple(Finding(str(reply.approver), f"declined: {reply.reason}") for reply in declined)
         names = listed([reply.approver.name for reply in declined])
         return CheckResult(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
     if len(counted) >= parameters.count:
-        names = listed([reply.approver.name for reply in counted.values()])
+        names = listed([reply.approver.name for reply in counted])
         return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
     return _waiting(context, parameters, len(counted), ignored, measured)
 
@@ -111,8 +112,8 @@ def why_answer_is_void(
     person = person_key(reply.approver.name)
     if person == person_key(request.requester.name):
         return f"{reply.approver.name} asked for it and can't answer"
-    may = _who_may(parameters, owners, request.requester)
-    if may is not None and person not in may:
+    eligible = _eligible(parameters, owners, request.requester)
+    if eligible is not None and person not in eligible:
         in_group = not parameters.groups or person in _members(parameters, owners)
         return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
     if parameters.signed and not _proved(reply, request, parameters):
@@ -165,7 +166,7 @@ def asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> f
     return frozenset(people)
 
 
-def _who_may(parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
+def _eligible(parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
     """The names that may answer; None when anybody but the requester may."""
     people = asked_people(parameters, owners)
     return None if people is None else people - {person_key(requester.name)}
@@ -228,9 +229,9 @@ def _answer(reply: Approval, context: CheckContext, parameters: ApprovalParamete
     return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
 
 
-def _nobody_can(context: CheckContext, parameters: ApprovalParameters, may: frozenset[str]) -> CheckResult:
+def _too_few_eligible(context: CheckContext, parameters: ApprovalParameters, eligible: frozenset[str]) -> CheckResult:
     groups = listed(parameters.groups or ["those with keys"])
-    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(may)} may answer"
+    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(eligible)} may answer"
     key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
     also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
     fix = f"Name more people under {key} in the spec: {context.asker.name} asked for it.{also}"
@@ -240,12 +241,12 @@ def _nobody_can(context: CheckContext, parameters: ApprovalParameters, may: froz
 def _waiting(
     context: CheckContext,
     parameters: ApprovalParameters,
-    have: int,
+    agreed: int,
     ignored: tuple[Finding, ...],
     measured: Mapping[str, object],
 ) -> CheckResult:
     whom = parameters.groups or (ANYBODY,)
-    summary = f"{have} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
+    summary = f"{agreed} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
     key = " --key KEY.pem" if parameters.signed else ""
     fix = f"stagegate approve {context.address} --to {context.target}{key}"  # others may wait for the same target
     finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)

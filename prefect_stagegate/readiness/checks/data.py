@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, worst_of
 from prefect_stagegate.readiness.columns import compare_columns
 from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
@@ -48,17 +48,18 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
 def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -> CheckResult:
     """Add to the answer how the columns of tables that declare none differ from the accepted version's."""
     now = answer.measured[COLUMNS]
+    # The reference is only read again if its acceptance did not record the columns of all these tables.
     known = _recorded_columns(reference)
     before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
     label = f"{reference.target}'s {digest_text(reference.digest)}"
     measured = {**answer.measured, "reference": reference.digest}
     findings = [finding for table in now for finding in compare_columns(table, before[table], now[table], label)]
-    if not findings:
+    worst = worst_of(findings)
+    if worst is None:
         return replace(answer, summary=f"{answer.summary}, and as in {label}", measured=measured)
-    first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
-    summary = f"{first.subject}: {first.problem}"
+    summary = f"{worst.subject}: {worst.problem}"
     findings = [*answer.findings, *findings]
-    return replace(answer, outcome=first.outcome, summary=summary, findings=tuple(findings), measured=measured)
+    return replace(answer, outcome=worst.outcome, summary=summary, findings=tuple(findings), measured=measured)
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
@@ -139,12 +140,6 @@ class Freshness(Parameters):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class _Newest:
-    subject: str
-    at: datetime | None
-
-
 @check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
 def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     """How old the newest data is.
@@ -153,23 +148,25 @@ def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     in the `time` column of each table that names one, and the oldest of these tables counts; without such a table it
     is the age of the newest object at its source.
     """
-    newest = _newest(context)
-    dated = {item.subject: item.at for item in newest if item.at is not None}
-    missing = [item.subject for item in newest if item.at is None]
+    newest = _newest_times(context)
+    dated = {subject: at for subject, at in newest.items() if at is not None}
+    missing = [subject for subject, at in newest.items() if at is None]
+    # A table without a time makes the answer unknown, however fresh the others are.
     if missing or not dated:
         return _undated(missing or ["source"])
     subject, at = min(dated.items(), key=lambda item: item[1])
     if at > context.now + SKEW:
         return CheckResult(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
-    return _judge_age(context, parameters, dated, subject)
+    return _evaluate_age(context, parameters, dated, subject)
 
 
-def _newest(context: CheckContext) -> list[_Newest]:
+def _newest_times(context: CheckContext) -> dict[str, datetime | None]:
+    """The newest time in each table that names a `time` column, else that of the newest object; None without one."""
     timed = [name for name, table in context.spec.contract.tables.items() if table.time]
     if timed:
-        return [_Newest(f"{TABLE}{name}", context.table_time(name)) for name in timed]
+        return {f"{TABLE}{name}": context.table_time(name) for name in timed}
     times = [origin.modified for origin in context.origins() if origin.modified is not None]
-    return [_Newest("newest object", datetime.fromtimestamp(max(times), UTC) if times else None)]
+    return {"newest object": datetime.fromtimestamp(max(times), UTC) if times else None}
 
 
 def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
@@ -195,7 +192,7 @@ def _undated(subjects: list[str]) -> CheckResult:
     return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", findings)
 
 
-def _judge_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
+def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
     age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
     summary = f"{oldest} is of {time_text(dated[oldest])}"

@@ -68,6 +68,7 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
         "skipped": {column.name: column.skipped for column in columns if column.skipped},
         "rows": {name: [table.rows, table.reference_rows] for name, table in tables.items()},
     }
+    # A distance over few rows is noise, so it is not compared with the limit.
     if few := tuple(_too_few_rows(tables, parameters.rows)):
         return CheckResult(
             Outcome.INCONCLUSIVE, f"too few rows in {listed([finding.subject for finding in few])}", few, measured

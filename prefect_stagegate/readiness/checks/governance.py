@@ -120,6 +120,7 @@ def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult
     if status in GONE:
         finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
         return CheckResult(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
+    # A link that can't be followed now may be sound: no verdict, and no expiry, so that it is tried again.
     if status in BROKEN:
         finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})

@@ -93,6 +93,7 @@ def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     seconds, readers = parameters.seconds.total_seconds(), min(job.readers * job.accelerators, MOST_READERS)
     reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=context.machine)
     measured = _measured(context, job, reading) | {"ratio": round(reading.rate / job.needs, 4), "readers": readers}
+    # A rate that the page cache gave must not pass.
     if (unproved := _unproved(context, reading, measured)) is not None:
         return unproved
     summary = f"{bytes_text(reading.rate)}/s cold, and the job needs {bytes_text(job.needs)}/s"
@@ -127,6 +128,7 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     if (unproved := _unproved(context, run.reading, measured)) is not None:
         return unproved
     summary = f"{count_text(job.accelerators, 'accelerator')} busy {run.share:.0%} of the time"
+    # Few steps with a low share are no accident: the accelerators waited, so that falls through to the limits.
     if run.steps < FEWEST_STEPS * job.accelerators and (run.exhausted or run.share >= parameters.fail):
         return _too_few_steps(context, run, job, measured)
     if run.share >= parameters.warn:

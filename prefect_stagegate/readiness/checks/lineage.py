@@ -30,6 +30,7 @@ def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # 
         if finding is None:
             continue
         gaps, weak = gaps + (finding.outcome is Outcome.FAIL), weak + (finding.outcome is Outcome.WARN)
+        # Failures first, so that warnings never displace them; cut here, for a version may have millions of files.
         shown = sorted([*shown, finding], key=lambda finding: finding.outcome is not Outcome.FAIL)[:SHOWN]
     measured = {"files": files, "gaps": gaps, "weak": weak}
     if not files:

@@ -59,6 +59,7 @@ def distance(machine: Machine, first: str, second: str) -> str:
 
 def _farthest(machine: Machine, gpu: Gpu, disks: tuple[str, ...]) -> str:
     distances = {distance(machine, gpu.pci, disk) for disk in disks}
+    # Reading waits for the farthest disk of a volume; one that can't be placed may be farther still.
     return next((candidate for candidate in (UNKNOWN, OTHER, NODE, BRIDGE, SWITCH) if candidate in distances), UNKNOWN)
 
 

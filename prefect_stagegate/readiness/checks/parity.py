@@ -150,9 +150,8 @@ def _answer(
     if not findings:
         more = f", {count_text(len(differences), 'harmless difference')}" if differences else ""
         return CheckResult(Outcome.PASS, f"{label} as in {target}{more}", measured=measured)
-    summary = (
-        f"{count_text(len(findings), 'difference')} to {target}: {listed([finding.subject for finding in findings])}"
-    )
+    names = listed([finding.subject for finding in findings])
+    summary = f"{count_text(len(findings), 'difference')} to {target}: {names}"
     return CheckResult(findings[0].outcome, summary, findings, measured)
 
 

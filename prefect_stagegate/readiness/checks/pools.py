@@ -63,7 +63,7 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     if seen is None:
         missing = problem or "no worker was ever heard of"
         return CheckResult(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
-    age = max(context.now - seen, timedelta(0))
+    age = max(context.now - seen, timedelta(0))  # the server's clock may be ahead
     measured = {"pool": parameters.pool, "age_seconds": age.total_seconds()}
     summary = f"heard of at {time_text(seen)}"
     if age <= parameters.warn:

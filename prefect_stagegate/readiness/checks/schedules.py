@@ -123,7 +123,7 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     """
     name = parameters.automation
     delivery, problem = look_up(lambda: orchestration.last_delivery(name, context.now - orchestration.MOST_DAYS))
-    if problem:
+    if problem:  # here None alone does not mean that it is missing: it may never have acted
         fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),))
     if delivery is None:

@@ -77,6 +77,7 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
         finding for url, life in needed.items() if (finding := _life_finding(url, life, left.get(url), run))
     )
     measured = {url: {"kind": life.kind, "seconds_left": left.get(url)} for url, life in needed.items()}
+    # The pass ends when what is left gets shorter than the runs that it must cover.
     until = datetime.fromtimestamp(now + min(left.values()) - AMPLE * run, UTC) if left and not findings else None
     if worst := worst_of(findings):
         return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)

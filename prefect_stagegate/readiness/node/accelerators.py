@@ -103,10 +103,13 @@ class Accelerator:
         self._job = job
         self._deadline = deadline
         self._changed = threading.Condition()
-        self._begun = 0
+        self._batches_begun = 0
         self._pieces: list[Piece] = []
+        """Pieces of the newest batch that no reader has taken."""
         self._unread: dict[int, int] = {}
+        """How many pieces of each batch are still to be read, by the batch's number."""
         self._ended = False
+        """Whether the shared queue has no more batches."""
         self.bytes = 0
         self.steps = 0
         self.busy = 0.0
@@ -118,15 +121,16 @@ class Accelerator:
         The time from the first batch to the last is measured, without the step of the last: waiting for the very
         first batch is no shortage, and after the last one there is nothing to wait for.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         while self._take():
-            begun = begun if self.steps > 1 else time.monotonic()
-            if self._ended and self.steps >= self._begun:
+            if self.steps == 1:
+                started = time.monotonic()
+            if self._ended and self.steps >= self._batches_begun:
                 break
             step = min(self._job.step_time, max(self._left(), 0))
             time.sleep(step)
             self.busy += step
-        self.elapsed = time.monotonic() - begun
+        self.elapsed = time.monotonic() - started
 
     def read(self) -> None:
         """Read pieces of the next batches, as one of several readers.
@@ -150,31 +154,35 @@ class Accelerator:
             raise
 
     def _next(self) -> tuple[int, Piece] | None:
+        """The next piece to read, with its batch's number; None at the end of the files or of the time."""
         with self._changed:
             while not self._pieces and not self._ended:
-                if self._begun - self.steps < self._job.prefetch:
+                # Begin another batch only while fewer than `prefetch` of those begun wait to be taken.
+                if self._batches_begun - self.steps < self._job.prefetch:
                     self._begin()
                 elif not self._changed.wait(self._left()):
                     return None
             if not self._pieces or self._left() <= 0:
                 return None
-            return self._begun - 1, self._pieces.pop()
+            return self._batches_begun - 1, self._pieces.pop()
 
     def _begin(self) -> None:
+        """Take the next batch from the shared queue, and offer its pieces to the readers."""
         batch = self._source.take()
         if batch is None:
             self._ended = True
             self._changed.notify_all()
             return
-        self._pieces = batch[::-1]
-        self._unread[self._begun] = len(batch)
-        self._begun += 1
+        self._pieces = batch[::-1]  # readers pop from the end
+        self._unread[self._batches_begun] = len(batch)
+        self._batches_begun += 1
 
     def _take(self) -> bool:
         """Wait for the next batch and take it; False when there is none, or the time is over."""
         with self._changed:
+            # A batch that no reader has begun yet has no entry, and counts as unread.
             while self._left() > 0 and self._unread.get(self.steps, 1):
-                if self._ended and self.steps >= self._begun:
+                if self._ended and self.steps >= self._batches_begun:
                     return False
                 self._changed.wait(self._left())
             if self._left() <= 0:

@@ -70,7 +70,7 @@ def diagnose(level: int, seconds: float) -> Diagnosis:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True,  # a process group of its own, so that its children can be killed with it
     ) as process:
         try:
             output, errors = process.communicate(timeout=seconds)

@@ -51,6 +51,7 @@ class Machine:
         node = _read(self.sys / "bus/pci/devices" / address / "numa_node")
         if node.isdigit():
             return int(node)
+        # The firmware writes -1 for a node that it does not know; with a single node there is no doubt.
         return 0 if _read(self.sys / "devices/system/node/online") == ONLY_NODE else None
 
     def mount(self, folder: Path) -> Mount | None:
@@ -87,6 +88,7 @@ class Machine:
 
     def _mounts(self) -> Iterator[tuple[Path, Mount]]:
         for line in _read(self.proc / "self/mountinfo").splitlines():
+            # Optional fields come before " - ", in any number; type and device come after it.
             before, _, after = line.partition(" - ")
             _, _, number, _, point, *_ = before.split(" ")
             kind, device, *_ = after.split(" ")
@@ -96,6 +98,7 @@ class Machine:
         """The disks below a block device: the members of a RAID or mapped device, each path of an NVMe, or itself."""
         if not block.is_dir():
             return
+        # Multipath NVMe has one block device over several controllers, each of them a path to the disk.
         below = sorted((block / "slaves").glob("*"))
         paths = [] if below else sorted((block / "device").glob("nvme[0-9]*/device"))
         for part in (*below, *paths):
@@ -109,6 +112,7 @@ def _display(device: Path) -> bool:
 
 
 def _pci_parts(place: Path) -> tuple[str, ...]:
+    """The root complex and the PCI addresses in a path below /sys/devices, in order; empty without a root complex."""
     parts = place.parts
     root = next((at for at, part in enumerate(parts) if part.startswith("pci") and ":" in part), len(parts))
     return (*parts[root : root + 1], *(part for part in parts[root + 1 :] if _is_address(part)))

@@ -106,13 +106,14 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
     nvml = _pynvml()
     answers: list[Gpus | StagegateError] = []
 
-    def ask() -> None:
+    def query() -> None:
         try:
             answers.append(_query_gpus(nvml))
         except StagegateError as error:
             answers.append(error)
 
-    thread = threading.Thread(target=ask, name="nvml", daemon=True)
+    # A hung call can't be stopped, so it runs in a thread that is left behind.
+    thread = threading.Thread(target=query, name="nvml", daemon=True)
     thread.start()
     thread.join(seconds)
     if not answers:
@@ -159,7 +160,7 @@ def _hint(nvml: ModuleType, error: Any) -> str:
 
 
 def _read_all(nvml: ModuleType) -> Gpus:
-    version = int(_query(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)
+    version = int(_query(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)  # 12040 is CUDA 12.4
     cuda = f"{version // 1000}.{version % 1000 // 10}" if version else UNKNOWN
     gpus = tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
     return Gpus(_query(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
@@ -177,6 +178,7 @@ def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
     def query(function: Callable[..., T], *arguments: Any) -> T | None:
         return _query(nvml, function, device, *arguments)
 
+    # The second version of the call reports the driver's own memory apart; older drivers know only the first.
     memory = query(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(device)
     mig = query(nvml.nvmlDeviceGetMigMode)
     remapped = query(nvml.nvmlDeviceGetRemappedRows)

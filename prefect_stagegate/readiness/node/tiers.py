@@ -73,6 +73,7 @@ def split_by_tier(read: int, from_storage: int | None, still_cached: int, kind: 
     """
     if kind in MEMORY:
         return Tiers(local=read)
+    # Read-ahead may fetch more than was read, and the cache hold more: neither tier can have more than was read.
     fetched = read - min(still_cached, read) if from_storage is None else min(from_storage, read)
     if kind in NETWORK:
         return Tiers(source=fetched, page_cache=read - fetched)
@@ -94,10 +95,11 @@ class TierMeter:
         self._machine = machine
         self._before = self._still = 0
         for file, size in files:
+            # At least one file is dropped, so that something can be measured.
             if self.files and time.monotonic() >= until:
                 break
             self._before += forget(file, size)
-            self._still += cached(file, size)
+            self._still += cached(file, size)  # pages that others use stay
             self.files.append((file, size))
         mount = machine.mount(self.files[0][0].parent) if self.files else None
         self._kind = mount.kind if mount else ""

@@ -126,6 +126,7 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
         attested = _adapter().validate_python(extension)
+        # Write the Statement again from its extension: the parts for other tools must come out the same.
         rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     except (KeyError, TypeError) as error:
         raise _corrupt(f"it has no {error}") from error
@@ -149,6 +150,7 @@ def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: s
     Raises:
         CorruptRecord: It was changed, or is about something else.
     """
+    # First the digest: nothing of a changed Statement is interpreted.
     if statement_digest(statement) != record:
         raise _corrupt(f"it is {statement_digest(statement)}, and {record} was written")
     decision = decision_of(statement)

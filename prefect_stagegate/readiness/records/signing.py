@@ -60,6 +60,7 @@ def read_signing_key(path: Path, ask_passphrase: Callable[[Path], str]) -> Signi
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = _private(path)
+    # The passphrase is only asked for when it is needed: commands run unattended, too.
     secret = ask_passphrase(path).encode() if b"ENCRYPTED" in data else None
     try:
         key = load_pem_private_key(data, secret)
@@ -112,6 +113,7 @@ def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: It
         read = Envelope.from_dict(written)
     except (KeyError, TypeError, ValueError):
         return []
+    # A valid signature proves nothing here if it is for other content.
     if (read.payload, read.payload_type) != (canonical(value), payload_type):
         return []
     proved = []
