@@ -11,7 +11,7 @@ from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import EvidenceRevocation, PolicyChange
 from prefect_stagegate.operations.gating.decisions import RecordedDecision
 from prefect_stagegate.readiness.checks.approval import counted_answers
-from prefect_stagegate.readiness.records.attest import Attested, read_statement
+from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement
 from prefect_stagegate.units import count_text, digest_text
 
 
@@ -92,7 +92,7 @@ def _decided(entry: RefEntry) -> Iterator[str]:
     yield from _people(attested)
 
 
-def _people(attested: Attested) -> Iterator[str]:
+def _people(attested: AttestedDecision) -> Iterator[str]:
     for answer in counted_answers(attested.decision, attested.approvals):
         verb = "approved" if answer.approved else "declined"
         reason = f": {answer.reason}" if answer.reason else ""

@@ -1,4 +1,4 @@
-"""Readiness: checks, the evidence that they give, the gate that decides by it, and the attestation of the decision.
+"""Readiness: checks, their evidence, the gate that decides by it, and the attestation of the decision.
 
 A check is one decorated function in a module that `registry.MODULES` lists.
 """

@@ -1,8 +1,8 @@
-"""What a check is: its definition, its parameters and its answer."""
+"""What a check is: its definition, its parameters and its result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,6 +12,21 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_stagegate.model import Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness.context import CheckContext
+
+WORST_FIRST = (
+    Outcome.FAIL,
+    Outcome.INCONCLUSIVE,
+    Outcome.WARN,
+    Outcome.WAIVED,
+    Outcome.PASS,
+    Outcome.NOT_APPLICABLE,
+)
+"""Of two outcomes, the one that stands first here counts."""
+
+
+def worst_of(findings: Iterable[Finding]) -> Finding | None:
+    """The first of the findings with the worst outcome; None without findings."""
+    return min(findings, key=lambda finding: WORST_FIRST.index(finding.outcome), default=None)
 
 
 class Parameters(BaseModel):
@@ -28,7 +43,7 @@ class NoParameters(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found out."""
+    """The answer of a check."""
 
     outcome: Outcome
     summary: str
@@ -37,22 +52,22 @@ class CheckResult:
     measured: Mapping[str, Any] = field(default_factory=dict)
     """Figures behind the outcome, JSON values only."""
     until: datetime | None = None
-    """When the answer stops holding although nothing else changed: data that is fresh now grows old."""
+    """When the answer ends although nothing changed: data that is fresh now grows old."""
     seconds: float | None = None
-    """How long the work behind it took, where another check that shares the work may have done it."""
+    """Duration of the work behind it, where checks share that work; None when the check did all of it itself."""
     awaiting: tuple[str, ...] = ()
-    """Groups of `owners` whose answer is missing, for an inconclusive answer that only a person can settle."""
+    """Groups of `owners` that have yet to answer. Only an inconclusive result that a person must settle has any."""
 
 
 class Renewal(StrEnum):
-    """What becomes of a check, whose evidence holds no more, when a run starts on a version that was accepted."""
+    """What the start of a run on an accepted version does about a check without current evidence."""
 
     CHEAP = "cheap"
-    """It is asked again, on the spot: it reads no data to speak of and runs no engine."""
+    """The run asks it again: it reads hardly any data and runs no engine."""
     COSTLY = "costly"
-    """It stays unanswered; only `stagegate check` asks it."""
+    """The check stays unanswered; only `stagegate check` asks it."""
     SETTLED = "settled"
-    """The answer that the version was accepted with stands; without one it is as if it were costly."""
+    """The answer that the version was accepted with stands. Without one, the check counts as costly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +76,12 @@ class CheckDefinition:
 
     name: str
     owner: str
-    """Who mends what it finds: `data`, `ai`, `infra` or `governance`."""
+    """Who repairs what it finds: `data`, `ai`, `infra` or `governance`."""
     scope: Scope
     ttl: timedelta | None
     """How long its evidence holds; None when it holds as long as its binding."""
     version: int
-    """Raised when the check asks something else than before, which ends the evidence of the older one."""
+    """Raised when the check asks something else than before. Evidence of an older version no longer counts."""
     binds: tuple[str, ...]
     """Keys of `BINDINGS` that its answer depends on."""
     parameters: type[BaseModel]
@@ -76,12 +91,12 @@ class CheckDefinition:
     renewal: Renewal = Renewal.COSTLY
     """What the start of a run does about it."""
     broken: str = ""
-    """Why it can't be asked: the plugin that it stands for can't be loaded."""
+    """Why it can't be asked: its plugin could not be loaded. Empty for all other checks."""
     severity: Severity = Severity.BLOCKING
-    """What it does to a gate that says nothing of it, itself or by the gate below."""
+    """Its severity where neither the gate nor the gate below sets one."""
     shared: str = ""
-    """Names work that is done once however many of the checks that share it are asked: `contract`."""
+    """Name of work that several checks share and that is done once: `contract`. Empty when it shares none."""
     fetches: bool = False
-    """Whether it brings the version to this node when it isn't here."""
+    """Whether it stages the version on this node when it isn't here."""
     waivable: bool = True
-    """Whether somebody may answer for its failure. Nobody can for which version it is, or for who agreed to it."""
+    """Whether a person may waive its failure. Checks of identity (which version, who agreed) can't be waived."""

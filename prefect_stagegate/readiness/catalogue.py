@@ -1,4 +1,4 @@
-"""The catalogue as people read it: checks in groups by what they look at, with what their docstrings say."""
+"""The catalogue of checks as people read it, made from the docstrings of checks and of their modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OURS = "prefect_stagegate."
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a gate may set for a check."""
+    """A parameter that a gate may set for a check."""
 
     name: str
     default: str
@@ -28,46 +28,47 @@ class Parameter:
 
 
 def groups(checks: Iterable[CheckDefinition]) -> dict[str, list[CheckDefinition]]:
-    """Checks by what they look at, which is what the docstring of their module says."""
-    found: dict[str, list[CheckDefinition]] = {}
-    for one in checks:
-        found.setdefault(_title(one), []).append(one)
-    return dict(sorted(found.items()))
+    """Group checks by title: the first sentence of their module's docstring."""
+    by_title: dict[str, list[CheckDefinition]] = {}
+    for definition in checks:
+        by_title.setdefault(_title(definition), []).append(definition)
+    return dict(sorted(by_title.items()))
 
 
-def _title(one: CheckDefinition) -> str:
-    if one.broken:
+def _title(definition: CheckDefinition) -> str:
+    if definition.broken:
         return "Plugins that can't be loaded"
-    module = one.ask.__module__
+    module = definition.ask.__module__
     doc = inspect.cleandoc(sys.modules[module].__doc__ or "").partition("\n\n")[0]
     title = " ".join(doc.split()).rstrip(".")
+    # A plugin's checks never stand under one of our titles, whatever its docstring says.
     return title if module.startswith(OURS) and title else f"{module}: {title}".rstrip(": ")
 
 
-def asks(one: CheckDefinition) -> str:
-    """What the check asks, in a sentence."""
-    return _paragraphs(one)[0] if one.doc.strip() else "It does not say what it asks."
+def asks(definition: CheckDefinition) -> str:
+    """What the check asks: the first paragraph of its docstring."""
+    return _paragraphs(definition)[0] if definition.doc.strip() else "It does not say what it asks."
 
 
-def rule(one: CheckDefinition) -> str:
-    """What passes, warns and fails, and where the thresholds come from."""
-    return " ".join(_paragraphs(one)[1:])
+def rule(definition: CheckDefinition) -> str:
+    """What passes, warns and fails, and where the thresholds come from: the rest of its docstring."""
+    return " ".join(_paragraphs(definition)[1:])
 
 
-def _paragraphs(one: CheckDefinition) -> list[str]:
-    return [" ".join(part.split()) for part in inspect.cleandoc(one.doc).split("\n\n")]
+def _paragraphs(definition: CheckDefinition) -> list[str]:
+    return [" ".join(part.split()) for part in inspect.cleandoc(definition.doc).split("\n\n")]
 
 
-def holds(one: CheckDefinition) -> str:
-    """How long its evidence holds at most: `5 min`; until something changes where that is all that ends it."""
-    return age_text(one.ttl) if one.ttl else "until a change"
+def holds(definition: CheckDefinition) -> str:
+    """How long its evidence holds at most: `5 min`, or `until a change` where only a change ends it."""
+    return age_text(definition.ttl) if definition.ttl else "until a change"
 
 
-def parameters(one: CheckDefinition) -> list[Parameter]:
-    """What a gate may set for it, in the order in which the check names it."""
+def parameters(definition: CheckDefinition) -> list[Parameter]:
+    """The parameters that a gate may set for it, in the order of its parameter model."""
     return [
-        Parameter(field.alias or name, _default(one.parameters, name), field.description or "")
-        for name, field in one.parameters.model_fields.items()
+        Parameter(field.alias or name, _default(definition.parameters, name), field.description or "")
+        for name, field in definition.parameters.model_fields.items()
     ]
 
 

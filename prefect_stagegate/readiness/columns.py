@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from prefect_stagegate.model import Finding, Outcome
 
 ALIKE = 0.7
-"""How alike two names must be, 0 to 1, for one to be taken for the other renamed."""
+"""How similar two names must be, 0 to 1, to suggest that a column was renamed."""
 
 Columns = Mapping[str, str]
 """The columns of a table, each with its type."""
 
 
 def compare_columns(table: str, before: Columns, now: Columns, reference: str) -> Iterator[Finding]:
-    """What changed: a column that is missing or of another type fails, an added one warns; a new table is no change.
+    """Report changed columns: a missing or retyped one fails, an added one warns. A table that is new has no changes.
 
     Args:
         table: The table's name.
-        before: Its columns in the version that is compared with.
-        now: Its columns in the version that is judged.
-        reference: What the texts call the version that is compared with.
+        before: Its columns in the reference version.
+        now: Its columns in the version that is checked.
+        reference: What the texts call the reference version.
     """
     subject = f"table {table}"
     added = [name for name in now if name not in before] if before else []

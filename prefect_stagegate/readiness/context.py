@@ -1,7 +1,7 @@
-"""What a check may ask about. Whoever runs checks fills this in; a check only reads it.
+"""The facts that a check may ask for. The caller of the checks fills them in; a check only reads them.
 
-Whatever costs something is a function, so that nobody pays for what no check of the gate asks. A function may
-raise any `StagegateError`: the check that called it is then inconclusive, with the error's words as the reason.
+A fact that costs time is a function, so only a check that calls it pays. Such a function may raise any
+`StagegateError`: the check that called it is then inconclusive, and the error's message is the reason.
 """
 
 from __future__ import annotations
@@ -43,51 +43,51 @@ class Volume:
     path: Path
     total: int
     free: int
-    """What this user may still write."""
+    """What this user can still write."""
     floor: int
     """What the cache leaves free for others."""
     held: int
-    """What of this version already lies in the cache."""
+    """Bytes of this version that are already in the cache."""
     inodes: int = 0
-    """How many files it can hold; 0 where the file system makes room for them as needed, as Btrfs does."""
+    """How many files it can hold; 0 where the file system makes inodes as needed, as Btrfs does."""
     free_inodes: int = 0
-    """How many more this user may create."""
+    """How many more files this user can create."""
 
 
 @dataclass(frozen=True, slots=True)
 class Integrity:
-    """What hashing a version's files on this node again showed."""
+    """The result of hashing a version's files on this node again."""
 
     files: int
     bytes: int
     damaged: tuple[Finding, ...] = ()
-    """The files that don't hold what the manifest says."""
+    """The files whose bytes differ from the manifest."""
 
 
 @dataclass(slots=True)
 class Probe:
-    """What came of listing one source and reading one range of one object with the identity of this process."""
+    """The result of listing one source and reading one range of one object, with the credentials of this process."""
 
     url: str
-    """The source, free of credentials."""
+    """The source, without credentials."""
     object: str = ""
-    """The key that was read; empty when the listing had none."""
+    """The key that was read; empty when the listing was empty."""
     read: int = 0
-    """Bytes that arrived."""
+    """Bytes that were received."""
     seconds: float = 0.0
-    """How long listing and reading took."""
+    """Time of listing and reading."""
     error: StagegateError | None = None
     who: str = ""
-    """What kind of credentials opened it; empty when it was not opened."""
+    """The kind of credentials that opened it; empty when it was not opened."""
     listed: float = 0.0
-    """How much of the time went by until the first object was listed."""
+    """Seconds until the first object was listed; part of `seconds`."""
     pin: Pin | None = None
-    """What fixes the object that was read."""
+    """The pin of the object that was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A version that a gate accepted and that its target's ref was moved to."""
+    """A version that a gate accepted, so that its target's ref moved to it."""
 
     target: str
     digest: str
@@ -96,14 +96,14 @@ class Accepted:
     decision: Decision | None = None
     """The decision that the ref's log holds for it."""
     environment: Environment | None = None
-    """Where it was decided; None when the attestation does not say."""
+    """The environment of the decision; None when the attestation does not say."""
     until: str = ""
-    """When the ref moved on; empty while it names the version."""
+    """When the ref moved on; empty while it still names the version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckContext:
-    """One version, on its way to one target, asked about in one environment on one node."""
+    """One version on its way to one target, in one environment, on one node."""
 
     dataset: str
     digest: str
@@ -112,11 +112,11 @@ class CheckContext:
     spec: Spec
     gate: Gate
     now: datetime
-    """Aware. The same for all checks of one decision."""
+    """Aware. All checks of one decision have the same."""
     requester: Identity
-    """Who asks now."""
+    """Who runs the checks now."""
     node: str
-    """Names this node among those that share the catalog."""
+    """This node's name among those that share the catalog."""
     environment: Environment
 
     entries: Callable[[], Iterator[Entry]]
@@ -124,68 +124,68 @@ class CheckContext:
     origins: Callable[[], Iterator[Origin]]
     """Where its entries came from."""
     failed: Callable[[], tuple[FailedObject, ...]]
-    """What could not be staged when the version was made last, and was left out of it."""
+    """Objects that could not be staged when the version was made last, and that it lacks."""
     validation: Callable[[], Validation]
-    """What the contract found about this version. Runs it at most once, however many checks ask."""
+    """Validate this version by the contract. Runs at most once, however many checks call it."""
     table_time: Callable[[str], datetime | None]
     """The newest value in the `time` column of a table of the contract, aware; None when it has no rows."""
     probe_source: Callable[[int], Probe]
-    """Try the source at this position of the spec's."""
+    """List and read the source at this position in the spec."""
     credential_life: Callable[[int], CredentialLife]
-    """How long the credentials of the source at this position of the spec's last."""
+    """How long the credentials of the source at this position in the spec last."""
     measures: Measures
     """Queries over the version's rows."""
     integrity: Callable[[], Integrity]
-    """Hash this node's copy of the version again; a `StagegateError` when there is none."""
+    """Hash this node's copy of the version again. Raises a `StagegateError` when there is none."""
     rotten: Callable[[], tuple[str, ...]]
-    """Names of what is in this node's quarantine of the version's blobs: it changes when more of them are found."""
+    """Names of the version's blobs in this node's quarantine. They change when `verify` moves more blobs there."""
     volume: Callable[[], Volume]
     view: Callable[[], Path | None]
-    """The folder that holds the version on this node; None where it was not staged."""
+    """The version's folder on this node; None where it was not staged."""
     gpus: Callable[[], Gpus]
     """This node's GPUs; none where it has none."""
     machine: Machine
-    """Where Linux tells of this node."""
+    """The folders where Linux describes this node."""
     resolvable: Callable[[str], bool]
     """Whether the catalog still has the manifest of a version of this dataset."""
 
     allowed_hosts: tuple[str, ...] = ()
-    """Hosts that a link may lead to whatever their address is."""
+    """Hosts that a link may lead to, whatever their address is."""
     adopted: str = ""
-    """`sha256:<hex>` of the adopted policy that the gate is of; empty for a trial under another one."""
+    """`sha256:<hex>` of the adopted policy that the gate belongs to; empty for a trial under another policy."""
     after: int = 0
     """The number of the target's last move; 0 before the first."""
     below: Accepted | None = None
-    """This version, if the gate that this one extends let it in and did not take it back; else what that gate's ref
-    names now. None when there is no such gate, or it let no version in."""
+    """This version, if the gate below accepted it and did not withdraw it; else the version that the ref of the gate
+    below names now. None when this gate extends none, or the gate below accepted no version."""
     accepted: Accepted | None = None
-    """Where a rollback would lead: the newest version that this target accepted, other than the one asked about
-    and not withdrawn. None before the second promotion."""
+    """The version that a rollback would return to: the newest that this target accepted and did not withdraw, other
+    than this one. None before the second promotion."""
     reference: Accepted | None = None
-    """What the columns of tables that declare none are compared with: what this target named before it let this version
-    in, or names now. None for the first version."""
+    """The version whose columns are compared with those of tables that declare none: the one that this target named
+    before it accepted this one, or names now. None for the first version."""
     request: Request | None = None
     """The recorded request to promote exactly this version under exactly this policy."""
     approvals: tuple[Approval, ...] = ()
     """The answers to it, the oldest first."""
     waivers: tuple[Waiver, ...] = ()
-    """All that were ever granted for this version at this target, also those that ended."""
+    """All waivers that were granted for this version at this target, also those that ended."""
     revocations: tuple[EvidenceRevocation, ...] = ()
-    """Of evidence about this version, the oldest first."""
+    """Revocations of evidence about this version, the oldest first."""
 
     @property
     def undeclared_tables(self) -> tuple[str, ...]:
-        """The tables that the contract declares no columns of: they are compared with the accepted version's."""
+        """The tables whose columns the contract does not declare. They are compared with the accepted version's."""
         return tuple(name for name, table in self.spec.contract.tables.items() if not table.columns)
 
     @property
     def asker(self) -> Identity:
-        """Who asks for the promotion: whoever the recorded request names, else who asks now."""
+        """Who asks for the promotion: the requester of the recorded request, else who runs the checks now."""
         return self.request.requester if self.request else self.requester
 
     @property
     def target(self) -> str:
-        """Where the version is going."""
+        """The target that the version is to be promoted to."""
         return self.gate.target
 
     @property
@@ -194,21 +194,21 @@ class CheckContext:
         return f"{self.dataset}@{self.digest}"
 
     def addresses(self, role: str) -> tuple[str, ...]:
-        """Whom `owners` names for a role: one address, or several with commas between them."""
+        """The addresses that `owners` gives for a role."""
         return addresses_of(self.spec.owners, role)
 
 
 def addresses_of(owners: Mapping[Any, str], role: str) -> tuple[str, ...]:
-    """The addresses that a spec's `owners` give for a role."""
-    named = next((text for known, text in owners.items() if known == role), "")
-    return tuple(address.strip() for address in named.split(",") if address.strip())
+    """The addresses that a spec's `owners` give for a role: one, or several with commas between them."""
+    addresses = next((text for known, text in owners.items() if known == role), "")
+    return tuple(address.strip() for address in addresses.split(",") if address.strip())
 
 
-def _read(ask: Callable[[], str]) -> str:
-    """What a record says; one that can't be read must not keep the other checks from being asked."""
+def _or_unknown(read: Callable[[], str]) -> str:
+    """The value that `read` returns: `none` for an empty one, `unknown` when it raises a `StagegateError`."""
     try:
-        return ask() or "none"
-    except StagegateError:
+        return read() or "none"
+    except StagegateError:  # a record that can't be read must not stop the other checks
         return UNKNOWN
 
 
@@ -217,8 +217,9 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
     "environment": lambda context: context.environment.fingerprint,
     "target": lambda context: context.target,
     "node": lambda context: context.node,
-    "rotten": lambda context: _read(lambda: ", ".join(context.rotten())),
-    "failed": lambda context: _read(lambda: _digest(context.failed())),
+    # Each quarantined blob gets a name of its own, so every new find ends the evidence.
+    "rotten": lambda context: _or_unknown(lambda: ", ".join(context.rotten())),
+    "failed": lambda context: _or_unknown(lambda: _digest(context.failed())),
     "policy": lambda context: context.gate.policy,
     "spec": lambda context: context.spec.digest,
     "owners": lambda context: digest_of(dict(context.spec.owners)),
@@ -229,6 +230,7 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
     "job": lambda context: digest_of(context.spec.canonical().get("job")),
     "below": lambda context: _accepted(context.below),
     "accepted": lambda context: _accepted(context.accepted),
+    # Declared columns are compared with the contract, so only a table without any depends on the reference.
     "reference": lambda context: (
         context.reference.digest if context.reference and context.undeclared_tables else "none"
     ),
@@ -236,11 +238,11 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
         [asdict(record) for record in (context.request, *context.approvals) if record]
     ),
 }
-"""What an answer can depend on. When the value changes, the evidence that is bound to it ends, and no other."""
+"""What an answer can depend on. When a value changes, exactly the evidence that is bound to it ends."""
 
 
 def _digest(failed: tuple[FailedObject, ...]) -> str:
-    return digest_of([asdict(one) for one in failed]) if failed else ""
+    return digest_of([asdict(failure) for failure in failed]) if failed else ""
 
 
 def _accepted(accepted: Accepted | None) -> str:

@@ -1,6 +1,6 @@
-"""The gate: from what is known to a decision. Pure: no I/O and no clock.
+"""The gate: makes a decision from evidence. Pure: no I/O and no clock.
 
-What refuses, in the order in which it counts:
+The first line that applies decides:
 
     a blocking check failed                                              → refused
     a blocking check is inconclusive, any check has no evidence that
@@ -8,7 +8,8 @@ What refuses, in the order in which it counts:
     only answers of people are missing                                   → waiting
     otherwise                                                            → accepted
 
-A check of severity `warning` or `info` is reported whatever came out of it and decides nothing, but it has to be asked.
+A check of severity `warning` or `info` is reported, but its outcome decides nothing. It needs current evidence all the
+same.
 """
 
 from __future__ import annotations
@@ -20,22 +21,12 @@ from enum import StrEnum
 
 from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
-from prefect_stagegate.readiness.base import CheckDefinition
+from prefect_stagegate.readiness.base import WORST_FIRST, CheckDefinition
 from prefect_stagegate.readiness.context import CheckContext
-from prefect_stagegate.readiness.overrides import Case, rule, too_few
+from prefect_stagegate.readiness.overrides import Case, apply_overrides, missing_passes
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import counting, expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
-
-WORST_FIRST = (
-    Outcome.FAIL,
-    Outcome.INCONCLUSIVE,
-    Outcome.WARN,
-    Outcome.WAIVED,
-    Outcome.PASS,
-    Outcome.NOT_APPLICABLE,
-)
-"""Which of two answers of one check counts."""
 
 
 def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *, at: datetime) -> DecisionOutcome:
@@ -43,8 +34,8 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
 
     Args:
         requirements: What the gate requires.
-        evidence: In any order; of two answers of one check the worse counts. Its binding is the caller's concern.
-        at: Evidence that expired by then counts as missing. Aware.
+        evidence: In any order; of two answers of one check the worse counts. The caller has checked its binding.
+        at: The moment, aware. Evidence that has expired by then counts as missing.
     """
     known = _worst(evidence, clock.stamp(at))
     answers = [(requirement.severity, known.get(requirement.check)) for requirement in requirements]
@@ -55,7 +46,7 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     if any(answer is None for _, answer in answers) or any(not answer.awaiting for answer in unknown):
         return DecisionOutcome.INCONCLUSIVE
     if all(answer.outcome is Outcome.NOT_APPLICABLE for _, answer in answers if answer):
-        return DecisionOutcome.INCONCLUSIVE  # An empty gate, or one that had nothing to ask, vouches for nothing.
+        return DecisionOutcome.INCONCLUSIVE  # no check applied, so nothing was proved
     return DecisionOutcome.WAITING if unknown else DecisionOutcome.ACCEPTED
 
 
@@ -63,9 +54,9 @@ def judge(context: CheckContext, evidence: Iterable[Evidence], record: Sequence[
     """Make the decision about a version, with one line for each check that its gate requires.
 
     Args:
-        context: What is judged.
-        evidence: The answers to judge by.
-        record: All that was ever found out about the version, the oldest first, in which passes in a row are counted.
+        context: The version, its target and its gate.
+        evidence: The answers to decide by.
+        record: All recorded evidence about the version, the oldest first. Passes in a row are counted in it.
     """
     case = Case(
         dataset=context.dataset,
@@ -94,18 +85,18 @@ def conclude(
     waivers: Sequence[Waiver] = (),
     record: Sequence[Evidence] = (),
 ) -> Decision:
-    """Make the decision of a gate about a case, from nothing but what is given."""
-    required = {asked.check: asked for asked in gate.requirements}
-    # Each answer is ruled before the worst is taken, lest a waived failure hides one that tells nothing.
+    """Make the decision of a gate about a case. Everything that it depends on is an argument."""
+    required = {requirement.check: requirement for requirement in gate.requirements}
+    # Overrides come before the choice of the worst: else a waived failure would hide an inconclusive answer.
     ruled = _worst(
         (
-            rule(answer, required[answer.check], case, waivers=waivers, record=record)
+            apply_overrides(answer, required[answer.check], case, waivers=waivers, record=record)
             for answer in evidence
             if answer.check in required
         ),
         case.at,
     )
-    checks = tuple(ruled.get(asked.check) or _missing(asked) for asked in gate.requirements)
+    checks = tuple(ruled.get(requirement.check) or _missing(requirement) for requirement in gate.requirements)
     return Decision(
         dataset=case.dataset,
         digest=case.digest,
@@ -132,49 +123,52 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlannedCheck:
-    """One check of a gate: whether it has to be asked, and why."""
+    """One check of a gate: whether it has to run, and why."""
 
     requirement: Requirement
     definition: CheckDefinition
     state: State
     reason: str
-    """Why stored evidence doesn't do; empty when it does."""
+    """Why stored evidence is not enough; empty when it is."""
     evidence: Evidence | None = None
-    """What still holds, under this gate's severity."""
+    """The stored evidence that still holds, with this gate's severity."""
     seconds: float | None = None
-    """How long it took last time, of this version or of one that was let in; None when nobody measured it."""
+    """How long it took last time, for this version or an accepted one; None when unknown."""
     fetches: int = 0
-    """Bytes of the version that have to be brought to this node before it can be asked."""
+    """Bytes of the version that must be staged on this node before the check can run."""
 
 
 def plan_checks(
     context: CheckContext, evidence: Iterable[Evidence], known: Mapping[str, CheckDefinition] = CHECKS
 ) -> tuple[PlannedCheck, ...]:
-    """Find the least that must be asked: whatever changed ends only the evidence that depends on it.
+    """Plan which checks of the gate must run: those without stored evidence that still holds.
 
     Args:
-        context: What is to be judged.
-        evidence: All that is stored about the version, the oldest first.
-        known: The catalogue.
+        context: The version, its target and its gate.
+        evidence: All stored evidence about the version, the oldest first.
+        known: The catalogue of checks.
     """
     stored = list(evidence)
-    took = _took(context, stored)
+    seconds = _last_durations(context, stored)
     missing_bytes = 0 if context.view() else context.bytes
-    planned = (_plan(asked, known[asked.check], context, stored) for asked in context.gate.requirements)
+    checks = (
+        _plan(requirement, known[requirement.check], context, stored) for requirement in context.gate.requirements
+    )
     return tuple(
         replace(
-            one,
-            seconds=took.get(one.requirement.check),
-            fetches=missing_bytes if one.evidence is None and one.definition.fetches else 0,
+            planned,
+            seconds=seconds.get(planned.requirement.check),
+            fetches=missing_bytes if planned.evidence is None and planned.definition.fetches else 0,
         )
-        for one in planned
+        for planned in checks
     )
 
 
-def _took(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
-    """How long each check took when it was last asked about this version, else about one that was let in."""
-    let_in = [one.decision for one in (context.accepted, context.below) if one and one.decision]
-    known = [*(answer for decision in let_in for answer in decision.checks), *stored]
+def _last_durations(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
+    """Seconds that each check took last time: for this version, else for an accepted one."""
+    decisions = [accepted.decision for accepted in (context.accepted, context.below) if accepted and accepted.decision]
+    # Later entries replace earlier ones: this version's own evidence comes last.
+    known = [*(answer for decision in decisions for answer in decision.checks), *stored]
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}
 
 
@@ -182,16 +176,16 @@ def _plan(
     requirement: Requirement, definition: CheckDefinition, context: CheckContext, stored: Sequence[Evidence]
 ) -> PlannedCheck:
     reason = ""
-    own = [answer for answer in stored if answer.check == requirement.check]
-    counted = counting(own, context)
-    for answer in reversed(own):
-        stale = why_stale(answer, definition, requirement, context) or superseded(answer, counted)
-        if not stale and (short := too_few(answer, requirement, counted)):
-            return PlannedCheck(requirement, definition, State.STALE, short)
-        if not stale:
-            kept = replace(answer, severity=requirement.severity)
-            return PlannedCheck(requirement, definition, State.CURRENT, "", kept)
-        reason = reason or stale
+    answers = [answer for answer in stored if answer.check == requirement.check]
+    counted = counting(answers, context)
+    for answer in reversed(answers):
+        if stale := why_stale(answer, definition, requirement, context) or superseded(answer, counted):
+            reason = reason or stale  # people are told why the newest answer does not hold
+        elif shortage := missing_passes(answer, requirement, counted):
+            return PlannedCheck(requirement, definition, State.STALE, shortage)
+        else:
+            current = replace(answer, severity=requirement.severity)
+            return PlannedCheck(requirement, definition, State.CURRENT, "", current)
     if reason:
         return PlannedCheck(requirement, definition, State.STALE, reason)
     return PlannedCheck(requirement, definition, State.MISSING, "it was never asked")
@@ -200,7 +194,7 @@ def _plan(
 def _worst(evidence: Iterable[Evidence], at: str) -> dict[str, Evidence]:
     """The worst answer of each check among those that still hold."""
     holding = [answer for answer in evidence if not expired(answer, at)]
-    # The worst comes last, and so stays in the dictionary; an answer that nobody can give counts above one that waits.
+    # The last answer of a check stays in the dictionary. An inconclusive one that waits for nobody is the worse one.
     ranked = sorted(holding, key=lambda answer: (-WORST_FIRST.index(answer.outcome), not answer.awaiting))
     return {answer.check: answer for answer in ranked}
 

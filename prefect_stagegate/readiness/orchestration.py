@@ -1,6 +1,7 @@
-"""What Prefect says of itself: work pools, workers, queues, schedules, limits and automations.
+"""The state of Prefect's work pools, workers, queues, schedules, limits and automations, from its API.
 
-The one module of the engine that imports Prefect, and only once a check asks: a gate without such a check needs none.
+No other module of the engine imports Prefect, and this one does so only inside its functions: a gate without a check
+on Prefect needs no Prefect.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 """How long one call to the API may take."""
+MOST_DAYS = timedelta(days=90)
+"""How far back events are read. A server keeps them for 7 days by default."""
 EXECUTED, FAILED = "prefect.automation.action.executed", "prefect.automation.action.failed"
 
 
@@ -39,9 +42,9 @@ class Queue:
 
     paused: bool
     polled: datetime | None
-    """When a worker last asked it for runs."""
+    """When a worker last polled it for runs."""
     late: int
-    """Runs that should have begun."""
+    """Number of runs that should have begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +70,26 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The last time that an automation did something, or tried to."""
+    """The last action of an automation, whether or not it succeeded."""
 
     at: datetime
     executed: bool
     reason: str = ""
-    """Why not."""
+    """Why the action failed; empty when it succeeded."""
 
 
 class NotThere(UsageError):
-    """Prefect has nothing of that name: a finding, not a failure to look."""
+    """Prefect has no object of that name. A check reports this as a finding, for the look-up itself worked."""
 
 
 @contextmanager
-def _client(what: str = "") -> Iterator[SyncPrefectClient]:
-    """The API that Prefect's settings name, never a server of our own.
+def _client(subject: str = "") -> Iterator[SyncPrefectClient]:
+    """A client of the API that Prefect's settings name. Never starts a server of its own.
 
     Raises:
-        UsageError: None is named.
-        NotThere: It has no `what`.
-        SourceUnavailable: It does not answer.
+        UsageError: The settings name no API.
+        NotThere: Prefect has no `subject`.
+        SourceUnavailable: The API does not answer.
     """
     import httpx
     from prefect.client.orchestration import get_client
@@ -100,34 +103,34 @@ def _client(what: str = "") -> Iterator[SyncPrefectClient]:
         with get_client(sync_client=True, httpx_settings={"timeout": SECONDS}) as client:
             yield client
     except ObjectNotFound as error:
-        raise NotThere(f"Prefect has no {what}") from error
+        raise NotThere(f"Prefect has no {subject}") from error
     except (httpx.HTTPError, PrefectException) as error:
         hint = "Check PREFECT_API_URL with `prefect version`."
         raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=hint) from error
 
 
 def heartbeat(pool: str) -> datetime | None:
-    """When any worker of a pool was last heard of; None when there never was one."""
+    """The newest heartbeat of a pool's workers; None when it never had one."""
     with _client(f"work pool {pool!r}") as client:
-        client.read_work_pool(pool)  # the workers of a pool that is not there are none
+        client.read_work_pool(pool)  # raises for a missing pool; the list of its workers would just be empty
         workers = client.read_workers_for_work_pool(pool)
     return max((worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time), default=None)
 
 
 def work_pool(name: str) -> Pool:
-    """A pool as it is."""
+    """The state of a work pool."""
     with _client(f"work pool {name!r}") as client:
-        found = client.read_work_pool(name)
-    status = "PAUSED" if found.is_paused else found.status.value if found.status else ""
-    return Pool(status, found.concurrency_limit, found.active_slots)
+        pool = client.read_work_pool(name)
+    status = "PAUSED" if pool.is_paused else pool.status.value if pool.status else ""
+    return Pool(status, pool.concurrency_limit, pool.active_slots)
 
 
 def queue(pool: str, name: str) -> Queue:
-    """A queue as it is."""
+    """The state of a work queue."""
     with _client(f"queue {name!r} in the work pool {pool!r}") as client:
-        found = client.read_work_queue_by_name(name, work_pool_name=pool)
-        status = client.read_work_queue_status(found.id)
-    return Queue(found.is_paused, status.last_polled, status.late_runs_count)
+        work_queue = client.read_work_queue_by_name(name, work_pool_name=pool)
+        status = client.read_work_queue_status(work_queue.id)
+    return Queue(work_queue.is_paused, status.last_polled, status.late_runs_count)
 
 
 def deployment(name: str) -> Deployment:
@@ -137,14 +140,14 @@ def deployment(name: str) -> Deployment:
             f"{name!r} names no deployment", hint="Write FLOW/DEPLOYMENT, as `prefect deployment ls` does."
         )
     with _client(f"deployment {name!r}") as client:
-        found = client.read_deployment_by_name(name)
-        due = _next_run(client, found.id)
-    active = sum(schedule.active for schedule in found.schedules)
-    return Deployment(found.paused, len(found.schedules), active, due)
+        definition = client.read_deployment_by_name(name)
+        due = _next_run(client, definition.id)
+    active = sum(schedule.active for schedule in definition.schedules)
+    return Deployment(definition.paused, len(definition.schedules), active, due)
 
 
 def _next_run(client: SyncPrefectClient, deployment: UUID) -> datetime | None:
-    """When the next planned run is due. Asking as a worker does would make the deployment look as if one polled it."""
+    """When the next planned run is due; None without one. Polling as a worker does would mark it as polled."""
     from prefect.client.schemas.filters import (
         DeploymentFilter,
         DeploymentFilterId,
@@ -167,32 +170,29 @@ def _next_run(client: SyncPrefectClient, deployment: UUID) -> datetime | None:
 
 
 def limit(name: str) -> Limit:
-    """A global concurrency limit as it is."""
+    """The state of a global concurrency limit."""
     with _client(f"concurrency limit {name!r}") as client:
-        found = client.read_global_concurrency_limit_by_name(name)
-    return Limit(found.active, found.limit, found.active_slots)
+        global_limit = client.read_global_concurrency_limit_by_name(name)
+    return Limit(global_limit.active, global_limit.limit, global_limit.active_slots)
 
 
 def last_delivery(automation: str, since: datetime) -> Delivery | None:
-    """When an automation last acted since a moment, as the events that the server keeps tell; None when it didn't."""
+    """The last action of an automation since a moment, by the server's events; None without one."""
     from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 
     with _client(f"automation {automation!r}") as client:
-        found = client.read_automations_by_name(automation)
-        if not found:
+        automations = client.read_automations_by_name(automation)
+        if not automations:
             raise NotThere(f"Prefect has no automation {automation!r}")
-        if not any(one.enabled for one in found):
+        # Names of automations are not unique: one that is enabled suffices.
+        if not any(match.enabled for match in automations):
             raise NotThere(f"Prefect has the automation {automation!r}, but it is disabled")
-        asked = EventFilter(
+        event_filter = EventFilter(
             occurred=EventOccurredFilter(since=since),
             event=EventNameFilter(name=[EXECUTED, FAILED]),
-            resource=EventResourceFilter(id=[f"prefect.automation.{one.id}" for one in found]),
+            resource=EventResourceFilter(id=[f"prefect.automation.{match.id}" for match in automations]),
         )
-        events = client.read_events(asked, limit=1).events
+        events = client.read_events(event_filter, limit=1).events
     if not events:
         return None
     return Delivery(events[0].occurred, events[0].event == EXECUTED, str(events[0].payload.get("reason", "")))
-
-
-MOST_DAYS = timedelta(days=90)
-"""How far back events are looked for; a server keeps them for 7 days unless it is told otherwise."""

@@ -1,9 +1,10 @@
-"""What a gate makes of an answer that it does not take as it comes. Pure: no I/O and no clock.
+"""How a gate overrides the outcome of a check. Pure: no I/O and no clock.
 
-    fail          + a waiver that counts       → waived, until the waiver ends
+    fail          + a valid waiver             → waived, until the waiver ends
     pass or warn  + too few of them in a row   → inconclusive
 
-Nothing else is touched. So nobody can waive what is not known: inconclusive and missing stay what they are.
+All other answers stay as they are. A waiver does not help an inconclusive or missing answer: only a known failure can
+be waived.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PASSES = (Outcome.PASS, Outcome.WARN)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What a gate decides about, and when."""
+    """A version, its target and a moment: what a gate decides about."""
 
     dataset: str
     digest: str
@@ -42,7 +43,7 @@ class Case:
 
 
 def case_of(decision: Decision, at: str = "") -> Case:
-    """What a decision was about, then or at another moment."""
+    """The case that a decision was about, at its own moment or at another one."""
     return Case(
         dataset=decision.dataset,
         digest=decision.digest,
@@ -55,7 +56,7 @@ def case_of(decision: Decision, at: str = "") -> Case:
     )
 
 
-def rule(
+def apply_overrides(
     answer: Evidence,
     requirement: Requirement,
     case: Case,
@@ -63,19 +64,19 @@ def rule(
     waivers: Iterable[Waiver] = (),
     record: Sequence[Evidence] = (),
 ) -> Evidence:
-    """The answer as the gate counts it, under the gate's severity.
+    """The answer as the gate counts it, with the gate's severity.
 
     Args:
-        answer: What the check said.
-        requirement: What the gate asks of this check.
-        case: What is decided about.
-        waivers: All that were granted; those that don't count are passed over.
+        answer: The answer of the check.
+        requirement: What the gate requires of this check.
+        case: What the gate decides about.
+        waivers: All waivers that were granted; void ones are ignored.
         record: All recorded evidence about the version, the oldest first, the answer among it.
     """
     answer = replace(answer, severity=requirement.severity)
     if answer.outcome is Outcome.FAIL:
-        counting = [one for one in waivers if not why_void(one, requirement, case)]
-        longest = max(counting, key=lambda one: one.until, default=None)
+        valid = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
+        longest = max(valid, key=lambda waiver: waiver.until, default=None)
         return _waived(answer, longest) if longest else answer
     if requirement.consecutive > 1 and answer.outcome in PASSES:
         passes = passes_in_a_row(answer, record)
@@ -86,14 +87,14 @@ def rule(
 
 
 def unruled(answer: Evidence) -> Evidence:
-    """The answer as the check gave it."""
+    """The answer as the check gave it, without the gate's override."""
     if answer.ruling is None:
         return answer
     return replace(answer, outcome=answer.ruling.found, expires=answer.ruling.expires, ruling=None)
 
 
 def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
-    """Why a waiver does not count here and now; empty when it does."""
+    """Why a waiver does not count for this requirement in this case; empty when it does."""
     check = CHECKS.get(requirement.check)
     if (waiver.dataset, waiver.digest, waiver.target) != (case.dataset, case.digest, case.target):
         return "it is for another version or target"
@@ -109,7 +110,7 @@ def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
 
 
 def why_out_of_time(waiver: Waiver, at: str) -> str:
-    """Why a waiver does not hold at a moment, whatever it is for; empty when it does."""
+    """Why a waiver does not hold at a moment; empty when it does. What it is for is not looked at."""
     if waiver.revoked and waiver.revoked.at <= at:
         return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
     if not waiver.at <= at < waiver.until:
@@ -126,19 +127,19 @@ def _waived(answer: Evidence, waiver: Waiver) -> Evidence:
 
 
 def passes_in_a_row(answer: Evidence, record: Sequence[Evidence]) -> int:
-    """How many of the newest answers to exactly this question passed; answers to another question don't count."""
+    """How many of the newest answers with the same check and binding passed, without another outcome between them."""
     passes = 0
-    for one in reversed(record):
-        if (one.check, one.binding) != (answer.check, answer.binding):
-            continue
-        if one.outcome not in PASSES:
+    for earlier in reversed(record):
+        if (earlier.check, earlier.binding) != (answer.check, answer.binding):
+            continue  # it was asked about another state, so it neither counts nor ends the row
+        if earlier.outcome not in PASSES:
             break
         passes += 1
-    return max(passes, 1)
+    return max(passes, 1)  # the answer itself passed, even where the record lacks it
 
 
-def too_few(answer: Evidence, requirement: Requirement, record: Sequence[Evidence]) -> str:
-    """Why an answer that holds has to be given again: its gate wants more passes in a row. Empty when it has them."""
+def missing_passes(answer: Evidence, requirement: Requirement, record: Sequence[Evidence]) -> str:
+    """Why the check must run again: `2 of 3 passes in a row`. Empty when the gate has as many as it wants."""
     if requirement.consecutive <= 1 or answer.outcome not in PASSES:
         return ""
     passes = passes_in_a_row(answer, record)

@@ -1,4 +1,4 @@
-"""How two policies differ: gate by gate and check by check, and what of it is loosened or tightened. Pure."""
+"""How two policies differ, gate by gate and check by check, and which changes loosen or tighten. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
 
 
 def policy_changes(old: Spec, new: Spec) -> tuple[PolicyChange, ...]:
-    """How the policy in one spec differs from the one in another, in the order in which people read it."""
+    """The changes from the policy in one spec to that in another, in the order in which people read them."""
     return (*_gates(old, new), *_contract(old, new), *_others(old, new))
 
 
@@ -59,14 +59,14 @@ def _gates(old: Spec, new: Spec) -> Iterator[PolicyChange]:
         if target not in new.gates:
             yield PolicyChange(subject, "is gone, so nothing can be promoted to it", Direction.TIGHTENED)
         elif target not in old.gates:
-            names = ", ".join(asked.check for asked in new.gate(target).requirements)
+            names = ", ".join(requirement.check for requirement in new.gate(target).requirements)
             yield PolicyChange(subject, f"is new; it requires {names}", Direction.CHANGED)
         else:
             yield from _gate(subject, old.gate(target), new.gate(target))
 
 
 def _gate(subject: str, old: Gate, new: Gate) -> Iterator[PolicyChange]:
-    before, after = ({asked.check: asked for asked in gate.requirements} for gate in (old, new))
+    before, after = ({requirement.check: requirement for requirement in gate.requirements} for gate in (old, new))
     for check in dict.fromkeys((*before, *after)):
         if check not in after:
             yield PolicyChange(subject, f"{check} is not required any more", Direction.LOOSENED)
@@ -89,16 +89,17 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
         direction = _direction(old.consecutive, new.consecutive)
         yield PolicyChange(subject, f"{check}: consecutive {old.consecutive} → {new.consecutive}", direction)
     if old.params != new.params:
+        # Defaults are filled in first: a parameter that is written out with its default is no change.
         model = CHECKS[check].parameters
         before, after = model.model_validate(old.params), model.model_validate(new.params)
         for name, field in model.model_fields.items():
             if getattr(before, name) != getattr(after, name):
                 key = field.alias or name
                 text = f"{check}: {key} {_text(old.params.get(key))} → {_text(new.params.get(key))}"
-                yield PolicyChange(subject, text, _of_parameter(check, name, before, after))
+                yield PolicyChange(subject, text, _parameter_direction(check, name, before, after))
 
 
-def _of_parameter(check: str, name: str, before: Any, after: Any) -> Direction:
+def _parameter_direction(check: str, name: str, before: Any, after: Any) -> Direction:
     if (check, name) in MORE_IS_STRICTER:
         return _direction(getattr(before, name), getattr(after, name))
     if (check, name) in LESS_IS_STRICTER:
@@ -134,8 +135,8 @@ def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 
 def _expectations(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
-    return found
+    expectations: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
+    return expectations
 
 
 def _expectation(expectation: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 P = TypeVar("P", bound=BaseModel)
-AskedBy = Callable[[CheckContext, P], CheckResult]
+CheckFunction = Callable[[CheckContext, P], CheckResult]
 
 _ALWAYS = ("version",)
 _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
@@ -73,16 +73,16 @@ _checks: dict[str, CheckDefinition] = {}
 
 
 class _Catalogue(Mapping[str, CheckDefinition]):
-    """The registry for readers. The first look loads the plugins: not before, as they import this package."""
+    """The registry as readers see it. Loads plugins at the first look-up, since plugins import this package."""
 
     def __init__(self) -> None:
         self._lock = RLock()
         self._loaded = False
 
     def _complete(self) -> Mapping[str, CheckDefinition]:
-        with self._lock:  # by one thread, which may look itself meanwhile
+        with self._lock:  # re-entrant: a plugin that is being loaded may read the catalogue
             if not self._loaded:
-                self._loaded = True
+                self._loaded = True  # before loading, so that such a plugin does not start it again
                 _load_plugins(_checks)
         return _checks
 
@@ -104,7 +104,7 @@ def register(definition: CheckDefinition) -> None:
     """Add a check to `CHECKS`.
 
     Raises:
-        ValueError: The name is taken or can't stand in a spec, nobody owns the check, or it binds to something unknown.
+        ValueError: The name is taken or not valid in a spec, the owner is unknown, or a binding is unknown.
     """
     if not NAME.fullmatch(definition.name):
         raise ValueError(f"{definition.name!r} is no check's name: use lowercase letters, digits and underscores")
@@ -130,24 +130,24 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
     waivable: bool = True,
     shared: str = "",
     fetches: bool = False,
-) -> Callable[[AskedBy[P]], AskedBy[P]]:
-    """Make a check of a function, whose second parameter's annotation is its parameter model.
+) -> Callable[[CheckFunction[P]], CheckFunction[P]]:
+    """Register a function as a check. The annotation of its parameter `parameters` is its parameter model.
 
     Args:
-        name: What specs call it.
+        name: Its name in specs.
         owner: `data`, `ai`, `infra` or `governance`.
-        scope: What its evidence speaks about, and so what it is bound to.
-        ttl: How long its evidence holds; None when nothing but a change ends it.
+        scope: What its evidence is about, and therefore bound to.
+        ttl: How long its evidence holds; None when only a change ends it.
         version: Raise it when the check asks something else than before.
         binds: What the answer depends on beyond its scope: keys of `BINDINGS`.
-        severity: What it does to a gate that says nothing of it: refuse, be reported, or be noted.
+        severity: Its severity where no gate sets one.
         renewal: Whether the start of a run asks it again. Cheap means seconds at most, and no engine over the data.
-        waivable: False where it speaks of identity: which version this is, who agreed to it.
-        shared: A name for work that is done once for all checks that share it.
-        fetches: Whether it brings the version to this node when it isn't here.
+        waivable: False where it checks an identity: which version this is, who agreed to it.
+        shared: Name of work that is done once for all checks that share it.
+        fetches: Whether it stages the version on this node when it isn't here.
     """
 
-    def decorate(function: AskedBy[P]) -> AskedBy[P]:
+    def decorate(function: CheckFunction[P]) -> CheckFunction[P]:
         register(
             CheckDefinition(
                 name=name,
@@ -172,7 +172,7 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
 
 
 def known_checks() -> dict[str, KnownCheck]:
-    """The parameter model and severity of every check by name: what a spec may name, and set."""
+    """The parameter model and severity of every check that a spec may name."""
     return {name: KnownCheck(definition.parameters, definition.severity) for name, definition in CHECKS.items()}
 
 
@@ -190,19 +190,19 @@ def _parameter_model(function: Callable[..., CheckResult]) -> type[BaseModel]:
 
 
 class _AnyParameters(BaseModel):
-    """Takes whatever a spec sets, since nobody knows what the check allows."""
+    """Accepts any parameters: the model of a check that can't be loaded is unknown."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 def _load_plugins(checks: MutableMapping[str, CheckDefinition]) -> None:
-    """Let every plugin register its checks in `checks`, which is the registry."""
+    """Load every plugin, which registers its checks in `checks`. One that fails is replaced by a stand-in."""
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         before = dict(checks)
         try:
             _load_plugin(point, checks)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises
-            checks.clear()
+            checks.clear()  # drop what the plugin registered before it failed
             checks.update(before)
             _stand_in(point, f"{type(error).__name__}: {error}")
 
@@ -214,7 +214,7 @@ def _load_plugin(point: EntryPoint, checks: Mapping[str, CheckDefinition]) -> No
 
 
 def _stand_in(point: EntryPoint, reason: str) -> None:
-    """Keep the name of a check that can't be loaded, so that a gate that requires it is told why, and never passes."""
+    """Register a check that is always inconclusive in place of one that can't be loaded. Its gate never passes."""
     package = point.dist.name if point.dist else point.value
     problem = f"the plugin {package} can't be loaded: {reason}"
     log.warning("The check %r: %s", point.name, problem)

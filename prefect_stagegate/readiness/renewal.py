@@ -1,7 +1,7 @@
-"""Renewing: how a version that a gate accepted stands when a run starts on it, by today's policy.
+"""Renewing: decide again about an accepted version, by today's policy, when a run starts on it.
 
-What still holds is used as it is. Of the rest, what is cheap is asked again, here and now; what is costly stays
-unanswered; what people settled stays as it was when the version was accepted.
+Evidence that still holds is used as it is. For a check without such evidence, its `Renewal` says what happens: a cheap
+one runs again, a costly one stays unanswered, and a settled one keeps the answer of the acceptance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.readiness.overrides import unruled
-from prefect_stagegate.readiness.records.revocation import standing
+from prefect_stagegate.readiness.records.revocation import unrevoked
 from prefect_stagegate.readiness.run import run_check
 
 LETS_THROUGH = (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
@@ -22,66 +22,66 @@ LETS_THROUGH = (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICAB
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """A version's standing at the start of a run."""
+    """The decision about a version at the start of a run."""
 
     decision: Decision
-    asked: tuple[str, ...]
-    """The checks that were asked again."""
+    rerun: tuple[str, ...]
+    """The checks that ran again."""
 
     @property
     def against_version(self) -> tuple[str, ...]:
-        """The checks that keep the version from being used in this environment, on whichever node."""
+        """The blocking checks that forbid the version in this environment, on any node."""
         return tuple(answer.check for answer in _blocking(self.decision) if answer.scope is not Scope.NODE)
 
     @property
     def against_node(self) -> tuple[str, ...]:
-        """The checks that keep this node from running on it; they say nothing against the version."""
+        """The blocking checks that forbid it on this node only; they say nothing about the version."""
         return tuple(answer.check for answer in _blocking(self.decision) if answer.scope is Scope.NODE)
 
 
 def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision) -> Renewed:
-    """Find out by what still holds and by what is cheap to ask. Records nothing.
+    """Decide by the stored evidence that still holds and by running the cheap checks again. Records nothing.
 
     Args:
         context: The version, under the policy that is stored beside it, on this node.
-        stored: All that is stored about the version, the oldest first.
-        accepted: The decision that let it in.
+        stored: All stored evidence about the version, the oldest first.
+        accepted: The decision that accepted the version.
     """
-    then = standing(accepted.checks, context.revocations)
-    settled = {answer.check: answer for answer in then if answer.outcome in LETS_THROUGH}
+    accepted_answers = unrevoked(accepted.checks, context.revocations)
+    settled = {answer.check: answer for answer in accepted_answers if answer.outcome in LETS_THROUGH}
     record = list(stored)
-    answers, asked = [], []
-    for one in plan_checks(context, record):
-        answer = _known(one, context, settled)
+    answers, rerun = [], []
+    for planned in plan_checks(context, record):
+        answer = _known(planned, context, settled)
         if answer is None:
-            answer = run_check(one.definition, one.requirement, context)
-            asked.append(answer.check)
-            record.append(answer)
+            answer = run_check(planned.definition, planned.requirement, context)
+            rerun.append(answer.check)
+            record.append(answer)  # passes in a row are counted with it
         answers.append(answer)
-    return Renewed(judge(context, answers, record), tuple(asked))
+    return Renewed(judge(context, answers, record), tuple(rerun))
 
 
-def _known(one: PlannedCheck, context: CheckContext, settled: dict[str, Evidence]) -> Evidence | None:
-    """The answer to a check without asking it; None when it is to be asked."""
-    check, renewal = one.requirement.check, one.definition.renewal
+def _known(planned: PlannedCheck, context: CheckContext, settled: dict[str, Evidence]) -> Evidence | None:
+    """The answer to a check without running it; None when it must run."""
+    check, renewal = planned.requirement.check, planned.definition.renewal
     if renewal is Renewal.SETTLED and check in settled:
-        return replace(unruled(settled[check]), expires="")
-    if one.evidence is None and renewal is not Renewal.CHEAP:
-        return _unanswered(one, context)
-    return one.evidence
+        return replace(unruled(settled[check]), expires="")  # the decision is people's, and has no end
+    if planned.evidence is None and renewal is not Renewal.CHEAP:
+        return _unanswered(planned, context)
+    return planned.evidence
 
 
-def _unanswered(one: PlannedCheck, context: CheckContext) -> Evidence:
+def _unanswered(planned: PlannedCheck, context: CheckContext) -> Evidence:
     fix = f"stagegate check {context.address} --gate {context.target}"
-    found = Finding(one.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
+    finding = Finding(planned.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
     return Evidence(
-        one.requirement.check,
+        planned.requirement.check,
         Outcome.INCONCLUSIVE,
-        f"no answer that holds: {one.reason}",
-        one.definition.owner,
-        one.requirement.severity,
-        one.definition.scope,
-        (found,),
+        f"no answer that holds: {planned.reason}",
+        planned.definition.owner,
+        planned.requirement.severity,
+        planned.definition.scope,
+        (finding,),
     )
 
 

@@ -1,4 +1,4 @@
-"""Ask one check, and make evidence of the answer: bound to what it was asked about, never a pass by accident."""
+"""Run one check and turn its result into evidence, bound to everything that the result depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import CheckDefinition, CheckResult
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
-from prefect_stagegate.readiness.records.revocation import revoked, standing
+from prefect_stagegate.readiness.records.revocation import revoked, unrevoked
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
 
@@ -24,10 +24,10 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 def run_check(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> Evidence:
-    """Ask the check. Whatever goes wrong while it looks is an inconclusive answer that says what.
+    """Run a check and return its evidence. An error of the check makes it inconclusive, with the error as the reason.
 
     Raises:
-        Cancelled: It was stopped, which answers nothing.
+        Cancelled: The run was stopped.
     """
     began = time.perf_counter()
     answer = _ask(definition, requirement, context)
@@ -40,8 +40,10 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
         severity=requirement.severity,
         scope=definition.scope,
         findings=tuple(
-            replace(found, subject=_unicode(found.subject), problem=_unicode(found.problem), fix=_unicode(found.fix))
-            for found in answer.findings
+            replace(
+                finding, subject=_unicode(finding.subject), problem=_unicode(finding.problem), fix=_unicode(finding.fix)
+            )
+            for finding in answer.findings
         ),
         measured=answer.measured,
         binding=binding(definition, requirement, context),
@@ -53,7 +55,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
 
 
 def binding(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> dict[str, str]:
-    """Everything that an answer to this question depends on."""
+    """The values of everything that a check's answer depends on, by name."""
     values = {name: BINDINGS[name](context) for name in definition.binds}
     return values | {
         "check_version": str(definition.version),
@@ -62,27 +64,28 @@ def binding(definition: CheckDefinition, requirement: Requirement, context: Chec
 
 
 def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> str:
-    """`sha256:<hex>` of what a gate sets for a check, the defaults filled in."""
+    """`sha256:<hex>` of a check's parameters in a gate, with the defaults filled in."""
     return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
 
 
 def is_current(
     evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext
 ) -> bool:
-    """Whether the evidence still answers this question, so that nobody needs to ask again."""
+    """Whether the evidence still holds, so that the check need not run again."""
     return not why_stale(evidence, definition, requirement, context)
 
 
 def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
-    """Why the evidence doesn't answer this question any more; empty when it does."""
+    """Why the evidence no longer holds; empty when it does."""
+    # A wrong date comes before the outcome: such evidence says nothing, not even that the check failed.
     if ended := revoked(evidence, context.revocations):
         return str(ended)
     if is_ahead(evidence, context.now):
-        return f"it is dated {evidence.at}, so a clock is wrong"  # and so is its end
+        return f"it is dated {evidence.at}, so a clock is wrong"  # its expiry is as wrong as its date
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
-        return "it failed, and may have been mended"  # nobody waits for an end of what they just put right
+        return "it failed, and may have been mended"  # a repair must not wait for the expiry
     return _why_bound_otherwise(evidence, binding(definition, requirement, context)) or _why_expired(evidence, context)
 
 
@@ -96,28 +99,28 @@ def _why_expired(evidence: Evidence, context: CheckContext) -> str:
 
 
 def is_ahead(evidence: Evidence, now: datetime) -> bool:
-    """Whether evidence is dated later than clocks may differ. It counts for nothing, failing evidence included."""
+    """Whether evidence is dated later than clocks may differ. Such evidence never counts, not even a failure."""
     return evidence.at > clock.stamp(now + CLOCKS_DIFFER)
 
 
 def counting(evidence: Iterable[Evidence], context: CheckContext) -> list[Evidence]:
-    """The evidence that can count at all: nobody revoked it, and it is not dated ahead."""
-    return [answer for answer in standing(evidence, context.revocations) if not is_ahead(answer, context.now)]
+    """The evidence that can count: not revoked, and not dated ahead."""
+    return [answer for answer in unrevoked(evidence, context.revocations) if not is_ahead(answer, context.now)]
 
 
 def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
-    """What was found out since about exactly the same question, where that was no pass; empty where nothing was.
+    """Why a later answer with the same binding replaces this one: it failed or was inconclusive. Else empty.
 
-    Later is what was recorded later, or asked later by one whose work was shorter.
+    An answer is later when it was recorded later, or dated later: a check that ran shorter may be recorded first.
 
     Args:
         evidence: One answer of the record.
         record: All recorded evidence about the version, the oldest first.
     """
-    after = False
+    recorded_later = False
     for other in record:
-        later = after or other.at > evidence.at
-        after = after or other is evidence
+        later = recorded_later or other.at > evidence.at
+        recorded_later = recorded_later or other is evidence  # from the next one on
         same = (other.check, other.binding) == (evidence.check, evidence.binding)
         if same and later and other.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
             return f"a later answer, of {other.at}, was {other.outcome}"
@@ -125,14 +128,14 @@ def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
 
 
 def expired(evidence: Evidence, at: str) -> bool:
-    """Whether the evidence has gone stale at a moment, written as `clock.stamp` writes it."""
+    """Whether the evidence has expired at a moment, written as `clock.stamp` writes it."""
     return bool(evidence.expires) and evidence.expires <= at
 
 
 def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> CheckResult:
     try:
         answer = definition.ask(context, _parameters(definition, requirement))
-        canonical(answer.measured)  # What can't be recorded can't be proved either.
+        canonical(answer.measured)  # fails now, inside the check, if the figures could not be recorded
     except Cancelled:
         raise
     except StagegateError as error:
@@ -146,7 +149,7 @@ def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckCo
 
 
 def _unicode(text: str) -> str:
-    """The text with bytes that aren't UTF-8, as names of files may have, written out: no record could hold them."""
+    """Escape what isn't UTF-8, as in some file names: a record could not hold it."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -155,6 +158,7 @@ def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseMo
 
 
 def _expires(ttl: timedelta | None, answer: CheckResult, context: CheckContext) -> str:
+    """The earlier of the two ends that the check's `ttl` and the answer's `until` set; empty without either."""
     ends = [context.now + ttl] if ttl else []
     ends += [answer.until] if answer.until else []
     return clock.stamp(min(ends)) if ends else ""

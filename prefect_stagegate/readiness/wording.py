@@ -1,4 +1,4 @@
-"""How figures are written for people."""
+"""Times and lists, written for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHOWN = 5
 
 
 def age_text(age: timedelta) -> str:
-    """A length of time, in the largest unit that leaves a figure of two digits or more.
+    """A duration in the largest unit that leaves two digits or more.
 
     >>> age_text(timedelta(seconds=40)), age_text(timedelta(hours=30)), age_text(timedelta(days=9))
     ('40 s', '30 h', '9 d')
@@ -23,7 +23,7 @@ def age_text(age: timedelta) -> str:
 
 
 def time_text(at: datetime) -> str:
-    """A moment in UTC, to the second. Evidence is read long after it was gathered, so it holds times and no ages.
+    """A moment in UTC, to the second. Evidence is read long after it was gathered, so it states times, not ages.
 
     >>> time_text(datetime(2026, 3, 1, 3, 0, tzinfo=UTC))
     '2026-03-01T03:00:00Z'
@@ -32,7 +32,7 @@ def time_text(at: datetime) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a sentence, the first few of them.
+    """The first few names, separated by commas, and how many more there are.
 
     >>> listed(["a", "b"])
     'a, b'

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness.checks.dcgm import judge
-from prefect_stagegate.readiness.node.dcgmi import understand
+from prefect_stagegate.readiness.checks.dcgm import evaluate
+from prefect_stagegate.readiness.node.dcgmi import parse_diagnosis
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -39,7 +39,7 @@ def statuses(value: Any) -> list[Any]:
 def test_only_a_run_without_an_error_whose_tests_passed_is_a_pass(output: Any, code: int, before: str) -> None:
     written = f"{before.replace('{', '')}\n{json.dumps(output)}"
     try:
-        answer = judge(understand(code, written, ""), 1)
+        answer = evaluate(parse_diagnosis(code, written, ""), 1)
     except StagegateError:
         return
     json.dumps(dict(answer.measured))

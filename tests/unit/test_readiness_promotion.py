@@ -9,12 +9,11 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.model import Approval, Identity, Outcome, Request
 from prefect_stagegate.readiness import Accepted, CheckContext, CheckResult
-from prefect_stagegate.readiness.checks.approval import Approval as Asked
-from prefect_stagegate.readiness.checks.approval import approval
+from prefect_stagegate.readiness.checks.approval import ApprovalParameters, approval
 from prefect_stagegate.readiness.checks.promotion import Rollback, Soak, rollback, soak
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_spec, check_context
 
-INFRA = Asked(groups=("infra",))
+INFRA = ApprovalParameters(groups=("infra",))
 
 
 def test_way_back_passes_while_it_is_remembered_then_warns() -> None:
@@ -72,7 +71,7 @@ def test_approval_waits_until_somebody_of_the_group_answers() -> None:
 
 
 def test_each_address_of_a_group_is_somebody() -> None:
-    two = Asked(groups=("infra",), count=2)
+    two = ApprovalParameters(groups=("infra",), count=2)
     assert approval(asked(("platform@example.org", True)), two).awaiting == ("infra",)
     both = asked(("platform@example.org", True), ("oncall@example.org", True))
     assert approval(both, two).outcome is Outcome.PASS
@@ -80,14 +79,14 @@ def test_each_address_of_a_group_is_somebody() -> None:
 
 def test_one_person_who_answers_twice_is_one() -> None:
     context = asked(("platform@example.org", True), ("PLATFORM@example.org ", True))
-    assert approval(context, Asked(groups=("infra",), count=2)).outcome is Outcome.INCONCLUSIVE
+    assert approval(context, ApprovalParameters(groups=("infra",), count=2)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_requester_never_counts_however_the_name_is_written() -> None:
     owners = {"infra": "ana@example.org, oncall@example.org"}
     for name in ("ana@example.org", "Ana@Example.org"):
         assert approval(asked((name, True), spec=a_spec(owners=owners)), INFRA).awaiting == ("infra",)
-        assert approval(asked((name, True)), Asked()).awaiting == ("anybody",)
+        assert approval(asked((name, True)), ApprovalParameters()).awaiting == ("anybody",)
 
 
 def test_group_that_is_only_the_requester_could_wait_for_ever_and_fails() -> None:
@@ -110,7 +109,7 @@ def test_one_who_declines_is_enough_to_refuse() -> None:
 
 
 def test_anybody_but_the_requester_may_answer_when_no_group_is_named() -> None:
-    assert approval(asked(("passer-by", True)), Asked()).outcome is Outcome.PASS
+    assert approval(asked(("passer-by", True)), ApprovalParameters()).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(

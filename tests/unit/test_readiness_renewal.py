@@ -39,7 +39,7 @@ def test_what_holds_is_not_asked_again() -> None:
 
     found = renewed(context, answers(context))
 
-    assert (found.decision.outcome, found.asked) == (DecisionOutcome.ACCEPTED, ())
+    assert (found.decision.outcome, found.rerun) == (DecisionOutcome.ACCEPTED, ())
 
 
 def test_of_what_ended_the_cheap_is_asked_and_nothing_else() -> None:
@@ -48,14 +48,14 @@ def test_of_what_ended_the_cheap_is_asked_and_nothing_else() -> None:
 
     found = renewed(context, answers(before))
 
-    assert (found.decision.outcome, found.asked) == (DecisionOutcome.ACCEPTED, ("space",))
+    assert (found.decision.outcome, found.rerun) == (DecisionOutcome.ACCEPTED, ("space",))
 
 
 def test_another_node_or_environment_is_asked_for_itself() -> None:
     before = about("space", "read_probe")
     context = about("space", "read_probe", node="node-2")
 
-    assert renewed(context, answers(before)).asked == ("space", "read_probe")
+    assert renewed(context, answers(before)).rerun == ("space", "read_probe")
 
 
 @pytest.mark.parametrize("check", ["schema", "nonempty", "expectations", "coverage"])
@@ -65,7 +65,7 @@ def test_a_costly_check_without_an_answer_is_inconclusive_and_never_asked(check:
 
     found = renewed(about(check, validation=validate), [])
 
-    assert (found.decision.outcome, found.asked) == (DecisionOutcome.INCONCLUSIVE, ())
+    assert (found.decision.outcome, found.rerun) == (DecisionOutcome.INCONCLUSIVE, ())
     assert found.against_version == (check,)
     (answer,) = found.decision.checks
     assert "never asked" in answer.summary
@@ -78,14 +78,14 @@ def test_an_approval_stands_though_the_policy_it_was_given_under_is_another() ->
     found = renewed(about("license", "approval"), [], [approved])
 
     assert found.decision.outcome is DecisionOutcome.ACCEPTED
-    assert found.asked == ("license",)
+    assert found.rerun == ("license",)
 
 
 def test_an_approval_that_was_never_given_is_missed() -> None:
     found = renewed(about("license", "approval"), [])
 
     assert found.decision.outcome is DecisionOutcome.INCONCLUSIVE
-    assert (found.against_version, found.asked) == (("approval",), ("license",))
+    assert (found.against_version, found.rerun) == (("approval",), ("license",))
 
 
 def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:

@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.measures import Balance as Counted
-from prefect_stagegate.measures import ColumnDrift, Overlap, Scan, TableDrift
-from prefect_stagegate.measures import Duplicates as Repeated
+from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness import Accepted, CheckContext
 from prefect_stagegate.readiness.checks.drift import Drift, drift
 from prefect_stagegate.readiness.checks.pii import Pattern, Pii, pii
-from prefect_stagegate.readiness.checks.tables import Balance, Duplicates, balance, duplicates
+from prefect_stagegate.readiness.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, Figures, check_context
 from prefect_stagegate.validations.pii import PATTERNS
 
@@ -23,23 +21,23 @@ def given(**answers: Any) -> CheckContext:
     return check_context(measures=Figures(answers), accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
 
 
-KEYS = Duplicates(keys={"flights": ("id",)})
+KEYS = DuplicatesParameters(keys={"flights": ("id",)})
 
 
 def test_no_duplicate_passes_and_one_fails() -> None:
     assert duplicates(given(), KEYS).outcome is Outcome.PASS
-    answer = duplicates(given(duplicates=Repeated(7, 1, ("a.parquet",))), KEYS)
+    answer = duplicates(given(duplicates=Duplicates(7, 1, ("a.parquet",))), KEYS)
     assert answer.outcome is Outcome.FAIL
     assert answer.summary == "table flights: 1 row of 7 repeat the id of another"
     assert "a.parquet" in answer.findings[0].fix
 
 
 def test_duplicates_can_not_be_told_without_keys_or_rows() -> None:
-    assert duplicates(given(), Duplicates()).outcome is Outcome.INCONCLUSIVE
-    assert duplicates(given(duplicates=Repeated(0, 0)), KEYS).outcome is Outcome.INCONCLUSIVE
+    assert duplicates(given(), DuplicatesParameters()).outcome is Outcome.INCONCLUSIVE
+    assert duplicates(given(duplicates=Duplicates(0, 0)), KEYS).outcome is Outcome.INCONCLUSIVE
 
 
-SPLITS = Duplicates(splits={"train": "train/*", "test": "test/*"}, by=("id",))
+SPLITS = DuplicatesParameters(splits={"train": "train/*", "test": "test/*"}, by=("id",))
 
 
 def test_splits_that_share_a_file_or_a_record_fail() -> None:
@@ -60,27 +58,27 @@ def test_an_empty_split_is_inconclusive(what: str) -> None:
 
 def test_splits_may_be_tables_whose_keys_tell_their_records_apart() -> None:
     keys = {"flights": ("id",), "others": ("id",)}
-    answer = duplicates(given(), Duplicates(keys=keys, splits=("flights", "others")))
+    answer = duplicates(given(), DuplicatesParameters(keys=keys, splits=("flights", "others")))
     assert answer.outcome is Outcome.PASS
     assert any(name.startswith("records of flights, others") for name in answer.measured)
 
 
-LIMITS = Balance(labels={"flights": "carrier"}, warn=0.1, fail=0.05)
+LIMITS = BalanceParameters(labels={"flights": "carrier"}, warn=0.1, fail=0.05)
 
 
 @pytest.mark.parametrize(
     ("smallest", "outcome"), [(10, Outcome.PASS), (9, Outcome.WARN), (5, Outcome.WARN), (4, Outcome.FAIL)]
 )
 def test_the_smallest_class_decides(smallest: int, outcome: Outcome) -> None:
-    answer = balance(given(balance=Counted(100, 3, 4, "ZZ", smallest)), LIMITS)
+    answer = balance(given(balance=Balance(100, 3, 4, "ZZ", smallest)), LIMITS)
     assert answer.outcome is outcome
     assert f"{smallest:.2f}%" in answer.summary
 
 
 def test_balance_can_not_be_told_without_labels_or_limits() -> None:
-    assert balance(given(), Balance(labels={"flights": "carrier"})).outcome is Outcome.INCONCLUSIVE
-    assert balance(given(), Balance(warn=0.1)).outcome is Outcome.INCONCLUSIVE
-    assert balance(given(balance=Counted(0, 9, 0)), LIMITS).outcome is Outcome.INCONCLUSIVE
+    assert balance(given(), BalanceParameters(labels={"flights": "carrier"})).outcome is Outcome.INCONCLUSIVE
+    assert balance(given(), BalanceParameters(warn=0.1)).outcome is Outcome.INCONCLUSIVE
+    assert balance(given(balance=Balance(0, 9, 0)), LIMITS).outcome is Outcome.INCONCLUSIVE
 
 
 def moved(*distances: float | None, rows: int = 5000) -> CheckContext:

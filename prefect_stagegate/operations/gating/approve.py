@@ -25,7 +25,7 @@ from prefect_stagegate.readiness.checks.approval import (
     why_answer_is_void,
     why_request_ended,
 )
-from prefect_stagegate.readiness.checks.approval import Approval as Asked
+from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Asked
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.spec import Gate

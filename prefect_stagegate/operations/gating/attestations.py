@@ -18,7 +18,7 @@ from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.operations.gating.audit import contradictions, public_keys, self_made
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.records.attest import Attested, read_statement, statement_digest
+from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, signers
 from prefect_stagegate.units import digest_text
 
@@ -115,7 +115,7 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
     return Presented(statement, tuple(workspace.catalog.signatures(address.dataset, statement_digest(statement))))
 
 
-def _parts(workspace: Workspace, shown: Presented, attested: Attested, keys: Sequence[str]) -> Iterator[Part]:
+def _parts(workspace: Workspace, shown: Presented, attested: AttestedDecision, keys: Sequence[str]) -> Iterator[Part]:
     decision = attested.decision
     yield Part("contents", Verdict.HOLDS, f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}")
     yield _subject(workspace, attested)
@@ -127,7 +127,7 @@ def _parts(workspace: Workspace, shown: Presented, attested: Attested, keys: Seq
     yield _signature(shown, keys)
 
 
-def _subject(workspace: Workspace, attested: Attested) -> Part:
+def _subject(workspace: Workspace, attested: AttestedDecision) -> Part:
     """Whether the rows that the catalog has of the version hash to the digest that was judged."""
     decision = attested.decision
     try:
@@ -139,7 +139,7 @@ def _subject(workspace: Workspace, attested: Attested) -> Part:
     return Part("subject", Verdict.HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}")
 
 
-def _policy(workspace: Workspace, attested: Attested) -> Part:
+def _policy(workspace: Workspace, attested: AttestedDecision) -> Part:
     """Whether the policy that the version was judged by was adopted, and gives the gate that decided."""
     decision = attested.decision
     try:
@@ -161,7 +161,7 @@ def _policy(workspace: Workspace, attested: Attested) -> Part:
     return Part("policy", Verdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
 
 
-def _log(workspace: Workspace, shown: Presented, attested: Attested) -> Part:
+def _log(workspace: Workspace, shown: Presented, attested: AttestedDecision) -> Part:
     """Whether the ref's log, whose chain must hold, has exactly this attestation."""
     decision = attested.decision
     try:

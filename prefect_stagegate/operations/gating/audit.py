@@ -11,7 +11,12 @@ from prefect_stagegate.model import LATEST, Address, Decision, person_key
 from prefect_stagegate.operations.inspect import require_log
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.overrides import why_out_of_time
-from prefect_stagegate.readiness.records.attest import STATEMENT_TYPE, Attested, read_statement, statement_digest
+from prefect_stagegate.readiness.records.attest import (
+    STATEMENT_TYPE,
+    AttestedDecision,
+    read_statement,
+    statement_digest,
+)
 from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, read_public_key, signers
 
 
@@ -93,7 +98,7 @@ def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
     yield from contradictions(attested, entry)
 
 
-def contradictions(attested: Attested, entry: RefEntry) -> Iterator[str]:
+def contradictions(attested: AttestedDecision, entry: RefEntry) -> Iterator[str]:
     """What an attestation says other than the entry of the log that it stands in."""
     decision = attested.decision
     about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
@@ -106,7 +111,7 @@ def contradictions(attested: Attested, entry: RefEntry) -> Iterator[str]:
     yield from self_made(attested)
 
 
-def self_made(attested: Attested) -> Iterator[str]:
+def self_made(attested: AttestedDecision) -> Iterator[str]:
     """Where somebody agreed to, or answered for, what they had asked for themselves, or a waiver did not hold."""
     decision: Decision = attested.decision
     asker = person_key(decision.requester)

@@ -49,7 +49,9 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     rule = rule_of(policy)
     if rule is None:
         return ""
-    from prefect_stagegate.readiness.checks.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.checks.approval import (
+        ApprovalParameters as Parameters,
+    )  # late: it loads all checks
     from prefect_stagegate.readiness.checks.approval import asked_people
 
     parameters = Parameters.model_validate(rule)
@@ -68,7 +70,9 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
         request: The request to adopt another one.
         answers: The answers to it, the oldest first; the last of each person counts.
     """
-    from prefect_stagegate.readiness.checks.approval import Approval as Parameters  # late: it loads all checks
+    from prefect_stagegate.readiness.checks.approval import (
+        ApprovalParameters as Parameters,
+    )  # late: it loads all checks
     from prefect_stagegate.readiness.checks.approval import last_answers, why_answer_is_void
 
     parameters, owners = Parameters.model_validate(rule_of(policy)), policy.get("owners", {})
@@ -103,7 +107,9 @@ def _is_readable(policy: Mapping[str, Any]) -> bool:
     try:
         rule = rule_of(policy)
         if rule is not None:
-            from prefect_stagegate.readiness.checks.approval import Approval as Parameters  # late: it loads all checks
+            from prefect_stagegate.readiness.checks.approval import (
+                ApprovalParameters as Parameters,
+            )  # late: it loads all checks
 
             Parameters.model_validate(rule)
     except (AttributeError, ValueError):

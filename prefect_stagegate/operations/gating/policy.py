@@ -202,7 +202,7 @@ def answer_request(
     from prefect_stagegate.operations.gating.approve import (
         written_answer,  # late: it loads all checks, and staging asks
     )
-    from prefect_stagegate.readiness.checks.approval import Approval as Parameters
+    from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
     from prefect_stagegate.readiness.checks.approval import why_answer_is_void
 
     head = workspace.catalog.policy(dataset)

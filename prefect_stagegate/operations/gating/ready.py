@@ -121,7 +121,7 @@ def _look(
         report=build_report(renewed.decision, version.spec),
         since=entry.at,
         by=str(entry.who),
-        asked=renewed.asked,
+        asked=renewed.rerun,
         against_version=tuple(dict.fromkeys((*renewed.against_version, *_withdrawn_for(taken)))),
         against_node=renewed.against_node,
         withdrawn=f"withdrawn {taken.at[:16]}Z by {taken.who}: {taken.reason}" if taken else "",

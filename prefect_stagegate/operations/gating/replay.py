@@ -13,7 +13,7 @@ from prefect_stagegate.operations.times import parse_since
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of
 from prefect_stagegate.readiness.records.replay import Flip, flips, replay
-from prefect_stagegate.readiness.records.revocation import standing
+from prefect_stagegate.readiness.records.revocation import unrevoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", t
                 yield Replayed(spec.dataset, digest, decided, "", undecided, undecided, (), error.message)
                 continue
             if before.at >= earliest:
-                then = standing(record, [one for one in revocations if one.at <= before.at])
+                then = unrevoked(record, [one for one in revocations if one.at <= before.at])
                 after = replay(before, spec.gate(decided), then)
                 told = flips(before, after)
                 yield Replayed(spec.dataset, digest, decided, before.at, before.outcome, after.outcome, told)

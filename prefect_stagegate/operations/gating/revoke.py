@@ -7,7 +7,7 @@ from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Address, Evidence, EvidenceRevocation
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
-from prefect_stagegate.readiness.records.revocation import standing
+from prefect_stagegate.readiness.records.revocation import unrevoked
 
 
 def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, gate: str = "") -> EvidenceRevocation:
@@ -30,7 +30,7 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     digest = workspace.catalog.resolve(address)
     before = workspace.catalog.revocations(address.dataset, digest)
-    known = standing(workspace.catalog.evidence(address.dataset, digest), before)
+    known = unrevoked(workspace.catalog.evidence(address.dataset, digest), before)
     version = Address(address.dataset, digest)
     own = [answer for answer in known if answer.check == check]
     found = [answer for answer in own if gate == _target(answer, version, gate)] if gate else own

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.model import Approval as Reply
-from prefect_stagegate.model import Decision, Finding, Identity, Outcome, Request, person_key
+from prefect_stagegate.model import Approval, Decision, Finding, Identity, Outcome, Request, person_key
 from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
 from prefect_stagegate.readiness.context import CheckContext, addresses_of
 from prefect_stagegate.readiness.records.signing import signers
@@ -25,7 +24,7 @@ ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 
 
-class Approval(Parameters):
+class ApprovalParameters(Parameters):
     """One is GitHub's and Argo's habit; the requester never counts."""
 
     count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
@@ -47,7 +46,7 @@ class Approval(Parameters):
     )
 
     @model_validator(mode="after")
-    def _signable(self) -> Approval:
+    def _signable(self) -> ApprovalParameters:
         if self.signed and not self.keys:
             raise ValueError("`signed` needs the `keys` of those who may answer")
         return self
@@ -60,7 +59,7 @@ class Approval(Parameters):
     renewal=Renewal.SETTLED,
     waivable=False,
 )
-def approval(context: CheckContext, parameters: Approval) -> CheckResult:
+def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResult:
     """Whether enough people agreed to promote exactly this version under exactly this policy.
 
     The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
@@ -68,50 +67,53 @@ def approval(context: CheckContext, parameters: Approval) -> CheckResult:
     answers count that are signed with the person's key under `keys`.
     """
     owners = context.spec.owners
-    may = _who_may(parameters, owners, context.asker)
-    if may is not None and len(may) < parameters.count:
-        return _nobody_can(context, parameters, may)
+    eligible = _eligible(parameters, owners, context.asker)
+    if eligible is not None and len(eligible) < parameters.count:
+        return _too_few_eligible(context, parameters, eligible)  # waiting could never end
     replies = _last_replies(context, parameters)
     request = context.request
-    void = [
-        (reply, why)
-        for reply in replies.values()
+    void = {
+        person: why
+        for person, reply in replies.items()
         if request and (why := why_answer_is_void(reply, request, parameters, owners))
-    ]
-    refused = [reply for reply, _ in void]
-    counted = {name: reply for name, reply in replies.items() if reply not in refused}
+    }
+    counted = [reply for person, reply in replies.items() if person not in void]
     ignored = tuple(
-        Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN) for reply, why in void
+        Finding(str(replies[person].approver), f"the answer does not count: {why}", "", Outcome.WARN)
+        for person, why in void.items()
     )
     measured = {
         "count": parameters.count,
-        "answers": [_answer(reply, context, parameters) for reply in counted.values()],
+        "answers": [_answer(reply, context, parameters) for reply in counted],
     }
-    declined = [reply for reply in counted.values() if not reply.approved]
+    # One who declines outweighs any number who agree.
+    declined = [reply for reply in counted if not reply.approved]
     if declined:
         findings = tuple(Finding(str(reply.approver), f"declined: {reply.reason}") for reply in declined)
         names = listed([reply.approver.name for reply in declined])
         return CheckResult(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
     if len(counted) >= parameters.count:
-        names = listed([reply.approver.name for reply in counted.values()])
+        names = listed([reply.approver.name for reply in counted])
         return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
     return _waiting(context, parameters, len(counted), ignored, measured)
 
 
-def why_answer_is_void(reply: Reply, request: Request, parameters: Approval, owners: Mapping[Any, str]) -> str:
-    """Why an answer does not count; empty when it does. Both the check and whoever records an answer ask here.
+def why_answer_is_void(
+    reply: Approval, request: Request, parameters: ApprovalParameters, owners: Mapping[Any, str]
+) -> str:
+    """Why an answer does not count; empty when it does. Called by the check, and before an answer is recorded.
 
     Args:
-        reply: The answer, signed where the policy asks for that.
-        request: What it answers.
-        parameters: What the gate asks of answers.
+        reply: The answer, signed where the policy requires that.
+        request: The request that it answers.
+        parameters: What the gate requires of answers.
         owners: The addresses of each group, as the spec has them.
     """
     person = person_key(reply.approver.name)
     if person == person_key(request.requester.name):
         return f"{reply.approver.name} asked for it and can't answer"
-    may = _who_may(parameters, owners, request.requester)
-    if may is not None and person not in may:
+    eligible = _eligible(parameters, owners, request.requester)
+    if eligible is not None and person not in eligible:
         in_group = not parameters.groups or person in _members(parameters, owners)
         return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
     if parameters.signed and not _proved(reply, request, parameters):
@@ -120,13 +122,13 @@ def why_answer_is_void(reply: Reply, request: Request, parameters: Approval, own
 
 
 def why_request_ended(request: Request, *, policy: str, named: str, moves: int) -> str:
-    """Why answers to a request count no more; empty while they do.
+    """Why answers to a request no longer count; empty while they do.
 
-    While the target names the version itself, whatever let it in still counts.
+    While the target names the requested version itself, its moves end no request.
 
     Args:
         request: The request.
-        policy: The digest of the policy that the version is judged under now.
+        policy: The digest of the version's policy now.
         named: The digest of the version that the target names now; empty when it names none.
         moves: The number of the target's last move; 0 before the first.
     """
@@ -137,41 +139,41 @@ def why_request_ended(request: Request, *, policy: str, named: str, moves: int) 
     return ""
 
 
-def counted_answers(decision: Decision, replies: Sequence[Reply]) -> tuple[Reply, ...]:
-    """The answers that a decision counted, of all that were recorded."""
+def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
+    """The recorded answers that a decision counted."""
     counted = {
-        (one["name"], one["at"])
+        (recorded["name"], recorded["at"])
         for answer in decision.checks
         if answer.check == "approval"
-        for one in answer.measured.get("answers", ())
+        for recorded in answer.measured.get("answers", ())
     }
     return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
 
 
-def _members(parameters: Approval, owners: Mapping[Any, str]) -> set[str]:
-    """The people of the groups that the gate asks."""
+def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[str]:
+    """The people in the groups that may answer."""
     return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
 
 
-def asked_people(parameters: Approval, owners: Mapping[Any, str]) -> frozenset[str] | None:
-    """The names that may answer unless they ask themselves; None for anybody."""
-    named = _members(parameters, owners)
+def asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> frozenset[str] | None:
+    """The names that may answer a request that is not their own; None for anybody."""
+    people = _members(parameters, owners)
     keyed = {person_key(name) for name in parameters.keys}
     if parameters.signed:
-        named = named & keyed if parameters.groups else keyed
+        people = people & keyed if parameters.groups else keyed
     elif not parameters.groups:
         return None
-    return frozenset(named)
+    return frozenset(people)
 
 
-def _who_may(parameters: Approval, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
+def _eligible(parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
     """The names that may answer; None when anybody but the requester may."""
     people = asked_people(parameters, owners)
     return None if people is None else people - {person_key(requester.name)}
 
 
-def _last_replies(context: CheckContext, parameters: Approval) -> dict[str, Reply]:
-    """The last answer of each person, to the request for this version under this policy."""
+def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict[str, Approval]:
+    """The last answer of each person to the request for this version under this policy; none without such a request."""
     request = context.request
     if request is None or (request.digest, request.target, request.policy) != (
         context.digest,
@@ -182,24 +184,24 @@ def _last_replies(context: CheckContext, parameters: Approval) -> dict[str, Repl
     return last_answers(request, context.approvals, parameters)
 
 
-def last_answers(request: Request, replies: Sequence[Reply], parameters: Approval) -> dict[str, Reply]:
-    """The last answer of each person to a request; where answers must be signed, the last signed one before others.
+def last_answers(request: Request, replies: Sequence[Approval], parameters: ApprovalParameters) -> dict[str, Approval]:
+    """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
 
     Args:
         request: The request.
         replies: Answers to it and to others, as they were recorded.
-        parameters: What is asked of answers.
+        parameters: What the gate requires of answers.
     """
     replies = [reply for reply in replies if reply.request == request.id]
     if parameters.signed:
-        # What is signed says when; so nobody can put somebody's earlier answer behind their last one.
+        # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
         proved = [reply for reply in replies if _proved(reply, request, parameters)]
         replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
     return {person_key(reply.approver.name): reply for reply in replies}
 
 
-def signed_answer(request: Request, reply: Reply) -> dict[str, Any]:
-    """What somebody signs who answers: the whole request by its digest, and their answer to it; JSON values."""
+def signed_answer(request: Request, reply: Approval) -> dict[str, Any]:
+    """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
     return {
         "request": digest_of(asdict(request)),
         "dataset": request.dataset,
@@ -212,8 +214,8 @@ def signed_answer(request: Request, reply: Reply) -> dict[str, Any]:
     }
 
 
-def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
-    """Whether an answer is signed with the key that the policy gives for the name."""
+def _proved(reply: Approval, request: Request, parameters: ApprovalParameters) -> bool:
+    """Whether an answer is signed with a key that the policy gives for the approver's name."""
     person = person_key(reply.approver.name)
     keys = [key for name, key in parameters.keys.items() if person_key(name) == person]
     if not keys or not reply.envelope:
@@ -221,26 +223,30 @@ def _proved(reply: Reply, request: Request, parameters: Approval) -> bool:
     return bool(signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, keys))
 
 
-def _answer(reply: Reply, context: CheckContext, parameters: Approval) -> Mapping[str, object]:
+def _answer(reply: Approval, context: CheckContext, parameters: ApprovalParameters) -> Mapping[str, object]:
     proved = context.request is not None and _proved(reply, context.request, parameters)
     known_by = "signature" if proved else "declared" if reply.approver.source == "signature" else reply.approver.source
     return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
 
 
-def _nobody_can(context: CheckContext, parameters: Approval, may: frozenset[str]) -> CheckResult:
+def _too_few_eligible(context: CheckContext, parameters: ApprovalParameters, eligible: frozenset[str]) -> CheckResult:
     groups = listed(parameters.groups or ["those with keys"])
-    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(may)} may answer"
-    where = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
+    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(eligible)} may answer"
+    key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
     also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
-    fix = f"Name more people under {where} in the spec: {context.asker.name} asked for it.{also}"
+    fix = f"Name more people under {key} in the spec: {context.asker.name} asked for it.{also}"
     return CheckResult(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
 
 
 def _waiting(
-    context: CheckContext, parameters: Approval, have: int, ignored: tuple[Finding, ...], measured: Mapping[str, object]
+    context: CheckContext,
+    parameters: ApprovalParameters,
+    agreed: int,
+    ignored: tuple[Finding, ...],
+    measured: Mapping[str, object],
 ) -> CheckResult:
     whom = parameters.groups or (ANYBODY,)
-    summary = f"{have} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
+    summary = f"{agreed} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
     key = " --key KEY.pem" if parameters.signed else ""
     fix = f"stagegate approve {context.address} --to {context.target}{key}"  # others may wait for the same target
     finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)

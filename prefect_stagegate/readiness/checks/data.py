@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field, model_validator
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, worst_of
 from prefect_stagegate.readiness.columns import compare_columns
 from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
@@ -46,25 +46,26 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
 
 
 def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -> CheckResult:
-    """The answer, with how the columns of tables that declare none differ from the accepted version's."""
+    """Add to the answer how the columns of tables that declare none differ from the accepted version's."""
     now = answer.measured[COLUMNS]
+    # The reference is only read again if its acceptance did not record the columns of all these tables.
     known = _recorded_columns(reference)
     before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
-    named = f"{reference.target}'s {digest_text(reference.digest)}"
+    label = f"{reference.target}'s {digest_text(reference.digest)}"
     measured = {**answer.measured, "reference": reference.digest}
-    findings = [found for table in now for found in compare_columns(table, before[table], now[table], named)]
-    if not findings:
-        return replace(answer, summary=f"{answer.summary}, and as in {named}", measured=measured)
-    first = min(findings, key=lambda finding: finding.outcome is not Outcome.FAIL)
-    summary = f"{first.subject}: {first.problem}"
+    findings = [finding for table in now for finding in compare_columns(table, before[table], now[table], label)]
+    worst = worst_of(findings)
+    if worst is None:
+        return replace(answer, summary=f"{answer.summary}, and as in {label}", measured=measured)
+    summary = f"{worst.subject}: {worst.problem}"
     findings = [*answer.findings, *findings]
-    return replace(answer, outcome=first.outcome, summary=summary, findings=tuple(findings), measured=measured)
+    return replace(answer, outcome=worst.outcome, summary=summary, findings=tuple(findings), measured=measured)
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
-    """The columns that the accepted version had when it was accepted; none when its gate did not ask for them."""
+    """The columns in the evidence of the reference's acceptance; empty when its gate had no `schema`."""
     checks = reference.decision.checks if reference.decision else ()
-    columns = next((found.measured.get(COLUMNS) for found in checks if found.check == "schema"), None)
+    columns = next((answer.measured.get(COLUMNS) for answer in checks if answer.check == "schema"), None)
     return columns if isinstance(columns, Mapping) else {}
 
 
@@ -72,9 +73,9 @@ def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
 def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
     if context.files < 1 or context.bytes < 1:
-        found = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
+        problem = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
         fix = f"Look at `stagegate show {context.address} --rows`, and at `include` and `exclude` in the spec."
-        return CheckResult(Outcome.FAIL, found, (Finding("version", found, fix),))
+        return CheckResult(Outcome.FAIL, problem, (Finding("version", problem, fix),))
     return _from_contract(context, "nonempty")
 
 
@@ -97,7 +98,10 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     answer, failed = _from_contract(context, "coverage"), context.failed()
     if not failed:
         return answer
-    findings = [Finding(one.path, f"could not be staged: {one.reason}", MEND, Outcome.WARN) for one in failed[:NAMED]]
+    findings = [
+        Finding(failure.path, f"could not be staged: {failure.reason}", MEND, Outcome.WARN)
+        for failure in failed[:NAMED]
+    ]
     if len(failed) > NAMED:
         rest = f"{len(failed) - NAMED:,} more could not be staged"
         findings.append(Finding("…", rest, f"`stagegate show {context.address} --json` names all.", Outcome.WARN))
@@ -111,14 +115,16 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
     if validation.digest != context.digest:
-        what = f"what was validated is {digest_text(validation.digest)}, another version"
-        return CheckResult(Outcome.INCONCLUSIVE, what)
-    found = next((evidence for evidence in validation.evidence if evidence.check == name), None)
-    if found is None:
+        summary = f"what was validated is {digest_text(validation.digest)}, another version"
+        return CheckResult(Outcome.INCONCLUSIVE, summary)
+    evidence = next((evidence for evidence in validation.evidence if evidence.check == name), None)
+    if evidence is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
         finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
-    return CheckResult(found.outcome, found.summary, found.findings, found.measured, seconds=validation.seconds)
+    return CheckResult(
+        evidence.outcome, evidence.summary, evidence.findings, evidence.measured, seconds=validation.seconds
+    )
 
 
 class Freshness(Parameters):
@@ -134,12 +140,6 @@ class Freshness(Parameters):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class _Newest:
-    subject: str
-    at: datetime | None
-
-
 @check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
 def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     """How old the newest data is.
@@ -148,31 +148,33 @@ def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     in the `time` column of each table that names one, and the oldest of these tables counts; without such a table it
     is the age of the newest object at its source.
     """
-    newest = _newest(context)
-    dated = {item.subject: item.at for item in newest if item.at is not None}
-    missing = [item.subject for item in newest if item.at is None]
+    newest = _newest_times(context)
+    dated = {subject: at for subject, at in newest.items() if at is not None}
+    missing = [subject for subject, at in newest.items() if at is None]
+    # A table without a time makes the answer unknown, however fresh the others are.
     if missing or not dated:
         return _undated(missing or ["source"])
     subject, at = min(dated.items(), key=lambda item: item[1])
     if at > context.now + SKEW:
         return CheckResult(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
-    return _judge_age(context, parameters, dated, subject)
+    return _evaluate_age(context, parameters, dated, subject)
 
 
-def _newest(context: CheckContext) -> list[_Newest]:
+def _newest_times(context: CheckContext) -> dict[str, datetime | None]:
+    """The newest time in each table that names a `time` column, else that of the newest object; None without one."""
     timed = [name for name, table in context.spec.contract.tables.items() if table.time]
     if timed:
-        return [_Newest(f"{TABLE}{name}", context.table_time(name)) for name in timed]
+        return {f"{TABLE}{name}": context.table_time(name) for name in timed}
     times = [origin.modified for origin in context.origins() if origin.modified is not None]
-    return [_Newest("newest object", datetime.fromtimestamp(max(times), UTC) if times else None)]
+    return {"newest object": datetime.fromtimestamp(max(times), UTC) if times else None}
 
 
 def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
-    """The newest time in each table, as `freshness` noted it before: a version grows old, and its data stay the same.
+    """The newest time in each table, from stored evidence of `freshness`: it can't change, for the version doesn't.
 
     Args:
-        stored: All that is stored about the version, the oldest first.
-        context: The version and the contract that are meant.
+        stored: All stored evidence about the version, the oldest first.
+        context: The version and its contract.
     """
     bound = {name: BINDINGS[name](context) for name in ("version", "contract")}
     return {
@@ -186,11 +188,11 @@ def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[st
 
 def _undated(subjects: list[str]) -> CheckResult:
     fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
-    found = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
-    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", found)
+    findings = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", findings)
 
 
-def _judge_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
+def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
     age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
     summary = f"{oldest} is of {time_text(dated[oldest])}"
@@ -217,7 +219,7 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     measured = {"version": context.digest, "below": below.digest if below else None}
     if below and below.digest == context.digest:
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
-    found = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
+    problem = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
     fix = f"stagegate promote {context.address} --to {extends}"
-    finding = Finding("version", f"it is {digest_text(context.digest)}, but {found}", fix)
-    return CheckResult(Outcome.FAIL, found, (finding,), measured)
+    finding = Finding("version", f"it is {digest_text(context.digest)}, but {problem}", fix)
+    return CheckResult(Outcome.FAIL, problem, (finding,), measured)

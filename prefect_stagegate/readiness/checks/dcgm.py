@@ -8,7 +8,7 @@ from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Renewal, worst_of
 from prefect_stagegate.readiness.checks.gpu import OnGpus, no_gpu
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.dcgmi import Diagnosis, diagnose
@@ -19,7 +19,8 @@ from prefect_stagegate.units import count_text
 HOLDS = timedelta(days=1)
 """Level 1 is what NVIDIA calls a readiness metric: once a day and after each failure."""
 RAN = (Outcome.PASS, Outcome.WARN, Outcome.FAIL)
-WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
+OF_SKIPPED = {Outcome.NOT_APPLICABLE: Outcome.WARN}
+"""A test that DCGM skipped proves nothing, so it warns."""
 
 
 class Dcgm(OnGpus):
@@ -45,31 +46,29 @@ def dcgm(context: CheckContext, parameters: Dcgm) -> CheckResult:
     """
     if not context.gpus().gpus:
         return no_gpu(parameters)
-    return judge(diagnose(parameters.level, parameters.timeout.total_seconds()), parameters.level)
+    return evaluate(diagnose(parameters.level, parameters.timeout.total_seconds()), parameters.level)
 
 
-def judge(diagnosis: Diagnosis, level: int) -> CheckResult:
-    """The answer that follows from a run at a level.
+def evaluate(diagnosis: Diagnosis, level: int) -> CheckResult:
+    """Make the answer from a run at a level.
 
     Raises:
-        StagegateError: It proves nothing: no test ran, or it ended with an error that no test explains.
+        StagegateError: The run proves nothing: no test ran, or it ended with an error that no test explains.
     """
     command = f"dcgmi diag -j -r {level}"
     ran = sum(result.outcome in RAN for result in diagnosis.results)
     findings = tuple(
-        # What was skipped is not proved.
-        Finding(one.subject, one.said, f"{command} -v", Outcome.WARN if one.outcome not in WORST_FIRST else one.outcome)
-        for one in diagnosis.results
-        if one.outcome is not Outcome.PASS
+        Finding(result.subject, result.message, f"{command} -v", OF_SKIPPED.get(result.outcome, result.outcome))
+        for result in diagnosis.results
+        if result.outcome is not Outcome.PASS
     )
-    worst = next((one for one in WORST_FIRST if any(finding.outcome is one for finding in findings)), Outcome.PASS)
-    if not ran or (diagnosis.exit and worst is Outcome.PASS):
-        told = f"{command} ended with {diagnosis.exit} after {count_text(ran, 'test')}: {diagnosis.complaint}"
+    worst = worst_of(findings)
+    if not ran or (diagnosis.exit and worst is None):
+        message = f"{command} ended with {diagnosis.exit} after {count_text(ran, 'test')}: {diagnosis.complaint}"
         hint = "Run it by hand; it needs its service: systemctl status nvidia-dcgm"
-        raise StagegateError(told.removesuffix(": "), hint=hint)
+        raise StagegateError(message.removesuffix(": "), hint=hint)
     count = len(diagnosis.results)
     measured = {"level": level, "exit": diagnosis.exit, "results": count, "version": diagnosis.version}
-    if worst is Outcome.PASS:
-        return CheckResult(worst, f"{count_text(ran, 'result')} of level {level}, all passed", (), measured)
-    first = next(finding for finding in findings if finding.outcome is worst)
-    return CheckResult(worst, f"{first.subject}: {first.problem}", findings, measured)
+    if worst is None:
+        return CheckResult(Outcome.PASS, f"{count_text(ran, 'result')} of level {level}, all passed", (), measured)
+    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)

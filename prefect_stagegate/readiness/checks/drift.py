@@ -55,28 +55,29 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     if reference is None:
         return CheckResult(Outcome.NOT_APPLICABLE, "first: nothing was accepted to compare with")
     try:
-        found = context.measures.drift(reference.digest, parameters.ignore)
+        tables = context.measures.drift(reference.digest, parameters.ignore)
     except Cancelled:
         raise
     except StagegateError as error:
         return _unmeasured(context, reference, error)
-    columns = [column for table in found.values() for column in table.columns]
+    columns = [column for table in tables.values() for column in table.columns]
     compared = {column.name: column.distance for column in columns if column.distance is not None}
     measured = {
         "reference": reference.digest,
         "distances": {name: round(distance, 4) for name, distance in compared.items()},
         "skipped": {column.name: column.skipped for column in columns if column.skipped},
-        "rows": {name: [table.rows, table.reference_rows] for name, table in found.items()},
+        "rows": {name: [table.rows, table.reference_rows] for name, table in tables.items()},
     }
-    if few := tuple(_too_few(found, parameters.rows)):
+    # A distance over few rows is noise, so it is not compared with the limit.
+    if few := tuple(_too_few_rows(tables, parameters.rows)):
         return CheckResult(
-            Outcome.INCONCLUSIVE, f"too few rows in {listed([one.subject for one in few])}", few, measured
+            Outcome.INCONCLUSIVE, f"too few rows in {listed([finding.subject for finding in few])}", few, measured
         )
     if not compared:
         fix = "Name tables under `contract`, or take drift out of the gate."
         finding = Finding("tables", "no column can be compared", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, "no column can be compared", (finding,), measured)
-    return _judge(columns, parameters, f"{reference.target}'s {digest_text(reference.digest)}", measured)
+    return _evaluate(columns, parameters, f"{reference.target}'s {digest_text(reference.digest)}", measured)
 
 
 def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateError) -> CheckResult:
@@ -87,13 +88,13 @@ def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateErro
 
 
 def _reference(context: CheckContext) -> Accepted | None:
-    """What to compare with: a version does not move from itself."""
+    """The accepted version to compare with; None without one. Never the version itself."""
     candidates = (context.below, context.accepted)
-    return next((one for one in candidates if one and one.digest != context.digest), None)
+    return next((candidate for candidate in candidates if candidate and candidate.digest != context.digest), None)
 
 
-def _too_few(found: Mapping[str, TableDrift], rows: int) -> Iterator[Finding]:
-    for name, table in found.items():
+def _too_few_rows(tables: Mapping[str, TableDrift], rows: int) -> Iterator[Finding]:
+    for name, table in tables.items():
         fewest = min(table.rows, table.reference_rows)
         if fewest < rows:
             fix = "Set a smaller `rows` for drift in the gate if so few are enough."
@@ -101,7 +102,7 @@ def _too_few(found: Mapping[str, TableDrift], rows: int) -> Iterator[Finding]:
             yield Finding(f"table {name}", problem, fix, Outcome.INCONCLUSIVE)
 
 
-def _judge(
+def _evaluate(
     columns: list[ColumnDrift], parameters: Drift, reference: str, measured: Mapping[str, object]
 ) -> CheckResult:
     compared = [(column, column.distance) for column in columns if column.distance is not None]

@@ -50,8 +50,8 @@ def owner(context: CheckContext, parameters: Owners) -> CheckResult:
     measured = {role: list(context.addresses(role)) for role in roles}
     if missing:
         fix = "Name somebody under `owners` in the spec."
-        found = tuple(Finding(f"owners.{role}", "nobody is named", fix) for role in missing)
-        return CheckResult(Outcome.FAIL, f"nobody is named for {listed(missing)}", found, measured)
+        findings = tuple(Finding(f"owners.{role}", "nobody is named", fix) for role in missing)
+        return CheckResult(Outcome.FAIL, f"nobody is named for {listed(missing)}", findings, measured)
     return CheckResult(Outcome.PASS, f"{listed(roles)} can be reached", measured=measured)
 
 
@@ -76,14 +76,14 @@ def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa:
 
     One in `allow` passes, one that `deny` covers fails, any other and none warn.
     """
-    named = context.spec.license or ""
-    measured = {"license": named}
-    if named.casefold() in {name.casefold() for name in parameters.allow}:
-        return CheckResult(Outcome.PASS, f"{named} is allowed", measured=measured)
-    if named and named.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
+    spdx_name = context.spec.license or ""
+    measured = {"license": spdx_name}
+    if spdx_name.casefold() in {name.casefold() for name in parameters.allow}:
+        return CheckResult(Outcome.PASS, f"{spdx_name} is allowed", measured=measured)
+    if spdx_name and spdx_name.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
         fix = "Ask the owner of the data for another licence, or leave this source out."
-        return CheckResult(Outcome.FAIL, f"{named} is denied", (Finding("license", "it is denied", fix),), measured)
-    summary = f"{named} is on no list" if named else "the spec names no licence"
+        return CheckResult(Outcome.FAIL, f"{spdx_name} is denied", (Finding("license", "it is denied", fix),), measured)
+    summary = f"{spdx_name} is on no list" if spdx_name else "the spec names no licence"
     fix = "Set `license` in the spec to the SPDX name, or add it to `allow` in the gate."
     return CheckResult(Outcome.WARN, summary, (Finding("license", summary, fix, Outcome.WARN),), measured)
 
@@ -100,13 +100,13 @@ def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
 
     With `resolve: true`, a link by http or https that leads nowhere warns.
     """
-    named = context.spec.runbook
-    if not named:
+    link = context.spec.runbook
+    if not link:
         finding = Finding("runbook", "the spec names none", "Set `runbook` in the spec to a link.")
         return CheckResult(Outcome.FAIL, "no runbook is named", (finding,))
-    if not parameters.resolve or urlsplit(named).scheme not in ("http", "https"):
-        return CheckResult(Outcome.PASS, f"named: {named}")
-    return _follow(named, context.allowed_hosts, until=context.now + LINK_HOLDS)
+    if not parameters.resolve or urlsplit(link).scheme not in ("http", "https"):
+        return CheckResult(Outcome.PASS, f"named: {link}")
+    return _follow(link, context.allowed_hosts, until=context.now + LINK_HOLDS)
 
 
 def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult:
@@ -120,6 +120,7 @@ def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult
     if status in GONE:
         finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
         return CheckResult(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
+    # A link that can't be followed now may be sound: no verdict, and no expiry, so that it is tried again.
     if status in BROKEN:
         finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})

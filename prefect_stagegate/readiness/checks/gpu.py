@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, worst_of
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus
 from prefect_stagegate.readiness.registry import check
@@ -69,29 +69,29 @@ def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResul
     As declared passes, any difference fails. Inconclusive where nothing is declared. A node without GPUs is what
     `absent` says.
     """
-    found = context.gpus()
-    if not found.gpus:
+    gpus = context.gpus()
+    if not gpus.gpus:
         return no_gpu(parameters)
-    here = f"{count_text(len(found.gpus), 'GPU')}: {listed(sorted({one.name for one in found.gpus}))}"
+    here = f"{count_text(len(gpus.gpus), 'GPU')}: {listed(sorted({gpu.name for gpu in gpus.gpus}))}"
     if (parameters.count, parameters.model, parameters.mig) == (None, None, None):
-        fix = f"Declare them in the gate: gpu_inventory: {{count: {len(found.gpus)}, model: {found.gpus[0].name}}}"
+        fix = f"Declare them in the gate: gpu_inventory: {{count: {len(gpus.gpus)}, model: {gpus.gpus[0].name}}}"
         undeclared = Finding("gpu_inventory", "the policy declares no GPUs", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, f"nothing is declared to compare with; {here}", (undeclared,))
-    return judged(here, tuple(_undeclared(found, parameters)), found)
+    return gpu_result(here, tuple(_undeclared(gpus, parameters)), gpus)
 
 
-def _undeclared(found: Gpus, declared: GpuInventory) -> Iterator[Finding]:
-    if declared.count is not None and len(found.gpus) != declared.count:
-        problem = f"{count_text(declared.count, 'GPU')} declared, {len(found.gpus)} found"
+def _undeclared(gpus: Gpus, declared: GpuInventory) -> Iterator[Finding]:
+    if declared.count is not None and len(gpus.gpus) != declared.count:
+        problem = f"{count_text(declared.count, 'GPU')} declared, {len(gpus.gpus)} found"
         yield Finding("count", problem, "See which is missing: nvidia-smi -L; lspci -d 10de: ; dmesg | grep -i xid")
-    for one in found.gpus:
-        if declared.model is not None and one.name.casefold() != declared.model.casefold():
+    for gpu in gpus.gpus:
+        if declared.model is not None and gpu.name.casefold() != declared.model.casefold():
             fix = "Run on a node of the declared kind, or change `model` of gpu_inventory."
-            yield Finding(one.label, f"it is a {one.name}, and {declared.model} is declared", fix)
-        if declared.mig is not None and bool(one.mig) != (declared.mig == "enabled"):
-            state = "enabled" if one.mig else "disabled"
-            fix = f"nvidia-smi -i {one.index} -mig {int(declared.mig == 'enabled')}"
-            yield Finding(one.label, f"MIG is {state}, and {declared.mig} is declared", fix)
+            yield Finding(gpu.label, f"it is a {gpu.name}, and {declared.model} is declared", fix)
+        if declared.mig is not None and bool(gpu.mig) != (declared.mig == "enabled"):
+            state = "enabled" if gpu.mig else "disabled"
+            fix = f"nvidia-smi -i {gpu.index} -mig {int(declared.mig == 'enabled')}"
+            yield Finding(gpu.label, f"MIG is {state}, and {declared.mig} is declared", fix)
 
 
 @check("gpu_devices", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -100,12 +100,12 @@ def gpu_devices(context: CheckContext, parameters: OnGpus) -> CheckResult:
 
     All of them open passes; one that is missing or refused fails. Each is opened for reading and writing, and closed.
     """
-    found = context.gpus()
-    if not found.gpus:
+    gpus = context.gpus()
+    if not gpus.gpus:
         return no_gpu(parameters)
-    names = ["nvidiactl", "nvidia-uvm", *(f"nvidia{_minor(one)}" for one in found.gpus)]
+    names = ["nvidiactl", "nvidia-uvm", *(f"nvidia{_minor(gpu)}" for gpu in gpus.gpus)]
     findings = tuple(finding for name in names if (finding := _unopened(context.machine.dev / name)))
-    return judged(f"{count_text(len(names), 'device node')} can be opened", findings, found)
+    return gpu_result(f"{count_text(len(names), 'device node')} can be opened", findings, gpus)
 
 
 def _minor(gpu: Gpu) -> int:
@@ -134,11 +134,11 @@ def gpu_memory(context: CheckContext, parameters: GpuMemory) -> CheckResult:
     The limits are the defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). GPUs before Ampere retire
     pages, later ones remap rows: NVIDIA, "GPU memory error management".
     """
-    found = context.gpus()
-    if not found.gpus:
+    gpus = context.gpus()
+    if not gpus.gpus:
         return no_gpu(parameters)
-    findings = tuple(finding for one in found.gpus for finding in _unsound(one, parameters))
-    return judged(f"the memory of {count_text(len(found.gpus), 'GPU')} is sound", findings, found)
+    findings = tuple(finding for gpu in gpus.gpus for finding in _unsound(gpu, parameters))
+    return gpu_result(f"the memory of {count_text(len(gpus.gpus), 'GPU')} is sound", findings, gpus)
 
 
 def _unsound(gpu: Gpu, limits: GpuMemory) -> Iterator[Finding]:
@@ -171,12 +171,12 @@ def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
     More fails. What the driver keeps for itself is not counted where it tells (drivers since 510). The limits are the
     defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). It holds for five minutes.
     """
-    found = context.gpus()
-    if not found.gpus:
+    gpus = context.gpus()
+    if not gpus.gpus:
         return no_gpu(parameters)
-    findings = tuple(finding for one in found.gpus for finding in _busy(one, parameters))
-    most = max(one.used for one in found.gpus) / MIB
-    return judged(f"{count_text(len(found.gpus), 'GPU')} idle, at most {most:.0f} MiB in use", findings, found)
+    findings = tuple(finding for gpu in gpus.gpus for finding in _busy(gpu, parameters))
+    most = max(gpu.used for gpu in gpus.gpus) / MIB
+    return gpu_result(f"{count_text(len(gpus.gpus), 'GPU')} idle, at most {most:.0f} MiB in use", findings, gpus)
 
 
 def _busy(gpu: Gpu, limits: GpuIdle) -> Iterator[Finding]:
@@ -184,32 +184,30 @@ def _busy(gpu: Gpu, limits: GpuIdle) -> Iterator[Finding]:
     if gpu.processes is None:
         yield Finding(gpu.label, "it doesn't tell who uses it", seen, Outcome.INCONCLUSIVE)
     elif len(gpu.processes) > limits.processes:
-        named = listed([str(one) for one in gpu.processes])
-        yield Finding(gpu.label, f"{len(gpu.processes)} use it by process id: {named}", seen)
+        processes = listed([str(pid) for pid in gpu.processes])
+        yield Finding(gpu.label, f"{len(gpu.processes)} use it by process id: {processes}", seen)
     if gpu.used > limits.used * MIB:
         problem = f"{gpu.used / MIB:.0f} MiB are in use, and {limits.used} are allowed"
         yield Finding(gpu.label, problem, seen)
 
 
 def no_gpu(parameters: OnGpus) -> CheckResult:
-    """The answer on a node without GPUs, which is never a pass."""
+    """The answer on a node without GPUs. It is never a pass."""
     if parameters.absent == "not_applicable":
         return CheckResult(Outcome.NOT_APPLICABLE, "this node has no GPU")
     fix = "Run it on a node with GPUs, or set `absent: not_applicable` where none is needed."
-    found = Finding("node", "NVML and the PCI bus show no GPU", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, "this node has no GPU", (found,))
+    finding = Finding("node", "NVML and the PCI bus show no GPU", fix, Outcome.INCONCLUSIVE)
+    return CheckResult(Outcome.INCONCLUSIVE, "this node has no GPU", (finding,))
 
 
-def judged(good: str, findings: Sequence[Finding], found: Gpus) -> CheckResult:
-    """The answer that follows from what was found: the worst of it, or a pass when there is nothing."""
-    measured = {"driver": found.driver, "cuda": found.cuda, "gpus": [_measured(one) for one in found.gpus]}
-    outcomes = {finding.outcome for finding in findings}
-    worst = next((one for one in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN) if one in outcomes), Outcome.PASS)
-    if worst is Outcome.PASS:
-        return CheckResult(worst, good, measured=measured)
-    first = next(finding for finding in findings if finding.outcome is worst)
+def gpu_result(good: str, findings: Sequence[Finding], gpus: Gpus) -> CheckResult:
+    """Make the answer from findings: the worst one decides, and without any it passes with the summary `good`."""
+    measured = {"driver": gpus.driver, "cuda": gpus.cuda, "gpus": [_measured(gpu) for gpu in gpus.gpus]}
+    worst = worst_of(findings)
+    if worst is None:
+        return CheckResult(Outcome.PASS, good, measured=measured)
     more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
-    return CheckResult(worst, f"{first.subject}: {first.problem}{more}", tuple(findings), measured)
+    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}{more}", tuple(findings), measured)
 
 
 def _measured(gpu: Gpu) -> dict[str, Any]:

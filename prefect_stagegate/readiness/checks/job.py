@@ -88,18 +88,19 @@ def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     """
     job, view = context.spec.job, context.view()
     if job is None or view is None:
-        return _unasked(context)
+        return _nothing_to_measure(context)
     files = _sample(context, view, parameters, FIRST)
     seconds, readers = parameters.seconds.total_seconds(), min(job.readers * job.accelerators, MOST_READERS)
     reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=context.machine)
     measured = _measured(context, job, reading) | {"ratio": round(reading.rate / job.needs, 4), "readers": readers}
+    # A rate that the page cache gave must not pass.
     if (unproved := _unproved(context, reading, measured)) is not None:
         return unproved
     summary = f"{bytes_text(reading.rate)}/s cold, and the job needs {bytes_text(job.needs)}/s"
     if reading.rate >= parameters.warn * job.needs:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if reading.rate >= parameters.fail * job.needs else Outcome.FAIL
-    return _short(context, view, parameters, reading, CheckResult(outcome, summary, measured=measured))
+    return _with_cause(context, view, parameters, reading, CheckResult(outcome, summary, measured=measured))
 
 
 @check("utilisation", owner="ai", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
@@ -119,7 +120,7 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     """
     job, view = context.spec.job, context.view()
     if job is None or view is None:
-        return _unasked(context)
+        return _nothing_to_measure(context)
     files = _sample(context, view, parameters, FIRST)
     seconds = FIRST * parameters.seconds.total_seconds()
     run = simulate(files, job, seconds=seconds, machine=context.machine)
@@ -127,22 +128,23 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     if (unproved := _unproved(context, run.reading, measured)) is not None:
         return unproved
     summary = f"{count_text(job.accelerators, 'accelerator')} busy {run.share:.0%} of the time"
+    # Few steps with a low share are no accident: the accelerators waited, so that falls through to the limits.
     if run.steps < FEWEST_STEPS * job.accelerators and (run.exhausted or run.share >= parameters.fail):
-        return _too_few(context, run, job, measured)
+        return _too_few_steps(context, run, job, measured)
     if run.share >= parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if run.share >= parameters.fail else Outcome.FAIL
-    return _short(context, view, parameters, run.reading, CheckResult(outcome, summary, measured=measured))
+    return _with_cause(context, view, parameters, run.reading, CheckResult(outcome, summary, measured=measured))
 
 
-def _unasked(context: CheckContext) -> CheckResult:
-    """The answer where there is nothing to measure."""
+def _nothing_to_measure(context: CheckContext) -> CheckResult:
+    """The answer without a `job:`, or without the version on this node."""
     if context.spec.job is None:
-        found = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "the spec has no `job:`", (found,))
+        finding = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
+        return CheckResult(Outcome.INCONCLUSIVE, "the spec has no `job:`", (finding,))
     fix = f"stagegate stage {context.address}"
-    found = Finding(context.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, "the version is not staged on this node", (found,))
+    finding = Finding(context.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
+    return CheckResult(Outcome.INCONCLUSIVE, "the version is not staged on this node", (finding,))
 
 
 def _sample(context: CheckContext, view: Path, bounds: Bounds, part: float) -> tuple[tuple[Path, int], ...]:
@@ -165,22 +167,22 @@ def _measured(context: CheckContext, job: JobSpec, reading: Reading) -> dict[str
 
 
 def _unproved(context: CheckContext, reading: Reading, measured: dict[str, Any]) -> CheckResult | None:
-    """The answer where what was read proves nothing; None where it does."""
+    """The answer where the reading proves nothing; None where it does."""
     if not reading.tiers.total:
         fix = f"See what the version holds: stagegate show {context.address} --rows"
-        found = Finding(context.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "0 bytes were read", (found,), measured)
+        finding = Finding(context.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
+        return CheckResult(Outcome.INCONCLUSIVE, "0 bytes were read", (finding,), measured)
     if reading.warm:
-        named = Bottleneck.PAGE_CACHE
+        cause = Bottleneck.PAGE_CACHE
         share = reading.tiers.page_cache / reading.tiers.total
-        found = Finding(named.value, f"it gave {share:.0%} of the bytes", FIXES[named], Outcome.INCONCLUSIVE)
+        finding = Finding(cause.value, f"it gave {share:.0%} of the bytes", FIXES[cause], Outcome.INCONCLUSIVE)
         summary = f"only the page cache was read ({share:.0%} of the bytes), not the volume"
-        return CheckResult(Outcome.INCONCLUSIVE, summary, (found,), measured | {"bottleneck": named.value})
+        return CheckResult(Outcome.INCONCLUSIVE, summary, (finding,), measured | {"bottleneck": cause.value})
     return None
 
 
-def _too_few(context: CheckContext, run: Run, job: JobSpec, measured: dict[str, Any]) -> CheckResult:
-    """The answer where the steps are too few to speak of a share of time."""
+def _too_few_steps(context: CheckContext, run: Run, job: JobSpec, measured: dict[str, Any]) -> CheckResult:
+    """The answer where too few steps ran to measure a busy share."""
     wanted = FEWEST_STEPS * job.accelerators
     if context.bytes < wanted * job.batch_bytes:
         fix = f"The version has only {bytes_text(context.bytes)}, and a batch {bytes_text(job.batch_bytes)}: correct "
@@ -193,14 +195,16 @@ def _too_few(context: CheckContext, run: Run, job: JobSpec, measured: dict[str, 
     return CheckResult(Outcome.INCONCLUSIVE, problem, (Finding("steps", problem, fix, Outcome.INCONCLUSIVE),), measured)
 
 
-def _short(context: CheckContext, view: Path, bounds: Bounds, reading: Reading, answer: CheckResult) -> CheckResult:
-    """The answer of a node that falls short, with what holds it back: found by reading with more readers."""
+def _with_cause(
+    context: CheckContext, view: Path, bounds: Bounds, reading: Reading, answer: CheckResult
+) -> CheckResult:
+    """Read again with more readers to find the bottleneck, and add it to the answer of a node that falls short."""
     job = context.spec.job
     readers = min(MORE * (job.readers * job.accelerators if job else 1), MOST_READERS)
     seconds = (1 - FIRST) * bounds.seconds.total_seconds()
     files = _sample(context, view, bounds, 1 - FIRST)
     more = read_cold(files, readers=readers, seconds=seconds, machine=context.machine)
-    named = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
-    found = Finding(named.value, answer.summary, FIXES[named].format(address=context.address), answer.outcome)
-    measured = {**answer.measured, "bottleneck": named.value, "rate_with_more_readers": round(more.rate)}
-    return CheckResult(answer.outcome, f"{answer.summary}; held back by the {named.value}", (found,), measured)
+    cause = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
+    finding = Finding(cause.value, answer.summary, FIXES[cause].format(address=context.address), answer.outcome)
+    measured = {**answer.measured, "bottleneck": cause.value, "rate_with_more_readers": round(more.rate)}
+    return CheckResult(answer.outcome, f"{answer.summary}; held back by the {cause.value}", (finding,), measured)

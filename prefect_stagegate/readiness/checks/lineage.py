@@ -26,11 +26,12 @@ def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # 
     shown: list[Finding] = []
     for entry, origin in _paired(context.entries(), context.origins()):
         files += 1
-        finding = _judge(entry, origin)
+        finding = _gap(entry, origin)
         if finding is None:
             continue
         gaps, weak = gaps + (finding.outcome is Outcome.FAIL), weak + (finding.outcome is Outcome.WARN)
-        shown = sorted([*shown, finding], key=lambda one: one.outcome is not Outcome.FAIL)[:SHOWN]
+        # Failures first, so that warnings never displace them; cut here, for a version may have millions of files.
+        shown = sorted([*shown, finding], key=lambda finding: finding.outcome is not Outcome.FAIL)[:SHOWN]
     measured = {"files": files, "gaps": gaps, "weak": weak}
     if not files:
         return CheckResult(Outcome.INCONCLUSIVE, "the version has no files", measured=measured)
@@ -45,7 +46,7 @@ def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # 
 
 
 def _paired(entries: Iterator[Entry], origins: Iterator[Origin]) -> Iterator[tuple[Entry, Origin | None]]:
-    """Each entry with its origin; both come sorted by the bytes of their paths, so neither is kept."""
+    """Each entry with its origin. Both come sorted by the bytes of their paths, so one pass needs no memory."""
     origin = next(origins, None)
     for entry in entries:
         while origin is not None and origin.path.encode() < entry.path.encode():
@@ -53,7 +54,7 @@ def _paired(entries: Iterator[Entry], origins: Iterator[Origin]) -> Iterator[tup
         yield entry, origin if origin is not None and origin.path == entry.path else None
 
 
-def _judge(entry: Entry, origin: Origin | None) -> Finding | None:
+def _gap(entry: Entry, origin: Origin | None) -> Finding | None:
     fix = "Stage it again from its sources, which records where each file comes from: stagegate stage SPEC"
     if origin is None or not origin.source:
         return Finding(entry.path, "nothing says where it came from", fix)

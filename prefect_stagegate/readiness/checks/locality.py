@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import CheckResult, Renewal
-from prefect_stagegate.readiness.checks.gpu import OnGpus, judged, no_gpu
+from prefect_stagegate.readiness.checks.gpu import OnGpus, gpu_result, no_gpu
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpu
@@ -28,30 +28,30 @@ def gpu_locality(context: CheckContext, parameters: OnGpus) -> CheckResult:
     volume lies on several disks, the farthest counts. The words are those of `nvidia-smi topo -m`: the same switch is
     its PIX and PXB, the same host bridge PHB, the same node NODE, another one SYS.
     """
-    found = context.gpus()
-    if not found.gpus:
+    gpus = context.gpus()
+    if not gpus.gpus:
         return no_gpu(parameters)
     folder = context.volume().path
     disks = context.machine.controllers(folder)
-    distances = {one.label: _farthest(context.machine, one, disks) for one in found.gpus}
+    distances = {gpu.label: _farthest(context.machine, gpu, disks) for gpu in gpus.gpus}
     findings = tuple(
-        finding for one in found.gpus if (finding := _finding(one, distances[one.label], str(folder), disks))
+        finding for gpu in gpus.gpus if (finding := _finding(gpu, distances[gpu.label], str(folder), disks))
     )
-    answer = judged(f"{', '.join(disks)} under the cache is near every GPU", findings, found)
+    answer = gpu_result(f"{', '.join(disks)} under the cache is near every GPU", findings, gpus)
     measured = {"disks": list(disks), "distance": distances}
     return CheckResult(answer.outcome, answer.summary, answer.findings, measured)
 
 
-def distance(machine: Machine, one: str, other: str) -> str:
-    """How far two PCI devices are from each other."""
-    shared = 0
-    for ours, theirs in zip(machine.pci_path(one), machine.pci_path(other), strict=False):
+def distance(machine: Machine, first: str, second: str) -> str:
+    """How far two PCI devices are from each other: the closest of `SWITCH`, `BRIDGE`, `NODE`, `OTHER`, or `UNKNOWN`."""
+    shared = 0  # the length of the common path from the root complex
+    for ours, theirs in zip(machine.pci_path(first), machine.pci_path(second), strict=False):
         if ours != theirs:
             break
         shared += 1
     if shared:
         return SWITCH if shared > 1 else BRIDGE
-    nodes = machine.numa_node(one), machine.numa_node(other)
+    nodes = machine.numa_node(first), machine.numa_node(second)
     if None in nodes:
         return UNKNOWN
     return NODE if nodes[0] == nodes[1] else OTHER
@@ -59,7 +59,8 @@ def distance(machine: Machine, one: str, other: str) -> str:
 
 def _farthest(machine: Machine, gpu: Gpu, disks: tuple[str, ...]) -> str:
     distances = {distance(machine, gpu.pci, disk) for disk in disks}
-    return next((one for one in (UNKNOWN, OTHER, NODE, BRIDGE, SWITCH) if one in distances), UNKNOWN)
+    # Reading waits for the farthest disk of a volume; one that can't be placed may be farther still.
+    return next((candidate for candidate in (UNKNOWN, OTHER, NODE, BRIDGE, SWITCH) if candidate in distances), UNKNOWN)
 
 
 def _finding(gpu: Gpu, how_far: str, folder: str, disks: tuple[str, ...]) -> Finding | None:

@@ -68,7 +68,7 @@ def parity_cuda(context: CheckContext, parameters: ParityCuda) -> CheckResult:
     below has accepted nothing.
     """
     environments = (context.environment, context.below.environment if context.below else None)
-    if all(one is not None and one.cuda.driver == ABSENT for one in environments):
+    if all(environment is not None and environment.cuda.driver == ABSENT for environment in environments):
         outcome = Outcome.NOT_APPLICABLE if parameters.absent == "not_applicable" else Outcome.INCONCLUSIVE
         return CheckResult(outcome, "neither environment has an NVIDIA driver")
     return _parity(context, ("cuda",), "the CUDA stack")
@@ -120,7 +120,7 @@ def parity_host(context: CheckContext, parameters: ParityHost) -> CheckResult:
 def _parity(
     context: CheckContext,
     groups: Collection[str],
-    what: str,
+    label: str,
     *,
     declared: Collection[str] = DECLARED,
     variables: Collection[str] = DECLARED_VARIABLES,
@@ -131,25 +131,30 @@ def _parity(
     if below.environment is None:
         return CheckResult(Outcome.INCONCLUSIVE, f"the attestation of {below.target} does not say where it was decided")
     compared = compare(below.environment, context.environment, declared=declared, variables=variables)
-    found = [difference for difference in compared if difference.group in groups]
-    return _answer(found, what, below.target, context.environment, below.environment)
+    differences = [difference for difference in compared if difference.group in groups]
+    return _answer(differences, label, below.target, context.environment, below.environment)
 
 
-def _answer(found: Sequence[Difference], what: str, target: str, here: Environment, there: Environment) -> CheckResult:
-    ranked = sorted(found, key=lambda difference: list(OUTCOMES).index(difference.weight))
+def _answer(
+    differences: Sequence[Difference], label: str, target: str, here: Environment, there: Environment
+) -> CheckResult:
+    ranked = sorted(differences, key=lambda difference: list(OUTCOMES).index(difference.weight))
     measured = {
         "environment": here.fingerprint,
         target: there.fingerprint,
-        "differences": {one.name: f"{one.here} here, {one.there} in {target}" for one in found},
+        "differences": {
+            difference.name: f"{difference.here} here, {difference.there} in {target}" for difference in differences
+        },
     }
-    findings = tuple(_finding(one, target) for one in ranked if one.weight is not Weight.HARMLESS)
+    findings = tuple(_finding(difference, target) for difference in ranked if difference.weight is not Weight.HARMLESS)
     if not findings:
-        more = f", {count_text(len(found), 'harmless difference')}" if found else ""
-        return CheckResult(Outcome.PASS, f"{what} as in {target}{more}", measured=measured)
-    summary = f"{count_text(len(findings), 'difference')} to {target}: {listed([one.subject for one in findings])}"
+        more = f", {count_text(len(differences), 'harmless difference')}" if differences else ""
+        return CheckResult(Outcome.PASS, f"{label} as in {target}{more}", measured=measured)
+    names = listed([finding.subject for finding in findings])
+    summary = f"{count_text(len(findings), 'difference')} to {target}: {names}"
     return CheckResult(findings[0].outcome, summary, findings, measured)
 
 
-def _finding(one: Difference, target: str) -> Finding:
-    problem = f"{one.here} here, {one.there} in {target}: {one.why}"
-    return Finding(one.name, problem, one.fix, OUTCOMES[one.weight])
+def _finding(difference: Difference, target: str) -> Finding:
+    problem = f"{difference.here} here, {difference.there} in {target}: {difference.why}"
+    return Finding(difference.name, problem, difference.fix, OUTCOMES[difference.weight])

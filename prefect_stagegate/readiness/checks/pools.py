@@ -57,13 +57,13 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     three missed heartbeats.
     """
     if not parameters.pool:
-        return unnamed("worker", "pool", "prefect work-pool ls")
-    seen, problem = ask(lambda: orchestration.heartbeat(parameters.pool))
+        return missing_parameter("worker", "pool", "prefect work-pool ls")
+    seen, problem = look_up(lambda: orchestration.heartbeat(parameters.pool))
     fix = f"prefect worker start --pool {parameters.pool}"
     if seen is None:
         missing = problem or "no worker was ever heard of"
         return CheckResult(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
-    age = max(context.now - seen, timedelta(0))
+    age = max(context.now - seen, timedelta(0))  # the server's clock may be ahead
     measured = {"pool": parameters.pool, "age_seconds": age.total_seconds()}
     summary = f"heard of at {time_text(seen)}"
     if age <= parameters.warn:
@@ -82,28 +82,28 @@ def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # no
     in use warns.
     """
     if not parameters.pool:
-        return unnamed("work_pool", "pool", "prefect work-pool ls")
+        return missing_parameter("work_pool", "pool", "prefect work-pool ls")
     subject = f"work pool {parameters.pool}"
-    found, problem = ask(lambda: orchestration.work_pool(parameters.pool))
-    if found is None:
+    pool, problem = look_up(lambda: orchestration.work_pool(parameters.pool))
+    if pool is None:
         fix = f"prefect work-pool create {parameters.pool}"
         return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
-    measured = {"pool": parameters.pool, "status": found.status, "limit": found.limit, "active": found.active}
-    if found.status == "READY":
-        return _free_slots(subject, parameters.pool, found, measured)
-    outcome = Outcome.FAIL if found.status else Outcome.INCONCLUSIVE
-    told = f"it is {found.status.lower().replace('_', ' ') or 'of no known status'}"
+    measured = {"pool": parameters.pool, "status": pool.status, "limit": pool.limit, "active": pool.active}
+    if pool.status == "READY":
+        return _free_slots(subject, parameters.pool, pool, measured)
+    outcome = Outcome.FAIL if pool.status else Outcome.INCONCLUSIVE
+    problem = f"it is {pool.status.lower().replace('_', ' ') or 'of no known status'}"
     resume = f"prefect work-pool resume {parameters.pool}"
-    fix = resume if found.status == "PAUSED" else f"prefect worker start --pool {parameters.pool}"
-    return CheckResult(outcome, told, (Finding(subject, told, fix, outcome),), measured)
+    fix = resume if pool.status == "PAUSED" else f"prefect worker start --pool {parameters.pool}"
+    return CheckResult(outcome, problem, (Finding(subject, problem, fix, outcome),), measured)
 
 
-def _free_slots(subject: str, name: str, found: orchestration.Pool, measured: Mapping[str, object]) -> CheckResult:
-    if found.limit is not None and (found.active or 0) >= found.limit:
-        told = f"all of its {count_text(found.limit, 'slot')} are in use"
-        fix = f"Wait, or raise it: prefect work-pool set-concurrency-limit {name} {found.limit + 1}"
-        outcome = Outcome.WARN if found.limit else Outcome.FAIL
-        return CheckResult(outcome, told, (Finding(subject, told, fix, outcome),), measured)
+def _free_slots(subject: str, name: str, pool: orchestration.Pool, measured: Mapping[str, object]) -> CheckResult:
+    if pool.limit is not None and (pool.active or 0) >= pool.limit:
+        problem = f"all of its {count_text(pool.limit, 'slot')} are in use"
+        fix = f"Wait, or raise it: prefect work-pool set-concurrency-limit {name} {pool.limit + 1}"
+        outcome = Outcome.WARN if pool.limit else Outcome.FAIL
+        return CheckResult(outcome, problem, (Finding(subject, problem, fix, outcome),), measured)
     return CheckResult(Outcome.PASS, "ready", measured=measured)
 
 
@@ -124,39 +124,41 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     fails: the thresholds of Prefect's own WorkQueueHealthPolicy.
     """
     if not parameters.pool:
-        return unnamed("queue", "pool", "prefect work-queue ls")
+        return missing_parameter("queue", "pool", "prefect work-queue ls")
     subject = f"queue {parameters.pool}/{parameters.queue}"
-    found, problem = ask(lambda: orchestration.queue(parameters.pool, parameters.queue))
-    if found is None:
+    work_queue, problem = look_up(lambda: orchestration.queue(parameters.pool, parameters.queue))
+    if work_queue is None:
         fix = f"prefect work-queue create {parameters.queue} --pool {parameters.pool}"
         return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
-    age = max(context.now - found.polled, timedelta(0)) if found.polled else None
-    measured = {"late_runs": found.late, "polled_seconds": age.total_seconds() if age is not None else None}
-    if found.paused:
+    age = max(context.now - work_queue.polled, timedelta(0)) if work_queue.polled else None
+    measured = {"late_runs": work_queue.late, "polled_seconds": age.total_seconds() if age is not None else None}
+    if work_queue.paused:
         fix = f"prefect work-queue resume {parameters.queue} --pool {parameters.pool}"
         return CheckResult(Outcome.FAIL, "it is paused", (Finding(subject, "it is paused", fix),), measured)
-    if found.polled is None or age is None or age > parameters.polled:
-        told = f"nobody polled it since {time_text(found.polled)}" if found.polled else "nobody ever polled it"
+    if work_queue.polled is None or age is None or age > parameters.polled:
+        problem = (
+            f"nobody polled it since {time_text(work_queue.polled)}" if work_queue.polled else "nobody ever polled it"
+        )
         fix = f"prefect worker start --pool {parameters.pool} --work-queue {parameters.queue}"
-        return CheckResult(Outcome.FAIL, told, (Finding(subject, told, fix),), measured)
-    summary = f"polled at {time_text(found.polled)}"
-    if found.late:
-        told = f"{count_text(found.late, 'run')} should have begun"
+        return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),), measured)
+    summary = f"polled at {time_text(work_queue.polled)}"
+    if work_queue.late:
+        problem = f"{count_text(work_queue.late, 'run')} should have begun"
         fix = "Start another worker, or raise the limits that hold them: prefect flow-run ls --state Late"
-        return CheckResult(Outcome.WARN, told, (Finding(subject, told, fix, Outcome.WARN),), measured)
+        return CheckResult(Outcome.WARN, problem, (Finding(subject, problem, fix, Outcome.WARN),), measured)
     return CheckResult(Outcome.PASS, summary, measured=measured)
 
 
-def unnamed(name: str, parameter: str, lists: str) -> CheckResult:
-    """The answer of a check whose gate does not say what to look at."""
+def missing_parameter(name: str, parameter: str, lists: str) -> CheckResult:
+    """The answer of a check whose gate leaves out the parameter that names what to look at."""
     fix = f"Set it in the gate, as in {{{name}: {{{parameter}: …}}}}; `{lists}` lists what there is."
     finding = Finding(name, f"the gate names no {parameter}", fix, Outcome.INCONCLUSIVE)
     return CheckResult(Outcome.INCONCLUSIVE, f"the gate names no {parameter}", (finding,))
 
 
-def ask(look: Callable[[], T]) -> tuple[T | None, str]:
-    """What Prefect says, or why it has no such thing; that it can't be asked is an error still."""
+def look_up(fetch: Callable[[], T]) -> tuple[T | None, str]:
+    """The fetched object, or None with the message when Prefect has no such object. Other errors are raised."""
     try:
-        return look(), ""
+        return fetch(), ""
     except orchestration.NotThere as error:
         return None, error.message

@@ -39,6 +39,7 @@ def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     age = context.now - moment(accepted.at)
     measured = {"version": accepted.digest, "accepted_at": accepted.at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)
+    # However young: a version whose manifest is lost can't be returned to.
     if not context.resolvable(accepted.digest):
         fix = f"stagegate history {context.dataset}@{context.target}"
         finding = Finding(name, "the catalog has lost its manifest: restore it from a backup", fix)

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness import orchestration
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
-from prefect_stagegate.readiness.checks.pools import HOLDS, ask, unnamed
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, worst_of
+from prefect_stagegate.readiness.checks.pools import HOLDS, look_up, missing_parameter
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
@@ -38,21 +38,25 @@ def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noq
     """
     name = parameters.deployment
     if not name:
-        return unnamed("schedule", "deployment", "prefect deployment ls")
-    found, problem = ask(lambda: orchestration.deployment(name))
-    if found is None:
+        return missing_parameter("schedule", "deployment", "prefect deployment ls")
+    deployment, problem = look_up(lambda: orchestration.deployment(name))
+    if deployment is None:
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, "prefect deploy"),))
-    measured = {"schedules": found.schedules, "active": found.active, "next": found.next and found.next.isoformat()}
-    if found.paused or not found.active:
-        told = "it is paused" if found.paused else "no schedule of it is active"
+    measured = {
+        "schedules": deployment.schedules,
+        "active": deployment.active,
+        "next": deployment.next and deployment.next.isoformat(),
+    }
+    if deployment.paused or not deployment.active:
+        problem = "it is paused" if deployment.paused else "no schedule of it is active"
         resume = f"prefect deployment schedule ls {name}, then prefect deployment schedule resume {name} SCHEDULE_ID"
-        fix = resume if found.schedules else "Give it a schedule and deploy it: prefect deploy"
-        return CheckResult(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
-    if found.next is None:
-        told = "no run of it is planned"
+        fix = resume if deployment.schedules else "Give it a schedule and deploy it: prefect deploy"
+        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),), measured)
+    if deployment.next is None:
+        problem = "no run of it is planned"
         fix = "See whether the server's scheduler runs: prefect server services ls"
-        return CheckResult(Outcome.WARN, told, (Finding(name, told, fix, Outcome.WARN),), measured)
-    return CheckResult(Outcome.PASS, f"its next run is due at {time_text(found.next)}", measured=measured)
+        return CheckResult(Outcome.WARN, problem, (Finding(name, problem, fix, Outcome.WARN),), measured)
+    return CheckResult(Outcome.PASS, f"its next run is due at {time_text(deployment.next)}", measured=measured)
 
 
 class Concurrency(Parameters):
@@ -71,29 +75,28 @@ def concurrency(context: CheckContext, parameters: Concurrency) -> CheckResult: 
     that is missing or has no slots at all fails.
     """
     if not parameters.limits:
-        return unnamed("concurrency", "limits", "prefect gcl ls")
+        return missing_parameter("concurrency", "limits", "prefect gcl ls")
     measured: dict[str, object] = {}
     findings = tuple(finding for name in parameters.limits for finding in _limit(name, measured))
-    if not findings:
+    worst = worst_of(findings)
+    if worst is None:
         return CheckResult(Outcome.PASS, f"free slots in {listed(parameters.limits)}", measured=measured)
-    outcome = Outcome.FAIL if any(one.outcome is Outcome.FAIL for one in findings) else Outcome.WARN
-    worst = next(finding for finding in findings if finding.outcome is outcome)
-    return CheckResult(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
 
 
 def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
-    found, problem = ask(lambda: orchestration.limit(name))
-    if found is None:
+    limit, problem = look_up(lambda: orchestration.limit(name))
+    if limit is None:
         yield Finding(name, problem, f"prefect gcl create {name} --limit 1")
         return
-    measured[name] = {"slots": found.slots, "used": found.used, "active": found.active}
-    if not found.slots:
+    measured[name] = {"slots": limit.slots, "used": limit.used, "active": limit.active}
+    if not limit.slots:
         yield Finding(name, "it has no slots, so nothing begins", f"prefect gcl update {name} --limit 1")
-    elif not found.active:
+    elif not limit.active:
         yield Finding(name, "it is disabled", f"prefect gcl update {name} --enable", Outcome.WARN)
-    elif found.used >= found.slots:
-        fix = f"Wait, or raise it: prefect gcl update {name} --limit {found.slots + 1}"
-        yield Finding(name, f"all of its {count_text(found.slots, 'slot')} are in use", fix, Outcome.WARN)
+    elif limit.used >= limit.slots:
+        fix = f"Wait, or raise it: prefect gcl update {name} --limit {limit.slots + 1}"
+        yield Finding(name, f"all of its {count_text(limit.slots, 'slot')} are in use", fix, Outcome.WARN)
 
 
 class Alert(Parameters):
@@ -119,23 +122,24 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     never where it means longer ago.
     """
     name = parameters.automation
-    found, problem = ask(lambda: orchestration.last_delivery(name, context.now - orchestration.MOST_DAYS))
-    if problem:
+    delivery, problem = look_up(lambda: orchestration.last_delivery(name, context.now - orchestration.MOST_DAYS))
+    if problem:  # here None alone does not mean that it is missing: it may never have acted
         fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),))
-    if found is None:
-        told = "it never sent a message that the server knows of"
-        return CheckResult(Outcome.FAIL, told, (Finding(name, told, TEST),))
-    age = max(context.now - found.at, timedelta(0))
-    measured = {"at": found.at.isoformat(), "executed": found.executed}
-    if not found.executed:
-        told = f"its last message, at {time_text(found.at)}, could not be sent: {found.reason or 'no reason is told'}"
+    if delivery is None:
+        problem = "it never sent a message that the server knows of"
+        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, TEST),))
+    age = max(context.now - delivery.at, timedelta(0))
+    measured = {"at": delivery.at.isoformat(), "executed": delivery.executed}
+    if not delivery.executed:
+        reason = delivery.reason or "no reason is told"
+        problem = f"its last message, at {time_text(delivery.at)}, could not be sent: {reason}"
         fix = f"Check its notification block, then: {TEST}"
-        return CheckResult(Outcome.FAIL, told, (Finding(name, told, fix),), measured)
-    summary = f"a message was sent at {time_text(found.at)}"
+        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),), measured)
+    summary = f"a message was sent at {time_text(delivery.at)}"
     if age <= parameters.warn:
-        return CheckResult(Outcome.PASS, summary, measured=measured, until=found.at + parameters.warn)
+        return CheckResult(Outcome.PASS, summary, measured=measured, until=delivery.at + parameters.warn)
     limit = age_text(parameters.warn)
-    problem = f"its last message was at {time_text(found.at)}, more than {limit} before the check"
+    problem = f"its last message was at {time_text(delivery.at)}, more than {limit} before the check"
     finding = Finding(name, problem, TEST, Outcome.WARN)
     return CheckResult(Outcome.WARN, summary, (finding,), measured)

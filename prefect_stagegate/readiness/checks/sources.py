@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import Field
 
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, worst_of
 from prefect_stagegate.readiness.context import CheckContext, Probe
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
@@ -38,13 +38,14 @@ def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult: 
     probes = [context.probe_source(position) for position in range(len(context.spec.sources))]
     findings = tuple(finding for probe in probes if (finding := _finding(probe)))
     measured = {probe.url: {"object": probe.object, "read": probe.read, "seconds": probe.seconds} for probe in probes}
-    if not findings and probes:
+    worst = worst_of(findings)
+    if probes and worst is None:
         slowest = max(probe.seconds for probe in probes)
         summary = f"{count_text(len(probes), 'source')} read, the slowest in {slowest:.2f} s"
         return CheckResult(Outcome.PASS, summary, measured=measured)
-    failed = any(finding.outcome is Outcome.FAIL for finding in findings)
-    summary = f"{len(findings)} of {count_text(len(probes), 'source')} can't be read: {listed(_subjects(findings))}"
-    return CheckResult(Outcome.FAIL if failed else Outcome.INCONCLUSIVE, summary, findings, measured)
+    names = listed([finding.subject for finding in findings])
+    summary = f"{len(findings)} of {count_text(len(probes), 'source')} can't be read: {names}"
+    return CheckResult(worst.outcome if worst else Outcome.INCONCLUSIVE, summary, findings, measured)
 
 
 class Lifetime(Parameters):
@@ -72,16 +73,16 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
         return CheckResult(Outcome.NOT_APPLICABLE, "no source needs credentials")
     now, run = context.now.timestamp(), parameters.run.total_seconds()
     left = {url: life.ends - now for url, life in needed.items() if life.ends is not None}
-    findings = tuple(one for url, life in needed.items() if (one := _life_finding(url, life, left.get(url), run)))
+    findings = tuple(
+        finding for url, life in needed.items() if (finding := _life_finding(url, life, left.get(url), run))
+    )
     measured = {url: {"kind": life.kind, "seconds_left": left.get(url)} for url, life in needed.items()}
+    # The pass ends when what is left gets shorter than the runs that it must cover.
     until = datetime.fromtimestamp(now + min(left.values()) - AMPLE * run, UTC) if left and not findings else None
-    order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
-    outcome = next((one for one in order if one in {finding.outcome for finding in findings}), Outcome.PASS)
-    if findings:
-        worst = next(finding for finding in findings if finding.outcome is outcome)
-        return CheckResult(outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+    if worst := worst_of(findings):
+        return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
     ends = [life.ends for life in needed.values() if life.ends is not None]
-    shortest = f"the first credentials end at {_at(min(ends))}" if ends else "the credentials have no end"
+    shortest = f"the first credentials end at {_time_at(min(ends))}" if ends else "the credentials have no end"
     return CheckResult(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
 
 
@@ -96,11 +97,11 @@ def _life_finding(url: str, life: CredentialLife, left: float | None, run: float
     fix = "Renew them, then run `stagegate check` again; or let the client renew them by itself (a role, a profile)."
     needed = age_text(timedelta(seconds=AMPLE * run if outcome is Outcome.WARN else run))
     return Finding(
-        url, f"{life.what} ends at {_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
+        url, f"{life.what} ends at {_time_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
     )
 
 
-def _at(seconds: float) -> str:
+def _time_at(seconds: float) -> str:
     return time_text(datetime.fromtimestamp(seconds, UTC))
 
 
@@ -113,7 +114,3 @@ def _finding(probe: Probe) -> Finding | None:
         fix = "Check the source's `url`, `include` and `exclude` in the spec."
         return Finding(probe.url, "it has nothing to read", fix, Outcome.INCONCLUSIVE)
     return None
-
-
-def _subjects(findings: tuple[Finding, ...]) -> list[str]:
-    return [finding.subject for finding in findings]

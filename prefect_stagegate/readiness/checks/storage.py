@@ -79,7 +79,7 @@ def space(context: CheckContext, parameters: UsedShare) -> CheckResult:
     if volume.total < 1:
         return CheckResult(Outcome.INCONCLUSIVE, f"{volume.path} tells no size")
     used = 1 - volume.free / volume.total
-    return _judge_use(volume, parameters, used, f"{used:.0%} of {bytes_text(volume.total)} used", _measured(volume))
+    return _evaluate_use(volume, parameters, used, f"{used:.0%} of {bytes_text(volume.total)} used", _measured(volume))
 
 
 @check("inodes", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -95,10 +95,10 @@ def inodes(context: CheckContext, parameters: UsedShare) -> CheckResult:
         return CheckResult(Outcome.NOT_APPLICABLE, f"the file system of {volume.path} has no fixed number of inodes")
     used = 1 - volume.free_inodes / volume.inodes
     measured = {"inodes": volume.inodes, "free_inodes": volume.free_inodes}
-    return _judge_use(volume, parameters, used, f"{used:.0%} of {volume.inodes:,} inodes used", measured)
+    return _evaluate_use(volume, parameters, used, f"{used:.0%} of {volume.inodes:,} inodes used", measured)
 
 
-def _judge_use(
+def _evaluate_use(
     volume: Volume, limits: UsedShare, used: float, summary: str, measured: Mapping[str, int]
 ) -> CheckResult:
     figures = {**measured, "used_share": round(used, 4)}
@@ -118,16 +118,16 @@ def cache_integrity(context: CheckContext, parameters: NoParameters) -> CheckRes
     holds a day, as long as the checks that a GPU's own diagnosis repeats daily, or until `stagegate verify` finds one
     of the version's files rotten.
     """
-    found = context.integrity()
-    measured = {"files": found.files, "bytes": found.bytes, "damaged": len(found.damaged)}
-    if found.files < 1 or found.bytes < 1:
+    integrity = context.integrity()
+    measured = {"files": integrity.files, "bytes": integrity.bytes, "damaged": len(integrity.damaged)}
+    if integrity.files < 1 or integrity.bytes < 1:
         return CheckResult(Outcome.INCONCLUSIVE, "no bytes were read", measured=measured)
-    if found.damaged:
+    if integrity.damaged:
         repair = f"stagegate verify {context.address} --repair"
-        damaged = tuple(replace(finding, fix=repair) for finding in found.damaged[:SHOWN])
-        summary = f"{len(found.damaged):,} of {count_text(found.files, 'file')} differ from the manifest"
+        damaged = tuple(replace(finding, fix=repair) for finding in integrity.damaged[:SHOWN])
+        summary = f"{len(integrity.damaged):,} of {count_text(integrity.files, 'file')} differ from the manifest"
         return CheckResult(Outcome.FAIL, summary, damaged, measured)
-    summary = f"{count_text(found.files, 'file')}, {bytes_text(found.bytes)}: as the manifest says"
+    summary = f"{count_text(integrity.files, 'file')}, {bytes_text(integrity.bytes)}: as the manifest says"
     return CheckResult(Outcome.PASS, summary, measured=measured)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters
+from prefect_stagegate.readiness.base import CheckResult, Parameters, worst_of
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -18,7 +18,7 @@ from prefect_stagegate.units import count_text
 FILES = "files"
 
 
-class Duplicates(Parameters):
+class DuplicatesParameters(Parameters):
     """Which columns make a record is for the user to say; without them nothing can be a duplicate."""
 
     keys: dict[str, tuple[str, ...]] = Field(
@@ -41,7 +41,7 @@ class Duplicates(Parameters):
 
 
 @check("duplicates", owner="data", binds=("contract",), fetches=True)
-def duplicates(context: CheckContext, parameters: Duplicates) -> CheckResult:
+def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> CheckResult:
     """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
 
     None passes, one or more fail. A split without files, a table without rows and a gate that names neither keys nor
@@ -54,29 +54,33 @@ def duplicates(context: CheckContext, parameters: Duplicates) -> CheckResult:
         return CheckResult(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
     measured: dict[str, object] = {}
     findings = [*_in_tables(context, parameters, measured), *_in_splits(context, parameters, measured)]
-    if not findings:
+    worst = worst_of(findings)
+    if worst is None:
         compared = listed([*measured])
         return CheckResult(Outcome.PASS, f"no record stands twice in {compared}", measured=measured)
-    outcomes = {finding.outcome for finding in findings}
-    outcome = Outcome.FAIL if Outcome.FAIL in outcomes else Outcome.INCONCLUSIVE
-    worst = next(finding for finding in findings if finding.outcome is outcome)
-    return CheckResult(outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
+    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
 
 
-def _in_tables(context: CheckContext, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
+def _in_tables(
+    context: CheckContext, parameters: DuplicatesParameters, measured: dict[str, object]
+) -> Iterator[Finding]:
     for table, keys in parameters.keys.items():
-        found = context.measures.duplicates(table, keys)
+        repeats = context.measures.duplicates(table, keys)
         subject = f"table {table}"
-        measured[subject] = {"rows": found.rows, "duplicates": found.duplicates}
-        if found.rows < 1:
+        measured[subject] = {"rows": repeats.rows, "duplicates": repeats.duplicates}
+        if repeats.rows < 1:
             yield Finding(subject, "it has no rows", "Check the table's `files:`.", Outcome.INCONCLUSIVE)
-        elif found.duplicates:
-            problem = f"{count_text(found.duplicates, 'row')} of {found.rows:,} repeat the {', '.join(keys)} of another"
-            fix = f"Remove them at the source, then `stagegate stage` it. Look at {' and '.join(found.files)}."
+        elif repeats.duplicates:
+            problem = (
+                f"{count_text(repeats.duplicates, 'row')} of {repeats.rows:,} repeat the {', '.join(keys)} of another"
+            )
+            fix = f"Remove them at the source, then `stagegate stage` it. Look at {' and '.join(repeats.files)}."
             yield Finding(subject, problem, fix)
 
 
-def _in_splits(context: CheckContext, parameters: Duplicates, measured: dict[str, object]) -> Iterator[Finding]:
+def _in_splits(
+    context: CheckContext, parameters: DuplicatesParameters, measured: dict[str, object]
+) -> Iterator[Finding]:
     splits = _globs(context, parameters.splits)
     if not splits:
         return
@@ -84,12 +88,12 @@ def _in_splits(context: CheckContext, parameters: Duplicates, measured: dict[str
     compared = {FILES: context.measures.shared_files(splits)}
     if by:
         compared["records"] = context.measures.shared_records(splits, by)
-    for what, found in compared.items():
-        measured[f"{what} of {', '.join(splits)}"] = {
-            "counts": dict(found.counts),
-            "shared": {" and ".join(names): n for names, n in found.shared.items()},
+    for kind, overlap in compared.items():
+        measured[f"{kind} of {', '.join(splits)}"] = {
+            "counts": dict(overlap.counts),
+            "shared": {" and ".join(names): n for names, n in overlap.shared.items()},
         }
-        yield from _overlaps(what, found)
+        yield from _overlaps(kind, overlap)
 
 
 def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
@@ -100,25 +104,25 @@ def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -
     return {name: tables[name].files if name in tables else name for name in splits}
 
 
-def _common_keys(parameters: Duplicates) -> tuple[str, ...]:
+def _common_keys(parameters: DuplicatesParameters) -> tuple[str, ...]:
     keys = {parameters.keys.get(name, ()) for name in parameters.splits}
     return keys.pop() if len(keys) == 1 else ()
 
 
-def _overlaps(what: str, found: Overlap) -> Iterator[Finding]:
-    for name, count in found.counts.items():
+def _overlaps(kind: str, overlap: Overlap) -> Iterator[Finding]:
+    for name, count in overlap.counts.items():
         if not count:
-            problem = f"it has no {what}, so nothing was compared"
+            problem = f"it has no {kind}, so nothing was compared"
             yield Finding(f"split {name}", problem, "Check its glob, or its table's name.", Outcome.INCONCLUSIVE)
-    for names, count in found.shared.items():
-        fewest = min(found.counts[name] for name in names)
-        noun = "file" if what == FILES else "record"
+    for names, count in overlap.shared.items():
+        fewest = min(overlap.counts[name] for name in names)
+        noun = "file" if kind == FILES else "record"
         problem = f"they share {count_text(count, noun)}, and the smallest has {fewest:,}"
         fix = "Take them out of all splits but one at the source, then `stagegate stage` it."
         yield Finding(f"splits {' and '.join(names)}", problem, fix)
 
 
-class Balance(Parameters):
+class BalanceParameters(Parameters):
     """How rare a class may be depends on what is trained: nothing is assumed."""
 
     labels: dict[str, str] = Field(
@@ -134,14 +138,14 @@ class Balance(Parameters):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Balance:
+    def _ordered(self) -> BalanceParameters:
         if self.warn is not None and self.fail is not None and self.warn < self.fail:
             raise ValueError("`warn` must not be smaller than `fail`")
         return self
 
 
 @check("balance", owner="ai", binds=("contract",), fetches=True)
-def balance(context: CheckContext, parameters: Balance) -> CheckResult:
+def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult:
     """The share of the smallest class among the rows that have a label.
 
     At least `warn` passes, at least `fail` warns, less fails; the user sets both, or one of them. Without labels, or
@@ -158,24 +162,24 @@ def balance(context: CheckContext, parameters: Balance) -> CheckResult:
     findings: list[Finding] = []
     shares: list[float] = []
     for table, column in parameters.labels.items():
-        found = context.measures.balance(table, column)
-        share = found.smallest_rows / found.labelled if found.labelled else 0.0
+        classes = context.measures.balance(table, column)
+        share = classes.smallest_rows / classes.labelled if classes.labelled else 0.0
         measured[f"{table}.{column}"] = {
-            "rows": found.labelled,
-            "unlabelled": found.unlabelled,
-            "classes": found.classes,
+            "rows": classes.labelled,
+            "unlabelled": classes.unlabelled,
+            "classes": classes.classes,
             "share": round(share, 6),
         }
         shares.append(share)
-        findings += _judge_share(f"{table}.{column}", found.labelled, found.smallest, share, parameters)
-    outcomes = [finding.outcome for finding in findings]
-    order = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN)
-    outcome = next((one for one in order if one in outcomes), Outcome.PASS)
+        findings += _evaluate_share(f"{table}.{column}", classes.labelled, classes.smallest, share, parameters)
+    worst = worst_of(findings)
     summary = f"the smallest class has {min(shares):.2%} of {listed([*measured])}"
-    return CheckResult(outcome, summary, tuple(findings), measured)
+    return CheckResult(worst.outcome if worst else Outcome.PASS, summary, tuple(findings), measured)
 
 
-def _judge_share(subject: str, labelled: int, smallest: str, share: float, limits: Balance) -> Iterator[Finding]:
+def _evaluate_share(
+    subject: str, labelled: int, smallest: str, share: float, limits: BalanceParameters
+) -> Iterator[Finding]:
     if not labelled:
         yield Finding(subject, "no row has a label", "Check the table and the column.", Outcome.INCONCLUSIVE)
         return

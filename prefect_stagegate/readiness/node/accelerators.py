@@ -1,7 +1,7 @@
-"""Accelerators that only pretend to compute, fed by readers that really read: MLPerf Storage's way of asking a volume.
+"""Simulated accelerators that real readers feed, as MLPerf Storage measures a volume.
 
-Each accelerator takes a batch, sleeps for the time of a step, and takes the next one; its readers read ahead meanwhile,
-as a loader's workers do. What is read is not decoded. How much of the time the accelerators sleep is their busy share.
+Each accelerator takes a batch, sleeps for the time of a step, and takes the next one. Its readers read ahead meanwhile,
+as a loader's workers do, but don't decode. The busy share is the part of the time that the accelerators sleep.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pathlib import Path
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.readiness.node.feed import DROPPING, GRACE, Piece, Reader, cut, run_all
 from prefect_stagegate.readiness.node.machine import Machine
-from prefect_stagegate.readiness.node.tiers import Meter, Reading
+from prefect_stagegate.readiness.node.tiers import Reading, TierMeter
 from prefect_stagegate.spec import JobSpec
 
 SMALLEST = 64 * 1024
-"""Smaller samples lie together in one file, and a loader reads many of them in one go."""
+"""Smallest read, in bytes: smaller samples lie together in one file, and a loader reads many of them at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a simulation."""
+    """The result of a simulation."""
 
     reading: Reading
     steps: int
-    """Batches that were taken, over all accelerators."""
+    """Batches that all accelerators together took."""
     busy: float
-    """Seconds that the accelerators computed, all added up."""
+    """Seconds that the accelerators computed, summed over all of them."""
     elapsed: float
-    """Seconds from each accelerator's first batch to its end, all added up."""
+    """Seconds from each accelerator's first batch to its end, summed over all of them."""
     exhausted: bool
-    """Whether the files ended before the time did."""
+    """Whether all files were read before the time was over."""
 
     @property
     def share(self) -> float:
@@ -43,29 +43,29 @@ class Run:
 
 
 def simulate(files: Sequence[tuple[Path, int]], job: JobSpec, *, seconds: float, machine: Machine) -> Run:
-    """Let a job's accelerators and readers run over files, each byte once, until the files or the time end.
+    """Run a job's accelerators and readers over files, each byte once, until the files or the time end.
 
     Raises:
         CacheError: A file can't be read, or a read does not come back.
     """
     begun = time.monotonic()
     deadline = begun + seconds
-    meter = Meter(files, begun + DROPPING * seconds, machine)
+    meter = TierMeter(files, begun + DROPPING * seconds, machine)
     source = Batches(meter.files, job.batch_bytes, max(job.sample_size, SMALLEST))
     accelerators = [Accelerator(source, job, deadline) for _ in range(job.accelerators)]
-    readers = [one.read for one in accelerators for _ in range(job.readers)]
-    run_all([*(one.compute for one in accelerators), *readers], deadline + GRACE, meter.begin)
+    readers = [accelerator.read for accelerator in accelerators for _ in range(job.readers)]
+    run_all([*(accelerator.compute for accelerator in accelerators), *readers], deadline + GRACE, meter.begin)
     return Run(
-        meter.reading(sum(one.bytes for one in accelerators)),
-        sum(one.steps for one in accelerators),
-        sum(one.busy for one in accelerators),
-        sum(one.elapsed for one in accelerators),
+        meter.reading(sum(accelerator.bytes for accelerator in accelerators)),
+        sum(accelerator.steps for accelerator in accelerators),
+        sum(accelerator.busy for accelerator in accelerators),
+        sum(accelerator.elapsed for accelerator in accelerators),
         source.exhausted,
     )
 
 
 def batches(files: Iterable[tuple[Path, int]], size: int, largest: int) -> Iterator[list[Piece]]:
-    """Deal files out in batches of `size` bytes, each in pieces of at most `largest`; what is left over is no batch."""
+    """Cut files into batches of `size` bytes, in pieces of at most `largest`. An incomplete last batch is dropped."""
     batch: list[Piece] = []
     missing = size
     for piece in cut(files, largest):
@@ -80,7 +80,7 @@ def batches(files: Iterable[tuple[Path, int]], size: int, largest: int) -> Itera
 
 
 class Batches:
-    """The batches of all accelerators: whoever is ready takes the next one."""
+    """The queue of batches that all accelerators share."""
 
     def __init__(self, files: Sequence[tuple[Path, int]], size: int, largest: int) -> None:
         self._left = batches(files, size, largest)
@@ -96,17 +96,20 @@ class Batches:
 
 
 class Accelerator:
-    """One accelerator with its readers, who together read one batch after the other, and a few ahead."""
+    """One accelerator and its readers, which together read batch after batch, a few of them ahead."""
 
     def __init__(self, source: Batches, job: JobSpec, deadline: float) -> None:
         self._source = source
         self._job = job
         self._deadline = deadline
         self._changed = threading.Condition()
-        self._begun = 0
+        self._batches_begun = 0
         self._pieces: list[Piece] = []
+        """Pieces of the newest batch that no reader has taken."""
         self._unread: dict[int, int] = {}
+        """How many pieces of each batch are still to be read, by the batch's number."""
         self._ended = False
+        """Whether the shared queue has no more batches."""
         self.bytes = 0
         self.steps = 0
         self.busy = 0.0
@@ -115,29 +118,30 @@ class Accelerator:
     def compute(self) -> None:
         """Take batch after batch, and sleep for a step on each, until the last one is taken or the time is over.
 
-        The clock runs from the first batch to the last, whose own step is not counted: what the readers need at the
-        very beginning is no shortage, and after the end there is nothing to wait for.
+        The time from the first batch to the last is measured, without the step of the last: waiting for the very
+        first batch is no shortage, and after the last one there is nothing to wait for.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         while self._take():
-            begun = begun if self.steps > 1 else time.monotonic()
-            if self._ended and self.steps >= self._begun:
+            if self.steps == 1:
+                started = time.monotonic()
+            if self._ended and self.steps >= self._batches_begun:
                 break
             step = min(self._job.step_time, max(self._left(), 0))
             time.sleep(step)
             self.busy += step
-        self.elapsed = time.monotonic() - begun
+        self.elapsed = time.monotonic() - started
 
     def read(self) -> None:
-        """Read pieces of the batches that are wanted, as one of several readers.
+        """Read pieces of the next batches, as one of several readers.
 
         Raises:
-            CacheError: A file can't be read; the accelerator then waits for no more.
+            CacheError: A file can't be read. The accelerator then ends.
         """
         reader = Reader(direct=False)
         try:
-            while (wanted := self._next()) is not None:
-                number, piece = wanted
+            while (next_piece := self._next()) is not None:
+                number, piece = next_piece
                 count = reader.read(piece)
                 with self._changed:
                     self.bytes += count
@@ -145,36 +149,40 @@ class Accelerator:
                     self._changed.notify_all()
         except CacheError:
             with self._changed:
-                self._deadline = 0.0
+                self._deadline = 0.0  # ends the accelerator and its other readers
                 self._changed.notify_all()
             raise
 
     def _next(self) -> tuple[int, Piece] | None:
+        """The next piece to read, with its batch's number; None at the end of the files or of the time."""
         with self._changed:
             while not self._pieces and not self._ended:
-                if self._begun - self.steps < self._job.prefetch:
+                # Begin another batch only while fewer than `prefetch` of those begun wait to be taken.
+                if self._batches_begun - self.steps < self._job.prefetch:
                     self._begin()
                 elif not self._changed.wait(self._left()):
                     return None
             if not self._pieces or self._left() <= 0:
                 return None
-            return self._begun - 1, self._pieces.pop()
+            return self._batches_begun - 1, self._pieces.pop()
 
     def _begin(self) -> None:
+        """Take the next batch from the shared queue, and offer its pieces to the readers."""
         batch = self._source.take()
         if batch is None:
             self._ended = True
             self._changed.notify_all()
             return
-        self._pieces = batch[::-1]
-        self._unread[self._begun] = len(batch)
-        self._begun += 1
+        self._pieces = batch[::-1]  # readers pop from the end
+        self._unread[self._batches_begun] = len(batch)
+        self._batches_begun += 1
 
     def _take(self) -> bool:
         """Wait for the next batch and take it; False when there is none, or the time is over."""
         with self._changed:
+            # A batch that no reader has begun yet has no entry, and counts as unread.
             while self._left() > 0 and self._unread.get(self.steps, 1):
-                if self._ended and self.steps >= self._begun:
+                if self._ended and self.steps >= self._batches_begun:
                     return False
                 self._changed.wait(self._left())
             if self._left() <= 0:

@@ -1,4 +1,4 @@
-"""What holds the reading of a version back, told by what was measured of it."""
+"""Find what limits the rate of reading, from measurements."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import StrEnum
 from prefect_stagegate.readiness.node.tiers import Reading
 
 BUSY = 0.8
-"""The share of all cores' time above which the processor is what lacks."""
+"""The share of all cores' time from which on the processor is the bottleneck."""
 HELPS = 1.25
-"""How many times faster more readers must be to say that readers were what lacked."""
+"""How many times faster more readers must be for readers to be the bottleneck."""
 
 
 class Bottleneck(StrEnum):
-    """One thing that holds reading back."""
+    """What limits the rate of reading."""
 
     VOLUME = "volume"
     SOURCE = "source"
@@ -37,10 +37,10 @@ FIXES: Mapping[Bottleneck, str] = {
 
 
 def bottleneck(reading: Reading, more: Reading, *, cores: int) -> Bottleneck:
-    """Say what held a reading back.
+    """Find the bottleneck of a reading.
 
     Args:
-        reading: What was too slow.
+        reading: The reading that was too slow.
         more: The same with several times the readers, past the page cache.
         cores: Cores that this process may use.
     """

@@ -1,4 +1,4 @@
-"""NVIDIA's command `dcgmi diag`: run within a time, and what versions 3 and 4 of it write made into results."""
+"""Run NVIDIA's `dcgmi diag` with a time limit, and parse the output of its versions 3 and 4."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Outcome
 
 TOPS = ("DCGM Diagnostic", "DCGM GPU Diagnostic")
-"""What the results stand under: in version 4, and in those before."""
+"""The key of the results: in version 4, and in older versions."""
 CONFIG = 5
-"""The severity (DCGM_ERROR_CONFIG) of errors that are a setting's, as persistence mode is, and not the GPU's."""
+"""The severity (DCGM_ERROR_CONFIG) of errors of a setting, as persistence mode, and not of the GPU."""
 OUTCOMES = {
     "PASS": Outcome.PASS,
     "WARN": Outcome.WARN,
@@ -26,40 +26,40 @@ OUTCOMES = {
     "SKIP": Outcome.NOT_APPLICABLE,
     "SKIPPED": Outcome.NOT_APPLICABLE,
 }
-"""Any other status is one that we don't know."""
+"""Any other status is unknown."""
 LONGEST = 300
-"""Characters of a line that is repeated to people."""
+"""Characters of a line that is shown to people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one test found out about one GPU, or about several at once."""
+    """The result of one test on one GPU, or on several at once."""
 
     subject: str
     """`memory (GPU 1)`."""
     outcome: Outcome
     """Not applicable where the test was skipped, inconclusive where its status is unknown."""
-    said: str
-    """Its status, and its warnings."""
+    message: str
+    """The status of the test, and its warnings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that a run of it told."""
+    """The parsed output of one run."""
 
     exit: int
     results: tuple[Result, ...]
     version: str
-    """DCGM's, `unknown` where it doesn't tell."""
+    """DCGM's version; `unknown` where the output has none."""
     complaint: str
-    """What it said about itself."""
+    """The run's own error, else its last line of output."""
 
 
 def diagnose(level: int, seconds: float) -> Diagnosis:
-    """Run `dcgmi diag -j -r LEVEL`, and stop it with all that it started after some seconds.
+    """Run `dcgmi diag -j -r LEVEL`; kill it and its children after `seconds`.
 
     Raises:
-        StagegateError: It isn't installed, or was stopped.
+        StagegateError: It isn't installed, or did not end in time.
     """
     path = shutil.which("dcgmi")
     if path is None:
@@ -70,30 +70,30 @@ def diagnose(level: int, seconds: float) -> Diagnosis:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True,  # a process group of its own, so that its children can be killed with it
     ) as process:
         try:
-            written, said = process.communicate(timeout=seconds)
+            output, errors = process.communicate(timeout=seconds)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the group is its own still
+            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so no other process has its number
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             hint = "Raise `timeout` of dcgm, or look for a GPU that hangs: dmesg | grep -i xid"
             raise StagegateError(f"dcgmi diag -j -r {level} did not end within {seconds:.0f} s", hint=hint) from error
-    return understand(process.returncode, written.decode(errors="replace"), said.decode(errors="replace"))
+    return parse_diagnosis(process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
 
 
-def understand(code: int, written: str, said: str) -> Diagnosis:
-    """Make results of what a run wrote to its two outputs."""
-    output = _object(written)
-    top = _mapping(next((output[top] for top in TOPS if top in output), None))
-    version = (_mapping(output.get("metadata")) or top).get("version", "unknown")
-    complaint = str(top.get("runtime_error") or _last_line(said or written))
+def parse_diagnosis(code: int, output: str, errors: str) -> Diagnosis:
+    """Parse the exit code and the two output streams of a run."""
+    document = _object(output)
+    top = _mapping(next((document[top] for top in TOPS if top in document), None))
+    version = (_mapping(document.get("metadata")) or top).get("version", "unknown")
+    complaint = str(top.get("runtime_error") or _last_line(errors or output))
     return Diagnosis(code, tuple(_results(top)), str(version), complaint)
 
 
 def _object(text: str) -> Mapping[str, Any]:
-    """The object in a text; versions before 4 may write lines before it. Empty where there is none."""
+    """The JSON object in a text; empty without one. Versions before 4 may write lines before it."""
     begins = re.search(r"^\s*\{", text, re.MULTILINE)
     try:
         return _mapping(json.JSONDecoder().raw_decode(text, begins.end() - 1)[0]) if begins else {}
@@ -106,8 +106,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:
-    """The objects of a list; versions before 4 may write null between them."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    """The JSON objects of a list. Versions before 4 may write null between them."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _last_line(text: str) -> str:
@@ -138,9 +138,9 @@ def _entity(result: Mapping[str, Any]) -> str:
 
 
 def _warnings(value: object) -> Iterator[tuple[str, Any]]:
-    """Texts with severities: version 4 writes objects, those before a text or several."""
-    for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, dict):
-            yield str(one.get("warning", ""))[:LONGEST], one.get("error_severity")
-        elif one:
-            yield str(one)[:LONGEST], None
+    """Each warning with its severity. Version 4 writes objects, older versions one text or several."""
+    for warning in value if isinstance(value, list) else [value]:
+        if isinstance(warning, dict):
+            yield str(warning.get("warning", ""))[:LONGEST], warning.get("error_severity")
+        elif warning:
+            yield str(warning)[:LONGEST], None

@@ -1,6 +1,6 @@
-"""Reading a version's files cold, as a job does on its first pass over data that don't fit into memory.
+"""Read a version's files cold, as a job does on its first pass over data that don't fit into memory.
 
-What the page cache holds of them is dropped first, so that what is measured is the volume.
+The files are dropped from the page cache first, so that the volume is measured and not the memory.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from prefect_stagegate.errors import CacheError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.pagecache import DAMAGED
-from prefect_stagegate.readiness.node.tiers import Meter, Reading
+from prefect_stagegate.readiness.node.tiers import Reading, TierMeter
 
 BLOCK = 2**20
 """Bytes of one read; a multiple of what direct reads must be aligned to."""
 DROPPING = 0.5
-"""The part of the time that dropping files from the page cache may take: opening many on a network takes its time."""
+"""The share of the time that dropping files from the page cache may take: opening many over a network is slow."""
 GRACE = 10.0
-"""Seconds after its time that a read may take to come back."""
+"""Seconds after the deadline until a read that has not returned counts as hung."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes of one file that are read in one go."""
+    """A range of one file that is read at once."""
 
     file: Path
     offset: int
@@ -41,16 +41,18 @@ class Piece:
 
 
 def sample(view: Path, entries: Iterable[Entry], *, files: int, limit: int, seed: str) -> tuple[tuple[Path, int], ...]:
-    """Some of a version's files with their sizes: which ones, the seed and their paths decide, not their order.
+    """Choose some of a version's files, each with the bytes to read. Seed and paths decide which, not their order.
 
     Args:
         view: The version's folder.
         entries: Its manifest; read once, in bounded memory.
         files: How many files at most.
         limit: How many bytes at most; of the last file only the beginning may be taken.
-        seed: Another one gives other files.
+        seed: Another seed gives other files.
     """
-    chosen = heapq.nsmallest(files, (one for one in entries if one.size), key=lambda one: _rank(seed, one.path))
+    chosen = heapq.nsmallest(
+        files, (entry for entry in entries if entry.size), key=lambda entry: _rank(seed, entry.path)
+    )
     taken: list[tuple[Path, int]] = []
     for entry in chosen:
         size = min(entry.size, limit)
@@ -73,14 +75,14 @@ def cut(files: Iterable[tuple[Path, int]], length: int) -> Iterator[Piece]:
 
 
 def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float, machine: Machine) -> Reading:
-    """Read files with several threads, past the page cache where the file system allows it, until a time is over.
+    """Read files with several threads until the time is over, past the page cache where the file system allows it.
 
     Raises:
         CacheError: A file can't be read, or a read does not come back.
     """
     begun = time.monotonic()
     deadline = begun + seconds
-    meter = Meter(files, begun + DROPPING * seconds, machine)
+    meter = TierMeter(files, begun + DROPPING * seconds, machine)
     pieces, lock = cut(meter.files, BLOCK), threading.Lock()
     counts = [0] * readers
 
@@ -98,15 +100,15 @@ def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float
 
 
 def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[], None]) -> None:
-    """Run every job in a thread of its own, and wait for them till a moment of the monotonic clock.
+    """Run every job in a thread of its own, and wait for all of them.
 
     Args:
-        jobs: What the threads do, once all of them are there.
-        until: When to give up.
-        begin: Called just before they do it.
+        jobs: Run only once all threads have started.
+        until: When to stop waiting, by the monotonic clock.
+        begin: Called just before the jobs run.
 
     Raises:
-        CacheError: One of them failed, or didn't end. What hangs is left behind, for a read can't be stopped.
+        CacheError: A job failed or did not end. Its thread is left behind, for a hung read can't be stopped.
     """
     failed: list[CacheError] = []
     ready = threading.Event()
@@ -124,7 +126,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
             thread.start()
         begin()
     finally:
-        ready.set()
+        ready.set()  # also after an error: else threads that started would wait forever
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0))
     if failed:
@@ -136,7 +138,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
 
 
 class Reader:
-    """Reads pieces into one buffer, again and again.
+    """Reads pieces into one buffer that it reuses.
 
     Args:
         direct: Whether to go past the page cache (O_DIRECT) where the file system allows it.
@@ -147,7 +149,7 @@ class Reader:
         self._flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if direct else 0)
 
     def read(self, piece: Piece) -> int:
-        """Read a piece; returns how many bytes there were, no more than its length.
+        """Read a piece and return the number of bytes, at most its length.
 
         Raises:
             CacheError: The file can't be read.
@@ -155,6 +157,7 @@ class Reader:
         try:
             return self._read(piece)
         except OSError as error:
+            # The file system refuses direct reads: read through the page cache from now on.
             if error.errno == errno.EINVAL and self._flags & os.O_DIRECT:
                 self._flags &= ~os.O_DIRECT
                 return self.read(piece)
@@ -165,6 +168,7 @@ class Reader:
         try:
             done = 0
             while done < piece.length:
+                # A direct read must have an aligned length, so it may reach past the end of the piece.
                 room = BLOCK if self._flags & os.O_DIRECT else min(BLOCK, piece.length - done)
                 count = os.preadv(descriptor, [memoryview(self._buffer)[:room]], piece.offset + done)
                 if not count:

@@ -1,6 +1,6 @@
-"""What NVIDIA's management library says of this machine's GPUs; nobody else imports its Python package, pynvml.
+"""This machine's GPUs, by NVIDIA's management library (NVML). No other module imports its Python package, pynvml.
 
-The package is the extra `gpu`. The library itself, `libnvidia-ml.so.1`, comes with the driver.
+The extra `gpu` installs the package. The library itself, `libnvidia-ml.so.1`, comes with the driver.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from prefect_stagegate.readiness.node.machine import Machine
 
 T = TypeVar("T")
 ANSWERS = 60.0
-"""Seconds that NVML may take; without persistence mode it wakes each GPU, which takes some."""
+"""Seconds that NVML may take. Without persistence mode it first wakes each GPU, which is slow."""
 LOOK = "Look at what `nvidia-smi` and `dmesg | grep -i -e nvrm -e xid` say."
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. None stands for what its model, its driver or its mode doesn't tell."""
+    """One GPU. A field is None where the GPU's model, driver or mode does not report it."""
 
     index: int
     """Its place in NVML's order, as in `nvidia-smi -i`."""
@@ -36,33 +36,33 @@ class Gpu:
     memory: int
     """Bytes."""
     used: int
-    """Bytes in use, without what the driver keeps for itself where the driver tells the two apart."""
+    """Bytes in use. Where the driver reports its own share separately, without it."""
     processes: tuple[int, ...] | None
-    """Ids of the processes that compute or draw on it, each once."""
+    """Ids of the processes that compute or draw on it, each id once."""
     mig: bool | None
     """Whether it is partitioned (Multi-Instance GPU)."""
     ecc_corrected: int | None
     """Memory errors that were corrected since the driver was loaded. None where ECC is off."""
     ecc_uncorrected: int | None
-    """Memory errors that were not, since the driver was loaded. None where ECC is off."""
+    """Memory errors that were not corrected since the driver was loaded. None where ECC is off."""
     retired_pages: int | None
-    """Pages taken out of use for good. GPUs before Ampere tell it."""
+    """Pages that were retired for good. Reported by GPUs before Ampere."""
     retirement_pending: bool | None
-    """Whether a page waits for a reset to be taken out."""
+    """Whether a page waits for a reset to be retired."""
     remap_pending: bool | None
-    """Whether a row waits for a reset to be remapped. GPUs since Ampere tell it."""
+    """Whether a row waits for a reset to be remapped. Reported by GPUs since Ampere."""
     remap_failed: bool | None
     """Whether a row could not be remapped: the spare rows are used up."""
 
     @property
     def label(self) -> str:
-        """What people find it by: `GPU 3 (0000:3b:00.0)`."""
+        """Its name in texts: `GPU 3 (0000:3b:00.0)`."""
         return f"GPU {self.index} ({self.pci})"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """All GPUs of a machine, with what drives them."""
+    """All GPUs of a machine, and their driver."""
 
     driver: str = UNKNOWN
     """Version of the driver: `550.54.15`."""
@@ -72,32 +72,32 @@ class Gpus:
 
 
 class _NoDriver(StagegateError):
-    """NVML or the driver below it is absent."""
+    """NVML or the driver is not there."""
 
 
 def find_gpus(machine: Machine) -> Gpus:
-    """What NVML says, and none only where the PCI bus has none either: a GPU without its driver is not absent.
+    """Read the GPUs from NVML. None are returned only where the PCI bus shows none either.
 
     Raises:
-        StagegateError: There are GPUs, and NVML tells of none.
+        StagegateError: The bus shows GPUs, and NVML shows none or can't be used.
     """
     try:
-        found = read_gpus()
+        gpus = read_gpus()
     except (MissingExtra, _NoDriver):
-        if machine.pci_gpus():
+        if machine.pci_gpus():  # a GPU without its driver is not absent
             raise
         return Gpus()
-    if not found.gpus and (on_bus := machine.pci_gpus()):
+    if not gpus.gpus and (on_bus := machine.pci_gpus()):
         hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
         raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)
-    return found
+    return gpus
 
 
 def read_gpus(seconds: float = ANSWERS) -> Gpus:
-    """Ask NVML about every GPU that this process can see.
+    """Read from NVML every GPU that this process can see.
 
     Args:
-        seconds: How long it may take: a call about a GPU that fell off its bus may never come back.
+        seconds: How long it may take. A call about a GPU that fell off its bus may never return.
 
     Raises:
         MissingExtra: pynvml isn't installed.
@@ -106,13 +106,14 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
     nvml = _pynvml()
     answers: list[Gpus | StagegateError] = []
 
-    def ask() -> None:
+    def query() -> None:
         try:
-            answers.append(_ask(nvml))
+            answers.append(_query_gpus(nvml))
         except StagegateError as error:
             answers.append(error)
 
-    thread = threading.Thread(target=ask, name="nvml", daemon=True)
+    # A hung call can't be stopped, so it runs in a thread that is left behind.
+    thread = threading.Thread(target=query, name="nvml", daemon=True)
     thread.start()
     thread.join(seconds)
     if not answers:
@@ -122,7 +123,7 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
     return answers[0]
 
 
-def _ask(nvml: ModuleType) -> Gpus:
+def _query_gpus(nvml: ModuleType) -> Gpus:
     try:
         nvml.nvmlInit()
         try:
@@ -159,10 +160,10 @@ def _hint(nvml: ModuleType, error: Any) -> str:
 
 
 def _read_all(nvml: ModuleType) -> Gpus:
-    version = int(_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)
+    version = int(_query(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)  # 12040 is CUDA 12.4
     cuda = f"{version // 1000}.{version % 1000 // 10}" if version else UNKNOWN
     gpus = tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    return Gpus(_told(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
+    return Gpus(_query(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
 
 
 def _read(nvml: ModuleType, index: int) -> Gpu:
@@ -174,17 +175,18 @@ def _read(nvml: ModuleType, index: int) -> Gpu:
 
 
 def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
-    def told(function: Callable[..., T], *arguments: Any) -> T | None:
-        return _told(nvml, function, device, *arguments)
+    def query(function: Callable[..., T], *arguments: Any) -> T | None:
+        return _query(nvml, function, device, *arguments)
 
-    memory = told(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(device)
-    mig = told(nvml.nvmlDeviceGetMigMode)
-    remapped = told(nvml.nvmlDeviceGetRemappedRows)
-    pending = told(nvml.nvmlDeviceGetRetiredPagesPendingStatus)
+    # The second version of the call reports the driver's own memory apart; older drivers know only the first.
+    memory = query(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or nvml.nvmlDeviceGetMemoryInfo(device)
+    mig = query(nvml.nvmlDeviceGetMigMode)
+    remapped = query(nvml.nvmlDeviceGetRemappedRows)
+    pending = query(nvml.nvmlDeviceGetRetiredPagesPendingStatus)
     volatile = nvml.NVML_VOLATILE_ECC
     return Gpu(
         index=index,
-        minor=told(nvml.nvmlDeviceGetMinorNumber),
+        minor=query(nvml.nvmlDeviceGetMinorNumber),
         uuid=nvml.nvmlDeviceGetUUID(device),
         name=nvml.nvmlDeviceGetName(device),
         pci=_address(nvml.nvmlDeviceGetPciInfo(device)),
@@ -192,8 +194,8 @@ def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
         used=memory.used,
         processes=_processes(nvml, device),
         mig=None if mig is None else mig[0] == nvml.NVML_DEVICE_MIG_ENABLE,
-        ecc_corrected=told(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, volatile),
-        ecc_uncorrected=told(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, volatile),
+        ecc_corrected=query(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, volatile),
+        ecc_uncorrected=query(nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, volatile),
         retired_pages=_retired(nvml, device),
         retirement_pending=None if pending is None else bool(pending),
         remap_pending=None if remapped is None else bool(remapped[2]),
@@ -201,8 +203,8 @@ def _facts(nvml: ModuleType, index: int, device: Any) -> Gpu:
     )
 
 
-def _told(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | None:
-    """What NVML answers; None where this GPU or this driver doesn't know the question."""
+def _query(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | None:
+    """Call an NVML function; None where this GPU or this driver does not support it."""
     unknown = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
     try:
         return function(*arguments)
@@ -213,17 +215,17 @@ def _told(nvml: ModuleType, function: Callable[..., T], *arguments: Any) -> T | 
 
 
 def _address(pci: Any) -> str:
-    """NVML writes a domain of eight digits, sysfs one of four."""
+    """The PCI address as sysfs writes it: with a domain of four digits, where NVML writes eight."""
     return f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}.0"
 
 
 def _processes(nvml: ModuleType, device: Any) -> tuple[int, ...] | None:
-    compute = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
-    graphics = _told(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, device)
+    compute = _query(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
+    graphics = _query(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, device)
     if compute is None:  # drivers before 510
-        compute = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v2, device)
-        graphics = _told(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2, device)
-    return None if compute is None else tuple(sorted({found.pid for found in (*compute, *(graphics or ()))}))
+        compute = _query(nvml, nvml.nvmlDeviceGetComputeRunningProcesses_v2, device)
+        graphics = _query(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2, device)
+    return None if compute is None else tuple(sorted({process.pid for process in (*compute, *(graphics or ()))}))
 
 
 def _retired(nvml: ModuleType, device: Any) -> int | None:
@@ -231,5 +233,5 @@ def _retired(nvml: ModuleType, device: Any) -> int | None:
         nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
         nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
     )
-    pages = [_told(nvml, nvml.nvmlDeviceGetRetiredPages, device, cause) for cause in causes]
-    return None if any(found is None for found in pages) else sum(len(found or ()) for found in pages)
+    pages = [_query(nvml, nvml.nvmlDeviceGetRetiredPages, device, cause) for cause in causes]
+    return None if any(retired is None for retired in pages) else sum(len(retired or ()) for retired in pages)

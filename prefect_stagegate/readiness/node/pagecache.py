@@ -1,4 +1,4 @@
-"""What the page cache holds of a file, and how to make it forget."""
+"""Measure how much of a file the page cache holds, and drop a file from it."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def cached(file: Path, size: int) -> int:
     """How many of a file's first `size` bytes the page cache holds, in whole pages.
 
-    Linux tells only who owns the file or may write to it; for others all of it counts as held.
+    Linux answers only processes that own the file or may write to it. For others the whole file counts as cached.
     """
     pages = -(-size // mmap.PAGESIZE)
     with opened_file(file) as descriptor, mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) as mapped:
-        there = (ctypes.c_ubyte * pages)()
+        resident = (ctypes.c_ubyte * pages)()
         first = ctypes.c_char.from_buffer(mapped)
-        failed = _libc.mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), there)
-        del first  # else the mapping could not be closed
-    return size if failed else min(sum(page & 1 for page in there) * mmap.PAGESIZE, size)
+        failed = _libc.mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), resident)
+        del first  # a mapping with an exported buffer can't be closed
+    return size if failed else min(sum(page & 1 for page in resident) * mmap.PAGESIZE, size)
 
 
 def forget(file: Path, size: int) -> int:
-    """Drop a file from the page cache; returns how many of its first `size` bytes were there.
+    """Drop a file from the page cache, and return how many of its first `size` bytes it held.
 
-    The whole file, since Linux keeps what reaches over the end of a range in one large folio.
+    The whole file is dropped: of a range, Linux would keep a large folio that reaches past its end.
     """
     before = cached(file, size)
     with opened_file(file) as descriptor:
         if before:
-            os.fdatasync(descriptor)  # pages that are not written yet can't be dropped
+            os.fdatasync(descriptor)  # the kernel does not drop pages that are still to be written
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     return before
 
 
 @contextmanager
 def opened_file(file: Path) -> Iterator[int]:
-    """A descriptor of a file, for reading.
+    """Open a file for reading and yield its descriptor. Follows no symbolic link.
 
     Raises:
-        CacheError: It can't be opened.
+        CacheError: The file can't be opened.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

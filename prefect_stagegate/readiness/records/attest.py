@@ -1,4 +1,4 @@
-"""A decision as an attestation that others can read: an in-toto Statement v1, and back.
+"""Write a decision as an attestation, an in-toto Statement v1, and read it back.
 
     _type          https://in-toto.io/Statement/v1
     subject        [{name: the dataset, digest: {sha256: the version's digest}}]
@@ -12,9 +12,9 @@
       stagegate      our extension: format, verifier, the decision with every check's evidence, the environment that
                      it was made in, the request and its answers
 
-Test-result rather than SLSA's verification summary: readers of either understand a verdict on a subject under a
-policy, but only this one names the single checks, and dataset versions have no SLSA level. Whoever ignores the
-extension still reads who was judged, under which policy, and how it ended.
+Why test-result rather than SLSA's verification summary: both give a verdict on a subject under a policy, but only this
+one names the single checks, and dataset versions have no SLSA level. A reader that ignores the extension still sees the
+subject, the policy and the result.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _TESTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
-    """What the extension holds."""
+class AttestedDecision:
+    """The content of the `stagegate` extension."""
 
     format: int
     verifier: Mapping[str, str]
-    """Name and version of what decided."""
+    """Name and version of the software that decided."""
     decision: Decision
     environment: Environment
     request: Request | None
@@ -59,8 +59,8 @@ class Attested:
 
 
 @cache
-def _attested() -> TypeAdapter[Attested]:
-    return TypeAdapter(Attested)  # late: it takes as long as a dozen modules, and staging attests nothing
+def _adapter() -> TypeAdapter[AttestedDecision]:
+    return TypeAdapter(AttestedDecision)  # late: it takes as long as a dozen modules, and staging attests nothing
 
 
 def attest(
@@ -70,12 +70,12 @@ def attest(
 
     Args:
         decision: The decision.
-        environment: Where it was made; its fingerprint is the decision's.
-        request: The recorded request that was answered.
-        approvals: The answers to it.
+        environment: The environment of the decision; its fingerprint is the decision's.
+        request: The recorded request to promote the version.
+        approvals: The answers to the request.
     """
     verifier = {"name": "prefect-stagegate", "version": version("prefect-stagegate")}
-    attested = Attested(FORMAT, verifier, decision, environment, request, tuple(approvals))
+    attested = AttestedDecision(FORMAT, verifier, decision, environment, request, tuple(approvals))
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}],
@@ -87,7 +87,7 @@ def attest(
                 for name, digest in ((f"gate/{decision.target}", decision.policy), ("policy", decision.adopted))
             ],
             **_tests(decision.checks),
-            "stagegate": _attested().dump_python(attested, mode="json"),
+            "stagegate": _adapter().dump_python(attested, mode="json"),
         },
     }
 
@@ -107,7 +107,7 @@ def decision_of(statement: Mapping[str, Any]) -> Decision:
 
 
 def environment_of(statement: Mapping[str, Any]) -> Environment:
-    """The environment that the decision was made in.
+    """The environment of the decision that a Statement holds.
 
     Raises:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
@@ -115,8 +115,8 @@ def environment_of(statement: Mapping[str, Any]) -> Environment:
     return read_statement(statement).environment
 
 
-def read_statement(statement: Mapping[str, Any]) -> Attested:
-    """All that a Statement holds, once its parts are found to agree.
+def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
+    """Read a Statement, and check that its parts agree.
 
     Raises:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
@@ -125,30 +125,32 @@ def read_statement(statement: Mapping[str, Any]) -> Attested:
         extension = statement["predicate"]["stagegate"]
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
-        attested = _attested().validate_python(extension)
-        again = attest(attested.decision, attested.environment, attested.request, attested.approvals)
+        attested = _adapter().validate_python(extension)
+        # Write the Statement again from its extension: the parts for other tools must come out the same.
+        rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     except (KeyError, TypeError) as error:
         raise _corrupt(f"it has no {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    _must_agree(statement, again)
+    _check_agreement(statement, rewritten)
     return attested
 
 
 def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: str, target: str) -> Decision:
-    """Read a Statement that must be the one meant.
+    """Read a Statement, and check that it is the one that was stored for a version and a target.
 
     Args:
         statement: The Statement as stored.
-        record: What `statement_digest` gave when it was written.
-        dataset: Whose version it must speak about.
-        digest: Which version.
-        target: Whose gate it must be the decision of.
+        record: The `statement_digest` from when it was written.
+        dataset: The dataset of the version.
+        digest: The digest of the version.
+        target: The target whose gate decided.
 
     Raises:
-        CorruptRecord: It was changed, or speaks about something else.
+        CorruptRecord: It was changed, or is about something else.
     """
+    # First the digest: nothing of a changed Statement is interpreted.
     if statement_digest(statement) != record:
         raise _corrupt(f"it is {statement_digest(statement)}, and {record} was written")
     decision = decision_of(statement)
@@ -158,16 +160,16 @@ def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: s
     return decision
 
 
-def _must_agree(statement: Mapping[str, Any], again: Mapping[str, Any]) -> None:
-    """What others read (subject, result, policy) must be what the decision says."""
+def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any]) -> None:
+    """Raise when the parts that other tools read (subject, result, policy) differ from the decision."""
     for name in ("_type", "subject", "predicateType"):
-        if statement.get(name) != again[name]:
+        if statement.get(name) != rewritten[name]:
             raise _corrupt(f"its {name} is not the decision's")
-    for name in again["predicate"].keys() - {"stagegate"}:
-        if statement["predicate"].get(name) != again["predicate"][name]:
+    for name in rewritten["predicate"].keys() - {"stagegate"}:
+        if statement["predicate"].get(name) != rewritten["predicate"][name]:
             raise _corrupt(f"its {name} is not the decision's")
-    decision = again["predicate"]["stagegate"]["decision"]
-    if Environment.from_json(again["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
+    decision = rewritten["predicate"]["stagegate"]["decision"]
+    if Environment.from_json(rewritten["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
         raise _corrupt("its environment does not have the decision's fingerprint")
 
 
@@ -190,7 +192,7 @@ def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
-def _corrupt(what: str) -> CorruptRecord:
+def _corrupt(reason: str) -> CorruptRecord:
     return CorruptRecord(
-        f"An attestation can't be believed: {what}", hint="Run `stagegate check` again; it writes a new one."
+        f"An attestation can't be believed: {reason}", hint="Run `stagegate check` again; it writes a new one."
     )

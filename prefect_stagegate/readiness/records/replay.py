@@ -1,8 +1,8 @@
-"""Replaying: decide an old record again under another policy. Pure: nothing is asked, and no clock is read.
+"""Replaying: decide an old record again under another policy. Pure: no check runs, and no clock is read.
 
-What was found out stands. A check whose parameters are other ones now is judged again by the figures that it measured,
-where these tell (`AGAIN`), and is inconclusive where they don't. Waivers count as long as they would have counted then.
-Replayed under the policy that it was made by, a record gives the same decision.
+Recorded answers stand. A check whose parameters differ now is evaluated again from the figures that it measured, where
+they suffice (`AGAIN`), and is inconclusive where they don't. A waiver counts if it counted at the time of the decision.
+Replayed under its own policy, a record gives the same decision.
 """
 
 from __future__ import annotations
@@ -27,65 +27,69 @@ def _graded(*, passes: bool, warns: bool) -> Outcome:
 
 
 AGAIN: Mapping[str, Callable[[Mapping[str, Any], Any], Outcome]] = {
-    "freshness": lambda found, limits: _graded(
-        passes=found["age_seconds"] < limits.warn.total_seconds(),
-        warns=found["age_seconds"] < limits.fail.total_seconds(),
+    "freshness": lambda measured, limits: _graded(
+        passes=measured["age_seconds"] < limits.warn.total_seconds(),
+        warns=measured["age_seconds"] < limits.fail.total_seconds(),
     ),
-    "cache_fit": lambda found, limits: _graded(
-        passes=found["ratio"] >= limits.warn, warns=found["ratio"] >= limits.fail
+    "cache_fit": lambda measured, limits: _graded(
+        passes=measured["ratio"] >= limits.warn, warns=measured["ratio"] >= limits.fail
     ),
-    "space": lambda found, limits: _graded(
-        passes=found["used_share"] <= limits.warn, warns=found["used_share"] <= limits.fail
+    "space": lambda measured, limits: _graded(
+        passes=measured["used_share"] <= limits.warn, warns=measured["used_share"] <= limits.fail
     ),
-    "inodes": lambda found, limits: _graded(
-        passes=found["used_share"] <= limits.warn, warns=found["used_share"] <= limits.fail
+    "inodes": lambda measured, limits: _graded(
+        passes=measured["used_share"] <= limits.warn, warns=measured["used_share"] <= limits.fail
     ),
-    "rollback": lambda found, limits: _graded(passes=found["age_seconds"] <= limits.warn.total_seconds(), warns=True),
-    "soak": lambda found, limits: _graded(passes=found["stood_seconds"] >= limits.period.total_seconds(), warns=False),
+    "rollback": lambda measured, limits: _graded(
+        passes=measured["age_seconds"] <= limits.warn.total_seconds(), warns=True
+    ),
+    "soak": lambda measured, limits: _graded(
+        passes=measured["stood_seconds"] >= limits.period.total_seconds(), warns=False
+    ),
 }
-"""Checks whose figures, as recorded, tell what they would have said with other limits."""
+"""How to evaluate a check again with other limits, for the checks whose recorded figures suffice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One check that stands otherwise under the other policy."""
+    """One check that blocks under one policy and not under the other."""
 
     check: str
     before: str
-    """Its outcome then; `not required` when the policy did not ask for it."""
+    """Its outcome under the old policy; `not required` when that did not require it."""
     after: str
     why: str
-    """What it says now, with what the gate makes of it."""
+    """Its answer under the new policy, with the gate's override."""
 
 
 def replay(decision: Decision, gate: Gate, record: Iterable[Evidence] = ()) -> Decision:
-    """What a gate would have decided, at the same moment, from the same evidence.
+    """Decide as another gate would have at the moment of a decision, from the same evidence.
 
     Args:
         decision: The recorded decision.
-        gate: The policy to decide by now.
+        gate: The gate to decide by now.
         record: Other recorded evidence about the version, for checks that the decision did not need; the oldest first.
-            What was found out after the decision is passed over.
+            Evidence from after the decision is ignored.
     """
-    then = [answer for answer in record if answer.at <= decision.at]
+    history = [answer for answer in record if answer.at <= decision.at]
     known = {answer.check: answer for answer in decision.checks if answer.at}
-    answers, rows = [], []
-    for asked in gate.requirements:
-        answer = known.get(asked.check) or _recorded(asked, decision, then)
+    answers, counted = [], []
+    for requirement in gate.requirements:
+        answer = known.get(requirement.check) or _held_answer(requirement, decision, history)
         if answer is not None:
-            answers.append(_again(unruled(answer), asked))
-            rows += [_again(one, asked) for one in _row(answer, then)]
+            answers.append(_reevaluated(unruled(answer), requirement))
+            counted += [_reevaluated(recorded, requirement) for recorded in _counted_answers(answer, history)]
     waivers = [answer.ruling.waiver for answer in decision.checks if answer.ruling and answer.ruling.waiver]
-    return conclude(case_of(decision), gate, answers, waivers=waivers, record=rows)
+    return conclude(case_of(decision), gate, answers, waivers=waivers, record=counted)
 
 
 def flips(before: Decision, after: Decision) -> tuple[Flip, ...]:
-    """The checks that made the difference between two decisions: blocking in one, and not in the other."""
-    then, now = ({answer.check: answer for answer in decision.checks} for decision in (before, after))
+    """The checks that block one of two decisions and not the other."""
+    old, new = ({answer.check: answer for answer in decision.checks} for decision in (before, after))
     return tuple(
-        Flip(name, _outcome(then.get(name)), _outcome(now.get(name)), now[name].told if name in now else "")
-        for name in dict.fromkeys((*then, *now))
-        if _blocks(then.get(name)) != _blocks(now.get(name))
+        Flip(name, _outcome(old.get(name)), _outcome(new.get(name)), new[name].told if name in new else "")
+        for name in dict.fromkeys((*old, *new))
+        if _blocks(old.get(name)) != _blocks(new.get(name))
     )
 
 
@@ -97,34 +101,37 @@ def _outcome(answer: Evidence | None) -> str:
     return answer.outcome.value if answer else "not required"
 
 
-def _recorded(asked: Requirement, decision: Decision, then: Sequence[Evidence]) -> Evidence | None:
-    """The newest answer to a check that the decision did not need, if it held in the decision's environment then."""
+def _held_answer(requirement: Requirement, decision: Decision, history: Sequence[Evidence]) -> Evidence | None:
+    """The newest recorded answer to a check that held at the decision, for its version, environment and target."""
     wanted = {"version": decision.digest, "environment": decision.environment, "target": decision.target}
-    for answer in reversed(then):
+    for answer in reversed(history):
         fits = all(answer.binding[name] == wanted[name] for name in wanted.keys() & answer.binding.keys())
-        if answer.check == asked.check and fits and not expired(answer, decision.at):
+        if answer.check == requirement.check and fits and not expired(answer, decision.at):
             return answer
     return None
 
 
-def _row(answer: Evidence, then: Sequence[Evidence]) -> list[Evidence]:
-    """The answers in which passes are counted: those on record, or as many as the decision says that it counted."""
-    own = unruled(answer)
-    counted = answer.ruling.passes if answer.ruling else 0
-    return [own] * counted or [one for one in then if (one.check, one.binding) == (own.check, own.binding)]
+def _counted_answers(answer: Evidence, history: Sequence[Evidence]) -> list[Evidence]:
+    """The answers to count passes in: as many as the decision says that it counted, else those on record."""
+    original = unruled(answer)
+    passes = answer.ruling.passes if answer.ruling else 0
+    return [original] * passes or [
+        recorded for recorded in history if (recorded.check, recorded.binding) == (original.check, original.binding)
+    ]
 
 
-def _again(answer: Evidence, asked: Requirement) -> Evidence:
-    """The answer as it would have been under the parameters of a policy."""
-    definition = CHECKS[asked.check]
-    wanted = parameters_digest(definition, asked)
+def _reevaluated(answer: Evidence, requirement: Requirement) -> Evidence:
+    """The answer as it would have been with the parameters of a requirement."""
+    definition = CHECKS[requirement.check]
+    wanted = parameters_digest(definition, requirement)
     if answer.binding.get("parameters", wanted) == wanted or answer.outcome is Outcome.NOT_APPLICABLE:
         return answer
     binding = {**answer.binding, "parameters": wanted}
-    if asked.check in AGAIN and answer.outcome is not Outcome.INCONCLUSIVE:
+    if requirement.check in AGAIN and answer.outcome is not Outcome.INCONCLUSIVE:
         try:
-            outcome = AGAIN[asked.check](answer.measured, definition.parameters.model_validate(asked.params))
-        except (KeyError, TypeError):  # an answer of a release that measured something else, or nothing at all
+            limits = definition.parameters.model_validate(requirement.params)
+            outcome = AGAIN[requirement.check](answer.measured, limits)
+        except (KeyError, TypeError):  # another release measured something else, or nothing
             pass
         else:
             return replace(answer, outcome=outcome, binding=binding)

@@ -1,4 +1,4 @@
-"""Which evidence somebody revoked, and so counts no more. Pure: no I/O and no clock."""
+"""Tell revoked evidence from evidence that counts. Pure: no I/O and no clock."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from prefect_stagegate.model import Evidence, EvidenceRevocation
 def revoked(evidence: Evidence, revocations: Iterable[EvidenceRevocation]) -> EvidenceRevocation | None:
     """The revocation that ended the evidence; None while it counts.
 
-    Ended is what was asked for up to the revocation, also by a check that was under way, and what was on record then
-    under a later time, by a clock that is ahead.
+    A revocation ends evidence that was asked for before it, also by a check that was still running. It also ends
+    evidence that was on record then with a later time, from a clock that is ahead.
     """
     if not evidence.at:
-        return None  # it says only that nobody was asked
-    about = evidence.binding.get("target", "")
+        return None  # a placeholder for a check that never ran
+    target = evidence.binding.get("target", "")
     return next(
         (
-            one
-            for one in revocations
-            if one.check == evidence.check
-            and one.target in ("", about)
-            and (evidence.at <= one.at or evidence.at in one.ahead)
+            revocation
+            for revocation in revocations
+            if revocation.check == evidence.check
+            and revocation.target in ("", target)
+            and (evidence.at <= revocation.at or evidence.at in revocation.ahead)
         ),
         None,
     )
 
 
-def standing(evidence: Iterable[Evidence], revocations: Sequence[EvidenceRevocation]) -> list[Evidence]:
-    """The evidence that nobody revoked, in the order in which it came."""
+def unrevoked(evidence: Iterable[Evidence], revocations: Sequence[EvidenceRevocation]) -> list[Evidence]:
+    """The evidence that nobody revoked, in the same order."""
     return [answer for answer in evidence if not revoked(answer, revocations)]

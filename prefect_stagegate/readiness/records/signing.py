@@ -1,4 +1,4 @@
-"""Ed25519 signatures: DSSE envelopes around attestations and answers. The one module that knows the signing library.
+"""Ed25519 signatures: DSSE envelopes around attestations and answers. Only this module imports the signing library.
 
 A key is a PEM file (PKCS #8), as `openssl genpkey -algorithm ed25519` writes it. In specs and settings a public key is
 written `ed25519:<64 hex digits>`, as `stagegate key FILE` prints it.
@@ -30,12 +30,12 @@ class SigningKey:
     def __init__(self, signer: CryptoSigner) -> None:
         self._signer = signer
         self.id = str(signer.public_key.keyid)
-        """What envelopes call it."""
+        """Its key id in envelopes."""
         self.public = PREFIX + str(signer.public_key.keyval["public"])
-        """Its public half, as specs write it."""
+        """The public key, as specs write it."""
 
     def sign(self, value: Any, payload_type: str = STATEMENT_PAYLOAD) -> dict[str, Any]:
-        """Put JSON values into a signed DSSE envelope, which is JSON values as well."""
+        """Put JSON values into a signed DSSE envelope, itself made of JSON values."""
         from securesystemslib.dsse import Envelope
 
         envelope = Envelope(canonical(value), payload_type, {})
@@ -52,7 +52,7 @@ def read_signing_key(path: Path, ask_passphrase: Callable[[Path], str]) -> Signi
         ask_passphrase: Called when the file is encrypted.
 
     Raises:
-        UsageError: It can't be read, everybody can read it, it is no Ed25519 key, or the passphrase is wrong.
+        UsageError: The file can't be read, others can read it, it is no Ed25519 key, or the passphrase is wrong.
         MissingExtra: The signing library is not installed.
     """
     from_crypto = _library().CryptoSigner
@@ -60,10 +60,11 @@ def read_signing_key(path: Path, ask_passphrase: Callable[[Path], str]) -> Signi
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = _private(path)
+    # The passphrase is only asked for when it is needed: commands run unattended, too.
     secret = ask_passphrase(path).encode() if b"ENCRYPTED" in data else None
     try:
         key = load_pem_private_key(data, secret)
-    except Exception as error:  # the library raises what it likes, and says more than anybody should read
+    except Exception as error:  # of many types, and its message may hold secrets: not shown
         why = "the passphrase is wrong" if secret else "it is no private key in PEM"
         raise UsageError(f"The key {path} can't be used: {why}", hint=NEW_KEY) from error
     if not isinstance(key, Ed25519PrivateKey):
@@ -72,7 +73,7 @@ def read_signing_key(path: Path, ask_passphrase: Callable[[Path], str]) -> Signi
 
 
 def read_public_key(text: str) -> str:
-    """A public key as specs write it, from that form or from a PEM file.
+    """Read a public key from a PEM file or from the form that specs use, and return that form.
 
     Raises:
         UsageError: It is neither.
@@ -98,7 +99,7 @@ def read_public_key(text: str) -> str:
 
 
 def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: Iterable[str]) -> list[str]:
-    """Which of the public keys signed exactly these JSON values in an envelope; none when it holds anything else.
+    """The public keys whose signature in the envelope is valid for exactly these JSON values; none for other content.
 
     Raises:
         MissingExtra: The signing library is not installed.
@@ -108,10 +109,11 @@ def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: It
     from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 
     try:
-        written = {**envelope, "signatures": [dict(one) for one in envelope["signatures"]]}
+        written = {**envelope, "signatures": [dict(signature) for signature in envelope["signatures"]]}
         read = Envelope.from_dict(written)
     except (KeyError, TypeError, ValueError):
         return []
+    # A valid signature proves nothing here if it is for other content.
     if (read.payload, read.payload_type) != (canonical(value), payload_type):
         return []
     proved = []

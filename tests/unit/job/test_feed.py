@@ -14,7 +14,7 @@ from prefect_stagegate.model import Entry
 from prefect_stagegate.readiness import Machine
 from prefect_stagegate.readiness.node.feed import BLOCK, Piece, Reader, cut, read_cold, sample
 from prefect_stagegate.readiness.node.pagecache import cached, forget
-from prefect_stagegate.readiness.node.tiers import MEMORY, Meter, Tiers, tell_apart
+from prefect_stagegate.readiness.node.tiers import MEMORY, TierMeter, Tiers, split_by_tier
 
 Files = Sequence[tuple[Path, int]]
 SIZES = (3 * BLOCK, BLOCK + 4097, 1, 70_000)
@@ -102,7 +102,7 @@ def test_all_bytes_are_read_once_and_none_of_them_from_the_page_cache(files: Fil
 
 
 def test_buffered_bytes_that_the_page_cache_gave_are_told_apart(files: Files) -> None:
-    meter = Meter(files, time.monotonic() + 60, Machine())
+    meter = TierMeter(files, time.monotonic() + 60, Machine())
     reader = Reader(direct=False)
     for _ in range(4):
         read = sum(reader.read(piece) for piece in cut(files, BLOCK))
@@ -114,7 +114,7 @@ def test_buffered_bytes_that_the_page_cache_gave_are_told_apart(files: Files) ->
 
 
 def test_files_that_there_is_no_time_to_drop_are_left_out(files: Files) -> None:
-    assert Meter(files, time.monotonic(), Machine()).files == files[:1]
+    assert TierMeter(files, time.monotonic(), Machine()).files == files[:1]
 
 
 def test_no_time_is_no_byte(files: Files) -> None:
@@ -138,7 +138,7 @@ def test_no_time_is_no_byte(files: Files) -> None:
 def test_tiers_are_told_by_what_storage_gave(
     read: int, storage: int | None, still: int, kind: str, tiers: Tiers
 ) -> None:
-    assert tell_apart(read, storage, still, kind) == tiers
+    assert split_by_tier(read, storage, still, kind) == tiers
 
 
 def test_process_that_may_not_read_its_own_account_goes_by_the_page_cache(files: Files, tmp_path: Path) -> None:
