@@ -1,4 +1,4 @@
-"""The receipts of a staging, sorted, however many there are."""
+"""The receipts of a staging, sorted by path in a temporary table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCH = 512
 
 
 class Ledger:
-    """The receipts of one staging, given back in the order of their paths."""
+    """Collects the receipts of one staging and gives them back in the order of their paths."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._urls = urls
@@ -45,13 +45,13 @@ class Ledger:
         return (Entry(*row) for row in self._database.execute("SELECT path, size, digest FROM receipts ORDER BY path"))
 
     def pins(self) -> Pins | None:
-        """What fixes the entries at their sources."""
+        """The weakest of the pins that fix the entries at their sources; None without receipts."""
         self._flush()
         select = "SELECT pin_kind, pin_strength, count(*) FROM receipts GROUP BY 1, 2"
         return Pins.of({(kind, strength): count for kind, strength, count in self._database.execute(select)})
 
     def origins(self) -> Iterator[Origin]:
-        """Where each entry came from."""
+        """The origin of each entry."""
         self._flush()
         for row in self._database.execute("SELECT * FROM receipts ORDER BY path"):
             path, size, digest, source, key, kind, value, strength, modified, proof, state = row

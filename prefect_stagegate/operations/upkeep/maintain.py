@@ -1,4 +1,4 @@
-"""Keeping a node's cache small, and what it is to keep: collection, pins."""
+"""What a node's cache keeps: collecting garbage, pinning and unpinning versions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pin(workspace: Workspace, address: Address) -> Lease:
 
 
 def unpin(workspace: Workspace, address: Address) -> int:
-    """Take a version's pins away; returns how many there were.
+    """Remove a version's pins and return how many there were.
 
     Raises:
         UnknownRef: The node hasn't that version, or nobody pinned it.

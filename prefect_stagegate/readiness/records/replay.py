@@ -83,7 +83,7 @@ def flips(before: Decision, after: Decision) -> tuple[Flip, ...]:
     """The checks that made the difference between two decisions: blocking in one, and not in the other."""
     then, now = ({answer.check: answer for answer in decision.checks} for decision in (before, after))
     return tuple(
-        Flip(name, _outcome(then.get(name)), _outcome(now.get(name)), now[name].told if name in now else "")
+        Flip(name, _outcome(then.get(name)), _outcome(now.get(name)), now[name].full_summary if name in now else "")
         for name in dict.fromkeys((*then, *now))
         if _blocks(then.get(name)) != _blocks(now.get(name))
     )
