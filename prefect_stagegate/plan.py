@@ -26,16 +26,16 @@ def dataset_path(into: str, key: str) -> str:
     return f"{into.rstrip('/')}/{key}" if into else key
 
 
-def check_names(wanted: Iterable[tuple[str, str, str]]) -> None:
+def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
     """Refuse objects whose paths can't be in a manifest, all of them in one error.
 
     Args:
-        wanted: Each object's path in the dataset, its key, and its source's URL.
+        objects: Each object's path in the dataset, its key, and its source's URL.
 
     Raises:
         UsageError: There are such objects. The error names the first ones, each with its reason.
     """
-    refused = [(key, url, problem) for path, key, url in wanted if (problem := path_problem(path))]
+    refused = [(key, url, problem) for path, key, url in objects if (problem := path_problem(path))]
     if not refused:
         return
     reasons = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]

@@ -30,14 +30,12 @@ from prefect_stagegate.cache.layout import (
     explained,
 )
 from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.unsynced import Unsynced
 from prefect_stagegate.cache.verify import check_blob, is_blob
 from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
-
-BLOCK = 512
-"""Bytes of one unit of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
 
 _WRITABLE_BY_OTHERS = 0o022
 
@@ -186,6 +184,7 @@ class Blobs:
         if self._durability is Durability.NONE:
             return False
         with explained("sync the volume", self._layout.blobs):
+            # The caller may name the blobs now: a failure raises, and takes them out of sight.
             self._unsynced.sync()
         return True
 

@@ -101,8 +101,10 @@ def collect(
                 freed += view_bytes
         # Only now have the views' blobs lost their links.
         empty_trash(layout)
-        more, rest = _sweep(layout)
-        return Collection(tuple(removed), blobs + more, size + rest, _reasons(layout, writer_id), unreadable.all)
+        more_blobs, more_size = _sweep(layout)
+        return Collection(
+            tuple(removed), blobs + more_blobs, size + more_size, _reasons(layout, writer_id), unreadable.all
+        )
 
 
 def empty_trash(layout: Layout) -> None:
@@ -142,10 +144,10 @@ class _Needs:
 
     def _read(self, dataset: str) -> set[str] | None:
         """The digests that the refs of a dataset name; None when one of them can't be read."""
-        bad = UnreadableRecords()
-        digests = set(self._refs.of(dataset, bad).values())
-        self._unreadable.update(bad)
-        return None if bad.all else digests
+        unreadable = UnreadableRecords()
+        digests = set(self._refs.of(dataset, unreadable).values())
+        self._unreadable.update(unreadable)
+        return None if unreadable.all else digests
 
 
 def _oldest_first(layout: Layout, needs: _Needs) -> list[View]:

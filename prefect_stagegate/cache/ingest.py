@@ -62,6 +62,7 @@ class Claim:
         Raises:
             OSError: The volume refuses.
         """
+        # Between two system calls the file may be made, dropped or committed by others, so it is tried again.
         for _ in range(_TRIES):
             try:
                 return cls._locked(path, os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
@@ -78,6 +79,7 @@ class Claim:
         """Claim a file that somebody else made; None when its maker lives."""
         file = cls._reopen(path)
         claim = None if file is None else cls._locked(path, file)
+        # Its holder may have dropped or committed it between the open and the lock.
         if claim and not _is_current(path, claim.file):
             os.close(claim.file)
             raise _MovedOn
@@ -210,6 +212,7 @@ class Journal:
         self._file = os.open(self._path, _OPEN | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
         whole = self._whole_lines()
         head, began = f"{part} {size} ".encode(), _began(whole)
+        # Parts of another size, or of an earlier state of the object, are of no use.
         usable = whole.startswith(head) and began is not None and believed(began)
         self.parts = _parts(whole) if usable else {}
         """The recorded parts by their index."""

@@ -84,6 +84,7 @@ class Layout:
                 layout._make()
             layout._check_trust()
             opened = replace(layout, shared=_is_shared(layout.root))
+            # A cache on a read-only volume can still be read, as far as it is there.
             try:
                 opened.restore()
             except OSError as error:

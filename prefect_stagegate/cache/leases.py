@@ -122,6 +122,7 @@ class Leases:
         """
         with explained("write a pin", self._layout.leases):
             self._layout.restore()
+            # Exclusive, so that two that pin one version at once make one pin.
             with locked(self._layout.leases):
                 if pins := self._pins_of(dataset, digest):
                     return pins[0]
@@ -146,6 +147,7 @@ class Leases:
         with explained("take away a pin", self._layout.leases):
             for lease in pins:
                 (self._layout.leases / lease.id).unlink(missing_ok=True)
+            # So that no pin comes back after a power cut.
             sync_folder(self._layout.leases)
         return len(pins)
 
@@ -193,6 +195,7 @@ class Leases:
     def _make(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
         with explained("write a lease", self._layout.leases):
             self._layout.restore()
+            # Shared: many may make leases at once, but none while a collection has the exclusive lock.
             with locked(self._layout.leases, fcntl.LOCK_SH):
                 return self._write(kind, dataset, digest, purpose)
 

@@ -217,6 +217,7 @@ class PinMemory:
     def _open(self) -> sqlite3.Connection:
         if any(path.exists() and not path.is_file() for path in (self._path, self._journal)):
             self._remove()  # SQLite would wait for whoever writes into a pipe
+        # Once as it is, once with a new file, and if that fails only in this process.
         for attempt in (1, 2):
             try:
                 return self._connect(str(self._path))

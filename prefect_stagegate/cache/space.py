@@ -159,9 +159,9 @@ class Space:
                 available = self._measure()
                 free = available.bytes - self._left
                 if size <= free:
-                    more = max(0, min(ahead, free // AHEAD) - size)
-                    self._left += size + more
-                    self._ahead += more
+                    extra = max(0, min(ahead, free // AHEAD) - size)
+                    self._left += size + extra
+                    self._ahead += extra
                     self._write_reservation(self._left, locked_already=True)
                     return
             if not tries_left:

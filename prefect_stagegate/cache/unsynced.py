@@ -93,7 +93,9 @@ class _Mark:
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE)
         layout.share(self._file, GROUP_FILE)
         self._close = weakref.finalize(self, os.close, self._file)
+        # Held until the writer ends: a mark without a lock is that of a dead writer.
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Durable before the first of its blobs is visible, else a power cut could take the mark and spoil the blobs.
         os.fsync(self._file)
         sync_folder(layout.ingest)
 

@@ -134,6 +134,7 @@ class Draft:
         if self._lock < 0:
             self._root.mkdir(mode=0o755)
             self._layout.share(self._root, GROUP_DIR)
+            # Locked while its maker lives: a collection takes drafts without a lock.
             self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.model import Entry, Origin, Pin, Pins, Receipt
-from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
-
-BATCH = 512
-"""Rows that are written by one statement."""
+from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
 
 
 class Ledger:
@@ -30,10 +27,8 @@ class Ledger:
     def add(self, receipt: Receipt) -> None:
         """Add a receipt."""
         listed, pin = receipt.object, receipt.object.pin
-        pinned = (pin.kind, pin.value, pin.strength, listed.modified)
-        listing = (receipt.source, listed.key, *pinned)
-        row = (receipt.path, listed.size, receipt.digest, *listing, receipt.proof, listed.state)
-        self._new.append(row)
+        row = (receipt.path, listed.size, receipt.digest, receipt.source, listed.key)
+        self._new.append((*row, pin.kind, pin.value, pin.strength, listed.modified, receipt.proof, listed.state))
         if len(self._new) >= BATCH:
             self._flush()
         self.fetched += receipt.fetched

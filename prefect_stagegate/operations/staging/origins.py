@@ -8,16 +8,16 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.model import Action, Origin, PlannedObject, SourceObject
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.staging.sources import open_sources
-from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
+from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources import Source
 from prefect_stagegate.spec import Spec
 
-BATCH = 512
-
 
 def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
-    """The newest stored spec of a version that has all of its sources. A spec that it was only checked under may not.
+    """The newest stored spec of a version that has all of its sources.
+
+    A version may have been checked under a later spec that lacks some of them.
 
     Raises:
         UsageError: No stored spec has them.

@@ -30,7 +30,7 @@ class _Taken(NamedTuple):
 
 
 class Paths:
-    """The taken paths, in a temporary table: it refuses objects that can't be in one dataset before any is fetched.
+    """The taken paths, in a temporary table. Refuses objects whose paths can't be in one dataset.
 
     Args:
         urls: The sources, by their position in the spec; errors name them.
@@ -72,11 +72,11 @@ class Paths:
         row = self._database.execute(_FIND, (self._name(path),)).fetchone()
         return row is not None and not row[1]
 
-    def _take(self, wanted: Sequence[_Taken]) -> None:
-        rows = [(self._name(taken.path), *taken) for taken in wanted]
+    def _take(self, claims: Sequence[_Taken]) -> None:
+        rows = [(self._name(taken.path), *taken) for taken in claims]
         # Fewer new rows than paths: a name was there already. Only then each is looked up.
         if insert(self._database, _INSERT, rows) < len(rows):
-            self._refuse_conflicts(wanted)
+            self._refuse_conflicts(claims)
 
     def _name(self, path: str) -> str:
         return name_key(path, folds_case=self._folds_case)
@@ -92,10 +92,10 @@ class Paths:
                 yield _Taken(folder, True, file.source, file.key)
                 folder = folder.rpartition("/")[0]
 
-    def _refuse_conflicts(self, wanted: Sequence[_Taken]) -> None:
+    def _refuse_conflicts(self, claims: Sequence[_Taken]) -> None:
         """Raise the first conflict with a path that is taken. Two objects may share a folder."""
         seen: set[str] = set()
-        for taken in wanted:
+        for taken in claims:
             name = self._name(taken.path)
             path, folder, source, key = self._database.execute(_FIND, (name,)).fetchone()
             holder = _Taken(path, bool(folder), source, key)

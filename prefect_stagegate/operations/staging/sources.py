@@ -60,6 +60,7 @@ def open_sources(workspace: Workspace, spec: Spec, *, only: int | None = None) -
             source = renewing(
                 partial(open_spec_source, source_spec, workspace.settings, resolve, scratch=scratch, recall=recall)
             )
+            # At once, so that it is closed also when a later one can't be opened.
             stack.callback(source.close)
             return source
 

@@ -184,12 +184,12 @@ def plan_transfer(
         _learn(workspace, sources, head, paths)
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
-        wanted = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
+        batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
         check_names(
-            (path, entry.object.key, sources.urls[entry.source]) for path, entry in zip(wanted, batch, strict=True)
+            (path, entry.object.key, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
         )
-        known = _recall(workspace, sources, batch)
-        planned = [_plan_one(workspace, sources, *row) for row in zip(batch, wanted, known, strict=True)]
+        digests = _recall(workspace, sources, batch)
+        planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
         # Before any of the batch is fetched: a conflict ends the staging.
         paths.take(planned)
         yield from planned
@@ -290,6 +290,7 @@ def publish_version(
     view = views.path(dataset, digest)
     if view is None:
         view = draft.publish(dataset, digest, ledger.entries())
+    # The version is here already. Its rotten files are in quarantine, so their bytes were fetched again.
     elif rotten := Quarantine(workspace.cache.layout).rotten_files(view, ledger.entries()):
         draft.repair(dataset, digest, rotten)
     views.touch(dataset, digest)

@@ -7,6 +7,9 @@ import weakref
 from collections.abc import Sequence
 from itertools import chain
 
+BATCH = 512
+"""Rows that are written by one statement."""
+
 
 def temporary(table: str, owner: object) -> sqlite3.Connection:
     """Create a table in a database of its own, which is closed when `owner` is collected."""

@@ -152,17 +152,8 @@ def is_complete(workspace: Workspace, manifest: Manifest) -> bool:
 
 def _to_row(entry: ListedObject) -> tuple[Any, ...]:
     listed, pin = entry.object, entry.object.pin
-    pinned = (pin.kind, pin.value, pin.strength)
-    return (
-        entry.source,
-        listed.key,
-        listed.size,
-        *pinned,
-        listed.modified,
-        listed.checksums,
-        listed.state,
-        listed.away,
-    )
+    identity = (entry.source, listed.key, listed.size, pin.kind, pin.value, pin.strength)
+    return (*identity, listed.modified, listed.checksums, listed.state, listed.away)
 
 
 def _from_row(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> ListedObject:

@@ -99,29 +99,29 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
     needs = f"{bytes_text(size)} are needed, {bytes_text(missing)} too few: {available}"
     try:
         # A dry run comes first: when the space is too little anyway, no version is lost for nothing.
-        could = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id, may_go=may_go)
-        if could.bytes >= missing:
+        evictable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id, may_go=may_go)
+        if evictable.bytes >= missing:
             collect(workspace.cache.layout, enough=missing, writer_id=writer_id, may_go=may_go)
             return
-        rest = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id)
+        collectable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id)
     except CacheError as error:
         raise NoSpace(f"{needs}; nothing can be collected: {error.message}", hint=error.hint) from error
-    raise NoSpace(needs + _outlook(could, rest), hint=_advice(could, rest))
+    raise NoSpace(needs + _outlook(evictable, collectable), hint=_advice(evictable, collectable))
 
 
-def _outlook(could: Collected, rest: Collected) -> str:
+def _outlook(evictable: Collected, collectable: Collected) -> str:
     """How much a collection could free, and who holds the rest."""
-    text = f". Collecting could free {bytes_text(could.bytes)}"
-    if rest.bytes > could.bytes:
-        text += f", and {bytes_text(rest.bytes - could.bytes)} more that could not be fetched again"
-    held = "; ".join(could.kept[:HOLDERS])
-    if len(could.kept) > HOLDERS:
-        held += f"; and {len(could.kept) - HOLDERS} more, which `stagegate ls --held` names"
-    return text + (f". In use: {held}" if held else "")
+    text = f". Collecting could free {bytes_text(evictable.bytes)}"
+    if collectable.bytes > evictable.bytes:
+        text += f", and {bytes_text(collectable.bytes - evictable.bytes)} more that could not be fetched again"
+    holders = "; ".join(evictable.kept[:HOLDERS])
+    if len(evictable.kept) > HOLDERS:
+        holders += f"; and {len(evictable.kept) - HOLDERS} more, which `stagegate ls --held` names"
+    return text + (f". In use: {holders}" if holders else "")
 
 
-def _advice(could: Collected, rest: Collected) -> str:
+def _advice(evictable: Collected, collectable: Collected) -> str:
     choose = "choose a larger volume with --cache or STAGEGATE_CACHE, or unpin what is not needed"
-    if rest.bytes > could.bytes:
+    if collectable.bytes > evictable.bytes:
         return f"`stagegate gc` also takes what its source has no more; else {choose}."
     return f"Free some space, {choose}."

@@ -25,6 +25,7 @@ def pin(workspace: Workspace, address: Address) -> Lease:
     Raises:
         UnknownRef: The node hasn't that version.
     """
+    # Held meanwhile, so that no collection takes the version before it is pinned.
     with hold_dataset(workspace.cache, address.counted(workspace.catalog.resolve), "pin") as held:
         return workspace.cache.leases.pin(held.dataset, held.digest, f"by {workspace.identity.name}")
 

@@ -29,13 +29,11 @@ from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding
 from prefect_stagegate.operations.read import OpenDataset, keep_dataset
 from prefect_stagegate.operations.staging.fetch import repair_files
-from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
+from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 log = logging.getLogger(__name__)
-
-BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +140,7 @@ class _Verifier:
             manifest = self._workspace.catalog.manifest(held.dataset, held.digest)
             if watch:
                 watch.expect(manifest.bytes)
+            # Each blob once; then a file that is a link to its blob needs no hashing.
             for digest in _digests(manifest):
                 self._check(digest)
             self._verify_view(held, manifest, WHOLE, repair=repair)
@@ -205,6 +204,7 @@ class _Verifier:
             if quarantined := Quarantine(layout).put(rot):
                 self._aside[digest] = quarantined
         except CacheError as error:
+            # In a cache that can only be read, rot is reported and stays where it is.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
             log.warning("%s rotted, and %s can only be read, so it stays where it is", digest, layout.root)
@@ -214,11 +214,11 @@ class _Verifier:
         self._versions += 1
         entries = self._count_files(entry for entry in manifest.entries() if arc is WHOLE or entry.digest in arc)
         layout = self._workspace.cache.layout
-        bad = list(verify_view(held.path, entries, layout, rotten=self._rotten, read=self._pace))
-        self._damaged.extend(Damage(held.dataset, held.digest, finding) for _, finding in bad)
-        self._record_entries(held, [entry for entry, _ in bad])
-        if bad and repair:
-            self._repair(held, [entry for entry, _ in bad])
+        damaged = list(verify_view(held.path, entries, layout, rotten=self._rotten, read=self._pace))
+        self._damaged.extend(Damage(held.dataset, held.digest, finding) for _, finding in damaged)
+        self._record_entries(held, [entry for entry, _ in damaged])
+        if damaged and repair:
+            self._repair(held, [entry for entry, _ in damaged])
 
     def _count_files(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         for entry in entries:
