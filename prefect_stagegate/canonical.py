@@ -1,4 +1,4 @@
-"""One way to write JSON, so that equal values have equal digests."""
+"""Canonical JSON: equal values have equal bytes, and so equal digests."""
 
 from __future__ import annotations
 

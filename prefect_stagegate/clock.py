@@ -1,4 +1,4 @@
-"""Time as it is written: ISO 8601 in UTC, to the microsecond, so that texts sort as the moments do."""
+"""Times as text: ISO 8601 in UTC, to the microsecond, so that texts sort in the order of time."""
 
 from __future__ import annotations
 

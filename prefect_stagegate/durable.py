@@ -1,4 +1,4 @@
-"""Making what was written survive a power cut: one file, one folder's names, or everything on a volume at once."""
+"""Making writes durable, so that they survive a power cut: one file, one folder's names, or a whole volume."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ UNKNOWN_BOOT = "unknown"
 
 
 class Durability(StrEnum):
-    """When what a cache holds survives a power cut."""
+    """When the contents of a cache survive a power cut."""
 
     FULL = "full"
     """Each blob before it can be seen, and each version before it appears."""
     BATCH = "batch"
-    """Each version before it appears; blobs of a staging that did not end may be fetched again."""
+    """Each version before it appears; blobs of an interrupted staging may be fetched again."""
     NONE = "none"
-    """Never: for volumes that don't outlive the machine anyway. After a power cut, the cache is to be thrown away."""
+    """Never: for volumes that don't outlive the machine anyway. After a power cut, throw the cache away."""
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a new file, and make its bytes durable; its name is not yet."""
+    """Write a new file, and make its bytes durable. Its name becomes so by `sync_folder`."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -42,11 +42,12 @@ def read_file(path: Path, last: int | None = None) -> bytes:
 
     Args:
         path: The file.
-        last: Read so many bytes at its end only.
+        last: Read only so many bytes at its end.
 
     Raises:
-        OSError: It can't be read, or is something else: a pipe would let its reader wait, and a device has no end.
+        OSError: It can't be read, or is no regular file.
     """
+    # Non-blocking, since the open of a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -57,8 +58,9 @@ def read_file(path: Path, last: int | None = None) -> bytes:
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it that are missing, and make their names durable, the outermost first."""
+    """Make a folder and its missing parents, and make their names durable."""
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
+    # The outermost first: a name is durable only if those above it are.
     for above in reversed(missing):
         above.mkdir(mode=mode, exist_ok=True)
         sync_folder(above.parent)
@@ -71,16 +73,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_volume(folder: Path) -> None:
-    """Make everything that was written to the folder's volume durable: one call instead of an fsync a file."""
+    """Make everything durable that was written to the folder's volume: one call instead of an fsync for each file."""
     with _opened(folder) as descriptor:
         _syncfs(descriptor, folder)
 
 
-class Volume:
-    """A folder's volume, held open so that its `sync` tells of every write that failed since this was made.
+class OpenVolume:
+    """A folder's volume, held open so that `sync` reports every write that failed since this object was made.
 
-    The kernel tells each open file of a failure once: who opens the folder only to sync it misses what another
-    process's sync was told already.
+    The kernel reports a failure once to each open file. A folder that is opened only for the sync misses failures that
+    were reported to another process before.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,13 +94,13 @@ class Volume:
         """Make everything that was written to the volume durable.
 
         Raises:
-            OSError: Something that was written, by whomever, is lost. It may look whole until it leaves memory.
+            OSError: Bytes that some process wrote are lost. The file may look whole until it leaves memory.
         """
         _syncfs(self._descriptor, self._folder)
 
 
 def boot_id() -> str:
-    """What tells this boot of the machine from others; `unknown` where the system doesn't say."""
+    """The id of this boot of the machine; `unknown` where the system doesn't tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,7 +1,7 @@
-"""A version's manifest: which paths may stand in it, how its rows are ordered, and what its digest is.
+"""A version's manifest: which paths it may have, the order of its rows, and its digest.
 
-The digest is SHA-256 over one line an entry, `path NUL size NUL blake3:hex LF`, in the order of the paths' UTF-8 bytes,
-and over nothing else. The same bytes under the same paths are the same version wherever they came from.
+The digest is SHA-256 over one line for each entry, `path NUL size NUL blake3:hex LF`, in the order of the paths' UTF-8
+bytes, and over nothing else. The same bytes under the same paths are the same version, wherever they came from.
 
 Pure: no I/O and no clock. Everything works on streams, so that memory does not grow with the number of entries.
 """
@@ -21,11 +21,11 @@ from prefect_stagegate.model import Entry, Origin
 SEGMENT_BYTES = 255
 """The longest file name that Linux file systems take, in bytes."""
 PATH_BYTES = 3072
-"""The longest path that an entry may have, in bytes; leaves the cache's own folders room below Linux's 4096."""
+"""The longest path that an entry may have, in bytes. Leaves room for the cache's own folders below Linux's 4096."""
 DEPTH = 256
-"""The most names that a path may have between its slashes: programs that walk trees give up at some depth."""
+"""The most segments that a path may have: programs that walk trees give up at some depth."""
 _PLAIN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
-"""What most paths look like. Those that are no longer than one name may be have nothing that is looked for further."""
+"""The form of most paths. One that matches and is no longer than a segment may be needs no other check."""
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -43,7 +43,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What one pass over the sorted entries tells about them."""
+    """A version's digest and totals, from one pass over the sorted entries."""
 
     digest: str
     files: int
@@ -51,7 +51,7 @@ class Seal:
 
 
 def row(entry: Entry | Origin) -> bytes:
-    r"""The entry's line, as the digest and `stagegate show --rows` see it.
+    r"""The entry's line, as in the digest and in `stagegate show --rows`.
 
     >>> row(Entry("a.txt", 3, "blake3:ab"))
     b'a.txt\x003\x00blake3:ab\n'
@@ -60,10 +60,10 @@ def row(entry: Entry | Origin) -> bytes:
 
 
 def path_problem(path: str) -> str:
-    """Say why `path` can't stand in a manifest; empty when it can.
+    """Say why `path` can't be in a manifest; empty when it can.
 
-    Names come from outside: what could leave the dataset's folder, break a line of the manifest or not be
-    written to a file system is refused.
+    Names come from outside. A path is refused that could leave the dataset's folder, break a line of the manifest,
+    or not be written to a file system.
 
     >>> path_problem("flights/2013-01.parquet"), path_problem("../etc/passwd")
     ('', 'it has a segment ".."')
@@ -94,18 +94,18 @@ def _segments_problem(segments: list[bytes]) -> str:
     return ""
 
 
-def one_name(path: str, *, folds_case: bool = False) -> str:
-    r"""What a path is called where names that people take for one are one: two paths that give the same are twins.
+def name_key(path: str, *, folds_case: bool = False) -> str:
+    r"""A path's form for comparisons: paths with equal keys are twins, which people or volumes take for one name.
 
-    Letters with accents may be written in two ways (NFC and NFD). Linux keeps the two apart, macOS and people don't.
+    Letters with accents may be written in two ways (NFC and NFD). Linux tells them apart, macOS and people don't.
 
     Args:
         path: A path of the dataset, or a folder of one.
-        folds_case: Whether upper and lower case are one too, as on volumes that fold it.
+        folds_case: Whether upper and lower case are equal, too, as on volumes that fold case.
 
-    >>> one_name("cafe\u0301") == one_name("caf\u00e9"), one_name("A") == one_name("a")
+    >>> name_key("cafe\u0301") == name_key("caf\u00e9"), name_key("A") == name_key("a")
     (True, False)
-    >>> one_name("Stra\u00dfe", folds_case=True) == one_name("STRASSE", folds_case=True)
+    >>> name_key("Stra\u00dfe", folds_case=True) == name_key("STRASSE", folds_case=True)
     True
     """
     if folds_case:
@@ -117,7 +117,7 @@ def seal(entries: Iterable[Entry]) -> Seal:
     """Digest entries that come sorted by path.
 
     Raises:
-        UsageError: A path can't stand in a manifest, or one entry's path is another entry's folder.
+        UsageError: A path can't be in a manifest, or one entry's path is another entry's folder.
     """
     digest = hashlib.sha256()
     files = size = 0
@@ -129,12 +129,10 @@ def seal(entries: Iterable[Entry]) -> Seal:
 
 
 def _checked(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Pass entries on, refusing bad paths, wrong order and a file where another entry needs a folder.
-
-    Sorted paths that begin alike stand together, so a file can only be the folder of a path that follows
-    while all between begin with it too: a stack of those is enough.
-    """
+    """Pass entries on; refuse bad paths, a wrong order, and a file where another entry needs a folder."""
     previous = ""
+    # Paths with one beginning are neighbours in the order. So a file can be the folder of a later path only while all
+    # paths between begin with it, too: a stack of such files is enough.
     prefixes: list[str] = []
     for entry in entries:
         path = entry.path

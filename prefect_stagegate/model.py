@@ -26,10 +26,10 @@ _DIGITS = re.compile(r"[0-9a-f]*")
 DIGEST_LENGTH = 64
 """Hexadecimal digits of a version's digest."""
 SHORTEST_DIGEST = 12
-"""Hexadecimal digits that an abbreviated digest has at least, as many as are printed."""
+"""The fewest hexadecimal digits of an abbreviated digest; as many are printed."""
 _STEPS = re.compile(r"[0-9]{0,6}")
 LATEST = "latest"
-"""The ref that staging moves; every other ref is a target's and moves only by promotion and rollback."""
+"""The ref that staging moves. Every other ref is a target's, and moves only by promotion and rollback."""
 
 
 def is_name(name: str) -> bool:
@@ -49,7 +49,7 @@ def check_name(kind: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A dataset with what picks one of its versions: `nycflights@production`."""
+    """A dataset, and the ref or digest that picks one of its versions: `nycflights@production`."""
 
     dataset: str
     ref: str = ""
@@ -99,27 +99,27 @@ class Address:
 
     @property
     def is_version(self) -> bool:
-        """Whether it picks a version by more than a ref's name: by a digest, or by counting back."""
+        """Whether it picks a version by a digest or by counting back, not only by a ref's name."""
         return ":" in self.ref or "~" in self.ref
 
     @property
     def target(self) -> str:
-        """The target that the address names, else empty: `latest` is none, nor is a version."""
+        """The target that the address names; empty for `latest` and for versions."""
         return "" if self.is_version or self.ref == LATEST else self.ref
 
     def complete(self, digests: Iterable[str], place: str, hint: str) -> str:
-        """The one of `digests` that begins with the address's abbreviated digest.
+        """The digest that begins with the address's abbreviated digest.
 
         Args:
-            digests: The dataset's versions that are known.
+            digests: The digests of the dataset's known versions.
             place: Where they are known, for people.
-            hint: What to do when none begins so.
+            hint: What to do when none matches.
 
         Raises:
-            UnknownRef: None begins so, or several do; these are listed.
+            UnknownRef: None matches, or several do; the error lists these.
         """
-        # A file that somebody put beside the versions is none of them.
-        matching = sorted(one for one in digests if one.startswith(self.ref) and DIGEST.fullmatch(one))
+        # Somebody may have put other files beside the versions.
+        matching = sorted(digest for digest in digests if digest.startswith(self.ref) and DIGEST.fullmatch(digest))
         if not matching:
             raise UnknownRef(f"{place} has no version {self.ref}… of {self.dataset}", hint=hint, dataset=self.dataset)
         if len(matching) > 1:
@@ -132,7 +132,7 @@ class Address:
         return matching[0]
 
     def counted(self, resolve: Callable[[Address], str]) -> Address:
-        """The address by digest where it counts versions back, which only a catalog's log can tell, else itself."""
+        """The address by digest, if it counts versions back, which takes the catalog's log; else the address itself."""
         return Address(self.dataset, resolve(self)) if "~" in self.ref else self
 
     def __str__(self) -> str:
@@ -140,7 +140,7 @@ class Address:
 
 
 def _read_digits(text: str, written: str) -> str:
-    """Give the digits of a digest, full or abbreviated, without the ellipsis that may end it."""
+    """The digits of a digest, full or abbreviated, without the ellipsis that may end it."""
     digits = written.removesuffix("…").removesuffix("...")
     if not _DIGITS.fullmatch(digits) or len(digits) > DIGEST_LENGTH:
         raise UsageError(
@@ -159,13 +159,13 @@ def _read_digits(text: str, written: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What fixes an object at its source, so that a change can't go unseen."""
+    """The value that a source changes when an object's bytes change: an ETag, a version, a modification time."""
 
     kind: str
     """`etag`, `version`, `generation`, `mtime`, … as the source names it."""
     value: str
     strength: Literal["strong", "weak"]
-    """Strong: different bytes can't carry the same pin. Weak: they can, though nobody means them to (mtime)."""
+    """Strong: different bytes can't have the same pin. Weak: they can, though rarely (mtime)."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
@@ -180,37 +180,37 @@ class SourceObject:
     size: int
     pin: Pin
     modified: float | None = None
-    """Seconds since the epoch, when the source tells."""
+    """Seconds since the epoch; None when the source doesn't tell."""
     checksums: tuple[tuple[str, str], ...] = ()
-    """What the source offers to check the whole object by: (`md5` | `sha256` | `crc32c` | …, lowercase hex)."""
+    """The source's checksums of the whole object: (`md5` | `sha256` | `crc32c` | …, lowercase hex)."""
     state: str = ""
-    """What it was listed in, where the source has states as a whole: a commit, a snapshot, a table's version."""
+    """The state of the whole source that it was listed in: a commit, a snapshot, a table's version; mostly empty."""
     away: bool = field(default=False, compare=False)
-    """Whether its bytes are kept elsewhere and must be brought back before they can be read, as the source tells."""
+    """Whether its bytes are on tape or at another site, and must be recalled before they can be read."""
 
 
 class Action(StrEnum):
-    """What a plan says about one object."""
+    """What a plan does with one object."""
 
     REUSE = "reuse"
-    """The bytes are in the cache under a digest that this pin is known to have."""
+    """The cache has the bytes under the known digest of the pin."""
     FETCH = "fetch"
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedObject:
-    """What is to happen to one listed object."""
+    """The plan for one listed object."""
 
     path: str
-    """Where it stands in the dataset."""
+    """Its path in the dataset."""
     object: SourceObject
     source: int
     """Position of its source in the spec."""
     action: Action
     digest: str = ""
-    """What its bytes must hash to, when that is known; a fetch that gives anything else is refused."""
+    """The known digest of its bytes, else empty; a fetch of other bytes is refused."""
     doubted: bool = False
-    """Whether what is remembered of its pin is not believed, so that its bytes are read again."""
+    """Whether its bytes are read again although the digest of its pin may be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +218,18 @@ class CredentialLife:
     """How long the credentials that open a source last."""
 
     kind: Literal["none", "static", "renewed", "temporary", "unknown"]
-    """None are needed; they have no end; the client renews them by itself; they end; nobody here can tell."""
+    """In this order: none are needed; they don't expire; the client renews them; they expire; it is unknown."""
     what: str
-    """What they are, for people: `a session token`. Never anything of them."""
+    """Their kind, for people: `a session token`. Never any part of them."""
     ends: float | None = None
-    """Seconds since the epoch; set for temporary ones."""
+    """When they expire, in seconds since the epoch; set for temporary ones."""
 
 
 # ── transfer and version ────────────────────────────────────────────────────────────────────────────────────────
 
 Proof = Literal["computed", "server", "manifest"]
-"""How a digest was proved: hashed from the bytes only, also against a checksum of the source's, or against a
-digest that an earlier manifest or memory named."""
+"""How a digest was proved: only hashed from the bytes; also compared with a checksum of the source; or compared with
+the digest of an earlier manifest or of the pin memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where one entry came from and how its digest was proved."""
+    """The source of one entry, and how its digest was proved."""
 
     path: str
     source: str
@@ -268,39 +268,39 @@ class Origin:
     digest: str
     modified: float | None = None
     position: int = 0
-    """Where the source stood in the spec: two sources may have one URL, and differ by their options."""
+    """Position of the source in the spec: two sources may have one URL, and differ by their options."""
     state: str = ""
     """The state of the whole source that it was listed in: a commit, a snapshot, a table's version; mostly empty."""
 
 
 WEAKEST = ("size", "mtime")
-"""The kinds of pins that hold least, the weakest first."""
+"""The weakest kinds of pins, the weakest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What fixes a version's entries at their sources, told by the weakest of them."""
+    """A summary of the pins of a version's entries: the weakest one, and how many are weak."""
 
     kind: str
-    """Of the weakest pin: `mtime`, `etag`, …"""
+    """The kind of the weakest pin: `mtime`, `etag`, …"""
     strength: Literal["strong", "weak"]
-    """Of the weakest pin."""
+    """The strength of the weakest pin."""
     weak: int = 0
     """Entries whose pin is weak."""
 
     @classmethod
     def of(cls, counts: Mapping[tuple[str, str], int]) -> Pins | None:
-        """Tell the weakest of some pins; None when there is none.
+        """Summarize pins; None when there are none.
 
         Args:
-            counts: How many there are of each kind and strength.
+            counts: The number of pins of each kind and strength.
 
         >>> print(Pins.of({("etag", "strong"): 7, ("mtime", "weak"): 2}))
         mtime, weak for 2
         """
         if not counts:
             return None
-        kind, strength = min(counts, key=_hold)
+        kind, strength = min(counts, key=_strength_key)
         weak = sum(count for (_, each), count in counts.items() if each == "weak")
         return cls(kind, "weak" if strength == "weak" else "strong", weak)
 
@@ -308,20 +308,20 @@ class Pins:
         return f"{self.kind}, {f'weak for {self.weak}' if self.weak else 'strong'}"
 
 
-def _hold(pin: tuple[str, str]) -> tuple[bool, int, str]:
-    """What orders kinds and strengths of pins, the weakest first."""
+def _strength_key(pin: tuple[str, str]) -> tuple[bool, int, str]:
+    """A sort key for kinds and strengths of pins, the weakest first."""
     kind, strength = pin
     return strength != "weak", WEAKEST.index(kind) if kind in WEAKEST else len(WEAKEST), kind
 
 
 @dataclass(frozen=True, slots=True)
 class FailedObject:
-    """An object that could not be brought into the cache."""
+    """An object that could not be transferred into the cache."""
 
     path: str
-    """Where it would have stood in the dataset."""
+    """The path that it would have in the dataset."""
     source: str
-    """The URL of the source that was asked last, free of credentials."""
+    """The URL of the source that was tried last, free of credentials."""
     error: str
     """The error's type: `ChecksumMismatch`."""
     reason: str
@@ -329,15 +329,15 @@ class FailedObject:
 
     @classmethod
     def of(cls, error: StagegateError) -> FailedObject:
-        """The object that an error of a transfer speaks of."""
+        """The object that a transfer's error names."""
         return cls(error.object, error.source, type(error).__name__, error.message)
 
 
 class Receipts(tuple[Receipt, ...]):
-    """What came of a transfer: a receipt for each object that is in the cache."""
+    """The result of a transfer: a receipt for each object that is in the cache."""
 
     failures: tuple[StagegateError, ...] = ()
-    """What the others met, which may be left out."""
+    """The errors of the other objects, which may be left out."""
 
 
 class Direction(StrEnum):
@@ -348,7 +348,7 @@ class Direction(StrEnum):
     TIGHTENED = "tightened"
     """Versions fail that passed before."""
     CHANGED = "changed"
-    """It can be either, or nobody can tell."""
+    """It can be either, or it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +358,7 @@ class PolicyChange:
     subject: str
     """What it concerns: `gate production`, `contract`, `owners`, `job`, `policy`."""
     difference: str
-    """What is other, with both values: `freshness: fail 24h → 72h`."""
+    """What differs, with both values: `freshness: fail 24h → 72h`."""
     direction: Direction
 
     def __str__(self) -> str:
@@ -367,7 +367,7 @@ class PolicyChange:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version that lies complete and verified in this node's cache."""
+    """A version that is complete and verified in this node's cache."""
 
     dataset: str
     digest: str
@@ -379,11 +379,11 @@ class Version:
     new: bool = False
     """Whether the catalog's `latest` had never named the version before."""
     failed: tuple[FailedObject, ...] = ()
-    """What the spec's `max_failed_objects` let be left out of it."""
+    """Objects that are left out of it, as the spec's `max_failed_objects` permits."""
     pins: Pins | None = None
-    """What its entries are fixed by at their sources."""
+    """The summary of its entries' pins."""
     proposed: tuple[PolicyChange, ...] = ()
-    """How the policy in its spec differs from the adopted one, which it is judged by."""
+    """How the policy in its spec differs from the adopted one, which its gates use."""
 
     @property
     def address(self) -> str:
@@ -395,7 +395,7 @@ class Version:
 
 
 class Outcome(StrEnum):
-    """What came out of a check. Only `PASS`, `WARN`, `WAIVED` and `NOT_APPLICABLE` let a gate accept."""
+    """The outcome of a check. Only `PASS`, `WARN`, `WAIVED` and `NOT_APPLICABLE` let a gate accept."""
 
     PASS = "pass"  # noqa: S105 - an outcome
     WARN = "warn"
@@ -406,7 +406,7 @@ class Outcome(StrEnum):
 
 
 class Severity(StrEnum):
-    """What an unfavourable outcome does to the gate: refuse, be reported, or be noted."""
+    """What an unfavourable outcome does: the gate refuses, reports it, or only notes it."""
 
     BLOCKING = "blocking"
     WARNING = "warning"
@@ -414,7 +414,7 @@ class Severity(StrEnum):
 
 
 class Scope(StrEnum):
-    """What evidence speaks about, and so whose state can end it."""
+    """What evidence is about; a change of that can end the evidence."""
 
     VERSION = "version"
     ENVIRONMENT = "environment"
@@ -423,7 +423,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One defect, precise enough to mend it."""
+    """One defect, described precisely enough to repair it."""
 
     subject: str
     """The file, table, column, source or setting concerned."""
@@ -436,7 +436,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The recorded answer of one check, bound to what it was asked about."""
+    """The recorded result of one check, bound to the facts that it depends on."""
 
     check: str
     outcome: Outcome
@@ -450,38 +450,38 @@ class Evidence:
     measured: Mapping[str, Any] = field(default_factory=dict)
     """Figures behind the outcome, JSON values only."""
     binding: Mapping[str, str] = field(default_factory=dict)
-    """What the answer depends on: `version`, `policy`, `environment`, `target`, `node`, `check_version`."""
+    """The facts that the result depends on: `version`, `policy`, `environment`, `target`, `node`, `check_version`."""
     at: str = ""
     """When it was gathered."""
     expires: str = ""
-    """When it goes stale; empty when it holds as long as its binding."""
+    """When it expires; empty when it is valid as long as its binding."""
     awaiting: tuple[str, ...] = ()
-    """Whose answer it waits for: groups of `owners`, or `anybody`. Empty unless only a person can answer."""
+    """Who must answer: groups of `owners`, or `anybody`. Empty unless only a person can answer."""
     seconds: float | None = field(default=None, compare=False)
-    """How long it took to find out; None where nobody measured it."""
+    """How long the check took; None where it was not measured."""
     ruling: Ruling | None = None
-    """Set in a decision only, and only where the gate did not take the answer as it came."""
+    """Set only in a decision, where the gate did not take the check's result as it came."""
 
     @property
-    def told(self) -> str:
-        """The summary, and after it what the gate made of it."""
+    def full_summary(self) -> str:
+        """The summary, followed by the gate's ruling if there is one."""
         return f"{self.summary}; {self.ruling}" if self.ruling else self.summary
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a gate made of an answer that it did not take as it came; what the check itself said is kept here."""
+    """A gate's ruling on a result that it did not take as it came. Keeps the check's own result."""
 
     found: Outcome
     """The check's own outcome."""
     expires: str
-    """The end of the check's own answer."""
+    """When the check's own result expires."""
     waiver: Waiver | None = None
-    """What lets a failure through."""
+    """The waiver that lets a failure pass."""
     passes: int = 0
-    """How often in a row it passed, where the gate wants more than one pass; else 0."""
+    """Passes in a row so far, where the gate wants more than one; else 0."""
     wanted: int = 0
-    """How often it has to."""
+    """Passes in a row that the gate wants."""
 
     def __str__(self) -> str:
         return str(self.waiver) if self.waiver else f"{self.passes} of {self.wanted} passes in a row"
@@ -493,14 +493,14 @@ class DecisionOutcome(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     INCONCLUSIVE = "inconclusive"
-    """Nothing failed, but something that must be known is not."""
+    """Nothing failed, but a check that must have a result has none."""
     WAITING = "waiting"
-    """All that is missing is an approval, and the request is recorded."""
+    """Only an approval is missing, and the request is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A gate's answer about one version under one policy."""
+    """A gate's decision about one version under one policy."""
 
     dataset: str
     digest: str
@@ -513,27 +513,29 @@ class Decision:
     """`sha256:<hex>` of the environment's fingerprint."""
     at: str
     expires: str = ""
-    """When the first of its evidence goes stale; empty when none does."""
+    """When the first of its evidence expires; empty when none does."""
     requester: str = ""
     adopted: str = ""
-    """`sha256:<hex>` of the dataset's adopted policy, which the gate is of; empty for a trial, which nothing counts."""
+    """`sha256:<hex>` of the dataset's adopted policy, which has the gate; empty for a trial, which never counts."""
     after: int = 0
-    """The number of the target's last move when it was decided; 0 before the first."""
+    """The number of the target's last move at the time of the decision; 0 before the first."""
 
     @property
     def accepted(self) -> bool:
-        """Whether the version may go where the gate leads."""
+        """Whether the version may be promoted to the target."""
         return self.outcome is DecisionOutcome.ACCEPTED
 
     @property
     def declined(self) -> str:
-        """Who declined the version and why, where nothing else keeps it back; else empty."""
-        failed = [one for one in self.checks if (one.outcome, one.severity) == (Outcome.FAIL, Severity.BLOCKING)]
-        if [one.check for one in failed] != ["approval"]:
+        """Who declined the version and why, if nothing else blocks it; else empty."""
+        blocking = (Outcome.FAIL, Severity.BLOCKING)
+        failed = [evidence for evidence in self.checks if (evidence.outcome, evidence.severity) == blocking]
+        if [evidence.check for evidence in failed] != ["approval"]:
             return ""
         answers = failed[0].measured.get("answers", ())
-        said = (f"{one.subject} {one.problem}" for one in failed[0].findings if one.outcome is Outcome.FAIL)
-        return "; ".join(said) if any(not one["approved"] for one in answers) else ""
+        findings = (finding for finding in failed[0].findings if finding.outcome is Outcome.FAIL)
+        reasons = "; ".join(f"{finding.subject} {finding.problem}" for finding in findings)
+        return reasons if any(not answer["approved"] for answer in answers) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,7 +564,7 @@ class Validation:
     seconds: float = 0.0
     """How long running the contract took, without bringing the version to this node."""
     is_trial: bool = False
-    """Whether the contract is of the asker's own spec: then nothing is recorded."""
+    """Whether the contract is that of the caller's spec. Then nothing is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,18 +579,18 @@ class Promotion:
 
 
 def person_key(name: str) -> str:
-    """What makes two spellings of a name one person: capitals, spaces and what can't be seen make no second one.
+    """A key that is equal for all spellings of a person's name: it ignores case, spaces and invisible characters.
 
     >>> person_key(" Ines@Example.org\u200b") == person_key("ines@example.org")
     True
     """
     spelled = " ".join(unicodedata.normalize("NFKC", name).split())
-    return "".join(one for one in spelled if unicodedata.category(one) not in ("Cc", "Cf")).strip().casefold()
+    return "".join(letter for letter in spelled if unicodedata.category(letter) not in ("Cc", "Cf")).strip().casefold()
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who did something, and how we know: only a signature proves it."""
+    """Who did something, and the source of the name: only a signature proves it."""
 
     name: str
     source: Literal["os-user", "declared", "prefect-form", "prefect-actor", "signature"]
@@ -600,20 +602,20 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A recorded wish to promote a version, which waits for approval."""
+    """A recorded request to promote a version, which waits for approval."""
 
     id: str
     dataset: str
     digest: str
-    """The version that was asked for, and so the only one that an answer can let through."""
+    """The requested version: an answer approves no other."""
     target: str
     policy: str
-    """`sha256:<hex>` of the policy that the version was judged under; an answer ends with it."""
+    """`sha256:<hex>` of the policy of the decision. An answer is valid only under that policy."""
     requester: Identity
     at: str
     after: int | None = None
-    """The number of the target's last move then, 0 before the first: once the target moved on to another version,
-    answers no longer count. None where it isn't recorded; such answers count wherever the target is."""
+    """The number of the target's last move then, 0 before the first. Once the target moves to another version, answers
+    no longer count. None where it isn't recorded: then answers count wherever the target is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -627,21 +629,21 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """Somebody answers for one failure of one check, for one version at one target, for a while."""
+    """A person's temporary acceptance of one check's failure, for one version at one target."""
 
     id: str
     dataset: str
     digest: str
-    """The only version that it lets through."""
+    """The only version that it is valid for."""
     target: str
     check: str
     parameters: str
-    """`sha256:<hex>` of the check's parameters then: other thresholds are another question."""
+    """`sha256:<hex>` of the check's parameters then. It is not valid for other thresholds."""
     reason: str
     approver: Identity
-    """Who answers for it; never who asked the gate."""
+    """Who is responsible for it; never the requester."""
     requester: str
-    """Who had asked the gate when it was granted."""
+    """Who had requested the gate's decision when it was granted."""
     at: str
     until: str
     """When it ends, 30 days after `at` at most."""
@@ -653,27 +655,27 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceRevocation:
-    """The end of what one check had found out about one version; what is found out after it counts."""
+    """The end of one check's evidence about one version. Later evidence counts."""
 
     dataset: str
     digest: str
     check: str
     target: str = ""
-    """Only evidence that is bound to this target; empty for all of the check's."""
+    """Ends only evidence that is bound to this target; empty for all of the check's evidence."""
     reason: str
     who: Identity
     at: str
     ahead: tuple[str, ...] = ()
-    """Times after `at` of evidence that was on record by then: the clock of its node was ahead."""
+    """Times after `at` of evidence that was on record before: its node's clock was ahead."""
 
     def __str__(self) -> str:
         return f"revoked by {self.who} {self.at[:16]}Z: {self.reason}"
 
     @property
     def about(self) -> str:
-        """What it ends: `schema of nycflights@sha256:…`."""
-        there = f" at {self.target}" if self.target else ""
-        return f"{self.check}{there} of {self.dataset}@{self.digest}"
+        """The evidence that it ends: `schema of nycflights@sha256:…`."""
+        target = f" at {self.target}" if self.target else ""
+        return f"{self.check}{target} of {self.dataset}@{self.digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -685,7 +687,7 @@ class Wait:
     flow_run: str
     """The run's id in Prefect."""
     until: str
-    """When it gives up."""
+    """When the run gives up."""
     at: str
 
 

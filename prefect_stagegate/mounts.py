@@ -11,22 +11,24 @@ NETWORK = frozenset(
         *("ncpfs", "nfs", "nfs4", "orangefs", "smb3", "smbfs", "virtiofs", "wekafs"),
     )
 )
-"""Types of file systems that other machines may use at the same time, as /proc/mounts writes them."""
+"""Types of file systems that other machines may use at the same time, by their names in /proc/mounts."""
 MOUNTS = Path("/proc/self/mounts")
 
 
 def mount_of(path: Path) -> tuple[str, str]:
-    """Type and device of the file system that holds a path, as /proc/mounts has them; empty when it doesn't tell."""
+    """Type and device of the file system that holds a path, by /proc/mounts; empty when it doesn't tell."""
     try:
         lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return "", ""
     real = Path(os.path.realpath(path))
     mounts = [
-        (point.replace("\\040", " "), kind, what) for what, point, kind, *_ in (line.split(" ") for line in lines)
+        (point.replace("\\040", " "), kind, device) for device, point, kind, *_ in (line.split(" ") for line in lines)
     ]
-    # The longest place that holds the path; of several mounts on it the last one is seen.
+    # The deepest mount point above the path counts. Of several mounts on one point, the last hides the others.
     candidates = [
-        (len(at), order, kind, what) for order, (at, kind, what) in enumerate(mounts) if real.is_relative_to(at)
+        (len(point), order, kind, device)
+        for order, (point, kind, device) in enumerate(mounts)
+        if real.is_relative_to(point)
     ]
     return max(candidates)[2:] if candidates else ("", "")

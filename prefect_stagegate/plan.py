@@ -1,6 +1,6 @@
-"""What is to happen to each listed object: reuse the bytes that the cache holds, or fetch them.
+"""Deciding what happens to each listed object: reuse the bytes that the cache holds, or fetch them.
 
-Pure: the caller says what is remembered and what is held. Nothing is changed here.
+Pure: the caller passes what the pin memory and the cache know. Nothing is changed here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from prefect_stagegate.spec import Rehash
 from prefect_stagegate.units import count_text
 
 NAMED = 20
-"""Refused objects that an error names; the others are counted."""
+"""Refused objects that an error names; it counts the others."""
 
 
 def dataset_path(into: str, key: str) -> str:
-    """Where an object of a source stands in the dataset.
+    """An object's path in the dataset.
 
     >>> dataset_path("flights/", "2013-01.parquet"), dataset_path("", "planes.csv")
     ('flights/2013-01.parquet', 'planes.csv')
@@ -26,44 +26,44 @@ def dataset_path(into: str, key: str) -> str:
     return f"{into.rstrip('/')}/{key}" if into else key
 
 
-def check_names(wanted: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse, all at once, the objects whose paths can't stand in a manifest.
+def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
+    """Refuse objects whose paths can't be in a manifest, all of them in one error.
 
     Args:
-        wanted: Each object's path in the dataset, its key, and its source's URL.
+        objects: Each object's path in the dataset, its key, and its source's URL.
 
     Raises:
-        UsageError: There are such objects; those that are told first are named, each with its reason.
+        UsageError: There are such objects. The error names the first ones, each with its reason.
     """
-    refused = [(key, url, problem) for path, key, url in wanted if (problem := path_problem(path))]
+    refused = [(key, url, problem) for path, key, url in objects if (problem := path_problem(path))]
     if not refused:
         return
-    named = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]
+    reasons = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]
     more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
     count = count_text(len(refused), "object")
     raise UsageError(
-        f"{count} can't stand in a dataset: {'; '.join(named + more)}",
+        f"{count} can't stand in a dataset: {'; '.join(reasons + more)}",
         hint="Rename them at their source, or leave them out by `exclude:`.",
     )
 
 
 def is_doubted(pin: Pin, rehash: Rehash) -> bool:
-    """Whether a source's `rehash` has an object read again, whatever is remembered of its pin."""
+    """Whether a source's `rehash` wants an object read again, even if the digest of its pin is known."""
     return rehash == "always" or (rehash == "when_weak" and pin.strength == "weak")
 
 
 def plan_object(
     listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool, rehash: Rehash = "never"
 ) -> PlannedObject:
-    """Decide about one object.
+    """Plan one object.
 
     Args:
         listed: The object as its source lists it.
-        path: Where it stands in the dataset; `check_names` let it pass.
+        path: Its path in the dataset, which `check_names` accepted.
         source: Position of its source in the spec.
-        remembered: The digest that this pin is known to have, if any.
+        remembered: The known digest of its pin, if any.
         held: Whether the cache holds a blob of that digest.
-        rehash: What its source's spec says.
+        rehash: Its source's setting.
     """
     if is_doubted(listed.pin, rehash):
         return PlannedObject(path, listed, source, Action.FETCH, doubted=True)

@@ -1,4 +1,4 @@
-"""Walking a tree of folders that this package made: without a call within a call, no deeper than it makes them.
+"""Walking a tree of folders without recursion, no deeper than this package makes trees.
 
 Only the standard library is imported here: short commands load this module.
 """
@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DEEPEST = 300
-"""Folders in folders at most. Paths in a dataset have 256 names at most, and little stands above them."""
+"""The deepest nesting of folders. Paths in a dataset have at most 256 segments, and few folders above them."""
 
 
 def walk_folders(
     root: Path, *, skip: type[OSError] = FileNotFoundError
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Each folder of a tree, those above before those below, with what lies in it. Links are not followed.
+    """Each folder of a tree with its entries, parents before children. Links are not followed.
 
     Args:
         root: The folder to begin with.
-        skip: Errors of folders below it that are passed over: they may have gone meanwhile.
+        skip: Errors to ignore for folders below the root, which may have been removed meanwhile.
 
     Raises:
         OSError: A folder can't be read, or the tree is deeper than any that this package makes.
@@ -30,11 +30,11 @@ def walk_folders(
     while folders:
         folder, depth = folders.pop()
         if depth > DEEPEST:
-            told = f"{root} holds folders in folders deeper than {DEEPEST} names, and no dataset does"
-            raise OSError(errno.ELOOP, told, folder)
+            message = f"{root} holds folders in folders deeper than {DEEPEST} names, and no dataset does"
+            raise OSError(errno.ELOOP, message, folder)
         try:
-            with os.scandir(folder) as found:
-                entries = list(found)
+            with os.scandir(folder) as scan:
+                entries = list(scan)
         except skip:
             if depth:
                 continue

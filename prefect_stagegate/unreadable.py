@@ -1,4 +1,4 @@
-"""Records that could not be read, collected so that a listing goes on without them."""
+"""Collecting records that can't be read, so that a listing goes on without them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Unreadable:
     """One record of the catalog or of this node's cache that could not be read."""
 
     dataset: str
-    """The dataset that it belongs to; empty when nobody can tell."""
+    """The dataset that it belongs to; empty when that is unknown."""
     problem: str
     """Which record it is, and what is wrong with it."""
     hint: str
@@ -21,37 +21,37 @@ class Unreadable:
 
     def __str__(self) -> str:
         """As people read it: `nycflights: the catalog's record … can't be read: …. Restore it from a backup.`."""
-        named = f"{self.dataset}: " if self.dataset else ""
-        return f"{named}{self.problem}. {self.hint}" if self.hint else f"{named}{self.problem}"
+        prefix = f"{self.dataset}: " if self.dataset else ""
+        return f"{prefix}{self.problem}. {self.hint}" if self.hint else f"{prefix}{self.problem}"
 
 
 class UnreadableRecords:
-    """Collects what one listing could not read; each record once."""
+    """Collects the records that one listing could not read, each once."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Unreadable] = {}
+        self._records: dict[str, Unreadable] = {}
 
     @property
     def all(self) -> tuple[Unreadable, ...]:
-        """All of them, in the order in which they were met."""
-        return tuple(self._found.values())
+        """All of them, in the order of their errors."""
+        return tuple(self._records.values())
 
     def add(self, error: CatalogError | CacheError, dataset: str = "") -> None:
         """Add the record that an error names."""
-        self._found.setdefault(error.message, Unreadable(error.dataset or dataset, error.message, error.hint))
+        self._records.setdefault(error.message, Unreadable(error.dataset or dataset, error.message, error.hint))
 
     def update(self, others: UnreadableRecords) -> None:
-        """Add what others collected."""
+        """Add the records of another collection."""
         for record in others.all:
-            self._found.setdefault(record.problem, record)
+            self._records.setdefault(record.problem, record)
 
     def skip(self, dataset: str) -> _Skipping:
-        """Leave the rest of a block out when a record of a dataset can't be read; a store that fails still raises."""
+        """Skip the rest of a block when a record of a dataset can't be read; a store that fails still raises."""
         return _Skipping(self, dataset)
 
 
 def skipping(unreadable: UnreadableRecords | None, dataset: str) -> AbstractContextManager[object]:
-    """Leave the rest of a block out when a record can't be read, and collect it; None lets its error through."""
+    """Skip the rest of a block when a record can't be read, and collect the record. With None, the error is raised."""
     return nullcontext() if unreadable is None else unreadable.skip(dataset)
 
 

@@ -34,7 +34,7 @@ def publish_version(
     """
     loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with (
-        workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="publish"),
+        workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, purpose="publish"),
         workspace.cache.views.draft() as draft,
     ):
         failures = receipts.failures if isinstance(receipts, Receipts) else ()

@@ -39,7 +39,7 @@ def transfer(
     loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with (
         told_failures(loaded.dataset),
-        workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, what="transfer") as writer,
+        workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, purpose="transfer") as writer,
         watched_room(workspace),
         ending() as cancel,
         workspace.admit(loaded, cancel),

@@ -1,4 +1,4 @@
-"""One node's content store on a volume near its GPUs. `layout.py` draws what lies where."""
+"""One node's content store, on a volume near its GPUs. `layout.py` draws the tree on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Cache", "Layout"]
 
 
 class Cache:
-    """A node's cache, opened: its blobs, views, refs and leases.
+    """An opened cache of a node: its blobs, views, refs and leases.
 
     Reading a ref or a view loads no hashing and no database: `stagegate path` starts in the time of a shell command.
     """
@@ -34,15 +34,15 @@ class Cache:
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True, durability: Durability = Durability.BATCH) -> Cache:
-        """Open the cache at `root`, making it when there is none and `create` is set.
+        """Open the cache at `root`; make it when there is none and `create` is set.
 
         Args:
             root: The cache's folder.
             create: Whether to make it.
-            durability: When what is written survives a power cut.
+            durability: When written bytes survive a power cut.
 
         Raises:
-            CacheError: It can't be read or made, or something else lies there.
+            CacheError: The cache can't be read or made, or `root` holds something else.
         """
         return cls(Layout.open(root, create=create), durability)
 
@@ -56,17 +56,18 @@ class Cache:
         """The content by digest.
 
         Raises:
-            CacheError: A power cut left blobs that must be read again, and that failed.
+            CacheError: A power cut left blobs that must be read again, and reading them failed.
         """
         from prefect_stagegate.cache.blobs import Blobs
         from prefect_stagegate.cache.unsynced import read_again
 
+        # Before the first blob is used: after a power cut some may have lost their bytes.
         read_again(self.layout)
         return Blobs(self.layout, self.durability)
 
     @cached_property
     def memory(self) -> PinMemory:
-        """What pins are known to name."""
+        """The known digests of pins."""
         from prefect_stagegate.cache.memory import PinMemory
 
         if self.layout.shared:

@@ -1,6 +1,6 @@
-"""The blobs: content by digest. A blob that can be seen is complete and was verified.
+"""The blobs: content by digest. Every visible blob is complete and was verified.
 
-The order that makes it so, whoever dies where:
+The order of steps guarantees that, wherever a process is killed:
 
     claim → write and hash → check size and digest → read-only → (fsync) → link to blobs → remember → drop the claim
 
@@ -30,15 +30,12 @@ from prefect_stagegate.cache.layout import (
     explained,
 )
 from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.unsynced import Unsynced
 from prefect_stagegate.cache.verify import check_blob, is_blob
 from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
-
-BLOCK = 512
-"""Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
-
 
 _WRITABLE_BY_OTHERS = 0o022
 
@@ -55,26 +52,24 @@ class Blobs:
         self._unsynced = Unsynced(layout)
 
     def holds(self, digest: str, size: int) -> bool:
-        """Whether the bytes are here, by their digest and size.
-
-        What this user, root or the cache's owner put there was hashed then. What anybody else did, who shares the
-        cache, is hashed now.
-        """
+        """Whether the cache has a blob, by its digest and size."""
         path = self._layout.blob_path(digest)
         try:
             mode, _, _, _, owner, _, length, *_ = os.lstat(path)
             if not stat.S_ISREG(mode) or length != size:
                 return False
+            # A blob of this user, of root or of the cache's owner was hashed when it came. One that another user of a
+            # shared cache owns, or may write to, is hashed now.
             believed = owner in self._trusted and not mode & _WRITABLE_BY_OTHERS
             return believed or is_blob(path, digest)
         except OSError:
             return False
 
     def claim(self, *identity: str) -> Claim | None:
-        """Claim the right to bring one object in; None while another thread or process has it.
+        """Claim the right to store one object; None while another thread or process has it.
 
         Args:
-            identity: What names the object at its source: the same words mean the same bytes.
+            identity: Words that identify the object at its source. The same words mean the same bytes.
 
         Raises:
             CacheError: The cache can't be written.
@@ -88,30 +83,30 @@ class Blobs:
         return claim
 
     def claim_state(self, *identity: str) -> tuple[int, ...]:
-        """What changes whenever somebody writes to a claim's file; empty when it is gone.
+        """A value that changes whenever somebody writes to a claim's file; empty when the file is gone.
 
         Raises:
-            CacheError: It can't be looked at.
+            CacheError: The file can't be looked at.
         """
         try:
-            found = os.lstat(self._claimed(identity))
+            status = os.lstat(self._claimed(identity))
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise cache_error(error, "look at a claim", self._layout.ingest) from error
-        return (found.st_ino, found.st_size, found.st_blocks, found.st_mtime_ns, found.st_ctime_ns)
+        return (status.st_ino, status.st_size, status.st_blocks, status.st_mtime_ns, status.st_ctime_ns)
 
     def claim_holder(self, *identity: str) -> Holder | None:
-        """Who has a claim; None when it is gone.
+        """The process that has a claim; None when the claim's file is gone.
 
         Raises:
-            CacheError: It can't be looked at.
+            CacheError: The file can't be looked at.
         """
         with explained("look at a claim", self._layout.ingest):
             return holder_of(self._claimed(identity))
 
-    def begun(self, *identity: str) -> int:
-        """How many bytes of the volume an interrupted run's file of this object takes already."""
+    def partial_bytes(self, *identity: str) -> int:
+        """Bytes of the volume that an interrupted run's file of this object takes."""
         try:
             return os.lstat(self._claimed(identity)).st_blocks * BLOCK
         except FileNotFoundError:
@@ -122,31 +117,35 @@ class Blobs:
         return f"{self._ingest}/{hashlib.blake2b(words, digest_size=20).hexdigest()}"
 
     def commit(self, claim: Claim, digest: str, size: int, *, sync: bool) -> None:
-        """Make the claimed file the blob `digest`, which its bytes were just found to have.
+        """Make the claimed file the blob `digest`. The caller has hashed its bytes.
 
-        The claim stays taken until it is dropped, so that whoever waits for it finds the digest remembered.
+        The claim stays until it is dropped, so that whoever waits for it finds the digest in the pin memory.
 
         Args:
-            claim: Its file holds exactly the blob's bytes.
+            claim: The claim whose file holds exactly the blob's bytes.
             digest: `blake3:<hex>`.
             size: Bytes.
-            sync: Make its bytes durable now, unless nothing is to be; otherwise `sync()` must follow before anything
-                names it.
+            sync: Whether to make the bytes durable now, if the cache's durability wants that at all. Otherwise `sync()`
+                must follow before anything names the blob.
 
         Raises:
-            CacheError: The volume refuses; the blob does not appear.
+            CacheError: The volume refuses; the blob is not visible.
         """
         target = self._layout.blob_path(digest)
         try:
+            # A writer that flock did not keep out may have changed the file since it was hashed.
             if os.fstat(claim.file).st_size != size:
                 raise ChecksumMismatch("The file in the cache has not the size of its object")
+            # Read-only before it is visible: a blob may never be written to.
             os.fchmod(claim.file, READ_ONLY_FILE)
-            if self.syncs(asked=sync):
+            # Before the link: after a power cut, a blob is durable, or a mark says that it must be read again.
+            if self.is_synced(requested=sync):
                 os.fsync(claim.file)
             elif self._durability is not Durability.NONE:
                 self._unsynced.add(digest)
             folder = target.rpartition("/")[0]
             self._make_folder(folder)
+            # The claim's name stays beside the blob's: its second link keeps a collection from taking the blob.
             self._place(claim, target, digest)
             if self._durability is Durability.FULL:
                 sync_folder(Path(folder))
@@ -157,7 +156,7 @@ class Blobs:
         try:
             os.link(claim.path, target)
         except FileExistsError:
-            # A blob of this name is there already. It is believed only when its bytes are read and found right.
+            # A blob of this name is there already. It may have rotted, so it stays only if its bytes hash to its name.
             if not _is_sound(target, digest):
                 self._set_aside(target, digest)
                 os.link(claim.path, target)
@@ -169,31 +168,32 @@ class Blobs:
     def _set_aside(self, target: str, digest: str) -> None:
         if rot := check_blob(self._layout, digest):
             Quarantine(self._layout).put(rot)
-        else:  # the right bytes, and whoever could write to it may change them
+        else:  # its bytes are right, but somebody may write to it and change them
             self._layout.discard(Path(target))
 
-    def syncs(self, *, asked: bool) -> bool:
-        """Whether a blob is made durable by itself, given that it is asked for."""
-        return self._durability is Durability.FULL or (asked and self._durability is Durability.BATCH)
+    def is_synced(self, *, requested: bool) -> bool:
+        """Whether a blob gets an fsync of its own, given that its writer requests one or not."""
+        return self._durability is Durability.FULL or (requested and self._durability is Durability.BATCH)
 
     def sync(self) -> bool:
-        """Make every blob that was committed so far durable; False when nothing is to be.
+        """Make every blob that was committed so far durable; False when the cache's durability is `none`.
 
         Raises:
-            CacheError: The volume failed. What it failed to write may look whole, so those blobs are out of sight.
+            CacheError: The volume failed to write. The blobs that may be lost were taken out of sight.
         """
         if self._durability is Durability.NONE:
             return False
         with explained("sync the volume", self._layout.blobs):
+            # The caller may name the blobs now: a failure raises, and takes them out of sight.
             self._unsynced.sync()
         return True
 
     def orphans(self, older_than: float) -> Iterator[Path]:
-        """What interrupted runs left in the ingest folder, and nobody claims, untouched for so many seconds."""
+        """Files in the ingest folder that nobody claims, and nobody changed for `older_than` seconds."""
         now = time.time()
         for path in self._layout.ingest.iterdir():
             if path.name.startswith(UNSYNCED):
-                continue  # whoever opens the cache after a power cut needs it
+                continue  # after a power cut, the next `open` of the cache needs this mark
             try:
                 if now - path.lstat().st_mtime > older_than and not Claim.is_taken(str(path)):
                     yield path
@@ -213,7 +213,7 @@ def _is_sound(path: str, digest: str) -> bool:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return False  # somebody put a symbolic link there
+        return False  # a symbolic link is in its place
 
 
 def _refuses_links(error: OSError) -> bool:

@@ -1,8 +1,9 @@
 """Collecting garbage: views that nothing needs, then blobs that nothing holds.
 
-What a ref of this node names, what is leased and what is pinned stays. A view is taken out of sight under the lock of
-the leases, and unlinked after it. A blob is held by its second link: a view's, a draft's, or its claim's; one that has
-none is garbage, whoever lives, for a writer that counted on it finds out when it links it, and fetches it again.
+Versions that a ref of this node names, that are leased or that are pinned stay. A view is moved into the trash under
+the lock of the leases, and unlinked after the lock. A blob is held by its second link: a view's, a draft's, or its
+claim's. A blob without one is garbage even while writers live: a writer that counted on it notices when it makes its
+link, and fetches the bytes again.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from prefect_stagegate.trees import walk_folders
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 RESUME_SECONDS = 24 * 3600
-"""How long a half-fetched object waits for a run that resumes it."""
+"""How long a half-fetched object is kept for a run that resumes it."""
 DRAFT_SECONDS = 60
-"""How long a draft may be without its lock: it is made before it is locked."""
+"""How long a draft without a lock is kept: a draft is locked only after it was made."""
 
 BLOB_AND_VIEW = 2
-"""Links of a blob that one view holds."""
+"""Links of a blob that only one view holds."""
 
 View = tuple[str, str]
 """Dataset and digest."""
@@ -43,17 +44,17 @@ View = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a collection took, or would take."""
+    """What a collection removed, or would remove."""
 
     versions: tuple[str, ...]
     """`dataset@sha256:…` of the views."""
     blobs: int
     bytes: int
-    """Bytes of those blobs: what the volume gets back."""
+    """Bytes of those blobs, which the volume gets back."""
     kept: tuple[str, ...] = field(default=())
-    """Why things stay that no ref names, one line each: leases, pins, and drafts that are too young to be told dead."""
+    """Why things stay that no ref names, one line each: leases, pins, and drafts too young to count as dead."""
     unreadable: tuple[Unreadable, ...] = ()
-    """The node's refs and leases that can't be read. What they may name stays."""
+    """The node's refs and leases that can't be read. The versions that they may name stay."""
 
 
 def collect(
@@ -61,20 +62,20 @@ def collect(
     *,
     dry_run: bool = False,
     enough: int | None = None,
-    own: str = "",
+    writer_id: str = "",
     may_go: Callable[[str, str], bool] = lambda dataset, digest: True,  # noqa: ARG005
 ) -> Collection:
-    """Remove what no ref, lease or pin needs, those versions first that were used least recently.
+    """Remove what no ref, lease or pin needs; the least recently used versions go first.
 
-    The views of a dataset that is being written stay: one of them may be what its writer just made, and no ref names
-    it yet. A writer who needs room has made none yet.
+    The views of a dataset that is being written stay: its writer may just have made one that no ref names yet. A writer
+    that makes room has made none yet.
 
     Args:
         layout: The cache.
-        dry_run: Tell what would go, and remove nothing.
-        enough: Stop taking versions when so many bytes are freed; None takes all.
-        own: The lease of a writer who collects to make room: its dataset's earlier versions may go.
-        may_go: Asked about each version before it goes, by dataset and digest; it may take long.
+        dry_run: Return what would go, and remove nothing.
+        enough: Stop removing versions when so many bytes are freed; None removes all.
+        writer_id: The id of the lease of a writer that makes room. Its dataset's earlier versions may go.
+        may_go: Decides about each version, by dataset and digest, before it goes; may take long.
 
     Raises:
         CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
@@ -82,30 +83,35 @@ def collect(
     with explained("collect garbage", layout.root):
         require_locks(layout.root, layout.trash)
         if dry_run:
-            return _foretell(layout, own, may_go)
+            return _predict(layout, writer_id, may_go)
         empty_trash(layout)
-        _remove_strays(layout)  # before the blobs are looked at, of which they hold some
+        _remove_strays(layout)  # before the sweep, since they hold blobs
+        # What is garbage already may be enough, so it goes before any version.
         blobs, size = _sweep(layout)
-        gone, freed = [], size
+        removed, freed = [], size
         unreadable = UnreadableRecords()
-        with Leases(layout).frozen(unreadable) as leases:  # which also removes those of the dead
-            unneeded = _oldest_first(layout, _Needs(layout, _others(leases, own), unreadable))
+        with Leases(layout).frozen(unreadable) as leases:  # removes the leases of dead holders, too
+            unneeded = _oldest_first(layout, _Needs(layout, _without(leases, writer_id), unreadable))
         for view in unneeded:
             if enough is not None and freed >= enough:
                 break
-            if may_go(*view) and (held := _discard(layout, view, own)) is not None:
-                gone.append("@".join(view))
-                freed += held
+            # Outside the lock, since `may_go` may take long. `_discard` looks again, under the lock.
+            if may_go(*view) and (view_bytes := _discard(layout, view, writer_id)) is not None:
+                removed.append("@".join(view))
+                freed += view_bytes
+        # Only now have the views' blobs lost their links.
         empty_trash(layout)
-        more, rest = _sweep(layout)
-        return Collection(tuple(gone), blobs + more, size + rest, _reasons(layout, own), unreadable.all)
+        more_blobs, more_size = _sweep(layout)
+        return Collection(
+            tuple(removed), blobs + more_blobs, size + more_size, _reasons(layout, writer_id), unreadable.all
+        )
 
 
 def empty_trash(layout: Layout) -> None:
-    """Unlink what was taken out of sight, by this process or by one that was killed.
+    """Remove everything from the trash, also what a killed process left there.
 
     Raises:
-        CacheError: It can't be unlinked.
+        CacheError: It can't be removed.
     """
     with explained("empty the trash", layout.trash), locked(layout.trash):
         for path in layout.trash.iterdir():
@@ -116,36 +122,36 @@ def empty_trash(layout: Layout) -> None:
 
 
 class _Needs:
-    """What this node's refs and some of its leases need.
+    """The versions that this node's refs and the given leases need.
 
-    A ref that can't be read may name any version of its dataset, and a lease any version of all.
+    An unreadable ref may name any version of its dataset; an unreadable lease may name any version at all.
     """
 
     def __init__(self, layout: Layout, leases: list[Lease], unreadable: UnreadableRecords) -> None:
         self._refs, self._leases, self._unreadable = Refs(layout), leases, unreadable
         self._everything = bool(unreadable.all)
-        self._named: dict[str, set[str] | None] = {}
+        self._digests: dict[str, set[str] | None] = {}
 
     def has(self, view: View) -> bool:
-        """Whether a view is needed, as far as anybody can tell."""
+        """Whether a view is needed, or may be."""
         dataset, digest = view
-        if dataset not in self._named:
-            self._named[dataset] = self._read(dataset)
-        named = self._named[dataset]
-        if self._everything or named is None or digest in named:
+        if dataset not in self._digests:
+            self._digests[dataset] = self._read(dataset)
+        digests = self._digests[dataset]
+        if self._everything or digests is None or digest in digests:
             return True
         return any(lease.keeps(dataset, digest) for lease in self._leases)
 
     def _read(self, dataset: str) -> set[str] | None:
-        """The versions that the refs of a dataset name; None when one of them can't be read."""
-        bad = UnreadableRecords()
-        named = set(self._refs.of(dataset, bad).values())
-        self._unreadable.update(bad)
-        return None if bad.all else named
+        """The digests that the refs of a dataset name; None when one of them can't be read."""
+        unreadable = UnreadableRecords()
+        digests = set(self._refs.of(dataset, unreadable).values())
+        self._unreadable.update(unreadable)
+        return None if unreadable.all else digests
 
 
 def _oldest_first(layout: Layout, needs: _Needs) -> list[View]:
-    """The views that nothing needs now, the least recently used first."""
+    """The views that nothing needs, the least recently used first."""
     views = Views(layout)
     unneeded = [view for view in views.all() if not needs.has(view)]
     return sorted(unneeded, key=lambda view: _used(views, view))
@@ -155,79 +161,82 @@ def _used(views: Views, view: View) -> float:
     try:
         return views.used(*view)
     except FileNotFoundError:
-        return 0.0  # another collection has it
+        return 0.0  # another collection took it
 
 
-def _others(leases: list[Lease], own: str) -> list[Lease]:
-    return [lease for lease in leases if lease.id != own]
+def _without(leases: list[Lease], writer_id: str) -> list[Lease]:
+    return [lease for lease in leases if lease.id != writer_id]
 
 
-def _discard(layout: Layout, view: View, own: str) -> int | None:
-    """Take a view out of sight; returns the bytes of blobs that only it held, None when somebody needs it."""
+def _discard(layout: Layout, view: View, writer_id: str) -> int | None:
+    """Move a view into the trash and return the bytes of blobs that only it held; None when it is needed, or gone."""
     unreadable = UnreadableRecords()
+    # While the leases are frozen nobody begins to read, so the view stays unneeded until it is out of sight.
     with Leases(layout).frozen(unreadable) as leases:
-        if _Needs(layout, _others(leases, own), unreadable).has(view):
+        if _Needs(layout, _without(leases, writer_id), unreadable).has(view):
             return None
         try:
             hidden = Views(layout).discard(*view)
         except FileNotFoundError:
-            return None  # another collection has it
-    return sum(found.st_blocks * BLOCK for _, found in _files(hidden) if found.st_nlink == BLOB_AND_VIEW)
+            return None  # another collection took it
+    return sum(stat.st_blocks * BLOCK for _, stat in _files(hidden) if stat.st_nlink == BLOB_AND_VIEW)
 
 
 def _sweep(layout: Layout) -> tuple[int, int]:
-    """Unlink the blobs that nothing holds; returns how many there were, and their bytes."""
+    """Unlink the blobs that nothing holds; return their number and their bytes."""
     blobs = size = 0
-    if _counted_on(layout):
+    if _needs_unlinked(layout):
         return 0, 0
-    for path, found in chain(_files(layout.blobs), _rotten(layout)):
-        if found.st_nlink == 1:
+    for path, stat in chain(_files(layout.blobs), _rotten(layout)):
+        if stat.st_nlink == 1:
             with suppress(FileNotFoundError):
                 path.unlink()
-                blobs, size = blobs + 1, size + found.st_blocks * BLOCK
+                blobs, size = blobs + 1, size + stat.st_blocks * BLOCK
     Quarantine(layout).tidy()
     return blobs, size
 
 
-def _counted_on(layout: Layout) -> bool:
-    """Whether blobs without a second link may be needed: a writer lives, and this volume takes no links."""
+def _needs_unlinked(layout: Layout) -> bool:
+    """Whether blobs without a second link may be needed: a writer lives, and the volume takes no hard links."""
     unreadable = UnreadableRecords()
     leases = Leases(layout).live(unreadable)
     writing = bool(unreadable.all) or any(lease.kind is LeaseKind.WRITER for lease in leases)
     return writing and not takes_links(layout.trash)
 
 
-def _foretell(layout: Layout, own: str, may_go: Callable[[str, str], bool]) -> Collection:
-    """What a collection would take, by the links that would go."""
+def _predict(layout: Layout, writer_id: str, may_go: Callable[[str, str], bool]) -> Collection:
+    """Predict what a collection would remove, by counting the links that would go."""
     unreadable = UnreadableRecords()
-    needs = _Needs(layout, _others(Leases(layout).live(unreadable), own), unreadable)
-    gone = [view for view in _oldest_first(layout, needs) if may_go(*view)]
-    counted_on = _counted_on(layout)
-    shared: Counter[int] = Counter()
-    for left in (layout.trash, *_strays(layout)):  # these go first, as a collection that was killed left them
-        shared.update(found.st_ino for _, found in _files(left) if found.st_nlink > 1)
+    needs = _Needs(layout, _without(Leases(layout).live(unreadable), writer_id), unreadable)
+    unneeded = [view for view in _oldest_first(layout, needs) if may_go(*view)]
+    needs_unlinked = _needs_unlinked(layout)
+    # Links that go, by inode, for blobs with more than one. A collection removes the trash and the strays first.
+    links_gone: Counter[int] = Counter()
+    for folder in (layout.trash, *_strays(layout)):
+        links_gone.update(stat.st_ino for _, stat in _files(folder) if stat.st_nlink > 1)
     blobs = size = 0
+    # A view's file takes one link away, a blob's own name none. A blob goes with the last link besides its name.
     blobs_first = [(chain(_files(layout.blobs), _rotten(layout)), 0)]
-    for files, links in chain(blobs_first, ((_files(layout.view(*view)), 1) for view in gone)):
-        for _, found in files:
-            gone_links = links or shared[found.st_ino]
-            if links and found.st_nlink > BLOB_AND_VIEW:
-                shared[found.st_ino] += 1
-                gone_links = shared[found.st_ino]
-            if found.st_nlink == gone_links + 1 and not counted_on:
-                blobs, size = blobs + 1, size + found.st_blocks * BLOCK
-    return Collection(tuple(map("@".join, gone)), blobs, size, _reasons(layout, own), unreadable.all)
+    for files, links in chain(blobs_first, ((_files(layout.view(*view)), 1) for view in unneeded)):
+        for _, stat in files:
+            gone = links or links_gone[stat.st_ino]
+            if links and stat.st_nlink > BLOB_AND_VIEW:
+                links_gone[stat.st_ino] += 1
+                gone = links_gone[stat.st_ino]
+            if stat.st_nlink == gone + 1 and not needs_unlinked:
+                blobs, size = blobs + 1, size + stat.st_blocks * BLOCK
+    return Collection(tuple(map("@".join, unneeded)), blobs, size, _reasons(layout, writer_id), unreadable.all)
 
 
 def _rotten(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
-    """The blobs in quarantine: there is no more to them than to others, once no view is left that has them."""
+    """The blobs in quarantine. They go as other blobs do, when no view links to them any more."""
     for path in Quarantine(layout).files():
         with suppress(FileNotFoundError):
             yield path, path.lstat()
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files of a folder; or the one that `root` is."""
+    """The files below a folder, or `root` itself when it is a file."""
     paths: Iterable[Path] = [root]
     if root.is_dir():
         tree = walk_folders(root, skip=OSError)
@@ -240,13 +249,14 @@ def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
 def _remove_strays(layout: Layout) -> None:
     for path in _strays(layout):
         layout.discard(path)
+    # Makes the blobs of dead writers durable, and removes their marks.
     if any(layout.ingest.glob(f"{UNSYNCED}*")):
         Blobs(layout).sync()
     empty_trash(layout)
 
 
 def _strays(layout: Layout) -> Iterator[Path]:
-    """What dead writers left: their drafts, and objects that nobody went on with for a day."""
+    """Leftovers of dead writers: their drafts, and objects that nobody resumed for a day."""
     yield from filter(_abandoned, layout.ingest.glob(f"{DRAFT}*"))
     for path in Blobs(layout).orphans(RESUME_SECONDS):
         if not path.name.startswith((DRAFT, UNSYNCED)):
@@ -254,7 +264,7 @@ def _strays(layout: Layout) -> Iterator[Path]:
 
 
 def _abandoned(draft: Path) -> bool:
-    """Whether a draft's maker is gone, by its lock; a young one may not be locked yet."""
+    """Whether a draft's maker is gone, by its lock. A young draft may not be locked yet."""
     try:
         return _is_unlocked(draft) and not _is_young(draft)
     except FileNotFoundError:
@@ -276,8 +286,8 @@ def _is_unlocked(draft: Path) -> bool:
     return True
 
 
-def _reasons(layout: Layout, own: str) -> tuple[str, ...]:
-    leases = map(_reason, _others(Leases(layout).live(UnreadableRecords()), own))
+def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
+    leases = map(_reason, _without(Leases(layout).live(UnreadableRecords()), writer_id))
     return (*leases, *_young_drafts(layout))
 
 
@@ -285,8 +295,8 @@ def _young_drafts(layout: Layout) -> Iterator[str]:
     for draft in sorted(layout.ingest.glob(f"{DRAFT}*")):
         with suppress(FileNotFoundError):
             if _is_young(draft) and _is_unlocked(draft):
-                told = f"a draft that nobody holds, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
-                yield f"ingest/{draft.name}: {told}; a later collection takes it"
+                reason = f"a draft that nobody holds, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
+                yield f"ingest/{draft.name}: {reason}; a later collection takes it"
 
 
 def _reason(lease: Lease) -> str:

@@ -1,4 +1,4 @@
-"""Who holds a lock on a file, as far as Linux tells: its process, whose it is, and whether it runs."""
+"""The process that holds a lock on a file, as far as Linux tells: its id, its user, and whether it is stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STOPPED = ("T", "t")
-"""States of a process that goes on only when somebody lets it (proc(5))."""
+"""States of a stopped process (proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class Holder:
     """A process that holds a lock."""
 
     pid: int
-    """0 where nobody can tell: the process is in another container, or on another host."""
+    """0 where it is unknown: the process is in another container, or on another host."""
     user: str
-    """Its user, else the owner of the file; empty where neither is known."""
+    """The process's user, else the owner of the file; empty where neither is known."""
     stopped: bool = False
-    """Whether it was stopped, as by SIGSTOP or in a debugger."""
+    """Whether it is stopped, as by SIGSTOP or in a debugger."""
 
     def __str__(self) -> str:
         """As people read it: `pid 71 (alice, stopped)`."""
@@ -31,30 +31,30 @@ class Holder:
 
 
 def holder_of(path: str) -> Holder | None:
-    """Who holds the lock on a file; None when the file is gone.
+    """The holder of the lock on a file; None when the file is gone.
 
     Raises:
         OSError: The file can't be looked at.
     """
     try:
-        found = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+        status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
     except FileNotFoundError:
         return None
-    pid = _locker(found)
+    pid = _locker(status)
     with suppress(OSError):
         if pid:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             return Holder(pid, _user(os.stat(f"/proc/{pid}").st_uid), state in _STOPPED)  # noqa: PTH116
-    return Holder(0, _user(found.st_uid))
+    return Holder(0, _user(status.st_uid))
 
 
-def _locker(found: os.stat_result) -> int:
-    """The process that has the exclusive lock on a file, by /proc/locks; 0 where it isn't told."""
+def _locker(status: os.stat_result) -> int:
+    """The process that has the exclusive lock on a file, by /proc/locks; 0 where that doesn't tell."""
     # Some file systems show another device there than in stat(2), so the inode alone has to do.
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
-            if words[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and words[5].rpartition(":")[2] == str(found.st_ino):
+            if words[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and words[5].rpartition(":")[2] == str(status.st_ino):
                 return max(int(words[4]), 0)
     return 0
 

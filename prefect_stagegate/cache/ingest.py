@@ -5,10 +5,10 @@
                             one line for each part that is on the file: `upto index blake3`, the digest of all bytes
                             from the first to this part's last, or `part index blake3`, of it alone
 
-A claim ends with its holder, whatever kills it, and whoever takes it next goes on where the file stands: recorded
-parts are read back and checked against their digest before they count. `upto` costs nothing, because a part that comes
-in its turn is hashed anyway; `part` is for those that came too early. Where flock does nothing, two stagers may write
-one file at once; then their digests don't come out right and nothing is committed, or they write the same bytes.
+A claim ends with its holder, whatever kills the holder. The next one to take it resumes the file: recorded parts are
+read back and checked against their digest before they count. `upto` costs nothing, because a part that comes in its
+turn is hashed anyway; `part` is for parts that came too early. Where flock does nothing, two stagers may write one file
+at once: then they write the same bytes, or their digests are wrong and nothing is committed.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from pathlib import Path
 from prefect_stagegate.cache.layout import PRIVATE_FILE, cache_error
 
 PARTS = ".parts"
-"""What the names of journals end with."""
+"""The suffix of journals' names."""
 _TRIES = 3
-"""How often a claim that changes hands just now is tried."""
+"""How often taking a claim is tried while it changes hands."""
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _MovedOn(Exception):
-    """The file at a claim's path is another one by now."""
+    """Another file is at a claim's path by now."""
 
 
 class Claim:
     """A claimed file in the ingest folder. `take` one; `drop` or `keep` it at the end.
 
-    Paths are plain strings here: there is a claim for every object, and `Path` would cost as much as the system calls.
+    Paths are plain strings here: every object has a claim, and `Path` would cost as much as the system calls.
 
     Attributes:
         path: The file's path.
         file: Its descriptor, open for reading and writing.
-        size: What an interrupted run left, in bytes.
+        size: Bytes that an interrupted run left in the file.
         journaled: Whether a journal stands beside it.
     """
 
@@ -57,16 +57,17 @@ class Claim:
 
     @classmethod
     def take(cls, path: str) -> Claim | None:
-        """Claim `path`, making it when it is absent; None while somebody else has it.
+        """Claim `path`, and make it when it is absent; None while somebody else has it.
 
         Raises:
             OSError: The volume refuses.
         """
+        # Between two system calls the file may be made, dropped or committed by others, so it is tried again.
         for _ in range(_TRIES):
             try:
                 return cls._locked(path, os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
             except FileExistsError:
-                pass
+                pass  # somebody made it before, and may be dead
             except _MovedOn:
                 continue
             with suppress(_MovedOn):
@@ -75,9 +76,10 @@ class Claim:
 
     @classmethod
     def _taken_over(cls, path: str) -> Claim | None:
-        """Claim a file that somebody made before; None when that one lives."""
+        """Claim a file that somebody else made; None when its maker lives."""
         file = cls._reopen(path)
         claim = None if file is None else cls._locked(path, file)
+        # Its holder may have dropped or committed it between the open and the lock.
         if claim and not _is_current(path, claim.file):
             os.close(claim.file)
             raise _MovedOn
@@ -90,8 +92,7 @@ class Claim:
         except FileNotFoundError:
             raise _MovedOn from None
         except PermissionError:
-            # A blob can't be opened for writing: this is one whose claim was not dropped yet. Nor can what another user
-            # of a shared cache left.
+            # A committed blob, whose claim was not dropped yet, or a file of another user of a shared cache.
             if cls.is_taken(path):
                 return None
             _unlink(path)
@@ -105,15 +106,16 @@ class Claim:
         except BlockingIOError:
             os.close(file)
             return None
-        found = os.fstat(file)
-        if not found.st_nlink:
+        status = os.fstat(file)
+        # Its holder dropped it between the open and the lock.
+        if not status.st_nlink:
             os.close(file)
             raise _MovedOn
-        return cls(path, file, found.st_size)
+        return cls(path, file, status.st_size)
 
     @staticmethod
     def is_taken(path: str) -> bool:
-        """Whether somebody who lives claims `path`.
+        """Whether a live process claims `path`.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -121,7 +123,7 @@ class Claim:
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except PermissionError:
-            return True  # another user of a shared cache makes it at this moment
+            return True  # another user of a shared cache is making it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -131,12 +133,13 @@ class Claim:
         return False
 
     def drop(self) -> None:
-        """Remove the claim and its journal; a blob that was linked to it stays.
+        """Remove the claim and its journal. A blob that is linked to its file stays.
 
         Raises:
-            CacheError: They can't be removed; the claim has ended all the same.
+            CacheError: They can't be removed. The claim has ended all the same.
         """
         try:
+            # The journal first: one without its file would be taken for that of the next file of this name.
             if self.journaled:
                 _unlink(self.journal)
             _unlink(self.path)
@@ -146,7 +149,7 @@ class Claim:
             os.close(self.file)
 
     def keep(self) -> None:
-        """Give the claim up and leave what was written for whoever takes it next; without a journal that is nothing."""
+        """Give up the claim, and leave the written bytes for the next holder. Without a journal they are removed."""
         if self.journaled:
             os.close(self.file)
         else:
@@ -154,7 +157,7 @@ class Claim:
 
     @property
     def journal(self) -> str:
-        """Where verified parts are recorded."""
+        """The path of the journal of verified parts."""
         return self.path + PARTS
 
 
@@ -164,15 +167,16 @@ def _unlink(path: str) -> None:
 
 
 def _is_current(path: str, file: int) -> bool:
-    """Whether the locked file is still the one at `path`, and no blob: those are never written to again."""
-    found = os.fstat(file)
+    """Whether the locked file is still the one at `path`, and no blob. A claim on a blob is removed."""
+    locked = os.fstat(file)
     try:
         current = os.lstat(path)
     except FileNotFoundError:
         return False
-    if (current.st_dev, current.st_ino) != (found.st_dev, found.st_ino):
+    if (current.st_dev, current.st_ino) != (locked.st_dev, locked.st_ino):
         return False
-    if not found.st_mode & stat.S_IWUSR or found.st_nlink > 1:
+    # A committed blob is never written to again; its name here is all that is left of the claim.
+    if not locked.st_mode & stat.S_IWUSR or locked.st_nlink > 1:
         _unlink(path)
         return False
     return True
@@ -183,23 +187,23 @@ UPTO, PART = "upto", "part"
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What is recorded about one part."""
+    """A journal's line about one part."""
 
     kind: str
-    """UPTO or PART: what the digest is about."""
+    """UPTO or PART: which bytes the digest covers."""
     digest: str
     """BLAKE3, hex."""
 
 
 class Journal:
-    """The record of the parts of one claimed file that are written and were hashed.
+    """The record of the parts of one claimed file that were written and hashed.
 
     Args:
-        claim: Whose file it is about.
-        size: Of the whole object, in bytes.
-        part: Of one part, in bytes.
-        believed: Whether parts that were first asked for at a time, in seconds since the epoch, are of the object as it
-            is now. Those that aren't are forgotten.
+        claim: The claim on the file.
+        size: Bytes of the whole object.
+        part: Bytes of one part.
+        believed: Tells whether parts that were requested since a time, in seconds since the epoch, are of the object as
+            it is now. If not, the recorded parts are dropped.
     """
 
     def __init__(self, claim: Claim, size: int, part: int, believed: Callable[[float], bool]) -> None:
@@ -208,16 +212,18 @@ class Journal:
         self._file = os.open(self._path, _OPEN | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
         whole = self._whole_lines()
         head, began = f"{part} {size} ".encode(), _began(whole)
+        # Parts of another size, or of an earlier state of the object, are of no use.
         usable = whole.startswith(head) and began is not None and believed(began)
         self.parts = _parts(whole) if usable else {}
-        """What is recorded about each part, by its index."""
-        # Half a line of a killed writer must not become one with the next.
+        """The recorded parts by their index."""
+        # Cut off half a line of a killed writer, which the next line would be appended to.
         os.ftruncate(self._file, len(whole) if self.parts else 0)
         if not self.parts:
             os.write(self._file, head + f"{time.time()!r}\n".encode())
 
     def record(self, index: int, note: Note) -> None:
-        """Note that a part stands on the file. One write, so that a killed process leaves whole lines."""
+        """Record that a part is in the file."""
+        # One write, so that a killed process leaves whole lines.
         os.write(self._file, f"{note.kind} {index} {note.digest}\n".encode())
 
     def close(self) -> None:
@@ -230,7 +236,7 @@ class Journal:
 
 
 def _began(lines: bytes) -> float | None:
-    """When the first part was asked for, by a journal's first line; None when it doesn't say."""
+    """The time when the first part was requested, by a journal's first line; None when it doesn't say."""
     words = lines.partition(b"\n")[0].split(b" ")
     with suppress(ValueError, IndexError):
         return float(words[2])

@@ -7,18 +7,18 @@
       ingest/<claim>                bytes on their way in, 0600, claimed by flock; views are built here too
       ingest/<claim>.parts          journal of verified parts, for objects of several parts only
       ingest/view-<id>              a draft of a view, locked by its maker; its links hold blobs
-      ingest/unsynced-<boot>-<id>   stands while blobs of a writer are not synced
+      ingest/unsynced-<boot>-<id>   is there while blobs of a writer are not synced
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
       refs/<dataset>/<ref>          the node's copy of a ref
       leases/<id>                   held by flock for as long as its holder lives
-      quarantine/<blake3>-<id>      a blob that rotted, and what is known about it; made for the first one
+      quarantine/<blake3>-<id>      a rotten blob, with a record beside it; the folder is made for the first one
       trash/<unique>                renamed here under a lock, unlinked after
-      index.sqlite                  pin → digest, and where hashing goes on; disposable, rebuilt when it is lost
+      index.sqlite                  pin → digest, and where verification goes on; disposable, rebuilt when it is lost
 
-Where a group shares the cache (its root is 2770), folders are 2770 too, what one member writes and others look at is
-0640, and the index is 0660.
+Where a group shares the cache (its root is 2770), folders are 2770 too, files that others of the group read are 0640,
+and the index is 0660.
 
-The tree is the truth. Everything stands on one volume, so that renames and hard links work between the folders.
+The tree is the truth. All of it is on one volume, so that renames and hard links work between the folders.
 Only the standard library is imported here: short commands load this module.
 """
 
@@ -42,13 +42,13 @@ PRIVATE_DIR = 0o700
 PRIVATE_FILE = 0o600
 READ_ONLY_FILE = 0o444
 GROUP_DIR = 0o2770
-"""A folder of a cache that a group shares: members may take out what others brought in."""
+"""A folder of a cache that a group shares: members may remove what others put there."""
 GROUP_FILE = 0o640
-"""What only its maker writes, and others of the group read."""
+"""A file that only its maker writes, and others of the group read."""
 GROUP_WRITABLE_FILE = 0o660
 
 ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What a volume, or a folder of somebody else, says to who would write there."""
+"""The errors of writing to a read-only volume, or to a folder of somebody else."""
 _FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
 TAG = "CACHEDIR.TAG"
 _FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found", "quarantine")
@@ -60,18 +60,18 @@ CHOOSE_ANOTHER = "Choose another folder with --cache or STAGEGATE_CACHE."
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one cache. `open` makes sure that they exist; the properties only compute."""
+    """The paths of one cache. `open` makes sure that they exist; the properties only compute paths."""
 
     root: Path
     shared: bool = False
-    """Whether a group uses it: the root has the setgid bit, and its group may write."""
+    """Whether a group shares it: the root has the setgid bit, and its group may write."""
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Layout:
         """Open the cache at `root`, and make it when there is none and `create` is set.
 
-        A complete cache is opened without writing, so one on a read-only volume can be read. Folders that it lacks are
-        made again, where they can be.
+        A complete cache is opened without writing, so that one on a read-only volume can be read. Missing folders are
+        made again, where the volume can be written.
 
         Raises:
             CacheError: `root` holds something else or a newer format, is absent, or can't be read or made.
@@ -84,6 +84,7 @@ class Layout:
                 layout._make()
             layout._check_trust()
             opened = replace(layout, shared=_is_shared(layout.root))
+            # A cache on a read-only volume can still be read, as far as it is there.
             try:
                 opened.restore()
             except OSError as error:
@@ -104,56 +105,56 @@ class Layout:
 
     @staticmethod
     def entries(folder: Path) -> Iterator[Path]:
-        """What lies in a folder of the cache; nothing where it is missing and could not be made."""
+        """The entries of a folder of the cache; none where it is missing and could not be made."""
         with suppress(FileNotFoundError):
             yield from folder.iterdir()
 
     def share(self, place: Path | str | int, mode: int) -> None:
-        """Give the group of a shared cache its rights to a file or folder of this user's, whatever the umask is."""
+        """Give the group of a shared cache its rights to a file or folder of this user, whatever the umask is."""
         if self.shared:
-            with suppress(PermissionError):  # somebody else's, who gave them
+            with suppress(PermissionError):  # somebody else's, who gave these rights
                 os.chmod(place, mode)  # noqa: PTH101 - may be a descriptor
 
     def _check_format(self) -> bool:
-        """Whether a cache of this format stands at the root."""
+        """Whether there is a cache of this format at the root."""
         try:
-            found = read_file(self.root / "format").decode(errors="replace")
+            text = read_file(self.root / "format").decode(errors="replace")
         except FileNotFoundError:
             return False
-        if found != FORMAT:
+        if text != FORMAT:
             raise CacheError(
-                f"The cache at {self.root} has the format {found.strip()!r}, and this version reads {FORMAT.strip()!r}",
+                f"The cache at {self.root} has the format {text.strip()!r}, and this version reads {FORMAT.strip()!r}",
                 hint="Upgrade prefect-stagegate, or choose another folder with --cache or STAGEGATE_CACHE.",
             )
         return True
 
     def _check_trust(self) -> None:
-        """Refuse a cache in which others may put what this user would believe.
+        """Refuse a cache where somebody untrusted could put data.
 
-        Its folders belong to this user or to root. Whoever shares a cache sets the setgid bit of its root: then members
-        of the root's group trust its owner, and each other where the group may write.
+        Its folders must belong to this user or to root. Whoever shares a cache sets the setgid bit of its root: then
+        members of the root's group trust its owner, and each other where the group may write.
         """
         root = self.root.stat()
         trusted = {0, os.geteuid()}
         if os.geteuid() == 0 or (root.st_mode & stat.S_ISGID and root.st_gid in {os.getegid(), *os.getgroups()}):
             trusted.add(root.st_uid)
-        made_late = (self.quarantine,) if os.path.lexists(self.quarantine) else ()
+        quarantine = (self.quarantine,) if os.path.lexists(self.quarantine) else ()
         present = (folder for name in _FOLDERS if os.path.lexists(folder := self.root / name))
-        for folder in (self.root, *present, *made_late):
-            found = root if folder == self.root else folder.lstat()
-            if not stat.S_ISDIR(found.st_mode):
+        for folder in (self.root, *present, *quarantine):
+            status = root if folder == self.root else folder.lstat()
+            if not stat.S_ISDIR(status.st_mode):
                 raise CacheError(
                     f"{folder} is no folder of the cache's own but leads elsewhere",
                     hint="Find out who put it there, and remove it. " + CHOOSE_ANOTHER,
                 )
-            if found.st_mode & stat.S_IWOTH:
+            if status.st_mode & stat.S_IWOTH:
                 raise CacheError(
                     f"Everybody may write to {folder}, and so put data there that others would train on",
                     hint=f"`chmod o-w {folder}`, after `stagegate verify` by somebody who trusts what is there.",
                 )
-            if found.st_uid not in trusted:
+            if status.st_uid not in trusted:
                 raise CacheError(
-                    f"{folder} belongs to the user {found.st_uid}, who may put any data there",
+                    f"{folder} belongs to the user {status.st_uid}, who may put any data there",
                     hint="Its owner shares it with a group by `chgrp GROUP` and `chmod g+s` on the cache's folder. "
                     + CHOOSE_ANOTHER,
                 )
@@ -166,13 +167,14 @@ class Layout:
                 f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
                 hint="A cache deletes what it doesn't need, so it wants a folder of its own. " + CHOOSE_ANOTHER,
             )
-        made = replace(self, shared=_is_shared(self.root))
-        made.restore()
+        layout = replace(self, shared=_is_shared(self.root))
+        layout.restore()
         (self.root / TAG).write_text(_TAG_TEXT)
-        # Two processes may make one cache at once: each writes the same, and the rename makes it whole for both.
+        # `format` comes last: a folder with it is a complete cache. Two processes that make one cache at once write the
+        # same, and each rename leaves it complete.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"
         write_file(draft, FORMAT.encode())
-        made.share(draft, GROUP_FILE)
+        layout.share(draft, GROUP_FILE)
         draft.rename(self.root / "format")
         sync_folder(self.root)
 
@@ -183,7 +185,7 @@ class Layout:
 
     @property
     def ingest(self) -> Path:
-        """Bytes on their way in; a view is built here too, and renamed."""
+        """Bytes on their way in. Views are built here too, and renamed."""
         return self.root / "ingest"
 
     @property
@@ -208,7 +210,7 @@ class Layout:
 
     @property
     def trash(self) -> Path:
-        """What is about to be unlinked."""
+        """Files and folders that are about to be unlinked."""
         return self.root / "trash"
 
     @property
@@ -217,15 +219,15 @@ class Layout:
         return self.root / "index.sqlite"
 
     def blob(self, digest: str) -> Path:
-        """Where the bytes named `blake3:<hex>` lie.
+        """The path of the blob `blake3:<hex>`.
 
         Raises:
-            CacheError: `digest` is not a BLAKE3 digest; nothing else may become a path here.
+            CacheError: `digest` is not a BLAKE3 digest, and nothing else may become a path here.
         """
         return Path(self.blob_path(digest))
 
     def blob_path(self, digest: str) -> str:
-        """The same as a plain string: it is asked for each object, and `Path` would cost as much as the system calls.
+        """The same as a plain string: it is computed for each object, and `Path` would cost as much as a system call.
 
         Raises:
             CacheError: `digest` is not a BLAKE3 digest.
@@ -237,15 +239,15 @@ class Layout:
         return f"{self.root}/blobs/{digest[7:9]}/{digest[7:]}"
 
     def view(self, dataset: str, digest: str) -> Path:
-        """Where the view of the version `sha256:<hex>` stands."""
+        """The path of the view of the version `sha256:<hex>`."""
         return self.views / dataset / digest.removeprefix("sha256:")
 
     def ref(self, dataset: str, ref: str) -> Path:
-        """Where the node keeps its copy of a ref."""
+        """The path of the node's copy of a ref."""
         return self.refs / dataset / ref
 
     def discard(self, path: Path) -> Path:
-        """Move `path` into the trash in one step and return where it is now; the caller unlinks it after its lock."""
+        """Move `path` into the trash by one rename and return its new path. The caller unlinks it, outside of locks."""
         target = self.trash / uuid.uuid4().hex
         path.rename(target)
         return target
@@ -269,7 +271,7 @@ _REASONS = {
 
 
 def cache_error(error: OSError, doing: str, path: Path | str) -> CacheError:
-    """The typed error for `error`, which came up while `doing` something (`write the blob`) to `path`."""
+    """The typed error for an `OSError` that came up while `doing` something (`write the blob`) at `path`."""
     if error.errno in _NO_SPACE:
         return NoSpace(
             f"Could not {doing} at {path}: no space is left on the volume",
@@ -280,7 +282,7 @@ def cache_error(error: OSError, doing: str, path: Path | str) -> CacheError:
 
 
 class explained:  # noqa: N801 - used as a statement; a generator would cost more, and this is done for each object
-    """Turn every `OSError` of the block into the `CacheError` or `NoSpace` that tells what to do."""
+    """Turn an `OSError` of the block into a `CacheError` or `NoSpace` that says what to do."""
 
     __slots__ = ("_doing", "_path")
 

@@ -1,9 +1,9 @@
-"""Leases: who uses this cache now. A lease is a file that its holder has locked, so it ends with the holder.
+"""Leases: who uses this cache now. A lease is a file that its holder keeps locked, so it ends with the holder.
 
     leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …, "reserved": …}
 
-A pin is a lease without a holder: it stays until it is taken away, and a version has one at most. Making leases and
-collecting garbage exclude each other by a lock on the folder itself, so that the collector never meets a lease that is
+A pin is a lease without a holder: it stays until somebody removes it, and a version has one at most. Making leases and
+collecting garbage exclude each other by a lock on the folder itself, so that the collector never sees a lease that is
 half made.
 """
 
@@ -28,14 +28,14 @@ from prefect_stagegate.model import DIGEST
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-"""Of a lease's file. What has another name was put there by somebody else."""
+"""Names of leases' files. Files with other names are not the cache's own."""
 _TEXTS = ("dataset", "digest", "what", "since")
 _DIGITS = 20
-"""Of a reservation, as it is written."""
+"""Digits of a reservation in the file."""
 
 
 class LeaseKind(StrEnum):
-    """What a holder does with the cache."""
+    """What a lease's holder does with the cache."""
 
     READER = "reader"
     WRITER = "writer"
@@ -50,17 +50,17 @@ class Lease:
     kind: LeaseKind
     dataset: str
     digest: str
-    """The version that is read or pinned; empty for a writer, whose version isn't known yet."""
+    """The version that is read or pinned; empty for a writer, whose version is not known yet."""
     what: str
-    """What the holder is, for people."""
+    """What the holder does, for people."""
     pid: int
     """The holder's process; 0 for a pin, which outlives whoever made it."""
     since: str
     reserved: int = 0
-    """Bytes that a writer is yet to write, and that nobody else may count on."""
+    """Bytes that a writer is yet to write, and that nobody else may use."""
 
     def keeps(self, dataset: str, digest: str) -> bool:
-        """Whether it keeps a version from being collected: a writer keeps all of its dataset's."""
+        """Whether it keeps a version from being collected. A writer keeps all versions of its dataset."""
         return self.dataset == dataset and (self.kind is LeaseKind.WRITER or self.digest == digest)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Leases:
 
     @contextmanager
     def hold(
-        self, kind: LeaseKind, dataset: str, digest: str = "", what: str = "", *, inherited: bool = False
+        self, kind: LeaseKind, dataset: str, digest: str = "", purpose: str = "", *, inherited: bool = False
     ) -> Iterator[Lease]:
         """Hold a lease for as long as the block, or this process, lives.
 
@@ -85,13 +85,13 @@ class Leases:
             kind: What the holder does.
             dataset: The dataset concerned.
             digest: The version that is read; empty for a writer.
-            what: What the holder is, for people.
+            purpose: What the holder does, for people.
             inherited: Let the program that this process becomes by `exec`, and its children, hold it too.
 
         Raises:
             CacheError: The lease can't be written.
         """
-        lease, descriptor = self._make(kind, dataset, digest, what)
+        lease, descriptor = self._make(kind, dataset, digest, purpose)
         os.set_inheritable(descriptor, inherited)
         try:
             yield lease
@@ -102,7 +102,7 @@ class Leases:
             os.close(descriptor)
 
     def reserve(self, lease: Lease, size: int) -> None:
-        """Say how many bytes a live writer is yet to write.
+        """Write into a live writer's lease how many bytes it is yet to write.
 
         Raises:
             CacheError: The lease can't be written.
@@ -111,22 +111,24 @@ class Leases:
         with explained("reserve space", path), locked(self._layout.leases, fcntl.LOCK_SH):
             write_reserved(path, lease, size)
 
-    def pin(self, dataset: str, digest: str, what: str = "") -> Lease:
-        """Keep a version until it is unpinned, also through a power cut.
+    def pin(self, dataset: str, digest: str, purpose: str = "") -> Lease:
+        """Keep a version until it is unpinned. The pin survives a power cut.
 
         Returns:
-            The version's pin: the one that was there, if somebody pinned it before.
+            The version's pin, which may have been there before.
 
         Raises:
             CacheError: The pin can't be written; there is none.
         """
         with explained("write a pin", self._layout.leases):
             self._layout.restore()
+            # Exclusive, so that two that pin one version at once make one pin.
             with locked(self._layout.leases):
                 if pins := self._pins_of(dataset, digest):
                     return pins[0]
-                lease, descriptor = self._write(LeaseKind.PIN, dataset, digest, what)
+                lease, descriptor = self._write(LeaseKind.PIN, dataset, digest, purpose)
             with os.fdopen(descriptor, "wb"):
+                # The caller is told of a pin only when a power cut can't take it any more.
                 try:
                     os.fsync(descriptor)
                     sync_folder(self._layout.leases)
@@ -136,24 +138,25 @@ class Leases:
         return lease
 
     def unpin(self, dataset: str, digest: str) -> int:
-        """Take a version's pins away; returns how many there were.
+        """Remove a version's pins and return how many there were.
 
         Raises:
             CacheError: They can't be read or removed.
         """
-        found = self._pins_of(dataset, digest)
+        pins = self._pins_of(dataset, digest)
         with explained("take away a pin", self._layout.leases):
-            for lease in found:
+            for lease in pins:
                 (self._layout.leases / lease.id).unlink(missing_ok=True)
+            # So that no pin comes back after a power cut.
             sync_folder(self._layout.leases)
-        return len(found)
+        return len(pins)
 
     def live(self, unreadable: UnreadableRecords | None = None) -> list[Lease]:
         """The leases whose holders live, and the pins; the oldest first.
 
         Args:
-            unreadable: Collects the leases that can't be read, which are left out: nobody knows what they keep. None
-                raises what the first one does.
+            unreadable: Collects the leases that can't be read, which are left out: nobody knows what they keep. With
+                None, the first of them raises.
 
         Raises:
             CacheError: They can't be listed, or one can't be read.
@@ -163,10 +166,10 @@ class Leases:
 
     @contextmanager
     def frozen(self, unreadable: UnreadableRecords | None = None) -> Iterator[list[Lease]]:
-        """Let nobody make a lease during the block, and give the live ones. Files of dead holders are removed.
+        """Lock out new leases during the block, and give the live ones. Removes the leases of dead holders.
 
         Args:
-            unreadable: As for `live`; what can't be read is not removed.
+            unreadable: As for `live`. Unreadable leases are not removed.
         """
         with locked(self._layout.leases):
             live = self._read(unreadable, remove_dead=True)
@@ -189,21 +192,23 @@ class Leases:
         pins = (lease for lease in self.live() if lease.kind is LeaseKind.PIN)
         return [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
 
-    def _make(self, kind: LeaseKind, dataset: str, digest: str, what: str) -> tuple[Lease, int]:
+    def _make(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
         with explained("write a lease", self._layout.leases):
             self._layout.restore()
+            # Shared: many may make leases at once, but none while a collection has the exclusive lock.
             with locked(self._layout.leases, fcntl.LOCK_SH):
-                return self._write(kind, dataset, digest, what)
+                return self._write(kind, dataset, digest, purpose)
 
-    def _write(self, kind: LeaseKind, dataset: str, digest: str, what: str) -> tuple[Lease, int]:
-        """Write a lease, and lock it. The folder is locked."""
+    def _write(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
+        """Write a lease, and lock it. The caller has the lock of the folder."""
         pid = 0 if kind is LeaseKind.PIN else os.getpid()
-        lease = Lease(uuid.uuid4().hex, kind, dataset, digest, what, pid, stamp(now()))
+        lease = Lease(uuid.uuid4().hex, kind, dataset, digest, purpose, pid, stamp(now()))
         path = self._layout.leases / lease.id
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, PRIVATE_FILE)
         self._layout.share(descriptor, GROUP_FILE)
         try:
+            # Locked before it has a text: an unlocked lease is one of a dead holder.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, _text(lease))
         except OSError:
@@ -214,19 +219,20 @@ class Leases:
 
 
 @contextmanager
-def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold a lock on a folder for the time of the block, waiting for those who have it."""
+def locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock on a folder for the time of the block; wait for it while others have it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, how)
+        fcntl.flock(descriptor, operation)
         yield
     finally:
         os.close(descriptor)
 
 
 def write_reserved(path: Path, lease: Lease, size: int) -> None:
-    """Write a lease again with another reservation, in place, since the lock is on the file. The folder is locked."""
+    """Write a lease again with another reservation. The caller has the lock of the folder."""
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # In place: a new file would not have the holder's lock.
     try:
         os.pwrite(descriptor, _text(replace(lease, reserved=size)), 0)
     finally:
@@ -234,21 +240,21 @@ def write_reserved(path: Path, lease: Lease, size: int) -> None:
 
 
 def _text(lease: Lease) -> bytes:
-    """A lease as JSON. Its length is the same whatever is reserved, so that it can be written again in place."""
+    """A lease as JSON. Every reservation gives the same length, so that it can be written again in place."""
     return json.dumps(asdict(lease) | {"reserved": f"{lease.reserved:0{_DIGITS}}"}).encode()
 
 
 def _read(path: Path) -> Lease | None:
-    """A lease; None when it was released meanwhile, or cut off in the moment of its making: that is no claim.
+    """A lease; None when it was released meanwhile, or its writer was killed while writing it.
 
     Raises:
-        CorruptRecord: It is damaged. It may be a pin, so nobody may take it for no claim.
+        CorruptRecord: It is damaged. It may be a pin, so it can't be ignored.
     """
     try:
         text = read_file(path)
     except FileNotFoundError:
         return None
-    if not text.rstrip(b"\0").endswith(b"}"):  # its writer died before the last byte, so nobody was told of it
+    if not text.rstrip(b"\0").endswith(b"}"):  # its writer was killed before the last byte, and never used it
         return None
     try:
         return _parse(text, path.name)
@@ -273,7 +279,7 @@ def _parse(text: bytes, name: str) -> Lease:
 
 
 def _alive(path: Path, lease: Lease) -> bool:
-    """Whether somebody holds the lease's lock, which a pin needs not."""
+    """Whether a process holds the lease's lock. A pin is alive without one."""
     if lease.kind is LeaseKind.PIN:
         return True
     try:

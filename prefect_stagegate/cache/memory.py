@@ -1,9 +1,8 @@
 """The pin memory: which digest a pin is known to name, so that an unchanged object is never read again.
 
-It lives in `index.sqlite` and is disposable: when it is lost or damaged it starts empty, and the next staging reads the
-objects again. What it says is true for ever, because a pin names one content; but a row that was written without a
-sync before a power cut may speak of a blob that never reached the disk, so rows of an earlier boot are believed only
-when a sync followed them.
+It is the file `index.sqlite`, and disposable: when it is lost or damaged it starts empty, and the next staging reads
+the objects again. Its rows never go stale, because a pin names one content. But before a power cut a row may have been
+written whose blob never reached the disk, so rows of an earlier boot count only when a sync followed them.
 
 The journal is a rollback journal: SQLite before 3.51.3 could lose a write-ahead log's reset.
 """
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 COARSE_SECONDS = 2.0
 FINE_SECONDS = 0.05
 LOOK_SECONDS = 0.5
-"""How often it is looked whether others write."""
+"""Seconds between two looks whether other processes write."""
 _BUSY_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
@@ -52,8 +51,8 @@ SELECT number, digest FROM asked CROSS JOIN sources USING (identity)
 CROSS JOIN pins ON source = id AND pins.key = asked.key AND pins.pin = asked.pin AND pins.size = asked.size
 WHERE durable OR boot = ?
 """
-"""One statement for many: between two, a thread of a busy transfer would wait for the interpreter each time. CROSS
-keeps SQLite from reading all pins and looking each up among the asked ones."""
+"""One statement for many: after each, a thread of a busy transfer waits for the interpreter's lock. CROSS keeps SQLite
+from reading all pins and looking each up among the asked ones."""
 
 _SIZE = """
 SELECT size FROM sources JOIN pins ON source = id
@@ -68,9 +67,9 @@ Row = tuple[str, str, Pin, int, str]
 
 
 def is_racy(listed: SourceObject, read_at: float) -> bool:
-    """Whether a weak pin is so young that a later write may leave it unchanged, as git asks of its index.
+    """Whether a weak pin is so young that a later write may leave it unchanged, as git checks for its index.
 
-    A file system that keeps whole seconds (two on FAT) can't tell two writes within them apart; one that keeps
+    A file system that keeps whole seconds (two on FAT) can't tell apart two writes within them; one that keeps
     fractions can. `read_at` is the time just before the object was read, in seconds since the epoch.
     """
     if listed.pin.strength == "strong":
@@ -82,7 +81,7 @@ def is_racy(listed: SourceObject, read_at: float) -> bool:
 
 
 class PinMemory:
-    """What the node remembers about pins. Safe to use from many threads and processes.
+    """The digests that the node knows of pins. Safe to use from many threads and processes.
 
     Args:
         path: The database's file; made when it is absent or damaged. When even that is impossible (a read-only
@@ -93,68 +92,69 @@ class PinMemory:
         self._path, self._journal = path, path.with_name(path.name + "-journal")
         self._boot = boot_id()
         self._lock = threading.Lock()
-        self._others = 0
+        self._data_version = 0
         self._shared = False
-        self._looked = 0.0
+        self._last_look = 0.0
         self._database = self._open()
         self._transact("BEGIN", self._notice_others)
 
     @property
     def shared(self) -> bool:
-        """Whether other processes were seen to write too, since this one opened it."""
-        if not self._shared and time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked = time.monotonic()
+        """Whether other processes have written, too, since this one opened it."""
+        if not self._shared and time.monotonic() - self._last_look > LOOK_SECONDS:
+            self._last_look = time.monotonic()
             self._transact("BEGIN", self._notice_others)
         return self._shared
 
-    def recall_many(self, asked: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
-        """The digest that each (source identity, object) is known to have, in the same order; None where unknown."""
+    def recall_many(self, objects: Sequence[tuple[str, SourceObject]]) -> list[str | None]:
+        """The known digest of each (source identity, object), in the same order; None where it is unknown."""
 
         def recall(database: sqlite3.Connection) -> list[str | None]:
-            found: list[str | None] = [None] * len(asked)
-            for start in range(0, len(asked), _BATCH):
-                for number, digest in self._recall(database, asked[start : start + _BATCH]):
-                    found[start + number] = f"blake3:{digest.hex()}"
-            return found
+            digests: list[str | None] = [None] * len(objects)
+            for start in range(0, len(objects), _BATCH):
+                for number, digest in self._recall(database, objects[start : start + _BATCH]):
+                    digests[start + number] = f"blake3:{digest.hex()}"
+            return digests
 
-        return self._transact("BEGIN", recall) or [None] * len(asked)
+        return self._transact("BEGIN", recall) or [None] * len(objects)
 
     def size(self, identity: str, key: str, pin: Pin) -> int | None:
-        """Bytes of the object that the pin of a source is known to name; None when it is not known."""
-        words = (identity, key, str(pin), self._boot)
-        found = self._transact("BEGIN", lambda database: database.execute(_SIZE, words).fetchone())
-        return int(found[0]) if found else None
+        """The known size in bytes of the object under a pin; None when it is unknown."""
+        parameters = (identity, key, str(pin), self._boot)
+        row = self._transact("BEGIN", lambda database: database.execute(_SIZE, parameters).fetchone())
+        return int(row[0]) if row else None
 
     def remember(self, rows: Iterable[Row]) -> None:
-        """Note what pins name, in one transaction."""
+        """Write the digests of pins, in one transaction."""
         self._write("INSERT OR REPLACE", rows, durable=False)
 
     def learn(self, rows: Iterable[Row]) -> None:
-        """Note what a catalog knows about pins. Such rows promise no blob, so no sync needs to follow them."""
+        """Write the digests that a catalog knows of pins. Such rows promise no blob, so they need no sync."""
         self._write("INSERT OR IGNORE", rows, durable=True)
 
     def forget(self, digests: Iterable[str]) -> None:
-        """Drop every row that names one of these digests."""
+        """Delete every row with one of these digests."""
         packed = [(_packed(digest),) for digest in digests]
         self._transact(_WRITE, lambda database: database.executemany("DELETE FROM pins WHERE digest = ?", packed))
 
     def note(self, name: str, note: str) -> None:
-        """Remember where something stands that would do no harm if it began anew."""
+        """Keep a note for later runs, which must do without it when it is lost."""
         self._transact(_WRITE, lambda database: database.execute("REPLACE INTO notes VALUES (?, ?)", (name, note)))
 
     def noted(self, name: str) -> str | None:
-        """What was noted under a name; None when nothing was, or it was lost."""
+        """The note under a name; None when there is none, or it was lost."""
         select = "SELECT note FROM notes WHERE name = ?"
-        found = self._transact("BEGIN", lambda database: database.execute(select, (name,)).fetchone())
-        return str(found[0]) if found else None
+        row = self._transact("BEGIN", lambda database: database.execute(select, (name,)).fetchone())
+        return str(row[0]) if row else None
 
     def confirm(self, sync: Callable[[], bool]) -> None:
-        """Sync the volume, and believe the rows that were there before it after a power cut too.
+        """Sync the volume, and mark the rows from before the sync as durable.
 
         Args:
-            sync: Makes all that was written durable; False when it did not.
+            sync: Makes everything that was written durable; returns False when it did not.
         """
         newest = "SELECT coalesce(max(rowid), 0) FROM pins"
+        # Looked up before the sync: the blobs of later rows may not be part of it.
         last: int = self._transact("BEGIN", lambda database: database.execute(newest).fetchone()[0]) or 0
         if sync():
             update = "UPDATE pins SET durable = 1 WHERE durable = 0 AND boot = ? AND rowid <= ?"
@@ -165,15 +165,15 @@ class PinMemory:
         self._database.close()
 
     def _recall(
-        self, database: sqlite3.Connection, asked: Sequence[tuple[str, SourceObject]]
+        self, database: sqlite3.Connection, objects: Sequence[tuple[str, SourceObject]]
     ) -> Iterable[tuple[int, bytes]]:
-        """The known digests of a batch, by their position in it."""
-        words = (
+        """The known digests of a batch, with their positions in it."""
+        rows = (
             (number, identity, listed.key, str(listed.pin), listed.size)
-            for number, (identity, listed) in enumerate(asked)
+            for number, (identity, listed) in enumerate(objects)
         )
-        statement = _RECALL.format(marks=",".join(["(?,?,?,?,?)"] * len(asked)))
-        return database.execute(statement, [*chain.from_iterable(words), self._boot])
+        statement = _RECALL.format(marks=",".join(["(?,?,?,?,?)"] * len(objects)))
+        return database.execute(statement, [*chain.from_iterable(rows), self._boot])
 
     def _write(self, verb: str, rows: Iterable[Row], *, durable: bool) -> None:
         def write(database: sqlite3.Connection) -> None:
@@ -194,11 +194,11 @@ class PinMemory:
 
     def _notice_others(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA data_version").fetchone()
-        self._shared |= bool(self._others) and version != self._others
-        self._others = version
+        self._shared |= bool(self._data_version) and version != self._data_version
+        self._data_version = version
 
     def _transact(self, begin: str, action: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do something in one transaction. A damaged database is set aside; None when nothing could be done."""
+        """Run an action in one transaction; None when it failed. A damaged database is removed."""
         with self._lock:
             try:
                 with self._database:
@@ -210,13 +210,14 @@ class PinMemory:
             except sqlite3.DatabaseError as error:
                 log.warning("the pin memory %s is damaged and starts empty: %s", self._path, error)
                 self._database.close()
-                self._set_aside()
+                self._remove()
                 self._database = self._open()
         return None
 
     def _open(self) -> sqlite3.Connection:
         if any(path.exists() and not path.is_file() for path in (self._path, self._journal)):
-            self._set_aside()  # SQLite would wait for whoever writes into a pipe
+            self._remove()  # SQLite would wait for whoever writes into a pipe
+        # Once as it is, once with a new file, and if that fails only in this process.
         for attempt in (1, 2):
             try:
                 return self._connect(str(self._path))
@@ -226,25 +227,26 @@ class PinMemory:
             except sqlite3.DatabaseError as error:
                 log.warning("the pin memory %s is damaged and starts empty: %s", self._path, error)
                 if attempt == 1:
-                    self._set_aside()
+                    self._remove()
         return self._connect(":memory:")
 
     def _connect(self, name: str) -> sqlite3.Connection:
         database = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            # What a power cut may take is found by `durable`, so no write waits for the disk.
+            # After a power cut, `durable` tells which rows to drop, so no write waits for the disk.
             database.execute("PRAGMA synchronous = OFF")
             database.execute("PRAGMA journal_mode = TRUNCATE")
             if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):
                 database.executescript(_SCHEMA)
-            self._doubt_earlier_boots(database)
+            self._drop_unsynced(database)
         except sqlite3.Error:
             database.close()
             raise
-        weakref.finalize(self, database.close)  # caches have no end of their own
+        weakref.finalize(self, database.close)  # nobody closes a cache
         return database
 
-    def _doubt_earlier_boots(self, database: sqlite3.Connection) -> None:
+    def _drop_unsynced(self, database: sqlite3.Connection) -> None:
+        """Drop the rows of earlier boots that no sync followed: their blobs may not have reached the disk."""
         unsynced = "durable = 0 AND boot <> ?"
         if not database.execute(f"SELECT 1 FROM pins WHERE {unsynced} LIMIT 1", (self._boot,)).fetchone():  # noqa: S608
             return
@@ -252,7 +254,7 @@ class PinMemory:
             raise sqlite3.DatabaseError("the machine stopped while it was written")
         database.execute(f"DELETE FROM pins WHERE {unsynced}", (self._boot,))  # noqa: S608
 
-    def _set_aside(self) -> None:
+    def _remove(self) -> None:
         try:
             self._path.unlink(missing_ok=True)
             self._journal.unlink(missing_ok=True)
@@ -262,8 +264,8 @@ class PinMemory:
 
 def _source_id(database: sqlite3.Connection, identity: str) -> int:
     database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
-    (found,) = database.execute("SELECT id FROM sources WHERE identity = ?", (identity,)).fetchone()
-    return int(found)
+    (source_id,) = database.execute("SELECT id FROM sources WHERE identity = ?", (identity,)).fetchone()
+    return int(source_id)
 
 
 def _packed(digest: str) -> bytes:

@@ -1,9 +1,9 @@
-"""Rotten blobs, moved aside: nobody finds them by their digest any more, and why they are here stands beside them.
+"""Quarantine: rotten blobs, moved aside so that no digest leads to them, each with a record of what is wrong.
 
     quarantine/<blake3>-<id>            the file as it was; views that are not repaired still link to it
     quarantine/<blake3>-<id>.json       what is wrong with it, since when that is known, and which entries it was
 
-A collection takes what no view links to any more.
+A collection removes the blobs that no view links to any more.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from prefect_stagegate.durable import read_file, sync_folder, write_file
 from prefect_stagegate.model import Entry
 
 RECORD = ".json"
-MOST = 20
-"""Entries that a record needs to name; the empty file, for example, may be thousands."""
+MAX_ENTRIES = 20
+"""Entries that a record names at most: one blob, the empty one for example, may be thousands of entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Quarantined:
     """One rotten blob."""
 
     name: str
-    """Of its file in the quarantine."""
+    """The name of its file in the quarantine."""
     digest: str
-    """What its name said."""
+    """The digest that its name promised."""
     found: str
-    """What its bytes hash to; empty when they can't be read."""
+    """The digest of its bytes; empty when they can't be read."""
     problem: str
     since: str
-    """When it was found."""
+    """When the rot was noticed."""
     bytes: int
     entries: tuple[str, ...] = ()
-    """Entries that it was, `dataset@sha256:… path`; at most 20."""
+    """Entries of versions that it was, as `dataset@sha256:… path`; at most 20."""
 
 
 class Quarantine:
@@ -51,10 +51,10 @@ class Quarantine:
         self._layout = layout
 
     def put(self, rot: Rot) -> Quarantined | None:
-        """Move a rotten blob aside; None when another file, or none, has its name by now.
+        """Move a rotten blob aside; None when its name leads to another file, or to none, by now.
 
         Raises:
-            CacheError: The cache can't be changed; the blob is where it was.
+            CacheError: The cache can't be changed; the blob stays where it was.
         """
         layout, blob = self._layout, self._layout.blob(rot.digest)
         name = f"{blob.name}-{uuid.uuid4().hex}"
@@ -62,51 +62,54 @@ class Quarantine:
             layout.quarantine.mkdir(mode=PRIVATE_DIR, exist_ok=True)
             layout.share(layout.quarantine, GROUP_DIR)
             try:
-                found = blob.lstat()
-                if rot.inode and found.st_ino != rot.inode:
+                stat = blob.lstat()
+                # Another process may have put a sound blob there since this one was hashed.
+                if rot.inode and stat.st_ino != rot.inode:
                     return None
+                # From here on no staging reuses it. Its second links, the views' files, stay as they are.
                 blob.rename(layout.quarantine / name)
             except FileNotFoundError:
                 return None
-            one = Quarantined(name, rot.digest, rot.found, rot.problem, stamp(now()), found.st_size)
-            self._record(one)
+            quarantined = Quarantined(name, rot.digest, rot.actual, rot.problem, stamp(now()), stat.st_size)
+            self._record(quarantined)
+            # Both folders, so that a power cut neither brings the name back nor loses the file.
             sync_folder(blob.parent)
             sync_folder(layout.quarantine)
-        return one
+        return quarantined
 
-    def name(self, one: Quarantined, entry: str) -> Quarantined:
-        """Write down one more entry that a blob was.
+    def add_entry(self, blob: Quarantined, entry: str) -> Quarantined:
+        """Add one entry to the record of a quarantined blob.
 
         Raises:
             CacheError: The cache can't be changed.
         """
-        named = replace(one, entries=(*one.entries, entry))
+        updated = replace(blob, entries=(*blob.entries, entry))
         with explained("write down what is rotten", self._layout.quarantine):
-            self._record(named)
-        return named
+            self._record(updated)
+        return updated
 
     def all(self) -> list[Quarantined]:
-        """What is in quarantine, the oldest first.
+        """The quarantined blobs, the oldest first.
 
         Raises:
             CacheError: It can't be read.
         """
         with explained("read the quarantine", self._layout.quarantine):
-            return sorted(map(self._read, self.files()), key=lambda one: one.since)
+            return sorted(map(self._read, self.files()), key=lambda blob: blob.since)
 
     def files(self) -> Iterator[Path]:
-        """The rotten blobs themselves."""
-        with suppress(FileNotFoundError):  # nothing was ever rotten
+        """The files of the rotten blobs, without their records."""
+        with suppress(FileNotFoundError):  # the folder is made for the first rotten blob
             yield from (path for path in self._layout.quarantine.iterdir() if path.suffix != RECORD)
 
     def rotten_files(self, view: Path, entries: Iterable[Entry]) -> list[Entry]:
-        """The entries whose file in a view still is a rotten blob.
+        """The entries whose file in a view is still a link to a rotten blob.
 
         Raises:
             CacheError: The quarantine can't be read.
         """
         with explained("read the quarantine", self._layout.quarantine):
-            inodes = {found.st_ino for path in self.files() if (found := path.lstat()).st_nlink > 1}
+            inodes = {stat.st_ino for path in self.files() if (stat := path.lstat()).st_nlink > 1}
         return [entry for entry in entries if inode_of(view / entry.path) in inodes] if inodes else []
 
     def tidy(self) -> None:
@@ -117,14 +120,14 @@ class Quarantine:
                 if path.stem not in kept:
                     path.unlink(missing_ok=True)
 
-    def _record(self, one: Quarantined) -> None:
+    def _record(self, blob: Quarantined) -> None:
         scratch = self._layout.ingest / f"record-{uuid.uuid4().hex}"
-        write_file(scratch, json.dumps(asdict(one)).encode())
+        write_file(scratch, json.dumps(asdict(blob)).encode())
         self._layout.share(scratch, GROUP_FILE)
-        scratch.replace(self._layout.quarantine / f"{one.name}{RECORD}")
+        scratch.replace(self._layout.quarantine / f"{blob.name}{RECORD}")
 
     def _read(self, blob: Path) -> Quarantined:
-        """A record; a blob whose mover was killed before it wrote one has a plain one."""
+        """A blob's record; a plain one when its mover was killed before it wrote one."""
         try:
             fields = json.loads(read_file(blob.with_name(blob.name + RECORD)))
             return Quarantined(**fields | {"entries": tuple(fields["entries"])})

@@ -1,4 +1,4 @@
-"""The node's copies of refs: one small file a ref, replaced by a rename."""
+"""The node's copies of refs: one small file for each ref, replaced by a rename."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 
 class Refs:
-    """What this node believes each ref to name. A copy moves only after the node's own view is complete."""
+    """The node's copies of refs. A copy moves only after the node's own view is complete."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     def get(self, dataset: str, ref: str) -> str | None:
-        """The digest, or None when this node has no copy of the ref.
+        """The digest that the copy names; None when this node has no copy of the ref.
 
         Raises:
-            CacheError: It can't be read.
-            CorruptRecord: It names no version.
+            CacheError: The copy can't be read.
+            CorruptRecord: The copy names no version.
         """
         path = self._layout.ref(dataset, ref)
         with explained("read the ref", path):
@@ -47,17 +47,19 @@ class Refs:
         with explained("move the ref", target):
             make_folder(target.parent, 0o755)
             self._layout.share(target.parent, GROUP_DIR)
+            # Written and synced under another name, so that a reader finds the old digest or the new one, never a part.
             write_file(scratch, f"{digest}\n".encode())
             self._layout.share(scratch, GROUP_FILE)
             scratch.replace(target)
+            # So that the rename survives a power cut.
             sync_folder(target.parent)
 
     def of(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, str]:
-        """All copies of one dataset's refs: name → digest, sorted.
+        """The digests that one dataset's refs name, by the refs' names, sorted.
 
         Args:
             dataset: The dataset's name.
-            unreadable: Collects the copies that can't be read, which are left out; None raises what the first one does.
+            unreadable: Collects the copies that can't be read, which are left out. With None, the first of them raises.
         """
         refs: dict[str, str] = {}
         for name in self.names(dataset):
@@ -67,13 +69,13 @@ class Refs:
         return refs
 
     def names(self, dataset: str) -> list[str]:
-        """The refs of a dataset that this node has a copy of, sorted, also those that can't be read."""
+        """The names of a dataset's refs that this node has copies of, sorted, unreadable ones included."""
         folder = self._layout.refs / dataset
         with explained("read the refs", folder):
             return _names(folder) if folder.is_dir() else []
 
     def datasets(self) -> list[str]:
-        """The datasets of which this node has a ref, sorted."""
+        """The datasets with a ref on this node, sorted."""
         with explained("read the refs", self._layout.refs):
             return _names(self._layout.refs)
 

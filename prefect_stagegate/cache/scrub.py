@@ -1,8 +1,8 @@
 """The order in which a cache's blobs are hashed again: around the circle of digests, from where the last run stopped.
 
-Digests are spread evenly, so a seventh of the circle is about a seventh of the blobs, and seven runs that each do a
-seventh come to all of them, also when blobs came and went and when a run was stopped. Where the next run begins is a
-note in the index; when that is lost it begins anywhere.
+Digests are spread evenly, so a seventh of the circle has about a seventh of the blobs. Seven runs that each do a
+seventh cover all blobs, even when blobs come and go, or a run is stopped. The start of the next run is a note in the
+pin memory; when the note is lost, the next run starts at a random digest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import Layout, explained
 
 CIRCLE = 1 << 256
-"""How many digests there are."""
+"""The number of possible digests."""
 FOLDERS = 256
 NOTE = "verified up to"
 _NAME = re.compile("[0-9a-f]{64}")
@@ -36,7 +36,7 @@ class Arc:
         return self.offset(digest[7:]) < self.size
 
     def offset(self, name: str) -> int:
-        """How far a blob's name is from its start."""
+        """The distance of a blob's name from the arc's start."""
         return (int(name, 16) - self.start) % CIRCLE
 
 
@@ -44,14 +44,14 @@ WHOLE = Arc(0, CIRCLE)
 
 
 def next_arc(cache: Cache, share: Fraction) -> Arc:
-    """The part of the blobs whose turn it is."""
-    noted = cache.memory.noted(NOTE) or ""
-    start = noted if _NAME.fullmatch(noted) else secrets.token_hex(32)
+    """The next part of the blobs to hash."""
+    note = cache.memory.noted(NOTE) or ""
+    start = note if _NAME.fullmatch(note) else secrets.token_hex(32)
     return Arc(int(start, 16), ceil(CIRCLE * share))
 
 
 def note_end(cache: Cache, arc: Arc) -> None:
-    """Let the next run begin where an arc ends."""
+    """Note that the next run begins at the end of an arc."""
     cache.memory.note(NOTE, f"{(arc.start + arc.size) % CIRCLE:064x}")
 
 
@@ -67,7 +67,7 @@ def blobs_on(layout: Layout, arc: Arc) -> Iterator[str]:
         if step and arc.offset(folder + "0" * 62) >= arc.size:
             return
         names = _names(layout, folder)
-        # The first folder comes twice: from the start on, and in the end up to it.
+        # An arc may begin within a folder, which then comes twice: from the start on, and at the end up to it.
         if step == 0:
             names = [name for name in names if int(name, 16) >= arc.start]
         elif step == FOLDERS:

@@ -1,8 +1,8 @@
-"""The space that writers may fill, so that two of them never believe in the same bytes.
+"""The space that writers may fill. Reservations keep two writers from counting on the same free bytes.
 
-A writer says in its lease how many bytes it is yet to write. What is free to it is what the volume has above its floor,
-or what the cache's limit leaves when that is less, without what all other live writers said. A writer that dies gives
-its bytes back with its lease.
+A writer's lease says how many bytes it is yet to write. Free to a writer is what the volume has above its floor, or
+what the cache's limit leaves when that is less, minus the reservations of all other live writers. When a writer dies,
+its reservation ends with its lease.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from prefect_stagegate.units import bytes_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 STEP = 64 << 20
-"""Bytes between two updates of what a lease says, and the least that is claimed for what nobody planned."""
+"""Bytes between two updates of a lease's reservation; also the least that is claimed for unplanned bytes."""
 AHEAD = 8
-"""Of what is free, a writer whose plan isn't at its end claims one of so many parts ahead at most."""
+"""A writer whose plan is not complete claims at most one of so many parts of the free space ahead."""
 RECORDS = 16 << 20
-"""Bytes of the volume that objects never take: leases, pins, views and the pin memory have to be written on it too, and
-a collection needs them to make room."""
+"""Bytes of the volume that objects never take: leases, pins, views and the pin memory are written there, too, and a
+collection needs them to make room."""
 SMALL_VOLUME = 20
-"""Of a volume with less than so many times `RECORDS`, one of so many parts stays for them."""
+"""On a volume smaller than so many times `RECORDS`, one of so many parts of it is kept instead."""
 PAGE = 4096
-"""In pages of so many bytes file systems usually give files their room."""
+"""Bytes of a page: file systems usually give files whole pages."""
 BLOCK = 512
-"""Bytes of one of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
+"""Bytes of one unit of `st_blocks`, whatever the file system's own blocks are (POSIX)."""
 _TRIES = 3
-"""How often room is made before a writer gives up: others may take what was made."""
+"""How often a writer tries to claim: others may take the room that was made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class SpaceRules:
     """Share of the volume that stays free."""
     limit: int | None = None
     """Bytes that the cache may hold; None for no limit but the volume's."""
-    mends: bool = False
-    """Whether what is written puts back what was here and rotted: it may have what is kept free otherwise."""
+    is_repair: bool = False
+    """Whether rotten files are replaced: a repair may also use the bytes that are kept free otherwise."""
 
     def kept_free(self, total: int) -> int:
         """Bytes of a volume of `total` bytes that objects never take: the floor, and room for the cache's records.
@@ -52,28 +52,28 @@ class SpaceRules:
         >>> SpaceRules(floor=0.05).kept_free(10**12), SpaceRules().kept_free(10**12), SpaceRules().kept_free(10**7)
         (50000000000, 16777216, 500000)
         """
-        if self.mends:
+        if self.is_repair:
             return 0
         return max(int(total * self.floor), min(RECORDS, total // SMALL_VOLUME))
 
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """What a writer may still write, and why not more. Bytes."""
+    """How many bytes a writer may still write, and the figures that limit them. All in bytes."""
 
     free: int
-    """What the volume has free."""
+    """Free on the volume."""
     floor: int
-    """What must stay free."""
+    """Must stay free on the volume."""
     used: int | None
-    """What the cache holds, when it has a limit."""
+    """Held by the cache; None when it has no limit."""
     limit: int | None
     reserved: int
-    """What other live writers are yet to write."""
+    """Reserved by other live writers."""
 
     @property
     def bytes(self) -> int:
-        """What is left; negative when others took more than there was."""
+        """The bytes that are left; negative when others took more than there was."""
         left = self.free - self.floor
         if self.limit is not None and self.used is not None:
             left = min(left, self.limit - self.used)
@@ -91,16 +91,16 @@ class Available:
 
 
 MakeRoom = Callable[[int, int, Available], None]
-"""Told how many bytes are needed and how many of them are missing, it frees those; raises `NoSpace` when it can't."""
+"""Frees bytes: takes how many are needed, how many of them are missing, and what is available. Raises `NoSpace`."""
 
 
 class Space:
-    """What one writer may fill. Safe to use from many threads.
+    """The space that one writer may fill. Safe to use from many threads.
 
     Args:
         layout: The cache.
         rules: How much of the volume it may take.
-        lease: The writer's; without one nobody else is told.
+        lease: The writer's lease, which tells other writers of its reservation; None for a writer alone.
         make_room: Frees bytes when there are too few.
     """
 
@@ -108,70 +108,72 @@ class Space:
         self, layout: Layout, rules: SpaceRules, lease: Lease | None = None, make_room: MakeRoom | None = None
     ) -> None:
         self._layout, self._rules, self._lease = layout, rules, lease
-        self._make_room = make_room or (lambda size, _, found: _refuse(size, found))
+        self._make_room = make_room or (lambda size, _, available: _refuse(size, available))
         self._lock = threading.Lock()
         self._left = 0
         self._ahead = 0
         self._claimed = 0
-        self._told = 0
+        self._reserved = 0
 
     def claim(self, size: int, before_room: Callable[[], None] = lambda: None) -> None:
         """Reserve `size` bytes that will be written later.
 
         Args:
-            size: Zero asks nothing.
-            before_room: Called before others' bytes are freed: it holds what must not go.
+            size: Bytes; with zero, the cache is not looked at.
+            before_room: Called before room is made, to hold blobs that must stay.
 
         Raises:
-            NoSpace: They can't be had; nothing was reserved.
+            NoSpace: There is too little space; nothing was reserved.
         """
         with self._lock:
             from_ahead = min(size, self._ahead)
             if size > from_ahead:
-                # By what was claimed so far, so that the looks at the cache are few, however long the plan is.
+                # As much ahead as was claimed so far: doubling keeps the measurements few, however long the plan is.
                 self._claim(size - from_ahead, before_room, ahead=self._claimed)
             self._ahead -= from_ahead
             self._claimed += size
 
     def take(self, size: int) -> None:
-        """Write `size` bytes now, from what was claimed; what is missing is claimed.
+        """Use `size` claimed bytes, since they are written now. Bytes that are missing are claimed first.
 
         Raises:
-            NoSpace: They can't be had; nothing may be written.
+            NoSpace: There is too little space; nothing may be written.
         """
         with self._lock:
             if self._left < size:
                 self._claim(size - self._left, lambda: None, ahead=STEP)
             self._left -= size
             self._ahead = min(self._ahead, self._left)
-            if self._told - self._left >= STEP:
-                self._tell(self._left)
+            if self._reserved - self._left >= STEP:
+                self._write_reservation(self._left)
 
     def available(self) -> Available:
-        """What this writer could claim now."""
+        """The space that this writer could claim now."""
         with explained("ask for the free space", self._layout.root), locked(self._layout.leases):
-            return self._look()
+            return self._measure()
 
     def _claim(self, size: int, before_room: Callable[[], None], ahead: int) -> None:
         for tries_left in reversed(range(_TRIES)):
+            # Measured and written under one lock, so that no other writer claims the same bytes in between.
             with explained("reserve space", self._layout.root), locked(self._layout.leases):
-                found = self._look()
-                free = found.bytes - self._left
+                available = self._measure()
+                free = available.bytes - self._left
                 if size <= free:
-                    more = max(0, min(ahead, free // AHEAD) - size)
-                    self._left += size + more
-                    self._ahead += more
-                    self._tell(self._left, locked_already=True)
+                    extra = max(0, min(ahead, free // AHEAD) - size)
+                    self._left += size + extra
+                    self._ahead += extra
+                    self._write_reservation(self._left, locked_already=True)
                     return
             if not tries_left:
-                _refuse(size, found)
+                _refuse(size, available)
             before_room()
-            self._make_room(size, size - free, found)
+            # Outside of the lock, since a collection needs it. Others may be faster, hence the loop.
+            self._make_room(size, size - free, available)
 
-    def _look(self) -> Available:
-        """The figures of one moment: the leases are locked, so nobody else claims or makes a lease."""
+    def _measure(self) -> Available:
+        """The figures of one moment. The caller has the lock of the leases, so nobody else claims or makes a lease."""
         volume = os.statvfs(self._layout.root)
-        leases = Leases(self._layout).live(UnreadableRecords())  # what a damaged one reserves, nobody can tell
+        leases = Leases(self._layout).live(UnreadableRecords())  # a damaged lease's reservation is unknown
         others = [lease for lease in leases if not self._lease or lease.id != self._lease.id]
         return Available(
             volume.f_bavail * volume.f_frsize,
@@ -181,8 +183,8 @@ class Space:
             sum(lease.reserved for lease in others),
         )
 
-    def _tell(self, size: int, *, locked_already: bool = False) -> None:
-        self._told = size
+    def _write_reservation(self, size: int, *, locked_already: bool = False) -> None:
+        self._reserved = size
         if self._lease is None:
             return
         if locked_already:
@@ -192,7 +194,7 @@ class Space:
 
 
 def room(size: int) -> int:
-    """Bytes of the volume that a file of so many bytes takes: whole pages.
+    """Bytes of the volume that a file of `size` bytes takes: whole pages.
 
     >>> room(0), room(1), room(4096), room(4097)
     (0, 4096, 4096, 8192)
@@ -201,7 +203,7 @@ def room(size: int) -> int:
 
 
 def used_bytes(layout: Layout) -> int:
-    """Bytes of the volume that blobs, objects on their way in, and what rotted, take. One look at each file."""
+    """Bytes of the volume that blobs, objects on their way in, and quarantined blobs take. Looks at each file once."""
     size = 0
     others = (folder for folder in (layout.ingest, layout.quarantine) if folder.is_dir())
     for folder in (*layout.entries(layout.blobs), *others):
@@ -209,17 +211,17 @@ def used_bytes(layout: Layout) -> int:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     try:
-                        found = entry.stat(follow_symlinks=False)
+                        status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
-                    # A file that is a blob already still has its claim's name for a moment.
-                    if folder != layout.ingest or found.st_nlink == 1:
-                        size += found.st_blocks * BLOCK
+                    # A committed blob still has its claim's name for a moment; it is counted as a blob.
+                    if folder != layout.ingest or status.st_nlink == 1:
+                        size += status.st_blocks * BLOCK
     return size
 
 
-def _refuse(size: int, found: Available) -> None:
+def _refuse(size: int, available: Available) -> None:
     raise NoSpace(
-        f"{bytes_text(size)} more are needed, and {found}",
+        f"{bytes_text(size)} more are needed, and {available}",
         hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
     )

@@ -1,10 +1,10 @@
-"""Which blobs a power cut may have spoilt: those that were written, and not synced yet.
+"""Blobs that are written but not synced yet, which a power cut may spoil.
 
-    ingest/unsynced-<boot>-<id>     stands from before a writer's first unsynced blob until they are synced
+    ingest/unsynced-<boot>-<id>     a writer's mark: from before a writer's first unsynced blob until they are synced
 
-A file system may keep a file's name and size through a power cut and lose its bytes. So a writer says, durably, that it
-is about to make blobs whose bytes are only in memory, and whoever opens the cache after another boot and finds that
-word reads every blob again that no view holds: a view appears only after a sync.
+A file system may keep a file's name and size through a power cut and lose its bytes. So a writer leaves a durable mark
+before it makes blobs whose bytes are only in memory. Whoever opens the cache after another boot and finds the mark
+reads every blob again that no view holds; a view's blobs are safe, since it appears only after a sync.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.cache.verify import is_blob
-from prefect_stagegate.durable import UNKNOWN_BOOT, Volume, boot_id, sync_folder, sync_volume
+from prefect_stagegate.durable import UNKNOWN_BOOT, OpenVolume, boot_id, sync_folder, sync_volume
 from prefect_stagegate.trees import walk_folders
 
 PREFIX = "unsynced-"
@@ -40,36 +40,38 @@ class Unsynced:
         self._lock = threading.Lock()
         self._digests: set[str] = set()
         self._mark: _Mark | None = None
-        # From here on: also what others failed to write may be reused.
+        # Opened before the first blob is reused: its sync reports every write that fails from here on, by any process.
         with explained("open the volume", layout.blobs):
-            self._volume = Volume(layout.blobs)
+            self._volume = OpenVolume(layout.blobs)
 
     def add(self, digest: str) -> None:
-        """A blob is about to be seen whose bytes are not synced.
+        """Note a blob that is about to become visible and is not synced.
 
         Raises:
-            OSError: The volume refuses; the blob must not be made.
+            OSError: The mark can't be written; the blob must not become visible.
         """
         with self._lock:
             self._mark = self._mark or _Mark(self._layout)
             self._digests.add(digest)
 
     def sync(self) -> None:
-        """Make all blobs durable that were added, and those of dead writers.
+        """Make all added blobs durable, and those of dead writers.
 
         Raises:
-            OSError: The volume failed to write something. Read back it may look whole until it leaves memory, and no
-                later sync would tell, so all these blobs were taken out of sight.
+            OSError: The volume failed to write. All added blobs were moved into the trash.
         """
         with self._lock:
             added, self._digests = self._digests, set()
+        # Listed before the sync, which covers only blobs that were written by now.
         dead = list(_of_this_boot(self._layout))
         try:
             self._volume.sync()
         except OSError:
+            # A blob that was not written may look whole until it leaves memory, and no later sync would report it.
             with self._lock:
                 self._discard(added | self._digests)
             raise
+        # Blobs that were added during the sync still need the mark.
         with self._lock:
             if self._mark and not self._digests:
                 self._mark.clear()
@@ -84,25 +86,27 @@ class Unsynced:
 
 
 class _Mark:
-    """The word that a writer's blobs are not synced. It lasts until it is cleared, whatever ends the writer."""
+    """The mark that a writer's blobs are not synced. It stays until it is cleared, whatever ends the writer."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.ingest / f"{PREFIX}{boot_id()}-{uuid.uuid4().hex}"
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE)
         layout.share(self._file, GROUP_FILE)
         self._close = weakref.finalize(self, os.close, self._file)
+        # Held until the writer ends: a mark without a lock is that of a dead writer.
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Durable before the first of its blobs is visible, else a power cut could take the mark and spoil the blobs.
         os.fsync(self._file)
         sync_folder(layout.ingest)
 
     def clear(self) -> None:
-        """The blobs are synced."""
+        """Remove the mark, since the blobs are synced."""
         self._path.unlink(missing_ok=True)
         self._close()
 
 
 def read_again(layout: Layout) -> None:
-    """After a boot that ended with unsynced blobs, take those out of sight that are not what their names say.
+    """After a boot that ended with unsynced blobs, hash them again, and discard those that don't match their names.
 
     Raises:
         CacheError: The cache can't be read or changed.
@@ -118,18 +122,19 @@ def read_again(layout: Layout) -> None:
             for path in layout.blobs.glob("*/*"):
                 if not _is_whole(path, held):
                     layout.discard(path)
+            # The discards must be durable before the marks go.
             sync_volume(layout.root)
             for mark in marks:
                 mark.unlink(missing_ok=True)
 
 
 def _doubtful(layout: Layout) -> Iterator[Path]:
-    """The marks of writers that died in another boot, or nobody knows in which."""
+    """The marks of writers that died in another boot, or in an unknown one."""
     return (path for path in _of_dead(layout) if _boot(path) == UNKNOWN_BOOT or _boot(path) != boot_id())
 
 
 def _of_this_boot(layout: Layout) -> Iterator[Path]:
-    """The marks of writers that died in this boot, whose blobs the next sync makes durable too."""
+    """The marks of writers that died in this boot. The next sync makes their blobs durable, too."""
     return (path for path in _of_dead(layout) if _boot(path) == boot_id())
 
 

@@ -1,4 +1,4 @@
-"""Proving again that what lies in a cache is what its names say: by hashing, at a bounded rate."""
+"""Verifying blobs and views: hash them again, at a bounded rate, and compare with their names and manifests."""
 
 from __future__ import annotations
 
@@ -23,37 +23,39 @@ READ = 1 << 20
 """Bytes that are read at a time."""
 ADVICE = "Run `stagegate verify --repair`: it fetches the file again."
 Read = Callable[[int], None]
-"""Told of every piece that was read, by its bytes; it may wait, or raise to end the reading."""
+"""Called with the size of every piece that was read. May wait, or raise to end the reading."""
 
 
 class Pace:
-    """Keeps reading to a rate, and ends it when that is asked for.
+    """Limits the rate of reading, and ends it when `cancel` is set.
 
     Args:
         rate: Bytes a second, on average over about a second; None for no limit.
         cancel: Set it to stop in time.
-        told: Told of the bytes too, for progress.
+        progress: Called with the bytes, too.
     """
 
-    def __init__(self, rate: int | None = None, cancel: Event | None = None, told: Read = lambda _: None) -> None:
-        self._rate, self._told = rate, told
+    def __init__(self, rate: int | None = None, cancel: Event | None = None, progress: Read = lambda _: None) -> None:
+        self._rate, self._progress = rate, progress
         self._cancel = cancel or Event()
         self._due = time.monotonic()
         self.bytes = 0
-        """What was read so far."""
+        """Bytes that were read so far."""
 
     def __call__(self, size: int) -> None:
-        """Count a piece, and wait for as long as it should have taken.
+        """Count a piece, and wait until the rate allows the next one.
 
         Raises:
-            Cancelled: It is to end.
+            Cancelled: `cancel` is set.
         """
         self.bytes += size
-        self._told(size)
+        self._progress(size)
         wait = 0.0
         if self._rate:
             now = time.monotonic()
-            self._due = max(self._due, now - 1) + size / self._rate  # what a busy disk lost is made up for a second
+            self._due = (
+                max(self._due, now - 1) + size / self._rate
+            )  # time lost on a busy disk is made up for, one second at most
             wait = max(0.0, self._due - now)
         if self._cancel.is_set() or (wait and self._cancel.wait(wait)):
             raise Cancelled("The verification was stopped")
@@ -61,30 +63,30 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Rot:
-    """A blob that is not what its name says."""
+    """A blob whose bytes are not those that its name promises."""
 
     digest: str
-    """What its name says."""
-    found: str
-    """What its bytes hash to; empty when they can't be read."""
+    """The digest that its name promises."""
+    actual: str
+    """The digest of its bytes; empty when they can't be read."""
     problem: str
     inode: int
-    """Of the file that was read: another one may have its name by now."""
+    """The inode of the file that was read: another file may have its name by now."""
 
 
 def check_blob(layout: Layout, digest: str, read: Read = lambda _: None) -> Rot | None:
-    """Hash a blob; None when it is sound, or a collection took it."""
+    """Hash a blob; None when it is sound, or was collected meanwhile."""
     inode = 0
     try:
         descriptor = _open_file(layout.blob_path(digest))
         with os.fdopen(descriptor, "rb", buffering=0):
             inode = os.fstat(descriptor).st_ino
-            found = _digest_on_disk(descriptor, read)
+            actual = _digest_on_disk(descriptor, read)
     except FileNotFoundError:
         return None
     except OSError as error:
         return Rot(digest, "", f"it can't be read: {error.strerror}", inode or inode_of(layout.blob_path(digest)))
-    return None if found == digest else Rot(digest, found, _differs(found, digest), inode)
+    return None if actual == digest else Rot(digest, actual, _differs(actual, digest), inode)
 
 
 def verify_view(
@@ -95,33 +97,33 @@ def verify_view(
     rotten: Mapping[str, Rot] | None = None,
     read: Read = lambda _: None,
 ) -> Iterator[tuple[Entry, Finding]]:
-    """Look at every file of a view, and give those that don't hold what the manifest names.
+    """Check every file of a view, and yield those whose bytes are not the manifest's.
 
-    A file that is a link to its blob was hashed with the blob, so only others are read: copies, where the volume
-    takes no links, and what somebody put there.
+    A file that is a link to its blob was hashed with the blob. Only other files are read: copies, where the volume
+    takes no links, and files that somebody put there.
 
     Args:
         view: The version's folder.
         entries: The version's manifest, or a part of it.
-        layout: The cache. Its blobs of these entries were checked.
-        rotten: What that found, by digest.
-        read: Told of every piece that is read.
+        layout: The cache. The caller has checked its blobs of these entries.
+        rotten: The rotten ones of these blobs, by digest.
+        read: Called with the size of every piece that is read.
     """
     rotten = rotten or {}
     for entry in entries:
         path = view / entry.path
-        held = inode_of(path)
+        inode = inode_of(path)
         rot = rotten.get(entry.digest)
-        if held and rot and rot.inode == held:
+        if inode and rot and rot.inode == inode:
             yield entry, Finding(entry.path, rot.problem, ADVICE)
-        elif held and held == inode_of(layout.blob_path(entry.digest)):
+        elif inode and inode == inode_of(layout.blob_path(entry.digest)):
             continue
         elif problem := file_problem(path, entry, read):
             yield entry, Finding(entry.path, problem, ADVICE)
 
 
 def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:
-    """Say how a file differs from what a manifest names; empty when it holds exactly the entry's bytes."""
+    """Say how a file differs from its entry in a manifest; empty when it has exactly the entry's bytes."""
     try:
         status = path.lstat()
         size = status.st_size
@@ -130,17 +132,17 @@ def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:
         if size != entry.size:
             return f"it has {count_text(size, 'byte')}, and the manifest says {entry.size:,}"
         with path.open("rb", buffering=0) as file:
-            found = _digest_on_disk(file.fileno(), read)
+            actual = _digest_on_disk(file.fileno(), read)
     except OSError as error:
         return f"it can't be read: {error.strerror}"
-    return "" if found == entry.digest else _differs(found, entry.digest)
+    return "" if actual == entry.digest else _differs(actual, entry.digest)
 
 
 def is_blob(path: str, digest: str) -> bool:
-    """Whether a file has the bytes of `blake3:<hex>`, and is read-only and no link to elsewhere.
+    """Whether a file is read-only and has the bytes of `blake3:<hex>`.
 
     Raises:
-        OSError: It can't be read.
+        OSError: It can't be read, or is a symbolic link or no regular file.
     """
     descriptor = _open_file(path)
     try:
@@ -150,10 +152,10 @@ def is_blob(path: str, digest: str) -> bool:
 
 
 def _open_file(path: str) -> int:
-    """Open a regular file that is no link; a pipe in its place would let its reader wait.
+    """Open a regular file without following links, and without waiting when a pipe is in its place.
 
     Raises:
-        OSError: It can't be opened, or is something else.
+        OSError: It can't be opened, or is no regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -163,15 +165,16 @@ def _open_file(path: str) -> int:
 
 
 def _digest_on_disk(descriptor: int, read: Read) -> str:
-    """Hash what the disk has: what memory has of it says little, and would take the room of what is in use."""
+    """Hash a file's bytes on the disk."""
+    # Before, since bytes in memory say little about the disk; after, since they would displace pages that are in use.
     _forget(descriptor)
-    found = _digest(descriptor, read)
+    digest = _digest(descriptor, read)
     _forget(descriptor)
-    return found
+    return digest
 
 
 def _forget(descriptor: int) -> None:
-    """Take a file out of memory, but for what is mapped or not written yet; where that is refused, it stays."""
+    """Drop a file from the page cache, except for mapped and unwritten pages. Ignores a refusal."""
     with suppress(OSError):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -187,11 +190,11 @@ def _digest(descriptor: int, read: Read = lambda _: None) -> str:
 def inode_of(path: Path | str) -> int:
     """A regular file's inode; 0 when there is none."""
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return 0
-    return found.st_ino if stat.S_ISREG(found.st_mode) else 0
+    return status.st_ino if stat.S_ISREG(status.st_mode) else 0
 
 
-def _differs(found: str, digest: str) -> str:
-    return f"its bytes hash to {found}, and the manifest says {digest}"
+def _differs(actual: str, digest: str) -> str:
+    return f"its bytes hash to {actual}, and the manifest says {digest}"

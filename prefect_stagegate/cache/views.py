@@ -1,4 +1,4 @@
-"""Views: a read-only tree of one version, whose files are links to blobs. It appears complete, by one rename."""
+"""Views: read-only trees of versions, whose files are links to blobs. A view appears complete, by one rename."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from prefect_stagegate.units import count_text
 log = logging.getLogger(__name__)
 
 DRAFT = "view-"
-"""What the names of drafts in `ingest/` begin with."""
+"""The prefix of drafts' names in `ingest/`."""
 _NAME = re.compile(r"[0-9a-f]{64}")
-"""Of a view: the version's digest. What has another name was put there by somebody else."""
+"""A view's name is the version's digest. Folders with other names are not the cache's own."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _BAD_NAME = {
@@ -36,14 +36,14 @@ _BAD_NAME = {
     errno.EEXIST: "the volume takes it for the name of another entry",
     errno.ENOTDIR: "the volume takes a folder of it for the name of another entry",
 }
-"""What a volume says to a name that it can't represent."""
+"""The errors for names that a volume can't represent."""
 _CANT_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
 
 
 class Draft:
-    """A view on its way. Its links hold blobs: what has a second link is never collected.
+    """A view that is being built. Its links hold blobs: a blob with a second link is never collected.
 
-    The folder is locked for as long as its maker lives, so that one that was left behind can be told.
+    The folder is locked while its maker lives, so that a collection recognizes drafts of dead makers.
     """
 
     def __init__(self, layout: Layout, durability: Durability) -> None:
@@ -56,10 +56,10 @@ class Draft:
         self._copied = 0
 
     def hold(self, entry: Entry) -> None:
-        """Link one entry's blob, so that it stays until the draft is published or closed.
+        """Link one entry's blob, so that the blob stays until the draft is published or closed.
 
         Raises:
-            BlobVanished: It isn't in the cache.
+            BlobVanished: The blob isn't in the cache.
             CacheError: The volume refuses.
         """
         with explained("build a view", self._root):
@@ -67,29 +67,33 @@ class Draft:
             self._link(entry)
 
     def publish(self, dataset: str, digest: str, entries: Iterable[Entry]) -> Path:
-        """Link what is not held yet, sync all of it, and let the view appear, complete, by one rename.
+        """Link the entries that are not held yet, sync the volume, and make the view visible by one rename.
 
         Returns:
-            The view's folder. When another process published it first, that one.
+            The view's folder, which another process may have published first.
 
         Raises:
-            BlobVanished: A collection took one of the blobs; nothing is visible.
-            CacheError: The volume refuses; nothing is visible.
+            BlobVanished: A collection took one of the blobs; no view is visible.
+            CacheError: The volume refuses; no view is visible.
         """
         target = self._layout.view(dataset, digest)
         with explained("build the view", target):
             self._begin()
-            held = False  # neighbours are mostly alike, and to look is cheaper than a link that fails
+            # Neighbours are mostly alike, and a look is cheaper than a link that fails.
+            held = False
             for entry in entries:
-                held = (held and self._has(entry)) or not self._link(entry)
+                held = (held and self._is_held(entry)) or not self._link(entry)
+            # All folders are closed before the rename: nobody may write to a visible view. The root is closed after it,
+            # since a read-only folder can't be renamed.
             for folder in self._folders - {""}:
                 _close(self._layout, self._root / folder)
             target.parent.mkdir(mode=0o755, exist_ok=True)
             self._layout.share(target.parent, GROUP_DIR)
-            # One sync of the volume makes the blobs, the links and the folders durable before they can be seen.
+            # One sync of the volume makes the blobs, the links and the folders durable before they are visible.
             if self._durability is not Durability.NONE:
                 sync_volume(self._root)
-            _appear(self._layout, self._root, target)
+            _publish(self._layout, self._root, target)
+            # So that the rename survives a power cut, too.
             sync_folder(target.parent)
         if self._copied:
             log.warning(
@@ -98,12 +102,12 @@ class Draft:
             )
         return target
 
-    def mend(self, dataset: str, digest: str, entries: Iterable[Entry]) -> None:
-        """Put sound blobs in the place of a view's damaged files. Who reads meets the file before or after, never none.
+    def repair(self, dataset: str, digest: str, entries: Iterable[Entry]) -> None:
+        """Replace a view's damaged files by links to sound blobs.
 
         Raises:
             BlobVanished: A collection took one of the blobs.
-            CacheError: The volume refuses; the other files are mended or as they were.
+            CacheError: The volume refuses. Each other file is repaired or as it was.
         """
         view = self._layout.view(dataset, digest)
         with explained("mend the view", view):
@@ -111,17 +115,18 @@ class Draft:
             for entry in entries:
                 path = view / entry.path
                 self._link(entry)
-                with _naming(entry.path), _writable(self._layout, path.parent, view):
+                # By a rename, so that a reader opens the old file or the new one, and never misses it.
+                with _explain_path(entry.path), _writable(self._layout, path.parent, view):
                     (self._root / entry.path).replace(path)
             sync_volume(view)
 
     def close(self) -> None:
-        """Remove what was not published."""
+        """Remove the draft, unless it was published."""
         if self._lock < 0:
             return
         os.close(self._lock)
         self._lock = -1
-        with suppress(OSError):  # what can't be removed, a collection removes: it is locked no more
+        with suppress(OSError):  # the draft is unlocked, so a collection removes what is left
             if self._root.exists():
                 remove_tree(self._root)
 
@@ -129,11 +134,12 @@ class Draft:
         if self._lock < 0:
             self._root.mkdir(mode=0o755)
             self._layout.share(self._root, GROUP_DIR)
+            # Locked while its maker lives: a collection takes drafts without a lock.
             self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def _has(self, entry: Entry) -> bool:
-        """Whether the entry is held; `_link` says what is wrong where that can't be told."""
+    def _is_held(self, entry: Entry) -> bool:
+        """Whether the entry is held; False also on errors, which `_link` then raises."""
         if path_problem(entry.path):
             return False
         try:
@@ -144,10 +150,10 @@ class Draft:
     def _link(self, entry: Entry) -> bool:
         """Link an entry's blob; False when it was held already."""
         path = f"{self._root_text}/{entry.path}"
-        with _naming(entry.path):
+        with _explain_path(entry.path):
             folder = entry.path.rpartition("/")[0]
             if folder not in self._folders:
-                self._make(folder)
+                self._make_folder(folder)
             blob = self._layout.blob_path(entry.digest)
             try:
                 self._copied += _place(blob, path)
@@ -160,33 +166,33 @@ class Draft:
             except FileExistsError:
                 if _holds(path, blob):
                     return False
-                if not _stands(path):
+                if not _has_this_name(path):
                     raise
-                # The blob that was held rotted meanwhile: it is in quarantine, and another one has its name.
+                # The held blob rotted meanwhile and is in quarantine; a sound one has its name by now.
                 os.unlink(path)  # noqa: PTH108
                 return self._link(entry)
         return True
 
-    def _make(self, folder: str) -> None:
+    def _make_folder(self, folder: str) -> None:
         (self._root / folder).mkdir(mode=0o755, parents=True, exist_ok=True)
-        above = {folder, *(str(one) for one in PurePosixPath(folder).parents[:-1])} - self._folders
-        for one in above:
-            self._layout.share(self._root / one, GROUP_DIR)
-        self._folders |= above
+        made = {folder, *(str(parent) for parent in PurePosixPath(folder).parents[:-1])} - self._folders
+        for path in made:
+            self._layout.share(self._root / path, GROUP_DIR)
+        self._folders |= made
 
 
 class Views:
-    """The versions that lie complete in this cache."""
+    """The versions that are complete in this cache."""
 
     def __init__(self, layout: Layout, durability: Durability = Durability.BATCH) -> None:
         self._layout = layout
         self._durability = durability
 
     def path(self, dataset: str, digest: str) -> Path | None:
-        """Where the version can be read, or None when it isn't here.
+        """The folder where the version can be read; None when it isn't here.
 
         Raises:
-            CacheError: Nobody can tell.
+            CacheError: The volume doesn't tell.
         """
         path = self._layout.view(dataset, digest)
         with explained("look for the view", path):
@@ -217,7 +223,7 @@ class Views:
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
-        """A view that is built during the block, and removed at its end unless it was published."""
+        """A draft of a view, which is removed at the end of the block unless it was published."""
         draft = Draft(self._layout, self._durability)
         try:
             yield draft
@@ -230,24 +236,24 @@ class Views:
             return draft.publish(dataset, digest, entries)
 
     def used(self, dataset: str, digest: str) -> float:
-        """When a version was read or brought last, in seconds since the epoch."""
+        """The time when a version was last read or staged, in seconds since the epoch."""
         return self._layout.view(dataset, digest).stat().st_mtime
 
     def touch(self, dataset: str, digest: str) -> None:
-        """Note that a version is in use, so that it is among the last to go when room is needed."""
-        with suppress(OSError):  # a cache that can only be read is of use too
+        """Note that a version is used now, so that it is among the last to be evicted."""
+        with suppress(OSError):  # a cache on a read-only volume can be used, too
             os.utime(self._layout.view(dataset, digest))
 
     def discard(self, dataset: str, digest: str) -> Path:
-        """Take a view out of sight; the caller removes what this returns."""
+        """Move a view into the trash; the caller removes the returned folder."""
         view = self._layout.view(dataset, digest)
         if not self._layout.shared:
-            view.chmod(0o755)  # a folder that can't be written can't change its parent either
+            view.chmod(0o755)  # a read-only folder can't be moved to another parent
         return self._layout.discard(view)
 
 
-class _naming:  # noqa: N801 - used as a statement; a generator would cost as much as the link, for each file
-    """Refuse, by its name, a path that must not or can't stand in a view on this volume."""
+class _explain_path:  # noqa: N801 - used as a statement; a generator would cost as much as the link, for each file
+    """Refuse a path that must not, or on this volume can't, be in a view. The error names the path."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -271,21 +277,22 @@ def _refused(path: str, problem: str) -> CacheError:
 
 @contextmanager
 def _writable(layout: Layout, folder: Path, view: Path) -> Iterator[None]:
-    """Make a folder of a view, with those above it, writable for the block; make it when it is gone."""
-    above = [one for one in (folder, *folder.parents) if one.is_relative_to(view)]
-    for one in reversed(above):
-        one.mkdir(mode=0o755, exist_ok=True)
+    """Make a folder of a view and its parents writable for the block; create those that are gone."""
+    folders = [path for path in (folder, *folder.parents) if path.is_relative_to(view)]
+    # The outermost first: nothing can be created in a read-only folder.
+    for path in reversed(folders):
+        path.mkdir(mode=0o755, exist_ok=True)
         if not layout.shared:
-            one.chmod(0o755)
+            path.chmod(0o755)
     try:
         yield
     finally:
-        for one in above:
-            _close(layout, one)
+        for path in folders:
+            _close(layout, path)
 
 
 def _place(blob: str, path: str) -> bool:
-    """Link `path` to a blob; where links are refused, clone it, else copy it. True when it is no link."""
+    """Link `path` to a blob; where links are refused, clone or copy the blob. True for a clone or copy."""
     try:
         os.link(blob, path)
     except OSError as error:
@@ -297,13 +304,13 @@ def _place(blob: str, path: str) -> bool:
 
 
 def _holds(path: str, blob: str) -> bool:
-    """Whether a draft's file is that of the blob, by a link, or by a copy where links are refused."""
-    held, wanted = os.lstat(path), os.lstat(blob)
-    return held.st_ino == wanted.st_ino or (held.st_nlink == 1 and held.st_size == wanted.st_size)
+    """Whether a draft's file is a link to the blob, or a copy of it where links are refused."""
+    file, target = os.lstat(path), os.lstat(blob)
+    return file.st_ino == target.st_ino or (file.st_nlink == 1 and file.st_size == target.st_size)
 
 
-def _stands(path: str) -> bool:
-    """Whether a file has this very name, and not one that the volume takes for it."""
+def _has_this_name(path: str) -> bool:
+    """Whether a file has exactly this name. A volume may take another name for it, by case or by Unicode's forms."""
     return Path(path) in Path(path).parent.iterdir()
 
 
@@ -317,14 +324,14 @@ def _clone_or_copy(blob: Path, path: Path) -> None:
 
 
 def _close(layout: Layout, folder: Path) -> None:
-    """Let nobody write to a folder of a view any more; where a group shares it, members may still take it out."""
+    """Make a folder of a view read-only; in a shared cache it stays writable, so that the group can discard it."""
     if layout.shared:
         layout.share(folder, GROUP_DIR)
     else:
         folder.chmod(0o555)
 
 
-def _appear(layout: Layout, scratch: Path, target: Path) -> None:
+def _publish(layout: Layout, scratch: Path, target: Path) -> None:
     try:
         scratch.rename(target)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What kind of volume a cache lies on: whose locks are seen there, and which names it takes for one."""
+"""What a cache's volume supports: locks, hard links, and names that differ only in case."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ NEEDS_LOCAL = "Collecting garbage needs a local volume. Choose one with --cache 
 
 
 def require_locks(root: Path, folder: Path) -> None:
-    """Make sure that whoever uses the cache at `root` is seen by its lock; the locks on `folder` are tried.
+    """Require a volume where flock shows who uses the cache at `root`; try a lock on `folder`.
 
     Raises:
-        CacheError: The volume is a network's, or locks do nothing on it.
+        CacheError: The volume is a network file system, or locks do nothing on it.
     """
     kind, _ = mount_of(root)
     if kind in NETWORK:
         raise CacheError(
             f"{root} lies on {kind}, where a lock that another machine holds may not be seen", hint=NEEDS_LOCAL
         )
+    # A second lock on a locked folder must be refused, else locks do nothing here.
     with locked(folder):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -38,21 +39,21 @@ def require_locks(root: Path, folder: Path) -> None:
 
 
 def takes_links(folder: Path) -> bool:
-    """Whether files on a folder's volume can have a second name."""
-    one, other = (folder / f"link-{uuid.uuid4().hex}" for _ in range(2))
+    """Whether a folder's volume takes hard links."""
+    file, link = (folder / f"link-{uuid.uuid4().hex}" for _ in range(2))
     try:
-        one.touch()
-        other.hardlink_to(one)
+        file.touch()
+        link.hardlink_to(file)
     except OSError:
         return False
     finally:
-        one.unlink(missing_ok=True)
-        other.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)
     return True
 
 
 def folds_case(root: Path) -> bool:
-    """Whether the volume of the cache at `root` takes names that differ only in case for one (ext4's casefold, SMB)."""
+    """Whether the volume of the cache at `root` ignores case in names (ext4's casefold, SMB)."""
     try:
         return (root / TAG).samefile(root / TAG.lower())
     except OSError:

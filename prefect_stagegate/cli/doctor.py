@@ -14,7 +14,7 @@ from prefect_stagegate.cli.credentials import load_block
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import address
-from prefect_stagegate.operations.upkeep.doctor import PATIENCE, Examination, examine, ill
+from prefect_stagegate.operations.upkeep.doctor import PATIENCE, Examination, examine, failing
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import bytes_text
 
@@ -60,9 +60,9 @@ def doctor(
     else:
         for one in found:
             _tell(one)
-        sick = len(ill(found))
+        sick = len(failing(found))
         say(f"{len(found) - sick} of {len(found)} work" + (f", {sick} do not." if sick else "."))
-    if ill(found):
+    if failing(found):
         sys.stdout.flush()
         sys.exit(ExitCode.ERROR)
 

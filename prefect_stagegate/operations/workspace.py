@@ -1,4 +1,4 @@
-"""What a job works on: this node's cache, the shared catalog, and who is asking."""
+"""What a job works on: this node's cache, the shared catalog, and the identity of whoever runs it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from prefect_stagegate.spec import Spec
 ResolveCredentials = Callable[[str], Mapping[str, Any]]
 """Turns the name that a spec gives under `credentials:` into storage options."""
 Admit = Callable[[Spec, Event | None], AbstractContextManager[None]]
-"""Lets a transfer from a spec's sources begin, and learns its end. It may wait, and gives up when the event is set."""
+"""Admits a transfer from a spec's sources for the time of a block. May wait; gives up when the event is set."""
 
 
 def no_passphrase(path: Path) -> str:
-    """Refuse keys that want a passphrase: nobody sits in front of a task."""
+    """Refuse keys that need a passphrase: nobody can type it into a task."""
     raise UsageError(
         f"The key {path} wants a passphrase, and nobody is there to type it",
         hint="Use the `stagegate` command at a terminal, or a key without one that only this user can read.",
@@ -33,7 +33,7 @@ def no_passphrase(path: Path) -> str:
 
 
 def no_credentials(name: str) -> Mapping[str, Any]:
-    """Refuse names of credentials: the engine alone knows no place where they are kept."""
+    """Refuse names of credentials: only Prefect's tasks, flows and the command load blocks."""
     raise UsageError(
         f"The credentials {name!r} are a Prefect block, and nothing here loads blocks",
         hint="Run it by the tasks, the flows or the `stagegate` command, or take credentials from the environment.",
@@ -41,14 +41,14 @@ def no_credentials(name: str) -> Mapping[str, Any]:
 
 
 def admit_at_once(spec: Spec, cancel: Event | None = None) -> AbstractContextManager[None]:
-    """Let a transfer begin: the engine alone doesn't know what else runs."""
+    """Admit every transfer at once: only Prefect's limits know what else runs."""
     del spec, cancel
     return nullcontext()
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Everything that a job needs beside its own arguments. Make one with `open_workspace`."""
+    """Everything that a job needs besides its own arguments. Make one with `open_workspace`."""
 
     cache: Cache
     catalog: Catalog
@@ -57,7 +57,7 @@ class Workspace:
     resolve_credentials: ResolveCredentials = field(default=no_credentials)
     admit: Admit = field(default=admit_at_once)
     ask_passphrase: Callable[[Path], str] = field(default=no_passphrase)
-    """Gives the passphrase of a key's file."""
+    """Asks for the passphrase of a key file."""
 
 
 def open_workspace(
@@ -69,22 +69,24 @@ def open_workspace(
     resolve_credentials: ResolveCredentials = no_credentials,
     admit: Admit = admit_at_once,
 ) -> Workspace:
-    """Open the cache and the catalog; what isn't given comes from the STAGEGATE_* settings.
+    """Open the cache and the catalog. Arguments that are left out come from the STAGEGATE_* settings.
 
     Args:
         cache: The cache's folder.
         catalog: The catalog's folder or URL.
         catalog_options: Storage options of the catalog's URL, by fsspec's names.
-        identity: Who is asking; by default the declared identity of the settings, else the operating system's user.
-        resolve_credentials: Finds the storage options behind a spec's `credentials:`.
-        admit: Asked before each transfer from sources begins.
+        identity: Who runs the job; by default the declared identity of the settings, else the operating system's user.
+        resolve_credentials: Turns the name under a spec's `credentials:` into storage options.
+        admit: Admits each transfer from sources before it begins.
 
     Raises:
         UsageError: A setting is wrong.
         CacheError: The cache can't be opened.
         CatalogError: The catalog can't be opened.
     """
-    from prefect_stagegate.operations.gating.consent import consent  # late: it imports all checks, and few commands ask
+    from prefect_stagegate.operations.gating.consent import (
+        consent,
+    )  # late: it imports all checks, and few commands need it
 
     settings = Settings.from_environment(os.environ)
     opened = Cache.open(Path(cache or settings.cache), durability=settings.durability)
@@ -99,7 +101,7 @@ def open_workspace(
 
 
 def whoami(settings: Settings) -> Identity:
-    """Who runs this process, and how far that can be believed."""
+    """The identity that runs this process: the declared one, else the operating system's user."""
     if settings.identity:
         return Identity(settings.identity, "declared")
     try:

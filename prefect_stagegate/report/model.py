@@ -225,7 +225,7 @@ def _row(answer: Evidence, spec: Spec) -> Row:
         severity=answer.severity,
         standing=_standing(answer),
         owner=_person(answer.owner, spec),
-        summary=answer.told,
+        summary=answer.full_summary,
         findings=answer.findings,
         awaiting=answer.awaiting,
         seconds=answer.seconds,

@@ -128,7 +128,7 @@ class TransferContext:
         watch.lap("disk")
         self.stats.spend(watch)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
-        unsynced = 0 if self.store.blobs.syncs(asked=sync) else max(job.listed.size, BLOCK)
+        unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)
 
     def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:

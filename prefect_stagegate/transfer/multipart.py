@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from prefect_stagegate.cache.blobs import BLOCK
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
-from prefect_stagegate.cache.space import room
+from prefect_stagegate.cache.space import BLOCK, room
 from prefect_stagegate.transfer.buffers import Buffers, DirectFile
 from prefect_stagegate.transfer.checks import Hasher, Offers
 from prefect_stagegate.transfer.context import Done, TransferContext, writing

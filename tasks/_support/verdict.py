@@ -28,7 +28,7 @@ def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
             "outcome": answer.outcome.value,
             "severity": answer.severity.value,
             "owner": answer.owner,
-            "found": legible_text(answer.told),
+            "found": legible_text(answer.full_summary),
             "defects": len(answer.findings),
         }
         for answer in checks
@@ -71,7 +71,7 @@ def _lines(decision: Decision) -> Iterator[str]:
     for answer in decision.checks:
         if answer.outcome in FINE:
             continue
-        yield f"  {answer.outcome.value:<12}  {answer.check:<14}  {legible_text(answer.told)}  [{answer.owner}]"
+        yield f"  {answer.outcome.value:<12}  {answer.check:<14}  {legible_text(answer.full_summary)}  [{answer.owner}]"
         for finding in answer.findings[:FINDINGS]:
             yield f"      {legible_text(finding.subject)}: {legible_text(finding.problem)}"
         if len(answer.findings) > FINDINGS:

@@ -10,7 +10,7 @@ import pytest
 
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import LATEST
-from prefect_stagegate.operations.staging.missing_objects import ASKED
+from prefect_stagegate.operations.staging.missing_objects import MAX_PROBES
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -73,7 +73,7 @@ def test_objects_that_were_deleted_are_no_lie_and_cost_few_requests(
     seaweedfs.client().rm([f"{spec['sources'][0]['url']}/{key}" for key in gone])
     before = proxy.requests
     assert stage(workspace, spec).files == len(KEYS) - len(gone)
-    assert proxy.requests - before <= ASKED + 3
+    assert proxy.requests - before <= MAX_PROBES + 3
 
 
 def test_objects_that_the_spec_no_longer_lets_in_are_not_asked_for(

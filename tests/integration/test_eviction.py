@@ -80,7 +80,7 @@ def test_another_writer_keeps_the_versions_of_its_dataset(workspace: Workspace, 
     first = bring(workspace, nas, "things", "a")
     bring(workspace, nas, "things", "b")
 
-    with workspace.cache.leases.hold(LeaseKind.WRITER, "things", what="another"):
+    with workspace.cache.leases.hold(LeaseKind.WRITER, "things", purpose="another"):
         with pytest.raises(NoSpace, match=rf"In use: things: writer another \(pid {os.getpid()}\) since [^;]*$"):
             bring(workspace, nas, "things", "c")
         assert first.path.is_dir()

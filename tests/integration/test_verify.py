@@ -23,7 +23,7 @@ from prefect_stagegate.cache.space import room, used_bytes
 from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.staging import fetch as bring
+from prefect_stagegate.operations.staging.fetch import repair_files
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
@@ -283,14 +283,13 @@ def test_a_version_that_is_mended_is_not_collected_meanwhile(
 ) -> None:
     victim = versions[-1]
     rot(blob_of(workspace, victim, "own.bin"))
-    mend = bring.mend
 
     def collected_first(*args: Any, **options: Any) -> None:
         workspace.cache.layout.ref("things", "latest").unlink()  # as if `latest` had moved on
         collect(workspace.cache.layout)
-        mend(*args, **options)
+        repair_files(*args, **options)
 
-    monkeypatch.setattr(bring, "mend", collected_first)
+    monkeypatch.setattr("prefect_stagegate.operations.upkeep.verify.repair_files", collected_first)
     assert verify(workspace, Address("things", victim.digest), repair=True).repaired
     assert {path.name for path in victim.path.iterdir()} == {*FILES, "own.bin"}
 

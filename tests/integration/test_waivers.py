@@ -207,7 +207,7 @@ def test_a_noisy_check_has_to_pass_several_times_in_a_row(folder: Path) -> None:
     staged(folder, require=[{"space": {"warn": 1.0, "fail": 1.0, "consecutive": 3}}], license="CC0-1.0")
     told = [check(node(folder), THINGS, "pilot") for _ in range(3)]
     assert [one.outcome for one in told] == [DecisionOutcome.INCONCLUSIVE] * 2 + [DecisionOutcome.ACCEPTED]
-    assert "1 of 3 passes in a row" in told[0].checks[0].told
+    assert "1 of 3 passes in a row" in told[0].checks[0].full_summary
     assert [one.state for one in checking.preview_check(node(folder), THINGS, "pilot")] == ["current"]
 
 

@@ -325,7 +325,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def write(self) -> None:
         held = ExitStack()
-        held.enter_context(self.workspace.cache.leases.hold(LeaseKind.WRITER, DATASET, what="machine"))
+        held.enter_context(self.workspace.cache.leases.hold(LeaseKind.WRITER, DATASET, purpose="machine"))
         self.leases.append(("", held))
         self.model.writers += 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.cache import Cache, blobs, views
-from prefect_stagegate.durable import Durability, Volume, sync_volume
+from prefect_stagegate.durable import Durability, OpenVolume, sync_volume
 from prefect_stagegate.model import Entry
 from prefect_stagegate.transfer import Limits
 from tests.support.scripted import ScriptedSource, fetch_all
@@ -31,7 +31,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return call
 
     monkeypatch.setattr(os, "fsync", counted("file", os.fsync))
-    monkeypatch.setattr(Volume, "sync", counted("volume", Volume.sync))
+    monkeypatch.setattr(OpenVolume, "sync", counted("volume", OpenVolume.sync))
     monkeypatch.setattr(views, "sync_volume", counted("volume", sync_volume))
     monkeypatch.setattr(blobs, "sync_folder", counted("folder", lambda _: None))
     monkeypatch.setattr(views, "sync_folder", counted("folder", lambda _: None))

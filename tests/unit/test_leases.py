@@ -198,7 +198,7 @@ def test_ls_tells_who_holds_what(cache: Cache, run_stagegate: Callable[..., subp
     assert "Nobody holds anything" in run_stagegate("ls", "--held").stdout
     cache.views.publish("things", DIGEST, [])
     cache.leases.pin("things", DIGEST, "pinned by ada")
-    with held_by(cache) as holder, cache.leases.hold(LeaseKind.WRITER, "others", what="stage") as writer:
+    with held_by(cache) as holder, cache.leases.hold(LeaseKind.WRITER, "others", purpose="stage") as writer:
         cache.leases.reserve(writer, 12_345)
         text = run_stagegate("ls", "--held").stdout
         listed = json.loads(run_stagegate("ls", "--held", "--json").stdout)

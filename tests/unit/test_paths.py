@@ -97,7 +97,9 @@ def test_a_volume_that_folds_case_is_told_by_the_cache_s_tag(tmp_path: Path) -> 
 def test_a_view_names_the_entry_that_its_volume_takes_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prefect_stagegate.cache.views._stands", lambda _: False)  # as where its folder lists `A`
+    monkeypatch.setattr(
+        "prefect_stagegate.cache.views._has_this_name", lambda _: False
+    )  # as where its folder lists `A`
     cache = Cache.open(tmp_path / "cache")
     entries = [Entry("a", 1, "blake3:" + letter * 64) for letter in "ab"]  # what `A` and `a` are where case is folded
     for entry in entries:

@@ -144,7 +144,7 @@ def test_the_floor_of_the_volume_stays_free(cache: Cache, writer: Lease) -> None
 
 
 def test_a_reservation_never_breaks_a_lease(cache: Cache) -> None:
-    with cache.leases.hold(LeaseKind.WRITER, "flights", what="a" * 700) as lease:
+    with cache.leases.hold(LeaseKind.WRITER, "flights", purpose="a" * 700) as lease:
         for size in (0, 10**19, 7):
             cache.leases.reserve(lease, size)
             assert [(one.what, one.reserved) for one in cache.leases.live()] == [(lease.what, size)]

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from prefect_stagegate.cache import Cache, unsynced
 from prefect_stagegate.cache.gc import collect
-from prefect_stagegate.durable import Volume
+from prefect_stagegate.durable import OpenVolume
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.model import Entry
 
@@ -118,10 +118,10 @@ def test_what_the_disk_failed_to_write_is_never_believed(cache: Cache, monkeypat
     cache.blobs.sync()
     digest = commit(cache)
 
-    def fail(_: Volume) -> None:
+    def fail(_: OpenVolume) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Volume, "sync", fail)
+    monkeypatch.setattr(OpenVolume, "sync", fail)
     with pytest.raises(CacheError, match="input/output error"):
         cache.blobs.sync()
     assert not cache.blobs.holds(digest, len(DATA))

@@ -25,7 +25,7 @@ from prefect_stagegate.operations.gating.contract import run_contract
 from prefect_stagegate.operations.gating.measuring import VersionMeasures
 from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.staging.probe import probe
-from prefect_stagegate.operations.staging.sources import open_one, open_sources
+from prefect_stagegate.operations.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
 from prefect_stagegate.readiness.records.attest import decision_of, environment_of
@@ -197,5 +197,5 @@ def _credential_life(workspace: Workspace, version: Named, position: int) -> Cre
 
 def _probe(workspace: Workspace, version: Named, position: int) -> Probe:
     one = version.spec.sources[position]
-    reopen = partial(renewing, partial(open_one, one, workspace.settings, workspace.resolve_credentials))
+    reopen = partial(renewing, partial(open_spec_source, one, workspace.settings, workspace.resolve_credentials))
     return probe(one.url, reopen, Selection(one, now()))

@@ -21,7 +21,7 @@ from prefect_stagegate.operations.address import Named, judged_spec
 from prefect_stagegate.operations.gating.context import ask_about
 from prefect_stagegate.operations.gating.withdraw import failed_for_all
 from prefect_stagegate.operations.read import meaning
-from prefect_stagegate.operations.staging.fetch import bring
+from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of, recorded_times, renew
@@ -91,8 +91,10 @@ def hold_ready(
     if found is None:
         raise GateFailed(ready_text(readiness), dataset=address.dataset)
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, found.digest, f"require_ready {address}"):
-        with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, what="require_ready") as writer:
-            version = bring(workspace, Address(address.dataset, found.digest), writer, progress=progress, cancel=cancel)
+        with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, purpose="require_ready") as writer:
+            version = fetch_version(
+                workspace, Address(address.dataset, found.digest), writer, progress=progress, cancel=cancel
+            )
             if not readiness.fell_back:
                 point(workspace, address.dataset, address.ref, found.digest)
         with meaning(workspace.cache, address, found.digest):

@@ -1,4 +1,4 @@
-"""Bringing: fill this node with a version that the catalog knows, through the version's origins and their mirrors."""
+"""Fetching a version that the catalog knows to this node, from the version's origins and their mirrors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import LATEST, Address, Entry, Version
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.sources import open_sources
-from prefect_stagegate.operations.upkeep.eviction import claimed, space_for
+from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.transfer import Limits, Progress, TransferStats, transfer
 
 
-def bring(
+def fetch_version(
     workspace: Workspace,
     address: Address,
     writer: Lease,
@@ -25,15 +25,15 @@ def bring(
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Version:
-    """Bring a version to this node.
+    """Fetch a version to this node, unless it is here.
 
-    The node's copy of the ref moves after the view is complete; the catalog's refs stay.
+    The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
 
     Args:
         workspace: Cache and catalog.
         address: The version.
         writer: The caller's lease on the dataset.
-        progress: Told what happens, from several threads.
+        progress: Called as the transfer goes on, from several threads.
         cancel: Set it to stop in time.
 
     Raises:
@@ -45,13 +45,16 @@ def bring(
     manifest = workspace.catalog.manifest(dataset, digest)
     view = workspace.cache.views.path(dataset, digest)
     fetched = 0
+    # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
         with workspace.cache.views.draft() as draft:
-            fetched = _fetch(workspace, writer, dataset, digest, draft, progress=progress, cancel=cancel).fetched
+            stats = _fill_draft(workspace, writer, dataset, digest, draft, progress=progress, cancel=cancel)
+            fetched = stats.fetched
             view = draft.publish(dataset, digest, manifest.entries())
     workspace.cache.views.touch(dataset, digest)
+    # A ref may name only what is here, so it moves last. An address by digest moves none.
     if not address.is_version:
         point(workspace, dataset, address.ref or LATEST, digest)
     reused = max(0, manifest.bytes - fetched)
@@ -59,7 +62,7 @@ def bring(
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused, pins=pins)
 
 
-def mend(
+def repair_files(
     workspace: Workspace,
     writer: Lease,
     dataset: str,
@@ -68,22 +71,22 @@ def mend(
     *,
     cancel: Event | None = None,
 ) -> None:
-    """Fetch the bytes of some of a version's entries again, where the cache holds them no more, and put them in place.
+    """Replace files of a version's view by sound ones. Bytes that the cache doesn't hold are fetched again.
 
     Raises:
         UsageError: No stored spec has the version's sources.
-        TransferFailed: Some can't be had; they are named, and stay as they were. The others are in place.
+        TransferFailed: Some can't be fetched; the error names them, and their files stay. The others are replaced.
     """
     paths = {entry.path for entry in entries}
     with workspace.cache.views.draft() as draft:
-        done = _fetch(workspace, writer, dataset, digest, draft, paths=paths, cancel=cancel)
-        lost = {failure.object for failure in done.failures}
-        draft.mend(dataset, digest, (entry for entry in entries if entry.path not in lost))
-    if done.failures:
-        raise TransferFailed(done.failures)
+        stats = _fill_draft(workspace, writer, dataset, digest, draft, paths=paths, cancel=cancel)
+        lost = {failure.object for failure in stats.failures}
+        draft.repair(dataset, digest, (entry for entry in entries if entry.path not in lost))
+    if stats.failures:
+        raise TransferFailed(stats.failures)
 
 
-def _fetch(
+def _fill_draft(
     workspace: Workspace,
     writer: Lease,
     dataset: str,
@@ -94,16 +97,16 @@ def _fetch(
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> TransferStats:
-    """Bring the blobs of a version, or of some of its paths, and tell what was done.
+    """Hold the blobs of a version, or of the given paths, in a draft. Those that the cache lacks are fetched.
 
-    A version is brought whole or not at all, whatever its spec lets fail: that is a matter of making one. Of some paths
-    each may fail.
+    A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
+    given paths each may fail.
     """
     spec = spec_with_sources(workspace, dataset, digest)
-    space = space_for(workspace, writer, mends=paths is not None)
+    space = space_for(workspace, writer, is_repair=paths is not None)
     with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, workspace.cache.views.draft() as kept:
         receipts = transfer(
-            claimed(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
+            claim_space(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
             sources.groups,
             workspace.cache,
             space=space,

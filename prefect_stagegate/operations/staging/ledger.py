@@ -1,18 +1,15 @@
-"""The receipts of a staging, sorted, however many there are."""
+"""The receipts of a staging, sorted by path in a temporary table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.model import Entry, Origin, Pin, Pins, Receipt
-from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
-
-BATCH = 512
-"""Rows that are written by one statement."""
+from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
 
 
 class Ledger:
-    """The receipts of one staging, given back in the order of their paths."""
+    """Collects the receipts of one staging and gives them back in the order of their paths."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._urls = urls
@@ -30,10 +27,8 @@ class Ledger:
     def add(self, receipt: Receipt) -> None:
         """Add a receipt."""
         listed, pin = receipt.object, receipt.object.pin
-        pinned = (pin.kind, pin.value, pin.strength, listed.modified)
-        listing = (receipt.source, listed.key, *pinned)
-        row = (receipt.path, listed.size, receipt.digest, *listing, receipt.proof, listed.state)
-        self._new.append(row)
+        row = (receipt.path, listed.size, receipt.digest, receipt.source, listed.key)
+        self._new.append((*row, pin.kind, pin.value, pin.strength, listed.modified, receipt.proof, listed.state))
         if len(self._new) >= BATCH:
             self._flush()
         self.fetched += receipt.fetched
@@ -45,13 +40,13 @@ class Ledger:
         return (Entry(*row) for row in self._database.execute("SELECT path, size, digest FROM receipts ORDER BY path"))
 
     def pins(self) -> Pins | None:
-        """What fixes the entries at their sources."""
+        """The weakest of the pins that fix the entries at their sources; None without receipts."""
         self._flush()
         select = "SELECT pin_kind, pin_strength, count(*) FROM receipts GROUP BY 1, 2"
         return Pins.of({(kind, strength): count for kind, strength, count in self._database.execute(select)})
 
     def origins(self) -> Iterator[Origin]:
-        """Where each entry came from."""
+        """The origin of each entry."""
         self._flush()
         for row in self._database.execute("SELECT * FROM receipts ORDER BY path"):
             path, size, digest, source, key, kind, value, strength, modified, proof, state = row

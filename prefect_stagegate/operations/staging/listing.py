@@ -1,4 +1,4 @@
-"""Listing a source whose server is busy: begun again, after the time that it asks for."""
+"""Listing a source, and starting the listing again when its server is busy."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from prefect_stagegate.transfer.retry import Retrier
 from prefect_stagegate.transfer.stop import Stop
 
 RETRIES = 3
-"""How often a listing is begun again. Clients of object stores repeat each of its requests, too."""
+"""How often a listing starts again. Clients of object stores repeat each of its requests, too."""
 
 
 def begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
-    """List a source, begun again while its server says that it is too busy, until the first object came.
+    """List a source. Until the first object came, start again when the server says that it is busy.
 
     Raises:
-        SourceBusy: It said so to the end, or in the middle, where nobody knows what was listed.
-        Cancelled: It was time to stop.
+        SourceBusy: The server was busy in every try, or in the middle of the listing.
+        Cancelled: `cancel` was set.
     """
 
-    def begun() -> tuple[SourceObject | None, Iterator[SourceObject]]:
+    def start() -> tuple[SourceObject | None, Iterator[SourceObject]]:
         stream = iter(source.list(wanted))
         return next(stream, None), stream
 
-    first, rest = Retrier(RETRIES, Stop(cancel), TransferStats()).run(begun, again=(SourceBusy,))
+    # Only the start is repeated: later, nobody knows which objects the caller has already.
+    first, rest = Retrier(RETRIES, Stop(cancel), TransferStats()).run(start, again=(SourceBusy,))
     if first is not None:
         yield first
         yield from rest

@@ -1,8 +1,8 @@
-"""Listings that leave out what is there: found by asking for objects of the last version that a listing doesn't name.
+"""Detecting incomplete listings: request objects of the last version that the new listing doesn't name.
 
 A dropped page looks like a shorter listing. Most objects of a dataset stay from one version to the next, though, so
-whatever the last version had and the new listing lacks was deleted, or was left out; one request tells which. Of a
-source with a `limit` nothing is asked: what it left out may have given its place to another.
+what the last version had and the new listing lacks was either deleted or left out; one request tells which. Sources
+with a `limit` are not checked: a newer object may have taken the place of the one that is missing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from prefect_stagegate.operations.staging.paths import Paths
 from prefect_stagegate.operations.staging.sources import Sources
 from prefect_stagegate.units import count_text
 
-ASKED = 64
-"""Missing objects of a source that are asked for at most, spread over all of them: a page of S3 has 1000 keys."""
+MAX_PROBES = 64
+"""Missing objects of a source that are requested at most, spread over all of them: a page of S3 has 1000 keys."""
 
 Missing = dict[int, list[str]]
 """The keys that are missing, by the position of their source."""
 
 
 def expected(origins: Iterable[Origin], sources: Sources) -> Iterator[str]:
-    """The paths at which the last version's objects should stand again: where all do, nothing was left out."""
+    """The paths that the last version's objects take under the new spec. If all are listed, nothing was left out."""
     for origin in origins:
         position = _position(origin, sources)
         if position is not None:
@@ -31,24 +31,25 @@ def expected(origins: Iterable[Origin], sources: Sources) -> Iterator[str]:
 
 
 def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) -> None:
-    """Ask for objects that the last version had and nobody listed now.
+    """Request objects of the last version that the new listing lacks; fail when one of them is there.
 
     Args:
-        origins: The last version's.
-        sources: The spec's, opened.
-        paths: What was listed, all of it.
+        origins: The last version's origins.
+        sources: The spec's sources, opened.
+        paths: The paths of all listed objects.
 
     Raises:
-        SourceUnavailable: One of them is there, so the listing left it out.
+        SourceUnavailable: The listing left out an object that is there.
     """
     for position, keys in _missing(origins, sources, paths).items():
         source = sources.groups[position].primary
-        for key in keys[:: -(-len(keys) // ASKED)]:
+        # Evenly spread, so that one dropped page of the listing is hit.
+        for key in keys[:: -(-len(keys) // MAX_PROBES)]:
             try:
-                found = source.find(key)
+                present = source.find(key)
             except (ObjectVanished, AccessDenied):  # a server that may not be listed refuses to say what is absent
                 continue
-            if not sources.selections[position].takes(found):  # it grew too large or too old meanwhile
+            if not sources.selections[position].takes(present):  # it grew too large or too old meanwhile
                 continue
             raise SourceUnavailable(
                 f"The listing leaves out {key!r}, which is there; of the last version it lacks "
@@ -66,15 +67,15 @@ def _missing(origins: Iterator[Origin], sources: Sources, paths: Paths) -> Missi
         if position is None:
             continue
         selection = sources.selections[position]
-        had = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
-        wanted = selection.wants(origin.key) and selection.takes(had)
+        previous = SourceObject(origin.key, origin.size, origin.pin, origin.modified)
+        wanted = selection.wants(origin.key) and selection.takes(previous)
         if wanted and not paths.has(selection.path(origin.key)):
             missing.setdefault(position, []).append(origin.key)
     return missing
 
 
 def _position(origin: Origin, sources: Sources) -> int | None:
-    """Where the origin's source stands in the spec; None when it is not there now, or is not to be asked."""
+    """The position of the origin's source in the spec; None when the spec lacks it, or gives it a `limit`."""
     position = origin.position
-    here = position < len(sources.specs) and sources.specs[position].url == origin.source
-    return position if here and sources.specs[position].limit is None else None
+    is_same = position < len(sources.specs) and sources.specs[position].url == origin.source
+    return position if is_same and sources.specs[position].limit is None else None

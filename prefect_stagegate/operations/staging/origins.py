@@ -1,4 +1,4 @@
-"""Where a version came from: how it is fetched again, and whether that is still possible."""
+"""A version's origins: planning to fetch it again, and whether that is still possible."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.model import Action, Origin, PlannedObject, SourceObject
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.staging.sources import open_sources
-from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
+from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources import Source
 from prefect_stagegate.spec import Spec
 
-BATCH = 512
-
 
 def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
-    """The newest stored spec that has all sources of a version: it may have been checked under one that has not.
+    """The newest stored spec of a version that has all of its sources.
+
+    A version may have been checked under a later spec that lacks some of them.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No stored spec has them.
     """
-    origins = {(one.source, one.position): one for one in workspace.catalog.origins(dataset, digest)}.values()
+    recorded = workspace.catalog.origins(dataset, digest)
+    origins = {(origin.source, origin.position): origin for origin in recorded}.values()
     for canonical in workspace.catalog.specs(dataset, digest):
         spec = read_spec(canonical)
         if all(_position(spec, origin) is not None for origin in origins):
@@ -38,11 +39,11 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
 def plan_origins(
     workspace: Workspace, spec: Spec, dataset: str, digest: str, paths: Collection[str] | None = None
 ) -> Iterator[PlannedObject]:
-    """What bringing a version, or some of its paths, would do with each object.
+    """Plan the fetching of a version, or of some of its paths.
 
     Args:
         workspace: Cache and catalog.
-        spec: One that has the version's sources.
+        spec: A spec that has the version's sources.
         dataset: The version's dataset.
         digest: The version.
         paths: Only these entries; None for all.
@@ -58,40 +59,43 @@ def plan_origins(
 
 
 def can_be_fetched(workspace: Workspace, dataset: str, digest: str) -> bool:
-    """Whether every entry of a version still lies at its source under the pin that it came by, as listings tell."""
+    """Whether the sources still list every entry of a version, under the pin that it was fetched by."""
     try:
         spec = spec_with_sources(workspace, dataset, digest)
         with open_sources(workspace, spec) as sources:
             missing = _Missing(workspace.catalog.origins(dataset, digest), spec)
             for position, group in enumerate(sources.groups):
-                missing.found(position, group.primary)
+                missing.remove_listed(position, group.primary)
             return not missing.count
     except StagegateError:
-        return False  # nobody answers, or nobody knows its source any more
+        return False  # a source does not answer, or no spec names it any more
 
 
 class _Missing:
-    """The origins that were not seen at their sources yet."""
+    """The origins that no source has listed yet."""
 
     def __init__(self, origins: Iterator[Origin], spec: Spec) -> None:
         self._database = temporary("CREATE TABLE origins (position INT, key TEXT, pin TEXT, size INT)", self)
-        rows = [(_position(spec, one), one.key, str(one.pin), one.size) for one in origins]
+        rows = [(_position(spec, origin), origin.key, str(origin.pin), origin.size) for origin in origins]
         for start in range(0, len(rows), BATCH):
             insert(self._database, "INSERT INTO origins", rows[start : start + BATCH])
+        # Built after the rows: one sort is cheaper than keeping an index in order row by row.
         self._database.execute("CREATE INDEX by_key ON origins (position, key)")
 
-    def found(self, position: int, source: Source) -> None:
-        """Strike out what a source lists."""
-        strike = "DELETE FROM origins WHERE position = ? AND key = ? AND pin = ? AND size = ?"
-        self._database.executemany(strike, ((position, one.key, str(one.pin), one.size) for one in source.list()))
+    def remove_listed(self, position: int, source: Source) -> None:
+        """Remove the origins that a source lists."""
+        delete = "DELETE FROM origins WHERE position = ? AND key = ? AND pin = ? AND size = ?"
+        rows = ((position, listed.key, str(listed.pin), listed.size) for listed in source.list())
+        self._database.executemany(delete, rows)
 
     @property
     def count(self) -> int:
-        """How many are left."""
+        """The origins that are left."""
         return int(self._database.execute("SELECT count(*) FROM origins").fetchone()[0])
 
 
 def _position(spec: Spec, origin: Origin) -> int | None:
-    """Where the origin's source stands in a spec. Two sources may have one URL, and differ by their options."""
-    alike = [position for position, source in enumerate(spec.sources) if source.url == origin.source]
-    return origin.position if origin.position in alike else next(iter(alike), None)
+    """The position of the origin's source in a spec; None when the spec lacks it."""
+    # Two sources may have one URL and differ by their options, so the recorded position is preferred.
+    positions = [position for position, source in enumerate(spec.sources) if source.url == origin.source]
+    return origin.position if origin.position in positions else next(iter(positions), None)

@@ -1,4 +1,4 @@
-"""The paths that a staging takes, each with its folders: what can't stand beside another is found while listing."""
+"""The paths and folders that a staging takes. Conflicts between them show while the sources are listed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 from prefect_stagegate.errors import SourceUnavailable, UsageError
-from prefect_stagegate.manifest import one_name
+from prefect_stagegate.manifest import name_key
 from prefect_stagegate.model import PlannedObject
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 
 KNOWN_FOLDERS = 4096
-"""Folders that are remembered outside of the table, where most paths find theirs."""
+"""Folders that are remembered in memory, so that most paths need no look at the table."""
 _INSERT = "INSERT OR IGNORE INTO names"
 _FIND = "SELECT path, folder, source, key FROM names WHERE name = ?"
 _LACKING = (
@@ -30,7 +30,7 @@ class _Taken(NamedTuple):
 
 
 class Paths:
-    """The paths that are taken, so that two objects that can't stand beside each other are found before anything is.
+    """The taken paths, in a temporary table. Refuses objects whose paths can't be in one dataset.
 
     Args:
         urls: The sources, by their position in the spec; errors name them.
@@ -48,59 +48,61 @@ class Paths:
         self._database.execute("CREATE TABLE expected (name TEXT)")
 
     def expect(self, paths: Iterable[str]) -> None:
-        """Note some paths that objects should take."""
+        """Note paths that objects should take."""
         insert(self._database, "INSERT INTO expected", [(self._name(path),) for path in paths])
 
-    def lack(self) -> bool:
-        """Whether no object has taken one of the expected paths, or a name that is the same."""
+    def lacks_expected(self) -> bool:
+        """Whether there is an expected path that no object has taken, nor a twin of it."""
         return bool(self._database.execute(_LACKING).fetchone()[0])
 
     def take(self, batch: Sequence[PlannedObject]) -> None:
-        """Take the paths of some objects, and the folders that they need.
+        """Take the paths of a batch of objects, and the folders that they need.
 
         Raises:
-            UsageError: Another object has one of the paths, or its twin, or is a file where a folder is needed; both
-                are named.
+            UsageError: Another object has one of the paths, or its twin, or is a file where a folder is needed. The
+                error names both.
             SourceUnavailable: A source listed one object twice.
         """
-        files = [_Taken(one.path, False, one.source, one.object.key) for one in batch]
+        files = [_Taken(planned.path, False, planned.source, planned.object.key) for planned in batch]
         self._take(files)
         self._take(list(self._folders(files)))
 
     def has(self, path: str) -> bool:
-        """Whether an object has the path, or one that is the same name."""
-        found = self._database.execute(_FIND, (self._name(path),)).fetchone()
-        return found is not None and not found[1]
+        """Whether an object has the path, or a twin of it."""
+        row = self._database.execute(_FIND, (self._name(path),)).fetchone()
+        return row is not None and not row[1]
 
-    def _take(self, wanted: Sequence[_Taken]) -> None:
-        rows = [(self._name(one.path), *one) for one in wanted]
+    def _take(self, claims: Sequence[_Taken]) -> None:
+        rows = [(self._name(taken.path), *taken) for taken in claims]
+        # Fewer new rows than paths: a name was there already. Only then each is looked up.
         if insert(self._database, _INSERT, rows) < len(rows):
-            self._judge(wanted)
+            self._refuse_conflicts(claims)
 
     def _name(self, path: str) -> str:
-        return one_name(path, folds_case=self._folds_case)
+        return name_key(path, folds_case=self._folds_case)
 
     def _folders(self, files: Iterable[_Taken]) -> Iterator[_Taken]:
-        """Every folder of the paths that was not seen lately, with the object that needs it."""
+        """Each folder of the files that is not in memory, with the object that needs it."""
         if len(self._known) > KNOWN_FOLDERS:
             self._known.clear()
-        for one in files:
-            folder = one.path.rpartition("/")[0]
+        for file in files:
+            folder = file.path.rpartition("/")[0]
             while folder and folder not in self._known:
                 self._known.add(folder)
-                yield _Taken(folder, True, one.source, one.key)
+                yield _Taken(folder, True, file.source, file.key)
                 folder = folder.rpartition("/")[0]
 
-    def _judge(self, wanted: Sequence[_Taken]) -> None:
-        """Refuse the first that another can't stand beside; one folder of two objects is no matter."""
+    def _refuse_conflicts(self, claims: Sequence[_Taken]) -> None:
+        """Raise the first conflict with a path that is taken. Two objects may share a folder."""
         seen: set[str] = set()
-        for one in wanted:
-            name = self._name(one.path)
+        for taken in claims:
+            name = self._name(taken.path)
             path, folder, source, key = self._database.execute(_FIND, (name,)).fetchone()
             holder = _Taken(path, bool(folder), source, key)
-            one_folder = holder.folder and one.folder and holder.path == one.path
-            if not one_folder and (holder != one or name in seen):
-                self._refuse(holder, one)
+            share_folder = holder.folder and taken.folder and holder.path == taken.path
+            # A row that equals this one is its own, unless the batch had the name before.
+            if not share_folder and (holder != taken or name in seen):
+                self._refuse(holder, taken)
             seen.add(name)
 
     def _refuse(self, first: _Taken, second: _Taken) -> NoReturn:
@@ -125,7 +127,7 @@ class Paths:
                 hint="Give one of the two sources another `into:`, or leave one object out by `exclude:`.",
                 object=second.path,
             )
-        if one_name(first.path) == one_name(second.path):
+        if name_key(first.path) == name_key(second.path):
             # Both look alike, so they are written by their code points.
             raise UsageError(
                 f"The names {first.path!a} and {second.path!a} are one name whose letters are written in two ways "
@@ -140,5 +142,5 @@ class Paths:
             source=self._urls[second.source],
         )
 
-    def _object(self, one: _Taken) -> str:
-        return f"{one.key!r} of {self._urls[one.source]}"
+    def _object(self, taken: _Taken) -> str:
+        return f"{taken.key!r} of {self._urls[taken.source]}"

@@ -1,4 +1,4 @@
-"""Trying a source: list until the first object that the spec takes, and read the beginning of it."""
+"""Probing a source: list it up to the first object that the spec takes, and read the beginning of that object."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PROBE_BYTES = 64 * 1024
 
 
 def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> Probe:
-    """Open, list and read with the identity of this process. A `limit` would need the whole listing, and is left out.
+    """Open, list and read a source with the credentials of this process. Ignores `limit`: it needs the whole listing.
 
     Args:
         url: The source, free of credentials.
-        reopen: Opens it.
-        selection: What of it is taken.
+        reopen: Opens the source.
+        selection: Which objects the spec takes.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     answer = Probe(url)
     try:
         with closing(reopen()) as source:
             life = source.credential_life()
             answer.who = life.what if life.kind != "none" else f"this user ({life.what})"
             first = next(filter(selection.takes, source.list(selection.wants)), None)
-            answer.listed = time.monotonic() - begun
+            answer.listed = time.monotonic() - started
             if first is not None:
                 answer.object, answer.pin = first.key, first.pin
                 end = min(PROBE_BYTES, first.size)
@@ -38,5 +38,5 @@ def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> Probe
                 answer.read = end
     except StagegateError as error:
         answer.error = error
-    answer.seconds = time.monotonic() - begun
+    answer.seconds = time.monotonic() - started
     return answer

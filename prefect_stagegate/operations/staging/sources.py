@@ -26,7 +26,7 @@ class Sources:
     specs: tuple[SourceSpec, ...]
     groups: tuple[SourceGroup, ...]
     selections: tuple[Selection, ...]
-    """What is taken of each, by the time at which they were opened."""
+    """Which objects of each source are taken, as of the time when it was opened."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -34,44 +34,45 @@ class Sources:
         return tuple(spec.url for spec in self.specs)
 
     def only(self, position: int) -> Sources:
-        """The one source at a position of the spec, alone."""
+        """The source at a position of the spec, without the others."""
         chosen = slice(position, position + 1)
         return Sources(self.specs[chosen], self.groups[chosen], self.selections[chosen])
 
     @property
     def identities(self) -> dict[str, str]:
-        """What tells each source's objects from those of another server, by the source's URL."""
+        """Each source's identity by its URL; it tells apart objects of different servers."""
         return {spec.url: group.primary.identity for spec, group in zip(self.specs, self.groups, strict=True)}
 
 
 @contextmanager
 def open_sources(workspace: Workspace, spec: Spec, *, only: int | None = None) -> Iterator[Sources]:
-    """Open every source and mirror of a spec, or those at one position of it, for the time of the block.
+    """Open every source and mirror of a spec, or those at the position `only`, for the time of the block.
 
     Raises:
         UsageError: A URL or an option can't be used, or credentials aren't found.
-        SourceError: One can't be opened, or what the block raises; it names the dataset.
+        SourceError: One can't be opened, or the block raises it. The error names the dataset.
     """
-    with _naming(spec.dataset), ExitStack() as stack:
+    with _dataset_in_errors(spec.dataset), ExitStack() as stack:
 
-        def opened(one: SourceSpec | MirrorSpec) -> Source:
+        def opened(source_spec: SourceSpec | MirrorSpec) -> Source:
+            resolve = workspace.resolve_credentials
             scratch, recall = workspace.cache.layout.ingest, workspace.cache.memory.size
-            reopen = partial(
-                open_one, one, workspace.settings, workspace.resolve_credentials, scratch=scratch, recall=recall
+            source = renewing(
+                partial(open_spec_source, source_spec, workspace.settings, resolve, scratch=scratch, recall=recall)
             )
-            source = renewing(reopen)
+            # At once, so that it is closed also when a later one can't be opened.
             stack.callback(source.close)
             return source
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
-        groups = (SourceGroup(opened(one), tuple(map(opened, one.mirrors))) for one in chosen)
-        selections = tuple(Selection(one, now()) for one in chosen)
+        groups = (SourceGroup(opened(source), tuple(map(opened, source.mirrors))) for source in chosen)
+        selections = tuple(Selection(source, now()) for source in chosen)
         yield Sources(tuple(chosen), tuple(groups), selections)
 
 
 @contextmanager
-def _naming(dataset: str) -> Iterator[None]:
-    """Name the dataset in what the block raises about sources, which know none."""
+def _dataset_in_errors(dataset: str) -> Iterator[None]:
+    """Add the dataset to errors of sources, which don't know it."""
     try:
         yield
     except (SourceError, TransferFailed) as error:
@@ -80,8 +81,8 @@ def _naming(dataset: str) -> Iterator[None]:
         raise
 
 
-def open_one(
-    one: SourceSpec | MirrorSpec,
+def open_spec_source(
+    spec: SourceSpec | MirrorSpec,
     settings: Settings,
     resolve_credentials: ResolveCredentials,
     *,
@@ -91,19 +92,19 @@ def open_one(
     """Open a source or a mirror of a spec with the credentials that it names.
 
     Args:
-        one: The source or mirror.
-        settings: What is set for all.
-        resolve_credentials: Gives the options behind a block.
-        scratch: A folder on whose volume the source may keep what it writes before it is read.
-        recall: Tells the sizes of objects that were made before.
+        spec: The source or mirror.
+        settings: This process's settings: time-outs and allowed hosts, among others.
+        resolve_credentials: Turns the name of a block into storage options.
+        scratch: A folder for files that the source writes before they are read.
+        recall: Looks up the sizes of objects that were made before.
 
     Raises:
         UsageError: The URL or an option can't be used, or credentials aren't found.
     """
-    credentials = resolve_credentials(one.credentials) if one.credentials else {}
+    credentials = resolve_credentials(spec.credentials) if spec.credentials else {}
     return open_source(
-        one.url,
-        one.options,
+        spec.url,
+        spec.options,
         credentials=credentials,
         idle=settings.idle_timeout,
         allowed=settings.allowed_hosts,

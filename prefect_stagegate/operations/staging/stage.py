@@ -2,9 +2,9 @@
 
     list_sources → plan_transfer → transfer_objects → publish_version
 
-Each step is a stream of what the step before gives, so copying starts while listing goes on and memory does not grow
-with the number of objects. `stage` is the four in a row, unless the sources list what they listed before
-(`unchanged.py`); `bring.py` begins with the origins of a version instead.
+Each step is a stream over the step before, so copying starts while listing goes on, and memory does not grow with the
+number of objects. `stage` runs the four in a row, unless the sources list what they listed before (`unchanged.py`).
+`fetch.py` starts from the origins of a version instead of a listing.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import begin_policy, proposed_changes
-from prefect_stagegate.operations.staging.fetch import bring
+from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.listing import begin_listing
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
 from prefect_stagegate.operations.staging.sources import Sources, open_sources
-from prefect_stagegate.operations.staging.unchanged import Listed, ListingDigest, Unchanged, spool
-from prefect_stagegate.operations.upkeep.eviction import claimed, space_for
+from prefect_stagegate.operations.staging.unchanged import ListedObject, ListingDigest, Unchanged, spool
+from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
@@ -44,39 +44,40 @@ from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
 BATCH = 512
 """Objects whose pins are looked up in one query."""
 SPOOLED = 16 << 20
-"""Bytes of a listing that are kept in memory until it is known whether it changed; further ones go to a file."""
+"""Bytes of a listing that stay in memory until its end tells whether it changed. The rest goes to a file."""
 LEARNT = 16_384
-"""Origins that are learnt in one transaction."""
+"""Origins that the pin memory learns in one transaction."""
 TRIES = 3
-"""How often a staging begins again because a collection took a blob that it counted on."""
+"""How often a staging is tried: a collection may take a blob that it counts on."""
 REF_TRIES = 5
-"""How often staging tries to move `latest` while others move it too."""
+"""How often staging tries to move `latest` while other stagers move it too."""
 
 
 def stage(
-    workspace: Workspace, what: SpecLike | Address, *, progress: Progress | None = None, cancel: Event | None = None
+    workspace: Workspace, subject: SpecLike | Address, *, progress: Progress | None = None, cancel: Event | None = None
 ) -> Version:
-    """Make a version from a spec, or bring an existing version to this node.
+    """Make a version from a spec, or fetch an existing version to this node.
 
     Args:
         workspace: Cache and catalog.
-        what: A spec, which is listed and becomes `latest`; or a version's address, which is fetched as it was.
-        progress: Told what happens, from several threads.
-        cancel: Set it to stop in time; what was fetched stays for the next run.
+        subject: A spec, whose sources are listed and whose version becomes `latest`; or the address of a version.
+        progress: Called as the transfer goes on, from several threads.
+        cancel: Set it to stop in time; fetched bytes stay for the next run.
 
     Raises:
-        StagegateError: Nothing was published, and every ref stays.
+        StagegateError: Nothing was published, and no ref moved.
     """
-    named = parse(what)
-    with workspace.cache.leases.hold(LeaseKind.WRITER, named.dataset, what="stage") as writer:
-        if isinstance(named, Address):
-            return bring(workspace, named, writer, progress=progress, cancel=cancel)
-        # Each try's draft stays open until the end, and holds what was fetched for it.
+    parsed = parse(subject)
+    # The lease keeps the dataset's views from being collected until `latest` names the new one.
+    with workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer:
+        if isinstance(parsed, Address):
+            return fetch_version(workspace, parsed, writer, progress=progress, cancel=cancel)
+        # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
         with ExitStack() as drafts:
             for tries_left in reversed(range(TRIES)):
                 draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
                 try:
-                    return _stage(workspace, named, writer, draft, kept, progress, cancel)
+                    return _stage(workspace, parsed, writer, draft, kept, progress, cancel)
                 except BlobVanished:
                     if not tries_left:
                         raise
@@ -93,13 +94,14 @@ def _stage(
     cancel: Event | None,
 ) -> Version:
     with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
-        workspace.catalog.load()  # while the sources are listed
+        workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
         planned = _planned(workspace, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
         transferred = transfer_objects(
             workspace, spec, sources, planned, writer, kept, progress=progress, cancel=cancel
         )
         receipts = unchanged.received(transferred)
+        # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
         first = next(receipts, None)
         if unchanged.manifest:
             return _last_version(workspace, spec, unchanged.manifest)
@@ -110,9 +112,14 @@ def _stage(
 
 
 def _planned(
-    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed], unchanged: Unchanged, file: IO[bytes]
+    workspace: Workspace,
+    spec: Spec,
+    sources: Sources,
+    listed: Iterable[ListedObject],
+    unchanged: Unchanged,
+    file: IO[bytes],
 ) -> Iterator[PlannedObject]:
-    """The plan; nothing when the listing is the last one. It is read by a thread of the transfer's, as it may hang."""
+    """The plan; empty when the listing is unchanged. A thread of the transfer iterates it, since a source may hang."""
     if last := unchanged.last():
         digest = ListingDigest(spec, sources)
         listed = spool(listed, digest, file)
@@ -122,7 +129,7 @@ def _planned(
 
 
 def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Version:
-    """The version that `latest` names, staged again unchanged."""
+    """Finish a staging whose listing did not change: the version that `latest` names."""
     dataset, digest = manifest.dataset, manifest.digest
     workspace.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
@@ -134,19 +141,21 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
 
 
-def preview(workspace: Workspace, named: Spec | Address) -> Iterator[PlannedObject]:
-    """Plan only: what `stage` would do with each object. Changes nothing but what the node remembers."""
-    if isinstance(named, Address):
-        digest = workspace.catalog.resolve(named)
-        spec = spec_with_sources(workspace, named.dataset, digest)
-        yield from plan_origins(workspace, spec, named.dataset, digest)
+def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedObject]:
+    """Plan only: what `stage` would do with each object. Changes nothing but the pin memory."""
+    if isinstance(subject, Address):
+        digest = workspace.catalog.resolve(subject)
+        spec = spec_with_sources(workspace, subject.dataset, digest)
+        yield from plan_origins(workspace, spec, subject.dataset, digest)
         return
-    with open_sources(workspace, named) as sources:
-        yield from plan_transfer(workspace, named, sources, list_sources(sources))
+    with open_sources(workspace, subject) as sources:
+        yield from plan_transfer(workspace, subject, sources, list_sources(sources))
 
 
-def list_sources(sources: Sources, progress: Progress | None = None, cancel: Event | None = None) -> Iterator[Listed]:
-    """What every source of a spec holds and the spec takes, as a stream.
+def list_sources(
+    sources: Sources, progress: Progress | None = None, cancel: Event | None = None
+) -> Iterator[ListedObject]:
+    """List every source of a spec, and stream the objects that the spec takes.
 
     Raises:
         SourceError: A source can't be listed.
@@ -157,16 +166,16 @@ def list_sources(sources: Sources, progress: Progress | None = None, cancel: Eve
             if progress:
                 progress.listed(len(batch), sum(listed.size for listed in batch))
             for listed in batch:
-                yield Listed(position, listed)
+                yield ListedObject(position, listed)
 
 
 def plan_transfer(
-    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[Listed]
+    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[ListedObject]
 ) -> Iterator[PlannedObject]:
-    """Decide about each listed object by what this node and the catalog remember.
+    """Plan each listed object by the pins that this node and the catalog know.
 
     Raises:
-        UsageError: Two objects want one path or twins of one, or a path can't stand in a manifest.
+        UsageError: Two objects want one path or twins of one, or a path can't be in a manifest.
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
     head = workspace.catalog.ref(spec.dataset, LATEST)
@@ -175,20 +184,26 @@ def plan_transfer(
         _learn(workspace, sources, head, paths)
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
-        wanted = [sources.selections[one.source].path(one.object.key) for one in batch]
-        check_names((path, one.object.key, sources.urls[one.source]) for path, one in zip(wanted, batch, strict=True))
-        known = _recall(workspace, sources, batch)
-        planned = [_decide(workspace, sources, *each) for each in zip(batch, wanted, known, strict=True)]
+        batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
+        check_names(
+            (path, entry.object.key, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
+        )
+        digests = _recall(workspace, sources, batch)
+        planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
+        # Before any of the batch is fetched: a conflict ends the staging.
         paths.take(planned)
         yield from planned
-    if head and paths.lack():
+    # At the listing's end only: an object that is missing so far may come on a later page.
+    if head and paths.lacks_expected():
         require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
 
 
-def _decide(workspace: Workspace, sources: Sources, one: Listed, path: str, digest: str | None) -> PlannedObject:
-    held = digest is not None and workspace.cache.blobs.holds(digest, one.object.size)
-    rehash = sources.specs[one.source].rehash
-    return plan_object(one.object, path=path, source=one.source, remembered=digest, held=held, rehash=rehash)
+def _plan_one(
+    workspace: Workspace, sources: Sources, entry: ListedObject, path: str, digest: str | None
+) -> PlannedObject:
+    held = digest is not None and workspace.cache.blobs.holds(digest, entry.object.size)
+    rehash = sources.specs[entry.source].rehash
+    return plan_object(entry.object, path=path, source=entry.source, remembered=digest, held=held, rehash=rehash)
 
 
 def transfer_objects(
@@ -202,25 +217,26 @@ def transfer_objects(
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Transfer:
-    """Bring the bytes of every planned object into the cache, verified.
+    """Transfer the bytes of every planned object into the cache, verified.
 
     Args:
         workspace: Cache and catalog.
         spec: What the objects were listed by.
         sources: The spec's, opened.
-        planned: What is to happen to each object.
+        planned: The plan.
         writer: The caller's lease on the dataset.
-        kept: Holds what is reused while room is made.
-        progress: Told what happens, from several threads.
-        cancel: Set it to stop in time; what was fetched stays for the next run.
+        kept: A draft that holds the reused blobs while room is made.
+        progress: Called as the transfer goes on, from several threads.
+        cancel: Set it to stop in time; fetched bytes stay for the next run.
 
     Raises:
-        NoSpace: They don't fit, and what may go is not enough; told before the first byte, unless the plan takes long.
-        TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
+        NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, unless the
+            plan takes long.
+        TransferFailed: More objects failed than the spec's `max_failed_objects`. It names each with its reason.
     """
     space = space_for(workspace, writer)
     return transfer(
-        claimed(workspace, space, iter(planned), sources.groups, kept),
+        claim_space(workspace, space, iter(planned), sources.groups, kept),
         sources.groups,
         workspace.cache,
         space=space,
@@ -245,20 +261,20 @@ def publish_version(
         workspace: Cache and catalog.
         spec: What the objects were listed by.
         receipts: The objects, as they come in.
-        draft: Becomes the view; what was fetched is held by it at once.
-        failures: What the objects met that may be left out; looked at when the receipts have ended.
+        draft: Becomes the view. It holds each fetched blob at once.
+        failures: Errors of the objects that may be left out; read when the receipts have ended.
 
     Raises:
-        BlobVanished: A collection took a blob that the cache had when the objects were planned.
+        BlobVanished: A collection took a blob that the plan counted on.
         UsageError: There are no objects, or their paths don't make a tree.
         TransferFailed: Every object failed.
-        CacheError, CatalogError: The view or a record can't be written; every ref stays.
+        CacheError, CatalogError: The view or a record can't be written; no ref moved.
     """
     urls = [source.url for source in spec.sources]
     ledger = Ledger(urls)
     for receipt in receipts:
         ledger.add(receipt)
-        if receipt.fetched:  # what the cache had is held by some view
+        if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     sealed = seal(ledger.entries())
     if failures and not sealed.files:
@@ -269,12 +285,14 @@ def publish_version(
             hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists what is let in.",
             dataset=spec.dataset,
         )
+    # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
     dataset, digest, views = spec.dataset, sealed.digest, workspace.cache.views
     view = views.path(dataset, digest)
     if view is None:
         view = draft.publish(dataset, digest, ledger.entries())
+    # The version is here already. Its rotten files are in quarantine, so their bytes were fetched again.
     elif rotten := Quarantine(workspace.cache.layout).rotten_files(view, ledger.entries()):
-        draft.mend(dataset, digest, rotten)
+        draft.repair(dataset, digest, rotten)
     views.touch(dataset, digest)
     failed = tuple(FailedObject.of(failure) for failure in failures)
     if failed or spec.max_failed_objects:
@@ -286,52 +304,52 @@ def publish_version(
 
 
 def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
-    """Teach this node what the catalog knows about the pins of the newest version, whoever staged it, and its paths.
-
-    Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
-    within its clock's grain keeps its time.
-    """
+    """Give this node's pin memory the pins of the newest version, whoever staged it, and expect its paths."""
+    # Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
+    # within its clock's grain keeps its time.
     identities = sources.identities
     origins = workspace.catalog.origins(head.dataset, head.digest)
-    while some := list(islice(origins, LEARNT)):
-        paths.expect(expected(some, sources))
+    while batch := list(islice(origins, LEARNT)):
+        paths.expect(expected(batch, sources))
         workspace.cache.memory.learn(
             (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
-            for origin in some
+            for origin in batch
             if origin.source in identities and origin.pin.strength == "strong"
         )
 
 
-def _recall(workspace: Workspace, sources: Sources, batch: list[Listed]) -> list[str | None]:
+def _recall(workspace: Workspace, sources: Sources, batch: list[ListedObject]) -> list[str | None]:
     identities = [group.primary.identity for group in sources.groups]
-    return workspace.cache.memory.recall_many([(identities[one.source], one.object) for one in batch])
+    return workspace.cache.memory.recall_many([(identities[entry.source], entry.object) for entry in batch])
 
 
 def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
-    """Write what changed into the catalog; True when `latest` names the version for the first time, by this stager.
+    """Write the version's records and move `latest`; True when this stager is the first whose `latest` names it.
 
-    One whose stager died before that is new still, since nobody was told of it; of two stagers, one is told.
+    A version whose stager died before it moved `latest` is still new. Of two stagers at once, one gets True.
     """
     dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
     begin_policy(workspace, spec)
     head = workspace.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
         return False
-    workspace.catalog.put_spec(dataset, digest, canonical)  # first: a version can't be brought or repaired without one
+    # The spec comes first: a version can't be fetched or repaired without one.
+    workspace.catalog.put_spec(dataset, digest, canonical)
     sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
     new = workspace.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
     if not spec.max_failed_objects:
-        workspace.catalog.put_failed(dataset, digest, ())  # made whole, though it may have lacked something before
+        workspace.catalog.put_failed(dataset, digest, ())  # an earlier spec may have left objects out
+    # `latest` moves last: whoever reads it finds the records complete.
     if not _move_latest(workspace, dataset, digest, head):
         return False
     return new or [entry.digest for entry in workspace.catalog.history(dataset, LATEST)].count(digest) == 1
 
 
 def _move_latest(workspace: Workspace, dataset: str, digest: str, head: RefEntry | None) -> bool:
-    """Move `latest`; of two stagers that finish at once, both succeed and the later one wins.
+    """Move `latest`. Of two stagers that finish at once, both succeed and the later one wins.
 
     Returns:
-        Whether this one moved it; False when it names the version already.
+        Whether this call moved it; False when it names the version already.
     """
     for tries_left in reversed(range(REF_TRIES)):
         if head and head.digest == digest:

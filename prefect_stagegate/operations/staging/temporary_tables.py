@@ -1,4 +1,4 @@
-"""Private, temporary SQLite tables, for lists that may be longer than memory."""
+"""Temporary SQLite tables, for lists that may not fit in memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import weakref
 from collections.abc import Sequence
 from itertools import chain
 
+BATCH = 512
+"""Rows that are written by one statement."""
+
 
 def temporary(table: str, owner: object) -> sqlite3.Connection:
-    """Make a table that goes with its owner."""
+    """Create a table in a database of its own, which is closed when `owner` is collected."""
     # An empty name is a database that SQLite keeps in its page cache and spills to an unlinked file.
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = OFF")
@@ -19,8 +22,9 @@ def temporary(table: str, owner: object) -> sqlite3.Connection:
 
 
 def insert(database: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]]) -> int:
-    """Insert all rows by one statement: between two, this thread would wait for the interpreter. Returns how many."""
+    """Insert rows and return how many were new."""
     if not rows:
         return 0
+    # One statement for all: after each, a thread of a busy transfer waits for the interpreter's lock.
     marks = ",".join(["(" + ",".join("?" * len(rows[0])) + ")"] * len(rows))
     return database.execute(f"{into} VALUES {marks}", [*chain.from_iterable(rows)]).rowcount

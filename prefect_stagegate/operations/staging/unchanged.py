@@ -1,8 +1,8 @@
-"""Listings that did not change: what the sources listed when a version was staged here last is recognized.
+"""Recognizing a listing that did not change since its version was staged here.
 
-A pin names one content, so the same objects under the same pins are the same version. This node notes a digest of what
-was listed beside the version that came of it. When the next listing has the same digest, and the version is complete
-here, nothing needs to be planned. The note is disposable: without it everything is planned as for the first time.
+A pin names one content, so the same objects under the same pins are the same version. This node notes the digest of a
+listing beside the version that was staged from it. When the next listing has the same digest, and the version is
+complete here, nothing needs to be planned. The note is disposable: without it everything is planned anew.
 
 The digest is a sum over the objects, so that the order in which a source lists them does not matter.
 """
@@ -34,8 +34,8 @@ BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One object that a dataset takes from a source."""
+class ListedObject:
+    """One listed object that a dataset takes from a source."""
 
     source: int
     """Position of the source in the spec."""
@@ -61,34 +61,34 @@ class ListingDigest:
         return f"{self._terms} {self._sum:x}"
 
 
-def spool(listed: Iterable[Listed], digest: ListingDigest, file: IO[bytes]) -> Iterator[Listed]:
-    """Read a listing to its end, and give it again, for when it turns out that it must be planned.
+def spool(listed: Iterable[ListedObject], digest: ListingDigest, file: IO[bytes]) -> Iterator[ListedObject]:
+    """Read a listing to its end into a file, and give it again, in case it must be planned.
 
     Args:
         listed: The listing.
-        digest: Each object is added to it.
-        file: Where the listing is kept: it may be longer than memory.
+        digest: Gets each object added.
+        file: Keeps the listing, which may not fit in memory.
 
     Raises:
-        NoSpace: The file can't take it.
+        NoSpace: The file's volume is full.
     """
     stream = iter(listed)
     while batch := list(islice(stream, BATCH)):
         for entry in batch:
             digest.add(entry.source, entry.object)
         with explained("keep a listing", tempfile.gettempdir()):
-            pickle.dump([_row(entry) for entry in batch], file)
-    return _again(file, file.tell())
+            pickle.dump([_to_row(entry) for entry in batch], file)
+    return _reread(file, file.tell())
 
 
-def _again(file: IO[bytes], end: int) -> Iterator[Listed]:
+def _reread(file: IO[bytes], end: int) -> Iterator[ListedObject]:
     file.seek(0)
     while file.tell() < end:
-        yield from (_listed(*row) for row in pickle.load(file))  # noqa: S301 - this process wrote it
+        yield from (_from_row(*row) for row in pickle.load(file))  # noqa: S301 - this process wrote it
 
 
 class Unchanged:
-    """Recognizes the listing of a spec's sources, and notes it when its version is staged.
+    """Recognizes the last listing of a spec's sources, and notes a new one when its version is staged.
 
     Args:
         workspace: Cache and catalog.
@@ -101,19 +101,22 @@ class Unchanged:
         self._name = f"listing {spec.dataset}"
         self._begun = time.time()
         self._lasts = all(source.rehash == "never" for source in spec.sources)
-        """Whether the next listing, when it is the same, will need no object to be read."""
+        """Whether the listing may be noted: the same listing again will mean the same bytes."""
         self._received = ListingDigest(spec, sources)
         self.manifest: Manifest | None = None
-        """The version's whose listing was recognized."""
+        """The manifest of the version whose listing was recognized."""
 
     def last(self) -> RefEntry | None:
-        """The newest version, when its listing was noted here; None when the listing must be planned at once."""
+        """The newest version, if its listing was noted here. None: plan without waiting for the listing's end."""
         noted = self._workspace.cache.memory.noted(self._name) if self._lasts else None
         head = self._workspace.catalog.ref(self._spec.dataset, LATEST) if noted else None
         return head if head and noted and noted.startswith(f"{head.digest} ") else None
 
     def recognize(self, last: RefEntry, listing: ListingDigest) -> bool:
-        """Whether a listing is that of the newest version, from the same spec, and all of it is here: `manifest`."""
+        """Whether a listing is that of the newest version, by the same spec, and the version is complete here.
+
+        If so, sets `manifest`.
+        """
         workspace, dataset, digest = self._workspace, last.dataset, last.digest
         noted = workspace.cache.memory.noted(self._name)
         if noted == f"{digest} {listing}" and workspace.catalog.spec(dataset, digest) == self._spec.canonical():
@@ -122,26 +125,24 @@ class Unchanged:
         return self.manifest is not None
 
     def received(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
-        """Pass the receipts of a staging on, and learn whether its listing may be noted.
-
-        A pin that may stay while the bytes change, or that a mirror's bytes were not compared with, proves nothing the
-        next time.
-        """
+        """Pass the receipts of a staging on, and find out whether its listing may be noted."""
         mirrored = [bool(group.mirrors) for group in self._sources.groups]
         for receipt in receipts:
+            # A pin that may stay while the bytes change, or that was not compared with a mirror's bytes, proves nothing
+            # the next time.
             if receipt.proof != "manifest" and (mirrored[receipt.source] or is_racy(receipt.object, self._begun)):
                 self._lasts = False
             self._received.add(receipt.source, receipt.object)
             yield receipt
 
     def note(self, digest: str) -> None:
-        """Note that what was received is a version, all of it."""
+        """Note that the received objects are all of a version."""
         if self._lasts:
             self._workspace.cache.memory.note(self._name, f"{digest} {self._received}")
 
 
 def is_complete(workspace: Workspace, manifest: Manifest) -> bool:
-    """Whether a version's view stands in this node's cache, and each of its blobs lies there, none of them rotten."""
+    """Whether this node has a version's view and all of its blobs, none of them in quarantine."""
     view = workspace.cache.views.path(manifest.dataset, manifest.digest)
     if view is None or Quarantine(workspace.cache.layout).rotten_files(view, manifest.entries()):
         return False
@@ -149,20 +150,11 @@ def is_complete(workspace: Workspace, manifest: Manifest) -> bool:
     return all(holds(entry.digest, entry.size) for entry in manifest.entries())
 
 
-def _row(entry: Listed) -> tuple[Any, ...]:
+def _to_row(entry: ListedObject) -> tuple[Any, ...]:
     listed, pin = entry.object, entry.object.pin
-    pinned = (pin.kind, pin.value, pin.strength)
-    return (
-        entry.source,
-        listed.key,
-        listed.size,
-        *pinned,
-        listed.modified,
-        listed.checksums,
-        listed.state,
-        listed.away,
-    )
+    identity = (entry.source, listed.key, listed.size, pin.kind, pin.value, pin.strength)
+    return (*identity, listed.modified, listed.checksums, listed.state, listed.away)
 
 
-def _listed(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> Listed:
-    return Listed(source, SourceObject(key, size, Pin(kind, value, strength), *rest))
+def _from_row(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> ListedObject:
+    return ListedObject(source, SourceObject(key, size, Pin(kind, value, strength), *rest))

@@ -1,4 +1,4 @@
-"""Trying every source and mirror of a spec as the identity that runs this, all at once. Nothing is written anywhere."""
+"""Probing every source and mirror of a spec at once, with the credentials of this process. Writes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.operations.staging.probe import probe
-from prefect_stagegate.operations.staging.sources import open_one
+from prefect_stagegate.operations.staging.sources import open_spec_source
 from prefect_stagegate.operations.workspace import ResolveCredentials
 from prefect_stagegate.readiness import Probe
 from prefect_stagegate.settings import Settings
@@ -21,12 +21,12 @@ from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 
 PATIENCE = 30.0
-"""Seconds after which a source that has not answered is told as one that does not."""
+"""Seconds after which a source without an answer counts as not working."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What came of trying one source or mirror."""
+    """The result of probing one source or mirror."""
 
     url: str
     """Free of credentials."""
@@ -34,13 +34,13 @@ class Examination:
     """The source that it is a mirror of; empty for a source."""
     works: bool
     who: str
-    """Whom the server took us for: the block that the spec names, and what kind of credentials were found."""
+    """The credentials that were used: the block that the spec names, and the kind that the client found."""
     pin: str = ""
-    """What it can fix an object by, and how well: `etag, strong`."""
+    """Kind and strength of its pins: `etag, strong`."""
     object: str = ""
     """The key that was read."""
     list_seconds: float | None = None
-    """Until the first object that the spec takes was listed, connecting included."""
+    """From connecting until the first object that the spec takes was listed."""
     read_bytes: int = 0
     read_seconds: float | None = None
     problem: str = ""
@@ -50,99 +50,100 @@ class Examination:
 
 
 @dataclass(frozen=True, slots=True)
-class _Patient:
-    """A source or mirror that is to be tried."""
+class _Endpoint:
+    """A source or mirror to probe."""
 
-    place: SourceSpec | MirrorSpec
+    spec: SourceSpec | MirrorSpec
     source: SourceSpec
-    """The place itself, or whose mirror it is."""
+    """The same, or for a mirror its source."""
 
     @property
     def mirror_of(self) -> str:
-        return "" if self.place is self.source else public_url(self.source.url)
+        return "" if self.spec is self.source else public_url(self.source.url)
 
 
 def examine(
     spec: Spec, settings: Settings, resolve_credentials: ResolveCredentials, *, patience: float = PATIENCE
 ) -> list[Examination]:
-    """Try every source and mirror of a spec, in its order.
+    """Probe every source and mirror of a spec; the results come in its order.
 
     Args:
-        spec: Whose sources.
-        settings: How servers are asked.
-        resolve_credentials: Finds the storage options behind a spec's `credentials:`.
+        spec: The spec.
+        settings: This process's settings: time-outs and allowed hosts, among others.
+        resolve_credentials: Turns the name under a spec's `credentials:` into storage options.
         patience: Seconds for all of them together.
     """
-    patients = list(_patients(spec))
-    answers: queue.SimpleQueue[tuple[int, Probe]] = queue.SimpleQueue()
+    endpoints = list(_endpoints(spec))
+    results: queue.SimpleQueue[tuple[int, Probe]] = queue.SimpleQueue()
 
-    def ask(number: int) -> None:
-        answers.put((number, _ask(patients[number], settings, resolve_credentials)))
+    def run(number: int) -> None:
+        results.put((number, _probe(endpoints[number], settings, resolve_credentials)))
 
-    for number in range(len(patients)):
-        # A daemon, since one that hangs in a client library must not keep the command from ending.
-        threading.Thread(target=ask, args=(number,), daemon=True).start()
-    found = dict(_until(answers, len(patients), patience))
-    return [_examination(patient, found.get(number), patience) for number, patient in enumerate(patients)]
+    for number in range(len(endpoints)):
+        # A daemon: a thread that hangs in a client library must not keep the command from ending.
+        threading.Thread(target=run, args=(number,), daemon=True).start()
+    probes = dict(_until(results, len(endpoints), patience))
+    return [_examination(endpoint, probes.get(number), patience) for number, endpoint in enumerate(endpoints)]
 
 
-def _patients(spec: Spec) -> Iterator[_Patient]:
+def _endpoints(spec: Spec) -> Iterator[_Endpoint]:
     for source in spec.sources:
-        yield _Patient(source, source)
-        yield from (_Patient(mirror, source) for mirror in source.mirrors)
+        yield _Endpoint(source, source)
+        yield from (_Endpoint(mirror, source) for mirror in source.mirrors)
 
 
-def _ask(patient: _Patient, settings: Settings, resolve_credentials: ResolveCredentials) -> Probe:
-    url = public_url(patient.place.url)
-    reopen = partial(renewing, partial(open_one, patient.place, settings, resolve_credentials))
+def _probe(endpoint: _Endpoint, settings: Settings, resolve_credentials: ResolveCredentials) -> Probe:
+    url = public_url(endpoint.spec.url)
+    reopen = partial(renewing, partial(open_spec_source, endpoint.spec, settings, resolve_credentials))
     try:
-        return probe(url, reopen, Selection(patient.source, now()))
-    except Exception as error:  # noqa: BLE001 - told as this source's, beside the others
+        return probe(url, reopen, Selection(endpoint.source, now()))
+    except Exception as error:  # noqa: BLE001 - reported for this source, beside the others
         return Probe(url, error=StagegateError(f"An error that nobody foresaw: {type(error).__name__}: {error}"))
 
 
-def _until(answers: queue.SimpleQueue[tuple[int, Probe]], count: int, patience: float) -> Iterator[tuple[int, Probe]]:
+def _until(results: queue.SimpleQueue[tuple[int, Probe]], count: int, patience: float) -> Iterator[tuple[int, Probe]]:
+    """The results that come within `patience` seconds."""
     deadline = time.monotonic() + patience
     for _ in range(count):
         try:
-            yield answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            yield results.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return
 
 
-def _examination(patient: _Patient, found: Probe | None, patience: float) -> Examination:
-    tried = Examination(public_url(patient.place.url), patient.mirror_of, works=False, who=_who(patient, found))
-    if found is None:
+def _examination(endpoint: _Endpoint, probed: Probe | None, patience: float) -> Examination:
+    failed = Examination(public_url(endpoint.spec.url), endpoint.mirror_of, works=False, who=_who(endpoint, probed))
+    if probed is None:
         fix = "Ask whether the server is well, or give it longer by --timeout."
-        return replace(tried, problem=f"It did not answer within {patience:.0f} s", fix=fix)
-    if found.error:
-        fix = found.error.hint.removeprefix(f"Who asked: {found.who}. ")  # it is said already
-        return replace(tried, problem=_one_line(found.error.message), fix=_one_line(fix))
-    if found.pin is None:
+        return replace(failed, problem=f"It did not answer within {patience:.0f} s", fix=fix)
+    if probed.error:
+        fix = probed.error.hint.removeprefix(f"Who asked: {probed.who}. ")  # the row names them already
+        return replace(failed, problem=_one_line(probed.error.message), fix=_one_line(fix))
+    if probed.pin is None:
         fix = "Check the source's `url`, `include`, `exclude` and other filters in the spec."
-        return replace(tried, problem="It has nothing that the spec takes", fix=fix)
+        return replace(failed, problem="It has nothing that the spec takes", fix=fix)
     return replace(
-        tried,
+        failed,
         works=True,
-        pin=f"{found.pin.kind}, {found.pin.strength}",
-        object=found.object,
-        list_seconds=found.listed,
-        read_bytes=found.read,
-        read_seconds=found.seconds - found.listed,
+        pin=f"{probed.pin.kind}, {probed.pin.strength}",
+        object=probed.object,
+        list_seconds=probed.listed,
+        read_bytes=probed.read,
+        read_seconds=probed.seconds - probed.listed,
     )
 
 
-def _who(patient: _Patient, found: Probe | None) -> str:
-    """The block and the profile that the spec names, and what kind of credentials the client found."""
-    profile = patient.place.options.get("profile")
-    named = (patient.place.credentials, f"the profile {profile}" if profile else None, found.who if found else None)
-    return ", ".join(filter(None, named)) or "credentials that were not found"
+def _who(endpoint: _Endpoint, probed: Probe | None) -> str:
+    """The block and the profile that the spec names, and the kind of credentials that the client found."""
+    profile = endpoint.spec.options.get("profile")
+    parts = (endpoint.spec.credentials, f"the profile {profile}" if profile else None, probed.who if probed else None)
+    return ", ".join(filter(None, parts)) or "credentials that were not found"
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def ill(found: Sequence[Examination]) -> list[Examination]:
-    """Those that do not work."""
-    return [one for one in found if not one.works]
+def failing(examinations: Sequence[Examination]) -> list[Examination]:
+    """The examinations of sources and mirrors that do not work."""
+    return [examination for examination in examinations if not examination.works]

@@ -1,4 +1,4 @@
-"""Making room: which versions go when a writer needs space, and what is said when that is not enough."""
+"""Making room for a writer: which versions go, and what the error says when that is not enough."""
 
 from __future__ import annotations
 
@@ -21,50 +21,48 @@ from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.units import bytes_text
 
 PATIENCE = 0.5
-"""Seconds that a transfer waits for the end of its plan, so that what can't fit is told before the first byte."""
+"""Seconds that a transfer waits for the end of its plan, so that too little space shows before the first byte."""
 BATCH = 512
 """Objects whose space is claimed at once after that."""
 HOLDERS = 5
-"""How many of those who hold what may not go are named."""
+"""How many holders of versions an error names at most."""
 
 
-def space_for(workspace: Workspace, writer: Lease, *, mends: bool = False) -> Space:
-    """The space that a writer may fill. Versions that nothing needs go when there is too little of it.
+def space_for(workspace: Workspace, writer: Lease, *, is_repair: bool = False) -> Space:
+    """The space that a writer may fill. When it is too little, versions that nothing needs are collected.
 
-    The least recently used go first; never one whose origin can't be read any more, since it could not come back.
-    `stagegate gc` takes those too.
+    The least recently used go first. A version that can't be fetched again stays; only `stagegate gc` takes it.
 
     Args:
         workspace: The cache.
-        writer: Whose space it is.
-        mends: What is written takes the place of what rotted, so what is kept free otherwise may be used.
+        writer: The writer's lease.
+        is_repair: Whether the writer replaces rotten files: it may also use the bytes that are kept free otherwise.
     """
-    rules = SpaceRules(workspace.settings.free_floor, workspace.settings.max_size, mends)
+    rules = SpaceRules(workspace.settings.free_floor, workspace.settings.max_size, is_repair)
     return Space(workspace.cache.layout, rules, writer, partial(_make_room, workspace, writer.id))
 
 
-def claimed(
+def claim_space(
     workspace: Workspace, space: Space, planned: Iterator[PlannedObject], groups: Sequence[SourceGroup], kept: Draft
 ) -> Iterator[PlannedObject]:
-    """Pass a plan on when the space for what is fetched is claimed: all of it at once, unless the plan takes long.
+    """Pass a plan on once space is claimed for what it fetches: all of it at once, unless the plan takes long.
 
     Args:
         workspace: The cache.
-        space: What the writer may fill.
-        planned: What it is going to do.
+        space: The space that the writer may fill.
+        planned: The plan.
         groups: The sources, by the position that planned objects name.
-        kept: Holds what is reused, when room must be made: a version that has it would free too little, and what is
-            reused would be fetched again. Nobody else may use this draft.
+        kept: A draft that holds the reused blobs when room must be made. Nobody else may use it.
 
     Raises:
-        NoSpace: It can't be had.
+        NoSpace: There is too little space, and not enough can be freed.
     """
     missing = partial(_missing, workspace, groups)
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE
     ahead: deque[PlannedObject] = deque()
-    for one in planned:
-        ahead.append(one)
-        if time.monotonic() > until:
+    for planned_object in planned:
+        ahead.append(planned_object)
+        if time.monotonic() > deadline:
             break
     _claim(space, ahead, missing, kept)
     while ahead:
@@ -78,49 +76,52 @@ def _claim(
     space: Space, planned: Collection[PlannedObject], missing: Callable[[PlannedObject], int], kept: Draft
 ) -> None:
     def hold_reused() -> None:
-        for one in planned:
-            if one.action is Action.REUSE:
-                kept.hold(Entry(one.path, one.object.size, one.digest))
+        # Before versions are evicted: a blob that goes with its last version would have to be fetched again.
+        for reused in (entry for entry in planned if entry.action is Action.REUSE):
+            kept.hold(Entry(reused.path, reused.object.size, reused.digest))
 
-    space.claim(sum(missing(one) for one in planned if one.action is Action.FETCH), hold_reused)
+    space.claim(sum(missing(entry) for entry in planned if entry.action is Action.FETCH), hold_reused)
 
 
-def _missing(workspace: Workspace, groups: Sequence[SourceGroup], one: PlannedObject) -> int:
-    """Bytes that an object is yet to take: what an interrupted run left of a large one is on the volume already."""
-    size = room(one.object.size)
-    if one.object.size <= workspace.settings.part_size:
+def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: PlannedObject) -> int:
+    """Bytes of the volume that an object is yet to take."""
+    size = room(planned.object.size)
+    if planned.object.size <= workspace.settings.part_size:
         return size
-    job = Job(one, groups[one.source].members(), listed=one.object)
-    return max(0, size - workspace.cache.blobs.begun(*job.claim_words()))
+    # Of a large object, an interrupted run may have left some bytes on the volume.
+    job = Job(planned, groups[planned.source].members(), listed=planned.object)
+    return max(0, size - workspace.cache.blobs.partial_bytes(*job.claim_words()))
 
 
-def _make_room(workspace: Workspace, own: str, size: int, missing: int, found: Available) -> None:
-    """Collect `missing` bytes of the `size` that are needed, or refuse without having taken anything."""
+def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, available: Available) -> None:
+    """Collect `missing` bytes of the `size` that are needed, or raise `NoSpace` and collect nothing."""
     may_go = cache(partial(can_be_fetched, workspace))
-    needs = f"{bytes_text(size)} are needed, {bytes_text(missing)} too few: {found}"
+    needs = f"{bytes_text(size)} are needed, {bytes_text(missing)} too few: {available}"
     try:
-        could = collect(workspace.cache.layout, dry_run=True, own=own, may_go=may_go)
-        if could.bytes >= missing:
-            collect(workspace.cache.layout, enough=missing, own=own, may_go=may_go)
+        # A dry run comes first: when the space is too little anyway, no version is lost for nothing.
+        evictable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id, may_go=may_go)
+        if evictable.bytes >= missing:
+            collect(workspace.cache.layout, enough=missing, writer_id=writer_id, may_go=may_go)
             return
-        rest = collect(workspace.cache.layout, dry_run=True, own=own)
+        collectable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id)
     except CacheError as error:
         raise NoSpace(f"{needs}; nothing can be collected: {error.message}", hint=error.hint) from error
-    raise NoSpace(needs + _told(could, rest), hint=_advice(could, rest))
+    raise NoSpace(needs + _outlook(evictable, collectable), hint=_advice(evictable, collectable))
 
 
-def _told(could: Collected, rest: Collected) -> str:
-    said = f". Collecting could free {bytes_text(could.bytes)}"
-    if rest.bytes > could.bytes:
-        said += f", and {bytes_text(rest.bytes - could.bytes)} more that could not be fetched again"
-    held = "; ".join(could.kept[:HOLDERS])
-    if len(could.kept) > HOLDERS:
-        held += f"; and {len(could.kept) - HOLDERS} more, which `stagegate ls --held` names"
-    return said + (f". In use: {held}" if held else "")
+def _outlook(evictable: Collected, collectable: Collected) -> str:
+    """How much a collection could free, and who holds the rest."""
+    text = f". Collecting could free {bytes_text(evictable.bytes)}"
+    if collectable.bytes > evictable.bytes:
+        text += f", and {bytes_text(collectable.bytes - evictable.bytes)} more that could not be fetched again"
+    holders = "; ".join(evictable.kept[:HOLDERS])
+    if len(evictable.kept) > HOLDERS:
+        holders += f"; and {len(evictable.kept) - HOLDERS} more, which `stagegate ls --held` names"
+    return text + (f". In use: {holders}" if holders else "")
 
 
-def _advice(could: Collected, rest: Collected) -> str:
+def _advice(evictable: Collected, collectable: Collected) -> str:
     choose = "choose a larger volume with --cache or STAGEGATE_CACHE, or unpin what is not needed"
-    if rest.bytes > could.bytes:
+    if collectable.bytes > evictable.bytes:
         return f"`stagegate gc` also takes what its source has no more; else {choose}."
     return f"Free some space, {choose}."

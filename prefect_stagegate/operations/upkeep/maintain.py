@@ -1,4 +1,4 @@
-"""Keeping a node's cache small, and what it is to keep: collection, pins."""
+"""What a node's cache keeps: collecting garbage, pinning and unpinning versions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def pin(workspace: Workspace, address: Address) -> Lease:
     Raises:
         UnknownRef: The node hasn't that version.
     """
+    # Held meanwhile, so that no collection takes the version before it is pinned.
     with hold_dataset(workspace.cache, address.counted(workspace.catalog.resolve), "pin") as held:
         return workspace.cache.leases.pin(held.dataset, held.digest, f"by {workspace.identity.name}")
 
 
 def unpin(workspace: Workspace, address: Address) -> int:
-    """Take a version's pins away; returns how many there were.
+    """Remove a version's pins and return how many there were.
 
     Raises:
         UnknownRef: The node hasn't that version, or nobody pinned it.

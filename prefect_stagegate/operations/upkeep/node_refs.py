@@ -1,4 +1,4 @@
-"""This node's copies of refs: they move after the node's own view is complete, and follow the catalog's order."""
+"""This node's copies of refs. A copy moves after the node's own view is complete, and follows the catalog."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ log = logging.getLogger(__name__)
 
 
 def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
-    """Make the node's copy of a ref name a version, if that lies here.
+    """Make the node's copy of a ref name a version, if the version is here.
 
-    Somebody may have moved the catalog's ref since the caller saw it there, and this node's copy before the caller
-    does: so the catalog is asked again after the copy moved, until the two agree or the catalog's version isn't here.
+    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here.
 
     Raises:
         CacheError: The copy can't be written.
     """
-    while _named(workspace, dataset, ref) != digest:
+    while _current(workspace, dataset, ref) != digest:
+        # Under a lease, so that no collection takes the view between the look and the move.
         with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
             if workspace.cache.views.path(dataset, digest) is None:
                 return
             workspace.cache.refs.put(dataset, ref, digest)
+        # Others may have moved the catalog's ref since the caller read it, and this copy before the caller did.
         head = workspace.catalog.ref(dataset, ref)
         digest = head.digest if head else digest
 
 
-def _named(workspace: Workspace, dataset: str, ref: str) -> str | None:
-    """What the node's copy names; None when that can't be read, since the catalog knows what it should name."""
+def _current(workspace: Workspace, dataset: str, ref: str) -> str | None:
+    """The digest that the node's copy names; None when there is no copy, or a damaged one: it will be replaced."""
     try:
         return workspace.cache.refs.get(dataset, ref)
     except CorruptRecord:
@@ -39,7 +40,7 @@ def _named(workspace: Workspace, dataset: str, ref: str) -> str | None:
 
 
 def follow(workspace: Workspace, moved: Promotion) -> None:
-    """Let the node's copy follow a move that the catalog recorded, and which stands whatever this node can write."""
+    """Move the node's copy after the catalog's ref moved. A failure is logged: the catalog's move stands."""
     try:
         point(workspace, moved.dataset, moved.ref, moved.digest)
     except CacheError as error:

@@ -1,4 +1,4 @@
-"""How much room the volume of a node's cache has left."""
+"""The free space on the volume of a node's cache."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Room:
     """What this user may still write."""
     size: int
     warning: int
-    """Less free than this is nearly full."""
+    """With less free than this, the volume is nearly full."""
 
     @property
     def used(self) -> int:
-        """What others hold, and what is reserved for the system."""
+        """Bytes that are in use, or reserved for the system."""
         return self.size - self.free
 
     @property
@@ -33,17 +33,17 @@ class Room:
 
     @property
     def nearly_full(self) -> bool:
-        """Whether less is free than STAGEGATE_FREE_WARNING, and STAGEGATE_FREE_FLOOR, want."""
+        """Whether less is free than the larger of STAGEGATE_FREE_WARNING and STAGEGATE_FREE_FLOOR."""
         return self.free < self.warning
 
 
 def look_at_room(workspace: Workspace) -> Room:
-    """Ask the volume of a node's cache.
+    """Measure the volume of a node's cache.
 
     Raises:
-        OSError: It does not answer.
+        OSError: The volume does not answer.
     """
-    found = os.statvfs(workspace.cache.root)
-    size = found.f_blocks * found.f_frsize
+    stat = os.statvfs(workspace.cache.root)
+    size = stat.f_blocks * stat.f_frsize
     share = max(workspace.settings.free_warning, workspace.settings.free_floor)
-    return Room(workspace.settings.node, workspace.cache.root, found.f_bavail * found.f_frsize, size, int(size * share))
+    return Room(workspace.settings.node, workspace.cache.root, stat.f_bavail * stat.f_frsize, size, int(size * share))

@@ -87,7 +87,7 @@ def flips(before: Decision, after: Decision) -> tuple[Flip, ...]:
     """The checks that block one of two decisions and not the other."""
     old, new = ({answer.check: answer for answer in decision.checks} for decision in (before, after))
     return tuple(
-        Flip(name, _outcome(old.get(name)), _outcome(new.get(name)), new[name].told if name in new else "")
+        Flip(name, _outcome(old.get(name)), _outcome(new.get(name)), new[name].full_summary if name in new else "")
         for name in dict.fromkeys((*old, *new))
         if _blocks(old.get(name)) != _blocks(new.get(name))
     )

@@ -52,7 +52,7 @@ def forge_a_ref(run: Soak) -> bool:
 def outlive_a_holder(run: Soak) -> bool:
     """Leave a lease that lives on though its holder is dead."""
     cache = run.site.open(WIDE).cache
-    lease = run.planted.enter_context(cache.leases.hold(LeaseKind.READER, "north", what="planted"))
+    lease = run.planted.enter_context(cache.leases.hold(LeaseKind.READER, "north", purpose="planted"))
     path = cache.layout.leases / lease.id
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": NOBODY}))
     return True
