@@ -13,7 +13,7 @@ from prefect_stagegate.errors import CorruptRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
+class AttestedDecision:
     """The fields of a decision that decide whether a ref may name its version."""
 
     dataset: str
@@ -26,7 +26,7 @@ class Attested:
     """The number of the target's last move when it was decided; 0 before the first."""
 
 
-def read_attested(statement: Mapping[str, Any]) -> Attested:
+def read_decision(statement: Mapping[str, Any]) -> AttestedDecision:
     """Read these fields from an in-toto Statement.
 
     Raises:
@@ -36,7 +36,7 @@ def read_attested(statement: Mapping[str, Any]) -> Attested:
         (subject,) = statement["subject"]
         predicate = statement["predicate"]
         decision = predicate["stagegate"]["decision"]
-        attested = Attested(
+        attested = AttestedDecision(
             dataset=str(decision["dataset"]),
             digest=str(decision["digest"]),
             target=str(decision["target"]),

@@ -90,14 +90,14 @@ class Catalog:
             CatalogError: The store can't be reached, holds another format, or lets a record be created twice.
         """
         records = open_records(url, options or {})
-        found = records.read(FORMAT_KEY)
-        if found is None and not create:
+        stored_format = records.read(FORMAT_KEY)
+        if stored_format is None and not create:
             raise CatalogError(f"There is no catalog at {records.url}", hint="Name one by --catalog.")
-        if found is None:
+        if stored_format is None:
             _begin(records)
-        elif found != FORMAT:
+        elif stored_format != FORMAT:
             raise CatalogError(
-                f"The catalog {records.url} has the format {found[:60].decode(errors='replace').strip()!r}",
+                f"The catalog {records.url} has the format {stored_format[:60].decode(errors='replace').strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
         return cls(records, memory=memory, consent=consent)
@@ -222,8 +222,8 @@ class Catalog:
         if footer.pins:
             return footer.pins
         # An earlier release wrote it: its rows are counted.
-        found = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
-        return Pins.of({(kind, strength): count for (kind, strength), count in found.items()})
+        counts = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
+        return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
 
     def _end(self, key: str) -> bytes | None:
         """So much of a record's end that its footer is in it; None when there is no such record."""
@@ -438,16 +438,16 @@ class Catalog:
 
     def _named_before(self, dataset: str, ref: str, back: int) -> str:
         """The version that a ref named so many versions ago. Entries that name the same one again count as one."""
-        named = [digest for digest, _ in groupby(entry.digest for entry in self.history(dataset, ref))]
-        if not named:
+        digests = [digest for digest, _ in groupby(entry.digest for entry in self.history(dataset, ref))]
+        if not digests:
             raise self._no_ref(dataset, ref)
-        if back >= len(named):
+        if back >= len(digests):
             raise UnknownRef(
-                f"{dataset}@{ref} named {count_text(len(named), 'version')} so far, so there is no {ref}~{back}",
+                f"{dataset}@{ref} named {count_text(len(digests), 'version')} so far, so there is no {ref}~{back}",
                 hint=f"`stagegate history {dataset}@{ref}` shows them.",
                 dataset=dataset,
             )
-        return named[-1 - back]
+        return digests[-1 - back]
 
     def require_ref(self, dataset: str, ref: str) -> None:
         """Raise `UnknownRef`, or `UnknownDataset`, when the ref was never moved."""
@@ -577,9 +577,9 @@ class Catalog:
         folder = self._request(request.dataset, request.target, request.id)
         while True:
             number = self._last(folder) + 1  # before the answers are read: one that comes meanwhile takes this number
-            given = self.approvals(request)
+            answers = self.approvals(request)
             person = person_key(approval.approver.name)
-            last = next((one for one in reversed(given) if person_key(one.approver.name) == person), None)
+            last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
             if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
                 return last
             if self._records.create(f"{folder}{number:08d}.json", encode(approval)):

@@ -41,7 +41,7 @@ class LogMemory(Protocol):
         """What was remembered under a name; None when nothing was."""
 
 
-class Entry(Protocol):
+class LogEntry(Protocol):
     """What every entry of a log has."""
 
     @property
@@ -57,7 +57,7 @@ class Entry(Protocol):
         """Who appended it."""
 
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=LogEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Log(Generic[E]):
     def _count(self) -> int:
         """How many entries there are."""
         numbers = [int(key.removeprefix(self.prefix).partition(".")[0]) for key in self.records.keys(self.prefix)]
-        missing = next((number for number, found in enumerate(numbers, start=1) if number != found), 0)
+        missing = next((number for number, present in enumerate(numbers, start=1) if number != present), 0)
         if missing:
             raise self.corrupt(f"entry {missing} is missing")
         return len(numbers)

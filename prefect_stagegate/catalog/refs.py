@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from prefect_stagegate.catalog.acceptance import read_attested
+from prefect_stagegate.catalog.acceptance import read_decision
 from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CorruptRecord
@@ -105,21 +105,21 @@ def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry:
         raise CorruptRecord(f"nobody moves {ref} by {entry.action}")
     if ref == LATEST:
         return {}
-    taken: dict[str, int] = dict(state.get("withdrawn", {}))
-    named: list[str] = state.get("named", [])
+    withdrawals: dict[str, int] = dict(state.get("withdrawn", {}))
+    past_digests: list[str] = state.get("named", [])
     adopted: int = state.get("policy", 0)
     if entry.action is RefAction.WITHDRAW:
         if entry.digest != state.get("digest"):
             raise CorruptRecord("it withdraws a version and moves the ref to another one")
     else:
-        if entry.action is RefAction.ROLLBACK and entry.digest not in named:
+        if entry.action is RefAction.ROLLBACK and entry.digest not in past_digests:
             raise CorruptRecord("it is a rollback to a version that the ref never named")
-        adopted = max(adopted, _require_accepted(entry, policies(), adopted, taken.get(entry.digest, 0)))
-        taken.pop(entry.digest, None)
+        adopted = max(adopted, _require_accepted(entry, policies(), adopted, withdrawals.get(entry.digest, 0)))
+        withdrawals.pop(entry.digest, None)
     if entry.withdrawn:
-        taken[entry.withdrawn] = entry.seq
-    named = named if entry.digest in named else [*named, entry.digest]
-    return {"digest": entry.digest, "named": named, "policy": adopted, "withdrawn": taken}
+        withdrawals[entry.withdrawn] = entry.seq
+    past_digests = past_digests if entry.digest in past_digests else [*past_digests, entry.digest]
+    return {"digest": entry.digest, "named": past_digests, "policy": adopted, "withdrawn": withdrawals}
 
 
 def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, withdrawn: int) -> int:
@@ -134,7 +134,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     Returns:
         The number of the policy, counted from 1.
     """
-    attested = read_attested(entry.attestation)
+    attested = read_decision(entry.attestation)
     about = (attested.dataset, attested.target, attested.digest)
     if about != (entry.dataset, entry.ref, entry.digest):
         raise CorruptRecord(f"its attestation is about {about[0]}@{about[2]} for {about[1]}, not about {entry.digest}")

@@ -42,7 +42,7 @@ class Footer:
 
 
 @dataclass(frozen=True)
-class Table(Generic[T]):
+class RowLayout(Generic[T]):
     """How one kind of row is laid out."""
 
     schema: pa.Schema
@@ -95,11 +95,11 @@ class Table(Generic[T]):
         Raises:
             CorruptRecord: The record is no Parquet file, or a page of it is damaged.
         """
-        found: Counter[tuple[str, ...]] = Counter()
+        counts: Counter[tuple[str, ...]] = Counter()
         with _explained(key):
             for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH, columns=list(columns)):
-                found.update(zip(*map(to_values, batch.columns), strict=True))
-        return found
+                counts.update(zip(*map(to_values, batch.columns), strict=True))
+        return counts
 
 
 def footer_size(end: bytes) -> int:
@@ -147,13 +147,13 @@ def _explained(key: str) -> Iterator[None]:
         ) from error
 
 
-ENTRIES: Table[Entry] = Table(
+ENTRIES: RowLayout[Entry] = RowLayout(
     pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())]),
     lambda entry: (entry.path, entry.size, entry.digest),
     Entry,
 )
 
-ORIGINS: Table[Origin] = Table(
+ORIGINS: RowLayout[Origin] = RowLayout(
     pa.schema(
         [
             ("path", pa.string()),

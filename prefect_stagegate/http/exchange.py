@@ -16,7 +16,7 @@ from prefect_stagegate.http.policy import (
     MAX_ERROR_BODY,
     REDIRECT_STATUSES,
     ForbiddenAddress,
-    Origin,
+    UrlOrigin,
     origin_of,
     redirect_headers,
     redirect_url,
@@ -81,7 +81,7 @@ class Exchange:
         self.meter = meter
         self.target = request
         """The request as the last redirect has it."""
-        self.start: Origin | None = None
+        self.start: UrlOrigin | None = None
         """The origin of the first request, once a redirect was met."""
         self.redirects: tuple[Headers, ...] = ()
         self.handle: pycurl.Curl | None = None

@@ -28,7 +28,7 @@ import pycurl
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.http.message import Client, Proxies
-from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
+from prefect_stagegate.http.policy import CONNECT_SECONDS, UrlOrigin, origin_of
 from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
@@ -43,7 +43,7 @@ _READABLE, _WRITABLE, _FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 log = logging.getLogger(__name__)
 
-_ProxyKey = tuple[Origin, Proxies]
+_ProxyKey = tuple[UrlOrigin, Proxies]
 """Whom a request asks, and what the environment said of proxies."""
 Supply = Callable[[int], Sequence[Exchange]]
 """Gives further exchanges, at most as many as there is room for; none while there is nothing to request."""
@@ -431,14 +431,14 @@ class Loop:
             silent = False
         return int(pycurl.PREREQFUNC_OK if silent else pycurl.PREREQFUNC_ABORT)
 
-    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
-        """Called by libcurl: what to wait for on a descriptor."""
-        if what == pycurl.POLL_REMOVE:
+    def _watch(self, event: int, descriptor: int, _multi: object, _data: object) -> None:
+        """Called by libcurl: event to wait for on a descriptor."""
+        if event == pycurl.POLL_REMOVE:
             if self._masks.pop(descriptor, None) is not None:
                 with suppress(OSError):  # one that is closed is unregistered already
                     self._epoll.unregister(descriptor)
             return
-        mask = (_READABLE if what & pycurl.POLL_IN else 0) | (_WRITABLE if what & pycurl.POLL_OUT else 0)
+        mask = (_READABLE if event & pycurl.POLL_IN else 0) | (_WRITABLE if event & pycurl.POLL_OUT else 0)
         known = self._masks.get(descriptor)
         if known is None:
             self._epoll.register(descriptor, mask)

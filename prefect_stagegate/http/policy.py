@@ -67,7 +67,7 @@ class ForbiddenAddress(SourceError):
     """A connection that was not made, because its address is blocked."""
 
 
-class Origin(NamedTuple):
+class UrlOrigin(NamedTuple):
     """Whom a URL asks (RFC 6454)."""
 
     scheme: str
@@ -80,7 +80,7 @@ class Origin(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str) -> UrlOrigin:
     """The origin of an http or https URL.
 
     Raises:
@@ -96,7 +96,7 @@ def origin_of(url: str) -> Origin:
         raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are requested")
     if not _HOST.fullmatch(host):
         raise SourceError("The URL has no usable host or port")
-    return Origin(scheme, host, port or _PORTS[scheme])
+    return UrlOrigin(scheme, host, port or _PORTS[scheme])
 
 
 def wire_url(url: str) -> str:
@@ -209,7 +209,7 @@ def redirect_url(url: str, location: str, count: int) -> str:
     return target
 
 
-def redirect_headers(headers: Mapping[str, str], start: Origin, target: Origin) -> dict[str, str]:
+def redirect_headers(headers: Mapping[str, str], start: UrlOrigin, target: UrlOrigin) -> dict[str, str]:
     """The headers that a redirected request has: all at the origin that they were meant for, else the harmless ones."""
     if start == target:
         return dict(headers)

@@ -18,7 +18,7 @@ from prefect_stagegate.http.policy import (
     ALLOW_HINT,
     Allowed,
     ForbiddenAddress,
-    Origin,
+    UrlOrigin,
     blocked_address,
     origin_of,
     refusal,
@@ -40,7 +40,7 @@ def environment_proxies() -> Proxies:
     return tuple(sorted(settings.items())) if settings.keys() - {"no"} else ()
 
 
-def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
+def proxy_for(origin: UrlOrigin, proxies: Proxies) -> Proxy | None:
     """The proxy of an origin; None for a direct connection.
 
     Raises:
@@ -53,7 +53,7 @@ def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
     return _parsed(url if "://" in url else f"http://{url}")
 
 
-def require_proxied_allowed(origin: Origin, allowed: Allowed) -> None:
+def require_proxied_allowed(origin: UrlOrigin, allowed: Allowed) -> None:
     """Judge a server that a proxy connects to. Asks DNS.
 
     Raises:

@@ -39,10 +39,10 @@ def _is_clean(error: BaseException) -> bool:
         if id(error) in seen:
             continue
         seen.add(id(error))
-        told = "\n".join((str(error), *getattr(error, "__notes__", ())))
-        if redact(told) != told:
+        text = "\n".join((str(error), *getattr(error, "__notes__", ())))
+        if redact(text) != text:
             return False
-        left += [one for one in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())) if one]
+        left += [cause for cause in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())) if cause]
     return True
 
 
@@ -51,8 +51,8 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact the record; every record is written."""
-        told = record.getMessage()
-        if (clean := redact(told)) != told:
+        message = record.getMessage()
+        if (clean := redact(message)) != message:
             record.msg, record.args = clean, ()
         if record.exc_info and not record.exc_text:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))

@@ -101,7 +101,7 @@ def _spelled(character: str) -> str:
         "".join(f"{_ESCAPED}u{_digits(units[at : at + 4])}" for at in range(0, len(units), 4)),
         f"&#(?:x0*{number}|0*{ord(character)});",
     ]
-    spellings += [found[character] for found in (_ENTITIES, _ESCAPES) if character in found]
+    spellings += [escapes[character] for escapes in (_ENTITIES, _ESCAPES) if character in escapes]
     return f"(?:{'|'.join(spellings)})"
 
 
@@ -110,11 +110,11 @@ def _digits(text: str) -> str:
     return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in text)
 
 
-def _without_secrets(secrets: Iterable[_Secret], found: re.Match[str]) -> str:
-    run = found[0]
+def _without_secrets(secrets: Iterable[_Secret], match: re.Match[str]) -> str:
+    run = match[0]
     while "%" in run:
         run = unquote(run)
-    return HIDDEN if any(secret.is_in_base64(run) for secret in secrets) else found[0]
+    return HIDDEN if any(secret.is_in_base64(run) for secret in secrets) else match[0]
 
 
 class Redactor:

@@ -84,9 +84,9 @@ def without_shapes(text: str) -> str:
     return text
 
 
-def _without_value(is_secret: Callable[[str], bool], found: re.Match[str]) -> str:
-    beginning, name, value = found.groups()
+def _without_value(is_secret: Callable[[str], bool], match: re.Match[str]) -> str:
+    beginning, name, value = match.groups()
     if not is_secret(name):
-        return found[0]
+        return match[0]
     quote = re.match(r"\\*[\"']", value)
     return f"{beginning}{quote[0] if quote else ''}{HIDDEN}"

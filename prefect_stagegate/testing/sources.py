@@ -94,11 +94,11 @@ class Place:
 
 def listed(source: Source, wanted: Wanted = everything) -> dict[str, SourceObject]:
     """Everything wanted that a source lists, by key; a key that comes twice fails."""
-    found: dict[str, SourceObject] = {}
-    for one in source.list(wanted):
-        assert one.key not in found, f"{one.key} was listed twice"
-        found[one.key] = one
-    return found
+    objects: dict[str, SourceObject] = {}
+    for source_object in source.list(wanted):
+        assert source_object.key not in objects, f"{source_object.key} was listed twice"
+        objects[source_object.key] = source_object
+    return objects
 
 
 def _listed_or_refused(source: Source, left_out: set[str]) -> dict[str, SourceObject] | str:
@@ -109,11 +109,11 @@ def _listed_or_refused(source: Source, left_out: set[str]) -> dict[str, SourceOb
         return error.object
 
 
-def read(source: Source, one: SourceObject, start: int = 0, end: int | None = None) -> bytes:
+def read(source: Source, source_object: SourceObject, start: int = 0, end: int | None = None) -> bytes:
     """Read as a transfer does that waits for each read: the object is confirmed at the end."""
-    buffer = bytearray((one.size if end is None else end) - start)
-    source.read_into(one, start, memoryview(buffer))
-    source.confirm(one)
+    buffer = bytearray((source_object.size if end is None else end) - start)
+    source.read_into(source_object, start, memoryview(buffer))
+    source.confirm(source_object)
     return bytes(buffer)
 
 
@@ -180,14 +180,16 @@ class SourceContract:
     def test_every_object_is_listed_with_its_size(self, place: Place) -> None:
         for number, key in enumerate(KEYS):
             place.put(key, BYTES[:number])
-        found = listed(open_source(place.url, place.options))
-        assert {key: one.size for key, one in found.items()} == {key: number for number, key in enumerate(KEYS)}
+        objects = listed(open_source(place.url, place.options))
+        assert {key: source_object.size for key, source_object in objects.items()} == {
+            key: number for number, key in enumerate(KEYS)
+        }
 
     def test_listed_objects_read_as_they_were_written(self, place: Place) -> None:
         for key in KEYS:
             place.put(key, key.encode() + BYTES)
         source = open_source(place.url, place.options)
-        assert {key: read(source, one) for key, one in listed(source).items()} == {
+        assert {key: read(source, source_object) for key, source_object in listed(source).items()} == {
             key: key.encode() + BYTES for key in KEYS
         }
 
@@ -196,26 +198,28 @@ class SourceContract:
         for name in names:
             place.put(name, name.encode())
         source, refused = open_source(place.url, place.options), set[str]()
-        while isinstance(found := _listed_or_refused(source, refused), str):
-            assert found in names - refused, f"none of the names is told: {found!r}"
-            refused.add(found)
-        assert found.keys() == names - refused, f"listed otherwise: {found.keys() ^ (names - refused)}"
+        while isinstance(outcome := _listed_or_refused(source, refused), str):
+            assert outcome in names - refused, f"none of the names is told: {outcome!r}"
+            refused.add(outcome)
+        assert outcome.keys() == names - refused, f"listed otherwise: {outcome.keys() ^ (names - refused)}"
         # What no dataset may have is listed, so that `exclude` can name it, and never read.
-        usable = [one for name, one in found.items() if not path_problem(name)]
-        assert [read(source, one) for one in usable] == [one.key.encode() for one in usable]
+        usable = [source_object for name, source_object in outcome.items() if not path_problem(name)]
+        assert [read(source, source_object) for source_object in usable] == [
+            source_object.key.encode() for source_object in usable
+        ]
 
     def test_only_what_is_wanted_is_listed(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         place.put("b.txt", BYTES)
         wanted = open_source(place.url, place.options).list(lambda key: key.endswith(".txt"))
-        assert [one.key for one in wanted] == ["b.txt"]
+        assert [source_object.key for source_object in wanted] == ["b.txt"]
 
     def test_a_url_may_name_one_object(self, place: Place) -> None:
         place.put("folder/b.bin", BYTES)
         place.put("folder/b.bin.more", b"")
         source = open_source(place.url + "folder/b.bin", place.options)
-        (one,) = source.list()
-        assert (one.key, read(source, one)) == ("b.bin", BYTES)
+        (source_object,) = source.list()
+        assert (source_object.key, read(source, source_object)) == ("b.bin", BYTES)
 
     def test_a_folder_may_be_named_without_its_slash(self, place: Place) -> None:
         place.put("folder/b.bin", BYTES)
@@ -230,25 +234,25 @@ class SourceContract:
     def test_ranges_end_before_their_end(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         for start, end in ((0, 1), (1, 7), (len(BYTES) - 3, len(BYTES)), (0, len(BYTES))):
-            assert read(source, one, start, end) == BYTES[start:end]
+            assert read(source, source_object, start, end) == BYTES[start:end]
 
     def test_a_buffer_is_filled_with_what_is_read_and_no_further(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         start = 0 if "ranges" in self.without else 7
         count = len(BYTES) - start
         buffer = bytearray(b"#" * (count + 5))
-        source.read_into(one, start, memoryview(buffer)[:count])
+        source.read_into(source_object, start, memoryview(buffer)[:count])
         assert buffer == BYTES[start:] + b"#" * 5
 
     def test_an_empty_object_is_read(self, place: Place) -> None:
         place.put("empty", b"")
         source = open_source(place.url, place.options)
-        one = listed(source)["empty"]
-        assert (one.size, read(source, one)) == (0, b"")
+        source_object = listed(source)["empty"]
+        assert (source_object.size, read(source, source_object)) == (0, b"")
 
     def test_a_pin_stays_while_the_object_does(self, place: Place) -> None:
         place.put("a.bin", BYTES)
@@ -259,28 +263,28 @@ class SourceContract:
     def test_an_object_that_changed_after_it_was_listed_is_not_read(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         # A weak pin may miss a change within its grain of time, but not one of the size.
-        strong = one.pin.strength == "strong" and not place.frozen
+        strong = source_object.pin.strength == "strong" and not place.frozen
         place.put("a.bin", BYTES[::-1] if strong else BYTES * 2)
         if place.keeps:
-            assert read(source, one) == BYTES
+            assert read(source, source_object) == BYTES
         else:
             with pytest.raises(ObjectChanged):
-                read(source, one)
+                read(source, source_object)
         assert read(source, source.find("a.bin")) != BYTES
 
     def test_an_object_that_is_gone_is_named(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         place.put("b.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         place.remove("a.bin")
         if place.keeps:
-            assert read(source, one) == BYTES
+            assert read(source, source_object) == BYTES
         else:
             with pytest.raises(ObjectVanished) as caught:
-                read(source, one)
+                read(source, source_object)
             assert caught.value.object == "a.bin"
         with pytest.raises(ObjectVanished):
             source.find("a.bin")
@@ -289,9 +293,9 @@ class SourceContract:
         for number in range(20):
             place.put(f"{number}.bin", bytes([number]) * 1000)
         source = open_source(place.url, place.options)
-        found = sorted(listed(source).values(), key=lambda one: int(one.key.removesuffix(".bin")))
+        objects = sorted(listed(source).values(), key=lambda source_object: int(source_object.key.removesuffix(".bin")))
         with ThreadPoolExecutor(8) as pool:
-            contents = list(pool.map(lambda one: read(source, one), found * 3))
+            contents = list(pool.map(lambda source_object: read(source, source_object), objects * 3))
         assert contents == [bytes([number]) * 1000 for number in range(20)] * 3
 
     def test_refused_credentials_are_told_and_not_repeated(self, place: Place) -> None:
@@ -329,7 +333,7 @@ class SourceContract:
         place.put("a.bin", BYTES)
         for raised in UNFORESEEN:
             source = open_source(place.url, place.options)
-            one = listed(source)["a.bin"]
+            source_object = listed(source)["a.bin"]
             with broken(monkeypatch, source, "list", place.library[0], raised), pytest.raises(SourceError) as caught:
                 listed(open_source(place.url, place.options))
             assert source.url.startswith(caught.value.source or "no source")  # a bucket, where that is a folder
@@ -337,7 +341,7 @@ class SourceContract:
                 broken(monkeypatch, source, "read_into", place.library[1], raised),
                 pytest.raises(SourceError) as caught,
             ):
-                read(source, one)
+                read(source, source_object)
             assert source.url.startswith(caught.value.source or "no source")
             assert caught.value.object == "a.bin"
             source.close()

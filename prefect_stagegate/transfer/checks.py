@@ -60,8 +60,8 @@ class Hasher:
     def mismatch(self) -> str:
         """What is wrong by the source's own checksums; empty when nothing is."""
         for name, value, hasher in self._offered:
-            if (found := hasher.hexdigest()) != value:
-                return f"the source says {name} {value}, and the bytes have {found}"
+            if (actual := hasher.hexdigest()) != value:
+                return f"the source says {name} {value}, and the bytes have {actual}"
         return ""
 
     @property
@@ -117,14 +117,14 @@ def judge(job: Job, hasher: Hasher) -> bool:
         if job.listed.pin.kind == "etag" and "md5" in wrong:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
         raise ChecksumMismatch(f"The bytes are wrong: {wrong}", hint=hint, **_where(job))
-    if planned and planned != (found := hasher.digest()):
+    if planned and planned != (actual := hasher.digest()):
         if job.restarted or job.member:
             raise ObjectChanged(
                 f"The object was replaced: it has not the digest {planned} any more",
                 hint="Look for a mirror that still has it.",
                 **_where(job),
             )
-        raise ChecksumMismatch(f"The bytes are wrong: they hash to {found}, and {planned} was expected", **_where(job))
+        raise ChecksumMismatch(f"The bytes are wrong: they hash to {actual}, and {planned} was expected", **_where(job))
     return hasher.checked and not wrong
 
 

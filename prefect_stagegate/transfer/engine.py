@@ -598,11 +598,11 @@ class Engine:
     def _look_up(self, queue: SourceQueue, job: Job) -> None:
         """Ask a mirror, or the source anew, for the object."""
         try:
-            found = queue.retrier.run(job.looked_up)
+            located_job = queue.retrier.run(job.looked_up)
         except (SourceError, Cancelled) as error:
             self._settle(job, error)
         else:
-            self._loop.call(partial(self._again, found))
+            self._loop.call(partial(self._again, located_job))
 
     def _read_blocking(self, queue: SourceQueue, job: Job) -> None:
         """Have a worker read objects whose source blocks."""

@@ -36,7 +36,7 @@ class SourceGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class ClaimWait:
     """How long an object is waited for that somebody else brings in."""
 
     since: str
@@ -64,7 +64,7 @@ class Job:
     """Whether somebody else was bringing it in when it was looked at."""
     looks: int = 0
     """How often its bytes were wrong."""
-    wait: Wait | None = None
+    wait: ClaimWait | None = None
     """What is waited for, while somebody else has the claim."""
     beside: int = 0
     """How many claims on it stand still, beside which it is fetched."""
@@ -83,18 +83,18 @@ class Job:
         """
         if self.listed:
             return self
-        found = self.source.find(self.planned.object.key)
-        if self.member and found.size != self.planned.object.size:
+        current = self.source.find(self.planned.object.key)
+        if self.member and current.size != self.planned.object.size:
             raise ObjectChanged(
-                f"The mirror's object has {count_text(found.size, 'byte')}, "
+                f"The mirror's object has {count_text(current.size, 'byte')}, "
                 f"and the source's {self.planned.object.size:,}",
                 source=self.source.url,
-                object=found.key,
+                object=current.key,
             )
         if self.member:
             # What the source offered speaks about the mirror's bytes too, and better than the mirror itself.
-            found = replace(found, checksums=self.planned.object.checksums or found.checksums)
-        return replace(self, listed=found)
+            current = replace(current, checksums=self.planned.object.checksums or current.checksums)
+        return replace(self, listed=current)
 
     def after(self, error: StagegateError) -> Job | None:
         """The next thing to try, or None when `error` is this object's end."""

@@ -23,7 +23,7 @@ class Progress(Protocol):
     def done(self, receipt: Receipt) -> None:
         """One more object is in the cache."""
 
-    def waiting(self, told: str) -> None:
+    def waiting(self, message: str) -> None:
         """Another process brings in what is needed, about once a second: for whom it is waited, and since when."""
 
 
@@ -39,7 +39,7 @@ class Silent:
     def done(self, receipt: Receipt) -> None:
         """Do nothing."""
 
-    def waiting(self, told: str) -> None:
+    def waiting(self, message: str) -> None:
         """Do nothing."""
 
 

@@ -109,10 +109,10 @@ class Retrier:
         self._stats.retried()
         seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
         if isinstance(error, SourceBusy):
-            if asked := min(error.retry_after, LONGEST_RETRY_AFTER):
+            if requested := min(error.retry_after, LONGEST_RETRY_AFTER):
                 # Nobody asks before that, and then not all at once.
-                self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
-                seconds += asked
+                self._quiet_until = max(self._quiet_until, time.monotonic() + requested)
+                seconds += requested
             else:
                 seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)
         return seconds

@@ -15,7 +15,7 @@ from dataclasses import replace
 from prefect_stagegate.cache.blobs import Blobs
 from prefect_stagegate.cache.holders import Holder
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.transfer.job import Job, Wait
+from prefect_stagegate.transfer.job import ClaimWait, Job
 from prefect_stagegate.transfer.progress import Progress
 
 TELL_SECONDS = 1.0
@@ -51,11 +51,11 @@ class Waits:
         state, moment = self._blobs.claim_state(*job.claim_words()), time.monotonic()
         wait = job.wait
         if wait is None or wait.state != state:
-            wait = Wait(wait.since if wait else stamp(now())[:19] + "Z", state, moment)
+            wait = ClaimWait(wait.since if wait else stamp(now())[:19] + "Z", state, moment)
         elif moment - wait.changed >= self._idle:
             holder = self._blobs.claim_holder(*job.claim_words())
-            told = "%s wrote nothing of %s for %.3g seconds: this stager fetches it, too"
-            log.warning(told, holder or "another process", job.planned.path, moment - wait.changed)
+            message = "%s wrote nothing of %s for %.3g seconds: this stager fetches it, too"
+            log.warning(message, holder or "another process", job.planned.path, moment - wait.changed)
             return replace(job, deferred=True, wait=None, beside=job.beside + 1)
         job = replace(job, deferred=True, wait=wait)
         if moment - self._told_at >= min(TELL_SECONDS, self._idle / 4):
@@ -63,11 +63,11 @@ class Waits:
             self._tell(job, wait, moment)
         return job
 
-    def _tell(self, job: Job, wait: Wait, moment: float) -> None:
+    def _tell(self, job: Job, wait: ClaimWait, moment: float) -> None:
         holder = self._blobs.claim_holder(*job.claim_words()) or Holder(0, "")
         since, first = self._first.setdefault(holder.pid, (wait.since, job))
-        told = f"waiting since {since} for {holder} to bring {first.planned.path} in"
-        self._progress.waiting(told)
+        message = f"waiting since {since} for {holder} to bring {first.planned.path} in"
+        self._progress.waiting(message)
         if holder.pid not in self._logged and moment - wait.changed >= min(LOG_SECONDS, self._idle / 2):
             self._logged.add(holder.pid)
-            log.warning("%s; after %g seconds without a byte this stager fetches it itself", told, self._idle)
+            log.warning("%s; after %g seconds without a byte this stager fetches it itself", message, self._idle)
