@@ -167,9 +167,9 @@ def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
     credential = DefaultAzureCredential(managed_identity_client_id=client_id)
 
     def provide() -> dict[str, Any]:
-        token = credential.get_token(SCOPE)
-        remember(token.token)
-        return {"token": token.token, "expires_at": datetime.fromtimestamp(token.expires_on, UTC)}
+        access_token = credential.get_token(SCOPE)
+        remember(access_token.token)
+        return {"token": access_token.token, "expires_at": datetime.fromtimestamp(access_token.expires_on, UTC)}
 
     # Now, while the error can still name the container; later it would come out of a read.
     try:

@@ -1,4 +1,4 @@
-"""Errors with their causes, and records of logs, without secrets."""
+"""Removes secrets from errors with their causes, and from log records."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from prefect_stagegate.redaction import redact
 
 
 class RedactedError(Exception):
-    """Stands for an exception of which the text holds a secret; its traceback is the other's."""
+    """Replaces an exception whose text holds a secret, and keeps its traceback."""
 
 
 def redact_chain(error: BaseException | None) -> BaseException | None:
-    """The error with its causes, each that tells a secret replaced by one that doesn't."""
+    """The error; where it or a cause holds a secret, a `RedactedError` in its place, with redacted causes."""
     if error is None or _is_clean(error):
         return error
     return _clean(error, frozenset())
 
 
 def _clean(error: BaseException | None, above: frozenset[int]) -> BaseException | None:
-    """What stands for an error; None for one that is among those it led to."""
+    """The `RedactedError` for an error; None where a loop of causes leads back to one that is `above` it."""
     if error is None or id(error) in above:
         return None
     above |= {id(error)}
@@ -32,7 +32,7 @@ def _clean(error: BaseException | None, above: frozenset[int]) -> BaseException 
 
 
 def _is_clean(error: BaseException) -> bool:
-    """Whether neither the error nor any of its causes tells a secret."""
+    """Whether neither the error nor any of its causes holds a secret."""
     left, seen = [error], set[int]()
     while left:
         error = left.pop()
@@ -47,10 +47,10 @@ def _is_clean(error: BaseException) -> bool:
 
 
 class RedactingFilter(logging.Filter):
-    """Takes secrets out of a log's records, tracebacks included. Put it on the handlers that write them."""
+    """Removes secrets from log records, tracebacks included. Add it to the handlers that write them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact the record; every record is written."""
+        """Redact the record, and let it pass."""
         message = record.getMessage()
         if (clean := redact(message)) != message:
             record.msg, record.args = clean, ()

@@ -1,5 +1,5 @@
 # ruff: noqa: S101, D102 - these are tests, which assert and whose names say what they show
-"""What every source adapter must hold to: subclass `SourceContract` in a test module, and pytest runs all of it.
+"""The tests that every source adapter must pass: subclass `SourceContract` in a test module, and pytest runs them.
 
     class TestMySource(SourceContract):
         @pytest.fixture
@@ -7,8 +7,8 @@
             with my_server() as server:
                 yield Place("my://…/", options, put=server.write, remove=server.delete)
 
-Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test. Promises
-that do not apply are named with the class, and their tests are not collected, so that none is skipped:
+Set-up bypasses the adapter: `put` and `remove` change the place by other means than the code under test. A class names
+the promises that do not apply to it; pytest does not collect their tests:
 
     class TestMySource(SourceContract, without=("ranges", "credentials")):
 """
@@ -48,7 +48,7 @@ ODD = (
     ),
     *("odd %41.bin", "odd ?a=1.bin", "odd %2e%2e.bin", "odd\nline.bin", "odd\ttab.bin", "-odd", "~odd", "odd "),
 )
-"""Names that clients cut, decode, expand or refuse."""
+"""Names that some clients cut, decode, expand or refuse."""
 UNFORESEEN: tuple[Exception, ...] = (
     ValueError("month must be in 1..12"),
     KeyError("items"),
@@ -59,16 +59,20 @@ UNFORESEEN: tuple[Exception, ...] = (
     struct.error("unpack requires a buffer of 4 bytes"),
     zlib.error("Error -3 while decompressing data"),
 )
-"""What libraries raise of which nobody said that they do."""
-_MACHINE_S = {"AWS_EC2_METADATA_DISABLED": "true", "AZURE_TOKEN_CREDENTIALS": "dev", "NO_GCE_CHECK": "true"}
-"""What keeps clients from the credentials of the machine that they run on."""
+"""Exceptions that libraries raise and do not document."""
+_NO_MACHINE_CREDENTIALS = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AZURE_TOKEN_CREDENTIALS": "dev",
+    "NO_GCE_CHECK": "true",
+}
+"""Variables that keep clients from the credentials of the machine that they run on."""
 ABSENT = ("AWS_", "AZURE_", "GOOGLE_", "HF_", "PG", "PYICEBERG_", "SSH")
-"""The beginnings of variables that may hold credentials."""
+"""Prefixes of variables that may hold credentials."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere that objects lie, empty at first, and how to change it."""
+    """A place that holds objects, empty at first, and the means to change it."""
 
     url: str
     """Ends with a slash."""
@@ -77,23 +81,23 @@ class Place:
     """Write an object, over one that may be there."""
     remove: Callable[[str], Any] = lambda key: None  # noqa: ARG005
     denied: Mapping[str, Any] | None = None
-    """Options with credentials that the place refuses; needed unless the contract is `without` credentials."""
+    """Options with credentials that the place refuses; required unless the contract is `without` credentials."""
     anonymous: Mapping[str, Any] | None = None
-    """Options without any credentials, which the place refuses; needed as `denied` is."""
+    """Options without credentials, which the place refuses; required as `denied` is."""
     lacks: str = ""
     """Characters that no name here can have, or that `put` or the server turns into others."""
     unreachable: tuple[str, Mapping[str, Any]] | None = None
-    """URL and options of a server of this kind that does not answer; needed unless the contract is without servers."""
+    """URL and options of such a server that does not answer; required unless the contract is `without` servers."""
     frozen: bool = False
-    """Whether what lies here promises that a file never changes, so that only another size of it is noticed."""
+    """Whether files here never change by promise, so that the adapter notices only a change of size."""
     keeps: bool = False
-    """Whether the place keeps what it held, as a history of commits does: what was listed can be read for ever."""
+    """Whether the place keeps old states, as a history of commits does: what was listed can be read for ever."""
     library: tuple[str, str] = ("", "")
-    """The functions of the adapter's library that list and read, by their dotted names; empty for the adapter's own."""
+    """Dotted names of the library's functions that list and read; empty for the adapter's own methods."""
 
 
 def listed(source: Source, wanted: Wanted = everything) -> dict[str, SourceObject]:
-    """Everything wanted that a source lists, by key; a key that comes twice fails."""
+    """The wanted objects of a source's listing, by key; fails when a key comes twice."""
     objects: dict[str, SourceObject] = {}
     for source_object in source.list(wanted):
         assert source_object.key not in objects, f"{source_object.key} was listed twice"
@@ -102,7 +106,7 @@ def listed(source: Source, wanted: Wanted = everything) -> dict[str, SourceObjec
 
 
 def _listed_or_refused(source: Source, left_out: set[str]) -> dict[str, SourceObject] | str:
-    """What is listed when some keys are left out, or the key that is refused."""
+    """The listing without some keys, or the key that the source refuses."""
     try:
         return listed(source, lambda key: key not in left_out)
     except SourceError as error:
@@ -110,7 +114,7 @@ def _listed_or_refused(source: Source, left_out: set[str]) -> dict[str, SourceOb
 
 
 def read(source: Source, source_object: SourceObject, start: int = 0, end: int | None = None) -> bytes:
-    """Read as a transfer does that waits for each read: the object is confirmed at the end."""
+    """Read an object's bytes as a blocking transfer does, with `confirm` at the end."""
     buffer = bytearray((source_object.size if end is None else end) - start)
     source.read_into(source_object, start, memoryview(buffer))
     source.confirm(source_object)
@@ -119,14 +123,14 @@ def read(source: Source, source_object: SourceObject, start: int = 0, end: int |
 
 @contextmanager
 def broken(patch: pytest.MonkeyPatch, source: Source, method: str, function: str, raised: Exception) -> Iterator[None]:
-    """Have a library raise in the block.
+    """Have a library's function, or an adapter's method, raise an error in the block.
 
     Args:
-        patch: Undoes it.
-        source: Whose adapter it is.
-        method: The adapter's own, where no function is named.
-        function: The library's, by its dotted name.
-        raised: What it raises.
+        patch: Makes and undoes the change.
+        source: Its adapter's class is changed.
+        method: The adapter's method, where no function is named.
+        function: The library's function, by its dotted name.
+        raised: The error.
     """
 
     def breaks(*_: Any, **__: Any) -> None:
@@ -150,21 +154,21 @@ CONDITIONAL = {
     ),
     "servers": ("test_a_server_that_does_not_answer_may_be_asked_again",),
 }
-"""What some places have not, with the tests of it: URLs that name one object, or a folder without the slash at its end
-(a table's URL names all of it); parts of objects; anybody who asks for credentials; a server."""
+"""Features that some places don't have, with their tests. A table's URL names the whole table, so it has no single
+objects and no bare folders."""
 
 
 class SourceContract:
     """The promises of `Source`, as tests.
 
     Raises:
-        TypeError: A class is `without` something that `CONDITIONAL` does not know.
+        TypeError: A class is `without` a feature that `CONDITIONAL` does not list.
     """
 
     without: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, *, without: Collection[str] = (), **settings: Any) -> None:
-        """Leave out the tests of what the place has not."""
+        """Remove the tests of features that the place doesn't have."""
         super().__init_subclass__(**settings)
         if unknown := set(without) - CONDITIONAL.keys():
             raise TypeError(f"{cls.__name__} is without {sorted(unknown)}; known: {', '.join(CONDITIONAL)}")
@@ -174,7 +178,7 @@ class SourceContract:
 
     @pytest.fixture
     def place(self) -> Place:
-        """The place under test; every adapter's test brings its own."""
+        """The place under test; every adapter's test defines it."""
         raise NotImplementedError
 
     def test_every_object_is_listed_with_its_size(self, place: Place) -> None:
@@ -314,7 +318,7 @@ class SourceContract:
         for name in [name for name in os.environ if name.startswith(ABSENT)]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-        for name, value in _MACHINE_S.items():
+        for name, value in _NO_MACHINE_CREDENTIALS.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(AccessDenied) as caught:
             list(open_source(place.url, place.anonymous).list())
