@@ -5,20 +5,20 @@
     datasets/<dataset>/manifests/<sha256>.parquet             the entries of one version
                        origins/<sha256>.parquet               where they came from when they were last staged
                        specs/<sha256>/<seq>.json              the specs that the version was staged from, with it
-                       failed/<sha256>/<seq>.json             what the version was made without; the last one counts
-                       evidence/<sha256>/<seq>.json           what was found out about it by then; the last one counts
+                       failed/<sha256>/<seq>.json             the objects that the version lacks; the last one counts
+                       evidence/<sha256>/<seq>.json           all evidence about it so far; the last one counts
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when
-                       revocations/<sha256>/<seq>.json        whose evidence counts no more, since when and why
+                       revocations/<sha256>/<seq>.json        evidence that no longer counts, since when and why
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers
-                                                   /waits/<flow run>.json         who is suspended until it is answered
+                                                   /waits/<flow run>.json         flow runs that wait for an answer
                        policy/<seq>.json                      the policies that were adopted: a hash-chained log
-                       proposals/<sha256>.json                policies that somebody asked to have adopted
+                       proposals/<sha256>.json                policies that are proposed for adoption
                        refs/<ref>/<seq>.json                  the moves of one ref: a hash-chained log
 
-It lies on a local directory or an object store. Creating a numbered record that must not exist yet *is* the
-compare-and-swap, so a store that lets a second creation pass can't hold a catalog: opening one finds that out.
+It lies in a local directory or an object store. The compare-and-swap is the creation of a numbered record, which fails
+when the record exists. Opening a catalog tests that, and refuses a store that lets a record be created twice.
 """
 
 from prefect_stagegate.catalog.catalog import Catalog

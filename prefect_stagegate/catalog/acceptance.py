@@ -1,6 +1,6 @@
-"""What a ref's log must know of the attestations in it: whom a decision is about, and how it ended.
+"""The fields of an attestation that a ref's log checks: the version that was decided on, and the outcome.
 
-Only the fields are compared here; `readiness.attest` reads the whole Statement, and `history --verify` asks for that.
+`readiness.records.attest` reads the whole Statement, for `history --verify`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from prefect_stagegate.errors import CorruptRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
+class AttestedDecision:
     """The fields of a decision that decide whether a ref may name its version."""
 
     dataset: str
@@ -21,22 +21,22 @@ class Attested:
     target: str
     accepted: bool
     adopted: str
-    """`sha256:<hex>` of the dataset's policy that the decision was made under."""
+    """`sha256:<hex>` of the dataset's policy under which the decision was made."""
     after: int
-    """The number of the target's last move when it was decided; 0 before the first."""
+    """The number of the target's last move at the time of the decision; 0 before the first."""
 
 
-def read_attested(statement: Mapping[str, Any]) -> Attested:
+def read_decision(statement: Mapping[str, Any]) -> AttestedDecision:
     """Read these fields from an in-toto Statement.
 
     Raises:
-        CorruptRecord: It lacks one, or what others read of it says something else than the decision in it.
+        CorruptRecord: A field is missing, or the Statement's subject or result contradicts the decision in it.
     """
     try:
         (subject,) = statement["subject"]
         predicate = statement["predicate"]
         decision = predicate["stagegate"]["decision"]
-        attested = Attested(
+        attested = AttestedDecision(
             dataset=str(decision["dataset"]),
             digest=str(decision["digest"]),
             target=str(decision["target"]),

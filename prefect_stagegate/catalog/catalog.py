@@ -1,4 +1,4 @@
-"""One catalog: what may be written to it, and how it is read back."""
+"""One catalog: the methods that write and read its records."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
 END = 1 << 16
-"""Bytes at the end of a manifest or of origins that hold the footer of nearly all."""
+"""Bytes at the end of a manifest or of origins; nearly every footer fits into them."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -59,7 +59,7 @@ R = TypeVar("R", Entry, Origin)
 
 
 class Catalog:
-    """The shared memory of all environments. `open` one; every method may raise `CatalogError`."""
+    """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
     def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
         self._records = records
@@ -77,34 +77,35 @@ class Catalog:
         memory: LogMemory | None = None,
         consent: Consent | None = None,
     ) -> Catalog:
-        """Open the catalog at a path or URL, and begin one where there is none, unless that isn't wanted.
+        """Open the catalog at a path or URL; create it where there is none.
 
         Args:
             url: A folder's path, or the URL of an object store.
             options: Storage options of the URL, by fsspec's names.
-            create: Begin a catalog where there is none.
-            memory: Where this node remembers which entries of logs it checked; None to check all at each read.
-            consent: Judges whether those agreed to a change of policy who had to; None to leave that to others.
+            create: Whether to create a catalog where there is none.
+            memory: Where this node remembers which log entries it checked; None to check all at each read.
+            consent: Decides whether the required people agreed to a change of policy; None for no such check.
 
         Raises:
-            CatalogError: The store can't be reached, holds another format, or lets a record be created twice.
+            CatalogError: There is no catalog, the store can't be reached, holds another format, or lets a record be
+                created twice.
         """
         records = open_records(url, options or {})
-        found = records.read(FORMAT_KEY)
-        if found is None and not create:
+        stored_format = records.read(FORMAT_KEY)
+        if stored_format is None and not create:
             raise CatalogError(f"There is no catalog at {records.url}", hint="Name one by --catalog.")
-        if found is None:
-            _begin(records)
-        elif found != FORMAT:
+        if stored_format is None:
+            _create(records)
+        elif stored_format != FORMAT:
             raise CatalogError(
-                f"The catalog {records.url} has the format {found[:60].decode(errors='replace').strip()!r}",
+                f"The catalog {records.url} has the format {stored_format[:60].decode(errors='replace').strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
         return cls(records, memory=memory, consent=consent)
 
     def load(self) -> None:
-        """Load what reads and writes manifests, in the background: it takes 0.15 s, most of it pyarrow's import."""
-        with suppress(RuntimeError):  # where no thread can be started, whoever uses it loads it
+        """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
+        with suppress(RuntimeError):  # no thread can be started: the first use imports it
             threading.Thread(target=_load_tables, daemon=True).start()
 
     # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,7 +115,7 @@ class Catalog:
         return self._records.folders("datasets/")
 
     def require_dataset(self, dataset: str) -> None:
-        """Raise `UnknownDataset` when nothing was ever staged under this name."""
+        """Raise `UnknownDataset` when the catalog has nothing under this name."""
         if not self._records.folders(f"datasets/{dataset}/"):
             known = self.datasets()
             raise UnknownDataset(
@@ -134,20 +135,21 @@ class Catalog:
         origins: Iterable[Origin],
         pins: Pins | None = None,
     ) -> bool:
-        """Store a version's manifest and where it came from; True when the manifest is new.
+        """Store a version's manifest and origins; True when the manifest is new.
 
         Args:
             dataset: The dataset's name.
-            digest: The version's digest, which `entries` must have.
+            digest: The version's digest, which must be that of `entries`.
             files: Number of entries.
             size: Sum of their sizes in bytes.
             entries: Sorted by path.
             origins: Sorted by path; they replace those of an earlier staging of the same version.
-            pins: What fixes the origins, so that nobody needs to count them again.
+            pins: The summary of the origins' pins, so that readers need not count them.
         """
         from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
 
         facts = {"digest": digest, "files": str(files), "bytes": str(size)}
+        # The origins first: once a version has its manifest, its origins can be read.
         self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
         key = self._key(dataset, "manifests", digest)
         return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
@@ -162,7 +164,7 @@ class Catalog:
         return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
 
     def manifest(self, dataset: str, digest: str) -> Manifest:
-        """The version's manifest; its entries are read as a stream, which ends in an error when they aren't its own.
+        """The version's manifest. Its entries are a stream, which raises at its end when they don't have the digest.
 
         Raises:
             UnknownRef: The catalog has no such version.
@@ -171,16 +173,16 @@ class Catalog:
         from prefect_stagegate.catalog.tables import ENTRIES
 
         key = self._key(dataset, "manifests", digest)
-        data = self._version_record(dataset, digest, self._records.read(key))
+        data = self._require_version(dataset, digest, self._records.read(key))
         sums = _sums(ENTRIES.footer(data, key), digest, key)
 
         def entries() -> Iterator[Entry]:
-            return _proved(ENTRIES.read(data, key), digest, key, sums.bytes)
+            return _verified(ENTRIES.read(data, key), digest, key, sums.bytes)
 
         return Manifest(dataset, digest, sums.files, sums.bytes, entries)
 
     def sums(self, dataset: str, digest: str) -> Seal:
-        """How many files and bytes the version has, as the end of its manifest says, which alone is read.
+        """The numbers of the version's files and bytes. Reads the end of its manifest only.
 
         Raises:
             UnknownRef: The catalog has no such version.
@@ -189,23 +191,23 @@ class Catalog:
         from prefect_stagegate.catalog.tables import ENTRIES
 
         key = self._key(dataset, "manifests", digest)
-        end = self._version_record(dataset, digest, self._end(key))
+        end = self._require_version(dataset, digest, self._end(key))
         return _sums(ENTRIES.footer(end, key), digest, key)
 
     def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
         """Where the version's entries came from, sorted by path.
 
         Raises:
-            CorruptRecord: The record is damaged, or another version's; the latter is told after the last one.
+            CorruptRecord: The record is damaged, or another version's, which is known only after the last origin.
         """
         from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
-        data = self._version_record(dataset, digest, self._records.read(key))
-        return _proved(ORIGINS.read(data, key), digest, key)
+        data = self._require_version(dataset, digest, self._records.read(key))
+        return _verified(ORIGINS.read(data, key), digest, key)
 
     def pins(self, dataset: str, digest: str) -> Pins | None:
-        """What fixes the version's entries at their sources; None when nobody recorded where they came from.
+        """The summary of the pins of the version's origins; None without a record of its origins.
 
         Raises:
             CorruptRecord: The record is damaged.
@@ -221,19 +223,19 @@ class Catalog:
             raise _corrupt(key, f"is that of {footer.digest}")
         if footer.pins:
             return footer.pins
-        # An earlier release wrote it: its rows are counted.
-        found = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
-        return Pins.of({(kind, strength): count for (kind, strength), count in found.items()})
+        # Records of earlier releases have no summary.
+        counts = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
+        return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
 
     def _end(self, key: str) -> bytes | None:
-        """So much of a record's end that its footer is in it; None when there is no such record."""
+        """The end of a record, with its whole footer; None when there is no such record."""
         from prefect_stagegate.catalog.tables import footer_size
 
         end = self._records.read_end(key, END)
         needed = footer_size(end) if end else 0
         return end if needed <= END else self._records.read_end(key, needed)
 
-    def _version_record(self, dataset: str, digest: str, data: bytes | None) -> bytes:
+    def _require_version(self, dataset: str, digest: str, data: bytes | None) -> bytes:
         if data is None:
             self.require_dataset(dataset)
             raise UnknownRef(
@@ -244,14 +246,13 @@ class Catalog:
         return data
 
     def put_failed(self, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
-        """Store what the version was made without, from here on; what is stored already is not written again."""
+        """Store the objects that the version lacks from here on; the same list again writes nothing."""
         if self.failed(dataset, digest) != tuple(failed):
             self._append(self._key(dataset, "failed", digest, "/"), encode(failed))
 
     def failed(self, dataset: str, digest: str) -> tuple[FailedObject, ...]:
-        """What could not be staged when the version was made last."""
-        keys = list(self._records.keys(self._key(dataset, "failed", digest, "/")))
-        return tuple(self._load(list[FailedObject], keys[-1])) if keys else ()
+        """The objects that could not be staged when the version was staged last."""
+        return tuple(self._load_newest(list[FailedObject], self._key(dataset, "failed", digest, "/")) or ())
 
     # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -259,11 +260,11 @@ class Catalog:
         """Store the spec that the version is staged from, from here on; the same again writes nothing."""
         prefix = self._key(dataset, "specs", digest, "/")
         if self.spec(dataset, digest) != canonical:
-            # With the version, so that another version's spec in its place is no spec of this one.
+            # With the digest, so that a copy of another version's record is refused.
             self._append(prefix, encode({"version": digest, "spec": dict(canonical)}))
 
     def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
-        """The spec that the version was staged from last, in its canonical form."""
+        """The canonical spec that the version was staged from last; None without one."""
         return next(self.specs(dataset, digest), None)
 
     def specs(self, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
@@ -301,7 +302,7 @@ class Catalog:
 
         Args:
             dataset: The dataset's name.
-            unreadable: Collects the refs that can't be read, which are left out; None raises what the first one does.
+            unreadable: Collects the refs that can't be read, which are left out; None to raise the first one's error.
         """
         refs: dict[str, RefEntry] = {}
         for name in self.ref_names(dataset):
@@ -311,11 +312,11 @@ class Catalog:
         return refs
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
-        """A ref's whole log, the oldest entry first, checked as for `ref`."""
+        """All entries of a ref's log, the oldest first, checked as by `ref`."""
         return self.ref_log(dataset, ref).entries()
 
     def chain(self, dataset: str, ref: str) -> tuple[list[RefEntry], str]:
-        """A ref's whole log as `history` gives it, and the hash of its last entry as stored."""
+        """All entries of a ref's log, the oldest first, and the hash of the last one as stored."""
         return self.ref_log(dataset, ref).chain()
 
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
@@ -339,7 +340,7 @@ class Catalog:
         """Make `ref` name `digest`, if its log still ends with `head`.
 
         Raises:
-            RefConflict: Somebody moved the ref since `head` was read; nothing was changed.
+            RefConflict: The ref was moved since `head` was read; nothing was changed.
         """
         entry = RefEntry(
             seq=head.seq + 1 if head else 1,
@@ -358,15 +359,15 @@ class Catalog:
     # ── policy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def policy(self, dataset: str) -> PolicyEntry | None:
-        """The adoption of the policy that counts for a dataset now; None when none was adopted yet.
+        """The newest adoption of a policy for a dataset; None when none was adopted yet.
 
         Raises:
-            CorruptRecord: The log is damaged, or a policy was adopted to which nobody agreed who had to.
+            CorruptRecord: The log is damaged, or a policy was adopted without the required agreement.
         """
         return self.policy_log(dataset).head()
 
     def policies(self, dataset: str) -> list[PolicyEntry]:
-        """All adoptions, the oldest first, checked as for `policy`."""
+        """All adoptions, the oldest first, checked as by `policy`."""
         return self.policy_log(dataset).entries()
 
     def policy_log(self, dataset: str) -> Log[PolicyEntry]:
@@ -387,14 +388,14 @@ class Catalog:
         """Adopt a policy, if the log still ends with `head`.
 
         Raises:
-            RefConflict: Somebody adopted another one since `head` was read; nothing was changed.
+            RefConflict: Another policy was adopted since `head` was read; nothing was changed.
         """
         seq = head.seq + 1 if head else 1
         entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals))
         return self.policy_log(dataset).append(entry)
 
     def put_proposal(self, dataset: str, policy: Mapping[str, Any]) -> str:
-        """Store a policy that somebody proposes to adopt; gives its digest, by which requests name it."""
+        """Store a policy that is proposed for adoption; returns its digest, by which requests name it."""
         digest = digest_of(policy)
         self._records.create(self._key(dataset, "proposals", digest, ".json"), encode(dict(policy)))
         return digest
@@ -403,7 +404,7 @@ class Catalog:
         """A proposed policy by its digest.
 
         Raises:
-            CorruptRecord: It is gone, or is another one.
+            CorruptRecord: It is gone, or the record holds another policy.
         """
         key = self._key(dataset, "proposals", digest, ".json")
         policy = self._load(dict[str, Any], key)
@@ -416,9 +417,8 @@ class Catalog:
         """The digest that an address names.
 
         Raises:
-            UnknownDataset: Nothing was staged under the dataset's name.
-            UnknownRef: The ref was never moved, or not that often, or no version in the catalog, or more than one, has
-                such a digest.
+            UnknownDataset: The catalog has no such dataset.
+            UnknownRef: The ref was never moved, or not that often; or no version's digest, or more than one, begins so.
         """
         dataset = address.dataset
         if address.digest:
@@ -429,32 +429,32 @@ class Catalog:
             return address.complete(self.versions(dataset), f"The catalog {self.url}", hint)
         ref, back = address.steps
         if back:
-            return self._named_before(dataset, ref, back)
+            return self._earlier_version(dataset, ref, back)
         ref = ref or default
         entry = self.ref(dataset, ref)
         if entry is None:
-            raise self._no_ref(dataset, ref)
+            raise self._unknown_ref(dataset, ref)
         return entry.digest
 
-    def _named_before(self, dataset: str, ref: str, back: int) -> str:
-        """The version that a ref named so many versions ago. Entries that name the same one again count as one."""
-        named = [digest for digest, _ in groupby(entry.digest for entry in self.history(dataset, ref))]
-        if not named:
-            raise self._no_ref(dataset, ref)
-        if back >= len(named):
+    def _earlier_version(self, dataset: str, ref: str, back: int) -> str:
+        """The version that a ref named `back` versions ago. Successive entries with one version count once."""
+        digests = [digest for digest, _ in groupby(entry.digest for entry in self.history(dataset, ref))]
+        if not digests:
+            raise self._unknown_ref(dataset, ref)
+        if back >= len(digests):
             raise UnknownRef(
-                f"{dataset}@{ref} named {count_text(len(named), 'version')} so far, so there is no {ref}~{back}",
+                f"{dataset}@{ref} named {count_text(len(digests), 'version')} so far, so there is no {ref}~{back}",
                 hint=f"`stagegate history {dataset}@{ref}` shows them.",
                 dataset=dataset,
             )
-        return named[-1 - back]
+        return digests[-1 - back]
 
     def require_ref(self, dataset: str, ref: str) -> None:
-        """Raise `UnknownRef`, or `UnknownDataset`, when the ref was never moved."""
+        """Raise `UnknownRef` or `UnknownDataset` when the ref was never moved."""
         if ref not in self.ref_names(dataset):
-            raise self._no_ref(dataset, ref)
+            raise self._unknown_ref(dataset, ref)
 
-    def _no_ref(self, dataset: str, ref: str) -> UnknownRef:
+    def _unknown_ref(self, dataset: str, ref: str) -> UnknownRef:
         self.require_dataset(dataset)
         command = "stage SPEC" if ref == LATEST else f"promote {dataset} --to TARGET"
         return UnknownRef(
@@ -466,20 +466,21 @@ class Catalog:
     # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
 
     def put_evidence(self, dataset: str, digest: str, evidence: Iterable[Evidence]) -> None:
-        """Add what was found out about a version to what is known of it, in one new record."""
+        """Add evidence about a version, in one new record that holds the earlier evidence too."""
         fresh = list(evidence)
         prefix = self._key(dataset, "evidence", digest, "/")
         while fresh:
+            # Read again at each try: a record that another node created first must be kept, too.
             number, known = self._evidence(prefix)
             if self._records.create(f"{prefix}{number + 1:08d}.json", encode(kept([*known, *fresh]))):
                 return
 
     def evidence(self, dataset: str, digest: str) -> list[Evidence]:
-        """What was found out about a version and is still of use, the oldest first: one record is read."""
+        """The evidence about a version that is still of use, the oldest first. Reads one record."""
         return self._evidence(self._key(dataset, "evidence", digest, "/"))[1]
 
     def _evidence(self, prefix: str) -> tuple[int, list[Evidence]]:
-        """The number of the newest record, 0 when there is none, and what it holds."""
+        """The number of the newest record, and the evidence in it; 0 and none without a record."""
         keys = list(self._records.keys(prefix))
         if not keys:
             return 0, []
@@ -490,17 +491,15 @@ class Catalog:
         self._append(self._key(dataset, "decisions", digest, f"/{target}/"), encode(dict(statement)))
 
     def attestation(self, dataset: str, digest: str, target: str) -> dict[str, Any] | None:
-        """The newest decision of a target's gate about a version."""
-        keys = list(self._records.keys(self._key(dataset, "decisions", digest, f"/{target}/")))
-        return self._load(dict[str, Any], keys[-1]) if keys else None
+        """The newest decision of a target's gate about a version; None without one."""
+        return self._load_newest(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"))
 
     def attestations(self, dataset: str, digest: str, target: str) -> list[dict[str, Any]]:
         """All decisions of a target's gate about a version, the oldest first."""
-        keys = self._records.keys(self._key(dataset, "decisions", digest, f"/{target}/"))
-        return [self._load(dict[str, Any], key) for key in keys]
+        return self._load_all(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"))
 
     def decided(self, dataset: str) -> list[tuple[str, str]]:
-        """Each version that a gate decided about, with the target, sorted."""
+        """The digest and target of each version that a gate decided on, sorted."""
         folder = f"datasets/{dataset}/decisions/"
         digests = self._records.folders(folder)
         return [
@@ -508,25 +507,24 @@ class Catalog:
         ]
 
     def put_signature(self, dataset: str, statement: str, key: str, envelope: Mapping[str, Any]) -> None:
-        """Store a DSSE envelope around an attestation; the same key's again changes nothing.
+        """Store a DSSE envelope around an attestation; a second one of the same key changes nothing.
 
         Args:
             dataset: The dataset.
             statement: The attestation's own digest, `sha256:<hex>`.
             key: The signing key's id, in hex.
-            envelope: What is stored.
+            envelope: The DSSE envelope.
         """
         self._records.create(self._key(dataset, "signatures", statement, f"/{key}.json"), encode(dict(envelope)))
 
     def signatures(self, dataset: str, statement: str) -> list[dict[str, Any]]:
         """The DSSE envelopes around an attestation, by its own digest."""
-        keys = self._records.keys(self._key(dataset, "signatures", statement, "/"))
-        return [self._load(dict[str, Any], key) for key in keys]
+        return self._load_all(dict[str, Any], self._key(dataset, "signatures", statement, "/"))
 
     # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put_waiver(self, waiver: Waiver) -> None:
-        """Add a waiver, or the same one again once it is revoked; what was recorded stays."""
+        """Add a waiver, or the new state of one that was revoked; earlier records stay."""
         self._append(self._key(waiver.dataset, "waivers", waiver.digest, f"/{waiver.target}/"), encode(waiver))
 
     def waived_targets(self, dataset: str, digest: str) -> list[str]:
@@ -534,23 +532,22 @@ class Catalog:
         return self._records.folders(self._key(dataset, "waivers", digest, "/"))
 
     def waivers(self, dataset: str, digest: str, target: str) -> list[Waiver]:
-        """All waivers for a version at a target as they stand now, also those that ended, the oldest first."""
-        keys = self._records.keys(self._key(dataset, "waivers", digest, f"/{target}/"))
-        return list({waiver.id: waiver for waiver in (self._load(Waiver, key) for key in keys)}.values())
+        """The newest state of each waiver for a version at a target, ended ones included, the oldest first."""
+        records = self._load_all(Waiver, self._key(dataset, "waivers", digest, f"/{target}/"))
+        return list({waiver.id: waiver for waiver in records}.values())
 
     # ── revoked evidence ────────────────────────────────────────────────────────────────────────────────────────
 
     def put_revocation(self, revocation: EvidenceRevocation) -> None:
-        """Add the end of a check's evidence; the evidence itself stays on record."""
+        """Add a revocation of a check's evidence; the evidence itself stays on record."""
         self._append(self._key(revocation.dataset, "revocations", revocation.digest, "/"), encode(revocation))
 
     def revocations(self, dataset: str, digest: str) -> list[EvidenceRevocation]:
         """All revocations of evidence about a version, the oldest first."""
-        keys = self._records.keys(self._key(dataset, "revocations", digest, "/"))
-        return [self._load(EvidenceRevocation, key) for key in keys]
+        return self._load_all(EvidenceRevocation, self._key(dataset, "revocations", digest, "/"))
 
     def revoked_versions(self, dataset: str) -> list[str]:
-        """The digests of the versions that evidence was revoked of, sorted."""
+        """The digests of the versions with revoked evidence, sorted."""
         return [f"sha256:{hexes}" for hexes in self._records.folders(f"datasets/{dataset}/revocations/")]
 
     # ── approvals ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -558,9 +555,9 @@ class Catalog:
     def put_request(
         self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
     ) -> Request:
-        """Record that somebody asks for a version to be promoted, and wait for answers under the request's id."""
+        """Record a request to promote a version; answers are stored under its id."""
         request = Request(_unique(), dataset, digest, target, policy, requester, stamp(now()), after)
-        self._records.create(self._request(dataset, target, request.id) + "request.json", encode(request))
+        self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
         return request
 
     def requests(self, dataset: str, target: str) -> list[Request]:
@@ -569,17 +566,18 @@ class Catalog:
         return [self._load_request(folder, name) for name in self._records.folders(folder)]
 
     def put_approval(self, request: Request, approver: Identity, *, approved: bool, reason: str) -> Approval:
-        """Add an answer to a request; one who gives the same answer again adds nothing, whichever way it comes."""
+        """Add an answer to a request; the same answer of the same person again adds nothing."""
         return self.put_answer(request, Approval(request.id, approver, approved, reason, stamp(now())))
 
     def put_answer(self, request: Request, approval: Approval) -> Approval:
-        """Add an answer that is written already; the same again adds nothing, unless only the new one is signed."""
-        folder = self._request(request.dataset, request.target, request.id)
+        """Add an answer that exists as a record; the same one again adds nothing, unless only the new one is signed."""
+        folder = self._request_folder(request.dataset, request.target, request.id)
         while True:
-            number = self._last(folder) + 1  # before the answers are read: one that comes meanwhile takes this number
-            given = self.approvals(request)
+            # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.
+            number = self._last(folder) + 1
+            answers = self.approvals(request)
             person = person_key(approval.approver.name)
-            last = next((one for one in reversed(given) if person_key(one.approver.name) == person), None)
+            last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
             if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
                 return last
             if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
@@ -587,21 +585,20 @@ class Catalog:
 
     def approvals(self, request: Request) -> list[Approval]:
         """The answers to a request, the oldest first."""
-        folder = self._request(request.dataset, request.target, request.id)
+        folder = self._request_folder(request.dataset, request.target, request.id)
         names = (key.removeprefix(folder) for key in self._records.keys(folder))
         return [self._load(Approval, folder + name) for name in names if name[0].isdigit()]
 
     def put_wait(self, request: Request, flow_run: str, until: datetime) -> Wait:
-        """Record that a flow run waits for answers to a request, in place of an earlier end of its patience."""
+        """Record until when a flow run waits for answers to a request, over an earlier record."""
         wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
-        folder = self._request(request.dataset, request.target, request.id)
+        folder = self._request_folder(request.dataset, request.target, request.id)
         self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
         return wait
 
     def waits(self, request: Request) -> list[Wait]:
         """The flow runs that wait for answers to a request, or did."""
-        folder = self._request(request.dataset, request.target, request.id)
-        return [self._load(Wait, key) for key in self._records.keys(f"{folder}waits/")]
+        return self._load_all(Wait, self._request_folder(request.dataset, request.target, request.id) + "waits/")
 
     def awaited(self, dataset: str, target: str, flow_run: str) -> Request | None:
         """The newest request for a target that a flow run waits for, or did."""
@@ -612,9 +609,10 @@ class Catalog:
         return None
 
     def _load_request(self, folder: str, name: str) -> Request:
-        """A request that says of itself where it lies: whoever answers it writes beside it, and nowhere else."""
+        """The request in a folder, whose fields must lead to this folder."""
+        # Answers are written to the folder of the fields: a copied request would have them go elsewhere.
         request = self._load(Request, f"{folder}{name}/request.json")
-        if self._request(request.dataset, request.target, request.id) != f"{folder}{name}/":
+        if self._request_folder(request.dataset, request.target, request.id) != f"{folder}{name}/":
             raise _corrupt(f"{folder}{name}/request.json", f"holds the request {request.id!r}")
         return request
 
@@ -623,7 +621,7 @@ class Catalog:
     def _key(self, dataset: str, kind: str, digest: str, rest: str = ".parquet") -> str:
         return f"datasets/{dataset}/{kind}/{digest.removeprefix('sha256:')}{rest}"
 
-    def _request(self, dataset: str, target: str, request: str) -> str:
+    def _request_folder(self, dataset: str, target: str, request: str) -> str:
         return f"datasets/{dataset}/approvals/{target}/{request}/"
 
     def _load(self, kind: type[T], key: str) -> T:
@@ -632,26 +630,33 @@ class Catalog:
             raise _corrupt(key, "is gone")
         return decode(kind, data, key)
 
+    def _load_all(self, kind: type[T], prefix: str) -> list[T]:
+        """All records below a prefix, sorted by key."""
+        return [self._load(kind, key) for key in self._records.keys(prefix)]
+
+    def _load_newest(self, kind: type[T], prefix: str) -> T | None:
+        """The record with the highest number below a prefix; None without one."""
+        keys = list(self._records.keys(prefix))
+        return self._load(kind, keys[-1]) if keys else None
+
     def _append(self, prefix: str, data: bytes) -> None:
-        """Store a record under the next free number, so that the last written is the newest whatever the clocks say."""
+        """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
         last = self._last(prefix)
         while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
             last += 1
 
     def _last(self, prefix: str) -> int:
-        """The number of the newest record below a prefix, 0 when there is none."""
+        """The number of the newest record below a prefix; 0 without one."""
         names = (key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
         return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _proved(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:
-    """Pass a version's rows on, and raise `CorruptRecord` after the last one unless they hash to its digest.
-
-    Whoever may write to the catalog can give any path a digest that fits, so the paths are judged here again.
-    """
+def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:
+    """Pass a version's rows on, and raise `CorruptRecord` after the last one unless they hash to its digest."""
     hasher = hashlib.sha256()
     total = 0
     for entry in rows:
+        # Anyone who can write to the catalog can forge a manifest with a fitting digest, so paths are checked again.
         if problem := path_problem(entry.path):
             raise _corrupt(key, f"has a path that no dataset may have: {problem}")
         hasher.update(row(entry))
@@ -662,7 +667,7 @@ def _proved(rows: Iterable[R], digest: str, key: str, size: int | None = None) -
 
 
 def _sums(footer: Footer, digest: str, key: str) -> Seal:
-    """What a manifest's footer says of its rows, if it is that of the version."""
+    """The sums in a manifest's footer, which must be the version's."""
     if footer.digest != digest:
         raise _corrupt(key, f"is the manifest of {footer.digest}")
     if footer.files != footer.rows:
@@ -677,12 +682,12 @@ def _corrupt(key: str, problem: str) -> CorruptRecord:
 
 
 def _unique() -> str:
-    """A name that sorts by time and that nobody else takes: `20260301T030000.000000Z-1f3a…`."""
+    """A unique name that sorts by time: `20260301T030000.000000Z-1f3a…`."""
     return now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
 
 
-def _begin(records: Records) -> None:
-    """Make sure that the store refuses to create a record a second time, and only then create the format record."""
+def _create(records: Records) -> None:
+    """Create a catalog: check that the store refuses to create a record twice, and only then write the format."""
     records.create(PROBE_KEY, PROBE)
     if records.create(PROBE_KEY, PROBE):
         raise CatalogError(
@@ -693,5 +698,5 @@ def _begin(records: Records) -> None:
 
 
 def _load_tables() -> None:
-    with suppress(Exception):  # whoever uses it is told
+    with suppress(Exception):  # the first use raises it again
         import_module(f"{__package__}.tables")

@@ -1,4 +1,4 @@
-"""Frozen values ↔ canonical JSON, checked on the way in."""
+"""Writes dataclasses as canonical JSON, and reads and validates it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
         key: The record's key, for errors.
 
     Raises:
-        CorruptRecord: The record isn't JSON or has other fields than `kind`.
+        CorruptRecord: The record isn't JSON, or its fields aren't those of `kind`.
     """
     try:
         value: T = _adapter(cast("Any", kind)).validate_json(data)

@@ -1,6 +1,6 @@
-"""Arrow columns ↔ Python values, by their buffers.
+"""Converts Python values to Arrow columns and back, by the columns' buffers.
 
-Arrow's own conversions load pandas, which costs every command a third of a second and has no part in this.
+Arrow's own conversions import pandas, which would cost every command a third of a second.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 NUMBERS: dict[Any, Any] = {pa.int64(): "q", pa.float64(): "d"}
-"""The array module's letter for each kind of numbers; all other columns are texts."""
+"""The array module's type code for each numeric type; all other columns are texts."""
 
 
 def to_column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
-    """A column without nulls of a kind in `NUMBERS`, or of texts."""
+    """A column of numbers or texts, without nulls."""
     if kind in NUMBERS:
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array(NUMBERS[kind], values))])
     texts = [text.encode() for text in values]
@@ -26,7 +26,7 @@ def to_column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
 
 
 def to_values(column: pa.Array) -> list[Any]:
-    """The values of a column that `to_column` could have made."""
+    """The values of a column of numbers or texts, without nulls."""
     first, last = column.offset, column.offset + len(column)
     if column.type in NUMBERS:
         numbers: list[Any] = memoryview(column.buffers()[1]).cast("B").cast(NUMBERS[column.type])[first:last].tolist()

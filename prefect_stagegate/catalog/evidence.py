@@ -1,6 +1,6 @@
-"""Which of a version's evidence stays in sight, so that reading it costs the same after a thousand checks. Pure.
+"""Selects the evidence that a new record keeps, so that reading costs the same after a thousand checks. Pure.
 
-Each record holds what was found out by then and is still of use; the newest one is all that is read.
+Each record holds all evidence that is still of use, so only the newest record is read.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterable, Sequence
 from prefect_stagegate.model import Evidence
 
 SAME_QUESTION = 5
-"""Newest answers that are kept of one check with one binding: some policies ask for several in a row."""
+"""Newest evidence that is kept of one check with one binding: some policies require several passes in a row."""
 OF_ONE_CHECK = 100
-"""Newest answers that are kept of one check, whatever they are bound to: each node and environment has its own."""
+"""Newest evidence that is kept of one check, over all bindings: each node and environment has its own."""
 
 
 def kept(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The answers that stay in sight.
+    """The evidence to keep, the oldest first.
 
     Args:
-        evidence: The oldest first; so is what is returned.
+        evidence: All of it, the oldest first.
     """
     return list(reversed([*_newest(reversed(evidence))]))
 

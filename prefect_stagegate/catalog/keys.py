@@ -1,6 +1,6 @@
-"""Which keys of a store are records of a catalog. What has another name was put there by somebody else, and is ignored.
+"""The keys of a catalog's records. Files with other names are ignored in every listing.
 
-Backups (`.bak`, `~`), editors' swap files and what file managers leave never count as a record, in any listing.
+Such files are backups (`.bak`, `~`), editors' swap files and file managers' folders.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHAPES = tuple(
         r"nodes/[\w.-]+\.json",
     )
 )
-"""The shape of each kind of record, by the parts of its key."""
+"""The key pattern of each kind of record, split at the slashes."""
 
 
 def is_record(key: str) -> bool:
@@ -37,13 +37,13 @@ def is_record(key: str) -> bool:
 
 
 def leads_to_records(folder: str) -> bool:
-    """Whether a folder, by its key without a slash at its end, can hold records."""
+    """Whether a folder can hold records; its key has no slash at the end."""
     parts = folder.split("/")
     return any(len(parts) < len(shape) and _fits(parts, shape) for shape in _SHAPES)
 
 
 def dataset_of(key: str) -> str:
-    """The dataset that a record belongs to; empty for one of none."""
+    """The dataset that a record belongs to; empty for a record of no dataset."""
     kind, _, rest = key.partition("/")
     return rest.partition("/")[0] if kind == "datasets" else ""
 

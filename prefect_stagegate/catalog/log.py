@@ -3,10 +3,9 @@
     <prefix>00000001.json  ←  00000002.json  ←  00000003.json
                             before = sha256 of 1   before = sha256 of 2
 
-Every reader goes through `Log`, which checks that no number is missing, that each entry holds the hash of the one
-before, and what the log's own rules say of the entry (`prove`). The number and hash of the last entry that was checked
-are remembered on the node, so a read costs one record and those that are new. A log that no longer has what the node
-remembers is refused.
+All reads go through `Log`. It checks that no number is missing, that each entry holds the hash of the one before, and
+that the log's own rules (`prove`) accept the entry. The node remembers number and hash of the last entry that was
+checked, so a read costs that record and the new ones. A log without the remembered entry is refused.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ READERS = 8
 """Threads that read a log's entries when many are new to a node: an object store takes 20 ms for each."""
 
 State = Mapping[str, Any]
-"""What a log's rules have to know of the entries so far; JSON values."""
+"""What a log's rules must know about the entries so far; JSON values."""
 
 
 class LogMemory(Protocol):
-    """Where a node keeps what it checked. Losing it costs the next reader a full check, and nothing else."""
+    """A node's memory of checked entries. After its loss the next reader checks the whole log again."""
 
     def note(self, name: str, note: str) -> None:
         """Remember a text under a name."""
 
     def noted(self, name: str) -> str | None:
-        """What was remembered under a name; None when nothing was."""
+        """The text that was remembered under a name; None without one."""
 
 
-class Entry(Protocol):
+class LogEntry(Protocol):
     """What every entry of a log has."""
 
     @property
     def seq(self) -> int:
-        """Counts from 1, without gaps."""
+        """The entry's number, from 1, without gaps."""
 
     @property
     def before(self) -> str:
@@ -57,12 +56,12 @@ class Entry(Protocol):
         """Who appended it."""
 
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=LogEntry)
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a log was checked."""
+    """The last entry of a log that was checked, and the rules' state after it."""
 
     seq: int = 0
     hash: str = ""
@@ -76,12 +75,12 @@ class Log(Generic[E]):
 
     Args:
         records: The store.
-        prefix: Where its entries lie; ends with a slash.
+        prefix: The prefix of its entries' keys; ends with a slash.
         kind: The dataclass of its entries.
-        name: What people call it: `nycflights@production`.
+        name: Its name in messages: `nycflights@production`.
         history: The command that shows it.
-        prove: Raises `CorruptRecord` when an entry contradicts those before it, else gives the state after it.
-        memory: Where the node remembers what was checked; None to check all at each read.
+        prove: Raises `CorruptRecord` when an entry contradicts those before it, else returns the state after it.
+        memory: Where the node remembers which entries it checked; None to check all at each read.
         catalog: The catalog's URL, which tells logs of one name apart in the memory.
     """
 
@@ -98,11 +97,12 @@ class Log(Generic[E]):
         """The newest entry, or None when there is none.
 
         Raises:
-            CorruptRecord: The log is damaged, or has lost what this node remembers of it.
+            CorruptRecord: The log is damaged, or has lost an entry that this node remembers.
         """
         entries, mark = self._walk()
         if entries or not mark.seq:
             return entries[-1] if entries else None
+        # Nothing is new: the remembered entry is the newest, if it still is what it was.
         entry, digest = self._decoded(mark.seq, self._read(mark.seq))
         self._require_remembered(mark, digest)
         return entry
@@ -125,7 +125,7 @@ class Log(Generic[E]):
         return entries, mark.hash
 
     def state(self) -> State:
-        """What the log's rules know after its last entry.
+        """The rules' state after the last entry.
 
         Raises:
             CorruptRecord: As for `head`.
@@ -133,19 +133,19 @@ class Log(Generic[E]):
         return self._walk()[1].state
 
     def append(self, entry: E) -> E:
-        """Add an entry, whose `seq` must be one more than the head's that the caller decided on.
+        """Add an entry. Its `seq` must be the number after the head that the caller has seen.
 
         Raises:
-            RefConflict: Somebody else wrote that number first, or the log's rules don't let the entry in after what was
-                written meanwhile; nothing was changed.
+            RefConflict: The number was taken first, or the log's rules refuse the entry; nothing was changed.
             CorruptRecord: As for `head`.
         """
         mark = self._walk()[1]
         entry = replace(entry, before=mark.hash)  # type: ignore[type-var]
         hint = f"Look with `{self.history}` and decide again."
         if mark.seq == entry.seq - 1:
+            # Before it is written: every reader would refuse the log from this entry on.
             try:
-                self.prove(entry, mark.state)  # what no reader believes would end the log
+                self.prove(entry, mark.state)
             except CorruptRecord as error:
                 raise RefConflict(f"{self.name} can't be changed so: {error.message}", hint=hint) from error
             if self.records.create(self._key(entry.seq), encode(entry)):
@@ -156,19 +156,19 @@ class Log(Generic[E]):
         )
 
     def forget(self) -> None:
-        """Forget what this node remembers of the log, after a restore of the catalog that was meant."""
+        """Forget what this node remembers of the log: after the catalog was restored on purpose."""
         if self.memory:
             self.memory.note(self._note, "")
 
     def corrupt(self, problem: str) -> CorruptRecord:
-        """The error for a log that can't be believed."""
+        """The error for a damaged log."""
         return CorruptRecord(
             f"The log of {self.name} is damaged: {problem}",
             hint=f"Restore {self.prefix} of {self.catalog} from a backup; nothing of it is believed until then.",
         )
 
     def _walk(self, *, whole: bool = False) -> tuple[list[E], Mark]:
-        """The entries that this node does not remember, or all, each checked, and the mark after the last of them."""
+        """Check the entries that are new to this node, or all; returns them, and the mark after the last one."""
         remembered, count = self._remembered(), self._count()
         if remembered.seq > count:
             raise self._contradiction(f"it had {count_text(remembered.seq, 'entry', 'entries')}, and has {count} now")
@@ -191,9 +191,9 @@ class Log(Generic[E]):
         return entries, mark
 
     def _count(self) -> int:
-        """How many entries there are."""
+        """The number of entries, none of which may be missing."""
         numbers = [int(key.removeprefix(self.prefix).partition(".")[0]) for key in self.records.keys(self.prefix)]
-        missing = next((number for number, found in enumerate(numbers, start=1) if number != found), 0)
+        missing = next((number for number, present in enumerate(numbers, start=1) if number != present), 0)
         if missing:
             raise self.corrupt(f"entry {missing} is missing")
         return len(numbers)

@@ -1,4 +1,4 @@
-"""The log of a dataset's policy: which gates and contract count for it, who adopted them, when and why."""
+"""The log of a dataset's policy: its gates and contract, with who adopted them, when and why."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class PolicyEntry:
     """One adoption of a policy."""
 
     seq: int
-    """Counts from 1, without gaps."""
+    """The entry's number, from 1, without gaps."""
     dataset: str
     policy: Mapping[str, Mapping[str, Any]]
-    """The keys of the spec that are policy, as the canonical spec has them."""
+    """The policy keys of the canonical spec."""
     who: Identity
     at: str
     reason: str = ""
     request: Request | None = None
-    """What the people were asked who had to agree; None where nobody had to."""
+    """The request to those who had to agree; None where nobody had to."""
     approvals: tuple[Approval, ...] = ()
     """Their answers."""
     before: str = ""
@@ -35,7 +35,7 @@ class PolicyEntry:
 
     @property
     def digest(self) -> str:
-        """`sha256:<hex>` of the policy, by which decisions and people name it."""
+        """`sha256:<hex>` of the policy, by which decisions name it."""
         return digest_of(self.policy)
 
 
@@ -45,7 +45,7 @@ def adopted_as(policies: Sequence[PolicyEntry], digest: str) -> PolicyEntry | No
 
 
 Consent = Callable[[Mapping[str, Any], PolicyEntry], str]
-"""Why an entry can't follow a policy, of which the keys `policy` and `owners` are given; empty when it can."""
+"""Returns why an entry can't follow a policy (its keys `policy` and `owners`); empty when it can."""
 
 
 def policy_log(
@@ -57,8 +57,8 @@ def policy_log(
         records: The catalog's store.
         dataset: The dataset's name.
         catalog: The catalog's URL.
-        memory: Where the node remembers what it checked.
-        consent: Judges whether those agreed who had to; None to leave that to others.
+        memory: Where the node remembers which entries it checked.
+        consent: Decides whether the required people agreed; None for no such check.
     """
     return Log(
         records,
@@ -77,5 +77,5 @@ def _prove(dataset: str, consent: Consent | None, entry: PolicyEntry, state: Sta
         raise CorruptRecord(f"it is of {entry.dataset}")
     if consent and (why := consent(state.get("rule", {}), entry)):
         raise CorruptRecord(why)
-    kept = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}
-    return {"rule": kept, "digests": [*state.get("digests", ()), entry.digest]}
+    rule = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}
+    return {"rule": rule, "digests": [*state.get("digests", ()), entry.digest]}

@@ -1,4 +1,4 @@
-"""Where a catalog keeps its records: a local directory or an object store, behind one small protocol."""
+"""Stores of a catalog's records: a local directory or an object store, behind one small protocol."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.trees import walk_folders
 
 ORPHAN_SECONDS = 3600
-"""How long a scratch file may be another writer's that lives."""
+"""Age from which a scratch file belongs to no running writer."""
 
 
 class Records(Protocol):
-    """A store of small records by key. Keys have forward slashes and come from this package only.
+    """A store of small records by key. Keys have forward slashes, and only this package makes them.
 
-    A record that `create` or `replace` returned from is durable, and readers see all of it or nothing.
+    Readers see a whole record or none. When `create` or `replace` returns, the record is durable.
     """
 
     url: str
-    """Where the store is, for people, without credentials."""
+    """The store's URL without credentials, for messages."""
 
     def read(self, key: str) -> bytes | None:
         """The record, or None when there is none."""
 
     def read_end(self, key: str, size: int) -> bytes | None:
-        """The last bytes of the record, so many or all that it has; None when there is none."""
+        """The record's last `size` bytes, or all of a shorter one; None when there is none."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Store a new record; False, and nothing changed, when the key is taken."""
 
     def replace(self, key: str, data: bytes) -> None:
-        """Store a record in place of the one that may be there."""
+        """Store a record, over the one that may be there."""
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """The keys of records below `prefix`, which ends with a slash, sorted; files of another shape are ignored."""
+        """The keys of records below `prefix`, which ends with a slash, sorted; other files are ignored."""
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""
 
 
 class DirectoryRecords:
-    """Records as files of a local directory; each is written beside its place, synced and then linked there."""
+    """Records as files of a local directory. Each is written to a scratch file, synced, and then linked to its name."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,7 +59,7 @@ class DirectoryRecords:
         return self._read(key)
 
     def read_end(self, key: str, size: int) -> bytes | None:
-        """The same of its last bytes."""
+        """The file's last `size` bytes, or all of a shorter one; None when there is none."""
         return self._read(key, size)
 
     def _read(self, key: str, last: int | None = None) -> bytes | None:
@@ -75,7 +75,7 @@ class DirectoryRecords:
             ) from error
 
     def create(self, key: str, data: bytes) -> bool:
-        """Link a new file into its place; False when the name is taken."""
+        """Link a new file to its name; False when the name is taken."""
         return self._write(key, data, os.link)
 
     def replace(self, key: str, data: bytes) -> None:
@@ -83,16 +83,16 @@ class DirectoryRecords:
         self._write(key, data, os.replace)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """The records below a folder, sorted; scratch files have other names, and so has what others left."""
+        """The records below a folder, sorted; scratch files and files of others have other names."""
         return iter(sorted(self._below(prefix)))
 
     def folders(self, prefix: str) -> list[str]:
-        """The folders directly in a folder, sorted, without those of writers that died before their record stood."""
+        """The folders directly in a folder that hold records, sorted: a dead writer may have left an empty one."""
         below = (key.removeprefix(prefix).partition("/") for key in self._below(prefix))
         return sorted({name for name, slash, _ in below if slash})
 
     def _below(self, prefix: str) -> Iterator[str]:
-        """The keys below a prefix. A folder that can't be read is an error: what it holds must not count as absent."""
+        """The keys below a prefix. A folder that can't be read is an error, or its records would count as absent."""
         try:
             for folder, entries in walk_folders(self.root / prefix):
                 inside = os.path.relpath(folder, self.root)
@@ -103,7 +103,8 @@ class DirectoryRecords:
         except OSError as error:
             raise self._failed("read", error) from error
 
-    def _write(self, key: str, data: bytes, place: Any) -> bool:
+    def _write(self, key: str, data: bytes, publish: Any) -> bool:
+        """Write a scratch file, and `publish` it by os.link or os.replace; False when the name is taken."""
         target = self.root / key
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
@@ -112,22 +113,22 @@ class DirectoryRecords:
             try:
                 write_file(scratch, data)
                 try:
-                    place(scratch, target)
+                    publish(scratch, target)
                 except FileExistsError:
                     self._require_record(target, key)
                     return False
             finally:
                 scratch.unlink(missing_ok=True)
-            sync_folder(target.parent)
+            sync_folder(target.parent)  # so that the new name survives a power cut
         except OSError as error:
             raise self._failed("written to", error) from error
         return True
 
     def _require_record(self, target: Path, key: str) -> None:
-        """Refuse a name that a folder or a dead link has: whoever wants the next record would try it for ever.
+        """Refuse a name that a folder or a dead link has.
 
         Raises:
-            CatalogError: It has.
+            CatalogError: There is no file of this name, so a writer would try to create it for ever.
         """
         if not target.is_file():
             raise CatalogError(
@@ -144,7 +145,7 @@ class DirectoryRecords:
 
 
 class StoredRecords:
-    """The records of a store that others may put objects into: those that have another shape are ignored."""
+    """The records of an object store, without objects of other programs."""
 
     def __init__(self, records: Records) -> None:
         self._records, self.url = records, records.url
@@ -161,10 +162,10 @@ class StoredRecords:
 
 
 def _remove_orphans(folder: Path) -> None:
-    """Remove what writers that died left in a folder. No writer takes so long over a record."""
+    """Remove the scratch files of dead writers: no writer takes so long for a record."""
     until = time.time() - ORPHAN_SECONDS
     for path in folder.glob(f".*.{'[0-9a-f]' * 32}"):
-        with suppress(FileNotFoundError):  # its writer, or another one, was faster
+        with suppress(FileNotFoundError):  # its writer finished, or another writer removed it
             if path.lstat().st_mtime < until:
                 path.unlink()
 
@@ -178,7 +179,7 @@ def open_records(url: str, options: Mapping[str, Any]) -> Records:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":
         return DirectoryRecords(Path(rest if separator else url).expanduser().absolute())
-    # Object stores take a while to import, and a local catalog needs none.
+    # Late: object stores take long to import, and a local catalog needs none.
     from prefect_stagegate.objectstore import ObjectRecords
 
     return StoredRecords(ObjectRecords(url, options))

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from prefect_stagegate.catalog.acceptance import read_attested
+from prefect_stagegate.catalog.acceptance import read_decision
 from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CorruptRecord
@@ -22,7 +22,7 @@ class RefAction(StrEnum):
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     WITHDRAW = "withdraw"
-    """Nothing moves: a version that the ref names, or named, is taken back."""
+    """The ref stays: a version that it names, or named, is withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class RefEntry:
     """One move of a ref."""
 
     seq: int
-    """Counts from 1, without gaps."""
+    """The entry's number, from 1, without gaps."""
     dataset: str
     ref: str
     digest: str
@@ -40,26 +40,26 @@ class RefEntry:
     at: str
     reason: str = ""
     withdrawn: str = ""
-    """A version that this entry takes back: it isn't promoted again by a schedule."""
+    """A version that this entry withdraws: no schedule promotes it again."""
     attestation: Mapping[str, Any] = field(default_factory=dict)
-    """The in-toto Statement that allowed the move, or that took the version back; empty for `latest`."""
+    """The in-toto Statement that allowed the move, or that withdrew the version; empty for `latest`."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
 
 
 def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
-    """The versions that a log took back and did not let in again, each with the entry that took it back."""
-    taken: dict[str, RefEntry] = {}
+    """The versions that were withdrawn and not accepted again, each with the entry that withdrew it."""
+    withdrawals: dict[str, RefEntry] = {}
     for entry in entries:
         if entry.action is not RefAction.WITHDRAW:
-            taken.pop(entry.digest, None)
+            withdrawals.pop(entry.digest, None)
         if entry.withdrawn:
-            taken[entry.withdrawn] = entry
-    return taken
+            withdrawals[entry.withdrawn] = entry
+    return withdrawals
 
 
 def moves(entries: Sequence[RefEntry]) -> list[RefEntry]:
-    """The entries that moved the ref, and so let their version in."""
+    """The entries that moved the ref."""
     return [entry for entry in entries if entry.action is not RefAction.WITHDRAW]
 
 
@@ -78,8 +78,8 @@ def ref_log(
         dataset: The dataset's name.
         ref: The ref's name.
         catalog: The catalog's URL.
-        memory: Where the node remembers what it checked.
-        policies: Gives the digests of the policies that the dataset adopted, the oldest first.
+        memory: Where the node remembers which entries it checked.
+        policies: Returns the digests of the policies that the dataset adopted, the oldest first.
     """
     return Log(
         records,
@@ -94,10 +94,10 @@ def ref_log(
 
 
 def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
-    """Check that an entry of a target's log was allowed, by what it holds and by the entries before it.
+    """Check that an entry of a ref's log was allowed after the entries before it.
 
-    The state has the ref's version, the versions that it named, those that were withdrawn, each with the number of the
-    entry that did, and the number of the newest policy that it was moved under.
+    The state holds the ref's version, all versions that it named, the withdrawn versions, each with the number of the
+    entry that withdrew it, and the number of the newest policy under which the ref was moved.
     """
     if (entry.dataset, entry.ref) != (dataset, ref):
         raise CorruptRecord(f"it is of {entry.dataset}@{entry.ref}")
@@ -105,21 +105,21 @@ def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry:
         raise CorruptRecord(f"nobody moves {ref} by {entry.action}")
     if ref == LATEST:
         return {}
-    taken: dict[str, int] = dict(state.get("withdrawn", {}))
-    named: list[str] = state.get("named", [])
+    withdrawals: dict[str, int] = dict(state.get("withdrawn", {}))
+    past_digests: list[str] = state.get("named", [])
     adopted: int = state.get("policy", 0)
     if entry.action is RefAction.WITHDRAW:
         if entry.digest != state.get("digest"):
             raise CorruptRecord("it withdraws a version and moves the ref to another one")
     else:
-        if entry.action is RefAction.ROLLBACK and entry.digest not in named:
+        if entry.action is RefAction.ROLLBACK and entry.digest not in past_digests:
             raise CorruptRecord("it is a rollback to a version that the ref never named")
-        adopted = max(adopted, _require_accepted(entry, policies(), adopted, taken.get(entry.digest, 0)))
-        taken.pop(entry.digest, None)
+        adopted = max(adopted, _require_accepted(entry, policies(), adopted, withdrawals.get(entry.digest, 0)))
+        withdrawals.pop(entry.digest, None)
     if entry.withdrawn:
-        taken[entry.withdrawn] = entry.seq
-    named = named if entry.digest in named else [*named, entry.digest]
-    return {"digest": entry.digest, "named": named, "policy": adopted, "withdrawn": taken}
+        withdrawals[entry.withdrawn] = entry.seq
+    past_digests = past_digests if entry.digest in past_digests else [*past_digests, entry.digest]
+    return {"digest": entry.digest, "named": past_digests, "policy": adopted, "withdrawn": withdrawals}
 
 
 def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, withdrawn: int) -> int:
@@ -128,13 +128,13 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     Args:
         entry: A promotion or a rollback.
         policies: The digests of the adopted policies, the oldest first.
-        adopted: The number of the newest policy that the log was moved under so far.
+        adopted: The number of the newest policy under which the ref was moved so far.
         withdrawn: The number of the entry that withdrew the version; 0 when none did.
 
     Returns:
         The number of the policy, counted from 1.
     """
-    attested = read_attested(entry.attestation)
+    attested = read_decision(entry.attestation)
     about = (attested.dataset, attested.target, attested.digest)
     if about != (entry.dataset, entry.ref, entry.digest):
         raise CorruptRecord(f"its attestation is about {about[0]}@{about[2]} for {about[1]}, not about {entry.digest}")
@@ -142,7 +142,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
         raise CorruptRecord(f"its attestation does not accept {entry.digest}")
     if attested.after < withdrawn:
         raise CorruptRecord(f"{entry.digest} was withdrawn, and its gate has not accepted it since")
-    # A rollback returns to what was accepted under an earlier policy; a promotion never does.
+    # A rollback may name a version that was accepted under an earlier policy; a promotion may not.
     earliest = 1 if entry.action is RefAction.ROLLBACK else max(adopted, 1)
     numbers = [number for number, digest in enumerate(policies, start=1) if digest == attested.adopted]
     number = next((number for number in numbers if number >= earliest), 0)

@@ -1,4 +1,4 @@
-"""Manifests and origins as Parquet: written and read a batch at a time, so that only compressed rows stay in memory."""
+"""Manifests and origins as Parquet, written and read in batches, so that only compressed rows are in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Entry, Origin, Pin, Pins
 
 UNKNOWN = nan
-"""Stands for a time of change that a source doesn't tell."""
+"""Stands for an unknown modification time."""
 BATCH = 16_384
 """Rows that are in memory as Python objects at a time."""
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a record says about all of its rows."""
+    """A record's metadata about all of its rows."""
 
     digest: str
     """The version's."""
@@ -38,12 +38,12 @@ class Footer:
     rows: int
     """How many rows the record has, as Parquet itself counts them."""
     pins: Pins | None = None
-    """What fixes the rows at their sources; None where the record does not say."""
+    """The summary of the rows' pins; None where the record has none."""
 
 
 @dataclass(frozen=True)
-class Table(Generic[T]):
-    """How one kind of row is laid out."""
+class RowLayout(Generic[T]):
+    """The columns of one kind of row, and its conversion to them and back."""
 
     schema: pa.Schema
     to_row: Callable[[T], tuple[Any, ...]]
@@ -74,7 +74,7 @@ class Table(Generic[T]):
                 yield from map(self.from_row, *map(to_values, batch.columns))
 
     def footer(self, data: bytes, key: str) -> Footer:
-        """What stands in the footer of the record `key`.
+        """The footer of the record `key`.
 
         Args:
             data: The record, or so much of its end as `footer_size` says.
@@ -90,25 +90,25 @@ class Table(Generic[T]):
             return Footer(facts["digest"], *sums, _read_pins(facts.get("pins", "")))
 
     def counts(self, data: bytes, key: str, columns: Sequence[str]) -> Counter[tuple[str, ...]]:
-        """How often each combination of values stands in some columns of the record `key`; no other column is read.
+        """The number of rows for each combination of values of some columns. Reads no other column.
 
         Raises:
             CorruptRecord: The record is no Parquet file, or a page of it is damaged.
         """
-        found: Counter[tuple[str, ...]] = Counter()
+        counts: Counter[tuple[str, ...]] = Counter()
         with _explained(key):
             for batch in _opened(data, self.schema).iter_batches(batch_size=BATCH, columns=list(columns)):
-                found.update(zip(*map(to_values, batch.columns), strict=True))
-        return found
+                counts.update(zip(*map(to_values, batch.columns), strict=True))
+        return counts
 
 
 def footer_size(end: bytes) -> int:
-    """How many bytes at the end of a Parquet file its footer takes, as the last eight bytes say."""
+    """Length of a Parquet file's footer in bytes, as the file's last eight bytes say."""
     return int.from_bytes(end[-8:-4], "little") + 8
 
 
 def write_pins(pins: Pins | None) -> dict[str, str]:
-    """What a footer says of the pins of its rows."""
+    """A footer's field with the summary of pins; none without a summary."""
     return {"pins": f"{pins.kind} {pins.strength} {pins.weak}"} if pins else {}
 
 
@@ -120,10 +120,10 @@ def _read_pins(text: str) -> Pins | None:
 
 
 def _opened(data: bytes, schema: pa.Schema) -> pq.ParquetFile:
-    """A file that has the columns of a schema; what was written by earlier releases lacks the last ones.
+    """A Parquet file with the columns of a schema; files of earlier releases may lack the last ones.
 
     Raises:
-        ValueError: It has others.
+        ValueError: It has other columns.
     """
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     columns = list(file.schema_arrow)
@@ -134,7 +134,7 @@ def _opened(data: bytes, schema: pa.Schema) -> pq.ParquetFile:
 
 @contextmanager
 def _explained(key: str) -> Iterator[None]:
-    """Tell which record is damaged, whatever Arrow or a value in it says about that."""
+    """Turn every error of Arrow, or of a value, into a `CorruptRecord` that names the record."""
     try:
         yield
     except CorruptRecord:
@@ -147,13 +147,13 @@ def _explained(key: str) -> Iterator[None]:
         ) from error
 
 
-ENTRIES: Table[Entry] = Table(
+ENTRIES: RowLayout[Entry] = RowLayout(
     pa.schema([("path", pa.string()), ("size", pa.int64()), ("digest", pa.string())]),
     lambda entry: (entry.path, entry.size, entry.digest),
     Entry,
 )
 
-ORIGINS: Table[Origin] = Table(
+ORIGINS: RowLayout[Origin] = RowLayout(
     pa.schema(
         [
             ("path", pa.string()),
@@ -167,7 +167,7 @@ ORIGINS: Table[Origin] = Table(
             ("digest", pa.string()),
             ("modified", pa.float64()),
             ("position", pa.int64()),
-            ("state", pa.string()),  # absent from what was written before it
+            ("state", pa.string()),  # missing in records of earlier releases
         ]
     ),
     lambda origin: (

@@ -1,4 +1,4 @@
-"""HTTP: the one client of this package, over libcurl. `policy` says what a request may do; libcurl does the rest."""
+"""This package's HTTP client, over libcurl. `policy` decides which addresses, redirects and headers are allowed."""
 
 from __future__ import annotations
 

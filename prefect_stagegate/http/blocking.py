@@ -1,4 +1,4 @@
-"""Requests whose caller waits: one, or many at a time. All of a process share one loop."""
+"""Blocking requests, one or many at a time. All of a process share one loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefect_stagegate.http.loop import Loop
 from prefect_stagegate.http.message import Request, Response
 
 ROOM = 64
-"""Requests under way at most, of all that wait in this process."""
+"""Most requests under way at a time in this process."""
 _LOOK_SECONDS = 0.5
 _lock = threading.Lock()
 _shared: Loop | None = None
@@ -26,13 +26,13 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
     """Send one request and wait for its response, which may have any status.
 
     Args:
-        request: What is requested.
-        buffer: Takes the body; exactly as long as it must be.
-        sink: Takes the body as it comes, in another thread.
+        request: The request.
+        buffer: Takes the body; must have exactly its length.
+        sink: Called with the body's chunks, in another thread.
 
     Raises:
-        SourceUnavailable: Nobody answered, or the response broke off.
-        SourceError: A redirect or response is not what may come, or an address is blocked.
+        SourceUnavailable: The server did not answer, or the response broke off.
+        SourceError: A redirect or response is not as expected, or an address is blocked.
         UsageError: The request can't be sent.
         StagegateError: What the request's `verify` raised.
     """
@@ -48,11 +48,11 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
 
 
 def fetch_many(requests: Iterable[tuple[str, Request]], at_once: int) -> Iterator[tuple[str, Response | Exception]]:
-    """Send requests, some at a time, and give the response or error of each, in the order in which they end.
+    """Send many requests, and give the response or error of each as it ends.
 
     Args:
-        requests: Each with a key, beside which its outcome is given; taken as there is room.
-        at_once: How many are under way.
+        requests: Each with a key, which comes back with its outcome. Taken one by one as others end.
+        at_once: Most requests under way at a time.
     """
     ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
     loop, remaining = _loop(), iter(requests)
@@ -90,7 +90,7 @@ def _response(exchange: Exchange) -> Response:
 
 
 def _loop() -> Loop:
-    """The process's loop; a new one where a defect ended it."""
+    """The process's loop; a new one where a defect ended the last."""
     global _shared  # noqa: PLW0603 - one for the process
     with _lock:
         if _shared is None or not _shared.thread.is_alive():
@@ -100,7 +100,7 @@ def _loop() -> Loop:
 
 
 def _begin_child() -> None:
-    """Forget the parent's loop, whose thread is not in the child, and the lock, which may be held for ever."""
+    """Forget the parent's loop, whose thread the child doesn't have, and the lock, which may be held for ever."""
     global _shared, _lock
     _shared, _lock = None, threading.Lock()
 

@@ -1,4 +1,4 @@
-"""One request on its way: its libcurl handle, what came so far, and what the response means."""
+"""One request under way: its libcurl handle, what was received so far, and how it ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefect_stagegate.http.policy import (
     MAX_ERROR_BODY,
     REDIRECT_STATUSES,
     ForbiddenAddress,
-    Origin,
+    UrlOrigin,
     origin_of,
     redirect_headers,
     redirect_url,
@@ -37,29 +37,29 @@ USER_AGENT = "prefect-stagegate"
 _OK, _ERRORS = 200, 400
 
 Sink = Callable[[memoryview], object]
-"""Takes the body's next bytes; they are valid during the call."""
+"""Called with the body's next bytes, which are valid during the call."""
 
 
 class Meter(Protocol):
-    """Limits how fast bytes are taken. Shared by all that read from one server."""
+    """Limits how fast bytes are received. All reads from one server share it."""
 
     def take(self, count: int) -> None:
-        """Count bytes that came."""
+        """Count received bytes."""
 
     def wait_seconds(self) -> float:
-        """How long nothing more may be taken; 0.0 when more may."""
+        """Seconds until more bytes may be received; 0.0 for now."""
 
 
 class Exchange:
-    """A request, and where its body goes: into `buffer`, to `sink`, or into the response.
+    """A request and its response, whose body goes into `buffer`, to `sink`, or into the response.
 
     Args:
-        request: What is requested.
-        done: Called in the loop's thread at the end, with this exchange.
-        buffer: Takes the body; as long as it.
-        sink: Takes the body as it comes.
+        request: The request.
+        done: Called at the end with this exchange, in the loop's thread.
+        buffer: Takes the body; must have its length.
+        sink: Called with the body's chunks.
         meter: Limits the speed.
-        owner: Whatever `done` needs.
+        owner: Any value, for `done`.
     """
 
     __slots__ = (
@@ -80,19 +80,19 @@ class Exchange:
         self.request, self.done, self.buffer, self.sink, self.owner = request, done, buffer, sink, owner
         self.meter = meter
         self.target = request
-        """The request as the last redirect has it."""
-        self.start: Origin | None = None
-        """The origin of the first request, once a redirect was met."""
+        """The request that is sent now: the first one, or that of the last redirect."""
+        self.start: UrlOrigin | None = None
+        """The origin of the first request; None before the first redirect."""
         self.redirects: tuple[Headers, ...] = ()
         self.handle: pycurl.Curl | None = None
         self.fresh = False
-        """Whether it needs a new connection: on the kept one the server had spoken unasked."""
+        """Whether it needs a new connection, because the server had sent bytes on the kept one before any request."""
         self.response: Response | None = None
         self.error: Exception | None
         self.reset()
 
     def reset(self) -> None:
-        """Forget what came, before the request goes out."""
+        """Forget what was received, before the request is sent."""
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
         self.received = 0
@@ -101,11 +101,12 @@ class Exchange:
         """The blocked address that it would have connected to."""
 
     def body(self) -> bytes:
-        """The body that was collected."""
+        """The body, where it was collected."""
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
     def writer(self, handle: pycurl.Curl, pause: Callable[[pycurl.Curl, float], None]) -> Callable[[Any], int | None]:
-        """What libcurl gives the body to. The cheapest way is without a Python function for each chunk."""
+        """The function that libcurl calls with each chunk of the body."""
+        # The fast way: no Python function is run for each chunk.
         if self.buffer is None and self.sink is None and self.meter is None:
             return self.chunks.append
         keeps: bool | None = None
@@ -116,9 +117,9 @@ class Exchange:
                 pause(handle, seconds)
                 return int(pycurl.WRITEFUNC_PAUSE)
             if keeps is None:
-                status = status_of(self.lines)  # libcurl tells nothing during a callback
+                status = status_of(self.lines)  # libcurl's own is not to be had during a callback
                 if self.target.range and status == _OK:
-                    return 0  # the whole for a range: of no use
+                    return 0  # ends the request: the server sends the whole object instead of a range
                 keeps = self._keeps_body(status)
             if self.meter:
                 self.meter.take(len(chunk))
@@ -127,11 +128,11 @@ class Exchange:
         return write
 
     def _keeps_body(self, status: int) -> bool:
-        """Whether a body belongs to the response: always that of an error or a redirect."""
+        """Whether the body is kept in the response, as that of an error or redirect always is."""
         return (self.buffer is None and self.sink is None) or status >= _ERRORS or status in REDIRECT_STATUSES
 
     def _take(self, chunk: memoryview, *, keep: bool) -> int | None:
-        """Take a chunk of the body; 0, which ends the request, where it is longer than it may be."""
+        """Store a chunk of the body. Returns 0, which ends the request, when the body is longer than it may be."""
         end = self.received + len(chunk)
         if keep:
             self.chunks.append(bytes(chunk))
@@ -149,11 +150,11 @@ class Exchange:
         return None
 
     def configure(self, handle: pycurl.Curl, pause: Callable[[pycurl.Curl, float], None]) -> None:
-        """Set what this request has of its own.
+        """Set the handle's options for this request.
 
         Raises:
             StagegateError: A header or the URL can't be sent.
-            pycurl.error: libcurl refuses one.
+            pycurl.error: libcurl refuses an option.
         """
         request, self.handle = self.target, handle
         require_sendable(request.headers)
@@ -161,7 +162,7 @@ class Exchange:
         if request.range:
             headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
         handle.setopt(pycurl.URL, wire_url(request.url))
-        handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would leave the last request's
+        handle.unsetopt(pycurl.HTTPHEADER)  # an empty list would keep the last request's headers
         handle.setopt(pycurl.HTTPHEADER, headers)
         if request.method == "HEAD":
             handle.setopt(pycurl.NOBODY, 1)
@@ -169,36 +170,37 @@ class Exchange:
             handle.setopt(pycurl.CUSTOMREQUEST, request.method)
             handle.setopt(pycurl.POSTFIELDS, request.body or b"")
         expected = request.length if request.length is not None else request.limit
-        # Of a HEAD response it would judge the length of the object.
+        # libcurl would compare the Content-Length of a HEAD response, which is the object's.
         most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
         handle.setopt(pycurl.MAXFILESIZE_LARGE, most)
         handle.setopt(pycurl.TIMEOUT_MS, int((request.timeout or 0) * 1000))
         handle.setopt(pycurl.HEADERFUNCTION, self.lines.append)
-        # By copies where chunks are kept, else by views.
+        # Chunks that are kept must be copies; others are views, which saves the copy.
         writer = self.writer(handle, pause)
         handle.setopt(pycurl.WRITEFUNCTION, writer, use_memoryview=self.buffer is not None or self.sink is not None)
 
     def complete(self, handle: pycurl.Curl, code: int) -> bool:
-        """Make a response of what came, or an error of what went wrong.
+        """Set `response`, or `error` when the request failed or the response is not as expected.
 
         Args:
-            handle: Its handle.
+            handle: The exchange's handle.
             code: libcurl's, 0 for a whole response.
 
         Returns:
-            Whether the connection is to be trusted with another request.
+            Whether the connection may be used for another request.
         """
         try:
-            return self._judge(handle, code)
+            return self._set_response(handle, code)
         except Exception as error:  # noqa: BLE001 - raised where the response is waited for
             self.error = error
             return False
 
-    def _judge(self, handle: pycurl.Curl, code: int) -> bool:
+    def _set_response(self, handle: pycurl.Curl, code: int) -> bool:
         status = handle.getinfo(pycurl.RESPONSE_CODE)
         self.received = self.received or sum(map(len, self.chunks))
-        said_enough = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
-        if code and not said_enough:
+        # The body of an error or redirect may be cut: its beginning is enough.
+        is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG
+        if code and not is_cut:
             raise self.error or self._failure(code, status, handle)
         if not is_whole_head(self.lines):
             raise failure_of(self.target, pycurl.E_GOT_NOTHING, 0, refused=False)
@@ -207,21 +209,21 @@ class Exchange:
             require_expected(self.target, response, self.received)
         response.body = self.body()[:MAX_ERROR_BODY] if status >= _ERRORS else self.body()
         self.response = response
-        return not said_enough
+        return not is_cut
 
     def _failure(self, code: int, status: int, handle: pycurl.Curl) -> StagegateError:
         if self.blocked:
-            came = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
-            return ForbiddenAddress(refusal(self.blocked, self.blocked) + came, hint=ALLOW_HINT)
+            via = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
+            return ForbiddenAddress(refusal(self.blocked, self.blocked) + via, hint=ALLOW_HINT)
         if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
             message = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
             return SourceUnavailable(message, hint="Check HTTPS_PROXY and its user and password.")
-        # An address of the host may refuse, and the next one not.
+        # The error number alone is not enough: one address of the host may have refused, and the next one connected.
         refused = code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED
         return failure_of(self.target, code, status, refused=refused)
 
-    def leads(self) -> bool:
-        """Whether the response is a redirect that is to be followed."""
+    def is_redirected(self) -> bool:
+        """Whether the response is a redirect to follow."""
         response = self.response
         return (
             response is not None
@@ -231,8 +233,8 @@ class Exchange:
         )
 
     def follow(self) -> bool:
-        """Turn to where the response leads; False, with the error set, where that is not followed."""
-        assert self.response is not None  # noqa: S101 - `leads` said so
+        """Set `target` to the redirect's URL; False, with `error` set, where the policy forbids it."""
+        assert self.response is not None  # noqa: S101 - `is_redirected`
         try:
             target = redirect_url(self.target.url, self.response.headers["location"], len(self.redirects))
             self.start = self.start or origin_of(self.request.url)

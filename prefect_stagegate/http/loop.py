@@ -1,9 +1,9 @@
-"""One thread that has all requests of a transfer under way: libcurl's multi interface over epoll.
+"""One thread that runs all requests of a transfer: libcurl's multi interface over epoll.
 
-    submit / supply ──→ add the handle ──→ libcurl: connect, send, receive ──→ judge ──→ done(exchange)
+    submit / supply ──→ add the handle ──→ libcurl: connect, send, receive ──→ complete ──→ done(exchange)
 
-`select` can't wait for descriptors above 1,024, and libcurl's own `perform` costs 8 % more. Everything below runs in
-the loop's thread unless it says otherwise, so it needs no locks, and what it calls must not block.
+epoll, because `select` can't wait for descriptors above 1,024 and libcurl's own `perform` costs 8 % more. Code below
+runs in the loop's thread unless it says otherwise: it needs no locks, and must not block.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pycurl
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.http.message import Client, Proxies
-from prefect_stagegate.http.policy import CONNECT_SECONDS, Origin, origin_of
+from prefect_stagegate.http.policy import CONNECT_SECONDS, UrlOrigin, origin_of
 from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
@@ -36,39 +36,39 @@ from prefect_stagegate.http.trust import trusted_authorities
 RECEIVE_BUFFER = 512 << 10
 """Bytes that libcurl receives at a time."""
 LOOK_SECONDS = 1.0
-"""How often it is looked for silent servers; more often where the idle time is short."""
+"""Longest time between two searches for silent servers; a fourth of the idle time where that is less."""
 EVENTS = 256
 """Descriptors that one turn of the loop handles."""
 _READABLE, _WRITABLE, _FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
 
 log = logging.getLogger(__name__)
 
-_ProxyKey = tuple[Origin, Proxies]
-"""Whom a request asks, and what the environment said of proxies."""
+_ProxyKey = tuple[UrlOrigin, Proxies]
+"""A request's origin, and the environment's proxy settings."""
 Supply = Callable[[int], Sequence[Exchange]]
-"""Gives further exchanges, at most as many as there is room for; none while there is nothing to request."""
+"""Gives further exchanges, at most as many as the argument says; none while there is nothing to request."""
 
 
 class _Slot:
-    """A handle of libcurl's, and the exchange that it serves: what its callbacks need to know."""
+    """A libcurl handle, the exchange that it serves, and what its callbacks need."""
 
     __slots__ = ("alone", "client", "exchange", "handle", "moved", "received")
 
     def __init__(self, handle: pycurl.Curl, client: Client, *, alone: bool) -> None:
         self.handle, self.client, self.alone = handle, client, alone
-        """`alone`: it shares no connections, since others have another policy about addresses."""
+        """`alone`: its connections are not shared, because its client allows other hosts."""
         self.exchange: Exchange | None = None
         self.received, self.moved = 0, 0.0
-        """Bytes of the body when it was looked at last, and when they had become more."""
+        """Bytes of the body at the last look, and the time at which they were last seen to grow."""
 
 
 class Loop:
-    """The requests of one transfer, or of all blocking calls of a process.
+    """Runs the requests of one transfer, or of all blocking calls of a process.
 
     Args:
         name: Of its thread.
-        room: Exchanges under way at most.
-        supply: Asked for further exchanges while there is room and `feed` was called since it gave none.
+        room: Most exchanges under way at a time.
+        supply: Called for further exchanges while there is room; after it gave none, only once `feed` was called.
         turned: Called after each turn.
         ended: Called at the end, in the loop's thread, when no exchange is under way any more.
     """
@@ -90,7 +90,7 @@ class Loop:
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # Not closed at the loop's end: a late call would write to whatever has its number then.
+        # Not closed at the loop's end: a late `call` would write to another file that got the same number.
         weakref.finalize(self, os.close, self._wake)
         self._epoll.register(self._wake, _READABLE)
         self._timer: float | None = None
@@ -103,18 +103,18 @@ class Loop:
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
         self._resolving: defaultdict[_ProxyKey, list[Exchange]] = defaultdict(list)
-        """Those that wait for DNS, which have their room."""
+        """Exchanges that wait for DNS; they count as under way."""
         self._proxies: dict[_ProxyKey, Proxy | StagegateError | None] = {}
         self._hungry = True
         self._looking = False
-        """Whether it is looked for silent servers again."""
+        """Whether the next search for silent servers is scheduled."""
         self._stopped = False
         self._over = False
         self._received = 0
         self.reconnected = 0
-        """Requests that were sent anew, because a server had spoken unasked."""
+        """Requests that were sent again, because the server had sent bytes on the connection before any request."""
         self.failure: BaseException | None = None
-        """What ended the loop: a defect of what it calls."""
+        """The exception that ended the loop: a defect of a function that it calls."""
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
 
@@ -124,7 +124,7 @@ class Loop:
         return len(self._under_way) + len(self._waiting)
 
     def received_so_far(self) -> int:
-        """Bytes of bodies that came, those of failed requests included."""
+        """Received bytes of bodies, those of failed requests included."""
         return self._received + sum(slot.exchange.received for slot in self._under_way.values() if slot.exchange)
 
     def start(self) -> None:
@@ -137,7 +137,7 @@ class Loop:
         self._wake_up()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have the loop's thread call something soon; once that has ended, the calling one. From any thread."""
+        """Have the loop's thread call a function soon; after its end, the caller's thread does. From any thread."""
         self._calls.append(function)
         if self._over:
             self._run_calls()
@@ -145,17 +145,17 @@ class Loop:
             self._wake_up()
 
     def feed(self) -> None:
-        """Ask `supply` again. From any thread."""
+        """Have the loop call `supply` again. From any thread."""
         if not self._hungry:
             self._hungry = True
             self._wake_up()
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call something after so many seconds."""
+        """Call a function after so many seconds."""
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), function))
 
     def submit(self, exchange: Exchange) -> None:
-        """Add an exchange. From any thread by `call`."""
+        """Add an exchange. From another thread only by `call`."""
         self._waiting.append(exchange)
 
     def cancel(self, exchange: Exchange) -> None:
@@ -217,18 +217,18 @@ class Loop:
             function()
 
     def _timeout(self) -> float:
-        """Seconds until something is to be done anyway."""
+        """Seconds that epoll may wait; -1.0 for no limit."""
         if self._calls:
             return 0.0
         moments = [moment for moment in (self._timer, self._later[0][0] if self._later else None) if moment is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else -1.0
 
     def _start_waiting(self) -> None:
-        """Begin what waits, then what `supply` gives, while there is room."""
+        """Start the exchanges that wait, then those of `supply`, while there is room."""
         while self._waiting and len(self._under_way) < self.room:
             self._begin(self._waiting.popleft())
         while self._supply and self._hungry and not self._waiting and (room := self._room_left()) > 0:
-            self._hungry = False  # before: it may be fed meanwhile
+            self._hungry = False  # before the call: `feed` may be called during it
             exchanges = self._supply(room)
             self._hungry |= bool(exchanges)
             for exchange in exchanges:
@@ -245,12 +245,12 @@ class Loop:
             codes = [(handle, 0) for handle in good] + [(handle, code) for handle, code, _ in failed]
             ended += [self._take_out(handle, code) for handle, code in codes]
         if ended:
-            self._start_waiting()  # the next requests are under way while these are worked on
+            self._start_waiting()  # before the responses are handled, so that the network is not idle meanwhile
         for exchange in filter(None, ended):
             self._advance(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
-        """Send the request, or end the exchange with what forbids it."""
+        """Send the request, or end the exchange with the error that forbids it."""
         try:
             client = exchange.request.client
             proxy = self._proxy(exchange) if client.proxies else None
@@ -265,7 +265,7 @@ class Loop:
         self._under_way[slot.handle] = slot
         slot.received, slot.moved = 0, time.monotonic()
         if not self._looking:
-            self._look_again()
+            self._schedule_look()
 
     def _slot(self, exchange: Exchange, proxy: Proxy | None) -> _Slot:
         client = exchange.request.client
@@ -282,16 +282,16 @@ class Loop:
         return slot
 
     def _new_slot(self, client: Client) -> _Slot:
-        """A handle with what all requests of a client have in common."""
+        """A handle with the options that all requests of a client share."""
         handle = pycurl.Curl()
         allowed = frozenset(client.allowed)
         self._allowed = allowed if self._allowed is None else self._allowed
-        # libcurl shares connections without asking whose policy they passed.
+        # libcurl would reuse a connection to a host that only another client allows.
         slot = _Slot(handle, client, alone=allowed != self._allowed)
         options: dict[int, Any] = {
             pycurl.NOSIGNAL: 1,
             pycurl.BUFFERSIZE: RECEIVE_BUFFER,
-            pycurl.FOLLOWLOCATION: 0,  # by `policy`, hop by hop
+            pycurl.FOLLOWLOCATION: 0,  # `Exchange.follow` does it, hop by hop
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
             pycurl.HTTP09_ALLOWED: 0,
             pycurl.HTTP_CONTENT_DECODING: 0,
@@ -314,23 +314,24 @@ class Loop:
         return slot
 
     def _take_out(self, handle: pycurl.Curl, code: int) -> Exchange | None:
-        """Take an exchange from libcurl; None where it has to be sent anew."""
+        """Take an ended exchange from libcurl; None where it is sent again."""
         slot = self._under_way.pop(handle)
         exchange, slot.exchange = slot.exchange, None
         assert exchange is not None  # noqa: S101 - it was under way
+        # `_check_silence` aborted it: once, it is sent again on a new connection.
         again = code == pycurl.E_ABORTED_BY_CALLBACK and not exchange.fresh
         if again:
             self.reconnected += 1
         else:
-            trusted = exchange.complete(handle, code)
+            is_reusable = exchange.complete(handle, code)
             self._received += exchange.received
-            if not trusted and not code:
-                shut_down(handle)  # while the handle is libcurl's: afterwards it doesn't tell its socket
+            if not is_reusable and not code:
+                shut_down(handle)  # before `remove_handle`, after which the handle has no socket
         exchange.fresh = again
         self._multi.remove_handle(handle)
         exchange.handle = None
         if exchange.target.method == "GET" and exchange.target.body is None and not exchange.request.timeout:
-            handle.unsetopt(pycurl.WRITEFUNCTION)  # else it would hold the body until it is used again
+            handle.unsetopt(pycurl.WRITEFUNCTION)  # it refers to the body, which would stay in memory
             self._free[slot.client].append(slot)
         else:
             handle.close()
@@ -339,22 +340,22 @@ class Loop:
         return None if again else exchange
 
     def _advance(self, exchange: Exchange) -> None:
-        """Follow a redirect, or hand the exchange back."""
-        if exchange.error is None and exchange.leads() and exchange.follow():
+        """Follow a redirect, or end the exchange."""
+        if exchange.error is None and exchange.is_redirected() and exchange.follow():
             self._waiting.appendleft(exchange)
         else:
             exchange.done(exchange)
 
-    def _look_again(self) -> None:
+    def _schedule_look(self) -> None:
         self._looking = bool(self._under_way)
         if self._looking:
             idle = min(slot.client.idle for slot in self._under_way.values())
             self.call_later(min(idle / 4, LOOK_SECONDS), self._end_silent)
 
     def _end_silent(self) -> None:
-        """End exchanges that brought no byte of a body for their idle time.
+        """End exchanges that received no byte of a body for their idle time.
 
-        libcurl's own bound is of whole seconds, and of the mean of the last six.
+        libcurl's own limit has whole seconds only, and takes the mean of the last six.
         """
         now = time.monotonic()
         silent = []
@@ -367,10 +368,15 @@ class Loop:
         ended = [self._take_out(handle, pycurl.E_OPERATION_TIMEDOUT) for handle in silent]
         for exchange in filter(None, ended):
             self._advance(exchange)
-        self._look_again()
+        self._schedule_look()
 
     def _proxy(self, exchange: Exchange) -> Proxy | None:
-        """The proxy of a request. The first request to an origin waits in a thread until DNS has told its addresses."""
+        """The proxy of a request, or None. Requests to an origin wait until a thread has checked its addresses.
+
+        Raises:
+            _Resolving: The addresses are not checked yet.
+            StagegateError: One of the addresses is blocked, or the proxy can't be used.
+        """
         origin = origin_of(exchange.target.url)
         proxy_key = (origin, exchange.request.client.proxies)
         if proxy_key not in self._proxies:
@@ -384,7 +390,7 @@ class Loop:
         return answer
 
     def _resolve(self, exchange: Exchange, proxy_key: _ProxyKey, proxy: Proxy) -> None:
-        """Have a thread judge an origin's addresses. What is requested there meanwhile waits for the same answer."""
+        """Have a thread check an origin's addresses. Further requests to the origin wait for the same result."""
         self._resolving[proxy_key].append(exchange)
         if len(self._resolving[proxy_key]) > 1:
             return
@@ -404,7 +410,7 @@ class Loop:
         self._waiting.extend(self._resolving.pop(proxy_key))
 
     def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
-        """Let a handle go on later. Its callback pauses it."""
+        """Resume a handle later, which its callback pauses now."""
         self._under_way[handle].moved = time.monotonic() + seconds
         self.call_later(seconds, partial(self._resume, handle))
 
@@ -414,15 +420,15 @@ class Loop:
 
     def _open_socket(self, slot: _Slot, _purpose: int, address: Any) -> int:
         try:
-            made = self._sockets.open(address, slot.client.allowed)
+            descriptor = self._sockets.open(address, slot.client.allowed)
         except Exception:
             log.debug("A socket can't be made", exc_info=True)
             return int(pycurl.SOCKET_BAD)
-        if isinstance(made, str):
+        if isinstance(descriptor, str):
             if slot.exchange:
-                slot.exchange.blocked = made
+                slot.exchange.blocked = descriptor
             return int(pycurl.SOCKET_BAD)
-        return made
+        return descriptor
 
     def _check_silence(self, remote: str, local: str, remote_port: int, local_port: int) -> int:
         try:
@@ -431,14 +437,14 @@ class Loop:
             silent = False
         return int(pycurl.PREREQFUNC_OK if silent else pycurl.PREREQFUNC_ABORT)
 
-    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
-        """Called by libcurl: what to wait for on a descriptor."""
-        if what == pycurl.POLL_REMOVE:
+    def _watch(self, event: int, descriptor: int, _multi: object, _data: object) -> None:
+        """Called by libcurl with the event to wait for on a descriptor."""
+        if event == pycurl.POLL_REMOVE:
             if self._masks.pop(descriptor, None) is not None:
                 with suppress(OSError):  # one that is closed is unregistered already
                     self._epoll.unregister(descriptor)
             return
-        mask = (_READABLE if what & pycurl.POLL_IN else 0) | (_WRITABLE if what & pycurl.POLL_OUT else 0)
+        mask = (_READABLE if event & pycurl.POLL_IN else 0) | (_WRITABLE if event & pycurl.POLL_OUT else 0)
         known = self._masks.get(descriptor)
         if known is None:
             self._epoll.register(descriptor, mask)
@@ -447,11 +453,11 @@ class Loop:
         self._masks[descriptor] = mask
 
     def _set_timer(self, milliseconds: int) -> None:
-        """Called by libcurl: when to call it without an event."""
+        """Called by libcurl with the time after which to call it without an event."""
         self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
     def _end(self) -> None:
-        """Free everything. Whoever waits for an exchange sees that the thread has ended."""
+        """Free all handles. A caller that waits for an exchange sees that the thread has ended."""
         for handle in self._under_way:
             self._multi.remove_handle(handle)
             handle.close()
@@ -466,7 +472,7 @@ class Loop:
 
 
 class _Resolving(Exception):
-    """The exchange waits for DNS, and comes back."""
+    """The exchange waits for DNS, and is started again afterwards."""
 
 
 def _unsendable(error: pycurl.error) -> StagegateError:

@@ -15,7 +15,7 @@ Headers = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """How a source's requests are made. Requests of equal clients share connections."""
+    """Settings of a source's requests. Requests of equal clients share connections."""
 
     allowed: Allowed = ()
     """Hosts that may be connected to whatever their address is; a tuple."""
@@ -24,9 +24,9 @@ class Client:
     idle: float = 30.0
     """Seconds without a byte after which a request fails."""
     proxies: Proxies = ()
-    """The environment's, by `environment_proxies`; none: servers are connected to directly."""
+    """Those of `environment_proxies`; empty: connect directly."""
     redirects: bool = True
-    """Whether redirects are followed; else they are responses like others."""
+    """Whether redirects are followed; else they are returned like other responses."""
     http2: bool = False
     """Whether HTTP/2 is offered over TLS."""
 
@@ -37,32 +37,28 @@ _REDIRECTS = 300
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request.
-
-    A GET of an object names what its response must be: the exact range, the object's size, and whatever `verify`
-    compares.
-    """
+    """One request, with what its response must be: the exact range, the object's size, and what `verify` checks."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent to the URL's own origin; a redirect to another one keeps those of `FORWARDED_HEADERS` alone."""
+    """Sent to the URL's origin; a redirect to another origin keeps only those of `FORWARDED_HEADERS`."""
     client: Client = DEFAULT_CLIENT
     method: str = "GET"
     body: bytes | None = None
     range: tuple[int, int] | None = None
     """First byte and the byte after the last one; None for all. The response must be 206 with this Content-Range."""
     size: int | None = None
-    """Bytes of the whole object, where known: the response's length or range must agree with it."""
+    """Size of the whole object in bytes, where known: the response's length or range must match it."""
     limit: int = MAX_PAGE
-    """Bytes of the body at most, where `size` is not known."""
+    """Longest body in bytes, where `size` is not known."""
     timeout: float | None = None
-    """Seconds for all of it; None for as long as bytes come."""
+    """Seconds for the whole request; None: no limit while bytes come."""
     verify: Callable[[Response], None] | None = None
-    """Raises a `StagegateError` for a response below 300 that is about another object. Must not block."""
+    """Raises a `StagegateError` for a response below 300 that is of another object. Must not block."""
 
     @property
     def length(self) -> int | None:
-        """The bytes that the body of a good response has, where known."""
+        """Length of a successful response's body, where known."""
         return self.range[1] - self.range[0] if self.range else self.size
 
 
@@ -73,9 +69,9 @@ class Response:
     status: int
     headers: Headers
     url: str
-    """Where it came from."""
+    """The URL that was requested last."""
     body: bytes | bytearray = b""
-    """Empty where the body went into a buffer or a function. Of an error at most `MAX_ERROR_BODY` bytes."""
+    """Empty where the body went into a buffer or sink. Of an error at most `MAX_ERROR_BODY` bytes."""
     redirects: tuple[Headers, ...] = ()
     """The headers of each redirect response, in order."""
 

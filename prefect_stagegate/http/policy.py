@@ -1,9 +1,8 @@
-"""What an HTTP request may do: which addresses it connects to, which redirects it follows, what is worth a retry.
+"""What an HTTP request may do: which addresses it connects to, which redirects it follows, which statuses are retried.
 
-A URL comes from a spec, and a redirect from a server: neither is trusted. Loopback and private addresses are allowed,
-since stores on the premises live there. Link-local addresses and the other addresses of the clouds' metadata services
-are blocked: there a machine tells its own credentials to whoever asks from inside. `STAGEGATE_ALLOWED_HOSTS` names
-hosts that may be connected to all the same.
+URLs come from specs, and redirects from servers: neither is trusted. Loopback and private addresses are allowed, since
+stores on the premises have them. Link-local addresses and other addresses of cloud metadata services are blocked: such
+a service hands the machine's credentials to any process on it. `STAGEGATE_ALLOWED_HOSTS` names exceptions.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ MAX_PAGE = 256 << 20
 MAX_ERROR_BODY = 64 << 10
 """Bytes that are kept of the body of an error response or a redirect."""
 CONNECT_SECONDS = 5
-"""Time for one connection: DNS, TCP and TLS."""
+"""Time limit of one connection: DNS, TCP and TLS."""
 PAGE_SECONDS = 600.0
-"""Time for one whole page of a listing, however slowly its bytes come."""
+"""Time limit of one whole page of a listing."""
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Responses after which the same request may succeed later (RFC 9110, 15; RFC 6585; RFC 8470)."""
+"""Statuses after which the same request may succeed later (RFC 9110, 15; RFC 6585; RFC 8470)."""
 BUSY_STATUSES = frozenset({429, 503})
-"""Responses by which a server asks for fewer requests."""
+"""Statuses by which a server asks for fewer requests."""
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 FORWARDED_HEADERS = frozenset(
     {"accept", "accept-encoding", "content-type", "depth", "if-match", "if-unmodified-since", "range", "user-agent"}
 )
-"""The request headers that a redirect to another origin keeps. Any other one may hold a credential."""
+"""Request headers that a redirect to another origin keeps. Any other may hold a credential."""
 ALLOW_HINT = "If it is meant, name its host in STAGEGATE_ALLOWED_HOSTS."
 
 _NAT64 = ip_network("64:ff9b::/96")
@@ -60,15 +59,15 @@ _PLAIN_URL = re.compile(r"https?://[a-z0-9.:\[\]-]+/[!-\"$-~]*")
 _SECRET_PART = re.compile(r"[?#].*", re.DOTALL)
 
 Allowed = Collection[str]
-"""Names or addresses of hosts that may be connected to whatever their address is."""
+"""Names or addresses of hosts that are never blocked."""
 
 
 class ForbiddenAddress(SourceError):
-    """A connection that was not made, because its address is blocked."""
+    """Refused to connect to a blocked address."""
 
 
-class Origin(NamedTuple):
-    """Whom a URL asks (RFC 6454)."""
+class UrlOrigin(NamedTuple):
+    """A URL's origin (RFC 6454)."""
 
     scheme: str
     host: str
@@ -80,11 +79,11 @@ class Origin(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str) -> UrlOrigin:
     """The origin of an http or https URL.
 
     Raises:
-        SourceError: The URL is not one of those, or names no usable host or port.
+        SourceError: The URL has another scheme, or no usable host or port.
     """
     try:
         parts = urlsplit(url)
@@ -96,11 +95,11 @@ def origin_of(url: str) -> Origin:
         raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are requested")
     if not _HOST.fullmatch(host):
         raise SourceError("The URL has no usable host or port")
-    return Origin(scheme, host, port or _PORTS[scheme])
+    return UrlOrigin(scheme, host, port or _PORTS[scheme])
 
 
 def wire_url(url: str) -> str:
-    """The URL as libcurl takes it: without a fragment, user or password, its host in ASCII, its path encoded.
+    """The URL for libcurl: without fragment, user and password, with the host in ASCII and the path encoded.
 
     >>> wire_url("https://me:secret@bücher.example/a b?c=ü#top")
     'https://xn--bcher-kva.example/a%20b?c=%C3%BC'
@@ -118,7 +117,7 @@ def wire_url(url: str) -> str:
 
 
 def login_of(url: str) -> dict[str, str]:
-    """The header that says what stands before the host of a URL: a user, and a password or none.
+    """The Authorization header for the user and password in a URL; none without a user.
 
     >>> login_of("https://me:p%40ss@host/"), login_of("https://host/")
     ({'Authorization': 'Basic bWU6cEBzcw=='}, {})
@@ -131,7 +130,7 @@ def login_of(url: str) -> dict[str, str]:
 
 
 def require_sendable(headers: Mapping[str, str]) -> None:
-    """Refuse headers that can't be sent, or would begin others on the wire: libcurl sends them as they are.
+    """Refuse headers that can't be sent, or would add others by a line break: libcurl sends them unchecked.
 
     Raises:
         UsageError: A name or value holds a line break, another control character, or one that is not ASCII.
@@ -144,11 +143,11 @@ def require_sendable(headers: Mapping[str, str]) -> None:
 
 
 def require_allowed(host_or_url: str, allowed: Allowed) -> None:
-    """Refuse a host that is, or now resolves to, a blocked address. A host that doesn't resolve passes.
+    """Refuse a host that is a blocked address, or resolves to one now. A host that doesn't resolve passes.
 
     Args:
         host_or_url: A URL, `host`, `host:port`, or empty.
-        allowed: Hosts that may be connected to all the same.
+        allowed: Hosts that are never blocked.
 
     Raises:
         UsageError: Its address is blocked.
@@ -160,12 +159,12 @@ def require_allowed(host_or_url: str, allowed: Allowed) -> None:
 
 
 def blocked_address(host: str, allowed: Allowed) -> str:
-    """The first address of a host that is blocked, or empty. Asks DNS, where it is a name."""
+    """The host's first blocked address, or empty. Resolves a name by DNS."""
     return next((address for address in addresses(host) if is_blocked(address, allowed)), "") if host else ""
 
 
 def is_blocked(address: str, allowed: Allowed) -> bool:
-    """Whether an IP address is blocked, however it is written, and no allowed host has it."""
+    """Whether an IP address, in any notation, is blocked and belongs to no allowed host."""
     inside = any(form in network for form in _forms(address) for network in BLOCKED_NETWORKS)
     return inside and not any(address in addresses(host) for host in allowed)
 
@@ -177,24 +176,24 @@ def refusal(host: str, address: str) -> str:
 
 
 def addresses(host: str) -> list[str]:
-    """The IP addresses of a host, its own when it is one; none when its name doesn't resolve."""
+    """The IP addresses of a host; an address stands for itself; none when the name doesn't resolve."""
     with suppress(ValueError):
-        return [str(ip_address(host))]  # also where the machine speaks no IPv6
+        return [str(ip_address(host))]  # without DNS, so that it works on machines without IPv6
     with suppress(OSError, UnicodeError):
         return [str(entry[4][0]) for entry in socket.getaddrinfo(host.rstrip("."), None, type=socket.SOCK_STREAM)]
     return []
 
 
 def redirect_url(url: str, location: str, count: int) -> str:
-    """Where a redirect leads, if it is followed.
+    """The URL that a redirect leads to.
 
     Args:
-        url: What was requested.
+        url: The requested URL.
         location: The response's Location header, absolute or relative.
-        count: Redirects that were followed before it.
+        count: Redirects followed before this one.
 
     Raises:
-        SourceError: There were too many, it leaves TLS, or it leads to no http or https URL.
+        SourceError: Too many redirects, one from https to http, or one to no http or https URL.
     """
     if count >= MAX_REDIRECTS:
         raise SourceError(f"Too many redirects ({MAX_REDIRECTS})", hint="Name the URL that they lead to.")
@@ -209,8 +208,8 @@ def redirect_url(url: str, location: str, count: int) -> str:
     return target
 
 
-def redirect_headers(headers: Mapping[str, str], start: Origin, target: Origin) -> dict[str, str]:
-    """The headers that a redirected request has: all at the origin that they were meant for, else the harmless ones."""
+def redirect_headers(headers: Mapping[str, str], start: UrlOrigin, target: UrlOrigin) -> dict[str, str]:
+    """The headers of a redirected request: all at the first request's origin, else those of `FORWARDED_HEADERS`."""
     if start == target:
         return dict(headers)
     return {name: value for name, value in headers.items() if name.lower() in FORWARDED_HEADERS}
@@ -225,7 +224,7 @@ def _host(place: str) -> str:
 
 
 def _forms(address: str) -> Iterator[IPv4Address | IPv6Address]:
-    """The address, and the IPv4 address that an IPv6 one leads to."""
+    """The address, and the IPv4 address that an IPv6 one embeds."""
     with suppress(ValueError):
         parsed = ip_address(address.partition("%")[0])
         yield parsed

@@ -1,6 +1,6 @@
 """The proxies that the environment names: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, in either case.
 
-A proxy makes the connection to the server, so the server's own address is judged by what its name resolves to here.
+The proxy connects to the server, so the server's address can only be checked by resolving its name here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prefect_stagegate.http.policy import (
     ALLOW_HINT,
     Allowed,
     ForbiddenAddress,
-    Origin,
+    UrlOrigin,
     blocked_address,
     origin_of,
     refusal,
@@ -26,7 +26,7 @@ from prefect_stagegate.http.policy import (
 
 
 class Proxy(NamedTuple):
-    """A proxy that is spoken to by HTTP."""
+    """A proxy that speaks HTTP."""
 
     url: str
     """Without user and password: libcurl shows it in errors."""
@@ -35,16 +35,16 @@ class Proxy(NamedTuple):
 
 
 def environment_proxies() -> Proxies:
-    """What the environment says now; empty where it names no proxy."""
+    """The environment's proxy settings now; empty where it names no proxy."""
     settings = getproxies_environment()
     return tuple(sorted(settings.items())) if settings.keys() - {"no"} else ()
 
 
-def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
+def proxy_for(origin: UrlOrigin, proxies: Proxies) -> Proxy | None:
     """The proxy of an origin; None for a direct connection.
 
     Raises:
-        UsageError: It is not spoken to by HTTP.
+        UsageError: The proxy doesn't speak HTTP.
     """
     settings = dict(proxies)
     url = settings.get(origin.scheme) or settings.get("all", "")
@@ -53,18 +53,18 @@ def proxy_for(origin: Origin, proxies: Proxies) -> Proxy | None:
     return _parsed(url if "://" in url else f"http://{url}")
 
 
-def require_proxied_allowed(origin: Origin, allowed: Allowed) -> None:
-    """Judge a server that a proxy connects to. Asks DNS.
+def require_proxied_allowed(origin: UrlOrigin, allowed: Allowed) -> None:
+    """Check the addresses of a server that a proxy connects to. Resolves its name by DNS.
 
     Raises:
-        ForbiddenAddress: One of its addresses is blocked.
+        ForbiddenAddress: One of the addresses is blocked.
     """
     if address := blocked_address(origin.host, allowed):
         raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
 
 
 def _is_in(host: str, networks: str) -> bool:
-    """Whether an address is in one of the networks of a list: Python's own look compares names alone.
+    """Whether an address is in one of the networks of NO_PROXY, which Python's own check compares as names only.
 
     >>> _is_in("10.1.2.3", "localhost, 10.0.0.0/8"), _is_in("a.example", "10.0.0.0/8")
     (True, False)
@@ -81,7 +81,7 @@ def _parsed(url: str) -> Proxy:
     try:
         origin = origin_of(url)
     except SourceError:
-        origin = None  # a password may stand in what the parser says
+        origin = None  # its message is not shown: it may hold the password
     if origin is None or origin.scheme != "http":
         shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"
         hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."

@@ -1,4 +1,4 @@
-"""What a busy server asks for."""
+"""The Retry-After header."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 LONGEST_RETRY_AFTER = 3600.0
-"""What a server may ask for at most, in seconds; who waits has bounds of its own."""
+"""Most seconds that are returned. Callers that wait have lower bounds."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

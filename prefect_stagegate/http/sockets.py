@@ -1,9 +1,8 @@
-"""The sockets of one loop: judged before they connect, and looked at before they are used again.
+"""The sockets of one loop: their addresses are checked before they connect, and unread bytes before they are reused.
 
-libcurl asks for each socket by a callback with its address, after DNS, so a name that resolves to another address at
-the second look changes nothing. Bytes that a server sent while nobody had asked would be taken for the response to the
-next request on that connection: libcurl looks for them once a second only. So each connection is polled right before a
-request goes out on it.
+libcurl asks for each socket by a callback, with the address after DNS, so a name can't resolve to another address after
+the check. Bytes that a server sent before any request would be taken for the response to the next request on that
+connection. libcurl looks for them only once a second, so each connection is polled right before a request is sent.
 """
 
 from __future__ import annotations
@@ -25,25 +24,24 @@ class Sockets:
 
     def __init__(self) -> None:
         self._opened: list[int] = []
-        """Descriptors that no request went out on yet."""
+        """Descriptors of new connections, on which no request was sent yet."""
         self._polls: dict[Endpoints, tuple[int, select.poll]] = {}
-        """The descriptor of each connection that requests went out on, and what it is looked at by."""
+        """The descriptor and poll object of each used connection."""
 
     def open(self, address: Any, allowed: Allowed) -> int | str:
-        """A new socket for an address, for libcurl to connect; or the address as text, where it is blocked."""
+        """The descriptor of a new socket for libcurl to connect; or the address as text, where it is blocked."""
         host = str(address.addr[0])
         if is_blocked(host, allowed):
             return host
-        made = socket.socket(address.family, address.socktype | socket.SOCK_CLOEXEC, address.protocol)
-        descriptor = made.detach()
-        # A descriptor that comes back was closed meanwhile.
+        descriptor = socket.socket(address.family, address.socktype | socket.SOCK_CLOEXEC, address.protocol).detach()
+        # An older connection with this descriptor has been closed, or the number would not be free.
         self._opened = [other for other in self._opened if other != descriptor and _endpoints(other)]
         self._opened.append(descriptor)
         self._polls = {ends: polled for ends, polled in self._polls.items() if polled[0] != descriptor}
         return descriptor
 
     def is_silent(self, endpoints: Endpoints) -> bool:
-        """Whether nothing came on a connection since its last response. One that is new is silent."""
+        """Whether no bytes wait on a connection. A new one is silent."""
         for descriptor in self._opened:
             if _endpoints(descriptor) == endpoints:
                 self._opened.remove(descriptor)
@@ -56,14 +54,14 @@ class Sockets:
 
 
 def shut_down(handle: pycurl.Curl) -> None:
-    """End a connection whose response was not one to the request: libcurl would use it again."""
+    """Shut a handle's connection down, because libcurl would use it again."""
     descriptor = handle.getinfo(pycurl.ACTIVESOCKET)
     if descriptor >= 0:
         borrowed = socket.socket(fileno=descriptor)
         try:
             borrowed.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has ended
+            pass  # it is closed already
         finally:
             borrowed.detach()
 

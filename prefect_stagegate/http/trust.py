@@ -1,6 +1,6 @@
-"""The certificate authorities that are trusted: the system's, and those of a PEM file.
+"""The trusted certificate authorities: the system's, and those of a PEM file.
 
-libcurl takes one file. `CAINFO_BLOB` would be parsed for each connection (6.6 ms); a file in memory is parsed once.
+libcurl takes one file. It would parse `CAINFO_BLOB` for each connection (6.6 ms), but parses a file in memory once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _bundle(ca_file: str, _stamp: int, system_file: str, system_folder: str) -> 
         parts.append(Path(ca_file).read_bytes())
         if b"BEGIN" not in parts[0]:
             raise ValueError
-        ssl.create_default_context(cadata=parts[0].decode())  # refuses what libcurl would tell at the first connection
+        ssl.create_default_context(cadata=parts[0].decode())  # raises now what libcurl would at the first connection
     if system_file:
         parts.append(Path(system_file).read_bytes())
     elif system_folder:

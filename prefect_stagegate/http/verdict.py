@@ -1,4 +1,4 @@
-"""What a response to a request means: whether it is what was asked for, and which error it is where it is not."""
+"""Compares a response with its request, and makes the error where it is not the expected one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CertificateNotTrusted(SourceError):
 
 
 def parse_headers(lines: Iterable[bytes]) -> Headers:
-    """The headers of the last response; those of a proxy's tunnel and of interim responses come before it.
+    """The headers of the last response, without those of a proxy's tunnel and of interim responses.
 
     >>> parse_headers([b"HTTP/1.1 100", b"HTTP/1.1 200 OK", b"ETag: a", b"X: 1", b"x:2", b"", b"trailer: 3"])
     {'etag': 'a', 'x': '1, 2'}
@@ -60,7 +60,7 @@ def parse_headers(lines: Iterable[bytes]) -> Headers:
 
 
 def status_of(lines: Sequence[bytes]) -> int:
-    """The status of the response whose head these lines end with; 0 where they hold none.
+    """The status of the last response in these lines; 0 where there is none.
 
     >>> status_of([b"HTTP/1.1 100 Continue", b"", b"HTTP/2 206", b"ETag: a"])
     206
@@ -73,7 +73,7 @@ def status_of(lines: Sequence[bytes]) -> int:
 
 
 def is_whole_head(lines: Sequence[bytes]) -> bool:
-    """Whether the last head has its end: libcurl takes a head without it, and no body, for a response.
+    """Whether the last head ends with an empty line: libcurl accepts a response that was cut in its head.
 
     >>> is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a", b""]), is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a"])
     (True, False)
@@ -86,15 +86,15 @@ def require_expected(request: Request, response: Response, received: int) -> Non
     """Compare a response below 300 with its request.
 
     Args:
-        request: What was requested, as the last redirect has it.
+        request: The request, after redirects.
         response: Its head.
-        received: Bytes of its body.
+        received: Length of its body in bytes.
 
     Raises:
-        RangeIgnored: It is the whole object, and a range was requested.
-        ObjectChanged: It tells another size of the object.
-        SourceUnavailable: Another range, or fewer bytes.
-        SourceError: It doesn't say which range it is, or is no object.
+        RangeIgnored: The response is the whole object, and a range was requested.
+        ObjectChanged: The object's size is another one.
+        SourceUnavailable: The response is another range, or too short.
+        SourceError: The response has no Content-Range, or is no object.
         StagegateError: What the request's `verify` raised.
     """
     if request.range:
@@ -116,9 +116,9 @@ def failure_of(request: Request, code: int, status: int, *, refused: bool) -> St
     """The error for a request that ended without a whole response.
 
     Args:
-        request: What was requested.
+        request: The request.
         code: libcurl's.
-        status: Of the response, 0 where none came.
+        status: Of the response; 0 without one.
         refused: Whether the connection was refused.
     """
     address = origin_of(request.url).address

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from prefect_stagegate.objectstore.explain import explain, explain_response, refused
-from prefect_stagegate.objectstore.foreign import texts
-from prefect_stagegate.objectstore.listed import Listed
+from prefect_stagegate.objectstore.foreign import object_store_options
+from prefect_stagegate.objectstore.listed import ListedObject
 from prefect_stagegate.objectstore.options import S3Settings, translate
 from prefect_stagegate.objectstore.records import ObjectRecords
-from prefect_stagegate.objectstore.s3 import open_s3, s3_place
-from prefect_stagegate.objectstore.store import ObjectStore, Place, memory_store
+from prefect_stagegate.objectstore.s3 import open_s3, parse_bucket_url
+from prefect_stagegate.objectstore.store import BucketPath, ObjectStore, memory_store
 
 __all__ = [
-    "Listed",
+    "BucketPath",
+    "ListedObject",
     "ObjectRecords",
     "ObjectStore",
-    "Place",
     "S3Settings",
     "explain",
     "explain_response",
     "memory_store",
+    "object_store_options",
     "open_s3",
+    "parse_bucket_url",
     "refused",
-    "s3_place",
-    "texts",
     "translate",
 ]

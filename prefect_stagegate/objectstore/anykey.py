@@ -1,7 +1,7 @@
 """Listing an S3 bucket that holds keys which obstore refuses.
 
-One key with `..`, `//` or a control character, and obstore lists nothing of its page. botocore takes keys as they come;
-it is slower, and imported only when a listing met such a key. What may be done with them is for others to judge.
+A single key with `..`, `//` or a control character makes obstore fail the whole page. botocore lists any key. It is
+slower, so it is imported only after a listing met such a key. The callers decide which keys a dataset may hold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect_stagegate.objectstore.credentials import Provider
-from prefect_stagegate.objectstore.listed import Listed
+from prefect_stagegate.objectstore.listed import ListedObject
 from prefect_stagegate.objectstore.options import S3Settings
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class AnyKey:
-    """How a bucket is listed whatever its keys are."""
+class BotocoreLister:
+    """Lists a bucket by botocore, whatever its keys are."""
 
     bucket: str
     settings: S3Settings
@@ -35,8 +35,8 @@ class AnyKey:
 
     tells_versions: ClassVar[bool] = False
 
-    def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
-        """Every object below `prefix` whose key sorts after `after`. Empty objects that stand for folders are left out.
+    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
+        """Every object below `prefix` whose key sorts after `after`, without the empty objects that mark folders.
 
         Raises:
             OSError: The bucket can't be listed.
@@ -47,9 +47,9 @@ class AnyKey:
         try:
             pages = self._client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, StartAfter=after, **payer):
-                for found in page.get("Contents", ()):
-                    if found["Size"] or not found["Key"].endswith("/"):
-                        yield _listed(found)
+                for item in page.get("Contents", ()):
+                    if item["Size"] or not item["Key"].endswith("/"):
+                        yield _listed(item)
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error
 
@@ -63,18 +63,18 @@ class AnyKey:
             signature_version=UNSIGNED if self.provider is None else None,
             s3={"addressing_style": "virtual" if self.virtual else "path"},
         )
-        found = self.provider() if self.provider else {}
+        credential = self.provider() if self.provider else {}
         return Session().create_client(
             "s3",
             region_name=self.settings.region or "us-east-1",
             endpoint_url=self.endpoint or None,
             verify=self.settings.ca_file or None,
-            aws_access_key_id=found.get("access_key_id"),
-            aws_secret_access_key=found.get("secret_access_key"),
-            aws_session_token=found.get("token"),
+            aws_access_key_id=credential.get("access_key_id"),
+            aws_secret_access_key=credential.get("secret_access_key"),
+            aws_session_token=credential.get("token"),
             config=config,
         )
 
 
-def _listed(found: dict[str, Any]) -> Listed:
-    return Listed(found["Key"], found["Size"], found.get("ETag", "").strip('"'), found["LastModified"].timestamp())
+def _listed(item: dict[str, Any]) -> ListedObject:
+    return ListedObject(item["Key"], item["Size"], item.get("ETag", "").strip('"'), item["LastModified"].timestamp())

@@ -26,10 +26,10 @@ from prefect_stagegate.objectstore.client import (
     usable_endpoint,
 )
 from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
-from prefect_stagegate.objectstore.listed import Listed, behind
+from prefect_stagegate.objectstore.listed import ListedObject, listing_after
 from prefect_stagegate.objectstore.object_requests import AzureAccess, AzureRequests, bearer_header
 from prefect_stagegate.objectstore.sas import container_sas, sas_query
-from prefect_stagegate.objectstore.store import Asker, ObjectStore, Place
+from prefect_stagegate.objectstore.store import BucketPath, ObjectStore, StoreAccess
 from prefect_stagegate.redaction import remember
 
 SCOPE = "https://storage.azure.com/.default"
@@ -38,7 +38,7 @@ Provider = Callable[[], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class AzureIdentity:
-    """Who asks, in the words of both clients."""
+    """The credential, in the form that each of the two clients takes."""
 
     life: CredentialLife
     config: dict[str, Any]
@@ -46,36 +46,37 @@ class AzureIdentity:
     credential: Any = None
     """For Azure's own client: a key, a signature, a credential of azure-identity; None: anonymous, or not known."""
     provider: Provider | None = None
+    """For obstore, where the token comes from azure-identity."""
 
 
-def azure_place(url: str) -> tuple[Place, str]:
-    """Take an address apart: the container with the key, and the account's host where the URL names it.
+def parse_container_url(url: str) -> tuple[BucketPath, str]:
+    """Split a URL into the container with the key, and the account's host where the URL names it.
 
-    >>> azure_place("abfss://lake@acme.dfs.core.windows.net/flights/")
-    (Place(bucket='lake', key='flights/'), 'acme.dfs.core.windows.net')
-    >>> azure_place("az://lake/flights/")
-    (Place(bucket='lake', key='flights/'), '')
+    >>> parse_container_url("abfss://lake@acme.dfs.core.windows.net/flights/")
+    (BucketPath(bucket='lake', key='flights/'), 'acme.dfs.core.windows.net')
+    >>> parse_container_url("az://lake/flights/")
+    (BucketPath(bucket='lake', key='flights/'), '')
 
     Raises:
         UsageError: There is no container, or a credential stands before the host.
     """
-    where, _, key = url.partition("://")[2].partition("/")
-    container, _, host = where.partition("@")
+    authority, _, key = url.partition("://")[2].partition("/")
+    container, _, host = authority.partition("@")
     if ":" in container or "@" in host:
         raise UsageError("The URL of a container holds credentials", hint="They go into options, a block or variables.")
     if not container:
         raise UsageError(f"{url!r} names no container", hint="It looks like az://container/folder/.")
-    return Place(container, key), host
+    return BucketPath(container, key), host
 
 
 def open_azure(
-    place: Place, settings: AzureSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+    path: BucketPath, settings: AzureSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
 ) -> ObjectStore:
-    """Open a container. The server is asked nothing yet; who we are may be asked of Azure's identity service.
+    """Open a container. This sends no request to the server, but may ask Azure's identity service for a token.
 
     Args:
-        place: The container; the key is not used.
-        settings: What the options and the environment say.
+        path: The container; the key is not used.
+        settings: The options, with what the environment adds.
         idle: Seconds without a byte after which a read is given up.
         allowed: Hosts that may be connected to whatever their address is.
 
@@ -83,36 +84,37 @@ def open_azure(
         AccessDenied: There are no credentials.
         UsageError: A value or the CA file can't be used.
     """
-    url = f"az://{place.bucket}/"
+    url = f"az://{path.bucket}/"
     endpoint = usable_endpoint(settings.endpoint)
     identity = _identify(settings, url)
     client = client_options(endpoint, settings.ca_file, idle)
     config = {"account_name": settings.account, "endpoint": endpoint, "skip_signature": False, **identity.config}
 
-    def store(repeats: int) -> AzureStore:
+    def store(retry_count: int) -> AzureStore:
         try:
             return AzureStore(
-                place.bucket,
+                path.bucket,
                 config=config,  # type: ignore[arg-type]
                 client_options=client,  # type: ignore[arg-type]
-                retry_config=retries(repeats),  # type: ignore[arg-type]
+                retry_config=retries(retry_count),  # type: ignore[arg-type]
                 credential_provider=identity.provider,  # type: ignore[arg-type]
             )
         except Exception as error:
-            # The error may repeat what it was given.
+            # obstore's message may hold the key itself, so it is not shown.
             raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
 
-    lister = AnyBlob(f"{endpoint}/{place.bucket}", identity.credential, settings.ca_file, idle)
-    both = store(RETRIES), store(0)  # which also look whether a key is Base64
-    access = _access(settings, identity, place.bucket)
-    container_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='$')}"
+    lister = AzureLister(f"{endpoint}/{path.bucket}", identity.credential, settings.ca_file, idle)
+    # First: obstore refuses a key that is not Base64, and `_access` signs with it.
+    stores = store(RETRIES), store(0)
+    access = _access(settings, identity, path.bucket)
+    container_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='$')}"
     requests = AzureRequests(container_url, access) if access else None
-    asker = Asker(identity.life, client=http_client(settings.ca_file, idle, allowed), requests=requests)
-    return ObjectStore(*both, url, endpoint, lister, asker)
+    store_access = StoreAccess(identity.life, client=http_client(settings.ca_file, idle, allowed), requests=requests)
+    return ObjectStore(*stores, url, endpoint, lister, store_access)
 
 
 def _access(settings: AzureSettings, identity: AzureIdentity, container: str) -> CredentialKeeper[AzureAccess] | None:
-    """What opens the container to any client; None where only obstore knows. Nobody is asked for a token yet."""
+    """The credential for requests without obstore; None where obstore alone finds one. Requests no token yet."""
     provider = identity.provider
     if settings.key:
 
@@ -135,7 +137,7 @@ def _access(settings: AzureSettings, identity: AzureIdentity, container: str) ->
 
 
 def _identify(settings: AzureSettings, url: str) -> AzureIdentity:
-    """Who asks: a key, a signature, an application, nobody, else Azure's default credential."""
+    """The credential of the settings: key, signature, anonymous, application, else Azure's default credential."""
     if settings.key:
         life = CredentialLife("static", f"the key of the account {settings.account}")
         return AzureIdentity(life, {"account_key": settings.key, "credential_type": "access_key"}, settings.key)
@@ -148,13 +150,13 @@ def _identify(settings: AzureSettings, url: str) -> AzureIdentity:
         return AzureIdentity(CredentialLife("none", "anonymous reading"), {"skip_signature": True})
     if settings.client_secret:
         life = CredentialLife("renewed", f"the application {settings.client_id}")
-        named = {name: getattr(settings, name) for name in ("client_id", "client_secret", "tenant_id")}
-        return AzureIdentity(life, {**named, "credential_type": "client_secret"})
+        application = {name: getattr(settings, name) for name in ("client_id", "client_secret", "tenant_id")}
+        return AzureIdentity(life, {**application, "credential_type": "client_secret"})
     return _by_default(settings, url)
 
 
 def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
-    """DefaultAzureCredential where the extra `azure` brought it, else what obstore finds: workload or machine."""
+    """DefaultAzureCredential where the extra `azure` is installed, else obstore's own: workload or machine identity."""
     life = CredentialLife("renewed", "Azure's default credential")
     try:
         from azure.core.exceptions import AzureError
@@ -165,10 +167,11 @@ def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
     credential = DefaultAzureCredential(managed_identity_client_id=client_id)
 
     def provide() -> dict[str, Any]:
-        found = credential.get_token(SCOPE)
-        remember(found.token)
-        return {"token": found.token, "expires_at": datetime.fromtimestamp(found.expires_on, UTC)}
+        access_token = credential.get_token(SCOPE)
+        remember(access_token.token)
+        return {"token": access_token.token, "expires_at": datetime.fromtimestamp(access_token.expires_on, UTC)}
 
+    # Now, while the error can still name the container; later it would come out of a read.
     try:
         provide()
     except AzureError as error:
@@ -181,8 +184,8 @@ def _by_default(settings: AzureSettings, url: str) -> AzureIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class AnyBlob:
-    """Lists a container that holds names which obstore refuses, by Azure's own client; the extra `azure` brings it."""
+class AzureLister:
+    """Lists a container whose names obstore refuses, by Azure's own client, which comes with the extra `azure`."""
 
     url: str
     credential: Any
@@ -191,15 +194,15 @@ class AnyBlob:
 
     tells_versions: ClassVar[bool] = False
 
-    def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
-        """Every blob below `prefix` that comes after `after`. Azure can only begin at the beginning.
+    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
+        """Every blob below `prefix` that comes after `after`. Azure lists from the beginning only.
 
         Raises:
-            OSError: The container can't be listed, or the client is absent.
+            OSError: The container can't be listed, or the client is not installed.
         """
-        return behind(after, self._all(prefix))
+        return listing_after(after, self._all(prefix))
 
-    def _all(self, prefix: str) -> Iterator[Listed]:
+    def _all(self, prefix: str) -> Iterator[ListedObject]:
         try:
             from azure.core.exceptions import AzureError
             from azure.storage.blob import ContainerClient
@@ -210,9 +213,9 @@ class AnyBlob:
         )
         try:
             with client:
-                for found in client.list_blobs(name_starts_with=prefix or None):
-                    if (found.metadata or {}).get("hdi_isfolder") != "true":
-                        etag = (found.etag or "").strip('"')
-                        yield Listed(found.name, found.size, etag, found.last_modified.timestamp())
+                for blob in client.list_blobs(name_starts_with=prefix or None):
+                    if (blob.metadata or {}).get("hdi_isfolder") != "true":
+                        etag = (blob.etag or "").strip('"')
+                        yield ListedObject(blob.name, blob.size, etag, blob.last_modified.timestamp())
         except AzureError as error:
             raise OSError(str(error)) from error

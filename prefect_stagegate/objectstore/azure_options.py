@@ -1,4 +1,4 @@
-"""adlfs's option names for Azure, translated in one visible table, and what the environment and an URL add to them."""
+"""adlfs's option names for Azure, translated by one table, and the settings that the environment and the URL add."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.objectstore.translating import Table, Translation, is_on, text, verify
+from prefect_stagegate.objectstore.translating import OptionTable, Translation, is_on, text, verify
 from prefect_stagegate.spec.permitted import AZURE
 
 EMULATED = "devstoreaccount1"
@@ -20,7 +20,7 @@ SUFFIX = "core.windows.net"
 
 @dataclass(frozen=True, slots=True)
 class AzureSettings:
-    """What is asked of a client; empty means that the environment or Azure's own default decides."""
+    """Settings of a client; empty means that the environment or Azure's own default decides."""
 
     account: str = ""
     endpoint: str = ""
@@ -34,13 +34,13 @@ class AzureSettings:
     ca_file: str = ""
 
     @property
-    def names_somebody(self) -> bool:
-        """Whether it says by itself who asks."""
+    def has_credential(self) -> bool:
+        """Whether the settings hold a credential, or say that reading is anonymous."""
         return bool(self.key or self.sas or self.client_secret) or self.anonymous is not None
 
 
 def connection(value: Any) -> dict[str, Any]:
-    """What a connection string says (https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string).
+    """The settings of a connection string (https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string).
 
     >>> connection("AccountName=lake;AccountKey=a2V5;EndpointSuffix=core.chinacloudapi.cn")["endpoint"]
     'https://lake.blob.core.chinacloudapi.cn'
@@ -49,18 +49,18 @@ def connection(value: Any) -> dict[str, Any]:
         UsageError: It names no account.
     """
     pairs = (part.partition("=") for part in str(value or "").split(";") if part.strip())
-    found = {name.strip().lower(): text for name, _, text in pairs}
-    if is_on(found.get("usedevelopmentstorage")):
+    fields = {name.strip().lower(): text for name, _, text in pairs}
+    if is_on(fields.get("usedevelopmentstorage")):
         return {"account": EMULATED, "key": EMULATED_KEY, "endpoint": EMULATED_ENDPOINT}
-    account, endpoint = found.get("accountname", ""), found.get("blobendpoint", "")
+    account, endpoint = fields.get("accountname", ""), fields.get("blobendpoint", "")
     if not account and not endpoint:
         raise UsageError("The connection string names no account", hint="It has AccountName=…, as the portal shows it.")
-    protocol, suffix = found.get("defaultendpointsprotocol", "https"), found.get("endpointsuffix", SUFFIX)
+    protocol, suffix = fields.get("defaultendpointsprotocol", "https"), fields.get("endpointsuffix", SUFFIX)
     return {
         "account": account or endpoint.partition("://")[2].partition(".")[0],
         "endpoint": endpoint or f"{protocol}://{account}.blob.{suffix}",
-        "key": found.get("accountkey", ""),
-        "sas": found.get("sharedaccesssignature", ""),
+        "key": fields.get("accountkey", ""),
+        "sas": fields.get("sharedaccesssignature", ""),
     }
 
 
@@ -88,13 +88,13 @@ ENVIRONMENT = {
     "AZURE_STORAGE_TENANT_ID": "tenant_id",
     "AZURE_STORAGE_ANON": "anon",
 }
-"""adlfs's variables, which are asked when the options don't say who asks, and the options that they stand for."""
+"""adlfs's variables, which are read when the options hold no credential, and the options that they stand for."""
 
-_TABLE: Table[AzureSettings] = Table(AZURE, TRANSLATIONS)
+_TABLE: OptionTable[AzureSettings] = OptionTable(AZURE, TRANSLATIONS)
 
 
 def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettings:
-    """Translate adlfs's options; the environment answers what they leave open.
+    """Translate adlfs's options; the environment fills in what they leave open.
 
     Args:
         options: By adlfs's names.
@@ -104,10 +104,10 @@ def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettin
         UsageError: An option is unknown, a value is not usable, or no account is named.
     """
     settings = _TABLE.apply(AzureSettings(), options)[0]
-    if not settings.names_somebody and not settings.client_id:
-        found = {name: os.environ[variable] for variable, name in ENVIRONMENT.items() if os.environ.get(variable)}
-        own = {name: value for name, value in options.items() if value is not None}
-        settings = _TABLE.apply(AzureSettings(), {**found, **own})[0]
+    if not settings.has_credential and not settings.client_id:
+        variables = {name: os.environ[variable] for variable, name in ENVIRONMENT.items() if os.environ.get(variable)}
+        given = {name: value for name, value in options.items() if value is not None}
+        settings = _TABLE.apply(AzureSettings(), {**variables, **given})[0]
     account = settings.account or host.partition(".")[0] or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
     if not account:
         raise UsageError(

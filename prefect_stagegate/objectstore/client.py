@@ -1,4 +1,4 @@
-"""How every object store is asked: connections, time-outs, certificates, and the address they are made to."""
+"""HTTP settings that all object stores share: connections, time-outs, certificates, and the endpoint's address."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from prefect_stagegate.http import Allowed, Client, environment_proxies
 
 CONNECT_SECONDS = 5
 IDLE_SECONDS = 30.0
-"""How long a read may stand still before it is given up."""
+"""Seconds without a byte after which a read fails."""
 RETRIES = 3
-"""How often a request that is no read of an object's bytes is repeated."""
+"""Retries of a request that reads no object's bytes."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -42,9 +42,9 @@ def usable_endpoint(endpoint: str, *, tls: bool = True) -> str:
 
 
 def canonical_url(url: str) -> str:
-    """An address written as clients send it: host in lower case, no default port, a path without odd characters.
+    """An address as clients send it: host in lower case, no default port, percent-encoded path.
 
-    A signature covers the Host header, so it must be known before the client makes it.
+    A signature covers the Host header, so it must be known before the client writes it.
 
     >>> canonical_url("https://S3.Example.org:443/a b"), canonical_url("http://[::1]:8333")
     ('https://s3.example.org/a%20b', 'http://[::1]:8333')
@@ -57,7 +57,7 @@ def canonical_url(url: str) -> str:
 
 
 def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
-    """Obstore's options of the HTTP client: no limit on the whole time, but one on each next byte.
+    """Options of obstore's HTTP client: a time limit for each next byte, none for the whole request.
 
     Raises:
         UsageError: The CA file can't be read.
@@ -79,10 +79,10 @@ def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
 
 
 def http_client(ca_file: str, idle: float, allowed: Allowed) -> Client:
-    """This package's own client, as it asks a store: a session token may go along, so redirects are not followed."""
+    """This package's own client. It follows no redirects, because requests may carry a session token."""
     return Client(tuple(allowed), ca_file, idle, proxies=environment_proxies(), redirects=False)
 
 
 def retries(count: int) -> dict[str, Any]:
-    """Obstore's options of repeating; listings and small requests take `RETRIES`, reads none."""
+    """Obstore's retry options; listings and small requests use `RETRIES`, reads 0."""
     return {"max_retries": count, "retry_timeout": timedelta(seconds=60)}

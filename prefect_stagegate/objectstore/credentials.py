@@ -1,4 +1,4 @@
-"""Who we are to an S3 server: what was given, else the environment, else the AWS files and instance roles."""
+"""Credentials for an S3 server: those of the options, else the environment, else the AWS files and instance roles."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from prefect_stagegate.objectstore.options import S3Settings
 from prefect_stagegate.redaction import remember
 
 Provider = Callable[[], dict[str, Any]]
-"""Returns what obstore calls an S3Credential; asked again when `expires_at` has passed."""
+"""Returns what obstore calls an S3Credential; called again when `expires_at` has passed."""
 
 _REFRESH = timedelta(minutes=5)
-"""How long credentials of a provider that renews itself are used before it is asked again."""
+"""How long credentials are used before a provider that renews itself is called again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Settings with the environment's answers filled in, and where credentials come from (None: anonymous)."""
+    """Settings with the environment's values filled in, and where credentials come from."""
 
     settings: S3Settings
     provider: Provider | None
+    """None: anonymous."""
     life: CredentialLife
-    """How long the credentials last, as far as whoever gave them says."""
+    """How long the credentials last, as far as that is known."""
 
 
 def resolve(settings: S3Settings, *, url: str) -> Resolved:
     """Fill in what `settings` leave open.
 
-    botocore, which knows profiles, SSO, containers and instance roles, is imported only when it is needed.
+    botocore, which knows profiles, SSO, containers and instance roles, is imported only when they are needed.
 
     Raises:
-        AccessDenied: There are no credentials anywhere, and the source is not said to be anonymous.
+        AccessDenied: There are no credentials, and the settings don't say `anonymous`.
         UsageError: The profile does not exist.
     """
     environment = _from_environment(settings)
@@ -50,17 +51,20 @@ def resolve(settings: S3Settings, *, url: str) -> Resolved:
 
 
 def _from_environment(settings: S3Settings) -> S3Settings:
-    """What was given wins over the environment; a key of the environment comes with its own secret and token."""
+    """The settings, with the environment's values where they are empty.
+
+    Key, secret and token are taken together, so that an option's key never meets the environment's token.
+    """
     get = os.environ.get
-    found = replace(
+    completed = replace(
         settings,
         endpoint=settings.endpoint or get("AWS_ENDPOINT_URL_S3", "") or get("AWS_ENDPOINT_URL", ""),
         region=settings.region or get("AWS_REGION", "") or get("AWS_DEFAULT_REGION", ""),
     )
     if settings.key or settings.profile:
-        return found
+        return completed
     return replace(
-        found,
+        completed,
         key=get("AWS_ACCESS_KEY_ID", ""),
         secret=get("AWS_SECRET_ACCESS_KEY", ""),
         token=get("AWS_SESSION_TOKEN", ""),
@@ -78,9 +82,9 @@ def _fixed(settings: S3Settings) -> Provider:
 
 
 def _life_of_keys(token: str | None, expiration: str = "") -> CredentialLife:
-    """The life of keys that were given: those without a session token have no end, as AWS has it.
+    """How long given keys last. Keys without a session token have no end.
 
-    `aws configure export-credentials` tells the end in AWS_CREDENTIAL_EXPIRATION; tokens of MinIO tell it themselves.
+    `aws configure export-credentials` sets AWS_CREDENTIAL_EXPIRATION; tokens of MinIO hold their end themselves.
     """
     if not token:
         return CredentialLife("static", "a static access key")
@@ -89,7 +93,7 @@ def _life_of_keys(token: str | None, expiration: str = "") -> CredentialLife:
 
 
 def _from_botocore(given: S3Settings, settings: S3Settings, url: str) -> Resolved:
-    # It takes 0.4 s, and most sources don't need it.
+    # Late: the import takes 0.4 s, and most sources don't need it.
     import botocore.session
     from botocore.credentials import RefreshableCredentials
     from botocore.exceptions import BotoCoreError

@@ -1,7 +1,7 @@
-"""What an object store's error means, in this package's words.
+"""Turns an object store's error into one of this package's typed errors.
 
-obstore tells the server's answer only as text: the S3 error code, else the HTTP status, else the words of the
-HTTP client, are looked up in the tables below. A response that another client received is looked up in the same tables.
+obstore gives the server's response as text only. The tables below are searched by its error code, else by its HTTP
+status, else by words of the HTTP client. Responses that this package's own client received use the same tables.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ CODES: dict[str, Meaning] = {
     "PublicAccessNotPermitted": _REFUSED_BLOB,
     "ServerBusy": _BUSY,
 }
-"""By the code in the answer's body, in S3's, Google's and Azure's protocols."""
+"""By the code in the response's body, in S3's, Google's and Azure's protocols."""
 
 STATUSES: dict[int, Meaning] = {
     301: CODES["PermanentRedirect"],
@@ -162,22 +162,22 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 _LONGEST_MESSAGE = 300
 _LONGEST_REDACTED = 2000
-"""Characters of a server's message that are searched for secrets before it is cut: the search may be slow."""
+"""Characters of a server's message that are searched for secrets, since the search may be slow; the rest is cut."""
 LONGEST_BODY = 1 << 16
-"""Bytes of a response's body that are looked at."""
+"""Bytes of a response's body that are searched."""
 _KNOWN_STATUSES = frozenset(http.HTTPStatus)
 _PORTS = {"http": 80, "https": 443}
 _BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
 
 def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> StagegateError:
-    """The typed error for what obstore raised while it dealt with `key` of `source`."""
+    """The typed error for what obstore raised about the object `key` of `source`."""
     text = str(error)
     meaning = _meaning(error, text)
     if meaning is None:
-        # A server's answers and broken connections are errors of obstore's own, or of the system.
+        # Responses and broken connections come as obstore's own errors or an OSError; a ValueError is the adapter's.
         kind = AdapterFailed if isinstance(error, ValueError) else SourceError
-        return kind(f"{endpoint} {_summary(text)}{_said(text)}", source=source, object=key)
+        return kind(f"{endpoint} {_summary(text)}{_server_message(text)}", source=source, object=key)
     if meaning is REFUSED:
         return refused(_address(endpoint), source=source, key=key)
     return meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)
@@ -186,21 +186,21 @@ def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> S
 def explain_response(
     status: int, headers: Mapping[str, str], body: bytes, *, source: str, endpoint: str, key: str = ""
 ) -> StagegateError:
-    """The typed error for a response that is not what was asked for, as `explain` has it for obstore's errors.
+    """The typed error for a response of another client than obstore.
 
     Args:
         status: The response's.
-        headers: The response's, names in any case. `x-ms-error-code` is Azure's code, which a HEAD has no body for;
-            Retry-After goes into a `SourceBusy`.
-        body: What came of it, possibly nothing; its first `LONGEST_BODY` bytes are looked at.
+        headers: The response's, names in any case. `x-ms-error-code` is Azure's code, since a HEAD response has no
+            body; Retry-After goes into a `SourceBusy`.
+        body: As much of it as came; its first `LONGEST_BODY` bytes are searched.
         source: What was read.
-        endpoint: The server, as people know it.
-        key: The object that was asked for; empty when none was.
+        endpoint: The server's address, for messages.
+        key: The requested object; empty when the request named none.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
     phrase = http.HTTPStatus(status).phrase if status in _KNOWN_STATUSES else ""
     code = f"<Code>{azure_code}</Code>" if (azure_code := lowered.get("x-ms-error-code")) else ""
-    # The form of obstore's texts, so that one reader and one set of tables serve both.
+    # Written in the form of obstore's errors, so that the same patterns and tables serve both.
     text = f"status code: {status} {phrase}: {code}{body[:LONGEST_BODY].decode(errors='replace')}"
     missing = bool(key) and status == http.HTTPStatus.NOT_FOUND
     error = explain(FileNotFoundError(text) if missing else OSError(text), source=source, endpoint=endpoint, key=key)
@@ -221,7 +221,7 @@ def _meaning(error: Exception, text: str) -> Meaning | None:
 
 
 def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
-    """The error for a server that refuses connections, in the words of every family.
+    """The error for a server that refuses connections, the same for all kinds of sources.
 
     Args:
         address: Its host and port.
@@ -232,29 +232,29 @@ def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
 
 
 def _address(endpoint: str) -> str:
-    """Host and port of an endpoint; a word for one that has no address stays."""
+    """Host and port of an endpoint; an endpoint without an address (`AWS`, `memory`) stays as it is."""
     parts = urlsplit(endpoint)
     host, port = parts.netloc.rpartition("@")[2], _PORTS.get(parts.scheme)
     return f"{host}:{port}" if host and port and parts.port is None else host or endpoint
 
 
 def cause_of(error: Exception) -> Exception:
-    """What obstore raised, as the cause of a typed error: without the body of the answer, which may be anybody's."""
+    """What obstore raised, as the cause of a typed error, without the response's body, which may hold secrets."""
     return RedactedError(redact(f"{type(error).__name__}: the server {_summary(str(error))}")).with_traceback(
         error.__traceback__
     )
 
 
 def _summary(text: str) -> str:
-    """What the server did: the answer's status, else obstore's words without what they quote of an answer."""
+    """What the server did: the response's status, else obstore's words without what they quote of a response."""
     first = text.partition("\n")[0]
-    if found := _STATUS_LINE.search(first):
-        return f"answers {found[1]}"
+    if status_line := _STATUS_LINE.search(first):
+        return f"answers {status_line[1]}"
     return "failed: " + _QUOTED.sub('"…"', first)
 
 
-def _said(text: str) -> str:
-    """The message of the error document that the server sent, if that is what it sent."""
+def _server_message(text: str) -> str:
+    """The message of the error document that the server sent; empty when it sent none."""
     body = text.partition("\n\nDebug source")[0]
     document = body.find("<Error>")
     if document >= 0 and (message := _MESSAGE.search(body, document)):
@@ -266,14 +266,15 @@ def _said(text: str) -> str:
 
 
 def _quoted(message: str) -> str:
-    """A server's message without secrets, cut; a word that the first cut went through may be half a secret."""
+    """A server's message without secrets, cut to its longest length."""
     if len(message) > _LONGEST_REDACTED:
+        # At a blank: half a secret would not be recognized.
         message = message[:_LONGEST_REDACTED].rpartition(" ")[0]
     return f": {redact(message)[:_LONGEST_MESSAGE]}" if message else ""
 
 
 def bad_key(error: Exception, *, source: str) -> SourceError:
-    """The error for a listing that ends at a key which this client refuses, with the key's name."""
+    """The error for a listing that ends at a key which obstore refuses; it names the key."""
     name = _BAD_PATH.search(str(error))
     return SourceError(
         f"The source holds a key that can't stand in a dataset: {name[1] if name else error}",

@@ -1,4 +1,4 @@
-"""A bucket for another library that stands on the same Rust client as obstore and takes its settings as texts."""
+"""Settings of a bucket for other libraries (delta-rs) that use the Rust crate `object_store`, as obstore does."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.objectstore.client import CONNECT_SECONDS, RETRIES, usable_endpoint
 from prefect_stagegate.objectstore.credentials import resolve
 from prefect_stagegate.objectstore.options import S3Settings
-from prefect_stagegate.objectstore.s3 import s3_place
+from prefect_stagegate.objectstore.s3 import parse_bucket_url
 
 
-def texts(url: str, settings: S3Settings, *, idle: float) -> dict[str, str]:
-    """What opens the bucket of `url` as `open_s3` would, credentials included.
+def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict[str, str]:
+    """The crate's options that open the bucket of `url` as `open_s3` does, credentials included.
 
     Raises:
         AccessDenied: There are no credentials.
-        UsageError: The profile can't be used, or the settings name a CA file, which such a library doesn't take.
+        UsageError: The profile can't be used, or the settings name a CA file, which these libraries don't take.
     """
-    found = resolve(settings, url=f"s3://{s3_place(url).bucket}/")
-    asked = found.settings
-    endpoint = usable_endpoint(asked.endpoint, tls=asked.tls)
-    if asked.ca_file:
+    resolved = resolve(settings, url=f"s3://{parse_bucket_url(url).bucket}/")
+    settings = resolved.settings
+    endpoint = usable_endpoint(settings.endpoint, tls=settings.tls)
+    if settings.ca_file:
         raise UsageError(
             "A certificate authority can't be named for this kind of table by `verify`",
             hint="Name the PEM file in the environment, as SSL_CERT_FILE.",
             source=url,
         )
-    credentials = found.provider() if found.provider else {}
-    given = {
-        "aws_region": asked.region or "us-east-1",
+    credentials = resolved.provider() if resolved.provider else {}
+    options = {
+        "aws_region": settings.region or "us-east-1",
         "aws_endpoint": endpoint,
         "aws_allow_http": str(endpoint.startswith("http://")).lower(),
-        "aws_virtual_hosted_style_request": str(asked.virtual_host or (not endpoint)).lower(),
+        "aws_virtual_hosted_style_request": str(settings.virtual_host or (not endpoint)).lower(),
         "aws_skip_signature": "" if credentials else "true",
-        "aws_request_payer": "true" if asked.requester_pays else "",
+        "aws_request_payer": "true" if settings.requester_pays else "",
         "aws_access_key_id": credentials.get("access_key_id"),
         "aws_secret_access_key": credentials.get("secret_access_key"),
         "aws_session_token": credentials.get("token"),
@@ -41,4 +41,4 @@ def texts(url: str, settings: S3Settings, *, idle: float) -> dict[str, str]:
         "max_retries": str(RETRIES),
         "retry_timeout": f"{max(idle, 1.0):.0f}s",
     }
-    return {name: text for name, text in given.items() if text}
+    return {name: value for name, value in options.items() if value}

@@ -25,8 +25,8 @@ from prefect_stagegate.objectstore.generations import Generations
 from prefect_stagegate.objectstore.google import GoogleIdentity, identify
 from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
 from prefect_stagegate.objectstore.object_requests import GoogleRequests, bearer_header
-from prefect_stagegate.objectstore.store import Asker, ObjectStore, Place
-from prefect_stagegate.objectstore.translating import Table, Translation, switch, text, verify
+from prefect_stagegate.objectstore.store import BucketPath, ObjectStore, StoreAccess
+from prefect_stagegate.objectstore.translating import OptionTable, Translation, switch, text, verify
 from prefect_stagegate.spec.permitted import GCS
 
 GOOGLE = "https://storage.googleapis.com"
@@ -36,11 +36,11 @@ EMULATOR = "STORAGE_EMULATOR_HOST"
 
 @dataclass(frozen=True, slots=True)
 class GcsSettings:
-    """What is asked of a client; empty means that the environment or Google's own default decides."""
+    """Settings of a client; empty means that the environment or Google's own default decides."""
 
     endpoint: str = ""
     token: Any = ""
-    """Whatever gcsfs calls so."""
+    """gcsfs's option `token`."""
     project: str = ""
     requester_pays: Any = ""
     ca_file: str = ""
@@ -56,7 +56,7 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, and the settings that a value of it gives."""
 
-_TABLE: Table[GcsSettings] = Table(GCS, TRANSLATIONS, whole=("token",))
+_TABLE: OptionTable[GcsSettings] = OptionTable(GCS, TRANSLATIONS, whole=("token",))
 
 
 def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
@@ -68,47 +68,49 @@ def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:
     return _TABLE.apply(GcsSettings(), options)[0]
 
 
-def open_gcs(place: Place, settings: GcsSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()) -> ObjectStore:
-    """Open a bucket. Nothing is asked of the server yet.
+def open_gcs(
+    path: BucketPath, settings: GcsSettings, *, idle: float = IDLE_SECONDS, allowed: Allowed = ()
+) -> ObjectStore:
+    """Open a bucket. This sends no request yet.
 
     Args:
-        place: The bucket; the key is not used.
-        settings: What the options say; the environment fills in what they leave open.
+        path: The bucket; the key is not used.
+        settings: The options; the environment fills in what they leave open.
         idle: Seconds without a byte after which a read is given up.
         allowed: Hosts that may be connected to whatever their address is.
 
     Raises:
         AccessDenied: There are no credentials.
-        UsageError: The credentials or the CA file can't be used, or the requester pays and nobody is named.
+        UsageError: The credentials or the CA file can't be used, or the requester pays and no project is named.
     """
-    url = f"gs://{place.bucket}/"
+    url = f"gs://{path.bucket}/"
     endpoint = usable_endpoint(settings.endpoint or os.environ.get(EMULATOR, ""), tls=False) or GOOGLE
     identity = identify(settings.token, url=url)
     payer = _payer(settings)
     headers = {"x-goog-user-project": payer} if payer else {}
     client = {**client_options(endpoint, settings.ca_file, idle), "default_headers": headers}
 
-    def store(repeats: int) -> GCSStore:
+    def store(retry_count: int) -> GCSStore:
         return GCSStore(
-            place.bucket,
+            path.bucket,
             config={"base_url": endpoint, "skip_signature": False, **identity.config},  # type: ignore[arg-type]
             client_options=client,  # type: ignore[arg-type]
-            retry_config=retries(repeats),  # type: ignore[arg-type]
+            retry_config=retries(retry_count),  # type: ignore[arg-type]
             credential_provider=identity.provider,  # type: ignore[arg-type]
         )
 
     bearer = identity.bearer
-    own_client = http_client(settings.ca_file, idle, allowed)
-    lister = Generations(endpoint, place.bucket, bearer, payer, own_client) if bearer else None
+    our_client = http_client(settings.ca_file, idle, allowed)
+    lister = Generations(endpoint, path.bucket, bearer, payer, our_client) if bearer else None
     authorization = _authorization(identity)
-    bucket_url = f"{canonical_url(endpoint)}/{quote(place.bucket, safe='')}"
+    bucket_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='')}"
     requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
-    asker = Asker(identity.life, client=own_client, requests=requests)
-    return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, asker)
+    store_access = StoreAccess(identity.life, client=our_client, requests=requests)
+    return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, store_access)
 
 
 def _authorization(identity: GoogleIdentity) -> CredentialKeeper[dict[str, str]] | None:
-    """The header that says who asks; None where only obstore knows. Nobody is asked for a token yet."""
+    """The Authorization header of our requests; None where obstore alone has the credentials. Requests no token yet."""
     provider, bearer = identity.provider, identity.bearer
     if provider:
 
@@ -117,17 +119,19 @@ def _authorization(identity: GoogleIdentity) -> CredentialKeeper[dict[str, str]]
             return Credential(bearer_header(credential["token"]), credential["expires_at"])
 
         return CredentialKeeper(provide)
-    if bearer:  # a fixed token, or nobody's
+    if bearer:  # a fixed token, or none: anonymous
         fixed = Credential(bearer_header(bearer()))
         return CredentialKeeper(lambda: fixed, fixed)
     return None
 
 
 def _payer(settings: GcsSettings) -> str:
-    named = str(settings.requester_pays or "")
-    if named.lower() in ("", "false"):
+    """The project that pays; empty where the bucket's owner does."""
+    payer = str(settings.requester_pays or "")
+    if payer.lower() in ("", "false"):
         return ""
-    payer = settings.project if named.lower() == "true" else named
+    if payer.lower() == "true":
+        payer = settings.project
     if not payer:
         raise UsageError("The requester pays, and nobody says which project", hint="Set `project:`.")
     return payer

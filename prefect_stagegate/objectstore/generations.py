@@ -1,6 +1,6 @@
 """Listing a bucket of Google Cloud Storage with each object's generation, which obstore's listings leave out.
 
-The JSON API tells it, and checksums too, for a thousand objects a request, and takes keys as they come
+The JSON API lists a thousand objects a request, with generations and checksums, and accepts any key
 (https://cloud.google.com/storage/docs/json_api/v1/objects/list).
 """
 
@@ -21,7 +21,7 @@ from prefect_stagegate.http import PAGE_SECONDS, Client, Request, Response, fetc
 from prefect_stagegate.http.message import DEFAULT_CLIENT
 from prefect_stagegate.http.policy import RETRIED_STATUSES
 from prefect_stagegate.objectstore.client import RETRIES
-from prefect_stagegate.objectstore.listed import Listed, behind
+from prefect_stagegate.objectstore.listed import ListedObject, listing_after
 
 FIELDS = "nextPageToken,items(name,size,updated,etag,generation,crc32c,md5Hash)"
 PAGE = 1000
@@ -29,7 +29,7 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Generations:
-    """How a bucket is listed."""
+    """Lists a bucket by the JSON API."""
 
     endpoint: str
     bucket: str
@@ -41,15 +41,15 @@ class Generations:
 
     tells_versions: ClassVar[bool] = True
 
-    def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
         """Every object below `prefix`, a page at a time.
 
         Raises:
             OSError: The bucket can't be listed.
         """
-        return behind(after, self._all(prefix))
+        return listing_after(after, self._all(prefix))
 
-    def _all(self, prefix: str) -> Iterator[Listed]:
+    def _all(self, prefix: str) -> Iterator[ListedObject]:
         query = {"prefix": prefix, "maxResults": str(PAGE), "fields": FIELDS}
         if self.payer:
             query["userProject"] = self.payer
@@ -73,7 +73,7 @@ class Generations:
         for attempt in range(RETRIES):
             last = attempt == RETRIES - 1
             try:
-                response = self._ask(query)
+                response = self._request(query)
             except SourceUnavailable:
                 if last:
                     raise
@@ -81,15 +81,15 @@ class Generations:
                 if response.status == http.HTTPStatus.OK:
                     return _parsed(response.body)
                 if response.status not in RETRIED_STATUSES or last:
-                    raise OSError(_told(response.status))
+                    raise OSError(_error_text(response.status))
             time.sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _ask(self, query: dict[str, str]) -> Response:
-        place = f"{self.endpoint}/storage/v1/b/{urllib.parse.quote(self.bucket, safe='')}/o"
+    def _request(self, query: dict[str, str]) -> Response:
+        address = f"{self.endpoint}/storage/v1/b/{urllib.parse.quote(self.bucket, safe='')}/o"
         token = self.bearer()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return fetch(Request(f"{place}?{urllib.parse.urlencode(query)}", headers, self.client, timeout=PAGE_SECONDS))
+        return fetch(Request(f"{address}?{urllib.parse.urlencode(query)}", headers, self.client, timeout=PAGE_SECONDS))
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:
@@ -99,18 +99,18 @@ def _parsed(body: bytes | bytearray) -> dict[str, Any]:
         raise OSError(f"what answers is no listing: {type(error).__name__}") from error
 
 
-def _told(status: int) -> str:
-    """The words that are looked up for an object store's answer."""
+def _error_text(status: int) -> str:
+    """The status in the form of obstore's errors, which `explain` looks up."""
     return "<Code>NoSuchBucket" if status == http.HTTPStatus.NOT_FOUND else f"status code: {status}"
 
 
-def _listed(found: dict[str, Any]) -> Listed:
-    modified = datetime.fromisoformat(found["updated"]).timestamp()
-    return Listed(found["name"], int(found["size"]), "", modified, found["generation"], tuple(_checksums(found)))
+def _listed(item: dict[str, Any]) -> ListedObject:
+    modified = datetime.fromisoformat(item["updated"]).timestamp()
+    return ListedObject(item["name"], int(item["size"]), "", modified, item["generation"], tuple(_checksums(item)))
 
 
-def _checksums(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _checksums(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """CRC32C, which each object has, and MD5, which composite ones lack."""
     for name, field in (("crc32c", "crc32c"), ("md5", "md5Hash")):
-        if value := found.get(field):
+        if value := item.get(field):
             yield name, base64.b64decode(value).hex()

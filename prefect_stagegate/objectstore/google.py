@@ -1,6 +1,6 @@
-"""Who we are to Google Cloud Storage: what was given, else Google's application default credentials.
+"""Credentials for Google Cloud Storage: those of the options, else Google's application default credentials.
 
-google-auth comes with the extra `gcs`. Without it, obstore's own client finds service accounts, gcloud's login and the
+google-auth comes with the extra `gcs`. Without it, obstore itself finds service accounts, gcloud's login and the
 identity of the machine.
 """
 
@@ -24,19 +24,19 @@ _HINT = "Set GOOGLE_APPLICATION_CREDENTIALS, log in by gcloud, or say `token: an
 
 @dataclass(frozen=True, slots=True)
 class GoogleIdentity:
-    """Who asks, in the words of the two clients."""
+    """The credential, in the form that each of the two clients takes."""
 
     life: CredentialLife
     config: dict[str, Any] = field(default_factory=dict)
     """For obstore."""
     bearer: Callable[[], str] | None = None
-    """A token for requests of our own; None where only obstore knows the credentials."""
+    """A token for our own requests; None where obstore alone has the credentials."""
     provider: Callable[[], dict[str, Any]] | None = None
     """For obstore, where the token comes from google-auth."""
 
 
 def identify(token: Any, *, url: str) -> GoogleIdentity:
-    """Make sense of gcsfs's option `token`.
+    """Find the credential that gcsfs's option `token` means.
 
     Args:
         token: Empty or `google_default`, `anon`, `cloud`, a path of a JSON file, its contents, or an access token.
@@ -52,7 +52,7 @@ def identify(token: Any, *, url: str) -> GoogleIdentity:
     if info is None and token and token not in ("google_default", "cloud"):
         life = CredentialLife("temporary" if ends_at(token) else "unknown", "an access token", ends_at(token))
         return GoogleIdentity(life, {"bearer_token": token}, lambda: str(token))
-    life = CredentialLife("renewed", _told(info))
+    life = CredentialLife("renewed", _description(info))
     try:
         import google.auth.transport.requests as transport
     except ImportError:
@@ -61,28 +61,28 @@ def identify(token: Any, *, url: str) -> GoogleIdentity:
 
 
 def _info(token: Any) -> dict[str, Any] | None:
-    """What a JSON file or text of credentials holds; None when the token is neither."""
+    """The credentials in a JSON file or JSON text; None when the token is neither."""
     if isinstance(token, Mapping):
         return dict(token)
     text = str(token or "")
     if not text.startswith("{") and not text.endswith(".json"):
         return None
     try:
-        found = json.loads(text if text.startswith("{") else Path(text).expanduser().read_text())
+        info = json.loads(text if text.startswith("{") else Path(text).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise UsageError(
             "Google's credentials can't be read", hint="`token` names a JSON file, or holds it."
         ) from error
-    remember_access("", found)
-    return dict(found)
+    remember_access("", info)
+    return dict(info)
 
 
-def _told(info: dict[str, Any] | None) -> str:
+def _description(info: dict[str, Any] | None) -> str:
     return f"Google's {info.get('type', 'credentials')}" if info else "Google's application default credentials"
 
 
 def _for_obstore(info: dict[str, Any] | None) -> dict[str, Any]:
-    """Only a service account can be handed over; all else obstore looks for itself."""
+    """Obstore's configuration: a service account is handed over, other credentials obstore finds itself."""
     if info and info.get("type") != "service_account":
         raise UsageError("Such credentials need google-auth", hint='Install it: pip install "prefect-stagegate[gcs]"')
     return {"service_account_key": json.dumps(info)} if info else {}

@@ -1,6 +1,6 @@
-"""Keeps a store's current credential at hand, and renews it in the background.
+"""Holds a store's current credential, and renews it in the background.
 
-Requests are made in an event loop's thread, which must not wait until an identity service answers.
+Requests are made in an event loop's thread, which must not wait for an identity service.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 RENEW_SECONDS = 120.0
-"""How long before its end a credential is renewed."""
+"""A credential is renewed so long before its end."""
 PAUSE_SECONDS = 10.0
-"""How long a provider is left alone after it was asked, whatever it answered."""
+"""Pause between two calls of a provider, whether the first succeeded or failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential(Generic[T]):
-    """What a provider gave."""
+    """A provider's credential."""
 
     value: T
     expires_at: datetime | None = None
@@ -31,10 +31,10 @@ class Credential(Generic[T]):
 
 
 class CredentialKeeper(Generic[T]):
-    """Hands out a provider's credential at once, whatever the provider does. Safe to use from many threads.
+    """Gives a provider's credential without waiting for the provider. Safe to use from many threads.
 
     Args:
-        provider: Asks for a credential; may block, and may raise anything.
+        provider: Fetches a credential; may block, and may raise anything.
         credential: The first one, where it is known already.
     """
 
@@ -46,10 +46,9 @@ class CredentialKeeper(Generic[T]):
         self._renewing = threading.Lock()
 
     def prepare(self) -> None:
-        """Ask the provider if there is no credential or it ends soon, and wait for the answer; not again at once.
+        """Call the provider and wait for it, if there is no credential or it ends soon. Raises nothing.
 
-        Nothing is raised when the provider fails: `current` then says that there is no credential, or still returns
-        the old one, for the server to refuse.
+        After a failure `current` returns None, or still the old credential, for the server to refuse.
         """
         if self._is_due():
             with self._renewing:
@@ -57,7 +56,7 @@ class CredentialKeeper(Generic[T]):
                     self._renew()
 
     def current(self) -> T | None:
-        """The credential; None while there is none, or while one that has ended is being renewed. Never blocks."""
+        """The credential; None while there is none, or while an expired one is being renewed. Never blocks."""
         if self._is_due():
             self._renew_in_background()
         credential = self._credential
@@ -66,7 +65,7 @@ class CredentialKeeper(Generic[T]):
         return credential.value
 
     def _is_due(self) -> bool:
-        """Whether the provider is to be asked, and was not asked just now."""
+        """Whether the provider is to be called: the credential ends soon, and the pause since the last call is over."""
         ends = self._credential is None or _seconds_left(self._credential) < RENEW_SECONDS
         return ends and time.monotonic() >= self._next_request
 

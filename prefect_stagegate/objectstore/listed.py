@@ -1,4 +1,4 @@
-"""What a listing tells of an object, and other ways to list than obstore's."""
+"""An object as a listing describes it, and the protocol of listers other than obstore."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedObject:
     """One object of a listing."""
 
     key: str
@@ -18,9 +18,9 @@ class Listed:
     modified: float
     """Seconds since the epoch."""
     version: str = ""
-    """The version id or generation, where each listing tells it."""
+    """The version id or generation, where every listing of the store has it."""
     checksums: tuple[tuple[str, str], ...] = ()
-    """What the listing offers to check the bytes by: (`md5` | `sha256` | …, lowercase hex)."""
+    """Checksums of the bytes: (`md5` | `sha256` | …, lowercase hex)."""
 
 
 class Lister(Protocol):
@@ -28,27 +28,27 @@ class Lister(Protocol):
 
     @property
     def tells_versions(self) -> bool:
-        """Whether it tells each object's version, which pins better than an etag: then it is asked first."""
+        """Whether it lists each object's version, which pins better than an etag: such a lister is used first."""
 
-    def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:
-        """Every object below `prefix` that comes after the key `after`; empty objects that stand for folders left out.
+    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
+        """Every object below `prefix` that comes after the key `after`, without the empty objects that mark folders.
 
         Raises:
             OSError: The bucket can't be listed.
         """
 
 
-def behind(after: str, found: Iterable[Listed]) -> Iterator[Listed]:
-    """What comes after the key `after` in a listing that can only begin at its beginning; all of it when that is empty.
+def listing_after(after: str, listing: Iterable[ListedObject]) -> Iterator[ListedObject]:
+    """The part of a whole listing that comes after the key `after`; all of it when `after` is empty.
 
-    No order of the keys is relied on, only that two listings agree in theirs.
+    The keys may come in any order, if two listings have the same one.
 
     Raises:
         OSError: The key is not there.
     """
-    remaining = iter(found)
-    if after and not any(one.key.rstrip("/") == after for one in remaining):
+    remaining = iter(listing)
+    if after and not any(listed_object.key.rstrip("/") == after for listed_object in remaining):
         raise OSError("the listing changed while it was read: error sending request")
-    for one in remaining:
-        if one.size or not one.key.endswith("/"):
-            yield one
+    for listed_object in remaining:
+        if listed_object.size or not listed_object.key.endswith("/"):
+            yield listed_object

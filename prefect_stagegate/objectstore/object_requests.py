@@ -24,10 +24,10 @@ class ObjectRequests(Protocol):
         """Fetch the credential that requests need; may wait for an identity service, and raises nothing."""
 
     def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
-        """The absolute URL and the headers; None where they can't be told now. Never blocks.
+        """The absolute URL and the headers; None while there is no credential, or where only obstore can. Never blocks.
 
         Raises:
-            UnicodeEncodeError: The key holds what no bytes stand for.
+            UnicodeEncodeError: The key can't be written as bytes.
         """
 
 
@@ -46,7 +46,7 @@ class S3Requests:
             self.signer.prepare()
 
     def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
-        """The key is encoded once, and its path is not normalized: S3 signs it as it goes on the wire."""
+        """The key is encoded once and its path is not normalized, because S3 signs the path as it is sent."""
         scheme, _, address = self.bucket_url.partition("://")
         host, slash, path = address.partition("/")
         path = f"{slash}{path}/{quote_key(key)}"
@@ -72,12 +72,12 @@ class GoogleRequests:
         self.authorization.prepare()
 
     def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
-        """The version is the object's generation. Slashes of the key are encoded, so nobody normalizes it."""
+        """The version is the object's generation. The key's slashes are encoded, so no client normalizes the path."""
         authorization = self.authorization.current()
         if authorization is None:
             return None
         query = f"?generation={quote(version, safe='')}" if version else ""
-        # Else Google unpacks what was stored as gzip, and its size and checksums are no longer those of the listing.
+        # Without it Google unpacks objects stored as gzip, and size and checksums differ from the listing's.
         headers = {"Accept-Encoding": "gzip", **authorization}
         if self.payer:
             headers["x-goog-user-project"] = self.payer
@@ -86,7 +86,7 @@ class GoogleRequests:
 
 @dataclass(frozen=True, slots=True)
 class AzureAccess:
-    """What opens a container."""
+    """The credential of a container's requests."""
 
     query: str = ""
     """A shared access signature, encoded as a URL's query."""
@@ -105,7 +105,7 @@ class AzureRequests:
         self.access.prepare()
 
     def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
-        """None for a version: this package's listings tell none at Azure."""
+        """None for a version: this package's listings of Azure have none."""
         access = self.access.current()
         if access is None or version:
             return None

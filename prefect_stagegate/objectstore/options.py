@@ -1,7 +1,7 @@
-"""fsspec's option names for S3, translated for obstore in one visible table.
+"""fsspec's option names for S3, translated by one table.
 
-Pure: the environment and the AWS files are asked elsewhere. Where an option is known to s3fs alone, the source is read
-through s3fs, which is said.
+Pure: `credentials` reads the environment and the AWS files. A source with an option that only s3fs knows is read
+through s3fs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.objectstore.translating import Table, Translation, switch, text, verify
+from prefect_stagegate.objectstore.translating import OptionTable, Translation, switch, text, verify
 from prefect_stagegate.spec.permitted import S3
 
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """What is asked of an S3 client; empty means that the environment or AWS's own default decides."""
+    """Settings of an S3 client; empty means that the environment or AWS's own default decides."""
 
     endpoint: str = ""
     region: str = ""
@@ -70,7 +70,7 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, dots for nesting, and the settings that a value of it gives."""
 
-_TABLE: Table[S3Settings] = Table(S3, TRANSLATIONS)
+_TABLE: OptionTable[S3Settings] = OptionTable(S3, TRANSLATIONS)
 
 
 def translate(options: Mapping[str, Any]) -> tuple[S3Settings, tuple[str, ...]]:

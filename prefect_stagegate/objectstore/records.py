@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.objectstore.options import translate
-from prefect_stagegate.objectstore.s3 import open_s3, s3_place
+from prefect_stagegate.objectstore.s3 import open_s3, parse_bucket_url
 from prefect_stagegate.objectstore.store import ObjectStore, memory_store
 from prefect_stagegate.redaction import remember_access
 
@@ -18,7 +18,7 @@ _in_memory: dict[str, ObjectStore] = {}
 class ObjectRecords:
     """Records as objects below a URL: `s3://bucket/folder`, or `memory://name` for this process only.
 
-    Putting a record with create-if-absent is what the catalog's safety stands on: the store must honour it.
+    The store must honour create-if-absent: the catalog's safety depends on it.
 
     Raises:
         UsageError: The scheme or an option can't be used.
@@ -36,7 +36,7 @@ class ObjectRecords:
         return self._store.get(self._prefix + key)
 
     def read_end(self, key: str, size: int) -> bytes | None:
-        """The last bytes of the record, so many or all that it has; None when there is none."""
+        """The record's last `size` bytes, or all of a shorter one; None when there is none."""
         return self._store.get(self._prefix + key, last=size)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -44,13 +44,13 @@ class ObjectRecords:
         return self._store.create(self._prefix + key, data)
 
     def replace(self, key: str, data: bytes) -> None:
-        """Store a record in place of the one that may be there."""
+        """Store a record, over the one that may be there."""
         self._store.replace(self._prefix + key, data)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, which ends with a slash, sorted."""
-        found = self._store.listing(self._prefix + prefix)
-        return iter(sorted(listed.key.removeprefix(self._prefix) for listed in found))
+        listing = self._store.listing(self._prefix + prefix)
+        return iter(sorted(listed.key.removeprefix(self._prefix) for listed in listing))
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""
@@ -60,13 +60,13 @@ class ObjectRecords:
 def _open(url: str, options: Mapping[str, Any]) -> tuple[ObjectStore, str]:
     scheme, _, rest = url.partition("://")
     if scheme == "memory":
-        # Opening a name again finds what it holds, as with every other store.
+        # One store a name, so that opening the URL again finds its records.
         name, _, prefix = rest.partition("/")
         return _in_memory.setdefault(name, memory_store(url)), prefix
     if scheme in ("s3", "s3a"):
-        place = s3_place(url)
+        path = parse_bucket_url(url)
         settings, left = translate(options)
         if left:
             raise UsageError(f"The option {left[0]!r} can't be used for a catalog", hint="Leave it out.", source=url)
-        return open_s3(place, settings), place.key
+        return open_s3(path, settings), path.key
     raise UsageError(f"A catalog can't be kept at {scheme}://", hint="Use a folder or an s3:// URL.")

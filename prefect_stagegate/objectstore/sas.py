@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 SAS_SECONDS = 3600
-"""How long a signature of ours can be used."""
+"""How long a signature that we made is valid."""
 AZURE_VERSION = "2023-11-03"
-"""Of Azure's protocol, which fixes what is signed; obstore speaks the same."""
+"""Version of Azure's protocol, which fixes the signed fields; obstore uses the same."""
 
 
 def sas_query(sas: str) -> str:
@@ -25,9 +25,9 @@ def sas_query(sas: str) -> str:
 
 
 def container_sas(account: str, key: str, container: str, *, now: float | None = None) -> tuple[str, datetime]:
-    """Sign the reading of a container's blobs with the account's key, and say until when; nobody is asked.
+    """A signature that allows to read a container's blobs, made with the account's key, and its end. Sends no request.
 
-    The beginning is left open, so that a server whose clock is late accepts it
+    The start time is left open, so that a server whose clock is late accepts it
     (https://learn.microsoft.com/rest/api/storageservices/create-service-sas).
 
     Raises:
@@ -35,7 +35,7 @@ def container_sas(account: str, key: str, container: str, *, now: float | None =
     """
     ends = datetime.fromtimestamp(int(time.time() if now is None else now) + SAS_SECONDS, UTC)
     expiry, resource = ends.strftime("%Y-%m-%dT%H:%M:%SZ"), f"/blob/{account}/{container}"
-    # Empty: the beginning; identifier, addresses and protocol; snapshot, encryption scope and five response headers.
+    # Empty: start time; identifier, addresses and protocol; snapshot, encryption scope and five response headers.
     fields = ("r", "", expiry, resource, "", "", "", AZURE_VERSION, "c", *[""] * 7)
     signature = hmac.digest(base64.b64decode(key), "\n".join(fields).encode(), "sha256")
     sas = {"sv": AZURE_VERSION, "sr": "c", "sp": "r", "se": expiry, "sig": base64.b64encode(signature).decode()}

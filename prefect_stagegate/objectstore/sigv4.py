@@ -13,7 +13,7 @@ import time
 ALGORITHM = "AWS4-HMAC-SHA256"
 PAYLOAD = "UNSIGNED-PAYLOAD"
 CHECKSUMS = "ENABLED"
-"""Asks for the checksum that the object was put with: a GET or HEAD tells it."""
+"""Has a GET or HEAD response tell the checksum that the object was stored with."""
 
 
 class SigV4Signer:
@@ -24,7 +24,7 @@ class SigV4Signer:
         secret: The secret that belongs to it.
         region: Where the bucket lies.
         token: The session token of a temporary key; empty for a key without one.
-        requester_pays: Whether each request says that who asks pays.
+        requester_pays: Whether each request says that the requester pays.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class SigV4Signer:
         self._access_key, self._secret, self._region = access_key, secret, region
         self._key: tuple[str, str, bytes] = ("", "", b"")
         extra = {"x-amz-request-payer": "requester" if requester_pays else "", "x-amz-security-token": token}
-        # Blanks are collapsed as the signature's rules have it, so that what is sent is what is signed.
+        # The signature's rules collapse blanks, so they are collapsed in what is sent, too.
         self._extra = {name: " ".join(value.split()) for name, value in extra.items() if value}
-        # The names come in the alphabet's order, as they must.
+        # The signature's rules want the names sorted.
         self._names = ";".join(("host", "x-amz-checksum-mode", "x-amz-content-sha256", "x-amz-date", *self._extra))
         self._lines = "".join(f"{name}:{value}\n" for name, value in self._extra.items())
 
     def headers(
         self, method: str, host: str, path: str, query: str = "", *, now: float | None = None
     ) -> dict[str, str]:
-        """The headers to send with a request; they may stand in no log.
+        """The headers to send with a request. Never log them.
 
         Args:
             method: `GET` or `HEAD`.

@@ -1,10 +1,10 @@
-"""One bucket or container of any family, and the few calls that this package makes to it.
+"""One bucket or container of any kind of store, and the few calls that this package makes to it.
 
-Every error that leaves here is one of errors.py.
+Every error raised here is one of errors.py.
 
-Reads are not repeated here, because a transfer does that by a budget of its own; listings and small requests are. There
-is no limit on the whole time of a request, which would kill slow but progressing reads: a connection must be made, and
-each next byte must come, within its time.
+Listings and small requests are retried here. Reads are not, because a transfer retries them by a budget of its own. No
+limit bounds the whole time of a request, since that would end slow reads that progress. The connection and each next
+byte have time limits.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from prefect_stagegate.http.policy import REDIRECT_STATUSES
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objectstore.client import CONNECT_SECONDS
 from prefect_stagegate.objectstore.explain import bad_key, cause_of, explain, explain_response
-from prefect_stagegate.objectstore.listed import Listed, Lister
+from prefect_stagegate.objectstore.listed import ListedObject, Lister
 from prefect_stagegate.objectstore.object_requests import ObjectRequests, UrlAndHeaders
 from prefect_stagegate.units import count_text
 
 PAGE = 1000
 """Objects that a store lists at once."""
 WHOLE = 1 << 20
-"""A read of up to so many bytes is handed over in one piece."""
+"""Bytes of a read that obstore returns in one piece."""
 CHUNK = 1 << 18
-"""A larger one is handed over in pieces of so many bytes, which fit a processor's cache."""
+"""Bytes of each piece of a larger read; they fit a processor's cache."""
 
 NO_CREDENTIALS = CredentialLife("none", "a store of this process")
 _FAILURES = (BaseError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BucketPath:
     """An address in an object store."""
 
     bucket: str
@@ -62,32 +62,32 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks a store."""
+class StoreAccess:
+    """How this package reaches a store beside obstore."""
 
     life: CredentialLife = NO_CREDENTIALS
     """What the credentials are, and how long they last."""
-    introduction: str = ""
-    """Asked first, without credentials: an address that must lead to no other host, or empty."""
+    redirect_probe: str = ""
+    """URL of a first request without credentials, which must not redirect to another host; empty: no such request."""
     client: Client = DEFAULT_CLIENT
     """How this package's own requests are made."""
     requests: ObjectRequests | None = None
-    """Makes requests for any HTTP client; None where only obstore knows how to ask."""
+    """Signs requests for any HTTP client; None where only obstore has the credentials."""
 
 
-NOBODY = Asker()
+DEFAULT_ACCESS = StoreAccess()
 
 
 class ObjectStore:
     """The calls to one bucket.
 
     Args:
-        store: obstore's own, which repeats failed requests.
-        reader: The same bucket, without repeating.
-        url: How people should see it, without credentials; errors name it.
+        store: obstore's own, which retries failed requests.
+        reader: The same bucket, without retries.
+        url: The bucket's URL without credentials, for errors.
         endpoint: The server's address; tells two servers with a bucket of one name apart.
         lister: Lists the bucket when it holds keys that obstore refuses; always, when it tells versions.
-        asker: Who asks.
+        store_access: How this package's own requests reach the store.
     """
 
     def __init__(
@@ -97,35 +97,36 @@ class ObjectStore:
         url: str,
         endpoint: str,
         lister: Lister | None = None,
-        asker: Asker = NOBODY,
+        store_access: StoreAccess = DEFAULT_ACCESS,
     ) -> None:
-        self.life = asker.life
+        self.life = store_access.life
         self._store = store
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
-        self._asking = threading.Lock()
-        self.client = asker.client
-        self._introduction = asker.introduction
-        self._requests = asker.requests
+        self._retry_after_lock = threading.Lock()
+        self.client = store_access.client
+        self._redirect_probe = store_access.redirect_probe
+        self._requests = store_access.requests
         self._reader = reader
         self.url = url
         self.endpoint = endpoint
 
     def close(self) -> None:
-        """Let the connections go, whoever still names this store: a traceback may, for long. It can't be used again."""
+        """Close the connections. The store can't be used again."""
+        # obstore closes them with its objects, and a traceback may hold this one for long.
         self._store = self._reader = None
 
-    def listing(self, prefix: str) -> Iterator[Listed]:
-        """Every object below `prefix`, a page at a time. Trailing slashes of keys are lost.
+    def listing(self, prefix: str) -> Iterator[ListedObject]:
+        """Every object below `prefix`, a page at a time. Keys lose trailing slashes.
 
-        Keys that can't stand in a dataset are listed too: who excludes them by name can use the others.
+        Keys that no dataset may have are listed too, so that a spec can exclude them by name.
 
         Raises:
             SourceError: The bucket can't be listed.
         """
-        self._introduce()
+        self._require_no_redirect()
         if self._lister is not None and self._by_version:
-            yield from self._listing_otherwise(self._lister, prefix, "")
+            yield from self._list_by(self._lister, prefix, "")
             return
         last = ""
         try:
@@ -136,11 +137,11 @@ class ObjectStore:
         except InvalidPathError as error:
             if self._lister is None:
                 raise bad_key(error, source=self.url) from error
-            yield from self._listing_otherwise(self._lister, prefix, last)
+            yield from self._list_by(self._lister, prefix, last)
         except _FAILURES as error:
             raise self._explained(error) from cause_of(error)
 
-    def _listing_otherwise(self, lister: Lister, prefix: str, after: str) -> Iterator[Listed]:
+    def _list_by(self, lister: Lister, prefix: str, after: str) -> Iterator[ListedObject]:
         try:
             yield from lister.listing(prefix, after)
         except OSError as error:
@@ -149,14 +150,14 @@ class ObjectStore:
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold objects, sorted."""
         try:
-            found = obstore.list_with_delimiter(self._store, prefix or None)
+            result = obstore.list_with_delimiter(self._store, prefix or None)
         except _FAILURES as error:
             raise self._explained(error) from cause_of(error)
-        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in result["common_prefixes"])
 
-    def find(self, key: str) -> Listed | None:
+    def find(self, key: str) -> ListedObject | None:
         """One object as it is now; None when there is none."""
-        self._introduce()
+        self._require_no_redirect()
         try:
             return _listed(obstore.head(self._store, key), by_version=self._by_version)
         except FileNotFoundError as error:
@@ -170,8 +171,8 @@ class ObjectStore:
     ) -> None:
         """Fill a buffer with the bytes from `start` to `end`, if the object still is the one that was listed.
 
-        Its version is asked for by name, its etag by If-Match; what the answer says of both is compared as well,
-        because not every server knows these conditions.
+        The request names the version, or has the etag as If-Match. Not every server heeds these conditions, so the
+        response's version and etag are compared as well.
 
         Args:
             key: The object's.
@@ -183,14 +184,15 @@ class ObjectStore:
             version: As it was listed; empty when it had none.
 
         Raises:
-            ObjectChanged: It is another one by now.
+            ObjectChanged: The object was replaced since.
             ObjectVanished: It is gone.
-            SourceUnavailable: The server failed, or sent less or more than was asked for; `SourceBusy` with its
+            SourceUnavailable: The server failed, or sent fewer or more bytes than requested; `SourceBusy` with its
                 Retry-After.
         """
-        self._introduce()
+        self._require_no_redirect()
         try:
-            whole = (start, end) == (0, size)  # of which some servers send no part (rclone serve s3)
+            # Without a range for a whole object: some servers send no part of one (rclone serve s3).
+            whole = (start, end) == (0, size)
             conditions = _conditions(None if whole else (start, end), etag, version)
             result = obstore.get(self._reader, key, options=conditions)  # type: ignore[arg-type]
             if _is_another(result.meta, size, etag, version):
@@ -200,7 +202,7 @@ class ObjectStore:
             raise self._failed_read(error, key, version) from cause_of(error)
 
     def _copy(self, chunks: Iterable[Any], buffer: memoryview, key: str) -> None:
-        """Copy what was read, if it is as much as was asked for: a server may answer with another part."""
+        """Fill the buffer with the chunks, which must have exactly its size: a server may send another range."""
         came, size = 0, len(buffer)
         for chunk in chunks:
             view = memoryview(chunk)
@@ -221,7 +223,7 @@ class ObjectStore:
         explained = self._explained(error, key)
         if isinstance(explained, SourceBusy):
             explained.retry_after = self._retry_after(key)
-        # What is missing may be the version only, and a condition on an object that is gone may count as failed.
+        # A missing version is reported as a missing object, and an If-Match on a missing object as a change.
         if isinstance(explained, ObjectVanished) and version and self.find(key):
             return self._changed(key)
         if isinstance(explained, ObjectChanged) and not self.find(key):
@@ -233,9 +235,9 @@ class ObjectStore:
         return ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=key)
 
     def prepare(self) -> None:
-        """Fetch the credential for `get_request`. May wait for an identity service; does nothing while one is valid.
+        """Fetch the credential for `get_request` unless one is valid. May wait for an identity service. Raises nothing.
 
-        Nothing is raised: without a credential `get_request` returns None, and obstore's read says what is wrong.
+        Without a credential `get_request` returns None, and obstore's read raises what is wrong.
         """
         if self._requests:
             self._requests.prepare()
@@ -243,9 +245,9 @@ class ObjectStore:
     def get_request(self, key: str, *, method: str = "GET", version: str = "") -> UrlAndHeaders | None:
         """The absolute URL and the headers of a request that reads an object over plain HTTP. Never blocks.
 
-        They are as good as credentials: they may stand in no log and no message, and go to no other host. The path must
-        be sent as it is, `..` and `//` included. Range and If-Match may be added. Signatures last 15 minutes at most:
-        make them when the request is sent, and anew for each attempt.
+        They are as good as credentials: never log them, and send them to no other host. Send the path as it is, `..`
+        and `//` included. Range and If-Match may be added. Signatures last 15 minutes at most, so call this anew for
+        each attempt.
 
         Args:
             key: The object's.
@@ -253,7 +255,7 @@ class ObjectStore:
             version: Its version id or generation; empty: the current one.
 
         Returns:
-            None where only obstore knows how to ask, and while there is no credential: then use `read`.
+            None where only obstore has the credentials, and while there are none: then use `read_into`.
         """
         if not self._requests:
             return None
@@ -263,17 +265,17 @@ class ObjectStore:
             return None
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """The error for a response of 300 or above to one of those requests. May ask further questions.
+        """The error for a response of 300 or above to a request of `get_request`. May send further requests.
 
         Args:
             response: With the beginning of its body.
             key: The object's.
         """
         status, headers, body = response.status, response.headers, bytes(response.body)
-        error = self._with_asker(
+        error = self._with_identity(
             explain_response(status, headers, body, source=self.url, endpoint=self.endpoint, key=key)
         )
-        # A condition on an object that is gone may count as failed, and what is missing may be the version only.
+        # An If-Match on a missing object is reported as a change, and a missing version as a missing object.
         if isinstance(error, ObjectChanged) and not self.find(key):
             return ObjectVanished("The object is gone", source=self.url, object=key)
         if isinstance(error, ObjectVanished) and self._by_version and self.find(key):
@@ -281,7 +283,7 @@ class ObjectStore:
         return error if isinstance(error, SourceError) else SourceError(error.message, hint=error.hint)
 
     def get(self, key: str, last: int | None = None) -> bytes | None:
-        """A whole small object, or so many bytes at its end; None when there is none."""
+        """A whole small object, or its `last` bytes; None when there is none."""
         try:
             result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
             return bytes(result.bytes())
@@ -322,62 +324,62 @@ class ObjectStore:
         response = self._head(key, PAGE_SECONDS)
         return response.headers if response and response.status == http.HTTPStatus.OK else {}
 
-    def _introduce(self) -> None:
-        """Refuse an endpoint that redirects to another host: obstore follows, and the session token goes along.
+    def _require_no_redirect(self) -> None:
+        """Refuse an endpoint that redirects to another host: obstore would follow with the session token.
 
         Raises:
-            SourceError: It does.
+            SourceError: It redirects.
         """
-        if not self._introduction:
+        if not self._redirect_probe:
             return
-        response = self._ask(self._introduction, {}, CONNECT_SECONDS)
+        response = self._send_head(self._redirect_probe, {}, CONNECT_SECONDS)
         location = response.headers.get("location", "") if response and response.status in REDIRECT_STATUSES else ""
-        target = urllib.parse.urljoin(self._introduction, location)
-        here, there = (urllib.parse.urlsplit(url).netloc for url in (self._introduction, target))
+        target = urllib.parse.urljoin(self._redirect_probe, location)
+        here, there = (urllib.parse.urlsplit(url).netloc for url in (self._redirect_probe, target))
         if there != here:
             raise SourceError(
                 f"{self.endpoint} redirects to {there}, and a session token follows nobody to another host",
                 hint=f"If {there} may have it, name that in `endpoint_url`.",
                 source=self.url,
             )
-        self._introduction = ""
+        self._redirect_probe = ""
 
     def _head(self, key: str, timeout: float) -> Response | None:
-        """What a server says of an object, which obstore tells its caller nothing of; None when nobody answers."""
+        """The HEAD response for an object, whose headers obstore doesn't give; None without a response."""
         signed = self.get_request(key, method="HEAD")
         if signed is None:
             try:
                 signed = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1)), {}
             except _FAILURES:
                 return None
-        return self._ask(*signed, timeout)
+        return self._send_head(*signed, timeout)
 
-    def _ask(self, url: str, headers: Headers, timeout: float) -> Response | None:
-        """Ask by HEAD; None when nobody answers in time."""
+    def _send_head(self, url: str, headers: Headers, timeout: float) -> Response | None:
+        """Send a HEAD request; None without a response in time."""
         with suppress(StagegateError):
             return fetch(Request(url, headers, self.client, "HEAD", timeout=timeout))
         return None
 
     def _retry_after(self, key: str) -> float:
-        """How long a busy server asks to be left alone: obstore doesn't say, so one thread asks once more by HEAD."""
-        if not self._asking.acquire(blocking=False):
+        """The seconds of a busy server's Retry-After, which obstore doesn't give: one thread sends a HEAD for it."""
+        if not self._retry_after_lock.acquire(blocking=False):
             return 0.0
         try:
             response = self._head(key, CONNECT_SECONDS)
             return retry_after(response.headers) if response else 0.0
         finally:
-            self._asking.release()
+            self._retry_after_lock.release()
 
     def _expect_absence(self, error: FileNotFoundError, key: str) -> None:
-        """Return when it is the object that is missing, and raise when it is more: obstore tells both alike."""
+        """Raise unless the object alone is missing: obstore raises the same error for a missing bucket."""
         explained = self._explained(error, key)
         if not isinstance(explained, ObjectVanished):
             raise explained from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        return self._with_asker(explain(error, source=self.url, endpoint=self.endpoint, key=key))
+        return self._with_identity(explain(error, source=self.url, endpoint=self.endpoint, key=key))
 
-    def _with_asker(self, error: StagegateError) -> StagegateError:
+    def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):
             error.hint = f"Who asked: {self.life.what}. {error.hint}"
         return error
@@ -393,7 +395,7 @@ def _conditions(part: tuple[int, int] | None, etag: str, version: str) -> dict[s
 
 
 def _is_another(meta: Any, size: int, etag: str, version: str) -> bool:
-    """Whether an answer says that it is about another object than the listed one."""
+    """Whether a response is about another object than the listed one."""
     if meta["size"] != size or (version and meta["version"] and meta["version"] != version):
         return True
     answered = _etag(meta)
@@ -404,12 +406,12 @@ def _etag(meta: Any) -> str:
     return (meta["e_tag"] or "").strip('"')
 
 
-def _listed(meta: Any, *, by_version: bool) -> Listed:
+def _listed(meta: Any, *, by_version: bool) -> ListedObject:
     version = (meta["version"] or "") if by_version else ""
-    return Listed(meta["path"], meta["size"], _etag(meta), meta["last_modified"].timestamp(), version)
+    return ListedObject(meta["path"], meta["size"], _etag(meta), meta["last_modified"].timestamp(), version)
 
 
 def memory_store(url: str) -> ObjectStore:
-    """A store that lives in this process, for tests and trials."""
+    """A store in this process's memory, for tests and trials."""
     store = MemoryStore()
     return ObjectStore(store, store, url, "memory")

@@ -1,7 +1,7 @@
-"""How fsspec's option names become settings: one visible table a family. Pure: no environment, no file is read.
+"""Tables that turn fsspec's option names into settings, one for each kind of source. Pure: reads no file or variable.
 
-Which options there are stands in `spec.permitted`. Here each is translated, or ignored, or left to the family's fsspec
-client; a name that isn't there is refused.
+`spec.permitted` lists the options. Each is translated here, or ignored, or left to the source's fsspec client; an
+unlisted name is refused.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Translation = Callable[[Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Table(Generic[S]):
-    """The options of one family."""
+class OptionTable(Generic[S]):
+    """The options of one kind of source."""
 
     library: Library
-    """The options that there are."""
+    """All permitted options."""
     translations: Mapping[str, Translation]
-    """Each option's name, dots for nesting."""
+    """By each option's name, dots for nesting."""
     whole: tuple[str, ...] = ()
-    """Options whose mappings are values."""
+    """Options whose value is a mapping, which is not taken apart."""
 
     def apply(self, settings: S, options: Mapping[str, Any]) -> tuple[S, tuple[str, ...]]:
-        """The settings with the options in them; also the names of those that only the fsspec client understands.
+        """The settings with the options applied, and the names of the options that only the fsspec client understands.
 
         Raises:
             UsageError: An option is unknown, or a value is not usable.
@@ -52,13 +52,13 @@ class Table(Generic[S]):
 
 
 def unknown_option(library: Library, name: str, *, source: str = "") -> UsageError:
-    """The error for an option that nobody may say."""
+    """The error for an option that is not permitted."""
     problem, hint = library.unknown(name)
     return UsageError(problem, hint=hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else "."), source=source)
 
 
 def is_on(value: Any) -> bool:
-    """Whether a switch is on, however it is written."""
+    """Whether a switch is on: `1`, `true`, `yes` or `on`, in any case."""
     return str(value).lower() in ("1", "true", "yes", "on")
 
 
@@ -76,7 +76,7 @@ def verify(value: Any) -> dict[str, Any]:
     """Which certificate authorities are trusted: `verify: /etc/ca.pem`.
 
     Raises:
-        UsageError: Nobody is to be checked.
+        UsageError: The value turns the check off.
     """
     if isinstance(value, str) and value.lower() not in ("true", "false"):
         return {"ca_file": value}

@@ -1,4 +1,4 @@
-"""Errors with their causes, and records of logs, without secrets."""
+"""Removes secrets from errors with their causes, and from log records."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from prefect_stagegate.redaction import redact
 
 
 class RedactedError(Exception):
-    """Stands for an exception of which the text holds a secret; its traceback is the other's."""
+    """Replaces an exception whose text holds a secret, and keeps its traceback."""
 
 
 def redact_chain(error: BaseException | None) -> BaseException | None:
-    """The error with its causes, each that tells a secret replaced by one that doesn't."""
+    """The error; where it or a cause holds a secret, a `RedactedError` in its place, with redacted causes."""
     if error is None or _is_clean(error):
         return error
     return _clean(error, frozenset())
 
 
 def _clean(error: BaseException | None, above: frozenset[int]) -> BaseException | None:
-    """What stands for an error; None for one that is among those it led to."""
+    """The `RedactedError` for an error; None where a loop of causes leads back to one that is `above` it."""
     if error is None or id(error) in above:
         return None
     above |= {id(error)}
@@ -32,27 +32,27 @@ def _clean(error: BaseException | None, above: frozenset[int]) -> BaseException 
 
 
 def _is_clean(error: BaseException) -> bool:
-    """Whether neither the error nor any of its causes tells a secret."""
+    """Whether neither the error nor any of its causes holds a secret."""
     left, seen = [error], set[int]()
     while left:
         error = left.pop()
         if id(error) in seen:
             continue
         seen.add(id(error))
-        told = "\n".join((str(error), *getattr(error, "__notes__", ())))
-        if redact(told) != told:
+        text = "\n".join((str(error), *getattr(error, "__notes__", ())))
+        if redact(text) != text:
             return False
-        left += [one for one in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())) if one]
+        left += [cause for cause in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())) if cause]
     return True
 
 
 class RedactingFilter(logging.Filter):
-    """Takes secrets out of a log's records, tracebacks included. Put it on the handlers that write them."""
+    """Removes secrets from log records, tracebacks included. Add it to the handlers that write them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact the record; every record is written."""
-        told = record.getMessage()
-        if (clean := redact(told)) != told:
+        """Redact the record, and let it pass."""
+        message = record.getMessage()
+        if (clean := redact(message)) != message:
             record.msg, record.args = clean, ()
         if record.exc_info and not record.exc_text:
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))

@@ -1,4 +1,4 @@
-"""Secrets that are in use: found in a text as they are, percent-encoded, escaped or within Base64."""
+"""Hides the secrets that this process uses: as they are, percent-encoded, escaped or within Base64."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import unquote
 from prefect_stagegate.redaction.shapes import HIDDEN, without_shapes
 
 LEAST = 4
-"""Characters of a secret that is worth hiding: shorter ones stand in every sentence."""
+"""Characters of the shortest secret that is hidden: shorter texts occur in every sentence."""
 WORD = 8
-"""Shorter secrets are hidden where they are a word of their own: they stand within others."""
+"""Secrets shorter than this are hidden only as whole words, because other words contain them."""
 REMEMBERED = 256
-"""The most secrets that are remembered; tokens are renewed for as long as a process lives."""
+"""Most secrets that are remembered, since tokens are renewed for as long as a process lives."""
 LONGEST = 256
-"""Characters of a secret that are compared in encoded form; what follows them goes too."""
+"""Characters of a secret that are compared in encoded form; the rest of the word is hidden with them."""
 _NO_SECRETS = frozenset(
     (
         *("anon", "anonymous", "basic", "browser", "cache", "cloud", "default", "digest", "false", "google_default"),
@@ -28,15 +28,11 @@ _NO_SECRETS = frozenset(
         *("stagegate", "test", "user"),
     )
 )
-"""What stands where a credential could, and is none; and what is known to everybody, and stands in sentences."""
+"""Values of credential options that are no secrets, and well-known default passwords that occur in sentences."""
 
 
 class _Secret:
-    """One text that must not be told, and how it may be written.
-
-    Args:
-        text: As it is.
-    """
+    """One secret, and the forms in which it may be written."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -52,7 +48,7 @@ class _Secret:
         return text
 
     def is_in_base64(self, run: str) -> bool:
-        """Whether Base64 without a break holds it, with whatever before and behind it."""
+        """Whether a run of Base64 characters encodes it, with any bytes before and after it."""
         return any(core in run for core in self._cores)
 
     @cached_property
@@ -61,7 +57,7 @@ class _Secret:
 
     @cached_property
     def _encoded(self) -> re.Pattern[str]:
-        """Matches it with any of its characters percent-encoded or escaped."""
+        """Matches the secret with any of its characters percent-encoded or escaped."""
         rest = r"[^\s\"'<>&]*" if len(self._text) > LONGEST else ""
         return re.compile(self._bounded("".join(map(_spelled, self._text[:LONGEST])) + rest))
 
@@ -72,7 +68,7 @@ class _Secret:
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/_=-]|%(?:25)*(?:2[bBdDfF]|3[dD]|5[fF])){8,}")
 """Base64 of both alphabets, percent-encoded or not."""
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
-# A bound, so that a long run of backslashes is not searched from each of them to its end; 31 is text quoted five times.
+# Bounded, because a search of a long run of backslashes takes quadratic time; 31 of them are text quoted five times.
 _MAYBE_ESCAPED, _ESCAPED = r"\\{0,31}", r"\\{1,31}"
 _ESCAPES = {
     **{character: f"{_ESCAPED}{letter}" for character, letter in zip("\b\f\n\r\t", "bfnrt", strict=True)},
@@ -81,7 +77,8 @@ _ESCAPES = {
 
 
 def _base64_cores(data: bytes) -> Iterator[str]:
-    """What each Base64 text holds that encodes these bytes with others before and behind them, in both alphabets."""
+    """The characters that every Base64 encoding of these bytes contains, for each offset and in both alphabets."""
+    # Three bytes are four characters, so there are three offsets; characters that neighbours share are cut off.
     for before in range(3):
         text = b64encode(b"\0" * before + data).decode()
         core = text[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
@@ -91,7 +88,7 @@ def _base64_cores(data: bytes) -> Iterator[str]:
 
 
 def _spelled(character: str) -> str:
-    """A pattern of one character as it is, percent-encoded (several times, too), or escaped for JSON, Python or XML."""
+    """A pattern of one character as it is, percent-encoded (even repeatedly), or escaped for JSON, Python or XML."""
     number = _digits(f"{ord(character):x}")
     units = character.encode("utf-16-be", errors="surrogatepass").hex()
     spellings = [
@@ -101,31 +98,31 @@ def _spelled(character: str) -> str:
         "".join(f"{_ESCAPED}u{_digits(units[at : at + 4])}" for at in range(0, len(units), 4)),
         f"&#(?:x0*{number}|0*{ord(character)});",
     ]
-    spellings += [found[character] for found in (_ENTITIES, _ESCAPES) if character in found]
+    spellings += [escapes[character] for escapes in (_ENTITIES, _ESCAPES) if character in escapes]
     return f"(?:{'|'.join(spellings)})"
 
 
 def _digits(text: str) -> str:
-    """A pattern of hexadecimal digits in either case."""
+    """A pattern of these hexadecimal digits in either case."""
     return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in text)
 
 
-def _without_secrets(secrets: Iterable[_Secret], found: re.Match[str]) -> str:
-    run = found[0]
+def _without_secrets(secrets: Iterable[_Secret], match: re.Match[str]) -> str:
+    run = match[0]
     while "%" in run:
         run = unquote(run)
-    return HIDDEN if any(secret.is_in_base64(run) for secret in secrets) else found[0]
+    return HIDDEN if any(secret.is_in_base64(run) for secret in secrets) else match[0]
 
 
 class Redactor:
-    """Knows secrets and hides them, and everything that has a credential's shape. Safe to use from many threads."""
+    """Hides the secrets that it knows, and all that has a credential's shape. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._secrets: OrderedDict[str, _Secret] = OrderedDict()
         self._lock = threading.Lock()
 
     def remember(self, texts: Iterable[str]) -> None:
-        """Hide these from now on; those that were named longest ago are forgotten when there are too many."""
+        """Hide these secrets from now on. When there are too many, the ones remembered longest ago are forgotten."""
         with self._lock:
             for text in texts:
                 if len(text) >= LEAST and text.lower() not in _NO_SECRETS:
@@ -137,6 +134,7 @@ class Redactor:
     def redact(self, text: str) -> str:
         """The text without secrets."""
         with self._lock:
+            # The longest first: a secret may contain a shorter one.
             secrets = sorted(self._secrets.items(), key=lambda item: len(item[0]), reverse=True)
         for _, secret in secrets:
             text = secret.hidden(text)

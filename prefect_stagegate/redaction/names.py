@@ -13,7 +13,7 @@ _SECRET_WORDS = frozenset(
 )
 _SECRET_ENDINGS = (("access", "key", "id"), ("auth", "string"), ("connection", "string"))
 _PLAIN_WORDS = _SECRET_WORDS - {"auth", "credential", "credentials", "key", "pass"}
-"""Those that mean a credential also where no option or query stands: a `key` may be an object's."""
+"""Words that mean a credential outside options and queries, too, where a `key` may be an object's."""
 PLAIN_KEYS = frozenset(("access", "account", "api", "private", "secret", "shared", "storage"))
 
 
@@ -30,7 +30,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def is_plain_secret_name(name: str) -> bool:
-    """The same for a name in a sentence or a document, where `key=` may name an object or a partition."""
+    """Whether a name in a sentence or document usually means a credential; a bare `key=` may name an object."""
     words = tuple(word.lower() for word in _WORDS.findall(name))
     if not words:
         return False

@@ -1,4 +1,4 @@
-"""Which parts of a URL and of storage options are secrets."""
+"""Finds the secrets in a URL and in storage options."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from prefect_stagegate.redaction.known import LEAST
 from prefect_stagegate.redaction.names import is_secret_name
 
 LINE = 16
-"""Characters of a line of a longer secret, such as a private key, that is a secret itself."""
+"""Characters of the shortest line of a longer secret, such as a private key, that is a secret itself."""
 
 
 def secrets_of(url: str, options: Mapping[str, Any]) -> list[str]:
-    """What of a URL and of storage options is secret, as it is given and decoded."""
-    given = [text for text in (*_of_url(url), *_of_options(options)) if len(text) >= LEAST]
-    return [*given, *map(unquote, given)]
+    """The secrets in a URL and in storage options, as written and percent-decoded."""
+    secrets = [text for text in (*_of_url(url), *_of_options(options)) if len(text) >= LEAST]
+    return [*secrets, *map(unquote, secrets)]
 
 
 def _of_url(url: str) -> Iterator[str]:
@@ -57,14 +57,14 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """A secret, and what of it is one alone: a header's token, a key's lines, a connection's fields."""
+    """A secret, and the parts that are secrets alone: a header's token, a key's lines, a connection string's fields."""
     if secret.startswith(("/", "~")) and os.path.exists(os.path.expanduser(secret)):  # noqa: PTH110, PTH111 - a `Path` raises when it is long
-        return  # where a credential lies; PWD is such a name, too
+        return  # the path of a credential, or the variable PWD
     yield from (secret, secret.strip(), secret.rpartition(" ")[2])
     if "\n" in secret.strip():
         yield from (line for line in secret.splitlines() if len(line) >= LINE)
     if secret.startswith("{"):
-        with suppress(ValueError, AttributeError):  # it only begins as JSON does
+        with suppress(ValueError, AttributeError):  # it is no JSON, or no object
             yield from _of_options(json.loads(secret))
     if ";" in secret:
         pairs = (part.partition("=") for part in secret.split(";"))

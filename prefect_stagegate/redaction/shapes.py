@@ -1,4 +1,4 @@
-"""What a credential looks like: signed addresses, headers, tokens, keys, and values of names that tell of one."""
+"""The shapes of credentials: signed URLs, headers, tokens, keys, and values of names that mean a credential."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache, partial
 from prefect_stagegate.redaction.names import PLAIN_KEYS, is_plain_secret_name, is_secret_name
 
 HIDDEN = "***"
-"""What is written for a secret."""
+"""Replaces a secret."""
 
 _IS = r"(?:=|%(?:25)*3[dD])"
 _COLON = r"\s*(?::|%(?:25)*3[aA])(?:\s|%(?:25)*20)*"
@@ -25,12 +25,12 @@ _TOKEN_HEADERS = (
 )
 
 _HINTS = ("auth", "cookie", "credential", "key", "pass", "pwd", "sas", "secret", "sig", "token")
-"""One stands in each name of a credential; most texts hold none."""
+"""Every credential's name contains one of these. Most texts contain none, and need no search for names."""
 
 
 @cache
 def _shapes() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """What is a credential wherever it stands, and what is written for it; compiled when the first text comes."""
+    """Patterns of credentials that need no name beside them, with replacements. Compiled at the first use."""
     shapes = (
         (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", HIDDEN),
         (r"\b(?:AWS4|GOOG4)-[\w-]{1,40}(?:[\s,]*\w+=[^\s,\"'<>]+)+", HIDDEN),
@@ -52,8 +52,8 @@ def _shapes() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 @cache
-def _named() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
-    """Where a name and a value stand, and whether such a name is that of a credential."""
+def _named_values() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
+    """Patterns of a name with a value, each with the test of whether the name means a credential."""
     any_value, before_quote = rf"((?:{_QUOTED})|{_VALUE})", r"(?:b(?=[\"']))?"
     header = rf"((?:{_QUOTED})|[^\r\n\"'\\][^\r\n]*)"
     places = (
@@ -74,19 +74,19 @@ def _named() -> tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...]:
 
 
 def without_shapes(text: str) -> str:
-    """The text without what looks like a credential, whoever's it is."""
+    """The text without everything that looks like a credential."""
     for pattern, replacement in _shapes():
         text = pattern.sub(replacement, text)
     lowered = text.lower()
     if any(hint in lowered for hint in _HINTS):
-        for pattern, is_secret in _named():
+        for pattern, is_secret in _named_values():
             text = pattern.sub(partial(_without_value, is_secret), text)
     return text
 
 
-def _without_value(is_secret: Callable[[str], bool], found: re.Match[str]) -> str:
-    beginning, name, value = found.groups()
+def _without_value(is_secret: Callable[[str], bool], match: re.Match[str]) -> str:
+    beginning, name, value = match.groups()
     if not is_secret(name):
-        return found[0]
+        return match[0]
     quote = re.match(r"\\*[\"']", value)
     return f"{beginning}{quote[0] if quote else ''}{HIDDEN}"

@@ -79,7 +79,7 @@ def _azure(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _delta(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.objectstore import texts, translate
+    from prefect_stagegate.objectstore import object_store_options, translate
     from prefect_stagegate.sources.lake.delta import DeltaSource, table_of
 
     table = table_of(url)[0]
@@ -88,7 +88,7 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     settings, left = translate(options)
     if left:
         raise UsageError(f"The option {left[0]!r} can't be used for a table", hint="Leave it out.", source=url)
-    return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle), terms)
+    return DeltaSource(url, _s3(table, options, terms), object_store_options(table, settings, idle=terms.idle), terms)
 
 
 def _sftp(url: str, options: Options, terms: Terms) -> Source:

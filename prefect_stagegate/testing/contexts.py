@@ -1,6 +1,6 @@
-"""A question to try a check with: a version that nothing is wrong with, and whatever the test changes about it.
+"""A check's context for tests: a version that passes every check, with the fields that the test changes.
 
-answer = cache_fit(a_question(bytes=0), CacheFit())
+result = cache_fit(check_context(bytes=0), CacheFit())
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ SPEC: Mapping[str, Any] = {
 
 
 def a_spec(**changes: Any) -> Spec:
-    """The spec above with some of its keys changed; None takes a key away."""
+    """`SPEC` with some keys changed; None removes a key."""
     values = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
     return load_spec(values, known_checks=known_checks())
 
 
 def check_context(*, spec: Spec | None = None, target: str = "production", **changes: Any) -> CheckContext:
-    """A question about a version of two files on its way to `production`; `changes` are fields of `CheckContext`."""
+    """The context of a version of two files on its way to `production`; `changes` are fields of `CheckContext`."""
     spec = spec or a_spec()
     facts: dict[str, Any] = {
         "dataset": spec.dataset,
@@ -113,12 +113,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Figures:
-    """`Measures` with nothing wrong in them; a test names the answers that differ, each a value or an error."""
+    """`Measures` of faultless data; a test gives the answers that differ, each a value or an error to raise."""
 
     answers: Mapping[str, Any] = field(default_factory=dict)
 
     def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:  # noqa: ARG002 - the protocol's
-        """Rows without any."""
+        """Rows without duplicates."""
         return self._answer("duplicates", Duplicates(7, 0))
 
     def shared_files(self, splits: Mapping[str, str]) -> Overlap:
@@ -130,11 +130,11 @@ class Figures:
         return self._answer("shared_records", Overlap(dict.fromkeys(splits, 7), {}))
 
     def balance(self, table: str, column: str) -> Balance:  # noqa: ARG002
-        """Two classes, nearly alike."""
+        """Two classes of nearly the same size."""
         return self._answer("balance", Balance(100, 0, 2, "b", 49))
 
     def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:  # noqa: ARG002
-        """Columns that hardly moved."""
+        """Columns with hardly any drift."""
         columns = tuple(ColumnDrift("flights", name, 0.01, "wasserstein") for name in ("a", "b"))
         return self._answer("drift", {"flights": TableDrift(5000, 4000, columns)})
 
@@ -144,8 +144,8 @@ class Figures:
 
     def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         """Two columns in each table of every version; a test gives `columns` by digest."""
-        given: Mapping[str, Mapping[str, Mapping[str, str]]] = self._answer("columns", {})
-        return given.get(digest) or {table: {"year": "BIGINT", "carrier": "VARCHAR"} for table in tables}
+        by_digest: Mapping[str, Mapping[str, Mapping[str, str]]] = self._answer("columns", {})
+        return by_digest.get(digest) or {table: {"year": "BIGINT", "carrier": "VARCHAR"} for table in tables}
 
     def outside_tables(self) -> int:
         """None."""
@@ -159,7 +159,7 @@ class Figures:
 
 
 def a_validation(digest: str = DIGEST, outcome: Outcome = Outcome.PASS) -> Validation:
-    """What a contract found that has one table, with the same outcome for each of its checks."""
+    """The validation of a contract with one table, with the same outcome for each check."""
     names = ("schema", "nonempty", "expectations", "coverage")
     evidence = tuple(Evidence(name, outcome, f"{name} looked", "data", measured={"rows": 7}) for name in names)
     table = TableResult("flights", files=2, rows=7, evaluated=3, failed=0, passed=outcome is Outcome.PASS)
@@ -167,7 +167,7 @@ def a_validation(digest: str = DIGEST, outcome: Outcome = Outcome.PASS) -> Valid
 
 
 def an_origin(modified: datetime | None) -> Origin:
-    """Where one entry came from, with the time that its source gave."""
+    """The origin of one entry, with the given modification time."""
     pin = Pin("etag", '"1"', "strong")
     seconds = modified.timestamp() if modified else None
     return Origin("flights/a.parquet", "s3://lake/flights/", "a.parquet", 300, pin, "computed", "blake3:0", seconds)

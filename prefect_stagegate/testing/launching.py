@@ -1,4 +1,4 @@
-"""Starting a server for tests: it must answer in time, and ends with the block or with this process."""
+"""Runs a server for tests: it must be ready in time, and ends with the block or with this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.testing.servers import tied_to_parent
 
 GRACE = 2.0
-"""Seconds that a server gets to end by itself."""
+"""Seconds that a server has to end by itself before it is killed."""
 
 
 @contextmanager
@@ -30,13 +30,13 @@ def launched(
 
     Args:
         command: Its command line.
-        log: A file for what it says: a pipe that nobody drains would stop some servers.
+        log: A file for its output: a pipe that is not read would block some servers.
         answers: Whether it is ready.
-        env: Its whole environment; this process's when absent.
+        env: Its whole environment; this process's where None.
         timeout: Seconds until it must be ready.
 
     Raises:
-        SourceUnavailable: It ended or was not ready in time; the message has the end of its log.
+        SourceUnavailable: The server ended or was not ready in time; the message has the end of its log.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def launched(
 
 
 def answers_http(url: str) -> bool:
-    """Whether a web server answers at `url`, whatever it says."""
+    """Whether a web server answers at `url`, with any status."""
     try:
         with urlopen(url, timeout=2):  # noqa: S310 - our own address
             return True
@@ -75,7 +75,7 @@ def _wait(process: subprocess.Popen[bytes], name: str, log: Path, answers: Calla
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it: some servers wait for open connections for ever, so it is killed after a grace."""
+    """Terminate the process, and kill it after `GRACE`: some servers wait for open connections for ever."""
     process.terminate()
     try:
         process.wait(GRACE)

@@ -28,14 +28,14 @@ import fsspec
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable
 
 VOLUMES = 10_000
-"""How many there may be: each bucket takes seven, which hold next to nothing."""
+"""Most volumes of a server: each bucket takes seven, which are nearly empty."""
 GRPC_OFFSET = 10_000
-"""Each of SeaweedFS's ports has a twin for gRPC this far above it."""
+"""Each of SeaweedFS's ports has a second one for gRPC, this much higher."""
 PORTS = range(12_000, 22_000)
-"""Ports and their twins stay below 32768, where the kernel starts to hand out ports to outgoing connections."""
+"""With the gRPC ports, all stay below 32768, where the kernel's ports for outgoing connections begin."""
 
-# Ties a command's life to its parent's: the kernel kills it when the thread that started it ends, for whatever reason.
-# The parent may have died before prctl ran, hence the second look.
+# Has the kernel kill the command when the thread that started it ends, for whatever reason. The parent may have died
+# before prctl ran, so its pid is compared afterwards.
 _TIED_TO_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -56,14 +56,14 @@ class Keys:
 OWNER = Keys("stagegate-owner", "owner-secret")
 """May do everything."""
 RENEWED = Keys("stagegate-renewed", "renewed-secret")
-"""May do everything too: what the owner's keys are exchanged for when they expire."""
+"""May do everything: replaces the owner's keys when they expire."""
 STRANGER = Keys("stagegate-stranger", "stranger-secret")
-"""Is known to the server and may do nothing."""
+"""The server knows these keys, and denies them everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeaweedFS:
-    """A running S3 server: where it answers, and the keys that open it."""
+    """A running S3 server: its address, and its owner's keys."""
 
     endpoint_url: str
     key: str
@@ -71,11 +71,11 @@ class SeaweedFS:
     pid: int
     log: Path
     iceberg_url: str = ""
-    """Where its Iceberg REST catalog answers."""
+    """The address of its Iceberg REST catalog."""
 
     @property
     def storage_options(self) -> dict[str, str]:
-        """What opens the server as its owner, in fsspec's words."""
+        """The options, by fsspec's names, that open the server as its owner."""
         return {"endpoint_url": self.endpoint_url, "key": self.key, "secret": self.secret}
 
     def options_of(self, keys: Keys) -> dict[str, str]:
@@ -83,7 +83,7 @@ class SeaweedFS:
         return {"endpoint_url": self.endpoint_url, "key": keys.key, "secret": keys.secret}
 
     def client(self) -> Any:
-        """An s3fs file system of the owner's, with `pipe`, `cat`, `find`, `rm` and more; it remembers no listings."""
+        """An s3fs file system of the owner, without a cache of listings."""
         return fsspec.filesystem("s3", **self.storage_options, use_listings_cache=False)
 
     def bucket(self, name: str) -> str:
@@ -93,7 +93,7 @@ class SeaweedFS:
 
 
 def free_port(twin_offset: int = 0) -> int:
-    """Return a loopback port that nobody listens on, and whose twin `twin_offset` above it is free as well.
+    """A free loopback port; the port `twin_offset` above it is free as well.
 
     Raises:
         SourceUnavailable: No such port was found.
@@ -106,7 +106,7 @@ def free_port(twin_offset: int = 0) -> int:
 
 @contextmanager
 def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
-    """Run an S3 server whose data lie in `directory` for as long as the block runs.
+    """Run an S3 server with its data in `directory` for as long as the block runs.
 
     Start it from a thread that outlives it: the server is killed when that thread ends.
 
@@ -148,12 +148,12 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
 
 
 def tied_to_parent(command: Sequence[str]) -> list[str]:
-    """A command line that runs `command` and whose process is killed when the thread that starts it ends."""
+    """A command line that runs `command` in a process that is killed when the thread that started it ends."""
     return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
 def require_weed() -> str:
-    """Return the path of `weed`: beside this Python, or on the PATH.
+    """The path of `weed`: beside this Python, or on the PATH.
 
     Raises:
         MissingExtra: It is in neither place.
@@ -207,7 +207,7 @@ def _is_free(port: int) -> bool:
 
 
 def _wait_until_ready(server: SeaweedFS, process: subprocess.Popen[bytes], deadline: float) -> None:
-    """Return once the server has taken an object: it answers a while before it can store anything."""
+    """Wait until the server has stored an object: it answers some time before it can store any."""
     while not (_answers(server.endpoint_url) and _stores(server)):
         if process.poll() is not None or time.monotonic() > deadline:
             state = "ended at once" if process.poll() is not None else "was not ready in time"

@@ -1,5 +1,5 @@
 # ruff: noqa: S101, D102 - these are tests, which assert and whose names say what they show
-"""What every source adapter must hold to: subclass `SourceContract` in a test module, and pytest runs all of it.
+"""The tests that every source adapter must pass: subclass `SourceContract` in a test module, and pytest runs them.
 
     class TestMySource(SourceContract):
         @pytest.fixture
@@ -7,8 +7,8 @@
             with my_server() as server:
                 yield Place("my://…/", options, put=server.write, remove=server.delete)
 
-Set-up goes round the adapter: `put` and `remove` change the place by other means than the code under test. Promises
-that do not apply are named with the class, and their tests are not collected, so that none is skipped:
+Set-up bypasses the adapter: `put` and `remove` change the place by other means than the code under test. A class names
+the promises that do not apply to it; pytest does not collect their tests:
 
     class TestMySource(SourceContract, without=("ranges", "credentials")):
 """
@@ -48,7 +48,7 @@ ODD = (
     ),
     *("odd %41.bin", "odd ?a=1.bin", "odd %2e%2e.bin", "odd\nline.bin", "odd\ttab.bin", "-odd", "~odd", "odd "),
 )
-"""Names that clients cut, decode, expand or refuse."""
+"""Names that some clients cut, decode, expand or refuse."""
 UNFORESEEN: tuple[Exception, ...] = (
     ValueError("month must be in 1..12"),
     KeyError("items"),
@@ -59,16 +59,20 @@ UNFORESEEN: tuple[Exception, ...] = (
     struct.error("unpack requires a buffer of 4 bytes"),
     zlib.error("Error -3 while decompressing data"),
 )
-"""What libraries raise of which nobody said that they do."""
-_MACHINE_S = {"AWS_EC2_METADATA_DISABLED": "true", "AZURE_TOKEN_CREDENTIALS": "dev", "NO_GCE_CHECK": "true"}
-"""What keeps clients from the credentials of the machine that they run on."""
+"""Exceptions that libraries raise and do not document."""
+_NO_MACHINE_CREDENTIALS = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AZURE_TOKEN_CREDENTIALS": "dev",
+    "NO_GCE_CHECK": "true",
+}
+"""Variables that keep clients from the credentials of the machine that they run on."""
 ABSENT = ("AWS_", "AZURE_", "GOOGLE_", "HF_", "PG", "PYICEBERG_", "SSH")
-"""The beginnings of variables that may hold credentials."""
+"""Prefixes of variables that may hold credentials."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere that objects lie, empty at first, and how to change it."""
+    """A place that holds objects, empty at first, and the means to change it."""
 
     url: str
     """Ends with a slash."""
@@ -77,56 +81,56 @@ class Place:
     """Write an object, over one that may be there."""
     remove: Callable[[str], Any] = lambda key: None  # noqa: ARG005
     denied: Mapping[str, Any] | None = None
-    """Options with credentials that the place refuses; needed unless the contract is `without` credentials."""
+    """Options with credentials that the place refuses; required unless the contract is `without` credentials."""
     anonymous: Mapping[str, Any] | None = None
-    """Options without any credentials, which the place refuses; needed as `denied` is."""
+    """Options without credentials, which the place refuses; required as `denied` is."""
     lacks: str = ""
     """Characters that no name here can have, or that `put` or the server turns into others."""
     unreachable: tuple[str, Mapping[str, Any]] | None = None
-    """URL and options of a server of this kind that does not answer; needed unless the contract is without servers."""
+    """URL and options of such a server that does not answer; required unless the contract is `without` servers."""
     frozen: bool = False
-    """Whether what lies here promises that a file never changes, so that only another size of it is noticed."""
+    """Whether files here never change by promise, so that the adapter notices only a change of size."""
     keeps: bool = False
-    """Whether the place keeps what it held, as a history of commits does: what was listed can be read for ever."""
+    """Whether the place keeps old states, as a history of commits does: what was listed can be read for ever."""
     library: tuple[str, str] = ("", "")
-    """The functions of the adapter's library that list and read, by their dotted names; empty for the adapter's own."""
+    """Dotted names of the library's functions that list and read; empty for the adapter's own methods."""
 
 
 def listed(source: Source, wanted: Wanted = everything) -> dict[str, SourceObject]:
-    """Everything wanted that a source lists, by key; a key that comes twice fails."""
-    found: dict[str, SourceObject] = {}
-    for one in source.list(wanted):
-        assert one.key not in found, f"{one.key} was listed twice"
-        found[one.key] = one
-    return found
+    """The wanted objects of a source's listing, by key; fails when a key comes twice."""
+    objects: dict[str, SourceObject] = {}
+    for source_object in source.list(wanted):
+        assert source_object.key not in objects, f"{source_object.key} was listed twice"
+        objects[source_object.key] = source_object
+    return objects
 
 
 def _listed_or_refused(source: Source, left_out: set[str]) -> dict[str, SourceObject] | str:
-    """What is listed when some keys are left out, or the key that is refused."""
+    """The listing without some keys, or the key that the source refuses."""
     try:
         return listed(source, lambda key: key not in left_out)
     except SourceError as error:
         return error.object
 
 
-def read(source: Source, one: SourceObject, start: int = 0, end: int | None = None) -> bytes:
-    """Read as a transfer does that waits for each read: the object is confirmed at the end."""
-    buffer = bytearray((one.size if end is None else end) - start)
-    source.read_into(one, start, memoryview(buffer))
-    source.confirm(one)
+def read(source: Source, source_object: SourceObject, start: int = 0, end: int | None = None) -> bytes:
+    """Read an object's bytes as a blocking transfer does, with `confirm` at the end."""
+    buffer = bytearray((source_object.size if end is None else end) - start)
+    source.read_into(source_object, start, memoryview(buffer))
+    source.confirm(source_object)
     return bytes(buffer)
 
 
 @contextmanager
 def broken(patch: pytest.MonkeyPatch, source: Source, method: str, function: str, raised: Exception) -> Iterator[None]:
-    """Have a library raise in the block.
+    """Have a library's function, or an adapter's method, raise an error in the block.
 
     Args:
-        patch: Undoes it.
-        source: Whose adapter it is.
-        method: The adapter's own, where no function is named.
-        function: The library's, by its dotted name.
-        raised: What it raises.
+        patch: Makes and undoes the change.
+        source: Its adapter's class is changed.
+        method: The adapter's method, where no function is named.
+        function: The library's function, by its dotted name.
+        raised: The error.
     """
 
     def breaks(*_: Any, **__: Any) -> None:
@@ -150,21 +154,21 @@ CONDITIONAL = {
     ),
     "servers": ("test_a_server_that_does_not_answer_may_be_asked_again",),
 }
-"""What some places have not, with the tests of it: URLs that name one object, or a folder without the slash at its end
-(a table's URL names all of it); parts of objects; anybody who asks for credentials; a server."""
+"""Features that some places don't have, with their tests. A table's URL names the whole table, so it has no single
+objects and no bare folders."""
 
 
 class SourceContract:
     """The promises of `Source`, as tests.
 
     Raises:
-        TypeError: A class is `without` something that `CONDITIONAL` does not know.
+        TypeError: A class is `without` a feature that `CONDITIONAL` does not list.
     """
 
     without: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, *, without: Collection[str] = (), **settings: Any) -> None:
-        """Leave out the tests of what the place has not."""
+        """Remove the tests of features that the place doesn't have."""
         super().__init_subclass__(**settings)
         if unknown := set(without) - CONDITIONAL.keys():
             raise TypeError(f"{cls.__name__} is without {sorted(unknown)}; known: {', '.join(CONDITIONAL)}")
@@ -174,20 +178,22 @@ class SourceContract:
 
     @pytest.fixture
     def place(self) -> Place:
-        """The place under test; every adapter's test brings its own."""
+        """The place under test; every adapter's test defines it."""
         raise NotImplementedError
 
     def test_every_object_is_listed_with_its_size(self, place: Place) -> None:
         for number, key in enumerate(KEYS):
             place.put(key, BYTES[:number])
-        found = listed(open_source(place.url, place.options))
-        assert {key: one.size for key, one in found.items()} == {key: number for number, key in enumerate(KEYS)}
+        objects = listed(open_source(place.url, place.options))
+        assert {key: source_object.size for key, source_object in objects.items()} == {
+            key: number for number, key in enumerate(KEYS)
+        }
 
     def test_listed_objects_read_as_they_were_written(self, place: Place) -> None:
         for key in KEYS:
             place.put(key, key.encode() + BYTES)
         source = open_source(place.url, place.options)
-        assert {key: read(source, one) for key, one in listed(source).items()} == {
+        assert {key: read(source, source_object) for key, source_object in listed(source).items()} == {
             key: key.encode() + BYTES for key in KEYS
         }
 
@@ -196,26 +202,28 @@ class SourceContract:
         for name in names:
             place.put(name, name.encode())
         source, refused = open_source(place.url, place.options), set[str]()
-        while isinstance(found := _listed_or_refused(source, refused), str):
-            assert found in names - refused, f"none of the names is told: {found!r}"
-            refused.add(found)
-        assert found.keys() == names - refused, f"listed otherwise: {found.keys() ^ (names - refused)}"
+        while isinstance(outcome := _listed_or_refused(source, refused), str):
+            assert outcome in names - refused, f"none of the names is told: {outcome!r}"
+            refused.add(outcome)
+        assert outcome.keys() == names - refused, f"listed otherwise: {outcome.keys() ^ (names - refused)}"
         # What no dataset may have is listed, so that `exclude` can name it, and never read.
-        usable = [one for name, one in found.items() if not path_problem(name)]
-        assert [read(source, one) for one in usable] == [one.key.encode() for one in usable]
+        usable = [source_object for name, source_object in outcome.items() if not path_problem(name)]
+        assert [read(source, source_object) for source_object in usable] == [
+            source_object.key.encode() for source_object in usable
+        ]
 
     def test_only_what_is_wanted_is_listed(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         place.put("b.txt", BYTES)
         wanted = open_source(place.url, place.options).list(lambda key: key.endswith(".txt"))
-        assert [one.key for one in wanted] == ["b.txt"]
+        assert [source_object.key for source_object in wanted] == ["b.txt"]
 
     def test_a_url_may_name_one_object(self, place: Place) -> None:
         place.put("folder/b.bin", BYTES)
         place.put("folder/b.bin.more", b"")
         source = open_source(place.url + "folder/b.bin", place.options)
-        (one,) = source.list()
-        assert (one.key, read(source, one)) == ("b.bin", BYTES)
+        (source_object,) = source.list()
+        assert (source_object.key, read(source, source_object)) == ("b.bin", BYTES)
 
     def test_a_folder_may_be_named_without_its_slash(self, place: Place) -> None:
         place.put("folder/b.bin", BYTES)
@@ -230,25 +238,25 @@ class SourceContract:
     def test_ranges_end_before_their_end(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         for start, end in ((0, 1), (1, 7), (len(BYTES) - 3, len(BYTES)), (0, len(BYTES))):
-            assert read(source, one, start, end) == BYTES[start:end]
+            assert read(source, source_object, start, end) == BYTES[start:end]
 
     def test_a_buffer_is_filled_with_what_is_read_and_no_further(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         start = 0 if "ranges" in self.without else 7
         count = len(BYTES) - start
         buffer = bytearray(b"#" * (count + 5))
-        source.read_into(one, start, memoryview(buffer)[:count])
+        source.read_into(source_object, start, memoryview(buffer)[:count])
         assert buffer == BYTES[start:] + b"#" * 5
 
     def test_an_empty_object_is_read(self, place: Place) -> None:
         place.put("empty", b"")
         source = open_source(place.url, place.options)
-        one = listed(source)["empty"]
-        assert (one.size, read(source, one)) == (0, b"")
+        source_object = listed(source)["empty"]
+        assert (source_object.size, read(source, source_object)) == (0, b"")
 
     def test_a_pin_stays_while_the_object_does(self, place: Place) -> None:
         place.put("a.bin", BYTES)
@@ -259,28 +267,28 @@ class SourceContract:
     def test_an_object_that_changed_after_it_was_listed_is_not_read(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         # A weak pin may miss a change within its grain of time, but not one of the size.
-        strong = one.pin.strength == "strong" and not place.frozen
+        strong = source_object.pin.strength == "strong" and not place.frozen
         place.put("a.bin", BYTES[::-1] if strong else BYTES * 2)
         if place.keeps:
-            assert read(source, one) == BYTES
+            assert read(source, source_object) == BYTES
         else:
             with pytest.raises(ObjectChanged):
-                read(source, one)
+                read(source, source_object)
         assert read(source, source.find("a.bin")) != BYTES
 
     def test_an_object_that_is_gone_is_named(self, place: Place) -> None:
         place.put("a.bin", BYTES)
         place.put("b.bin", BYTES)
         source = open_source(place.url, place.options)
-        one = listed(source)["a.bin"]
+        source_object = listed(source)["a.bin"]
         place.remove("a.bin")
         if place.keeps:
-            assert read(source, one) == BYTES
+            assert read(source, source_object) == BYTES
         else:
             with pytest.raises(ObjectVanished) as caught:
-                read(source, one)
+                read(source, source_object)
             assert caught.value.object == "a.bin"
         with pytest.raises(ObjectVanished):
             source.find("a.bin")
@@ -289,9 +297,9 @@ class SourceContract:
         for number in range(20):
             place.put(f"{number}.bin", bytes([number]) * 1000)
         source = open_source(place.url, place.options)
-        found = sorted(listed(source).values(), key=lambda one: int(one.key.removesuffix(".bin")))
+        objects = sorted(listed(source).values(), key=lambda source_object: int(source_object.key.removesuffix(".bin")))
         with ThreadPoolExecutor(8) as pool:
-            contents = list(pool.map(lambda one: read(source, one), found * 3))
+            contents = list(pool.map(lambda source_object: read(source, source_object), objects * 3))
         assert contents == [bytes([number]) * 1000 for number in range(20)] * 3
 
     def test_refused_credentials_are_told_and_not_repeated(self, place: Place) -> None:
@@ -310,7 +318,7 @@ class SourceContract:
         for name in [name for name in os.environ if name.startswith(ABSENT)]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-        for name, value in _MACHINE_S.items():
+        for name, value in _NO_MACHINE_CREDENTIALS.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(AccessDenied) as caught:
             list(open_source(place.url, place.anonymous).list())
@@ -329,7 +337,7 @@ class SourceContract:
         place.put("a.bin", BYTES)
         for raised in UNFORESEEN:
             source = open_source(place.url, place.options)
-            one = listed(source)["a.bin"]
+            source_object = listed(source)["a.bin"]
             with broken(monkeypatch, source, "list", place.library[0], raised), pytest.raises(SourceError) as caught:
                 listed(open_source(place.url, place.options))
             assert source.url.startswith(caught.value.source or "no source")  # a bucket, where that is a folder
@@ -337,7 +345,7 @@ class SourceContract:
                 broken(monkeypatch, source, "read_into", place.library[1], raised),
                 pytest.raises(SourceError) as caught,
             ):
-                read(source, one)
+                read(source, source_object)
             assert source.url.startswith(caught.value.source or "no source")
             assert caught.value.object == "a.bin"
             source.close()

@@ -1,9 +1,9 @@
 """Plan + sources + cache → receipts: every planned object's bytes in the cache, verified.
 
-    plan ──→ engine: claim → read → hash and write → judge → commit ──→ remember ──→ receipts
+    plan ──→ engine: claim → read → hash and write → verify → commit ──→ remember ──→ receipts
 
-Retries have one owner, and it is here: per read, with a budget per source. What is in the cache stays there, whatever
-ends a transfer: the next run goes on from it.
+This package alone retries reads, with a budget for each source. What is in the cache stays there, whatever ends a
+transfer: the next run continues from it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "tr
 BATCH = 256
 """Objects that are remembered in one transaction. The claim of each is an open file until then."""
 UNSYNCED = 64 << 20
-"""Bytes of small objects between two syncs: a power cut costs no more, and at the end little is left to wait for."""
+"""Bytes of small objects between two syncs. A power cut loses no more, and the last sync is short."""
 BATCH_SECONDS = 0.05
-"""How often results are looked at, unless many come."""
+"""Longest wait for the next batch of results."""
 
 
 class Transfer(Iterator[Receipt]):
-    """A transfer that runs while its receipts are taken. Close it, or take all of them.
+    """A transfer that runs while its receipts are taken. Take all receipts, or close it.
 
     Attributes:
-        stats: What was done so far, with the failures.
+        stats: Figures so far, with the failures.
     """
 
     def __init__(self, receipts: Iterator[Receipt], stats: TransferStats) -> None:
@@ -47,7 +47,7 @@ class Transfer(Iterator[Receipt]):
         return next(self._receipts)
 
     def close(self) -> None:
-        """Stop; what was fetched stays."""
+        """Stop the transfer; what was fetched stays in the cache."""
         if hasattr(self._receipts, "close"):
             self._receipts.close()
 
@@ -63,26 +63,26 @@ def transfer(
     cancel: threading.Event | None = None,
     max_failed: int = 0,
 ) -> Transfer:
-    """Bring every planned object's bytes into the cache.
+    """Fetch every planned object's bytes into the cache.
 
-    The plan is read by another thread, lazily, while objects are brought in. Receipts come as objects are done. Memory
-    is bounded by `limits`, never by the size or the number of objects. When the last receipt was given and the iterator
-    has ended, everything is durable.
+    Another thread reads the plan while objects are fetched. Receipts come in the order in which objects are done.
+    `limits` bound the memory, whatever the size and number of objects. Everything is durable when the iterator has
+    ended.
 
     Args:
         plan: What to do with each object.
         sources: The sources, by the position that planned objects name.
         cache: Where the bytes go.
         space: What the transfer may fill; by default all that the volume has free.
-        limits: How much may be taken of machine and network.
-        progress: Told what happens, from several threads.
+        limits: How much the transfer may use of machine and network.
+        progress: Called as the transfer goes on, from several threads.
         cancel: Set it to stop within two seconds.
         max_failed: Objects that may fail; `stats.failures` has them.
 
     Raises:
         TransferFailed: More objects failed; each is named with its reason.
         Cancelled: `cancel` was set.
-        CacheError, NoSpace: The cache can't take the bytes.
+        CacheError, NoSpace: The cache can't store the bytes.
         StagegateError: What reading the plan raised.
     """
     limits, progress, stats = limits or Limits(), progress or Silent(), TransferStats()
@@ -93,14 +93,15 @@ def transfer(
     return Transfer(_run(context, lambda: Engine(context, plan, sources, max_failed), max_failed), stats)
 
 
-def _run(context: TransferContext, make: Callable[[], Engine], max_failed: int) -> Iterator[Receipt]:
-    engine = make()  # now: one that is never run would leave its files open
+def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed: int) -> Iterator[Receipt]:
+    # Only now, with the first receipt: an engine that is never started would leave its files open.
+    engine = make_engine()
     engine.start()
     unsynced = 0
     try:
         for batch in _batches(engine, context.stop):
             _remember(context, batch)
-            yield from _given(context, batch)
+            yield from _receipts(context, batch)
             unsynced += sum(done.unsynced for done in batch)
             if unsynced > UNSYNCED:
                 _sync(context)
@@ -111,6 +112,7 @@ def _run(context: TransferContext, make: Callable[[], Engine], max_failed: int) 
             raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
     finally:
         engine.stop()
+        # What came in before the stop is remembered too, so that the next run reuses it.
         try:
             while batch := _taken(engine):
                 _remember(context, batch)
@@ -123,18 +125,18 @@ def _run(context: TransferContext, make: Callable[[], Engine], max_failed: int) 
 
 
 def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
-    """The results in batches, until all threads have ended or something ends the transfer."""
+    """The results in batches, until all objects are done or something ends the transfer."""
     ended = False
     while not ended and not stop:
         ended = engine.wait(BATCH_SECONDS)
         while batch := _taken(engine):
             yield batch
             if len(batch) < BATCH:
-                break  # a transaction for each of the few that came meanwhile would cost more than they do
+                break  # wait for more: a transaction for each few objects would cost too much
 
 
 def _remember(context: TransferContext, batch: list[Done]) -> None:
-    """Remember the digests of a batch, or drop its claims."""
+    """Remember the digests of a batch; drop its claims where that fails."""
     try:
         context.store.memory.remember(row for done in batch if (row := done.row))
     except BaseException:
@@ -143,7 +145,7 @@ def _remember(context: TransferContext, batch: list[Done]) -> None:
 
 
 def _sync(context: TransferContext) -> None:
-    """Make durable what came in so far, and let the memory know."""
+    """Sync the blobs that came in so far, and then confirm their digests in the memory."""
     context.store.memory.confirm(context.store.blobs.sync)
 
 
@@ -151,22 +153,22 @@ def _taken(engine: Engine) -> list[Done]:
     return [engine.results.popleft() for _ in range(min(len(engine.results), BATCH))]
 
 
-def _given(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:
-    """Give each receipt, and let go of its claim when the next one is asked for.
+def _receipts(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:
+    """Give each receipt, and drop its claim when the caller takes the next one.
 
-    The claim's file is what holds the blob until the caller does, and who waits for the claim finds the digest
-    remembered.
+    Until then the claim's file keeps the blob from being collected. Another stager that waits for the claim finds the
+    digest remembered.
     """
-    left = deque(batch)
+    remaining = deque(batch)
     try:
-        while left:
-            receipt = left[0].receipt
+        while remaining:
+            receipt = remaining[0].receipt
             context.stats.count(receipt)
             context.progress.done(receipt)
             yield receipt
-            _drop_claims([left.popleft()])
+            _drop_claims([remaining.popleft()])
     finally:
-        _drop_claims(left)
+        _drop_claims(remaining)
 
 
 def _drop_claims(batch: Iterable[Done]) -> None:

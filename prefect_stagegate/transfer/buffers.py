@@ -1,4 +1,4 @@
-"""Page-aligned buffers, as many as memory allows, and files that are written from them past the page cache."""
+"""Page-aligned buffers of a fixed number, and files that are written from them past the page cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect_stagegate.transfer.limits import BLOCK
 
 
 class Buffers:
-    """A fixed number of buffers of one part each; they are made when they are first needed, and used again.
+    """A pool of a fixed number of buffers, each of one part's size, created when they are first needed.
 
     Args:
         count: How many there may be.
@@ -47,7 +47,7 @@ class Buffers:
             self._free.append(buffer)
 
     def hold(self, *, urgent: bool) -> bool:
-        """Whether a full buffer may wait to be hashed: at most half of them do, and always one whose turn it is."""
+        """Whether a full buffer may wait to be hashed: at most half of them may, and an `urgent` one always."""
         with self._lock:
             if not urgent and 2 * self._held >= self._count:
                 return False
@@ -65,8 +65,8 @@ class DirectFile:
     """A file that is written past the page cache where the file system allows it, and through it elsewhere.
 
     Args:
-        descriptor: Open for reading and writing; stays the caller's.
-        size: Bytes that the file has at its end. They are reserved now, where the file system can.
+        descriptor: Open for reading and writing; the caller closes it.
+        size: The file's final size in bytes, which is reserved now where the file system can.
 
     Raises:
         OSError: The volume has no room.
@@ -81,7 +81,7 @@ class DirectFile:
     def write(self, buffer: mmap.mmap, length: int, offset: int) -> None:
         """Write the first `length` bytes of `buffer` at `offset`, a multiple of 4096."""
         if self._direct:
-            padded = -(-length // BLOCK) * BLOCK  # the end of the file is cut off by `finish`
+            padded = -(-length // BLOCK) * BLOCK  # `finish` cuts off what is too long
             try:
                 write_all(self._descriptor, memoryview(buffer)[:padded], offset)
             except OSError as error:
@@ -93,12 +93,12 @@ class DirectFile:
         write_all(self._descriptor, memoryview(buffer)[:length], offset)
 
     def read(self, buffer: mmap.mmap, length: int, offset: int) -> int:
-        """Read up to `length` bytes at `offset` into `buffer`; returns how many there were."""
+        """Read up to `length` bytes at `offset` into `buffer`; returns the number of bytes read."""
         padded = min(-(-length // BLOCK) * BLOCK, len(buffer))
         return min(os.preadv(self._descriptor, [memoryview(buffer)[:padded]], offset), length)
 
     def finish(self) -> None:
-        """Give the file its size and leave it in the ordinary mode."""
+        """Cut the file to its size and turn direct writes off."""
         self._leave_direct()
         os.ftruncate(self._descriptor, self._size)
 

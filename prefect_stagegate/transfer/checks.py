@@ -1,4 +1,4 @@
-"""Hashing an object's bytes in one pass, by BLAKE3 and by what its source offers to check them."""
+"""Hashing an object's bytes in one pass, by BLAKE3 and by the checksums that its source offers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512", "crc32", "git")
-"""What can always be checked (`git`: git's own digest of a file), and `crc32c` where its library is installed; other
-offers are left alone, and the proof is then `computed`."""
+"""Checksums that can always be checked (`git`: git's own digest of a file); `crc32c` where its library is installed.
+Others are ignored, and the proof is then `computed`."""
 
 Offers = tuple[tuple[str, str], ...]
 
@@ -26,14 +26,14 @@ class Hasher:
     """The digests of one object's bytes, given in order.
 
     Args:
-        checksums: What the source offers to check the bytes by.
+        checksums: The source's checksums of the bytes.
         size: Of the object.
     """
 
     def __init__(self, checksums: Offers, size: int) -> None:
         self._blake3 = blake3()
         self._offered: list[tuple[str, str, Any]] = [
-            (name, value, _begun(name, size)) for name, value in _chosen(checksums)
+            (name, value, _new_hasher(name, size)) for name, value in _checkable(checksums)
         ]
 
     def update(self, data: Buffer) -> None:
@@ -43,35 +43,35 @@ class Hasher:
             hasher.update(data)
 
     def copy(self) -> Hasher:
-        """The same state, to go on from separately."""
-        twin = Hasher((), 0)
-        twin._blake3 = self._blake3.copy()
-        twin._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
-        return twin
+        """A copy of the state that can be updated separately."""
+        copy = Hasher((), 0)
+        copy._blake3 = self._blake3.copy()
+        copy._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
+        return copy
 
     def hexdigest(self) -> str:
         """BLAKE3 of all bytes so far."""
         return str(self._blake3.hexdigest())
 
     def digest(self) -> str:
-        """The same, as an entry's digest is written: `blake3:<hex>`."""
+        """BLAKE3 of all bytes so far, as entries hold it: `blake3:<hex>`."""
         return f"blake3:{self.hexdigest()}"
 
     def mismatch(self) -> str:
-        """What is wrong by the source's own checksums; empty when nothing is."""
+        """The first of the source's checksums that the bytes fail, as a sentence; empty when they pass all."""
         for name, value, hasher in self._offered:
-            if (found := hasher.hexdigest()) != value:
-                return f"the source says {name} {value}, and the bytes have {found}"
+            if (actual := hasher.hexdigest()) != value:
+                return f"the source says {name} {value}, and the bytes have {actual}"
         return ""
 
     @property
     def checked(self) -> bool:
-        """Whether the source offered something that could be checked."""
+        """Whether the source offered a checksum that can be checked."""
         return bool(self._offered)
 
 
-def _chosen(offers: Offers) -> Offers:
-    """What of the offers is checked: not MD5 where CRC32C can be, which finds damage at a twentieth of the cost."""
+def _checkable(offers: Offers) -> Offers:
+    """The checksums to check: not MD5 where CRC32C can be, which finds damage at a twentieth of the cost."""
     by_crc32c = "crc32c" in dict(offers) and crc32c.library() is not None
     names = {*CHECKSUMS, "crc32c"} - {"md5" if by_crc32c else "crc32c"}
     return tuple((name, value) for name, value in offers if name in names)
@@ -93,7 +93,7 @@ class _Crc32:
         return f"{self._value:08x}"
 
 
-def _begun(name: str, size: int) -> Any:
+def _new_hasher(name: str, size: int) -> Any:
     if name == "crc32c":
         return crc32c.Crc32c()
     if name == "crc32":
@@ -104,29 +104,35 @@ def _begun(name: str, size: int) -> Any:
     return hasher
 
 
-def judge(job: Job, hasher: Hasher) -> bool:
-    """Whether the bytes are what was asked for; returns True when a checksum of the source's says so too.
+def verify_bytes(job: Job, hasher: Hasher) -> bool:
+    """Compare an object's bytes with the source's checksums and the planned digest.
+
+    Returns:
+        Whether a checksum of the source's confirms the bytes.
 
     Raises:
-        ChecksumMismatch: They fail a checksum of the source's, or have not the planned digest.
-        ObjectChanged: They have not the planned digest because the object was replaced.
+        ChecksumMismatch: The bytes fail a checksum of the source's, or don't have the planned digest.
+        ObjectChanged: They don't have the planned digest, because the object was replaced.
     """
-    wrong, planned = hasher.mismatch(), job.planned.digest
-    if wrong and job.listed and not job.source.disowns_checksums(job.listed):
+    mismatch, planned = hasher.mismatch(), job.planned.digest
+    # The source may know that its checksum is none: an S3 etag that only looks like an MD5.
+    if mismatch and job.listed and not job.source.disowns_checksums(job.listed):
         hint = "The object is damaged where it lies or on its way."
-        if job.listed.pin.kind == "etag" and "md5" in wrong:
+        if job.listed.pin.kind == "etag" and "md5" in mismatch:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
-        raise ChecksumMismatch(f"The bytes are wrong: {wrong}", hint=hint, **_where(job))
-    if planned and planned != (found := hasher.digest()):
+        raise ChecksumMismatch(f"The bytes are wrong: {mismatch}", hint=hint, **_location(job))
+    if planned and planned != (actual := hasher.digest()):
         if job.restarted or job.member:
             raise ObjectChanged(
                 f"The object was replaced: it has not the digest {planned} any more",
                 hint="Look for a mirror that still has it.",
-                **_where(job),
+                **_location(job),
             )
-        raise ChecksumMismatch(f"The bytes are wrong: they hash to {found}, and {planned} was expected", **_where(job))
-    return hasher.checked and not wrong
+        raise ChecksumMismatch(
+            f"The bytes are wrong: they hash to {actual}, and {planned} was expected", **_location(job)
+        )
+    return hasher.checked and not mismatch
 
 
-def _where(job: Job) -> dict[str, str]:
+def _location(job: Job) -> dict[str, str]:
     return {"source": job.source.url, "object": job.planned.path}

@@ -12,7 +12,7 @@ from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.sources.base import Source, server_of
-from prefect_stagegate.transfer.checks import Hasher, judge
+from prefect_stagegate.transfer.checks import Hasher, verify_bytes
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.limits import BLOCK, Limits
 from prefect_stagegate.transfer.progress import Progress, Stopwatch, TransferStats
@@ -30,11 +30,11 @@ class Store(Protocol):
 
     @property
     def memory(self) -> PinMemory:
-        """What pins are known to name."""
+        """The digests that pins are known to stand for."""
 
     @property
     def layout(self) -> Layout:
-        """What lies where."""
+        """The cache's files and folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,11 @@ class Done:
 
     receipt: Receipt
     claim: Claim | None = None
-    """Dropped when the digest is remembered, so that whoever waits for it finds it."""
+    """Dropped once the digest is remembered, so that a stager that waits for the claim finds the digest."""
     row: Row | None = None
+    """The row of the pin memory; None for what may not be remembered."""
     unsynced: int = 0
-    """Bytes that the blob takes, at least a block, when it was not made durable by itself."""
+    """Bytes that the blob takes, at least a block, when it was not synced yet; else 0."""
 
 
 class TransferContext:
@@ -68,7 +69,7 @@ class TransferContext:
         self.progress = progress
         self.stop = stop
         self.stats = stats
-        # Sources at one server are still granted retries each.
+        # Sources at one server share a throttle, but each has its own budget of retries.
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
             for source in sources
@@ -78,8 +79,8 @@ class TransferContext:
         """The retries of a source."""
         return self._retriers[id(source)]
 
-    def held(self, job: Job) -> Done | None:
-        """The object when it came into the cache after it was planned: by another stager, or under another name."""
+    def cached(self, job: Job) -> Done | None:
+        """The object, if it came into the cache since it was planned: by another stager, or under another name."""
         assert job.listed is not None  # noqa: S101
         digest = job.planned.digest
         if not digest and not job.planned.doubted and (job.deferred or self.store.memory.shared):
@@ -89,8 +90,8 @@ class TransferContext:
             return None
         return Done(self._receipt(job, digest, fetched=0, by_server=False))
 
-    def came(self, job: Job, count: int) -> None:
-        """Count bytes that a blocking read brought. Waits where the bandwidth is limited.
+    def count_received(self, job: Job, count: int) -> None:
+        """Count bytes that a blocking read received. Waits where the bandwidth is limited.
 
         Raises:
             Cancelled: It is time to stop.
@@ -100,7 +101,7 @@ class TransferContext:
         if throttle := self.retrier_of(job.source).throttle:
             throttle.spend(count, self.stop)
 
-    def resumed(self, size: int) -> None:
+    def count_resumed(self, size: int) -> None:
         """Count bytes that an interrupted run had fetched."""
         self.stats.resume(size)
         self.progress.moved(size)
@@ -108,20 +109,21 @@ class TransferContext:
     def finish(
         self, job: Job, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
     ) -> Done:
-        """Judge the bytes of the claimed file and make them a blob.
+        """Verify the bytes of the claimed file and make them a blob.
 
         Args:
-            job: Whose bytes they are.
-            claim: Its file holds them.
-            hasher: Was given them.
-            watch: Runs since then.
-            fetched: How many of them came over the wire in this run.
-            started: When the first was read, in seconds since the epoch.
-            sync: Whether the blob is to be durable at once.
+            job: The object.
+            claim: Its file holds the bytes.
+            hasher: Has hashed all of them.
+            watch: Measures the steps, since the last byte.
+            fetched: How many bytes came over the wire in this run.
+            started: When the first byte was read, in seconds since the epoch.
+            sync: Whether the blob is synced at once.
         """
         assert job.listed is not None  # noqa: S101
-        by_server, digest = judge(job, hasher), hasher.digest()
+        by_server, digest = verify_bytes(job, hasher), hasher.digest()
         watch.lap("hashing")
+        # After the last byte and before the blob has its name: the object may have changed while it was read.
         job.source.confirm(job.listed)
         watch.lap("network")
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
@@ -137,7 +139,7 @@ class TransferContext:
         return Receipt(job.planned.path, listed, job.planned.source, digest, job.proof(by_server=by_server), fetched)
 
     def _row(self, job: Job, digest: str, started: float) -> Row | None:
-        """What may be remembered: not what a mirror gave for a pin that nobody compared with it."""
+        """The row to remember, or None: without a planned digest, a mirror's bytes don't prove the source's pin."""
         listed = job.planned.object if job.member else job.listed
         assert listed is not None  # noqa: S101
         if is_racy(listed, started) or (job.member and not job.planned.digest):

@@ -1,4 +1,4 @@
-"""CRC32C by Google's library, which comes with the extra `gcs` and has the processor compute it."""
+"""CRC32C by Google's library, which uses the processor's instruction and comes with the extra `gcs`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 PIECE = 1 << 18
-"""Bytes that are given to the library at a time: it takes no buffer but `bytes`, and so much stays in the cache."""
+"""Bytes of each call of the library: it takes `bytes` only, and a copy of this size stays in the processor's cache."""
 
 
 @cache
 def library() -> Any:
-    """The library; None where it isn't installed, or only its part in Python is, which is slower than MD5."""
+    """The library; None where it isn't installed, or only in its Python version, which is slower than MD5."""
     try:
         from google_crc32c import cext
     except ImportError:
@@ -36,7 +36,7 @@ class Crc32c:
             self._value = self._extend(self._value, bytes(view[start : start + PIECE]))
 
     def copy(self) -> Crc32c:
-        """The same state, to go on from separately."""
+        """A copy of the state that can be updated separately."""
         return Crc32c(self._value)
 
     def hexdigest(self) -> str:

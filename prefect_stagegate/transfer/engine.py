@@ -1,11 +1,11 @@
-"""A running transfer: what is begun next, what a failure leads to, and when it has ended.
+"""A running transfer: starts reads, handles failures, and finds out when all objects are done.
 
     plan thread ──→ a queue a source ─┬→ HTTP loop: many requests under way ─→ small objects: hash, write, commit here
                                       │                                     └→ parts: writers write and hash in order
                                       └→ workers: sources whose calls block, from the claim to the commit
 
-Everything here runs in the HTTP loop's thread, so it needs no locks, and nothing here waits. What may wait (calls that
-block, opening large objects, asking a source what a failure means) runs in workers, which `call` back.
+Code here runs in the HTTP loop's thread unless it says otherwise: it needs no locks, and must not wait. What may wait
+(blocking calls, opening large objects, explaining failures) runs in workers, which `call` back into the loop.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ from prefect_stagegate.transfer.whole import WholeDownload
 from prefect_stagegate.transfer.workers import WorkerPool
 
 SMALL = 1 << 20
-"""Objects of up to so many bytes are read at once; larger ones in parts, each in a buffer."""
+"""Largest object, in bytes, that one request reads into memory; larger ones are read in parts, each in a buffer."""
 AHEAD = 2048
-"""Planned objects that wait at most."""
+"""Planned objects that wait to be started, at most."""
 OPEN = 8
-"""Large objects that are open at the same time while buffers are free."""
+"""Large objects that are open at the same time, at most."""
 WRITERS = 2
 """Threads that write and hash the parts of large objects."""
 HELPERS = 4
-"""Threads that open large objects, look objects up, and ask what failures mean."""
+"""Threads that open large objects, look objects up, and explain failures."""
 BACKLOG = 256
-"""Results that wait at most, each with an open file; a consumer that is slower than the transfer slows it down."""
+"""Results that wait, each with an open file, before no further read is started: a slow consumer slows the transfer."""
 MANY = 128
-"""Results for which the consumer is woken."""
-CLAIMED_SECONDS = 0.1
-"""How long an object that somebody else brings in is left alone before it is looked at again."""
-TOLD_SECONDS = 0.05
-"""Between two times that progress is told."""
+"""Number of results at which the consumer is woken."""
+CLAIM_POLL_SECONDS = 0.1
+"""Seconds between two tries of an object that another stager has claimed."""
+PROGRESS_SECONDS = 0.05
+"""Seconds between two reports of progress."""
 GRACE = 1.5
-"""Seconds that a stopped transfer waits for its threads. One that a silent server holds is left behind."""
+"""Seconds that a stopped transfer waits for its threads. A thread whose server is silent is left behind."""
 _TICK = 0.05
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,10 @@ class Read:
         return self.part.download.bounds(self.part) if self.part else (0, self.job.listed.size)
 
     def request(self) -> Request | None:
-        """How its bytes are requested; None where the source's calls block.
+        """The request for its bytes; None where the source's calls block.
 
         Raises:
-            SourceError: They can't be requested.
+            SourceError: The bytes can't be requested.
         """
         assert self.job.listed is not None  # noqa: S101
         return self.job.source.request(self.job.listed, *self.bounds)
@@ -102,10 +102,10 @@ class Engine:
     """The running parts of one transfer.
 
     Args:
-        context: The transfer's surroundings.
-        plan: What is to be done; read by a thread of the engine's, as far ahead as is useful.
+        context: The transfer's context.
+        plan: The planned objects; a thread of the engine's reads them, at most `AHEAD` ahead.
         groups: The sources, by their position in the spec.
-        max_failed: Objects that may fail before no further ones are started.
+        max_failed: Failed objects after which no further ones are started.
     """
 
     def __init__(
@@ -118,33 +118,33 @@ class Engine:
         self._small = min(SMALL, limits.part)
         self._waits = Waits(context.store.blobs, limits.idle, context.progress)
         self._loop = Loop(
-            "transfer", room=limits.in_flight, supply=self._supply, turned=self._turned, ended=self._give_up_all
+            "transfer", room=limits.in_flight, supply=self._supply, turned=self._after_turn, ended=self._give_up_all
         )
-        self._writers = WorkerPool("write", WRITERS, self._end)
-        self._helpers = WorkerPool("helper", HELPERS, self._end)
+        self._writers = WorkerPool("write", WRITERS, self._fail)
+        self._helpers = WorkerPool("helper", HELPERS, self._fail)
         self._queues = {
-            id(source): SourceQueue(source, context.retrier_of(source), limits, self._end)
+            id(source): SourceQueue(source, context.retrier_of(source), limits, self._fail)
             for members in self._members
             for source in members
         }
         self._open: list[MultipartDownload] = []
         self._opening = 0
         self._downloads: set[MultipartDownload] = set()
-        """Those that hold a claim; abandoned when the loop has ended."""
+        """Large objects that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
         self._planned = self._finished = 0
-        """Objects that were put into a queue, and brought to their end."""
+        """Numbers of objects that were put into a queue, and that are done or failed."""
         self._plan_ended = False
-        self._closed = False
+        self._too_many_failed = False
         """Whether too many objects failed; set under the lock."""
         self._lock = threading.Lock()
         self._stopped = False
-        """Whether nobody takes results any more."""
+        """Whether results are no longer taken."""
         self._room = threading.Event()
-        self._told_bytes, self._told_at = 0, 0.0
+        self._reported_bytes, self._reported_at = 0, 0.0
         self.results: deque[Done] = deque()
-        """What came in. It is looked at now and then: to wake a thread for each object would cost much."""
-        self._news = threading.Event()
+        """Objects that are done. The consumer polls, because waking its thread for each object would cost too much."""
+        self._results_ready = threading.Event()
         self.ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
@@ -159,36 +159,36 @@ class Engine:
         self._planning.start()
 
     def stop(self) -> None:
-        """Stop the threads and wait for them, though not for ever, and give up the claims on what is not at its end."""
+        """Stop the threads, wait for them at most `GRACE` seconds, and give up the claims of unfinished objects."""
         self._context.stop.end()
         until = time.monotonic() + GRACE
         self._loop.stop()
-        self._loop.thread.join(GRACE)  # first: until then it gives the pools what they must take
+        self._loop.thread.join(GRACE)  # first: until it has ended it submits to the pools
         pools = [self._writers, self._helpers]
         pools += [pool for queue in self._queues.values() for pool in (queue.readers, queue.away)]
         for pool in pools:
             pool.stop()
         for pool in pools:
             pool.join(until)
-        self._planning.join(max(0.0, until - time.monotonic()))  # last: a silent server may hold its listing
+        self._planning.join(max(0.0, until - time.monotonic()))  # last: its listing may wait for a silent server
 
     def close(self) -> None:
-        """Take no more results: what threads that were left behind bring in later is dropped."""
+        """Take no more results. Later ones, of threads that were left behind, are dropped."""
         self._stopped = True
-        self._drop_late()
+        self._drop_late_results()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until many results are there, or for so long.
+        """Wait until many results are there, at most `seconds`.
 
         Returns:
-            Whether everything has ended, or something ends the transfer.
+            Whether all objects are done, or something ends the transfer.
         """
         if len(self.results) < BACKLOG:
             self._loop.feed()
-        self._news.wait(seconds)
-        self._news.clear()
+        self._results_ready.wait(seconds)
+        self._results_ready.clear()
         if self._loop.failure:
-            self._end(self._loop.failure)
+            self._fail(self._loop.failure)
         return self.ended
 
     # ---------------------------------------------------------------- the plan's thread
@@ -208,53 +208,56 @@ class Engine:
                 if self._is_over():
                     break
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
-            self._end(error)
+            self._fail(error)
         finally:
             self._loop.call(self._end_plan)
 
     def _end_plan(self) -> None:
         self._plan_ended = True
-        if self._closed:
-            self._drop_waiting()  # what was planned meanwhile
-        self._look_for_end()
+        if self._too_many_failed:
+            self._drop_waiting()  # the plan's thread may have added some since
+        self._check_ended()
 
     def _waiting(self) -> int:
         return sum(len(queue.jobs) for queue in self._queues.values())
 
     def _reuse(self, job: Job) -> bool:
+        """Add the result of an object whose planned digest the cache holds; False where it doesn't any more."""
         planned = job.planned
         if not self._context.store.blobs.holds(planned.digest, planned.object.size):
             return False
-        self._hold_back()
+        self._wait_for_consumer()
         self.results.append(Done(Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)))
         return True
 
-    def _hold_back(self) -> None:
-        """Wait, in a thread that may, while the consumer is slower than the transfer."""
+    def _wait_for_consumer(self) -> None:
+        """Block while far too many results wait. Not in the loop's thread."""
         while len(self.results) >= 4 * BACKLOG and not self._context.stop:
-            self._news.set()
+            self._results_ready.set()
             time.sleep(_TICK / 10)
 
-    # ---------------------------------------------------------------- the loop's thread: what is begun
+    # ---------------------------------------------------------------- the loop's thread: starting reads
 
     def _supply(self, room: int) -> list[Exchange]:
-        """The next requests. Calls that block are begun beside them."""
+        """The next requests, at most `room`. Also hands objects of blocking sources to workers."""
         exchanges: list[Exchange] = []
         if self._context.stop or len(self.results) >= BACKLOG:
             return exchanges
+        # Parts first: an open object holds a file and a claim until its last part came.
         while len(exchanges) < room and (part := self._next_part()):
             self._add(exchanges, self._queues[id(part.download.job.source)], partial(self._begin_part, part))
         for queue in self._queues.values():
             while len(exchanges) < room and queue.is_ready():
                 if self._is_large(queue.jobs[0]) and not self._may_open():
                     break
-                if self._closed or not self._has_connection(queue):
+                # Last, because it takes a connection that `_add` must use or give back.
+                if self._too_many_failed or not self._has_connection(queue):
                     break
-                self._add(exchanges, queue, partial(self._begin, queue, self._taken(queue)))
+                self._add(exchanges, queue, partial(self._begin, queue, self._take_job(queue)))
         return exchanges
 
     def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
-        """Begin something with the connection that was taken for it, or give that back."""
+        """Add the exchange that `begin` makes; give its connection back where it makes none."""
         exchange = None
         try:
             exchange = begin()
@@ -264,13 +267,13 @@ class Engine:
         if exchange:
             exchanges.append(exchange)
 
-    def _taken(self, queue: SourceQueue) -> Job:
+    def _take_job(self, queue: SourceQueue) -> Job:
         if len(queue.jobs) == AHEAD // 2:
             self._room.set()
         return queue.jobs.popleft()
 
     def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
-        """Begin an object: its request; or nothing, where others are at work on it."""
+        """Start an object: the exchange of its request, or None where a worker or another stager has it."""
         if job.listed is None:
             self._helpers.submit(partial(self._look_up, queue, job))
             return None
@@ -287,7 +290,7 @@ class Engine:
                 return None
             read.whole = self._claimed_whole(job)
         except SourceError as error:
-            self._settle(job, error)
+            self._handle_failure(job, error)
             return None
         return self._exchange(read, request) if read.whole else None
 
@@ -320,14 +323,14 @@ class Engine:
         return Exchange(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
 
     def _is_large(self, job: Job) -> bool:
-        """Whether the object is read in parts: a server that ignores ranges would send the whole for each."""
+        """Whether the object is read in parts. Not from a server that ignores ranges: each part would be the whole."""
         return (job.listed or job.planned.object).size > self._small and job.source.ranges
 
     def _may_open(self) -> bool:
         return len(self._open) + self._opening < OPEN and self._buffers.available > self._opening
 
     def _next_part(self) -> Part | None:
-        """The next part of the object of which the fewest are under way, while there is a buffer and a connection."""
+        """The next part, of the open object with the fewest parts under way; None without a buffer or connection."""
         for download in sorted(self._open, key=lambda download: download.users):
             queue = self._queues[id(download.job.source)]
             if not queue.may_read() or not self._has_connection(queue):
@@ -338,24 +341,24 @@ class Engine:
         return None
 
     def _has_connection(self, queue: SourceQueue) -> bool:
-        """Take a connection, where they are limited; `_release` gives it back."""
+        """Take a connection, where their number is limited; `_release` gives it back."""
         throttle = queue.retrier.throttle
         if throttle is None or throttle.try_acquire():
             return True
-        self._loop.call_later(_TICK, self._loop.feed)  # another transfer may have it
+        self._loop.call_later(_TICK, self._loop.feed)  # poll: another transfer may release one
         return False
 
     def _release(self, queue: SourceQueue) -> None:
         if queue.retrier.throttle:
             queue.retrier.throttle.release()
 
-    # ---------------------------------------------------------------- the loop's thread: what has ended
+    # ---------------------------------------------------------------- the loop's thread: reads that have ended
 
     def _read_ended(self, exchange: Exchange) -> None:
         read: Read = exchange.owner
         read.connected = False
         self._release(read.queue)
-        self._loop.feed()  # others wait for the connection
+        self._loop.feed()  # another read may use the connection
         outcome: Response | Exception | None = exchange.error
         if outcome is None and exchange.response and not exchange.response.is_success:
             outcome = exchange.response
@@ -375,13 +378,13 @@ class Engine:
         if _needs_checksums(whole.job) and exchange.response:
             offers = whole.job.source.response_checksums(exchange.response.headers)
         whole.take_all(exchange.chunks, offers)
-        if whole.is_wrong:  # its source is asked about the checksum, which may take a while
+        if whole.is_wrong:  # in a worker: `finish` asks the source about the checksum, which may take a while
             self._helpers.submit(partial(self._work_on, whole, whole.finish))
             return None
         return whole.finish()
 
-    def _failed(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
-        """A read failed: repeat it, begin the object anew, or leave it to the job's next step."""
+    def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
+        """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""
         if read.part and not read.job.source.ranges:
             read.queue.reads.discard(read)
             self._restart_whole(read.part)
@@ -389,19 +392,19 @@ class Engine:
         delay: float | None = 0.0 if renewed else None
         if isinstance(error, SourceUnavailable):
             delay = read.queue.retrier.delay(read.attempt, error)
-        if delay is None or self._closed:
+        if delay is None or self._too_many_failed:
             self._give_up(read)
             if read.part:
                 self._fail_part_of(read.part.download, error)
             else:
-                self._settle(read.job, error)
+                self._handle_failure(read.job, error)
             return
         self._context.stats.waited(delay)
         self._loop.call_later(delay, partial(self._repeat, read))
         self._loop.call_later(read.queue.retrier.quiet_seconds(), self._loop.feed)
 
     def _repeat(self, read: Read) -> None:
-        """Send a request once more, as soon as there is a connection."""
+        """Send a read's request again, as soon as there is a connection."""
         if not self._has_connection(read.queue):
             self._loop.call_later(_TICK, partial(self._repeat, read))
             return
@@ -409,17 +412,17 @@ class Engine:
             request = read.request()
         except SourceError as error:
             self._release(read.queue)
-            self._failed(read, error, renewed=False)
+            self._retry(read, error, renewed=False)
             return
         if request:
             self._loop.submit(self._exchange(read, request))
-        else:  # the credentials are of another kind now
+        else:  # renewed credentials are of a kind that only blocking calls can use
             self._release(read.queue)
             self._give_up(read)
-            self._again(read.job)
+            self._requeue(read.job)
 
     def _give_up(self, read: Read) -> None:
-        """Leave what a read held."""
+        """Release the claim or buffer of a read."""
         read.queue.reads.discard(read)
         self._loop.feed()
         if read.whole:
@@ -428,108 +431,108 @@ class Engine:
             read.part.download.give_up(read.part)
 
     def _restart_whole(self, part: Part) -> None:
-        """Read an object whole whose server turned out to ignore ranges."""
+        """Read an object whole, because its server ignores ranges."""
         part.download.give_up(part)
         self._close_download(part.download)
         self._downloads.discard(part.download)
         if part.download.abandon(discard=True):
-            self._again(part.download.job)
+            self._requeue(part.download.job)
 
     def _fail_part_of(self, download: MultipartDownload, error: StagegateError) -> None:
-        """Abandon a large object. The first part that fails speaks for it; those after it are mute."""
+        """Abandon a large object. Only the first failure of a part is handled."""
         self._close_download(download)
         self._downloads.discard(download)
-        # What a volume failed to write or sync may look whole and not be.
+        # After a failed write or sync, bytes may look written that are not.
         if download.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged | CacheError)):
-            self._settle(download.job, error)
+            self._handle_failure(download.job, error)
 
     def _close_download(self, download: MultipartDownload) -> None:
         if download in self._open:
             self._open.remove(download)
         self._loop.feed()
 
-    def _settle(self, job: Job, error: StagegateError) -> None:
-        """An object's read failed for good: try the next thing, or count it among the failures. From any thread."""
+    def _handle_failure(self, job: Job, error: StagegateError) -> None:
+        """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
         if isinstance(error, Cancelled) and self._context.stop:
             return
         if not isinstance(error, SourceError):
-            self._end(error)
+            self._fail(error)
             return
-        following = job.after(error)
-        if following is not None:
-            self._loop.call(partial(self._again, following))
+        next_job = job.after(error)
+        if next_job is not None:
+            self._loop.call(partial(self._requeue, next_job))
             return
         error.object = job.planned.path
         with self._lock:
             self._context.stats.failures.append(error)
-            self._closed = self._closed or len(self._context.stats.failures) > self._max_failed
-        self._loop.call(self._count)
+            self._too_many_failed = self._too_many_failed or len(self._context.stats.failures) > self._max_failed
+        self._loop.call(self._count_finished)
 
-    def _again(self, job: Job) -> None:
-        """Put an object back into its queue, in front."""
+    def _requeue(self, job: Job) -> None:
+        """Put a job back at the front of its source's queue."""
         self._queues[id(job.source)].jobs.appendleft(job)
         self._loop.feed()
 
     def _drop_waiting(self) -> None:
-        """Start no further objects, since too many failed; those that are at work end."""
+        """Drop the objects that wait, since too many failed. Reads under way continue."""
         for queue in self._queues.values():
             while queue.jobs:  # one by one: the plan's thread may add another at this moment
                 queue.jobs.popleft()
                 self._finished += 1
         self._room.set()
 
-    def _give(self, done: Done) -> None:
-        """Hand a result over. From any thread."""
+    def _add_result(self, done: Done) -> None:
+        """Hand a result to the consumer. From any thread."""
         self.results.append(done)
         if len(self.results) >= MANY:
-            self._news.set()
-        self._loop.call(self._count)
-        self._drop_late()
+            self._results_ready.set()
+        self._loop.call(self._count_finished)
+        self._drop_late_results()
 
-    def _drop_late(self) -> None:
-        """Drop what a thread hands over that was left behind."""
+    def _drop_late_results(self) -> None:
+        """After `close`, drop the results of threads that were left behind."""
         while self._stopped and self.results:
             with suppress(IndexError):  # another thread took it
                 if claim := self.results.popleft().claim:
                     claim.drop()
 
-    def _count(self) -> None:
+    def _count_finished(self) -> None:
         self._finished += 1
 
-    def _turned(self) -> None:
-        """Called after each turn of the loop."""
-        if self._closed:
+    def _after_turn(self) -> None:
+        """Called by the loop after each turn."""
+        if self._too_many_failed:
             self._drop_waiting()
-        if time.monotonic() - self._told_at >= TOLD_SECONDS:
-            self._tell_progress()
-        self._look_for_end()
+        if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
+            self._report_progress()
+        self._check_ended()
 
-    def _tell_progress(self) -> None:
-        received = max(self._loop.received_so_far(), self._told_bytes)
-        if received > self._told_bytes:
-            self._context.progress.moved(received - self._told_bytes)
-        self._told_bytes, self._told_at = received, time.monotonic()
+    def _report_progress(self) -> None:
+        received = max(self._loop.received_so_far(), self._reported_bytes)
+        if received > self._reported_bytes:
+            self._context.progress.moved(received - self._reported_bytes)
+        self._reported_bytes, self._reported_at = received, time.monotonic()
 
-    def _look_for_end(self) -> None:
+    def _check_ended(self) -> None:
         if self._plan_ended and self._finished >= self._planned and not self.ended:
-            self._tell_progress()
+            self._report_progress()
             self.ended = True
-            self._news.set()
+            self._results_ready.set()
 
     def _is_over(self) -> bool:
-        return self._closed or bool(self._context.stop)
+        return self._too_many_failed or bool(self._context.stop)
 
-    def _end(self, error: BaseException) -> None:
-        """Something ends the whole transfer. From any thread."""
+    def _fail(self, error: BaseException) -> None:
+        """End the whole transfer with an error. From any thread."""
         self.fatal = self.fatal or error
         self._context.stop.end()
         self.ended = True
-        self._news.set()
+        self._results_ready.set()
 
     # ---------------------------------------------------------------- claims
 
     def _give_up_all(self) -> None:
-        """Leave what is not at its end: the loop has ended. In its thread, as nothing else may touch the reads."""
+        """Give up all reads and downloads when the loop has ended. In its thread, which alone may change the reads."""
         for read in [read for queue in self._queues.values() for read in queue.reads]:
             if read.connected:
                 self._release(read.queue)
@@ -539,7 +542,7 @@ class Engine:
             download.abandon(discard=False)
 
     def _claimed_whole(self, job: Job) -> WholeDownload | None:
-        """An object that this transfer brings in, and nobody else."""
+        """Claim an object that is read whole; None where another stager has it, or the cache has it by now."""
         claim = self._claim(job)
         if claim is None:
             return None
@@ -550,27 +553,28 @@ class Engine:
             raise
 
     def _claim(self, job: Job) -> Claim | None:
-        """Claim an object, unless somebody else brings it in or did. From any thread."""
+        """Claim an object; None where another stager has it, or the cache has it by now. From any thread."""
         claim = self._context.store.blobs.claim(*job.claim_words())
         if claim is None:
             later = self._waits.after_refusal(job)
-            self._loop.call(lambda: self._loop.call_later(CLAIMED_SECONDS, partial(self._again, later)))
+            self._loop.call(lambda: self._loop.call_later(CLAIM_POLL_SECONDS, partial(self._requeue, later)))
             return None
+        # Look only after the claim is taken: another stager may have committed the object just before.
         try:
-            held = self._context.held(job)
+            cached = self._context.cached(job)
         except BaseException:
             claim.keep()
             raise
-        if held is None:
+        if cached is None:
             return claim
         claim.drop()
-        self._give(held)
+        self._add_result(cached)
         return None
 
-    # ---------------------------------------------------------------- workers: what may wait
+    # ---------------------------------------------------------------- workers, which may wait
 
     def _explain(self, read: Read, outcome: Response | Exception) -> None:
-        """Ask the source what a failure means, and for fresh credentials where they expired."""
+        """Have the source explain a failure, and renew its credentials where they expired."""
         assert read.job.listed is not None  # noqa: S101
         source = read.job.source
         error = source.explain(read.job.listed, outcome)
@@ -579,33 +583,33 @@ class Engine:
             renewed = isinstance(error, CredentialsExpired) and source.renew(read.started)
         except StagegateError as refused:
             error = refused
-        self._loop.call(partial(self._failed, read, error, renewed=renewed))
+        self._loop.call(partial(self._retry, read, error, renewed=renewed))
 
     def _work_on(self, whole: WholeDownload, step: Callable[[], Done | None]) -> None:
-        """Take a step of a claimed object: in the loop's thread only one that doesn't wait."""
+        """Take a step of a claimed object; in the loop's thread only one that doesn't wait."""
         try:
             done = step()
         except (SourceError, Cancelled) as error:
             whole.claim.keep()
-            self._settle(whole.job, error)
+            self._handle_failure(whole.job, error)
         except BaseException:
             whole.claim.keep()
             raise
         else:
             if done:
-                self._give(done)
+                self._add_result(done)
 
     def _look_up(self, queue: SourceQueue, job: Job) -> None:
-        """Ask a mirror, or the source anew, for the object."""
+        """Look the object up at a mirror, or again at its source."""
         try:
-            found = queue.retrier.run(job.looked_up)
+            located = queue.retrier.run(job.looked_up)
         except (SourceError, Cancelled) as error:
-            self._settle(job, error)
+            self._handle_failure(job, error)
         else:
-            self._loop.call(partial(self._again, found))
+            self._loop.call(partial(self._requeue, located))
 
     def _read_blocking(self, queue: SourceQueue, job: Job) -> None:
-        """Have a worker read objects whose source blocks."""
+        """Have a worker read the object, and further tiny ones, by blocking calls."""
         assert job.listed is not None  # noqa: S101
         if job.listed.away:
             queue.away.submit(partial(self._read_each, [job]))
@@ -615,20 +619,20 @@ class Engine:
     def _read_each(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if self._is_over():
-                self._loop.call(partial(self._again, job))
+                self._loop.call(partial(self._requeue, job))
                 continue
-            self._hold_back()
+            self._wait_for_consumer()
             try:
                 whole = self._claimed_whole(job)
             except SourceError as error:
-                self._settle(job, error)
+                self._handle_failure(job, error)
                 continue
             if whole:
                 self._work_on(whole, whole.read_blocking)
         self._loop.feed()
 
     def _read_part(self, part: Part) -> None:
-        """Read a part by a call that blocks, and store it."""
+        """Read a part by a blocking call, and store it."""
         download, job = part.download, part.download.job
         start, end = download.bounds(part)
 
@@ -640,9 +644,9 @@ class Engine:
 
         try:
             self._context.retrier_of(job.source).run(read)
-            self._context.came(job, end - start)
+            self._context.count_received(job, end - start)
         except (SourceError, Cancelled) as error:
-            download.give_up(part)  # here: the loop may have ended
+            download.give_up(part)  # not by the loop, which may have ended
             self._loop.call(partial(self._fail_part_of, download, error))
         except BaseException:
             download.give_up(part)
@@ -651,11 +655,11 @@ class Engine:
             self._store(part)
 
     def _store(self, part: Part) -> None:
-        """Write a part, and hash what is next in order."""
+        """Write a part, and hash the parts whose turn it is."""
         self._advance(part.download, partial(part.download.store, part))
 
     def _open_large(self, job: Job) -> None:
-        """Open a large object, and hash what an interrupted run left of it."""
+        """Claim and open a large object, and hash what an interrupted run left of it."""
         download = None
         try:
             claim = self._claim(job)
@@ -664,13 +668,14 @@ class Engine:
                     offers = job.source.closer_checksums(job.listed) if job.listed and _needs_checksums(job) else ()
                     download = MultipartDownload(self._context, job, claim, self._buffers, offers)
                     self._downloads.add(download)
+                    # `_give_up_all` may have run before the download was added.
                     if self._loop_ended:
                         download.abandon(discard=False)
                 except BaseException:
                     claim.keep()
                     raise
         except SourceError as error:
-            self._settle(job, error)
+            self._handle_failure(job, error)
         finally:
             self._loop.call(partial(self._opened, download))
         if download:
@@ -683,7 +688,7 @@ class Engine:
         self._loop.feed()
 
     def _advance(self, download: MultipartDownload, step: Callable[[], Done | None]) -> None:
-        """Take a large object a step further."""
+        """Take a step of a large object, and hand it over when that was the last."""
         try:
             done = step()
         except (SourceError, Cancelled, CacheError) as error:
@@ -691,11 +696,11 @@ class Engine:
         else:
             if done:
                 self._downloads.discard(download)
-                self._give(done)
+                self._add_result(done)
                 self._loop.call(partial(self._close_download, download))
             self._loop.feed()
 
 
 def _needs_checksums(job: Job) -> bool:
-    """Whether nothing is known yet that the object's bytes can be checked by."""
+    """Whether there is neither a digest nor a checksum yet to check the object's bytes by."""
     return job.listed is not None and not job.planned.digest and not job.listed.checksums

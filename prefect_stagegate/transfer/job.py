@@ -1,4 +1,4 @@
-"""One object's way through a transfer: which of its sources is tried, and what is tried next when that fails."""
+"""One object's way through a transfer: the source that is tried now, and the next step when that fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prefect_stagegate.sources.base import Source
 from prefect_stagegate.units import count_text
 
 SECOND_LOOKS = 2
-"""How often an object whose bytes are wrong is read again from the same source."""
+"""How often an object with wrong bytes is read again from the same source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +36,38 @@ class SourceGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """How long an object is waited for that somebody else brings in."""
+class ClaimWait:
+    """How long this transfer has waited for another stager's claim."""
 
     since: str
-    """The first look at it, as ISO 8601."""
+    """When the claim was first seen, as ISO 8601."""
     state: tuple[int, ...]
-    """What the claim's file was then."""
+    """The state of the claim's file when it was last seen to change."""
     changed: float
-    """When it was seen to change last, by the monotonic clock."""
+    """When that was, by the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done about one planned object now."""
+    """One planned object, and how it is fetched now."""
 
     planned: PlannedObject
     sources: tuple[Source, ...]
     """The primary and its mirrors."""
     member: int = 0
-    """Which of `sources` is tried."""
+    """The position in `sources` of the one that is tried."""
     listed: SourceObject | None = None
-    """The object as that source has it; None until it was asked."""
+    """The object as that source has it; None until it is looked up."""
     restarted: bool = False
     """Whether the object changed once already and is read in its new state."""
     deferred: bool = False
-    """Whether somebody else was bringing it in when it was looked at."""
+    """Whether another stager had the claim at an earlier try."""
     looks: int = 0
     """How often its bytes were wrong."""
-    wait: Wait | None = None
-    """What is waited for, while somebody else has the claim."""
+    wait: ClaimWait | None = None
+    """The wait for another stager's claim; None while there is none."""
     beside: int = 0
-    """How many claims on it stand still, beside which it is fetched."""
+    """How many stalled claims on it are bypassed by a further one."""
 
     @property
     def source(self) -> Source:
@@ -83,21 +83,21 @@ class Job:
         """
         if self.listed:
             return self
-        found = self.source.find(self.planned.object.key)
-        if self.member and found.size != self.planned.object.size:
+        current = self.source.find(self.planned.object.key)
+        if self.member and current.size != self.planned.object.size:
             raise ObjectChanged(
-                f"The mirror's object has {count_text(found.size, 'byte')}, "
+                f"The mirror's object has {count_text(current.size, 'byte')}, "
                 f"and the source's {self.planned.object.size:,}",
                 source=self.source.url,
-                object=found.key,
+                object=current.key,
             )
         if self.member:
-            # What the source offered speaks about the mirror's bytes too, and better than the mirror itself.
-            found = replace(found, checksums=self.planned.object.checksums or found.checksums)
-        return replace(self, listed=found)
+            # The mirror must hold the same bytes, so the source's checksums apply, and count more than the mirror's.
+            current = replace(current, checksums=self.planned.object.checksums or current.checksums)
+        return replace(self, listed=current)
 
     def after(self, error: StagegateError) -> Job | None:
-        """The next thing to try, or None when `error` is this object's end."""
+        """The job to try next, or None when the object has failed for good."""
         if isinstance(error, ObjectChanged) and not self.restarted and not self.member:
             return replace(self, restarted=True, listed=None)
         if isinstance(error, ChecksumMismatch) and self.looks < SECOND_LOOKS:
@@ -107,7 +107,7 @@ class Job:
         return None
 
     def claim_words(self) -> tuple[str, ...]:
-        """What names the bytes that are wanted: their digest when it is known, else source, key, pin and size."""
+        """What identifies the wanted bytes in a claim: their digest when known, else source, key, pin and size."""
         beside = (f"beside {self.beside}",) if self.beside else ()
         if self.planned.digest:
             return (self.planned.digest, *beside)
@@ -115,10 +115,10 @@ class Job:
         return (self.source.identity, self.listed.key, str(self.listed.pin), str(self.listed.size), *beside)
 
     def may_go_on(self, began: float) -> bool:
-        """Whether what was read of the object from a time on, in seconds since the epoch, is of its state now.
+        """Whether parts that were read since `began`, in seconds since the epoch, may be joined with parts read now.
 
-        A known digest tells in the end. Else a pin has to: not one that is doubted, nor one so young that the object
-        may have been written again under it.
+        A known digest detects mixed states at the end. Without one the pin must rule it out: it must not be doubted,
+        nor so young that the object may have been written again under it.
         """
         assert self.listed is not None  # noqa: S101 - looked up before anything is read
         return bool(self.planned.digest) or not (self.planned.doubted or is_racy(self.listed, began))
@@ -130,7 +130,7 @@ class Job:
         return "server" if by_server else "computed"
 
     def _mirror_may_help(self, error: StagegateError) -> bool:
-        """With a known digest any copy will do; without one, only when the source can't tell what its object is."""
+        """With a known digest any copy will do; without one, a mirror is used only when the source can't be read."""
         if self.planned.digest:
             return isinstance(error, SourceError)
         return isinstance(error, SourceUnavailable | ObjectVanished | AdapterFailed)

@@ -1,4 +1,4 @@
-"""How much a transfer may take of the machine, the network and a source's patience."""
+"""How much a transfer may use of the machine, the network and a source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prefect_stagegate.settings import Settings
 
 MIB = 1 << 20
 BLOCK = 4096
-"""What direct writes must be aligned to, in bytes."""
+"""Alignment of direct writes, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,18 @@ class Limits:
     memory: int = 64 * MIB
     """Bytes that the parts in flight may hold together; at least one part."""
     retries: int = 400
-    """Retries that one source is granted in a run, over all of its objects; every ten successes give one back. As many
-    as 64 objects need for all of their tries, so that a server that fails for two seconds costs none of them."""
+    """Retries of one source in a run, over all of its objects; every ten successes give one back. Enough for all tries
+    of 64 objects, so that no object fails when a server is down for two seconds."""
     bandwidth: int | None = None
     """Bytes a second that this process reads from one server; None for as many as come."""
     connections: int | None = None
     """Reads at a time that this process makes at one server; None for `in_flight`."""
     idle: float = 30.0
-    """Seconds for which another stager may write nothing of an object before it is fetched here, too."""
+    """Seconds without a byte from another stager after which an object that it claimed is fetched here, too."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """The limits that the STAGEGATE_* settings ask for."""
+        """The limits of the STAGEGATE_* settings."""
         return cls(
             in_flight=settings.objects_in_flight,
             part=max(settings.part_size // BLOCK, 1) * BLOCK,

@@ -1,7 +1,7 @@
-"""Large objects: parts that come in any order are written where they belong and hashed in order.
+"""Large objects: parts arrive in any order, are written at their place in the file, and are hashed in order.
 
-A part that comes before its turn waits in its buffer. When too many buffers wait, the part is left to the file and read
-back when its turn comes, as are the parts that an interrupted run left.
+A part that arrives before its turn waits in its buffer. When too many buffers wait, the buffer is freed and the part
+is read back from the file when its turn comes, as are the parts of an interrupted run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCRATCH = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part to be read now, with the buffer that was taken for it."""
+    """One part that is being read, with its buffer."""
 
     download: MultipartDownload
     index: int
@@ -36,14 +36,16 @@ class Part:
 
 
 class MultipartDownload:
-    """One large object on its way in. Many threads call it; each part is one `next_part`, and `store` or `give_up`.
+    """One large object that is being fetched. Safe to use from many threads.
+
+    Each `next_part` must be followed by one `store` or `give_up`.
 
     Args:
-        context: The transfer's surroundings.
-        job: Whose bytes they are.
-        claim: Where they go. It is kept when the object is abandoned, and belongs to the result when it is done.
-        offers: Checksums of the whole that a closer look at the object told, where the listing had none.
-        buffers: One is taken for each part that is read, and given back when its bytes are written and hashed.
+        context: The transfer's context.
+        job: The object.
+        claim: Its file takes the bytes. It is kept when the object is abandoned, and belongs to the result at the end.
+        offers: Checksums of the whole object, where the listing had none.
+        buffers: One is taken for each part, and put back when the part is written and hashed.
 
     Raises:
         CacheError, NoSpace: The volume can't take the object.
@@ -56,7 +58,7 @@ class MultipartDownload:
         self._size, self._length = job.listed.size, context.limits.part
         self._count = -(-self._size // self._length)
         self._started = time.time()
-        # What an interrupted run left takes its room already.
+        # Blocks that an interrupted run wrote are allocated already.
         context.space.take(max(0, room(self._size) - os.fstat(claim.file).st_blocks * BLOCK))
         with writing(claim.path):
             self._file = DirectFile(claim.file, self._size)
@@ -66,11 +68,11 @@ class MultipartDownload:
         self._notes = dict(self._journal.parts)
         self._resumed = frozenset(self._notes)
         self._ready: dict[int, mmap.mmap | None] = dict.fromkeys(self._notes)
-        """Parts on the file that are not hashed yet; None where their bytes must be read back."""
+        """Parts in the file that are not hashed yet; None where their bytes must be read back."""
         self._todo = [index for index in reversed(range(self._count)) if index not in self._notes]
         self._lock = threading.Lock()
         self._users = 1
-        """Threads that are at work on the object; the one that opens it is the first."""
+        """Threads and reads that use the object; the thread that opens it is the first."""
         self._hashing = False
         self._abandoned = False
         self._discard = False
@@ -79,11 +81,11 @@ class MultipartDownload:
 
     @property
     def users(self) -> int:
-        """How many threads are at work on the object."""
+        """How many threads and reads use the object."""
         return self._users
 
     def next_part(self) -> Part | None:
-        """The next part to read, when there is one and a buffer for it."""
+        """The next part to read; None when there is none, or no buffer for it."""
         with self._lock:
             if not self._todo or (buffer := self._buffers.take()) is None:
                 return None
@@ -91,7 +93,7 @@ class MultipartDownload:
             return Part(self, self._todo.pop(), buffer)
 
     def begin(self) -> Done | None:
-        """Hash what an interrupted run left; the object, when that was all of it. Called once, by who opened it."""
+        """Hash what an interrupted run left; returns the object when that was all. Call it once, after opening."""
         try:
             return self._hash_ready()
         finally:
@@ -103,7 +105,7 @@ class MultipartDownload:
         return start, min(start + self._length, self._size)
 
     def store(self, part: Part) -> Done | None:
-        """Write a part that has come, and hash what is next in order; the object, when that was the last of it.
+        """Write a part that was read, and hash the parts whose turn it is; returns the object after the last part.
 
         Raises:
             SourceError: The object's bytes are wrong.
@@ -116,15 +118,15 @@ class MultipartDownload:
             self._leave()
 
     def give_up(self, part: Part) -> None:
-        """Take a part back that could not be read."""
+        """Free the buffer of a part that could not be read."""
         self._buffers.put(part.buffer)
         self._leave()
 
     def abandon(self, *, discard: bool) -> bool:
-        """Start no more parts; True for the first who says so.
+        """Start no more parts; True for the first caller.
 
         Args:
-            discard: Drop what was written, because it is wrong; otherwise the next run goes on with it.
+            discard: Whether to drop what was written because it is wrong; else the next run continues with it.
         """
         with self._lock:
             first, self._abandoned = not self._abandoned, True
@@ -135,7 +137,7 @@ class MultipartDownload:
         return first
 
     def _leave(self) -> None:
-        """Called by each thread that is done here; the last one closes an abandoned object."""
+        """Count one user less; the last one closes an abandoned object."""
         with self._lock:
             self._users -= 1
             if self._users or not self._abandoned or self._closed:
@@ -151,7 +153,7 @@ class MultipartDownload:
             self._claim.keep()
 
     def _write(self, part: Part) -> None:
-        """Write a part; its buffer waits for its turn to be hashed, or is given back."""
+        """Write a part to the file. Its buffer then waits to be hashed, or is freed at once."""
         held = False
         try:
             start, end = self.bounds(part)
@@ -163,6 +165,7 @@ class MultipartDownload:
             with self._lock:
                 held = not self._abandoned and self._buffers.hold(urgent=part.index == self._next)
                 self._fetched += end - start
+            # The buffer is freed, so the journal gets the part's own digest to check what is read back.
             if not held:
                 self._note(part.index, Note(PART, blake3(memoryview(part.buffer)[: end - start]).hexdigest()))
             with self._lock:
@@ -178,7 +181,7 @@ class MultipartDownload:
                 self._journal.record(index, note)
 
     def _hash_ready(self) -> Done | None:
-        """Hash the parts whose turn it is, unless another thread does; the object, when all are hashed."""
+        """Hash the parts whose turn it is, unless another thread does; returns the object when all are hashed."""
         while True:
             with self._lock:
                 if self._hashing or self._abandoned or self._next not in self._ready:
@@ -197,6 +200,7 @@ class MultipartDownload:
         watch = Stopwatch()
         if buffer is None:
             if not self._read_back(index, length):
+                # The part on the disk is damaged: fetch it again.
                 with self._lock:
                     self._todo.append(index)
                 return
@@ -211,7 +215,8 @@ class MultipartDownload:
         self._next += 1
 
     def _read_back(self, index: int, length: int) -> bool:
-        """Hash a part from the file; False, and nothing was hashed, when its bytes are not those that were recorded."""
+        """Hash a part from the file; False, without any effect, when its bytes are not those that were recorded."""
+        # By a copy, which is dropped when the bytes turn out wrong.
         hasher, alone = self._hasher.copy(), blake3()
         start, position = index * self._length, 0
         scratch = mmap.mmap(-1, SCRATCH)
@@ -229,7 +234,7 @@ class MultipartDownload:
             return False
         self._hasher = hasher
         if index in self._resumed:
-            self._context.resumed(length)
+            self._context.count_resumed(length)
         return True
 
     def _finish(self) -> Done:
@@ -238,6 +243,6 @@ class MultipartDownload:
         facts = (self.job, self._claim, self._hasher, Stopwatch())
         done = self._context.finish(*facts, fetched=self._fetched, started=self._started, sync=True)
         with self._lock:
-            self._closed = True  # the claim is the result's
+            self._closed = True  # from here on the claim belongs to the result
         self._journal.close()
         return done

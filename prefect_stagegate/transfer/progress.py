@@ -1,4 +1,4 @@
-"""What a transfer tells while it runs, and what it knows at its end."""
+"""What a transfer reports while it runs, and its figures at the end."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from prefect_stagegate.model import Receipt
 
 
 class Progress(Protocol):
-    """Told what happens, from several threads, about once a chunk: each call should be short."""
+    """Called by several threads as a transfer goes on, about once for each chunk: each call should be short."""
 
     def listed(self, objects: int, size: int) -> None:
-        """So many more objects, of so many bytes together, were found at the sources."""
+        """Count objects that the sources listed, and the sum of their sizes in bytes."""
 
     def moved(self, size: int) -> None:
-        """So many more bytes came over the wire, or had come and were read back."""
+        """Count bytes that came over the wire, or that an interrupted run had fetched."""
 
     def done(self, receipt: Receipt) -> None:
-        """One more object is in the cache."""
+        """Count one object that is in the cache now."""
 
-    def waiting(self, told: str) -> None:
-        """Another process brings in what is needed, about once a second: for whom it is waited, and since when."""
+    def waiting(self, message: str) -> None:
+        """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is shown nowhere."""
 
     def listed(self, objects: int, size: int) -> None:
         """Do nothing."""
@@ -39,7 +39,7 @@ class Silent:
     def done(self, receipt: Receipt) -> None:
         """Do nothing."""
 
-    def waiting(self, told: str) -> None:
+    def waiting(self, message: str) -> None:
         """Do nothing."""
 
 
@@ -47,7 +47,7 @@ Side = Literal["network", "hashing", "disk", "waiting"]
 
 
 class Stopwatch:
-    """A stop watch: each lap's time counts for one side of the work."""
+    """Measures the time of each side of the work, lap by lap."""
 
     def __init__(self) -> None:
         self.seconds: dict[Side, float] = {}
@@ -68,25 +68,25 @@ class TransferStats:
     fetched: int = 0
     """Bytes that came over the wire."""
     resumed: int = 0
-    """Bytes that an interrupted run had fetched, and that were found right."""
+    """Bytes that an interrupted run had fetched, and that were verified."""
     reused: int = 0
-    """Bytes that the cache had."""
+    """Bytes that the cache had already."""
     retries: int = 0
     seconds: dict[Side, float] = field(
         default_factory=lambda: {"network": 0.0, "hashing": 0.0, "disk": 0.0, "waiting": 0.0}
     )
-    """`network`: waiting for bytes of a source; `waiting`: between a failed try and the next."""
+    """`network`: waiting for a source's bytes; `waiting`: between a failed try and the next."""
     failures: list[StagegateError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def spend(self, watch: Stopwatch) -> None:
-        """Add to the times; called by many threads."""
+        """Add a stop watch's times; called by many threads."""
         with self._lock:
             for side, seconds in watch.seconds.items():
                 self.seconds[side] += seconds
 
     def resume(self, size: int) -> None:
-        """Count bytes that were found on the disk."""
+        """Count bytes that an interrupted run had fetched."""
         with self._lock:
             self.resumed += size
 
@@ -96,7 +96,7 @@ class TransferStats:
             self.retries += 1
 
     def waited(self, seconds: float) -> None:
-        """Count the seconds before a retry, or for which a server wants to be left alone."""
+        """Count seconds of back-off before a retry, or of a server's Retry-After."""
         with self._lock:
             self.seconds["waiting"] += seconds
 

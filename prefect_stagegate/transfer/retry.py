@@ -1,4 +1,4 @@
-"""Trying again: the one place that does. Waits grow and are jittered, and each source has a budget."""
+"""Retries of reads: back-off grows exponentially with jitter, and each source has a budget."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.transfer.throttle import Throttle
 
 TRIES = 6
-"""How often one read is tried in all."""
+"""Tries of one read, the first included."""
 FIRST_WAIT = 0.2
 LONGEST_WAIT = 15.0
 BUSY_FACTOR = 4
-"""How much longer the waits are for a server that says it is too busy, and not for how long."""
+"""Factor of the back-off for a busy server that sends no Retry-After."""
 LONGEST_RETRY_AFTER = 60.0
-"""What a server gets at most of the time that it asks for."""
+"""Seconds of a server's Retry-After that are heeded at most."""
 SUCCESSES = 10
 """Successful reads that give one retry back."""
 
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 
 class Budget:
-    """The retries that one source is granted, so that a source that is down ends a transfer soon.
+    """The retries that one source has left, so that a transfer from a source that is down ends soon.
 
     Args:
-        retries: How many there are at first, and at most.
+        retries: The number at the beginning, which is also the most.
     """
 
     def __init__(self, retries: int) -> None:
@@ -55,12 +55,12 @@ class Budget:
 
 
 class Retrier:
-    """Decides about repeating the reads of one source. Safe to use from many threads.
+    """Decides whether and when reads of one source are retried. Safe to use from many threads.
 
     Args:
         retries: The source's budget.
         stop: Ends all waiting.
-        stats: Told of retries and waits.
+        stats: Counts retries and waits.
         throttle: The limits of the source's server; None where it has none.
     """
 
@@ -76,10 +76,10 @@ class Retrier:
 
         Args:
             read: Starts from nothing at each call.
-            again: The errors after which it is worth while to call again.
+            again: The errors after which `read` is called again.
 
         Raises:
-            StagegateError: The last error, when it is another one, or the tries or the budget are used up.
+            StagegateError: The last error: one of another kind, or the tries or the budget are used up.
         """
         attempt = 0
         while True:
@@ -98,21 +98,21 @@ class Retrier:
                 return result
 
     def delay(self, attempt: int, error: StagegateError) -> float | None:
-        """Seconds after which a failed read is repeated; None when it is not.
+        """Seconds after which a failed read is retried; None when it is not.
 
         Args:
-            attempt: Which try of this read failed, from 1.
-            error: How.
+            attempt: The number of the try that failed, from 1.
+            error: The failure.
         """
         if attempt >= TRIES or not error.retryable or not self._budget.take():
             return None
         self._stats.retried()
         seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
         if isinstance(error, SourceBusy):
-            if asked := min(error.retry_after, LONGEST_RETRY_AFTER):
-                # Nobody asks before that, and then not all at once.
-                self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
-                seconds += asked
+            if requested := min(error.retry_after, LONGEST_RETRY_AFTER):
+                # No request goes to the server before that; the jitter spreads those that come then.
+                self._quiet_until = max(self._quiet_until, time.monotonic() + requested)
+                seconds += requested
             else:
                 seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)
         return seconds
@@ -122,7 +122,7 @@ class Retrier:
         self._budget.give_back()
 
     def quiet_seconds(self) -> float:
-        """How long the server wants to be left alone, with jitter; nearly always 0.0."""
+        """Seconds that are left of the server's Retry-After, with jitter; nearly always 0.0."""
         left = self._quiet_until - time.monotonic()
         return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
 

@@ -1,4 +1,4 @@
-"""When a transfer stops, and waiting that ends then."""
+"""A flag that stops a transfer, and sleeping that ends when it is set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prefect_stagegate.errors import Cancelled
 
 
 class Stop:
-    """Whether to stop: because the caller says so, or because the transfer has come to its end."""
+    """Whether to stop: the caller cancelled the transfer, or the transfer has ended."""
 
     def __init__(self, cancel: threading.Event | None) -> None:
         self._cancel = cancel
@@ -24,7 +24,7 @@ class Stop:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller said so."""
+        """Whether the caller cancelled the transfer."""
         return self._cancel is not None and self._cancel.is_set()
 
     def check(self) -> None:
@@ -33,7 +33,7 @@ class Stop:
             raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, and raise `Cancelled` soon when it is time to stop."""
+        """Sleep; raises `Cancelled` within 0.1 seconds when it is time to stop."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._ended.wait(min(left, 0.1))

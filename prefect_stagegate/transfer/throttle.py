@@ -1,7 +1,7 @@
-"""How much all transfers of this process together may ask of one server: bytes a second, and requests at a time.
+"""Limits of one server that all transfers of this process share: bytes a second, and requests at a time.
 
-Whoever sets no limit pays for none. Other processes and nodes have limits of their own: what all of them share is a
-concurrency limit of the Prefect server.
+Without limits there is no throttle. Other processes and nodes have throttles of their own; a concurrency limit of the
+Prefect server is what all of them can share.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from prefect_stagegate.transfer.limits import Limits
 from prefect_stagegate.transfer.stop import Stop
 
 STEADY = 1 << 18
-"""Bytes a second that each read gets at least, however low the bandwidth: servers hang up on readers that crawl."""
+"""Bytes a second that each read gets at least, since servers hang up on slower ones: a low bandwidth allows fewer."""
 BURST = 0.1
 """Seconds of the bandwidth that may be used at once after a pause."""
 SLACK = 0.02
-"""Seconds of debt up to which nobody waits: shorter waits end late."""
+"""Waits of up to so many seconds are left out: they would end late."""
 _TICK = 0.1
 
 
@@ -28,7 +28,7 @@ class Throttle:
 
     Args:
         bandwidth: Bytes a second; None for as many as come.
-        connections: Requests at a time; None for as many as are asked for. A low bandwidth makes them fewer.
+        connections: Requests at a time; None for no limit. A low bandwidth lowers it.
     """
 
     def __init__(self, bandwidth: int | None, connections: int | None) -> None:
@@ -58,18 +58,18 @@ class Throttle:
             self.release()
 
     def take(self, count: int) -> None:
-        """Count bytes that came."""
+        """Count received bytes."""
         if self._bandwidth is not None:
             with self._lock:
                 self._paid_until = max(self._paid_until, time.monotonic() - BURST) + count / self._bandwidth
 
     def wait_seconds(self) -> float:
-        """How long nothing more may be taken; 0.0 when more may."""
+        """Seconds until more bytes may be received; 0.0 for now."""
         left = self._paid_until - time.monotonic()
         return left if left > SLACK else 0.0
 
     def spend(self, count: int, stop: Stop) -> None:
-        """Count bytes that came, and wait until they are paid for."""
+        """Count received bytes, and wait until the bandwidth allows more."""
         self.take(count)
         if left := self.wait_seconds():
             stop.sleep(left)

@@ -1,4 +1,4 @@
-"""Objects that are read whole: hashed and written from memory, or as they come."""
+"""Objects that are read whole: hashed and written from memory, or as their bytes come."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from prefect_stagegate.transfer.progress import Stopwatch
 
 
 class WholeDownload:
-    """One object on its way into its claimed file, from its first byte on.
+    """One object that is read whole into its claimed file.
 
     Args:
-        context: The transfer's surroundings.
-        job: Whose bytes they are.
-        claim: Where they go.
+        context: The transfer's context.
+        job: The object.
+        claim: Its file takes the bytes.
 
     Raises:
         CacheError, NoSpace: The volume can't take the object.
@@ -36,20 +36,20 @@ class WholeDownload:
         self._context, self.job, self.claim = context, job, claim
         self._listed = job.listed
         self.size = job.listed.size
-        """Bytes of the object as it is read, which may be another state than the planned one."""
+        """The object's size as listed last, in bytes; the planned state may have had another."""
         self._watch = Stopwatch()
         self._hasher: Hasher | None = None
         self._position = 0
         self._started = 0.0
 
     def restart(self) -> None:
-        """Begin with nothing: a request is sent."""
+        """Start from the first byte, because a request is sent."""
         self._hasher, self._position = None, 0
         self._started = time.time()
 
     @property
     def _digests(self) -> Hasher:
-        """The digests of what was taken, begun when they are first needed."""
+        """The hasher of the bytes so far, created when it is first needed."""
         if self._hasher is None:
             self._hasher = Hasher(self._listed.checksums, self.size)
         return self._hasher
@@ -69,30 +69,31 @@ class WholeDownload:
         self._watch.lap("disk")
 
     def take_all(self, chunks: Iterable[bytes], offers: Offers = ()) -> None:
-        """Hash and write a whole object, which is in memory.
+        """Hash and write a whole object that is in memory.
 
         Args:
             chunks: Its bytes.
-            offers: Checksums that came with them, where the listing had none.
+            offers: Checksums of the response, where the listing had none.
         """
         if offers:
             self._hasher = Hasher(offers, self.size)
-        self._watch = Stopwatch()  # of what is done here; the network's time passed beside that of others
+        self._watch = Stopwatch()  # only for hashing and writing: other requests ran in the network's time
         for chunk in chunks:
             self.take(chunk)
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the bytes fail a checksum of the source's, so that it may be asked whether that is one."""
+        """Whether the bytes fail a checksum of the source's."""
         return bool(self._digests.mismatch())
 
     def finish(self) -> Done:
-        """Judge the bytes and make them a blob.
+        """Verify the bytes and make them a blob.
 
         Raises:
-            SourceError: They are wrong.
+            SourceError: The bytes are wrong.
             CacheError: The cache can't be written.
         """
+        # An interrupted run may have left a longer file.
         if self.claim.size > self.size:
             with writing(self.claim.path):
                 os.ftruncate(self.claim.file, self.size)
@@ -104,7 +105,7 @@ class WholeDownload:
         """Read the object by its source's blocking calls.
 
         Raises:
-            SourceError: What the source said, after the retries, or the bytes are wrong.
+            SourceError: The read failed, after the retries, or the bytes are wrong.
             CacheError: The cache can't be written.
         """
         self._context.retrier_of(self.job.source).run(self._read)
@@ -113,5 +114,5 @@ class WholeDownload:
     def _read(self) -> None:
         self.restart()
         for piece in read_pieces(self.job.source, self._listed, 0, self.size):
-            self._context.came(self.job, len(piece))
+            self._context.count_received(self.job, len(piece))
             self.take(piece)

@@ -10,14 +10,15 @@ from collections.abc import Callable
 
 
 class WorkerPool:
-    """Threads that call what they are given, in turn. They start as they are needed.
+    """Threads that run the submitted calls in order. They start as they are needed.
 
-    `concurrent.futures` waits for its threads at the end of a process, and one that a silent server holds never ends.
+    A pool of `concurrent.futures` would wait for its threads when the process ends, and a thread whose server is silent
+    never ends.
 
     Args:
         name: Of the threads.
-        size: How many there are at most.
-        failed: Called with what a call raised.
+        size: How many threads there are at most.
+        failed: Called with the exception of a call that failed.
     """
 
     def __init__(self, name: str, size: int, failed: Callable[[BaseException], object]) -> None:
@@ -30,25 +31,24 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Have a thread call it."""
+        """Have a thread run `call`."""
         with self._lock:
             self.busy += 1
             if len(self._threads) < min(self.size, self.busy):
                 name = f"stagegate-{self._name}-{len(self._threads)}"
-                thread = threading.Thread(
-                    target=self._context.copy().run, args=(self._work,), name=name, daemon=True
-                )  # in which the loggers and progress of the caller work
+                # In the caller's context: loggers and progress need it.
+                thread = threading.Thread(target=self._context.copy().run, args=(self._work,), name=name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
         self._calls.put(call)
 
     def stop(self) -> None:
-        """Have the threads end after what they do now."""
+        """Have the threads end after the calls that were submitted."""
         for _ in self._threads:
             self._calls.put(None)
 
     def join(self, until: float) -> None:
-        """Wait for the threads, but not longer than until a time of the monotonic clock."""
+        """Wait for the threads until a time of the monotonic clock at most."""
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 

@@ -14,7 +14,7 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch, TransferFailed
 from prefect_stagegate.objectstore.generations import _listed
-from prefect_stagegate.objectstore.listed import Listed
+from prefect_stagegate.objectstore.listed import ListedObject
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets.gcs import GcsSource
 from prefect_stagegate.sources.terms import Terms
@@ -36,7 +36,7 @@ DATA = {"small.bin": os.urandom(3000), "large.bin": os.urandom(5 * PART + 7)}
 class Composite(GcsSource):
     """Objects as Google lists those that were composed: without MD5, which fake-gcs-server tells of these, too."""
 
-    def _checksums(self, listed: Listed) -> tuple[tuple[str, str], ...]:
+    def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
         return tuple(one for one in super()._checksums(listed) if one[0] != "md5")
 
 

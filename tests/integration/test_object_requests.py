@@ -11,8 +11,8 @@ import pytest
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, StagegateError
 from prefect_stagegate.http import Response
-from prefect_stagegate.objectstore import ObjectStore, S3Settings, open_s3, s3_place
-from prefect_stagegate.objectstore.azure import azure_place, open_azure
+from prefect_stagegate.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url
+from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
 from prefect_stagegate.objectstore.azure_options import EMULATED, EMULATED_KEY, azure_settings
 from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
@@ -52,7 +52,7 @@ def assert_reads(store: ObjectStore, key: str) -> None:
 
 def s3_store(server: SeaweedFS, bucket: str, **settings: Any) -> ObjectStore:
     access = {"endpoint": server.endpoint_url, "key": server.key, "secret": server.secret, **settings}
-    return open_s3(s3_place(f"s3://{bucket}/"), S3Settings(**access))
+    return open_s3(parse_bucket_url(f"s3://{bucket}/"), S3Settings(**access))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def store(gcs: Cloud) -> ObjectStore:
     url, client = gcs.bucket("requests"), gcs.client()
     for key in (*KEYS, "a//b", "a/../b"):
         client.pipe_file(f"requests/{key}", DATA)
-    return open_gcs(s3_place(f"{url}/"), gcs_settings(gcs.storage_options))
+    return open_gcs(parse_bucket_url(f"{url}/"), gcs_settings(gcs.storage_options))
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,9 @@ class TestS3:
         assert "Who asked: a static access key" in stranger.hint
 
     def test_an_anonymous_request_says_nothing(self, seaweedfs: SeaweedFS, bucket: str) -> None:
-        store = open_s3(s3_place(f"s3://{bucket}/"), S3Settings(endpoint=seaweedfs.endpoint_url, anonymous=True))
+        store = open_s3(
+            parse_bucket_url(f"s3://{bucket}/"), S3Settings(endpoint=seaweedfs.endpoint_url, anonymous=True)
+        )
         assert store.get_request("a b") == (f"{seaweedfs.endpoint_url}/{bucket}/a%20b", {})
         assert type(error(store, KEYS[0])) is AccessDenied
 
@@ -165,7 +167,7 @@ class TestAzure:
 
     def store(self, azure: Cloud, **access: Any) -> ObjectStore:
         options = {"account_name": EMULATED, "endpoint_url": azure.endpoint_url, **access}
-        return open_azure(azure_place("az://requests/")[0], azure_settings(options))
+        return open_azure(parse_container_url("az://requests/")[0], azure_settings(options))
 
     def test_odd_keys_are_read(self, azure: Cloud) -> None:
         for access in ({"account_key": EMULATED_KEY}, {"sas_token": self.sas()}, {"sas_token": f"?{self.sas()}"}):

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, UsageError
-from prefect_stagegate.objectstore.azure import azure_place, open_azure
+from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
 from prefect_stagegate.objectstore.azure_options import EMULATED_ENDPOINT, azure_settings
 from prefect_stagegate.objectstore.gcs import GcsSettings, gcs_settings, open_gcs
 from prefect_stagegate.objectstore.google import identify
-from prefect_stagegate.objectstore.store import Place
+from prefect_stagegate.objectstore.store import BucketPath
 from prefect_stagegate.sources import open_source
 
 KEY = "d3Jvbmc="
-LAKE = Place("lake", "")
+LAKE = BucketPath("lake", "")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_azure_store_tells_who_asks(options: dict[str, Any], kind: str, what:
 @pytest.mark.parametrize("url", ["az://me:secret@acme.dfs.core.windows.net/x", "az:///x"])
 def test_a_container_s_url_holds_no_credentials(url: str) -> None:
     with pytest.raises(UsageError) as caught:
-        azure_place(url)
+        parse_container_url(url)
     assert "secret" not in str(caught.value)
 
 

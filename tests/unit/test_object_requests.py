@@ -11,8 +11,8 @@ import obstore
 import pytest
 
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objectstore import ObjectStore, S3Settings, azure, gcs, open_s3, s3, s3_place
-from prefect_stagegate.objectstore.azure import AzureIdentity, azure_place, open_azure
+from prefect_stagegate.objectstore import ObjectStore, S3Settings, azure, gcs, open_s3, parse_bucket_url, s3
+from prefect_stagegate.objectstore.azure import AzureIdentity, open_azure, parse_container_url
 from prefect_stagegate.objectstore.azure_options import EMULATED_KEY, azure_settings
 from prefect_stagegate.objectstore.credentials import Resolved
 from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
@@ -62,14 +62,14 @@ def url_of(store: ObjectStore, **more: str) -> str:
     ids=str,
 )
 def test_an_object_lies_where_obstore_finds_it(settings: dict[str, Any]) -> None:
-    store = open_s3(s3_place("s3://lake/"), S3Settings(key="k", secret="s", **settings))
+    store = open_s3(parse_bucket_url("s3://lake/"), S3Settings(key="k", secret="s", **settings))
     signed = obstore.sign(store._store, "GET", KEY, timedelta(minutes=1))
     assert url_of(store) == signed.partition("?")[0].replace("+", "%2B")
 
 
 def test_a_blob_lies_where_obstore_finds_it() -> None:
     store = open_azure(
-        azure_place("az://lake/")[0], azure_settings({"account_name": "acme", "account_key": EMULATED_KEY})
+        parse_container_url("az://lake/")[0], azure_settings({"account_name": "acme", "account_key": EMULATED_KEY})
     )
     signed = obstore.sign(store._store, "GET", KEY, timedelta(minutes=1))
     assert url_of(store).partition("?")[0] == signed.partition("?")[0].replace("+", "%2B")
@@ -85,7 +85,7 @@ def test_an_s3_request_waits_for_no_renewal(monkeypatch: pytest.MonkeyPatch) -> 
         return next(answers, None) or renewal()
 
     monkeypatch.setattr(s3, "resolve", lambda settings, **_: Resolved(settings, provider, LIFE))
-    store = open_s3(s3_place("s3://lake/"), S3Settings())
+    store = open_s3(parse_bucket_url("s3://lake/"), S3Settings())
     assert headers_of(store)["x-amz-security-token"] == "old"
     renewal.gate.set()
     store.prepare()
@@ -97,7 +97,7 @@ def test_a_google_request_waits_for_no_token(monkeypatch: pytest.MonkeyPatch) ->
     provider = BlockedProvider(token="t0ken")
     identity = GoogleIdentity(LIFE, {}, lambda: str(provider()["token"]), provider)
     monkeypatch.setattr(gcs, "identify", lambda *_, **__: identity)
-    store = open_gcs(s3_place("gs://lake/"), gcs_settings({"requester_pays": "me"}))
+    store = open_gcs(parse_bucket_url("gs://lake/"), gcs_settings({"requester_pays": "me"}))
     begin = time.monotonic()
     assert store.get_request(KEY) is None
     assert time.monotonic() - begin < 1
@@ -111,14 +111,14 @@ def test_a_google_request_waits_for_no_token(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(("token", "header"), [("anon", None), ("ya29.token", "Bearer ya29.token")])
 def test_a_fixed_token_of_google_needs_nobody(token: str, header: str | None) -> None:
-    store = open_gcs(s3_place("gs://lake/"), gcs_settings({"token": token}))
+    store = open_gcs(parse_bucket_url("gs://lake/"), gcs_settings({"token": token}))
     assert headers_of(store).get("Authorization") == header
 
 
 def test_an_azure_request_waits_for_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = BlockedProvider(token="t0ken")
     monkeypatch.setattr(azure, "_identify", lambda *_: AzureIdentity(LIFE, {}, None, provider))
-    store = open_azure(azure_place("az://lake/")[0], azure_settings({"account_name": "acme"}))
+    store = open_azure(parse_container_url("az://lake/")[0], azure_settings({"account_name": "acme"}))
     assert store.get_request(KEY) is None
     provider.gate.set()
     store.prepare()
@@ -128,18 +128,18 @@ def test_an_azure_request_waits_for_no_token(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("sas", ["sv=1&sig=a+b/c=", "?sv=1&sig=a%2Bb%2Fc%3D"], ids=["plain", "encoded"])
 def test_a_sas_is_encoded_once(sas: str) -> None:
-    store = open_azure(azure_place("az://lake/")[0], azure_settings({"account_name": "acme", "sas_token": sas}))
+    store = open_azure(parse_container_url("az://lake/")[0], azure_settings({"account_name": "acme", "sas_token": sas}))
     assert url_of(store).endswith(".bin?sv=1&sig=a%2Bb%2Fc%3D")
 
 
 def test_what_only_obstore_knows_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     application = {"client_id": "c", "client_secret": "s", "tenant_id": "t"}
-    place = azure_place("az://lake/")[0]
+    place = parse_container_url("az://lake/")[0]
     store = open_azure(place, azure_settings({"account_name": "acme", **application}))
     store.prepare()
     assert store.get_request(KEY) is None
     monkeypatch.setattr(gcs, "identify", lambda *_, **__: GoogleIdentity(LIFE, {"skip_signature": True}))
-    assert open_gcs(s3_place("gs://lake/"), gcs_settings({})).get_request(KEY) is None
+    assert open_gcs(parse_bucket_url("gs://lake/"), gcs_settings({})).get_request(KEY) is None
     key = open_azure(place, azure_settings({"account_name": "acme", "account_key": EMULATED_KEY}))
     assert key.get_request(KEY, version="17") is None
 
@@ -148,6 +148,6 @@ def test_an_s3_provider_that_fails_leaves_the_old_key(monkeypatch: pytest.Monkey
     ended = datetime.now(UTC) - timedelta(seconds=60)
     answers = iter([{"access_key_id": "old", "secret_access_key": "s", "token": "old", "expires_at": ended}])
     monkeypatch.setattr(s3, "resolve", lambda settings, **_: Resolved(settings, lambda: next(answers), LIFE))
-    store = open_s3(s3_place("s3://lake/"), S3Settings())
+    store = open_s3(parse_bucket_url("s3://lake/"), S3Settings())
     store.prepare()
     assert headers_of(store)["x-amz-security-token"] == "old"

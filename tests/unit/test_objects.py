@@ -27,7 +27,7 @@ from prefect_stagegate.objectstore import (
     gcs,
     open_s3,
     options,
-    s3_place,
+    parse_bucket_url,
     translate,
 )
 from prefect_stagegate.objectstore.credentials import resolve
@@ -155,9 +155,9 @@ class TestCredentials:
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
         settings = S3Settings(endpoint="http://127.0.0.1:2", key="k", secret="s")
         with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:2"):
-            open_s3(s3_place("s3://lake/"), settings).get("a")
+            open_s3(parse_bucket_url("s3://lake/"), settings).get("a")
         with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:1"):
-            open_s3(s3_place("s3://lake/"), S3Settings(key="k", secret="s")).get("a")
+            open_s3(parse_bucket_url("s3://lake/"), S3Settings(key="k", secret="s")).get("a")
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ class TestCredentials:
 )
 def test_an_endpoint_that_cannot_be_used_is_refused_and_not_repeated(endpoint: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        open_s3(s3_place("s3://lake/"), S3Settings(endpoint=endpoint, key="k", secret="s"))
+        open_s3(parse_bucket_url("s3://lake/"), S3Settings(endpoint=endpoint, key="k", secret="s"))
     assert "pw" not in str(caught.value)
 
 
 def test_a_ca_file_that_is_not_there_is_named() -> None:
     with pytest.raises(UsageError, match=r"/nowhere/ca\.pem"):
-        open_s3(s3_place("s3://lake/"), S3Settings(ca_file="/nowhere/ca.pem", key="k", secret="s"))
+        open_s3(parse_bucket_url("s3://lake/"), S3Settings(ca_file="/nowhere/ca.pem", key="k", secret="s"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefect_stagegate.objectstore.azure import azure_place, open_azure
+from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
 from prefect_stagegate.objectstore.azure_options import azure_settings
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Terms
@@ -21,6 +21,6 @@ class AzureSource(BucketSource):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
-        place, host = azure_place(url)
+        place, host = parse_container_url(url)
         store = open_azure(place, azure_settings(options, host=host), idle=terms.idle, allowed=terms.allowed)
         super().__init__(url, store, place.key)

@@ -9,7 +9,7 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.http import Request, Response
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.objectstore import Listed, ObjectStore
+from prefect_stagegate.objectstore import ListedObject, ObjectStore
 from prefect_stagegate.sources.base import Wanted, everything, require_unchanged
 from prefect_stagegate.sources.http_source import HttpReads
 
@@ -116,7 +116,7 @@ class BucketSource(HttpReads):
             raise ObjectChanged("The object changed while it was read", hint=hint, source=self.url, object=listed.key)
 
     @cached_property
-    def _single(self) -> Listed | None:
+    def _single(self) -> ListedObject | None:
         """The object that the URL names; None when it names a folder."""
         if not self._named or self._named.endswith("/"):
             return None
@@ -143,15 +143,15 @@ class BucketSource(HttpReads):
                 source=self.url,
             )
 
-    def _object(self, listed: Listed) -> SourceObject:
+    def _object(self, listed: ListedObject) -> SourceObject:
         key = listed.key.removeprefix(self._folder)
         return SourceObject(key, listed.size, _pin(listed), listed.modified, self._checksums(listed))
 
-    def _checksums(self, listed: Listed) -> tuple[tuple[str, str], ...]:
+    def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
         """What the store offers to check the bytes by."""
         return listed.checksums
 
-    def _is_folder_marker(self, listed: Listed) -> bool:
+    def _is_folder_marker(self, listed: ListedObject) -> bool:
         """Whether this is an empty object that some tools put in place of a folder: its key ends with a slash.
 
         obstore takes the slash away, so only asking again by the shorter key tells a marker from an empty file.
@@ -162,7 +162,7 @@ class BucketSource(HttpReads):
 _ETAG, _VERSION = "etag", "generation"
 
 
-def _pin(listed: Listed) -> Pin:
+def _pin(listed: ListedObject) -> Pin:
     if listed.version:
         return Pin(_VERSION, listed.version, "strong")
     return Pin(_ETAG, listed.etag, "strong") if listed.etag else Pin("mtime", str(listed.modified), "weak")

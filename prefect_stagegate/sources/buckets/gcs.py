@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefect_stagegate.objectstore import s3_place
+from prefect_stagegate.objectstore import parse_bucket_url
 from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Terms
@@ -25,6 +25,6 @@ class GcsSource(BucketSource):
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
-        place = s3_place(url)
+        place = parse_bucket_url(url)
         store = open_gcs(place, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
         super().__init__(url, store, place.key)

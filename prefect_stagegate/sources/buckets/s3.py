@@ -8,7 +8,7 @@ import re
 
 from prefect_stagegate.http import Headers
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.objectstore import Listed, S3Settings, open_s3, s3_place
+from prefect_stagegate.objectstore import ListedObject, S3Settings, open_s3, parse_bucket_url
 from prefect_stagegate.sources.base import Checksums
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Terms
@@ -34,7 +34,7 @@ class S3Source(BucketSource):
     """
 
     def __init__(self, url: str, settings: S3Settings, terms: Terms) -> None:
-        place = s3_place(url)
+        place = parse_bucket_url(url)
         super().__init__(url, open_s3(place, settings, idle=terms.idle, allowed=terms.allowed), place.key)
         self._etag_is_md5 = settings.etag_is_md5
 
@@ -56,7 +56,7 @@ class S3Source(BucketSource):
         headers = self._store.headers(self._folder + listed.key)
         return headers.get(_ENCRYPTION) in _OTHER_ETAG or f"{_ENCRYPTION}-customer-algorithm" in headers
 
-    def _checksums(self, listed: Listed) -> tuple[tuple[str, str], ...]:
+    def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
         return (("md5", listed.etag),) if self._etag_is_md5 and _MD5.fullmatch(listed.etag) else ()
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objectstore.translating import Table, Translation, text, verify
+from prefect_stagegate.objectstore.translating import OptionTable, Translation, text, verify
 from prefect_stagegate.sources.web.manifests import MANIFESTS
 from prefect_stagegate.spec.permitted import WEB
 
@@ -73,7 +73,7 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, and the settings that a value of it gives."""
 
-_TABLE: Table[WebSettings] = Table(WEB, TRANSLATIONS, whole=("headers", "client_kwargs.headers"))
+_TABLE: OptionTable[WebSettings] = OptionTable(WEB, TRANSLATIONS, whole=("headers", "client_kwargs.headers"))
 
 
 def web_settings(url: str, options: Mapping[str, Any]) -> WebSettings:
