@@ -36,7 +36,7 @@ from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
-from prefect_stagegate.sources.wrappers.serialized import Turns
+from prefect_stagegate.sources.wrappers.serialized import SerializedFileSystem
 from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
 from prefect_stagegate.units import count_text
 
@@ -115,7 +115,7 @@ class FsspecSource(BaseSource):
             raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from error
         except Exception as error:
             raise self._explained(error, "") from error
-        self._fs = system if system.async_impl else Turns(system)
+        self._fs = system if system.async_impl else SerializedFileSystem(system)
         where = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{where} {self.url}".strip()
         self._folder = url.endswith("/")

@@ -20,7 +20,7 @@ from prefect_stagegate.sources.base import BaseSource, Wanted, everything, publi
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-from prefect_stagegate.sources.wrappers.timeout import patiently
+from prefect_stagegate.sources.wrappers.timeout import with_timeout
 from prefect_stagegate.units import count_text
 
 CONNECT_SECONDS = 5.0
@@ -131,7 +131,7 @@ class HdfsSource(BaseSource):
     def _each(self, key: str, answers: Callable[[], Iterator[T]]) -> Iterator[T]:
         try:
             self._reach()
-            yield from patiently(answers, self._terms.idle)
+            yield from with_timeout(answers, self._terms.idle)
         except (RuntimeError, OSError) as error:
             raise self._explained(error, key) from error
 

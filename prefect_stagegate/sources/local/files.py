@@ -177,7 +177,7 @@ class FileSource(BaseSource):
         if walk.enter_once((found.st_dev, found.st_ino), key):
             return True
         real, above = os.path.realpath(path), os.path.realpath(path.parent)
-        walk.note_again(key, real, self._real_root, above, by_path=by_path(wanted, key))
+        walk.note_second_path(key, real, self._real_root, above, by_path=by_path(wanted, key))
         return False
 
     def _entries(self, key: str, walk: Walk) -> Sequence[os.DirEntry[str]]:

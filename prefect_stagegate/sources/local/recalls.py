@@ -16,7 +16,7 @@ from threading import Condition
 from typing import Any
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.sources.wrappers.timeout import patiently
+from prefect_stagegate.sources.wrappers.timeout import with_timeout
 from prefect_stagegate.units import format_duration, parse_duration
 
 AT_ONCE = 4
@@ -70,7 +70,7 @@ class Recalls:
 
         with self._turn(key):
             try:
-                for _ in patiently(first_byte, self._timeout.total_seconds()):
+                for _ in with_timeout(first_byte, self._timeout.total_seconds()):
                     pass
             except TimeoutError as error:
                 raise SourceError(

@@ -118,7 +118,7 @@ class SftpSource(BaseSource):
         if listing.walk.enter_once(folder.real, folder.key):
             return True
         wanted = by_path(listing.wanted, folder.key)
-        listing.walk.note_again(folder.key, folder.real, self._real_root, folder.above, by_path=wanted)
+        listing.walk.note_second_path(folder.key, folder.real, self._real_root, folder.above, by_path=wanted)
         return False
 
     def find(self, key: str) -> SourceObject:
