@@ -25,7 +25,7 @@ def renewing(reopen: Callable[[], Source]) -> Source:
 
 
 class _RenewingSource:
-    """Calls the source that is open now, and calls again with fresh credentials where these expire in a blocking call."""
+    """Calls the source that is open now; a blocking call whose credentials expire is made again with fresh ones."""
 
     def __init__(self, reopen: Callable[[], Source]) -> None:
         self._reopen = reopen
