@@ -104,6 +104,7 @@ class FsspecSource(BaseSource):
     def __init__(self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES) -> None:
         self.url = public_url(url)
         self._most = most
+        # No caches: each listing must be current, and instances must not share another source's credentials.
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
@@ -114,6 +115,7 @@ class FsspecSource(BaseSource):
             raise UsageError(f"{self.url} can't be opened: {error}", hint="The options are fsspec's.") from error
         except Exception as error:
             raise self._explained(error, "") from error
+        # Only asynchronous file systems of fsspec may be called by many threads at once.
         self._fs = system if system.async_impl else SerializedFileSystem(system)
         server = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{server} {self.url}".strip()
@@ -126,6 +128,7 @@ class FsspecSource(BaseSource):
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, folder by folder."""
+        # Without a slash at the end, the URL may name a file.
         try:
             info = {} if self._is_folder else self._fs.info(self._root)
             if info.get("type") == "file":
@@ -150,6 +153,7 @@ class FsspecSource(BaseSource):
                 for name, info in files.items():
                     if name and wanted(key := walk.key(above, name)):  # without a name it is the folder itself
                         yield self._object(key, info)
+                # Reversed, because the stack is taken from its end: folders come in the order of the listing.
                 keys = {walk.key(above, name): info["name"] for name, info in folders.items()}
                 paths += [self._inside(keys[key], key) for key in reversed(keys) if enters(wanted, key + "/")]
 
@@ -192,6 +196,7 @@ class FsspecSource(BaseSource):
         require_unchanged(self, listed)
 
     def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
+        # Keys are relative to the file's folder from now on.
         self._root, _, name = self._root.rstrip("/").rpartition("/")
         if wanted(name):
             yield self._object(name, info)
@@ -241,6 +246,7 @@ class FsspecSource(BaseSource):
             return SourceUnavailable(f"The source failed: {text or type(error).__name__}", **subject)
         if status:
             return SourceError(f"The source failed: {type(error).__name__}: {text}", **subject)
+        # Neither HTTP nor the system failed, so the file system has a defect. `_fs` is absent while it is being opened.
         system = type(getattr(self, "_fs", self))
         return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **subject)
 

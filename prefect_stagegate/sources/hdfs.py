@@ -72,6 +72,7 @@ class HdfsSource(BaseSource):
         root, walk = f"{self._path.rstrip('/')}/", Walk(self.url, self._terms.most)
         try:
             for status in self._each("", lambda: self._client.list_status(root.rstrip("/") or "/", recursive=True)):
+                # The NameNode lists recursively, so the bounds of the walk are applied to each entry's folder.
                 key = status.path.removeprefix(root)
                 folder, _, name = key.rpartition("/")
                 walk.enter(f"{folder}/" if folder else "")
@@ -90,6 +91,7 @@ class HdfsSource(BaseSource):
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Read one stream from the DataNodes, whose checksums the client verifies."""
+        # HDFS pins no read: compare before it, and `confirm` compares after the last one.
         self.confirm(listed)
         name, position, count = self._name(listed.key), 0, len(buffer)
         chunks = (

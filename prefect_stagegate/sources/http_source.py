@@ -40,6 +40,7 @@ class HttpReads(BaseSource):
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Request a range and wait for it. From a server that ignores ranges, read the whole object each time."""
         end = start + len(buffer)
+        # A server that ignored one range ignores all: don't ask again.
         if not self._ranges and len(buffer) != listed.size:
             self._read_window(listed, start, buffer)
             return
@@ -58,6 +59,7 @@ class HttpReads(BaseSource):
         position, end = 0, start + len(buffer)
 
         def keep(chunk: memoryview) -> None:
+            """Copy the part of a chunk that overlaps the range."""
             nonlocal position
             first, last = max(position, start), min(position + len(chunk), end)
             if first < last:

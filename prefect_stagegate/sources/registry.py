@@ -53,11 +53,13 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.objectstore import translate
     from prefect_stagegate.sources.buckets.s3 import S3Source
 
-    settings, left = translate(options)
-    if left:
-        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(left))
+    settings, unknown = translate(options)
+    if unknown:
+        # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
+        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(unknown))
         return _fsspec(url, options, terms)
     source = S3Source(url, settings, terms)
+    # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
     require_allowed(source.endpoint, terms.allowed)
     return source
 
@@ -85,9 +87,9 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     table = table_of(url)[0]
     if table.startswith("file:"):
         return DeltaSource(url, _files(table, {}, terms), {}, terms)
-    settings, left = translate(options)
-    if left:
-        raise UsageError(f"The option {left[0]!r} can't be used for a table", hint="Leave it out.", source=url)
+    settings, unknown = translate(options)
+    if unknown:
+        raise UsageError(f"The option {unknown[0]!r} can't be used for a table", hint="Leave it out.", source=url)
     return DeltaSource(url, _s3(table, options, terms), texts(table, settings, idle=terms.idle), terms)
 
 
@@ -236,10 +238,12 @@ def _installed(scheme: str) -> Opener | None:
     Raises:
         UsageError: The plugin can't be loaded.
     """
+    # Sorted, so that with two packages for one scheme the same one is taken each time.
     for point in sorted(entry_points(group=GROUP, name=scheme), key=lambda point: point.value):
         package = point.dist.name if point.dist else point.value
         try:
             opener: Opener = point.load()
+        # Importing a package runs its code, which may raise anything, and may even try to end the process.
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"The plugin {package}, which reads {scheme}://, can't be loaded: {type(error).__name__}: {error}",

@@ -82,6 +82,7 @@ class Spool:
         try:
             yield sink
         except BaseException:
+            # Objects lie one after the other without gaps: the next one begins here again.
             os.ftruncate(self._file.fileno(), self._end)
             raise
         self._end += sink.slice().size

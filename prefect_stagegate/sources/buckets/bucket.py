@@ -43,6 +43,7 @@ class BucketSource(HttpReads):
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object below the URL; the object itself when the URL names one."""
+        # A HEAD request tells first whether the URL names one object.
         if self._single:
             listed = self._object(self._single)
             return iter([listed] if wanted(listed.key) else [])
@@ -77,6 +78,7 @@ class BucketSource(HttpReads):
         if self.request(listed, start, start + len(buffer)):
             super().read_into(listed, start, buffer)
         elif not buffer:
+            # obstore can't read an empty range.
             require_unchanged(self, listed)
         else:
             version, etag = self._pinned(listed)
@@ -130,6 +132,7 @@ class BucketSource(HttpReads):
         return self._key if not self._key or self._key.endswith("/") else self._key + "/"
 
     def _list(self, wanted: Wanted) -> Iterator[SourceObject]:
+        # Object stores have no folders: an empty listing is the only sign of a wrong address.
         empty = True
         self._store.prepare()
         for listed in self._store.listing(self._folder):

@@ -44,6 +44,7 @@ class S3Source(BucketSource):
             for name in _ALGORITHMS:
                 if digest := _hex(headers.get(f"x-amz-checksum-{name}", "")):
                     return ((name, digest),)
+        # rclone stores the MD5 of the whole object here, because the etag of an upload in parts is none.
         digest = _hex(headers.get("x-amz-meta-md5chksum", ""))
         return (("md5", digest),) if digest else ()
 

@@ -118,6 +118,7 @@ class DeltaSource(BaseSource):
 
     def _planned(self, table: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files, and beside each one with deleted rows the task that re-writes it."""
+        # Vectors are by the keys of data files, so all are read before the first file.
         vectors = self._vectors(table)
         for data in self._files_of(table):
             if wanted(data.key):
@@ -151,6 +152,7 @@ class DeltaSource(BaseSource):
 
     def _table(self, at: str) -> Any:
         """The table in a version or at a time; in its newest version where `at` is empty."""
+        # A new object for each state: `load_as_version` changes the table in place.
         with self._lock:
             try:
                 table = self._library.DeltaTable(self._place, storage_options=self._options)
@@ -210,6 +212,7 @@ class DeltaSource(BaseSource):
 
     def _explained(self, error: Exception) -> StagegateError:
         """The typed error for deltalake's exception: by its class, else by the store's response in its text."""
+        # deltalake colours its chain of causes for a terminal.
         text = _STEP.sub(" ", str(error)).strip()
         kind = type(error).__name__
         if kind == "TableNotFoundError" or "No files in log segment" in text or "not a Delta table" in text:

@@ -99,6 +99,7 @@ class IcebergSource(BaseSource):
         self._name, _, self._at = table.partition("@")
         if not self._catalog or "." not in self._name:
             raise UsageError(f"{url} names no table", hint="It looks like iceberg://catalog/namespace.table.")
+        # The spec's options override the user's configuration, but get none of its secrets for another server.
         configured: Mapping[str, Any] = Config().get_catalog_config(self._catalog) or {}
         properties: dict[str, Any] = {**_for_same_servers(configured, options), **_properties(options, url)}
         self._properties, self._allowed = properties, terms.allowed
@@ -186,6 +187,7 @@ class IcebergSource(BaseSource):
             if int(file.content) != POSITIONS:
                 deletes.equality[_scope(file)].append((entry.sequence_number, file.file_path))
                 continue
+            # As Puffin's deletion vectors, and files in Avro or ORC.
             if _format(file) != "PARQUET":
                 raise self._rows_deleted(f"by a file of {_format(file)}", file.file_path)
             marks = _Marks(entry.sequence_number, self._object(entry, table.location(), 0))
@@ -208,6 +210,7 @@ class IcebergSource(BaseSource):
 
     def _rewrite_task(self, data: SourceObject, marks: Iterable[_Marks]) -> Task:
         """The task that writes a data file without the rows that position delete files mark."""
+        # Sorted, so that the pin does not depend on the order of manifests.
         deletes = sorted((mark.object for mark in marks), key=lambda delete: delete.pin.value)
         path = data.pin.value.partition(":")[2]
 
@@ -246,6 +249,7 @@ class IcebergSource(BaseSource):
     def _source(self, scheme: str, root: str) -> Source:
         with self._lock:
             if root not in self._stores:
+                # The catalog's credentials are for its S3 store; other stores use the user's own.
                 options = self._store_options if scheme in ("s3", "s3a", "s3n") else {}
                 self._stores[root] = self._open_store(root, options)
             return self._stores[root]
@@ -271,6 +275,7 @@ class IcebergSource(BaseSource):
         from prefect_stagegate.sources.lake.iceberg_catalog import open_catalog
 
         locations = self._initial_locations()
+        # Metadata files are read while the table's own folder is unknown: `locations` learns it afterwards.
         table = open_catalog(self._catalog, self._properties, locations, self._allowed).load_table(self._name)
         locations.set_table(table.location())
         return table, locations

@@ -94,6 +94,7 @@ class ConfinedRestCatalog(RestCatalog):
 
     def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:
         location = table_response.metadata_location or ""
+        # The catalog may hand out credentials for the table's store.
         vended = self._resolve_storage_credentials(table_response.storage_credentials, location)
         config = permitted_answer({**table_response.config, **vended}, self._allowed)
         return Table(
@@ -119,6 +120,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations,
         ValueError: The properties can't be used.
         UsageError: A REST catalog names an address that may not be asked.
     """
+    # pyiceberg loads `ConfinedIO` for every file. `ConfinedIO` then loads the user's own FileIO.
     users_io = {USERS_IO: properties[PY_IO_IMPL]} if properties.get(PY_IO_IMPL) else {}
     confined = {**properties, **users_io, PY_IO_IMPL: f"{__name__}.ConfinedIO", CONFINED: locations}
     confined |= {"init_catalog_tables": "false", **_read_only(properties)}

@@ -36,6 +36,7 @@ def is_below(path: str, folder: str) -> bool:
     (False, True)
     """
     (store, place), (other, root) = _parts(path), _parts(folder)
+    # A path with dots could leave the folder, whatever the store makes of them.
     if not store or store != other or {".", ".."}.intersection(place.split("/")):
         return False
     if store == "file":

@@ -239,7 +239,7 @@ def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> I
     """
     with pq.ParquetFile(data, coerce_int96_timestamp_unit="us", **READER) as file:
         rows = kept(file.metadata.num_rows)
-        yield
+        yield  # reading the delete files may have taken long: let the caller stop here
         options = {**WRITER, "store_decimal_as_integer": True}  # as Iceberg specifies and Spark writes
         with pq.ParquetWriter(sink, file.schema_arrow, **options) as writer:
             for group in _groups(_kept(file, rows)):
@@ -248,7 +248,7 @@ def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> I
             metadata = file.metadata.metadata or {}
             if notes := {name: note for name, note in metadata.items() if name != b"ARROW:schema"}:
                 writer.add_key_value_metadata(notes)
-    data.confirm()
+    data.confirm()  # only now is it sure that all rows were of one state
 
 
 def _positions(deletes: PinnedFile, path: str) -> Iterator[list[int]]:

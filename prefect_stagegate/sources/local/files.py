@@ -83,6 +83,7 @@ class FileSource(BaseSource):
         self._root = path.parent if self._single else path
         self._folder = str(self._root)
         self._real_root = os.path.realpath(self._root)
+        # Network file systems gain from many readers.
         kind = mount_of(self._root)[0]
         if kind not in NETWORK and not kind.startswith("fuse"):
             self.readers = LOCAL_READERS
@@ -177,6 +178,7 @@ class FileSource(BaseSource):
             raise self._explained(error, key) from error
         if walk.enter_once((status.st_dev, status.st_ino), key):
             return True
+        # The inode is known: some other path led here before.
         real, above = os.path.realpath(path), os.path.realpath(path.parent)
         walk.note_second_path(key, real, self._real_root, above, by_path=by_path(wanted, key))
         return False
@@ -193,6 +195,7 @@ class FileSource(BaseSource):
 
     def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
         """The file that a link leads to, if any; a link to a directory is added to `links`."""
+        # An excluded link is not even examined: it may be broken, or lead out of the source.
         as_file, as_folder = wanted(key), enters(wanted, key + "/")
         if excludes(wanted, key):
             return

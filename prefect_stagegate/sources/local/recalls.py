@@ -69,6 +69,7 @@ class Recalls:
                 return [file.read(1)]
 
         with self._turn(key):
+            # An abandoned thread stays blocked in its read until the file system answers.
             try:
                 for _ in with_timeout(first_byte, self._timeout.total_seconds()):
                     pass

@@ -136,6 +136,7 @@ def _translate(pattern: str) -> str:
 def _piece(token: str) -> str:
     if token in _FIXED:
         return _FIXED[token]
+    # Alternatives may hold wildcards of their own.
     if token.startswith("{") and token.endswith("}") and len(token) > 1:
         return "(?:" + "|".join(map(_translate, token[1:-1].split(","))) + ")"
     if token.startswith("[") and len(token) > 2:  # noqa: PLR2004 - a class with something in it

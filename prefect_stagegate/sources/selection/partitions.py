@@ -50,6 +50,7 @@ def in_partitions(key: str, wanted: Mapping[str, Sequence[str]]) -> bool:
 
 def _holds(value: str, condition: str) -> bool:
     comparisons = [COMPARISON.fullmatch(part) for part in condition.split(",")]
+    # Every part is a comparison (`>=2012,<2014`): all must hold. Else the condition is one value.
     if all(comparisons):
         return all(_COMPARE[match[1]](_order(value, match[2]), 0) for match in comparisons if match)
     return _order(value, condition) == 0

@@ -57,6 +57,7 @@ class Selection:
 
     def path(self, key: str) -> str:
         """An object's path in the dataset: by the first rename that matches its key, else the key."""
+        # The first pattern that matches renames; the others are not tried.
         for pattern, to in self._renames:
             if (renamed := pattern.rewrite(key, to)) is not None:
                 return dataset_path(self._spec.into, renamed)

@@ -101,6 +101,7 @@ class SftpConnection:
         try:
             file, real = await asyncio.gather(self.stat(path), self.real(path))
         except SourceUnavailable as error:
+            # A refusal by the server is about this link. Any other cause means that the connection failed.
             refusal = error.__cause__
             if not isinstance(refusal, asyncssh.SFTPError) or isinstance(refusal, _BROKEN):
                 raise
@@ -200,6 +201,7 @@ class SftpConnection:
             return await self._with_idle_timeout(operation(session.client))
         except (asyncssh.Error, OSError, *_MALFORMED) as error:
             if not isinstance(error, asyncssh.SFTPError) or isinstance(error, _BROKEN):
+                # The connection is unusable. Close it, and let the next request open another one.
                 session.failure = session.failure or error  # other requests then fail with the first cause
                 session.connection.abort()
                 self._forget(attempt)
@@ -226,6 +228,7 @@ class SftpConnection:
             _require_version(client)
         except BaseException as error:
             connection.abort()
+            # Only exceptions of the protocol are translated; a cancellation stays one.
             if isinstance(error, asyncssh.Error | OSError | ValueError | LookupError):
                 raise self._explained(error) from error
             raise

@@ -75,6 +75,7 @@ class SftpSource(BaseSource):
         self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
         self._most = terms.most
         self._connection = SftpConnection(self._login, terms.idle, terms.allowed)
+        # The loop must not refer to this source, or it is never collected: pass a method of the connection.
         self._loop = EventLoopThread(f"sftp {self._login.host}", self._connection.close)
 
     def credential_life(self) -> CredentialLife:
@@ -98,6 +99,7 @@ class SftpSource(BaseSource):
         """The wanted files below a folder, some folders at a time."""
         folders, walk = [top], listing.walk
         while folders:
+            # Take some folders from the end of the stack, so that it stays short in a deep tree.
             taken, folders = folders[-FOLDERS:], folders[:-FOLDERS]
             new = [folder for folder in taken if self._is_new(folder, listing)]
             for folder, entries in zip(new, self._loop.run(self._listed(new, walk.left)), strict=True):
@@ -175,6 +177,7 @@ class SftpSource(BaseSource):
         """The file that a link leads to, if it is wanted; a link to a folder is added to the listing's links."""
         if excludes(listing.wanted, key):
             return None
+        # The link itself does not tell whether it leads to a file or to a folder.
         as_file, as_folder = listing.wanted(key), enters(listing.wanted, key + "/")
         with _errors_about(key):
             try:

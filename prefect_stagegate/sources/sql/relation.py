@@ -113,6 +113,7 @@ class Relation:
     def _values(self) -> list[Partition]:
         by = self._request.partition_by
         column = identifier(by)
+        # One more than permitted tells that there are too many.
         rows = self._session.rows(
             f"select distinct {column}::text as value from {self._from} order by value limit {MOST_PARTITIONS + 1}"
         )
@@ -139,6 +140,7 @@ class Relation:
             f"(select min({column}) as low, max({column}) as high from {self._from}) as range order by step"
         )
         bounds = [literal(str(bound)) for (bound,) in rows if bound is not None]
+        # Each range includes its lower bound, and excludes its upper one, so that none overlap.
         parts = []
         for number in range(len(bounds) + 1):
             least = f"{column} >= {bounds[number - 1]}" if number else ""

@@ -70,6 +70,7 @@ class SqlSource(BaseSource):
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted partition, rendered as it is listed. All are of one snapshot, which ends with the listing."""
         with self._lock:
+            # A listing sees the database as it is now, so nothing of the last one is kept.
             self._end_snapshot()
             self._rendered.clear()
             keys = list(self._opened().partitions)
@@ -96,6 +97,7 @@ class SqlSource(BaseSource):
     def close(self) -> None:
         """Cancel the running statement, and free connection and spool."""
         self._closed = True
+        # Without the lock, which the thread that runs the statement holds.
         if session := self._session:
             session.cancel()
         if not self._lock.acquire(timeout=CLOSING_SECONDS):

@@ -53,6 +53,7 @@ class Hub(WebServer):
         except SourceError as error:
             message = f"The hub's endpoint {public_url(self.endpoint)} is no address of the web"
             raise UsageError(message, hint="It looks like https://host.", source=url) from error
+        # `token: false` means anonymous, also where the user has stored one.
         token = options.get("token")
         if token is None and self.endpoint == default:  # the token that the user has stored goes to no other hub
             token = get_token()
@@ -111,6 +112,7 @@ class Hub(WebServer):
 
     def differs(self, response: Response, listed: SourceObject) -> bool:
         """Compare the digest in the hub's own response: the content network that it redirects to has other etags."""
+        # The first response came from the hub itself.
         first = (*response.redirects, response.headers)[0]
         digest = first.get("x-linked-etag") or first.get("etag") or ""
         return bool(digest) and digest.removeprefix("W/").strip('"') != listed.pin.value

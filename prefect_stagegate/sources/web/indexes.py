@@ -53,6 +53,7 @@ def html_items(text: str, url: str) -> Iterator[Item]:
         there = urlsplit(urljoin(url, link))
         path = unquote(there.path)
         name = path.removeprefix(folder)
+        # Links to parent folders, to other hosts and to other sort orders of the page are no entries.
         inside = there[:2] == here[:2] and path.startswith(folder) and not there.query
         if inside and name.strip("/") and "/" not in name.removesuffix("/"):
             yield Item(name.removesuffix("/"), folder=name.endswith("/"))

@@ -51,6 +51,7 @@ def checksums(text: str, base: str) -> Iterator[ManifestEntry]:
             raise SourceError(f"Line {number} of the manifest is no checksum with a name", source=base)
         if (algorithm := ALGORITHMS.get(len(digest))) is None:
             raise SourceError(f"Line {number} of the manifest has a digest of no known kind", source=base)
+        # A backslash before the line means that the name is escaped (GNU coreutils).
         if escaped:
             name = re.sub(r"\\[\\nr]", lambda match: _ESCAPES[match[0]], name)
         key = name.removeprefix("./")

@@ -151,10 +151,12 @@ class WebServer:
 
     def _first_byte(self, url: str, key: str) -> Headers:
         headers = self.fetch("GET", url, key, headers={"Range": "bytes=0-0"}).headers
+        # Content-Length is that of one byte; the object's size stands behind the slash of Content-Range.
         size = headers.get("content-range", "").rpartition("/")[2]
         return {**headers, "content-length": size} if size else headers
 
     def _sent(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        # Credentials go to the source's own origin only: a manifest may name objects of other hosts.
         home_headers = self._headers if origin_of(url) == self._home else {}
         return {**(headers or {}), **home_headers}
 

@@ -102,6 +102,7 @@ class WebDavSource(WebSource):
         for path, properties in self._properties(url, depth=1):
             if path.rstrip("/") == here.rstrip("/"):  # the listing names the folder itself, too
                 continue
+            # A server must not name files outside of the folder.
             if not path.startswith(here):
                 raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
             yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties

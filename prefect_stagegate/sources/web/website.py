@@ -109,6 +109,7 @@ class HttpSource(WebSource):
         length = headers.get("content-length", "")
         if not length.isdecimal():
             raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        # `find` must make the same pin as the listing did, which knows times but no etags.
         by_time = self._is_folder and not self._manifest and self._tells_times
         modified = http_time(headers.get("last-modified"))
         pin = web_pin("" if by_time else headers.get("etag", ""), modified, int(length))
@@ -154,6 +155,7 @@ class HttpSource(WebSource):
         while folders:
             folder = folders.pop()
             walk.enter(folder)
+            # A page may leave out exact sizes: such files wait for HEAD requests, many at a time.
             files: list[str] = []
             below: list[str] = []
             for item in self._items(folder):
@@ -194,6 +196,7 @@ class HttpSource(WebSource):
             try:
                 yield self._object(key, self._headers_of(key, outcome))
             except ObjectVanished as error:
+                # A listed file that is gone is named. The only object of a URL means a wrong URL.
                 if self._is_folder or self._manifest:
                     raise
                 raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error

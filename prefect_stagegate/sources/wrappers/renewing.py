@@ -76,6 +76,7 @@ class _RenewingSource:
     def renew(self, since: float) -> bool:
         """Open the source again, unless another thread did since. The old one stays open: reads may still use it."""
         with self._lock:
+            # Opened again only once. Reads that failed before that are to try again with the new credentials.
             if self._renewed is None:
                 self._source = self._reopen()
                 self._renewed = time.monotonic()
