@@ -96,7 +96,7 @@ class IcebergSource(BaseSource):
             raise missing_extra("iceberg", source=url) from error
         self.url = url
         self._catalog, _, table = url.partition("://")[2].rstrip("/").partition("/")
-        self._name, _, self._at = table.partition("@")
+        self._name, _, self._ref = table.partition("@")
         if not self._catalog or "." not in self._name:
             raise UsageError(f"{url} names no table", hint="It looks like iceberg://catalog/namespace.table.")
         # The spec's options override the user's configuration, but get none of its secrets for another server.
@@ -203,7 +203,7 @@ class IcebergSource(BaseSource):
 
     def _tasks(self, state: str) -> Iterator[Task]:
         """The tasks of a snapshot, or of the one that the URL names when that is gone."""
-        table = self._table(again=False)
+        table = self._table(reload=False)
         snapshot = table.snapshot_by_id(int(state)) if state.isdigit() else None
         planned = self._planned(table, snapshot or self._snapshot(table), everything)
         yield from (task for _, task in planned if task)
@@ -240,7 +240,7 @@ class IcebergSource(BaseSource):
 
     def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
         """The store that holds a file, and the file's key in it."""
-        self._table(again=False)  # sets where files may lie, and the options of their store
+        self._table(reload=False)  # sets where files may lie, and the options of their store
         path = listed.pin.value.partition(":")[2]
         self._locations.require(path)
         scheme, root, key = _place(path)
@@ -254,10 +254,10 @@ class IcebergSource(BaseSource):
                 self._stores[root] = self._open_store(root, options)
             return self._stores[root]
 
-    def _table(self, *, again: bool = True) -> Any:
-        """The table as it is now; with `again=False` as it was last loaded."""
+    def _table(self, *, reload: bool = True) -> Any:
+        """The table as it is now; with `reload=False` as it was last loaded."""
         with self._lock:
-            if self._loaded is None or again:
+            if self._loaded is None or reload:
                 try:
                     self._loaded, self._locations = _call_with_timeout(CATALOG_SECONDS, self._load)
                 except StagegateError:
@@ -283,14 +283,16 @@ class IcebergSource(BaseSource):
     def _snapshot(self, table: Any) -> Any:
         """The snapshot to be listed. pyiceberg's scan of an expired one would be empty, without an error."""
         refs = table.refs()
-        if not self._at:
+        if not self._ref:
             snapshot = table.current_snapshot()
-        elif self._at in refs:
-            snapshot = table.snapshot_by_id(refs[self._at].snapshot_id)
+        elif self._ref in refs:
+            snapshot = table.snapshot_by_id(refs[self._ref].snapshot_id)
         else:
-            snapshot = table.snapshot_by_id(int(self._at)) if self._at.isdigit() else None
+            snapshot = table.snapshot_by_id(int(self._ref)) if self._ref.isdigit() else None
         if snapshot is None:
-            problem = f"no snapshot, branch or tag {self._at}" if self._at else "no snapshot: nothing was written to it"
+            problem = (
+                f"no snapshot, branch or tag {self._ref}" if self._ref else "no snapshot: nothing was written to it"
+            )
             known = ", ".join(sorted(refs)) or "none"
             hint = f"It may have expired. Branches and tags of the table: {known}."
             raise SourceError(f"The table has {problem}", hint=hint, source=self.url)

@@ -89,14 +89,14 @@ class ConfinedRestCatalog(RestCatalog):
         super()._fetch_config()
         # pyiceberg has merged the response into the properties: what differs came from the catalog.
         sent = {name: value for name, value in self.properties.items() if users.get(name, self) != value}
-        self.properties = {**users, **permitted_answer(sent, self._allowed)}
+        self.properties = {**users, **permitted_properties(sent, self._allowed)}
         self.uri = self.properties[URI]
 
     def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:
         location = table_response.metadata_location or ""
         # The catalog may hand out credentials for the table's store.
         vended = self._resolve_storage_credentials(table_response.storage_credentials, location)
-        config = permitted_answer({**table_response.config, **vended}, self._allowed)
+        config = permitted_properties({**table_response.config, **vended}, self._allowed)
         return Table(
             identifier=identifier_tuple,
             metadata_location=location,
@@ -132,18 +132,18 @@ def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations,
     return catalog
 
 
-def permitted_answer(answer: Mapping[str, Any], allowed: Allowed) -> dict[str, Any]:
+def permitted_properties(response: Mapping[str, Any], allowed: Allowed) -> dict[str, Any]:
     """The permitted properties of a catalog's response. Others are logged and have no effect.
 
     Raises:
         UsageError: One is an address that may not be asked.
     """
-    kinds = {name: ICEBERG_ANSWERS.kind(name) for name, value in answer.items() if isinstance(value, str)}
+    kinds = {name: ICEBERG_ANSWERS.kind(name) for name, value in response.items() if isinstance(value, str)}
     for name, kind in kinds.items():
         if kind is Kind.ADDRESS:
-            require_allowed(answer[name], allowed)
-    kept = {name: answer[name] for name, kind in kinds.items() if kind}
-    if refused := sorted(set(answer) - set(kept)):
+            require_allowed(response[name], allowed)
+    kept = {name: response[name] for name, kind in kinds.items() if kind}
+    if refused := sorted(set(response) - set(kept)):
         log.info("The catalog's answer says %s, which no catalog may say: it is left out", ", ".join(refused))
     return kept
 

@@ -68,8 +68,8 @@ class Hub(WebServer):
     def fetch_json(self, address: str, query: Mapping[str, Any] | None = None) -> Any:
         """The JSON response to a GET request, or to a POST request with a query."""
         if query is None:
-            return self._fetch_json("GET", self.endpoint + address)[0]
-        return self._fetch_json("POST", self.endpoint + address, json.dumps(query).encode())[0]
+            return self._fetch_with_headers("GET", self.endpoint + address)[0]
+        return self._fetch_with_headers("POST", self.endpoint + address, json.dumps(query).encode())[0]
 
     @contextmanager
     def parsing(self) -> Iterator[None]:
@@ -94,7 +94,7 @@ class Hub(WebServer):
                 raise SourceError("The hub's listing has no end: a page leads back to an earlier one", source=self._url)
             seen.add(page)
             try:
-                items, headers = self._fetch_json("GET", page)
+                items, headers = self._fetch_with_headers("GET", page)
             except ObjectVanished as error:
                 hint = "Check the path."
                 raise SourceError("There is nothing at this address", hint=hint, source=self._url) from error
@@ -102,7 +102,7 @@ class Hub(WebServer):
             link = _NEXT.search(headers.get("link", ""))
             page = urljoin(page, link[1]) if link else ""
 
-    def _fetch_json(self, method: str, url: str, body: bytes | None = None) -> tuple[Any, Headers]:
+    def _fetch_with_headers(self, method: str, url: str, body: bytes | None = None) -> tuple[Any, Headers]:
         headers = {"Content-Type": "application/json"} if body else {}
         response = self.fetch(method, url, headers=headers, body=body)
         try:
