@@ -1,11 +1,11 @@
-"""What a source promises.
+"""The `Source` protocol: what every adapter promises.
 
-A source lists objects with what fixes them (their pins), and says how exactly the bytes are read that a pin names: by
-an HTTP request, which others send, or by a call that blocks. Bytes that come belong to the object as it was listed, or
-an error is raised: they are never spliced from two states of it.
+A source lists objects, each with its pin: what identifies one state of the object. It reads the bytes of that state by
+an HTTP request, which the caller sends, or by a call that blocks. The bytes belong to the object as it was listed, or
+the read raises an error: they never mix two states of an object.
 
-Every error that leaves a source is one of errors.py, and its `retryable` is the source's judgement: whoever reads never
-looks at a library's exception. A source may be used by many threads at once.
+Every error that leaves a source is one of errors.py. The source sets its `retryable`, so that no caller looks at a
+library's exception. Many threads may use a source at once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ PIECE = 1 << 20
 """Bytes that `read_pieces` reads at a time."""
 
 Checksums = tuple[tuple[str, str], ...]
-"""Algorithm and lowercase hex digest of whole objects."""
+"""Pairs of algorithm and lowercase hex digest, each of a whole object."""
 Wanted = Callable[[str], bool]
-"""Whether a key is taken; what isn't is neither listed nor refused."""
+"""Whether a key is wanted. Other keys are neither listed nor refused."""
 
 
 def everything(_: str) -> bool:
-    """Take every key."""
+    """Want every key."""
     return True
 
 
 def public_url(url: str) -> str:
-    """The URL as people may see it: without user, password and query, where signatures stand.
+    """The URL without user, password and query (which may hold a signature), as people may see it.
 
     >>> public_url("sftp://me:secret@nas.example.org/data/?sig=abc")
     'sftp://nas.example.org/data/'
@@ -42,13 +42,14 @@ def public_url(url: str) -> str:
     if not separator:
         return url
     host, slash, path = rest.partition("/")
-    if "@" in path and ":" in host and not host.rpartition(":")[2].isdigit():  # a slash in the password
+    # A password with a slash in it cuts the URL too early: the real host stands behind the last @.
+    if "@" in path and ":" in host and not host.rpartition(":")[2].isdigit():
         host, slash, path = rest.rpartition("@")[2].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def server_of(identity: str) -> str:
-    """The part of a source's identity that names whom it asks: server and bucket, or the host; all of a local folder's.
+    """The part of a source's identity that names its server: endpoint and bucket, or the host; a local folder's whole.
 
     >>> server_of("http://10.0.0.1:8333 s3://lake/flights/2013/"), server_of("file:///mnt/nas/lake/")
     ('http://10.0.0.1:8333 s3://lake', 'file:///mnt/nas/lake/')
@@ -62,52 +63,52 @@ class Source(Protocol):
     """One place that objects are read from. `open_source` makes one for a URL."""
 
     url: str
-    """As people should see it: without credentials."""
+    """As people may see it: without credentials."""
     identity: str
-    """Server and URL, without credentials; what the node remembers about pins is kept by it."""
+    """Server and URL, without credentials: the key under which a node remembers pins."""
 
     readers: int
-    """Threads that call `read_into` at a time, at most."""
+    """Most threads that may call `read_into` at a time."""
 
     @property
     def ranges(self) -> bool:
         """Whether parts of objects can be read without reading the rest."""
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted object, a page at a time, in no promised order, without a request per object.
+        """Every wanted object, a page at a time, in any order, without a request per object.
 
         Args:
-            wanted: Asked with each key, before anything about the object is judged.
+            wanted: Called with each key before anything else about the object is examined.
 
         Raises:
-            SourceError: There is nothing at the URL, it can't be listed, or an object can't be read as a file.
+            SourceError: There is nothing at the URL, it can't be listed, or a wanted entry is no readable file.
         """
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now.
 
         Raises:
-            ObjectVanished: There is none.
+            ObjectVanished: There is no such object.
         """
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """How the bytes from `start` to `end` (exclusive) are requested over HTTP; None where `read_into` reads them.
+        """The HTTP request for the bytes from `start` to `end` (exclusive); None where only `read_into` reads them.
 
-        Called for each read in the thread that has all requests under way, so it must not block.
+        The one thread that runs all requests calls this for each read, so it must not block.
         """
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
-        """What it means that a request of `request` failed: the error to raise. May ask the server further questions.
+        """The error to raise for a failed request of `request`. May send further requests to the server.
 
         Args:
-            listed: The object.
-            outcome: A response of 300 or above, or what went wrong on the way.
+            listed: The object that was requested.
+            outcome: A response with a status of 300 or above, or the exception that the request raised.
         """
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Fill the whole `buffer` with the object's bytes from `start` on. Blocks; called by many threads.
 
-        An empty buffer asks only whether the object still has its pin.
+        With an empty buffer, only check that the object still has its pin.
 
         Raises:
             ObjectChanged: The object no longer has its pin.
@@ -116,39 +117,41 @@ class Source(Protocol):
         """
 
     def renew(self, since: float) -> bool:
-        """Replace the credentials that were in use at a time of the monotonic clock; False where there are no others.
+        """Replace credentials that have expired; False where there are no others.
 
-        Called once a failed read said `CredentialsExpired`.
+        Called after a read raised `CredentialsExpired`.
+
+        Args:
+            since: When the failed read began, by the monotonic clock. Credentials replaced since then are kept.
         """
 
     def confirm(self, listed: SourceObject) -> None:
-        """Called once after the last byte of an object: raise `ObjectChanged` when its pin no longer holds.
+        """Raise `ObjectChanged` when the object no longer has its pin. Called once, after its last byte.
 
         A source whose every read is pinned has nothing to do.
         """
 
     def response_checksums(self, headers: Headers) -> Checksums:
-        """What the headers of a response with a whole object offer to check its bytes by."""
+        """Checksums of the object from the headers of a response with all of its bytes."""
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """What a request for this object alone tells to check its bytes by. May block."""
+        """Checksums of the object from a request for it alone. May block."""
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
-        """Asked when the bytes don't match a checksum: True when, at a closer look, it isn't one of the bytes."""
+        """Whether the listed checksum is not one of the object's bytes. Called when they don't match it."""
 
     def credential_life(self) -> CredentialLife:
-        """How long the credentials that open the source last, as far as the client tells; asks no server for data."""
+        """How long the source's credentials last, as far as the client knows. Reads no data from a server."""
 
     def close(self) -> None:
-        """Free what the source holds; it can't be used afterwards."""
+        """Free what the source holds. It can't be used afterwards."""
 
 
 class BaseSource(ABC):
-    """What most adapters have in common: nothing to confirm, checksums that hold, nothing to close."""
+    """The defaults of most adapters: nothing to confirm, checksums that hold, nothing to close."""
 
     url: str
     readers = 16
-    """Threads that call `read_into` at a time."""
 
     @property
     def ranges(self) -> bool:
@@ -156,11 +159,11 @@ class BaseSource(ABC):
         return True
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:  # noqa: ARG002
-        """Leave it to `read_into`."""
+        """None: only `read_into` reads."""
         return None
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:  # noqa: ARG002
-        """Pass an error on; a response only comes to who requests."""
+        """Pass the exception on. A source without `request` gets no response."""
         if isinstance(outcome, Response):
             return SourceError(f"The server answers {outcome.status}")
         return as_typed(outcome)
@@ -170,26 +173,26 @@ class BaseSource(ABC):
         """Fill the whole buffer with the object's bytes from `start` on."""
 
     def renew(self, since: float) -> bool:  # noqa: ARG002
-        """Say that there are no others."""
+        """False: there are no other credentials."""
         return False
 
     def confirm(self, listed: SourceObject) -> None:  # noqa: B027 - most have nothing to do
         """Do nothing: every read is pinned."""
 
     def response_checksums(self, headers: Headers) -> Checksums:  # noqa: ARG002
-        """Offer nothing."""
+        """None are known."""
         return ()
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:  # noqa: ARG002
-        """Offer nothing."""
+        """None are known."""
         return ()
 
     def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
-        """Stand by the offered checksums."""
+        """False: the listed checksums hold."""
         return False
 
     def credential_life(self) -> CredentialLife:
-        """Say that nobody can tell."""
+        """Unknown."""
         return CredentialLife("unknown", f"what opens {self.__class__.__name__}")
 
     def close(self) -> None:  # noqa: B027
@@ -197,7 +200,7 @@ class BaseSource(ABC):
 
 
 def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> Iterator[memoryview]:
-    """The bytes from `start` to `end` (exclusive) in pieces, each valid until the next one is asked for.
+    """The bytes from `start` to `end` (exclusive) in pieces, each valid until the next one is taken.
 
     Raises:
         SourceError: What `read_into` raises.
@@ -213,24 +216,24 @@ def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> I
 
 
 def as_typed(error: Exception) -> StagegateError:
-    """The error itself; a defect's is raised, for the boundary behind which adapters are to name."""
+    """Return a typed error; raise any other, so that the boundary reports it as a defect of the adapter."""
     if isinstance(error, StagegateError):
         return error
     raise error
 
 
-def require_unchanged(source: Source, listed: SourceObject, what: str = "object") -> None:
-    """Ask for an object's pin and size once more.
+def require_unchanged(source: Source, listed: SourceObject, noun: str = "object") -> None:
+    """Look the object up and compare pin and size with the listed ones.
 
     Args:
-        source: Whose it is.
+        source: The object's source.
         listed: The object as it was listed.
-        what: What the source's people call it.
+        noun: What the error calls the object.
 
     Raises:
-        ObjectChanged: They are others.
-        ObjectVanished: It is gone.
+        ObjectChanged: Pin or size differ.
+        ObjectVanished: The object is gone.
     """
-    found = source.find(listed.key)
-    if (found.pin, found.size) != (listed.pin, listed.size):
-        raise ObjectChanged(f"The {what} changed while it was read", source=source.url, object=listed.key)
+    current = source.find(listed.key)
+    if (current.pin, current.size) != (listed.pin, listed.size):
+        raise ObjectChanged(f"The {noun} changed while it was read", source=source.url, object=listed.key)

@@ -1,4 +1,4 @@
-"""Which optional package reads which scheme, and the one error for all that are absent."""
+"""Which extra reads which scheme, and the error for an extra that is not installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTRAS = {
     "sftp": "sftp",
     "ssh": "sftp",
 }
-"""The extra of this package that brings what reads a scheme; `delta+s3` is one of `delta`."""
+"""The extra that installs a scheme's client library. `delta+s3` counts as `delta`."""
 
 
 def extra_of(url: str) -> str:
@@ -27,7 +27,7 @@ def extra_of(url: str) -> str:
 
 
 def missing_extra(extra: str, *, source: str = "") -> MissingExtra:
-    """The error for a family whose client library is not installed: raise it from the ImportError.
+    """The error for a client library that is not installed: raise it from the ImportError.
 
     Args:
         extra: One of pyproject.toml's.
@@ -36,5 +36,5 @@ def missing_extra(extra: str, *, source: str = "") -> MissingExtra:
     >>> str(missing_extra("sftp", source="sftp://nas/data/"))
     'What reads sftp://nas/data/ is not installed. Install it: pip install "prefect-stagegate[sftp]"'
     """
-    told = f"What reads {source or extra} is not installed"
-    return MissingExtra(told, hint=f'Install it: pip install "prefect-stagegate[{extra}]"', source=source)
+    message = f"What reads {source or extra} is not installed"
+    return MissingExtra(message, hint=f'Install it: pip install "prefect-stagegate[{extra}]"', source=source)

@@ -1,7 +1,7 @@
-"""Whatever else fsspec reads: FTP, memory, and S3 with options that only s3fs knows.
+"""Sources that fsspec reads: FTP, memory, S3 with options that only s3fs knows, and file systems of other packages.
 
-One adapter for all, so it trusts little: sizes are compared with what came, and an object's pin is asked again after
-its last byte, because fsspec pins no read.
+fsspec pins no read. So this adapter compares the bytes that came with the listed size, and looks the object's pin up
+again after its last byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
-from prefect_stagegate.sources.wrappers.serialized import Turns
+from prefect_stagegate.sources.wrappers.serialized import SerializedFileSystem
 from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
 from prefect_stagegate.units import count_text
 
@@ -59,19 +59,20 @@ PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
 _FORBIDDEN = (401, 403)
 _GONE = (404, 410)
 _ABSENT = ("NoCredentialsError", "PartialCredentialsError")
-"""What client libraries raise where they find nothing to come with, without an import of any."""
+"""Names of the exceptions that client libraries raise where they find no credentials."""
 _BUSY = (429, 503)
 _SERVER_FAILED = 500
 _FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
 
 
 def library_of(url: str) -> Library:
-    """What a file system may be given: one of a visible list, or one that an installed package brings.
+    """The permitted options of the file system that reads a URL: one of `BY_FSSPEC`, or of an installed package.
 
-    Others of fsspec's own list wrap file systems that options name, keep copies where options say, or read folders.
+    fsspec's other file systems are refused: they wrap file systems that options name, keep copies where options say, or
+    read local folders.
 
     Raises:
-        UsageError: It is one of those, or the URL chains file systems.
+        UsageError: The file system is refused or unknown, or the URL chains file systems.
     """
     scheme = scheme_of(url)
     if "::" in url:
@@ -93,7 +94,7 @@ class FsspecSource(BaseSource):
     Args:
         url: Any URL that `library_of` lets through.
         options: The file system's own storage options.
-        most: Files and folders that one listing looks at.
+        most: Most files and folders that one listing looks at.
 
     Raises:
         UsageError: fsspec knows no such scheme, or the file system refuses an option.
@@ -103,6 +104,7 @@ class FsspecSource(BaseSource):
     def __init__(self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES) -> None:
         self.url = public_url(url)
         self._most = most
+        # No caches: each listing must be current, and instances must not share another source's credentials.
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
@@ -110,25 +112,25 @@ class FsspecSource(BaseSource):
                 raise missing_extra(extra, source=self.url) from error
             raise MissingExtra(f"What reads {self.url} is not installed", hint=f"Install it: {error}") from error
         except (ValueError, TypeError) as error:
-            told = str(error)
-            hint = "The options are fsspec's."
-            raise UsageError(f"{self.url} can't be opened: {told}", hint=hint) from error
+            raise UsageError(f"{self.url} can't be opened: {error}", hint="The options are fsspec's.") from error
         except Exception as error:
             raise self._explained(error, "") from error
-        self._fs = system if system.async_impl else Turns(system)
-        where = options.get("endpoint_url") or options.get("host") or ""
-        self.identity = f"{where} {self.url}".strip()
-        self._folder = url.endswith("/")
+        # Only asynchronous file systems of fsspec may be called by many threads at once.
+        self._fs = system if system.async_impl else SerializedFileSystem(system)
+        server = options.get("endpoint_url") or options.get("host") or ""
+        self.identity = f"{server} {self.url}".strip()
+        self._is_folder = url.endswith("/")
         self._life = _life(secrets_of(url, options), options, open_to_all=url.startswith("memory:"))
 
     def credential_life(self) -> CredentialLife:
-        """What can be told by the options: fsspec's file systems don't say what they found elsewhere."""
+        """What the options tell. fsspec's file systems don't say which credentials they found elsewhere."""
         return self._life
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, folder by folder."""
+        # Without a slash at the end, the URL may name a file.
         try:
-            info = {} if self._folder else self._fs.info(self._root)
+            info = {} if self._is_folder else self._fs.info(self._root)
             if info.get("type") == "file":
                 yield from self._single(info, wanted)
                 return
@@ -141,21 +143,22 @@ class FsspecSource(BaseSource):
             raise self._explained(error, "") from error
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
-        """Folder by folder: fsspec's own walk would call itself for each folder in a folder."""
+        """Folder by folder: fsspec's own walk recurses, so that deep trees would overflow its stack."""
         paths, walk = [self._root], Walk(self.url, self._most)
         while paths:
             path = paths.pop()
             above = f"{self._key(path)}/".removeprefix("/")
             walk.enter(above)
             for _, folders, files in self._fs.walk(path, maxdepth=1, detail=True, on_error="raise"):
-                for name, found in files.items():
+                for name, info in files.items():
                     if name and wanted(key := walk.key(above, name)):  # without a name it is the folder itself
-                        yield self._object(key, found)
+                        yield self._object(key, info)
+                # Reversed, because the stack is taken from its end: folders come in the order of the listing.
                 keys = {walk.key(above, name): info["name"] for name, info in folders.items()}
                 paths += [self._inside(keys[key], key) for key in reversed(keys) if enters(wanted, key + "/")]
 
     def _inside(self, path: str, key: str) -> str:
-        """The path of a folder, which must be that of its key."""
+        """The path that a listing names for a folder, if it belongs to the folder's key."""
         if self._key(path.rstrip("/")) != key:
             raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url, object=key)
         return path.rstrip("/")
@@ -170,7 +173,7 @@ class FsspecSource(BaseSource):
             raise self._explained(error, key) from error
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The bytes in one piece. A range is asked for only where less than the object is wanted."""
+        """Read the bytes in one piece, by a range only where less than the whole object is wanted."""
         whole = start == 0 and len(buffer) == listed.size
         bounds = {} if whole else {"start": start, "end": start + len(buffer)}
         try:
@@ -178,20 +181,22 @@ class FsspecSource(BaseSource):
         except Exception as error:
             raise self._explained(error, listed.key) from error
         if len(data) != len(buffer):
-            self.confirm(listed)
+            self.confirm(listed)  # an object that has changed says more than a wrong length
         if len(data) > len(buffer):
-            told = f"The server sent more than was asked for ({count_text(len(buffer), 'byte')}); it may know no ranges"
-            raise SourceError(told, source=self.url, object=listed.key)
+            size = count_text(len(buffer), "byte")
+            message = f"The server sent more than was asked for ({size}); it may know no ranges"
+            raise SourceError(message, source=self.url, object=listed.key)
         if len(data) < len(buffer):
-            told = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
-            raise SourceUnavailable(told, source=self.url, object=listed.key)
+            message = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
+            raise SourceUnavailable(message, source=self.url, object=listed.key)
         buffer[:] = data
 
     def confirm(self, listed: SourceObject) -> None:
-        """Ask for the object's pin again."""
+        """Look up the object's pin again."""
         require_unchanged(self, listed)
 
     def _single(self, info: dict[str, Any], wanted: Wanted) -> Iterator[SourceObject]:
+        # Keys are relative to the file's folder from now on.
         self._root, _, name = self._root.rstrip("/").rpartition("/")
         if wanted(name):
             yield self._object(name, info)
@@ -203,7 +208,7 @@ class FsspecSource(BaseSource):
         return f"{self._root.rstrip('/')}/{key}"
 
     def _object(self, key: str, info: dict[str, Any]) -> SourceObject:
-        if info.get("size") is None:  # an index page names its files and no more
+        if info.get("size") is None:  # an HTML index page lists only names
             info = self._fs.info(self._name(key))
         if info.get("size") is None:
             raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
@@ -212,62 +217,62 @@ class FsspecSource(BaseSource):
     def _pin(self, info: Mapping[str, Any]) -> Pin:
         for field, kind, strength in PINS:
             if (value := info.get(field)) is not None:
-                # One file system may tell a time in several forms.
+                # One file system may give the same time in several forms: compare them as seconds.
                 seconds = _modified(info) if kind == "mtime" else None
                 text = str(value).strip('"') if seconds is None else repr(seconds)
                 return Pin(kind, text, "weak" if text.startswith("W/") else strength)
         return Pin("size", str(info["size"]), "weak")
 
     def _explained(self, error: Exception, key: str) -> SourceError:
-        """The typed error for what a file system raised: by its class, or the HTTP status that it carries."""
-        status = getattr(error, "status", 0) or 0
-        where = {"source": self.url, "object": key}
-        told = str(error)
-        status = status or _ftp_status(error)
+        """The typed error for a file system's exception: by its class, or by the HTTP status that it carries."""
+        status = getattr(error, "status", 0) or _ftp_status(error)
+        subject = {"source": self.url, "object": key}
+        text = str(error)
         if isinstance(error, FileNotFoundError) or status in _GONE:
-            return ObjectVanished("The object is gone", **where)
+            return ObjectVanished("The object is gone", **subject)
         if isinstance(error, PermissionError) or status in _FORBIDDEN:
-            if "expired" in told:
-                return CredentialsExpired("The credentials have expired", hint="Log in again.", **where)
-            return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **where)
+            if "expired" in text:
+                return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
+            return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **subject)
         if type(error).__name__ in _ABSENT:
             hint = "Give them in the source's options or where the file system's users keep them."
-            return AccessDenied(f"There are no credentials: {told}", hint=hint, **where)
-        if status in _BUSY or "SlowDown" in told:
-            return _busy(error, where)
-        return self._failed(error, told, status, where)
+            return AccessDenied(f"There are no credentials: {text}", hint=hint, **subject)
+        if status in _BUSY or "SlowDown" in text:
+            return _busy(error, subject)
+        return self._failed(error, text, status, subject)
 
-    def _failed(self, error: Exception, told: str, status: int, where: dict[str, str]) -> SourceError:
+    def _failed(self, error: Exception, text: str, status: int, subject: dict[str, str]) -> SourceError:
         if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
-            return SourceUnavailable(f"The source failed: {told or type(error).__name__}", **where)
+            return SourceUnavailable(f"The source failed: {text or type(error).__name__}", **subject)
         if status:
-            return SourceError(f"The source failed: {type(error).__name__}: {told}", **where)
+            return SourceError(f"The source failed: {type(error).__name__}: {text}", **subject)
+        # Neither HTTP nor the system failed, so the file system has a defect. `_fs` is absent while it is being opened.
         system = type(getattr(self, "_fs", self))
-        return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **where)
+        return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **subject)
 
 
 def _ftp_status(error: Exception) -> int:
-    """HTTP's status for what FTP answers (RFC 959), 0 for anything else."""
+    """The HTTP status that corresponds to an FTP reply (RFC 959); 0 for other exceptions."""
     if not isinstance(error, ftplib.Error):
         return 0
     return _FTP.get(str(error)[:3], _SERVER_FAILED if isinstance(error, ftplib.error_temp) else 0)
 
 
-def _busy(error: Exception, where: dict[str, str]) -> SourceBusy:
-    busy = SourceBusy("The server is too busy", **where)
+def _busy(error: Exception, subject: dict[str, str]) -> SourceBusy:
+    busy = SourceBusy("The server is too busy", **subject)
     headers: Mapping[str, str] = getattr(error, "headers", None) or {}
     busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
     return busy
 
 
 def _is_connection(error: Exception) -> bool:
-    """Whether a client library says that the connection failed, without importing any of them."""
+    """Whether a client library's exception, recognised by its name, means that the connection failed."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError"})
 
 
 def _modified(info: Mapping[str, Any]) -> float | None:
-    """When the object was changed, in seconds since the epoch, whatever form the file system tells it in."""
+    """The time of the object's last change in seconds since the epoch, from whatever form the file system gives."""
     value = next((info[field] for field, kind, _ in PINS if kind == "mtime" and info.get(field) is not None), None)
     if isinstance(value, str):
         value = _parsed(value)
@@ -285,7 +290,7 @@ def _parsed(text: str) -> datetime | None:
 
 
 def _life(secrets: Sequence[str], options: Mapping[str, Any], *, open_to_all: bool) -> CredentialLife:
-    """How long the credentials last that the URL and the options give."""
+    """How long the credentials in the URL and the options last."""
     if ends := [moment for secret in secrets if (moment := ends_at(secret))]:
         return CredentialLife("temporary", "a token", min(ends))
     if options.get("anon") or options.get("token") == "anon" or (open_to_all and not secrets):

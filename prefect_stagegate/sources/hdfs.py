@@ -1,4 +1,4 @@
-"""HDFS, read through hdfs-native's own client: its wrapper for fsspec cuts names at `#`, `?` and `;`."""
+"""HDFS, read through hdfs-native's client. Its wrapper for fsspec would cut names at `#`, `?` and `;`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prefect_stagegate.sources.base import BaseSource, Wanted, everything, publi
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-from prefect_stagegate.sources.wrappers.timeout import patiently
+from prefect_stagegate.sources.wrappers.timeout import with_timeout
 from prefect_stagegate.units import count_text
 
 CONNECT_SECONDS = 5.0
@@ -35,10 +35,10 @@ class HdfsSource(BaseSource):
     The pin is the time of modification in ms: weak. It is compared before and after each read.
 
     Args:
-        url: `hdfs://namenode:8020/lake/flights/`, or a name service of HADOOP_CONF_DIR's files. The path is as it is,
-            not percent-encoded.
-        options: Hadoop's own settings by name (`dfs.…`), which win over those files.
-        terms: How it is asked. Without an answer for the idle time a question is given up: the client asks for ever.
+        url: `hdfs://namenode:8020/lake/flights/`, or with a name service of HADOOP_CONF_DIR's files. The path is not
+            percent-encoded.
+        options: Hadoop's own settings by name (`dfs.…`), which override those files.
+        terms: Its idle time ends calls without an answer: the client itself would wait for ever.
 
     Raises:
         UsageError: The client can't use an option.
@@ -60,11 +60,11 @@ class HdfsSource(BaseSource):
         self._reached = False
 
     def credential_life(self) -> CredentialLife:
-        """Kerberos is the client's matter: its ticket's end is not told."""
+        """Unknown: the client does not tell when its Kerberos ticket ends."""
         return CredentialLife("unknown", "the Kerberos ticket, HADOOP_USER_NAME or the system's user")
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted file, as the NameNode lists them, a page at a time."""
+        """Every wanted file, a page of the NameNode's listing at a time."""
         if self._single:
             if wanted(self._single):
                 yield self.find(self._single)
@@ -72,6 +72,7 @@ class HdfsSource(BaseSource):
         root, walk = f"{self._path.rstrip('/')}/", Walk(self.url, self._terms.most)
         try:
             for status in self._each("", lambda: self._client.list_status(root.rstrip("/") or "/", recursive=True)):
+                # The NameNode lists recursively, so the bounds of the walk are applied to each entry's folder.
                 key = status.path.removeprefix(root)
                 folder, _, name = key.rpartition("/")
                 walk.enter(f"{folder}/" if folder else "")
@@ -83,13 +84,14 @@ class HdfsSource(BaseSource):
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
-        found = self._ask(lambda: self._client.get_file_info(self._name(key)), key)
-        if found.isdir:
+        status = self._call(lambda: self._client.get_file_info(self._name(key)), key)
+        if status.isdir:
             raise ObjectVanished("The object is gone: there is a folder in its place", source=self.url, object=key)
-        return self._object(key, found)
+        return self._object(key, status)
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """One stream from the DataNodes, whose checksums the client proves."""
+        """Read one stream from the DataNodes, whose checksums the client verifies."""
+        # HDFS pins no read: compare before it, and `confirm` compares after the last one.
         self.confirm(listed)
         name, position, count = self._name(listed.key), 0, len(buffer)
         chunks = (
@@ -102,8 +104,8 @@ class HdfsSource(BaseSource):
             buffer[position:end] = chunk
             position = end
         if position != count:
-            told = f"The read ended {count_text(count - position, 'byte')} early"
-            raise SourceUnavailable(told, source=self.url, object=listed.key)
+            message = f"The read ended {count_text(count - position, 'byte')} early"
+            raise SourceUnavailable(message, source=self.url, object=listed.key)
 
     def confirm(self, listed: SourceObject) -> None:
         """Compare time and size once more."""
@@ -113,10 +115,10 @@ class HdfsSource(BaseSource):
     def _single(self) -> str:
         """The name of the file that the URL names; empty when it names a folder, or nothing."""
         try:
-            found = None if self._path.endswith("/") else self._ask(lambda: self._client.get_file_info(self._path))
+            status = None if self._path.endswith("/") else self._call(lambda: self._client.get_file_info(self._path))
         except ObjectVanished:
             return ""
-        return self._path.rpartition("/")[2] if found and not found.isdir else ""
+        return self._path.rpartition("/")[2] if status and not status.isdir else ""
 
     def _name(self, key: str) -> str:
         return self._path if self._single else f"{self._path.rstrip('/')}/{key}"
@@ -125,34 +127,34 @@ class HdfsSource(BaseSource):
         pin = Pin("mtime", str(status.modification_time), "weak")
         return SourceObject(key, status.length, pin, status.modification_time / 1000)
 
-    def _ask(self, question: Callable[[], T], key: str = "") -> T:
-        return next(self._each(key, lambda: iter([question()])))
+    def _call(self, function: Callable[[], T], key: str = "") -> T:
+        return next(self._each(key, lambda: iter([function()])))
 
-    def _each(self, key: str, answers: Callable[[], Iterator[T]]) -> Iterator[T]:
+    def _each(self, key: str, items: Callable[[], Iterator[T]]) -> Iterator[T]:
         try:
-            self._reach()
-            yield from patiently(answers, self._terms.idle)
+            self._require_reachable()
+            yield from with_timeout(items, self._terms.idle)
         except (RuntimeError, OSError) as error:
             raise self._explained(error, key) from error
 
-    def _reach(self) -> None:
-        """Knock once: the client would ask a NameNode that isn't there for minutes. A name service has no port."""
+    def _require_reachable(self) -> None:
+        """Connect to the NameNode once: the client would retry for minutes. A name service has no port."""
         parts = urlsplit(f"hdfs://{self._address}")
         if not self._reached and parts.hostname and parts.port:
-            # A NameNode speaks no HTTP. `open_source` judged its address.
+            # A NameNode speaks no HTTP. `open_source` has checked its address.
             socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()  # noqa: TID251
         self._reached = True
 
     def _explained(self, error: Exception, key: str) -> SourceError:
-        told, where = _first_line(error), {"source": self.url, "object": key}
+        message, subject = _first_line(error), {"source": self.url, "object": key}
         if isinstance(error, FileNotFoundError):
-            return ObjectVanished("The object is gone", **where)
-        if isinstance(error, PermissionError) or any(word in told for word in _DENIED):
+            return ObjectVanished("The object is gone", **subject)
+        if isinstance(error, PermissionError) or any(word in message for word in _DENIED):
             hint = "Log in by kinit, set HADOOP_USER_NAME, or grant the right to read."
-            return AccessDenied(f"Access is denied: {told}", hint=hint, **where)
-        return SourceUnavailable(f"The source failed: {told}", **where)
+            return AccessDenied(f"Access is denied: {message}", hint=hint, **subject)
+        return SourceUnavailable(f"The source failed: {message}", **subject)
 
 
 def _first_line(error: Exception) -> str:
-    """What the client says, without the NameNode's Java stack."""
+    """The client's message without the NameNode's Java stack trace."""
     return str(error).replace("\\n", "\n").replace("\\t", " ").partition("\n")[0] or type(error).__name__

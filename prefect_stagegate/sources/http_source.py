@@ -1,4 +1,4 @@
-"""Reading objects over HTTP: what all sources have in common that request them."""
+"""Reading objects over HTTP: the part that all such sources share."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class HttpReads(BaseSource):
 
     @property
     def ranges(self) -> bool:
-        """Whether the server sent ranges of objects so far."""
+        """Whether the server has honoured ranges so far."""
         return self._ranges
 
     @abstractmethod
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """How the bytes from `start` to `end` are requested."""
+        """The request for the bytes from `start` to `end` (exclusive)."""
 
     @abstractmethod
     def refusal(self, response: Response, key: str) -> SourceError:
         """The error for a response of 300 or above."""
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
-        """The error for a failed read. A server that ignores ranges is asked for whole objects from then on."""
+        """The error for a failed read. After a server ignored a range, only whole objects are requested."""
         if isinstance(outcome, Response):
             return self.refusal(outcome, listed.key)
         if isinstance(outcome, RangeIgnored):
@@ -38,13 +38,14 @@ class HttpReads(BaseSource):
         return as_typed(outcome)
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Send the request of a range and wait. Of a server that ignores ranges the whole object is read each time."""
+        """Request a range and wait for it. From a server that ignores ranges, read the whole object each time."""
         end = start + len(buffer)
+        # A server that ignored one range ignores all: don't ask again.
         if not self._ranges and len(buffer) != listed.size:
             self._read_window(listed, start, buffer)
             return
         request = self.request(listed, start, end)
-        assert request is not None  # noqa: S101 - else this is overridden
+        assert request is not None  # noqa: S101 - a source without requests overrides this
         try:
             response = fetch(request, buffer)
         except RangeIgnored as error:
@@ -54,10 +55,11 @@ class HttpReads(BaseSource):
         self._require_good(response, listed)
 
     def _read_window(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Read the whole object, and keep what the buffer is for."""
+        """Read the whole object, and keep the part that belongs into the buffer."""
         position, end = 0, start + len(buffer)
 
         def keep(chunk: memoryview) -> None:
+            """Copy the part of a chunk that overlaps the range."""
             nonlocal position
             first, last = max(position, start), min(position + len(chunk), end)
             if first < last:

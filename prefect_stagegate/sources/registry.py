@@ -1,11 +1,11 @@
-"""The schemes that sources are read by: one visible table, and the adapter behind each.
+"""The schemes of source URLs, and the adapter that reads each: one visible table.
 
-Another package's adapter is an entry point named after its scheme, which leads to an `Opener`:
+Another package adds an adapter by an entry point, named after the scheme, that leads to an `Opener`:
 
     [project.entry-points."prefect_stagegate.sources"]
     sqlar = "my_package.archives:open_archive"
 
-It is loaded when a URL of its scheme is opened, so an adapter that can't be loaded breaks no other scheme.
+The entry point is loaded when a URL of its scheme is opened, so a broken package breaks no other scheme.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from prefect_stagegate.spec.permitted import LIBRARIES, Kind, Library, flat, sch
 NETWORKED = (
     *("ftp", "hdfs", "http", "https", "postgres", "postgresql", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs"),
 )
-"""Schemes whose URLs name a host; others name a bucket or a folder."""
+"""Schemes whose URLs name a host. Others name a bucket or a folder."""
 GROUP = "prefect_stagegate.sources"
-"""The entry points of adapters in other packages."""
+"""The entry point group of adapters in other packages."""
 ADDRESSES = ("endpoint_url", "endpoint", "host", "base_url")
-"""Options that say where a server is, of sources that another package reads."""
+"""Options that name a server, in any adapter, also in another package's."""
 
 _SERVERS = re.compile(r"(\w+)://([^/?#]*)")
 
@@ -53,11 +53,13 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.objectstore import translate
     from prefect_stagegate.sources.buckets.s3 import S3Source
 
-    settings, left = translate(options)
-    if left:
-        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(left))
+    settings, unknown = translate(options)
+    if unknown:
+        # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
+        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(unknown))
         return _fsspec(url, options, terms)
     source = S3Source(url, settings, terms)
+    # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
     require_allowed(source.endpoint, terms.allowed)
     return source
 
@@ -85,9 +87,9 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     table = table_of(url)[0]
     if table.startswith("file:"):
         return DeltaSource(url, _files(table, {}, terms), {}, terms)
-    settings, left = translate(options)
-    if left:
-        raise UsageError(f"The option {left[0]!r} can't be used for a table", hint="Leave it out.", source=url)
+    settings, unknown = translate(options)
+    if unknown:
+        raise UsageError(f"The option {unknown[0]!r} can't be used for a table", hint="Leave it out.", source=url)
     return DeltaSource(url, _s3(table, options, terms), object_store_options(table, settings, idle=terms.idle), terms)
 
 
@@ -170,15 +172,15 @@ SCHEMES: dict[str, Opener] = {
     "webdav+http": _webdav,
     "webdav+https": _webdav,
 }
-"""The adapter for each scheme, and what `register` adds. Then come the plugins, and fsspec for all that it knows."""
+"""The opener of each scheme; `register` adds to it. Other schemes go to an entry point, else to fsspec."""
 
 
 def register(scheme: str, opener: Opener) -> None:
-    """Let `open_source` read a scheme that it doesn't know; a package names its own as an entry point instead.
+    """Let `open_source` read another scheme. An installed package does this by an entry point instead.
 
     Args:
         scheme: What stands before `://`, in lower case.
-        opener: Makes the adapter, which keeps the promises of `Source`.
+        opener: Opens the adapter, which keeps the promises of `Source`.
 
     Raises:
         ValueError: The scheme is taken.
@@ -198,28 +200,29 @@ def open_source(
     recall: Recall = nothing,
     most: int = ENTRIES,
 ) -> Source:
-    """Open the source at `url`. A server is asked nothing yet.
+    """Open the source at `url`. Sends no request yet.
 
     Args:
         url: A URL, or a path of this machine.
         options: Storage options by fsspec's names.
-        credentials: Further options, which win: what a block or a secret store gives.
+        credentials: Further options, from a block or a secret store; they override `options`.
         idle: Seconds without a byte after which a read is given up.
-        allowed: Hosts that may be asked though they have an address that no source may have.
-        scratch: A folder on whose volume an adapter may keep what it must write before it can be read; None for the
+        allowed: Hosts that may be asked even at addresses that no source may have.
+        scratch: Folder for temporary copies of objects that an adapter must render before they are read; None for the
             system's folder of temporary files.
-        recall: Tells the sizes of objects that were made before.
-        most: Files and folders that one listing looks at, where the source has folders.
+        recall: Looks up the sizes of objects that were rendered before.
+        most: Most files and folders that one listing looks at, where the source has folders.
 
     Raises:
-        UsageError: The scheme, the URL or an option can't be used or is not permitted, or the server's address is one
-            of those.
+        UsageError: The scheme, the URL, an option or the server's address can't be used or is not permitted.
         AccessDenied: There are no credentials.
-        AdapterFailed: The adapter, or a library that it uses, is defective. Nothing but errors of errors.py leaves it.
+        AdapterFailed: The adapter, or a library that it uses, is defective.
     """
     scheme = scheme_of(url)
     given = {**(options or {}), **(credentials or {})}
+    # Secrets must be known to the redaction before anything can fail and quote them.
     remember_access(url, {**os.environ, **given})
+    # Addresses are checked here, before an adapter of any package can connect to one.
     servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
     for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
@@ -230,15 +233,17 @@ def open_source(
 
 
 def _installed(scheme: str) -> Opener | None:
-    """The adapter of another package for the scheme; None when no package has one.
+    """The opener that an installed package has for the scheme; None when no package has one.
 
     Raises:
         UsageError: The plugin can't be loaded.
     """
+    # Sorted, so that with two packages for one scheme the same one is taken each time.
     for point in sorted(entry_points(group=GROUP, name=scheme), key=lambda point: point.value):
         package = point.dist.name if point.dist else point.value
         try:
             opener: Opener = point.load()
+        # Importing a package runs its code, which may raise anything, and may even try to end the process.
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"The plugin {package}, which reads {scheme}://, can't be loaded: {type(error).__name__}: {error}",
@@ -249,13 +254,13 @@ def _installed(scheme: str) -> Opener | None:
 
 
 def _require_permitted(library: Library, url: str, options: Mapping[str, Any], allowed: Allowed) -> None:
-    """Refuse an option that the library may not be given, an address that no source may have, and a file that is none.
+    """Refuse an option that is not permitted, a forbidden address, and a device or pipe in place of a file.
 
     Args:
-        library: Whose options.
+        library: The library that gets the options.
         url: The source's, for errors.
         options: With the credentials among them.
-        allowed: Hosts that may be asked wherever they are.
+        allowed: Hosts that may be asked even at addresses that no source may have.
 
     Raises:
         UsageError: An option can't be used.
@@ -264,15 +269,15 @@ def _require_permitted(library: Library, url: str, options: Mapping[str, Any], a
         kind = library.kind(name)
         if kind is None:
             raise unknown_option(library, name, source=public_url(url))
-        for one in value if isinstance(value, list | tuple) else (value,):
+        for item in value if isinstance(value, list | tuple) else (value,):
             if kind is Kind.ADDRESS:
-                require_allowed(str(one), allowed)
-            elif kind is Kind.FILE and isinstance(one, str):
-                _require_plain_file(name, one, url)
+                require_allowed(str(item), allowed)
+            elif kind is Kind.FILE and isinstance(item, str):
+                _require_plain_file(name, item, url)
 
 
 def _require_plain_file(name: str, path: str, url: str) -> None:
-    """Refuse a device or pipe, which may have no end. One that is absent its reader names."""
+    """Refuse a device or pipe, which may be endless. The library itself reports an absent file."""
     file = Path(path).expanduser()
     if file.exists() and not file.is_file():
         raise UsageError(

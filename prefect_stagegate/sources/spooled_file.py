@@ -1,4 +1,4 @@
-"""Where rendered objects wait to be read: one file without a name, that goes with its process however that ends."""
+"""A temporary file of rendered objects. It has no name, so it goes with its process however that ends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WRITER: Mapping[str, Any] = {
     "version": "2.6",
     "write_statistics": True,
 }
-"""How Parquet is written into it. Fixed: the same rows in the same order are the same bytes, of one release of pyarrow,
-which signs its files."""
+"""Options of the Parquet writer. Fixed, so that the same rows in the same order give the same bytes, as long as the
+release of pyarrow, whose name stands in the file, is the same."""
 
 
 class Slice(NamedTuple):
@@ -35,7 +35,7 @@ class Slice(NamedTuple):
 
 
 class Sink:
-    """What a writer of one object is given: a file that only grows, hashed as it does."""
+    """A file to write one object to: it only grows, and is hashed while it does."""
 
     closed = False
 
@@ -55,18 +55,18 @@ class Sink:
         return written
 
     def flush(self) -> None:
-        """Do nothing: nobody needs the spool after its process."""
+        """Do nothing: the spool need not survive its process."""
 
     def slice(self) -> Slice:
-        """The object as it was written."""
+        """Place, size and digest of what was written."""
         return Slice(self._start, self._position - self._start, self._hash.hexdigest())
 
 
 class Spool:
-    """A file of objects, one behind the other. One thread writes at a time; any number read.
+    """A file of objects, one after the other. One thread writes at a time; any number read.
 
     Args:
-        folder: Whose volume holds it; None for the system's folder of temporary files.
+        folder: The folder whose volume holds the file; None for the system's folder of temporary files.
     """
 
     def __init__(self, folder: str | None) -> None:
@@ -77,23 +77,24 @@ class Spool:
 
     @contextmanager
     def object(self) -> Iterator[Sink]:
-        """Write one object; one that fails leaves nothing."""
+        """Write one object. A block that fails leaves nothing of it."""
         sink = Sink(self._file.fileno(), self._end)
         try:
             yield sink
         except BaseException:
+            # Objects lie one after the other without gaps: the next one begins here again.
             os.ftruncate(self._file.fileno(), self._end)
             raise
         self._end += sink.slice().size
 
-    def read_into(self, one: Slice, start: int, buffer: memoryview) -> None:
+    def read_into(self, place: Slice, start: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes of an object from `start` on.
 
         Raises:
             OSError: The spool ends early, or can't be read.
         """
         while buffer:
-            count = os.preadv(self._file.fileno(), [buffer], one.start + start)
+            count = os.preadv(self._file.fileno(), [buffer], place.start + start)
             if not count:
                 raise OSError("the spool ends early")
             buffer, start = buffer[count:], start + count

@@ -1,4 +1,4 @@
-"""What an adapter is opened with: a URL, storage options, and the terms on which servers are asked."""
+"""What an adapter is opened with: a URL, storage options, and the terms: time-outs, permitted hosts and folders."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.walk import ENTRIES
 
 IDLE_SECONDS = 30.0
-"""How long a read may stand still before it is given up, unless the caller says otherwise."""
+"""Default of `Terms.idle`."""
 
 Options = Mapping[str, Any]
 Recall = Callable[[str, str, Pin], int | None]
-"""The bytes that an object is known to have, by its source's identity, its key and its pin; None where unknown."""
+"""Looks up an object's size in bytes by its source's identity, its key and its pin; None where unknown."""
 
 
 def nothing(_identity: str, _key: str, _pin: Pin) -> None:
-    """Know nothing of any object."""
+    """None: no object's size is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How servers are asked."""
+    """Limits and permissions under which an adapter works."""
 
     idle: float = IDLE_SECONDS
     """Seconds without a byte after which a read is given up."""
     allowed: Allowed = ()
-    """Hosts that may be asked wherever they are."""
+    """Hosts that may be asked even at addresses that no source may have."""
     scratch: str | None = None
-    """A folder whose volume may hold what must be written before it can be read; None for the system's."""
+    """Folder for temporary copies of objects that must be rendered before they are read; None for the system's."""
     recall: Recall = nothing
-    """Spares making an object whose size is known, where it must be made before it can be read."""
+    """Known sizes of rendered objects, so that a listing need not render them again."""
     most: int = ENTRIES
-    """Files and folders that one listing looks at, where a source has folders."""
+    """Most files and folders that one listing looks at, where a source has folders."""
 
 
 Opener = Callable[[str, Options, Terms], Source]
-"""Makes an adapter for a URL of its scheme, with the credentials among the options. It asks no server anything yet."""
+"""Opens the adapter for a URL of its scheme, with the credentials among the options. Sends no request yet."""

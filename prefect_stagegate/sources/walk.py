@@ -1,7 +1,7 @@
 """Bounds of a walk over a source's folders, for every source that has folders.
 
-A tree of folders may have no end: links lead back, and a server may name what it likes. So a walk goes to a bounded
-depth, looks at a bounded number of entries, and enters a folder once where folders can be told apart.
+A tree of folders may be endless: links lead back to folders above, and a server may invent names. So a walk stops at a
+bounded depth and a bounded number of entries, and enters each folder once where folders have an identity.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from prefect_stagegate.errors import SourceError
 from prefect_stagegate.manifest import DEPTH
 
 DEEPEST = 4 * DEPTH
-"""Names of a path at most. What is deeper than a path in a dataset may be is still listed, so that it can be named."""
+"""Most names in a path. It exceeds the depth that a dataset permits, so that errors can name the paths in between."""
 ENTRIES = 10_000_000
-"""Files and folders that one walk looks at, unless the caller says otherwise."""
-NAMED = 20
-"""Links that are named together."""
+"""Default for the most files and folders that one walk looks at."""
+MAX_NAMED = 20
+"""Most links that one message names."""
 _SHOWN = 200
-"""Characters of a folder's key that an error shows."""
+"""Most characters of a folder's key that an error shows."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Walk:
 
     Args:
         url: The source, for errors.
-        most: Files and folders that it may look at, wanted or not.
+        most: Most files and folders that it may look at, wanted or not.
     """
 
     def __init__(self, url: str, most: int = ENTRIES) -> None:
@@ -44,14 +44,14 @@ class Walk:
 
     @property
     def left(self) -> int:
-        """How many more entries it may look at."""
+        """How many more entries the walk may look at."""
         return self._most - self._entries
 
     def count(self, entries: int, folder: str) -> None:
-        """Count what the listing of a folder named.
+        """Count the entries of a folder's listing.
 
         Raises:
-            SourceError: There are more than it may look at.
+            SourceError: The walk has seen more entries than it may look at.
         """
         self._entries += entries
         if self._entries > self._most:
@@ -62,10 +62,10 @@ class Walk:
             )
 
     def key(self, folder: str, name: str) -> str:
-        """Count one entry of a folder, and give its key.
+        """Count one entry of a folder and return its key.
 
         Raises:
-            SourceError: Its name is none that a file or folder can have, or there are too many.
+            SourceError: No file or folder can have its name, or there are too many entries.
         """
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise self._refusal(
@@ -77,10 +77,10 @@ class Walk:
         return folder + name
 
     def enter(self, folder: str) -> None:
-        """Require that a folder may be listed.
+        """Refuse a folder that lies too deep.
 
         Raises:
-            SourceError: It lies too deep.
+            SourceError: It does.
         """
         if folder.count("/") >= DEEPEST:
             raise self._refusal(
@@ -90,11 +90,11 @@ class Walk:
             )
 
     def enter_once(self, identity: Hashable, folder: str) -> bool:
-        """Whether a folder is entered for the first time in this walk; `note_again` has others named.
+        """Enter a folder; False when this walk has entered it before: then call `note_second_path`.
 
         Args:
-            identity: What tells the real folder from others.
-            folder: The key by which it is met.
+            identity: Equal for two keys exactly when they lead to the same folder.
+            folder: The key by which the walk came here.
 
         Raises:
             SourceError: It lies too deep.
@@ -105,33 +105,34 @@ class Walk:
         self._entered.add(identity)
         return True
 
-    def note_again(self, folder: str, real: str, root: str, above: str, *, by_path: bool) -> None:
-        """Have `end` name a way to a folder that was entered by another one.
+    def note_second_path(self, folder: str, real: str, root: str, above: str, *, by_path: bool) -> None:
+        """Record a second path to a folder that the walk has entered, for `end` to report.
 
         Args:
-            folder: The key of this way.
-            real: The real path of the folder.
-            root: That of the source's own folder.
-            above: That of the folder in which this way begins.
-            by_path: Whether somebody may want the folder's files by this very way.
+            folder: The key of this second path.
+            real: The folder's real path.
+            root: The real path of the source's own folder.
+            above: The real path of the folder that holds the link.
+            by_path: Whether the folder's files may be wanted under this path.
         """
         leads_to = posixpath.relpath(real, root)
         is_loop = posixpath.commonpath((real, above)) == real
+        # A loop leads to a folder above it, whose files nobody can want once more: leaving it out loses nothing.
         (self._refused if by_path and not is_loop else self._left_out).append(f"{folder.rstrip('/')} -> {leads_to}")
 
     def end(self) -> None:
-        """Log the ways to folders that were left out, and refuse those by which files may be wanted.
+        """Log the second paths that were left out, and refuse those under which files may be wanted.
 
         Raises:
-            SourceError: There is a second way to a folder, so that it is not clear by which name its files are wanted.
+            SourceError: A folder has a second path, so that it is unclear under which key its files are wanted.
         """
         if self._left_out:
-            told = "%s: links lead to folders that are listed already, and are not followed: %s"
-            log.warning(told, self._url, _some(self._left_out))
+            message = "%s: links lead to folders that are listed already, and are not followed: %s"
+            log.warning(message, self._url, _named(self._left_out))
         if self._refused:
             first = self._refused[0].partition(" -> ")[0]
             raise SourceError(
-                f"Links lead to folders that are listed already: {_some(self._refused)}",
+                f"Links lead to folders that are listed already: {_named(self._refused)}",
                 hint=f"Files are listed once: leave out such a link by `exclude: [{first + '/'!r}]`, or its folder.",
                 source=self._url,
                 object=first,
@@ -142,6 +143,6 @@ class Walk:
         return SourceError(problem, hint=hint, source=self._url, object=shown)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def _named(names: Sequence[str]) -> str:
+    more = f", and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

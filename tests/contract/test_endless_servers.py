@@ -19,7 +19,7 @@ import pytest
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.selection.globs import GlobFilter
-from prefect_stagegate.sources.sftp.event_loop import LoopThread
+from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources.walk import DEEPEST
 from prefect_stagegate.testing.sources import listed
 
@@ -67,7 +67,7 @@ class Everybody(asyncssh.SSHServer):
 
 @contextmanager
 def sftp(tmp_path: Path, factory: Any, most: int = 1000) -> Iterator[Source]:
-    key, loop = asyncssh.generate_private_key("ssh-ed25519"), LoopThread("sftp server")
+    key, loop = asyncssh.generate_private_key("ssh-ed25519"), EventLoopThread("sftp server")
 
     async def listen() -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(

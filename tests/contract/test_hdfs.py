@@ -16,7 +16,7 @@ from hdfs_native.fsspec import HdfsFileSystem
 
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable, UsageError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.wrappers.timeout import patiently
+from prefect_stagegate.sources.wrappers.timeout import with_timeout
 from prefect_stagegate.testing.sources import Place, SourceContract, listed, read
 from tests.support.hadoop import Hadoop, hadoop
 
@@ -124,7 +124,7 @@ def test_a_client_that_stays_silent_is_left() -> None:
         yield 1
         threading.Event().wait(30)
 
-    taken = patiently(silent, 0.2)
+    taken = with_timeout(silent, 0.2)
     assert next(taken) == 1
     with pytest.raises(TimeoutError, match="no answer"):
         next(taken)

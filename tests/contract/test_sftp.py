@@ -429,7 +429,7 @@ def test_a_read_that_is_given_up_while_it_connects_leaves_one_connection(served:
         ):
             source.find("a.bin")
         assert read(source, source.find("a.bin")) == BYTES
-        assert source._connection.connections == 1  # type: ignore[attr-defined]
+        assert source._source._connection.connections == 1  # type: ignore[attr-defined]
         assert len(_sockets() - sockets) == 3
     assert _sockets() <= sockets
 
@@ -453,7 +453,7 @@ def test_closing_ends_reads_that_wait(served: Served) -> None:
         one = source.find("a.bin")
         with _stopped(server):
             reads = [pool.submit(_filled, source, one, 0, one.size) for _ in range(4)]
-            while len(asyncio.all_tasks(source._loop._loop)) < 4:  # type: ignore[attr-defined]
+            while len(asyncio.all_tasks(source._source._loop._loop)) < 4:  # type: ignore[attr-defined]
                 time.sleep(0.01)
             begun = time.monotonic()
             source.close()
@@ -481,7 +481,7 @@ def test_all_reads_share_one_connection(served: Served) -> None:
         _write(root, f"{number}.bin", BYTES)
     with _opened(url, server.options) as source, ThreadPoolExecutor(32) as pool:
         assert set(pool.map(partial(read, source), source.list())) == {BYTES}
-        assert source._connection.connections == 1  # type: ignore[attr-defined]
+        assert source._source._connection.connections == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.system

@@ -16,7 +16,7 @@ import pytest
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.sftp.event_loop import LoopThread
+from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 
 INIT, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, REALPATH, STAT, EXTENDED = 1, 3, 4, 5, 8, 11, 12, 16, 17, 200
 VERSION, STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY = 2, 101, 102, 103, 104, 105, 201
@@ -154,7 +154,7 @@ def folder(tmp_path: Path) -> Path:
 @contextmanager
 def served(folder: Path, server: Server, *, idle: float = 20.0, most: int = 1000) -> Iterator[Any]:
     """The source that the server is."""
-    key, loop = asyncssh.generate_private_key("ssh-ed25519"), LoopThread("sftp server")
+    key, loop = asyncssh.generate_private_key("ssh-ed25519"), EventLoopThread("sftp server")
 
     async def listen() -> asyncssh.SSHAcceptor:
         factory = partial(_Everybody, server)
@@ -240,13 +240,13 @@ def test_asyncssh_fills_holes_with_zeros(folder: Path) -> None:
     server.odd[READ] = lambda number, body: status(number, 1) if place(body)[0] == 0 else server._read(number, body)
 
     async def read() -> bytes:
-        session, _ = await source._connection._session()
+        session, _ = await source._source._connection._session()
         file = await session.client.open(b"/real/a", "rb", block_size=BLOCK)
         data: bytes = await file.read(4 * BLOCK, 0)
         return data
 
     with served(folder, server) as source:
-        assert source._loop.run(read()) == bytes(BLOCK) + BYTES[BLOCK : 4 * BLOCK]
+        assert source._source._loop.run(read()) == bytes(BLOCK) + BYTES[BLOCK : 4 * BLOCK]
 
 
 def test_a_range_behind_the_end_is_a_change(folder: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_refusal_ends_no_connection(folder: Path) -> None:
                 source.find("b")
             assert caught.value.object == "b"
         assert whole(source) == BYTES
-        assert source._connection.connections == 1
+        assert source._source._connection.connections == 1
 
 
 SENSELESS: dict[str, Odd] = {

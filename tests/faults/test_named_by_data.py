@@ -34,7 +34,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.doctor import examine
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.lake.iceberg_catalog import permitted_answer
+from prefect_stagegate.sources.lake.iceberg_catalog import permitted_properties
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.sources import listed
@@ -419,7 +419,7 @@ def test_of_a_catalog_s_answer_only_what_is_listed_is_kept() -> None:
         "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
         "DEFAULT_SCHEME": "file",
     }
-    assert permitted_answer({**kept, **left}, ()) == kept
+    assert permitted_properties({**kept, **left}, ()) == kept
 
 
 @pytest.mark.usefixtures("table")

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.lake.rewriting import Pinned, Rewritten, Task, marked_paths, rewrite, task, unmarked
+from prefect_stagegate.sources.lake.rewriting import (
+    PinnedFile,
+    RewrittenFiles,
+    Task,
+    marked_paths,
+    plan_rewrite,
+    rewrite,
+    unmarked,
+)
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
@@ -25,15 +33,17 @@ from prefect_stagegate.sources.terms import Terms
 NAME = "s3://lake/data.parquet"
 
 
-def _pinned(path: Path) -> Pinned:
+def _pinned(path: Path) -> PinnedFile:
     source = FileSource(str(path))
-    return Pinned(source, next(source.list()))
+    return PinnedFile(source, next(source.list()))
 
 
 POSITIONS = pa.schema([("file_path", pa.string()), ("pos", pa.int64())])
 
 
-def _made(folder: Path, scratch: Path, marked: Sequence[dict[str, Any]] = ()) -> tuple[Rewritten, Task, SourceObject]:
+def _made(
+    folder: Path, scratch: Path, marked: Sequence[dict[str, Any]] = ()
+) -> tuple[RewrittenFiles, Task, SourceObject]:
     """A file that lies in a folder, without the rows that are marked."""
     pq.write_table(pa.Table.from_pylist(list(marked), POSITIONS), folder / "deletes")
     data = _pinned(folder / "data")
@@ -43,8 +53,8 @@ def _made(folder: Path, scratch: Path, marked: Sequence[dict[str, Any]] = ()) ->
 
     listed = next(FileSource(str(folder / "data")).list())
     return (
-        Rewritten(Terms(scratch=str(scratch)), url="iceberg://lake/ns.t", identity="t"),
-        task(listed, b"", make),
+        RewrittenFiles(Terms(scratch=str(scratch)), url="iceberg://lake/ns.t", identity="t"),
+        plan_rewrite(listed, b"", make),
         listed,
     )
 

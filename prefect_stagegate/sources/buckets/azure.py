@@ -17,7 +17,7 @@ class AzureSource(BucketSource):
     Args:
         url: With the account's host, or without where the options or the environment name the account.
         options: By adlfs's names.
-        terms: How the server is asked.
+        terms: Its idle time and permitted hosts apply.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:

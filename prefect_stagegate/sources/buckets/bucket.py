@@ -1,4 +1,4 @@
-"""Buckets and containers of object stores, read through obstore: what S3, Google and Azure have in common."""
+"""Buckets and containers of object stores, read through obstore: the part that S3, Google and Azure share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prefect_stagegate.sources.http_source import HttpReads
 class BucketSource(HttpReads):
     """A bucket, a folder of it (with or without the slash at its end) or one object.
 
-    The pin is the version where listings tell it, else the etag, and each read names it.
+    The pin is the version where listings hold it, else the etag. Each read names it.
 
     Args:
         url: As people may see it.
@@ -29,7 +29,7 @@ class BucketSource(HttpReads):
         super().__init__()
         self.url = url
         self._store = store
-        self._named = key
+        self._key = key
         self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
 
@@ -43,6 +43,7 @@ class BucketSource(HttpReads):
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object below the URL; the object itself when the URL names one."""
+        # A HEAD request tells first whether the URL names one object.
         if self._single:
             listed = self._object(self._single)
             return iter([listed] if wanted(listed.key) else [])
@@ -50,13 +51,13 @@ class BucketSource(HttpReads):
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now, by one HEAD request."""
-        found = self._store.find(self._folder + key)
-        if found is None:
+        entry = self._store.find(self._folder + key)
+        if entry is None:
             raise ObjectVanished("The object is gone", source=self.url, object=key)
-        return self._object(found)
+        return self._object(entry)
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """One GET with a range, by version or on the condition that the etag is the same; None where obstore reads."""
+        """One GET with a range, of the pinned version or with If-Match; None where only obstore can read."""
         version, etag = self._pinned(listed)
         signed = self._store.get_request(self._folder + listed.key, version=version)
         if signed is None:
@@ -66,17 +67,18 @@ class BucketSource(HttpReads):
             url,
             {**headers, "If-Match": f'"{etag}"'} if etag else headers,
             self._store.client,
-            range=None if (start, end) == (0, listed.size) else (start, end),  # of which some servers send none
+            range=None if (start, end) == (0, listed.size) else (start, end),  # some servers know no ranges
             size=listed.size,
             verify=partial(self._verify, listed),
         )
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The same, waited for. Of an empty object obstore is only asked for the pin."""
+        """The same, and wait for it. With an empty buffer, where obstore reads, only compare the pin."""
         self._store.prepare()
         if self.request(listed, start, start + len(buffer)):
             super().read_into(listed, start, buffer)
         elif not buffer:
+            # obstore can't read an empty range.
             require_unchanged(self, listed)
         else:
             version, etag = self._pinned(listed)
@@ -90,7 +92,7 @@ class BucketSource(HttpReads):
                 raise
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """What the store's refusal means."""
+        """The error for a response of 300 or above."""
         error = self._store.refusal(response, self._folder + key)
         error.object = key
         return error
@@ -101,15 +103,15 @@ class BucketSource(HttpReads):
         return (value, "") if kind == _VERSION else ("", value if kind == _ETAG else "")
 
     def _verify(self, listed: SourceObject, response: Response) -> None:
-        """Compare what a response says of the object: not every server knows the conditions.
+        """Compare the version and the etag in a response: some servers ignore the conditions of a request.
 
         Raises:
-            ObjectChanged: It is about another state.
+            ObjectChanged: The response holds another state of the object.
         """
         version, etag = self._pinned(listed)
         headers = response.headers
-        answered = headers.get("x-goog-generation", "") or headers.get("x-amz-version-id", "")
-        other_version = version and answered and answered != version
+        sent_version = headers.get("x-goog-generation", "") or headers.get("x-amz-version-id", "")
+        other_version = version and sent_version and sent_version != version
         other_etag = etag and headers.get("etag", "").strip('"') not in ("", etag)
         if other_version or other_etag:
             hint = "Stage again to read its new content."
@@ -118,18 +120,19 @@ class BucketSource(HttpReads):
     @cached_property
     def _single(self) -> ListedObject | None:
         """The object that the URL names; None when it names a folder."""
-        if not self._named or self._named.endswith("/"):
+        if not self._key or self._key.endswith("/"):
             return None
-        return self._store.find(self._named)
+        return self._store.find(self._key)
 
     @cached_property
     def _folder(self) -> str:
-        """What stands before the keys: empty, or with a slash at its end."""
+        """The prefix of all keys: empty, or with a slash at its end."""
         if self._single:
-            return self._named[: self._named.rfind("/") + 1]
-        return self._named if not self._named or self._named.endswith("/") else self._named + "/"
+            return self._key[: self._key.rfind("/") + 1]
+        return self._key if not self._key or self._key.endswith("/") else self._key + "/"
 
     def _list(self, wanted: Wanted) -> Iterator[SourceObject]:
+        # Object stores have no folders: an empty listing is the only sign of a wrong address.
         empty = True
         self._store.prepare()
         for listed in self._store.listing(self._folder):
@@ -148,13 +151,13 @@ class BucketSource(HttpReads):
         return SourceObject(key, listed.size, _pin(listed), listed.modified, self._checksums(listed))
 
     def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
-        """What the store offers to check the bytes by."""
+        """The checksums in the store's listing."""
         return listed.checksums
 
     def _is_folder_marker(self, listed: ListedObject) -> bool:
-        """Whether this is an empty object that some tools put in place of a folder: its key ends with a slash.
+        """Whether this is the empty object that some tools store for a folder, with a slash at the end of its key.
 
-        obstore takes the slash away, so only asking again by the shorter key tells a marker from an empty file.
+        obstore removes the slash. So look the key up: an empty file is found under it, a marker is not.
         """
         return listed.size == 0 and not path_problem(listed.key) and self._store.find(listed.key) is None
 

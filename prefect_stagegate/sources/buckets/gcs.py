@@ -1,7 +1,7 @@
 """Google Cloud Storage: `gs://bucket/folder/`.
 
-The pin is the generation, and its MD5 is checked. Without the extra `gcs`, credentials that only obstore knows allow no
-listing that tells generations: then the pin is the etag.
+The pin is the generation, and the MD5 is checked. With credentials that only obstore can use, and without the extra
+`gcs`, listings hold no generations: then the pin is the etag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class GcsSource(BucketSource):
     Args:
         url: `gs://bucket/folder/`.
         options: By gcsfs's names.
-        terms: How the server is asked.
+        terms: Its idle time and permitted hosts apply.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:

@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol."""
+"""S3, and other stores that speak its protocol."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from prefect_stagegate.sources.terms import Terms
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
 _ALGORITHMS = ("sha256", "sha1", "crc32c", "crc32")
-"""What S3 may keep of the whole object, and is checked here; its CRC64NVME is not."""
+"""Checksums of S3 that are checked here, in this order of preference. Its CRC64NVME is not."""
 _OTHER_ETAG = ("aws:kms", "aws:kms:dsse")
-"""Encryptions whose etags look like an MD5 and are none."""
+"""Encryptions under which the etag looks like an MD5 but is none."""
 
 
 class S3Source(BucketSource):
     """A bucket, a folder or an object on S3.
 
-    A simple etag is also the MD5 of the bytes, which is checked, unless `etag_is_md5: false` says that this server's
-    isn't.
+    The etag of an object that was not uploaded in parts is the MD5 of its bytes, and is checked. The option
+    `etag_is_md5: false` says that the server's etags are none.
 
     Args:
         url: `s3://bucket/folder/`.
         settings: The translated options.
-        terms: How the server is asked.
+        terms: Its idle time and permitted hosts apply.
     """
 
     def __init__(self, url: str, settings: S3Settings, terms: Terms) -> None:
@@ -39,20 +39,21 @@ class S3Source(BucketSource):
         self._etag_is_md5 = settings.etag_is_md5
 
     def response_checksums(self, headers: Headers) -> Checksums:
-        """The checksum of the whole that the object was put with, and the MD5 that rclone notes for parts."""
+        """The checksum of the whole object from its upload, else the MD5 that rclone stores for uploads in parts."""
         if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
             for name in _ALGORITHMS:
                 if digest := _hex(headers.get(f"x-amz-checksum-{name}", "")):
                     return ((name, digest),)
+        # rclone stores the MD5 of the whole object here, because the etag of an upload in parts is none.
         digest = _hex(headers.get("x-amz-meta-md5chksum", ""))
         return (("md5", digest),) if digest else ()
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """The same by a HEAD request; nothing where the server refuses it: the read tells why."""
+        """The same by a HEAD request; none where the server refuses it: the read that follows says why."""
         return self.response_checksums(self._store.headers(self._folder + listed.key))
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
-        """True for an object that is encrypted by KMS or a customer's key: its etag looks like an MD5 and is none."""
+        """True for an object encrypted by KMS or a customer's key: its etag looks like an MD5 but is none."""
         headers = self._store.headers(self._folder + listed.key)
         return headers.get(_ENCRYPTION) in _OTHER_ETAG or f"{_ENCRYPTION}-customer-algorithm" in headers
 
@@ -61,7 +62,7 @@ class S3Source(BucketSource):
 
 
 def _hex(text: str) -> str:
-    """A digest in Base64 as lowercase hex; empty where it is none. One of parts ends with their number."""
+    """A Base64 digest as lowercase hex; empty where the text is none, as a checksum of parts, which ends with `-N`."""
     try:
         return base64.b64decode(text, validate=True).hex()
     except (binascii.Error, ValueError):

@@ -1,8 +1,8 @@
-"""Delta Lake: the data files of one version of a table, as they are, or without the rows that are deleted.
+"""Delta Lake: the data files of one version of a table, without deleted rows.
 
-Only the table's log and deletion vectors are read through `deltalake`; the files are read as any others of the store
-they lie in. Delta never changes a file, so its path and the time when it was added pin it, whatever version lists it. A
-data file with a deletion vector is re-written without the rows that this marks, and pinned by them too.
+`deltalake` reads only the table's log and deletion vectors. The data files are read as any others of their store. Delta
+never changes a file, so its path and the time when it was added pin it, in whatever version it is listed. A data file
+with a deletion vector is re-written without the rows that the vector marks, and its pin depends on them, too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from prefect_stagegate.objectstore import explain
 from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.lake.locations import is_below
-from prefect_stagegate.sources.lake.rewriting import REWRITTEN, Pinned, Rewritten, Task, rewrite, task
-from prefect_stagegate.sources.lake.table_format import LOOKED_UP, confirm, lying, read_into
+from prefect_stagegate.sources.lake.rewriting import REWRITTEN, PinnedFile, RewrittenFiles, Task, plan_rewrite, rewrite
+from prefect_stagegate.sources.lake.table_format import REMEMBERED_STATS, confirm, read_into, stat
 from prefect_stagegate.sources.local.files import local_path
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
@@ -35,7 +35,7 @@ _STEP = re.compile(r"\x1b\[[0-9;]*m|[↳\s]+")
 
 
 def table_of(url: str) -> tuple[str, str]:
-    """Take the table's URL and its version or time apart; the latter is empty when the URL names none.
+    """Split a URL into the table's own URL and its version or time; the latter is empty when there is none.
 
     >>> table_of("delta+s3://lake/flights@12"), table_of("delta+s3://lake/flights@2026-01-31T08:00:00Z")
     (('s3://lake/flights/', '12'), ('s3://lake/flights/', '2026-01-31T08:00:00Z'))
@@ -44,19 +44,19 @@ def table_of(url: str) -> tuple[str, str]:
     """
     table = url.partition("+")[2].rstrip("/")
     before, at, state = table.rpartition("@")
-    if at and "/" not in state and (state.isdigit() or _moment(state)):
+    if at and "/" not in state and (state.isdigit() or _time(state)):
         return before.rstrip("/") + "/", state
     return table + "/", ""
 
 
 class DeltaSource(BaseSource):
-    """The data files of a Delta table: of the version or time that the URL names, else of the newest at each listing.
+    """The data files of a Delta table: of the version or time in the URL, else of the newest at each listing.
 
     Args:
-        url: `delta+s3://bucket/table`, with `@12` or `@2026-01-31T08:00:00Z` behind it or not.
+        url: `delta+s3://bucket/table`, optionally with `@12` or `@2026-01-31T08:00:00Z` behind it.
         files: The table's folder as a source of files.
-        options: How deltalake opens the store.
-        terms: Where re-written files are kept, and what is remembered of them.
+        options: deltalake's options for the store.
+        terms: The folder for re-written files, and their known sizes.
 
     Raises:
         MissingExtra: deltalake is not installed.
@@ -73,89 +73,91 @@ class DeltaSource(BaseSource):
         self._place = str(local_path(table)) if table.startswith("file:") else table
         self._library, self._options = deltalake, dict(options)
         self._files = files
-        self._rewritten = Rewritten(terms, url=url, identity=self.identity)
+        self._rewritten = RewrittenFiles(terms, url=url, identity=self.identity)
         self._lock = threading.Lock()
-        self._lying = lru_cache(LOOKED_UP)(self._look)
+        self._stat = lru_cache(REMEMBERED_STATS)(self._stat_in_store)
 
     def credential_life(self) -> CredentialLife:
-        """That of the store's credentials."""
+        """The life of the store's credentials."""
         return self._files.credential_life()
 
     def close(self) -> None:
-        """Close the store, and free what was re-written."""
+        """Close the store, and free the re-written files."""
         self._rewritten.close()
         self._files.close()
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted data file of the version; deltalake holds its list in memory.
+        """Every wanted data file of the version. deltalake holds their list in memory.
 
-        One of whose rows some are deleted is re-written without them, unless it is remembered how large that is.
+        A file with deleted rows is re-written without them, unless the size of the result is known.
 
         Raises:
             SourceError: There is no such table or version.
         """
-        for one, made in self._planned(self._table(self._at), wanted):
-            yield self._rewritten.sized(one, made) if made else one
+        for data, task in self._planned(self._table(self._at), wanted):
+            yield self._rewritten.sized(data, task) if task else data
 
     def find(self, key: str) -> SourceObject:
-        """The data file, if the version that the URL names has it, or the newest now."""
-        found = next(self.list(lambda one: one == key), None)
-        if found is None:
+        """The data file in the version that the URL names, else in the newest now."""
+        listed = next(self.list(lambda candidate: candidate == key), None)
+        if listed is None:
             raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
-        return found
+        return listed
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The bytes, from the store, or as they were re-written."""
+        """Read the bytes from the store, or from the re-written file."""
         if listed.pin.kind == REWRITTEN:
             self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
         else:
-            read_into(self._files, listed.key, listed, start, buffer, partial(self._lying, listed))
+            read_into(self._files, listed.key, listed, start, buffer, partial(self._stat, listed))
 
     def confirm(self, listed: SourceObject) -> None:
-        """Ask the store. What a file was re-written from was confirmed then."""
+        """Let the store confirm the file. The original of a re-written file was confirmed when it was re-written."""
         if listed.pin.kind != REWRITTEN:
-            confirm(self._files, partial(self._lying, listed))
+            confirm(self._files, partial(self._stat, listed))
 
     def _planned(self, table: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
-        """The wanted data files; beside one of whose rows some are deleted, how it is re-written."""
+        """The wanted data files, and beside each one with deleted rows the task that re-writes it."""
+        # Vectors are by the keys of data files, so all are read before the first file.
         vectors = self._vectors(table)
-        for one in self._of(table):
-            if wanted(one.key):
-                yield one, self._without(one, vectors[one.key]) if one.key in vectors else None
+        for data in self._files_of(table):
+            if wanted(data.key):
+                yield data, self._rewrite_task(data, vectors[data.key]) if data.key in vectors else None
 
     def _tasks(self, version: str) -> Iterator[Task]:
-        """What is re-written of a version, or of the one that the URL names when that is gone."""
+        """The tasks of a version, or of the one that the URL names when that is gone."""
         try:
             table = self._table(version)
         except SourceError:
             table = self._table(self._at)
-        yield from (made for _, made in self._planned(table, everything) if made)
+        yield from (task for _, task in self._planned(table, everything) if task)
 
-    def _without(self, data: SourceObject, vector: pa.BooleanArray) -> Task:
-        """How a data file is written without the rows that its deletion vector marks."""
+    def _rewrite_task(self, data: SourceObject, vector: pa.BooleanArray) -> Task:
+        """The task that writes a data file without the rows that its deletion vector marks."""
 
         def make(sink: Sink) -> Iterator[None]:
-            # Rows behind the vector's end are kept.
-            listed = self._lying(data)
-            yield from rewrite(Pinned(self._files, listed), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
+            # A vector may be shorter than its file: the rows behind its end are kept.
+            stored = self._stat(data)
+            yield from rewrite(PinnedFile(self._files, stored), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
 
-        return task(data, bytes(_bytes(vector)).rstrip(b"\x01"), make)
+        return plan_rewrite(data, bytes(_bytes(vector)).rstrip(b"\x01"), make)
 
-    def _look(self, listed: SourceObject) -> SourceObject:
-        """The file in the store."""
+    def _stat_in_store(self, listed: SourceObject) -> SourceObject:
+        """Look the file up in the store."""
         hint = (
             "VACUUM removes the files of old versions: name a newer one, or keep old files for longer by the table's "
             "delta.deletedFileRetentionDuration."
         )
-        return lying(self._files, listed.key, listed, url=self.url, records="log", hint=hint)
+        return stat(self._files, listed.key, listed, url=self.url, records="log", hint=hint)
 
     def _table(self, at: str) -> Any:
-        """The table in a version or at a time, or in the newest."""
+        """The table in a version or at a time; in its newest version where `at` is empty."""
+        # A new object for each state: `load_as_version` changes the table in place.
         with self._lock:
             try:
                 table = self._library.DeltaTable(self._place, storage_options=self._options)
                 if at:
-                    table.load_as_version(int(at) if at.isdigit() else _moment(at) or at)
+                    table.load_as_version(int(at) if at.isdigit() else _time(at) or at)
             except Exception as error:
                 raise self._explained(error) from error
         if at and not at.isdigit():
@@ -163,8 +165,8 @@ class DeltaSource(BaseSource):
         return table
 
     def _require_begun(self, table: Any) -> None:
-        """Refuse a time before the table's first version, for which deltalake gives that version."""
-        wanted = _moment(self._at)
+        """Refuse a time before the table's first version: deltalake would return that version."""
+        wanted = _time(self._at)
         stamp = next((commit.get("timestamp") for commit in table.history(1)), None)
         if wanted and stamp and wanted.timestamp() * 1000 < stamp:
             began = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="seconds")
@@ -172,8 +174,8 @@ class DeltaSource(BaseSource):
                 f"The table has no version as old as {self._at}", hint=f"Its oldest is of {began}.", source=self.url
             )
 
-    def _of(self, table: Any) -> Iterator[SourceObject]:
-        """The files of a version. Their paths are percent-encoded in the log, once more than in the store."""
+    def _files_of(self, table: Any) -> Iterator[SourceObject]:
+        """The data files of a version. The log percent-encodes their paths once more than the store does."""
         import pyarrow as pa
 
         try:
@@ -194,22 +196,23 @@ class DeltaSource(BaseSource):
                 yield SourceObject(key, size, Pin("file", f"{key}@{modified}", "strong"), modified / 1000, state=state)
 
     def _vectors(self, table: Any) -> dict[str, pa.BooleanArray]:
-        """The deletion vectors by the keys of their files, a bit for each row: whether it is kept."""
+        """The deletion vectors by the keys of their files. A vector has a bit for each row: whether the row is kept."""
         if "deletionVectors" not in (table.protocol().reader_features or ()):
             return {}
         import pyarrow as pa
 
-        root, found = unquote(table.table_uri), {}
+        root, vectors = unquote(table.table_uri), {}
         try:
             for batch in map(pa.record_batch, table.deletion_vectors()):
                 for name, vector in zip(batch["filepath"], batch["selection_vector"], strict=True):
-                    found[unquote(name.as_py()).removeprefix(root)] = vector.values
+                    vectors[unquote(name.as_py()).removeprefix(root)] = vector.values
         except Exception as error:
             raise self._explained(error) from error
-        return found
+        return vectors
 
     def _explained(self, error: Exception) -> StagegateError:
-        """The typed error for what deltalake raised: by its class, else by the store's answer in its text."""
+        """The typed error for deltalake's exception: by its class, else by the store's response in its text."""
+        # deltalake colours its chain of causes for a terminal.
         text = _STEP.sub(" ", str(error)).strip()
         kind = type(error).__name__
         if kind == "TableNotFoundError" or "No files in log segment" in text or "not a Delta table" in text:
@@ -229,9 +232,9 @@ def _bytes(vector: pa.BooleanArray) -> bytearray:
     return bytearray(vector.cast("uint8").buffers()[1].to_pybytes()[: len(vector)])
 
 
-def _moment(text: str) -> datetime | None:
-    """The time that a text names, in UTC where it names no zone; None when it names none."""
+def _time(text: str) -> datetime | None:
+    """The time in a text, in UTC where it names no zone; None when the text is no time."""
     with suppress(ValueError):
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
     return None

@@ -1,9 +1,9 @@
-"""Apache Iceberg: the data files of one snapshot of a table, as they are, or without the rows that are deleted.
+"""Apache Iceberg: the data files of one snapshot of a table, without deleted rows.
 
-Only the catalog, metadata and manifests are read through `pyiceberg`, by the user's own configuration of the catalog;
-the files are read as any others of the store they lie in. Iceberg never changes a file, so its path and the snapshot
-that added it pin it, whatever snapshot lists it. A data file of which files of positions mark rows as deleted is
-re-written without them; its pin names those files too.
+`pyiceberg` reads only the catalog, metadata and manifests, by the user's own configuration of the catalog. The data
+files are read as any others of their store. Iceberg never changes a file, so its path and the snapshot that added it
+pin it, in whatever snapshot it is listed. A data file whose rows position delete files mark is re-written without these
+rows; its pin depends on those files, too.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.lake.locations import Locations
 from prefect_stagegate.sources.lake.rewriting import (
     REWRITTEN,
-    Pinned,
-    Rewritten,
+    PinnedFile,
+    RewrittenFiles,
     Task,
     marked_paths,
+    plan_rewrite,
     rewrite,
-    task,
     unmarked,
 )
-from prefect_stagegate.sources.lake.table_format import LOOKED_UP, confirm, lying, read_into
+from prefect_stagegate.sources.lake.table_format import REMEMBERED_STATS, confirm, read_into, stat
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
 
 POSITIONS = 1
-"""Iceberg's number for files that delete rows by position."""
+"""Iceberg's number for position delete files."""
 EVERYWHERE: tuple[int, Any] = (-1, ())
 """The scope of a delete file without a partition."""
 PATH_ID = 2147483546
-"""Its number of the column `file_path` of such files."""
+"""Iceberg's id of the column `file_path` in position delete files."""
 STORE = {
     "s3.endpoint": "endpoint_url",
     "s3.access-key-id": "key",
@@ -60,11 +60,11 @@ STORE = {
     "s3.region": "region",
     "s3.anonymous": "anon",
 }
-"""What a catalog says of its store, by Iceberg's names, and the option of ours that says the same."""
+"""A catalog's properties of its store, and our options of the same meaning."""
 TOKENS = ("auth", "credential", "header.", "token")
-"""How the properties begin that a REST catalog is sent as they are."""
+"""Beginnings of the properties whose values a REST catalog gets in requests."""
 CATALOG_SECONDS = 60.0
-"""How long a catalog may take to tell of a table."""
+"""Most seconds for loading a table from its catalog."""
 
 T = TypeVar("T")
 
@@ -74,13 +74,13 @@ _UNAVAILABLE = ("ConnectionError", "Timeout", "ServerError", "ServiceUnavailable
 
 
 class IcebergSource(BaseSource):
-    """The data files of an Iceberg table: of the snapshot, branch or tag that the URL names, else of its main branch.
+    """The data files of an Iceberg table: of the snapshot, branch or tag in the URL, else of the main branch.
 
     Args:
-        url: `iceberg://catalog/namespace.table`, with `@` and a snapshot's id, a branch or a tag behind it or not.
-        options: Properties of the catalog by pyiceberg's names; they win over its configuration file and environment.
-        store: Opens the place that files lie in: a URL, and options by fsspec's names.
-        terms: Where re-written files are kept, and what is remembered of them.
+        url: `iceberg://catalog/namespace.table`, optionally with `@` and a snapshot's id, a branch or a tag behind it.
+        options: The catalog's properties by pyiceberg's names. They override its configuration file and environment.
+        store: Opens a store that holds files, by a URL and by options with fsspec's names.
+        terms: The folder for re-written files, their known sizes, and permitted hosts.
 
     Raises:
         MissingExtra: pyiceberg is not installed.
@@ -96,148 +96,151 @@ class IcebergSource(BaseSource):
             raise missing_extra("iceberg", source=url) from error
         self.url = url
         self._catalog, _, table = url.partition("://")[2].rstrip("/").partition("/")
-        self._name, _, self._at = table.partition("@")
+        self._name, _, self._ref = table.partition("@")
         if not self._catalog or "." not in self._name:
             raise UsageError(f"{url} names no table", hint="It looks like iceberg://catalog/namespace.table.")
+        # The spec's options override the user's configuration, but get none of its secrets for another server.
         configured: Mapping[str, Any] = Config().get_catalog_config(self._catalog) or {}
-        properties: dict[str, Any] = {**_of_the_same_servers(configured, options), **_given(options, url)}
+        properties: dict[str, Any] = {**_for_same_servers(configured, options), **_properties(options, url)}
         self._properties, self._allowed = properties, terms.allowed
-        listed = options.get("locations") or ()
-        self._listed = (listed,) if isinstance(listed, str) else tuple(map(str, listed))
-        self._locations = self._confined()
+        folders = options.get("locations") or ()
+        self._listed_folders = (folders,) if isinstance(folders, str) else tuple(map(str, folders))
+        self._locations = self._initial_locations()
         self.server = public_url(str(properties.get("uri", "")))
         self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
         remember_access(str(properties.get("uri", "")), properties)
-        self._store = store
-        self._rewritten = Rewritten(terms, url=url, identity=self.identity)
-        self._opened: dict[str, Source] = {}
+        self._open_store = store
+        self._rewritten = RewrittenFiles(terms, url=url, identity=self.identity)
+        self._stores: dict[str, Source] = {}
         self._store_options: dict[str, str] = {}
         self._lock = threading.Lock()
         self._loaded: Any = None
-        self._lying = lru_cache(LOOKED_UP)(self._look)
+        self._stat = lru_cache(REMEMBERED_STATS)(self._stat_in_store)
 
     def credential_life(self) -> CredentialLife:
-        """Say that nobody can tell: the catalog may hand out credentials of its own."""
+        """Unknown: the catalog may hand out credentials of its own."""
         return CredentialLife("unknown", "what the Iceberg catalog is opened with")
 
     def close(self) -> None:
-        """Close the stores that were read from, and free what was re-written."""
+        """Close the stores, and free the re-written files."""
         self._rewritten.close()
-        for source in self._opened.values():
+        for source in self._stores.values():
             source.close()
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted data file of the snapshot, a manifest at a time.
 
-        One of whose rows some are deleted is re-written without them, unless it is remembered how large that is.
+        A file with deleted rows is re-written without them, unless the size of the result is known.
 
         Raises:
-            SourceError: There is no such table or snapshot, or rows are deleted in a way that is not read here.
+            SourceError: There is no such table or snapshot, or rows are deleted in a way that is not supported.
         """
         table = self._table()
-        for one, made in self._planned(table, self._snapshot(table), wanted):
-            yield self._rewritten.sized(one, made) if made else one
+        for data, task in self._planned(table, self._snapshot(table), wanted):
+            yield self._rewritten.sized(data, task) if task else data
 
     def find(self, key: str) -> SourceObject:
-        """The data file, if the snapshot that the URL names has it, or the newest now."""
-        found = next(self.list(lambda one: one == key), None)
-        if found is None:
+        """The data file in the snapshot that the URL names, else in the newest now."""
+        listed = next(self.list(lambda candidate: candidate == key), None)
+        if listed is None:
             raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
-        return found
+        return listed
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The bytes, from the store, or as they were re-written."""
+        """Read the bytes from the store, or from the re-written file."""
         if listed.pin.kind == REWRITTEN:
             self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
         else:
             source, key = self._place_of(listed)
-            read_into(source, key, listed, start, buffer, lambda: self._lying(listed)[1])
+            read_into(source, key, listed, start, buffer, lambda: self._stat(listed)[1])
 
     def confirm(self, listed: SourceObject) -> None:
-        """Ask the store. What a file was re-written from was confirmed then."""
+        """Let the store confirm the file. The original of a re-written file was confirmed when it was re-written."""
         if listed.pin.kind != REWRITTEN:
-            confirm(self._place_of(listed)[0], lambda: self._lying(listed)[1])
+            confirm(self._place_of(listed)[0], lambda: self._stat(listed)[1])
 
     def _planned(self, table: Any, snapshot: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
-        """The wanted data files of a snapshot; beside one of whose rows some are deleted, how it is re-written.
+        """The wanted data files of a snapshot, and beside each one with deleted rows the task that re-writes it.
 
-        Such an object has the size of the data file, not of what is made of it.
+        The objects have the sizes of the data files, also where they are re-written.
         """
-        manifests = self._ask(partial(snapshot.manifests, table.io))
-        deletes = self._deletes(table, [one for one in manifests if one.content])
+        manifests = self._call(partial(snapshot.manifests, table.io))
+        # All delete files come first: any of them may be about any data file.
+        deletes = self._deletes(table, [manifest for manifest in manifests if manifest.content])
         for manifest in manifests:
             for entry in () if manifest.content else self._entries(table, manifest):
-                found = self._object(entry, table.location(), snapshot.snapshot_id)
-                if not wanted(found.key):
+                data = self._object(entry, table.location(), snapshot.snapshot_id)
+                if not wanted(data.key):
                     continue
                 file = entry.data_file
-                if by := deletes.by_equality(entry):
-                    raise self._rows_deleted("by equality deletes", by)
-                marking = [
-                    one for one in deletes.marks.get(file.file_path, ()) if one.sequence >= entry.sequence_number
-                ]
-                if marking and _format(file) != "PARQUET":
+                if path := deletes.by_equality(entry):
+                    raise self._rows_deleted("by equality deletes", path)
+                marks = deletes.by_position(entry)
+                if marks and _format(file) != "PARQUET":
                     raise self._rows_deleted(f"from a file of {_format(file)}", file.file_path)
-                yield found, self._without(found, marking) if marking else None
+                yield data, self._rewrite_task(data, marks) if marks else None
 
     def _deletes(self, table: Any, manifests: Iterable[Any]) -> _Deletes:
-        found = _Deletes()
-        for entry in chain.from_iterable(self._entries(table, one) for one in manifests):
+        deletes = _Deletes()
+        for entry in chain.from_iterable(self._entries(table, manifest) for manifest in manifests):
             file = entry.data_file
             if int(file.content) != POSITIONS:
-                found.equality[_scope(file)].append((entry.sequence_number, file.file_path))
+                deletes.equality[_scope(file)].append((entry.sequence_number, file.file_path))
                 continue
+            # As Puffin's deletion vectors, and files in Avro or ORC.
             if _format(file) != "PARQUET":
                 raise self._rows_deleted(f"by a file of {_format(file)}", file.file_path)
             marks = _Marks(entry.sequence_number, self._object(entry, table.location(), 0))
-            only = _one_path(file)
-            for path in {only} if only else self._ask(partial(marked_paths, self._pinned(marks.object))):
-                found.marks[path].append(marks)
-        return found
+            # Its paths need not be read where the manifest's bounds say that it is about one data file.
+            only = _only_path(file)
+            for path in {only} if only else self._call(partial(marked_paths, self._pinned(marks.object))):
+                deletes.marks[path].append(marks)
+        return deletes
 
     def _entries(self, table: Any, manifest: Any) -> Iterable[Any]:
-        found: Iterable[Any] = self._ask(partial(manifest.fetch_manifest_entry, table.io, discard_deleted=True))
-        return found
+        entries: Iterable[Any] = self._call(partial(manifest.fetch_manifest_entry, table.io, discard_deleted=True))
+        return entries
 
     def _tasks(self, state: str) -> Iterator[Task]:
-        """What is re-written of a snapshot, or of the one that the URL names when that is gone."""
-        table = self._table(again=False)
+        """The tasks of a snapshot, or of the one that the URL names when that is gone."""
+        table = self._table(reload=False)
         snapshot = table.snapshot_by_id(int(state)) if state.isdigit() else None
         planned = self._planned(table, snapshot or self._snapshot(table), everything)
-        yield from (made for _, made in planned if made)
+        yield from (task for _, task in planned if task)
 
-    def _without(self, data: SourceObject, marking: Iterable[_Marks]) -> Task:
-        """How a data file is written without the rows that files of positions mark."""
-        deletes = sorted((one.object for one in marking), key=lambda one: one.pin.value)
+    def _rewrite_task(self, data: SourceObject, marks: Iterable[_Marks]) -> Task:
+        """The task that writes a data file without the rows that position delete files mark."""
+        # Sorted, so that the pin does not depend on the order of manifests.
+        deletes = sorted((mark.object for mark in marks), key=lambda delete: delete.pin.value)
         path = data.pin.value.partition(":")[2]
 
         def make(sink: Sink) -> Iterator[None]:
-            marks = [self._pinned(one) for one in deletes]
-            yield from rewrite(self._pinned(data), partial(unmarked, marks, path), sink)
+            files = [self._pinned(delete) for delete in deletes]
+            yield from rewrite(self._pinned(data), partial(unmarked, files, path), sink)
 
-        return task(data, json.dumps([one.pin.value for one in deletes]).encode(), make)
+        return plan_rewrite(data, json.dumps([delete.pin.value for delete in deletes]).encode(), make)
 
-    def _pinned(self, listed: SourceObject) -> Pinned:
-        return Pinned(*self._lying(listed))
+    def _pinned(self, listed: SourceObject) -> PinnedFile:
+        return PinnedFile(*self._stat(listed))
 
-    def _confined(self) -> Locations:
-        """The places of files, as they are known before the table is."""
-        return Locations(self._listed, str(self._properties.get("warehouse", "")), url=self.url)
+    def _initial_locations(self) -> Locations:
+        """Where files may lie, as far as it is known before the table is loaded."""
+        return Locations(self._listed_folders, str(self._properties.get("warehouse", "")), url=self.url)
 
     def _object(self, entry: Any, location: str, snapshot: int) -> SourceObject:
-        """A file that a manifest names, if it lies where it may."""
+        """The object of a manifest's entry, if its file lies in a permitted place."""
         self._locations.require(entry.data_file.file_path)
         return _object(entry, location, snapshot)
 
-    def _look(self, listed: SourceObject) -> tuple[Source, SourceObject]:
-        """The file in its store."""
+    def _stat_in_store(self, listed: SourceObject) -> tuple[Source, SourceObject]:
+        """The file's store, and the file as it is there."""
         source, key = self._place_of(listed)
         hint = "Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it."
-        return source, lying(source, key, listed, url=self.url, records="snapshot", hint=hint)
+        return source, stat(source, key, listed, url=self.url, records="snapshot", hint=hint)
 
     def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
-        """The store in which a file lies, and its key there."""
-        self._table(again=False)  # which tells where files may lie, and how their store is opened
+        """The store that holds a file, and the file's key in it."""
+        self._table(reload=False)  # sets where files may lie, and the options of their store
         path = listed.pin.value.partition(":")[2]
         self._locations.require(path)
         scheme, root, key = _place(path)
@@ -245,51 +248,55 @@ class IcebergSource(BaseSource):
 
     def _source(self, scheme: str, root: str) -> Source:
         with self._lock:
-            if root not in self._opened:
+            if root not in self._stores:
+                # The catalog's credentials are for its S3 store; other stores use the user's own.
                 options = self._store_options if scheme in ("s3", "s3a", "s3n") else {}
-                self._opened[root] = self._store(root, options)
-            return self._opened[root]
+                self._stores[root] = self._open_store(root, options)
+            return self._stores[root]
 
-    def _table(self, *, again: bool = True) -> Any:
-        """The table as it is now, or, when it need not be asked again, as it was."""
+    def _table(self, *, reload: bool = True) -> Any:
+        """The table as it is now; with `reload=False` as it was last loaded."""
         with self._lock:
-            if self._loaded is None or again:
+            if self._loaded is None or reload:
                 try:
-                    self._loaded, self._locations = _within(CATALOG_SECONDS, self._load)
+                    self._loaded, self._locations = _call_with_timeout(CATALOG_SECONDS, self._load)
                 except StagegateError:
                     raise
                 except ValueError as error:
                     raise self._unusable(error) from error
                 except Exception as error:
                     raise self._explained(error) from error
-                given = self._loaded.io.properties
-                remember_access("", given)
-                self._store_options = {ours: given[name] for name, ours in STORE.items() if given.get(name)}
+                properties = self._loaded.io.properties
+                remember_access("", properties)  # the catalog may have handed out secrets: the redaction must know them
+                self._store_options = {ours: properties[name] for name, ours in STORE.items() if properties.get(name)}
             return self._loaded
 
     def _load(self) -> tuple[Any, Locations]:
         from prefect_stagegate.sources.lake.iceberg_catalog import open_catalog
 
-        locations = self._confined()
+        locations = self._initial_locations()
+        # Metadata files are read while the table's own folder is unknown: `locations` learns it afterwards.
         table = open_catalog(self._catalog, self._properties, locations, self._allowed).load_table(self._name)
         locations.set_table(table.location())
         return table, locations
 
     def _snapshot(self, table: Any) -> Any:
-        """The snapshot to be listed. A scan of one that has expired would be empty, and say nothing."""
+        """The snapshot to be listed. pyiceberg's scan of an expired one would be empty, without an error."""
         refs = table.refs()
-        if not self._at:
-            found = table.current_snapshot()
-        elif self._at in refs:
-            found = table.snapshot_by_id(refs[self._at].snapshot_id)
+        if not self._ref:
+            snapshot = table.current_snapshot()
+        elif self._ref in refs:
+            snapshot = table.snapshot_by_id(refs[self._ref].snapshot_id)
         else:
-            found = table.snapshot_by_id(int(self._at)) if self._at.isdigit() else None
-        if found is None:
-            wanted = f"no snapshot, branch or tag {self._at}" if self._at else "no snapshot: nothing was written to it"
+            snapshot = table.snapshot_by_id(int(self._ref)) if self._ref.isdigit() else None
+        if snapshot is None:
+            problem = (
+                f"no snapshot, branch or tag {self._ref}" if self._ref else "no snapshot: nothing was written to it"
+            )
             known = ", ".join(sorted(refs)) or "none"
             hint = f"It may have expired. Branches and tags of the table: {known}."
-            raise SourceError(f"The table has {wanted}", hint=hint, source=self.url)
-        return found
+            raise SourceError(f"The table has {problem}", hint=hint, source=self.url)
+        return snapshot
 
     def _rows_deleted(self, how: str, path: str) -> SourceError:
         return SourceError(
@@ -299,90 +306,91 @@ class IcebergSource(BaseSource):
             source=self.url,
         )
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """Call a function of pyiceberg, and translate its exceptions."""
         try:
-            return question()
+            return function()
         except StagegateError:
             raise
         except Exception as error:
             raise self._explained(error) from error
 
     def _unusable(self, error: Exception) -> UsageError:
-        told = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         hint = (
             f"Describe the catalog {self._catalog!r} in ~/.pyiceberg.yaml, by PYICEBERG_CATALOG__…, or in `options:`."
         )
-        return UsageError(f"The Iceberg catalog can't be opened: {told}", hint=hint, source=self.url)
+        return UsageError(f"The Iceberg catalog can't be opened: {message}", hint=hint, source=self.url)
 
     def _explained(self, error: Exception) -> StagegateError:
-        """The typed error for what pyiceberg raised, by the names of its classes."""
-        names, told = {kind.__name__ for kind in type(error).__mro__}, str(error)
+        """The typed error for pyiceberg's exception, by the names of its classes."""
+        names, text = {kind.__name__ for kind in type(error).__mro__}, str(error)
         if names.intersection(_ABSENT):
             return SourceError("The catalog has no such table", hint="Check namespace and name.", source=self.url)
-        if "AuthorizationExpiredError" in names or "ExpiredToken" in told:
+        if "AuthorizationExpiredError" in names or "ExpiredToken" in text:
             return CredentialsExpired("The credentials have expired", hint="Log in again.", source=self.url)
-        if names.intersection(_REFUSED) or "ACCESS_DENIED" in told or "SignatureDoesNotMatch" in told:
+        if names.intersection(_REFUSED) or "ACCESS_DENIED" in text or "SignatureDoesNotMatch" in text:
             hint = "Check the catalog's credentials, and those of its store (s3.access-key-id, s3.secret-access-key)."
             return AccessDenied("Access is denied", hint=hint, source=self.url)
         if "FileNotFoundError" in names:
-            return SourceError(f"The table's metadata is not there: {told}", source=self.url)
+            return SourceError(f"The table's metadata is not there: {text}", source=self.url)
         if names.intersection(_UNAVAILABLE):
-            told = told.partition("\n")[0] or "no answer in time"
-            return SourceUnavailable(f"The catalog or its store failed: {told}", source=self.url)
-        return SourceError(f"The table can't be read: {type(error).__name__}: {told}", source=self.url)
+            text = text.partition("\n")[0] or "no answer in time"
+            return SourceUnavailable(f"The catalog or its store failed: {text}", source=self.url)
+        return SourceError(f"The table can't be read: {type(error).__name__}: {text}", source=self.url)
 
 
 class _Marks(NamedTuple):
-    """A file of positions of deleted rows."""
+    """A position delete file."""
 
     sequence: int
-    """It is about data files that are no younger."""
+    """It marks rows only of data files with this sequence number or a lower one."""
     object: SourceObject
 
 
 class _Deletes:
-    """What deletes rows in a snapshot, apart from the data files."""
+    """The delete files of a snapshot."""
 
     def __init__(self) -> None:
         self.marks: defaultdict[str, list[_Marks]] = defaultdict(list)
-        """The files of positions, by the paths of the data files whose rows they mark."""
+        """Position delete files, by the paths of the data files whose rows they mark."""
         self.equality: defaultdict[tuple[int, Any], list[tuple[int, str]]] = defaultdict(list)
-        """Sequence and path of files that delete rows by their values, by spec and partition."""
+        """Sequence number and path of equality delete files, by spec and partition."""
 
-    def marking(self, entry: Any) -> list[_Marks]:
-        """The files of positions that mark rows of a data file."""
-        found = self.marks.get(entry.data_file.file_path, ())
-        return [one for one in found if one.sequence >= entry.sequence_number]
+    def by_position(self, entry: Any) -> list[_Marks]:
+        """The position delete files that mark rows of a data file."""
+        marks = self.marks.get(entry.data_file.file_path, ())
+        return [mark for mark in marks if mark.sequence >= entry.sequence_number]
 
     def by_equality(self, entry: Any) -> str:
-        """A file that deletes rows of a data file by their values: of its partition or of none, and younger."""
+        """The path of an equality delete file for a data file: of its partition or of none, and younger; else empty."""
         scopes = (_scope(entry.data_file), EVERYWHERE)
-        found = chain.from_iterable(self.equality.get(scope, ()) for scope in scopes)
-        return next((path for sequence, path in found if sequence > entry.sequence_number), "")
+        deletes = chain.from_iterable(self.equality.get(scope, ()) for scope in scopes)
+        return next((path for sequence, path in deletes if sequence > entry.sequence_number), "")
 
 
-def _within(seconds: float, question: Callable[[], T]) -> T:
-    """The answer to a question that may wait for ever: pyiceberg's REST client knows no time-out.
+def _call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
+    """The result of a function that may never return: pyiceberg's REST client has no time-out.
 
     Raises:
-        TimeoutError: There is none in time. Its thread is left behind, and keeps no process alive.
+        TimeoutError: There is no result in time. The daemon thread that waits for it is abandoned.
     """
-    answer: Future[T] = Future()
+    result: Future[T] = Future()
 
-    def ask() -> None:
+    def work() -> None:
         try:
-            answer.set_result(question())
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            answer.set_exception(error)
+            result.set_result(function())
+        except Exception as error:  # noqa: BLE001 - raised by the caller's `result`
+            result.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()
-    return answer.result(seconds)
+    threading.Thread(target=work, daemon=True).start()
+    return result.result(seconds)
 
 
-def _of_the_same_servers(configured: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's configuration, without the tokens where the spec names another server that they would be sent to.
+def _for_same_servers(configured: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's configuration, without its tokens where the spec would send them to another server.
 
-    One that names no `uri` leaves that to the spec.
+    A configuration without `uri` is meant for whatever server the spec names.
     """
     servers = [(name, options[name]) for name in ("uri", "oauth2-server-uri") if options.get(name)]
     same = all(str(configured.get(name, "")).rstrip("/") == str(value).rstrip("/") for name, value in servers)
@@ -391,11 +399,11 @@ def _of_the_same_servers(configured: Mapping[str, Any], options: Mapping[str, An
     return {name: value for name, value in configured.items() if not name.startswith(TOKENS)}
 
 
-def _given(options: Mapping[str, Any], url: str) -> dict[str, Any]:
-    """The options that are properties of pyiceberg's: without those that are ours, or change nothing.
+def _properties(options: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The options that are pyiceberg's properties, without our own options and ignored ones.
 
     Raises:
-        UsageError: The catalog's `uri` is of a kind that is not read, or says more than where it is.
+        UsageError: The catalog's `uri` has another scheme than the permitted ones, or parameters.
     """
     if uri := str(options.get("uri") or ""):
         scheme, _, rest = uri.partition("://")
@@ -411,7 +419,7 @@ def _given(options: Mapping[str, Any], url: str) -> dict[str, Any]:
 
 
 def _object(entry: Any, location: str, snapshot: int) -> SourceObject:
-    """A data file: its key below the table's location, or behind the bucket where it lies elsewhere."""
+    """A data file's object. Its key is relative to the table's location, or to the bucket of a file elsewhere."""
     path, below = entry.data_file.file_path, location.rstrip("/") + "/"
     key = path.removeprefix(below) if path.startswith(below) else _place(path)[2]
     pin = Pin("file", f"{entry.snapshot_id}:{path}", "strong")
@@ -436,11 +444,11 @@ def _format(file: Any) -> str:
 
 
 def _scope(file: Any) -> tuple[int, Any]:
-    """Which data files a delete file may be about: those of its spec and partition."""
+    """The spec and partition of a file: a delete file is about data files of the same."""
     return (file.spec_id or 0, file.partition) if len(file.partition) else EVERYWHERE
 
 
-def _one_path(file: Any) -> str:
-    """The one data file that a file of positions is about, when the bounds of its paths tell; else empty."""
+def _only_path(file: Any) -> str:
+    """The path of the only data file that a position delete file is about, if its column bounds tell; else empty."""
     lower, upper = ((bounds or {}).get(PATH_ID) for bounds in (file.lower_bounds, file.upper_bounds))
     return lower.decode(errors="replace") if lower and lower == upper else ""

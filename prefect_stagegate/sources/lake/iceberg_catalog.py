@@ -1,8 +1,8 @@
-"""Iceberg's catalogs, opened so that neither they nor a table names code, a file or a forbidden address.
+"""Iceberg catalogs, opened so that neither a catalog nor a table can name code, a file or a forbidden address.
 
-pyiceberg imports the classes that properties name, reads and writes the files that they name, and takes properties from
-a catalog's answers and from a table's metadata as from the user. Here an answer passes `spec.permitted`, a table's own
-properties say nothing, files are read through `ConfinedIO`, and each address is judged when it is asked.
+pyiceberg imports the classes that properties name, and reads and writes the files that they name. It trusts properties
+from a catalog's responses and from a table's metadata as much as the user's. Here a response passes `spec.permitted`, a
+table's own properties have no effect, `ConfinedIO` reads all files, and each request's address is checked.
 """
 
 from __future__ import annotations
@@ -25,34 +25,36 @@ from prefect_stagegate.sources.lake.locations import Locations
 from prefect_stagegate.spec.permitted import ICEBERG_ANSWERS, Kind
 
 CONFINED = "stagegate.locations"
-"""The property by which `ConfinedIO` is handed the places of files. Its value is an object, so no text can say it."""
+"""The property that gives `ConfinedIO` its `Locations`. The value is an object, so that no text can set it."""
 USERS_IO = "stagegate.file-io"
-"""The property that keeps the user's own `py-io-impl`."""
+"""The property that holds the user's own `py-io-impl`."""
 
 log = logging.getLogger(__name__)
 
 
 class ConfinedIO(FileIO):
-    """Reads files where a table's files may lie, by the FileIO of their scheme or the user's own, and writes none."""
+    """Reads files in permitted places, by the FileIO of their scheme or by the user's own. Writes none."""
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
         super().__init__(dict(properties))
         self._locations: Locations = properties[CONFINED]
-        self._within = {name: value for name, value in properties.items() if name not in (PY_IO_IMPL, CONFINED)}
+        self._inner_properties = {
+            name: value for name, value in properties.items() if name not in (PY_IO_IMPL, CONFINED)
+        }
         if users := properties.get(USERS_IO):
-            self._within[PY_IO_IMPL] = users
+            self._inner_properties[PY_IO_IMPL] = users
         self._opened: dict[str, FileIO] = {}
 
     def new_input(self, location: str) -> InputFile:
-        """A file to be read.
+        """Open a file for reading.
 
         Raises:
-            SourceError: It lies elsewhere.
+            SourceError: It lies outside of the permitted places.
         """
         self._locations.require(location)
         scheme = location.partition("://")[0] if "://" in location else "file"
         if scheme not in self._opened:
-            self._opened[scheme] = load_file_io(self._within, location)
+            self._opened[scheme] = load_file_io(self._inner_properties, location)
         return self._opened[scheme].new_input(location)
 
     def new_output(self, location: str) -> OutputFile:
@@ -64,12 +66,12 @@ class ConfinedIO(FileIO):
         raise PermissionError(f"a source is not written to: {location}")
 
 
-class JudgedRestCatalog(RestCatalog):
-    """A REST catalog of whose answers only permitted properties are kept, and that follows nobody to forbidden hosts.
+class ConfinedRestCatalog(RestCatalog):
+    """A REST catalog that keeps only permitted properties of responses, and connects to no forbidden host.
 
     Args:
         name: The catalog's.
-        allowed: Hosts that may be asked wherever they are.
+        allowed: Hosts that may be asked even at addresses that no source may have.
         properties: The user's and the spec's.
     """
 
@@ -78,21 +80,23 @@ class JudgedRestCatalog(RestCatalog):
         super().__init__(name, **properties)
 
     def _config_headers(self, session: Session) -> None:
-        """Judge each address of a session, redirects included: this is called first with each session."""
-        session.get_adapter = partial(_judged_adapter, session.get_adapter, self._allowed)  # type: ignore[method-assign]
+        """Check each address of a session, redirects included. pyiceberg calls this first for each session."""
+        session.get_adapter = partial(_checked_adapter, session.get_adapter, self._allowed)  # type: ignore[method-assign]
         super()._config_headers(session)
 
     def _fetch_config(self) -> None:
-        own = dict(self.properties)
+        users = dict(self.properties)
         super()._fetch_config()
-        answered = {name: value for name, value in self.properties.items() if own.get(name, self) != value}
-        self.properties = {**own, **permitted_answer(answered, self._allowed)}
+        # pyiceberg has merged the response into the properties: what differs came from the catalog.
+        sent = {name: value for name, value in self.properties.items() if users.get(name, self) != value}
+        self.properties = {**users, **permitted_properties(sent, self._allowed)}
         self.uri = self.properties[URI]
 
     def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:
         location = table_response.metadata_location or ""
+        # The catalog may hand out credentials for the table's store.
         vended = self._resolve_storage_credentials(table_response.storage_credentials, location)
-        config = permitted_answer({**table_response.config, **vended}, self._allowed)
+        config = permitted_properties({**table_response.config, **vended}, self._allowed)
         return Table(
             identifier=identifier_tuple,
             metadata_location=location,
@@ -108,43 +112,44 @@ def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations,
 
     Args:
         name: The catalog's.
-        properties: The user's configuration and what the spec says, which passed the list.
+        properties: From the user's configuration and from the spec, whose options were checked.
         locations: Where files may lie.
-        allowed: Hosts that may be asked wherever they are.
+        allowed: Hosts that may be asked even at addresses that no source may have.
 
     Raises:
         ValueError: The properties can't be used.
         UsageError: A REST catalog names an address that may not be asked.
     """
+    # pyiceberg loads `ConfinedIO` for every file. `ConfinedIO` then loads the user's own FileIO.
     users_io = {USERS_IO: properties[PY_IO_IMPL]} if properties.get(PY_IO_IMPL) else {}
     confined = {**properties, **users_io, PY_IO_IMPL: f"{__name__}.ConfinedIO", CONFINED: locations}
     confined |= {"init_catalog_tables": "false", **_read_only(properties)}
     if not properties.get(PY_CATALOG_IMPL) and _type(name, properties) is CatalogType.REST:
-        return JudgedRestCatalog(name, allowed, confined)
+        return ConfinedRestCatalog(name, allowed, confined)
     catalog = load_catalog(name, **confined)
-    # A table's own properties, which are handed over here, would win over the catalog's.
+    # The replaced method would let a table's own properties override the catalog's.
     catalog._load_file_io = lambda *_, **__: ConfinedIO(catalog.properties)  # type: ignore[method-assign]  # noqa: SLF001
     return catalog
 
 
-def permitted_answer(answer: Mapping[str, Any], allowed: Allowed) -> dict[str, Any]:
-    """What is kept of the properties that a catalog answers. The others are told, and obeyed by nobody.
+def permitted_properties(response: Mapping[str, Any], allowed: Allowed) -> dict[str, Any]:
+    """The permitted properties of a catalog's response. Others are logged and have no effect.
 
     Raises:
         UsageError: One is an address that may not be asked.
     """
-    kinds = {name: ICEBERG_ANSWERS.kind(name) for name, value in answer.items() if isinstance(value, str)}
+    kinds = {name: ICEBERG_ANSWERS.kind(name) for name, value in response.items() if isinstance(value, str)}
     for name, kind in kinds.items():
         if kind is Kind.ADDRESS:
-            require_allowed(answer[name], allowed)
-    kept = {name: answer[name] for name, kind in kinds.items() if kind}
-    if left := sorted(set(answer) - set(kept)):
-        log.info("The catalog's answer says %s, which no catalog may say: it is left out", ", ".join(left))
+            require_allowed(response[name], allowed)
+    kept = {name: response[name] for name, kind in kinds.items() if kind}
+    if refused := sorted(set(response) - set(kept)):
+        log.info("The catalog's answer says %s, which no catalog may say: it is left out", ", ".join(refused))
     return kept
 
 
 def _read_only(properties: Mapping[str, Any]) -> dict[str, str]:
-    """The address of a database of SQLite's, such that it is neither made nor changed."""
+    """The `uri` of a SQLite database, changed so that SQLite opens it read-only and never creates it."""
     uri = str(properties.get(URI, ""))
     path = uri.removeprefix("sqlite:///")
     if path in (uri, "", ":memory:") or "?" in path:
@@ -157,7 +162,7 @@ def _type(name: str, properties: Mapping[str, Any]) -> CatalogType | None:
     return CatalogType(str(given).lower()) if given else infer_catalog_type(name, dict(properties))
 
 
-def _judged_adapter(adapter_of: Callable[[str], Any], allowed: Allowed, url: str) -> Any:
+def _checked_adapter(adapter_of: Callable[[str], Any], allowed: Allowed, url: str) -> Any:
     try:
         require_allowed(url, allowed)
     except UsageError as error:

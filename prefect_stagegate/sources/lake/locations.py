@@ -1,7 +1,7 @@
-"""Where the files of a table may lie. What a table's metadata name elsewhere is refused by name.
+"""Where the files of a table may lie. A file elsewhere is an error that names it.
 
-Whoever writes a table's metadata, or answers for its catalog, is not whoever runs the staging: metadata that name
-`file:///etc/shadow`, or another bucket, would have it read with the rights of that user.
+The writer of a table's metadata and the catalog are less trusted than the user who stages. Metadata that name
+`file:///etc/shadow`, or another bucket, would read it with that user's rights.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ STORES = {
     "hdfs": "hdfs",
     "file": "file",
 }
-"""The schemes that metadata may name, and the store that each means."""
+"""The schemes that metadata may use, and the store that each means."""
 AZURE_HOSTS = (".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net", ".fabric.microsoft.com")
-"""How the hosts of Azure's accounts end; another one would be sent Azure's credentials."""
+"""Endings of the hosts of Azure's accounts. Any other host would be sent Azure's credentials."""
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether a path lies in a folder, or is it. Paths are as they are, not percent-encoded; links are followed.
+    """Whether a path lies in a folder, or is the folder. Paths are not percent-encoded; local links are followed.
 
     >>> is_below("s3a://lake/t/data/a.parquet", "s3://lake/t"), is_below("s3://lake/t2/a", "s3://lake/t")
     (True, False)
@@ -36,6 +36,7 @@ def is_below(path: str, folder: str) -> bool:
     (False, True)
     """
     (store, place), (other, root) = _parts(path), _parts(folder)
+    # A path with dots could leave the folder, whatever the store makes of them.
     if not store or store != other or {".", ".."}.intersection(place.split("/")):
         return False
     if store == "file":
@@ -44,7 +45,7 @@ def is_below(path: str, folder: str) -> bool:
 
 
 def _parts(path: str) -> tuple[str, str]:
-    """The store, and what stands behind the scheme; an empty store for a path that may not be named."""
+    """The store, and the path behind the scheme; an empty store for a path that metadata may not name."""
     scheme, separator, rest = path.partition("://")
     if not separator:
         scheme, rest = "file", path.removeprefix("file:")
@@ -56,18 +57,18 @@ def _parts(path: str) -> tuple[str, str]:
 
 
 def _names_a_machine(path: str) -> bool:
-    """Whether a path names this machine's files or a host, which a catalog's word for a table's folder can't do."""
+    """Whether a path names this machine's files or a host: a catalog alone may not place a table there."""
     store, place = _parts(path)
     host = place.partition("/")[0].partition("@")[2]
     return store in ("file", "hdfs") or (store == "abfs" and bool(host) and not host.endswith(AZURE_HOSTS))
 
 
 class Locations:
-    """The places of one table's files.
+    """The folders in which one table's files may lie.
 
     Args:
-        listed: Folders that the spec or the user's configuration lists: the option `locations`.
-        warehouse: The folder that they name for all tables; empty when they name none.
+        listed: The folders of the option `locations`, in the spec or in the user's configuration.
+        warehouse: The folder that these name for all tables; empty when they name none.
         url: The table's, for errors.
     """
 
@@ -78,7 +79,7 @@ class Locations:
         self._table: str | None = None
 
     def set_table(self, location: str) -> None:
-        """From now on files lie below the table's own folder. Metadata files are read before it is known."""
+        """Set the table's folder, below which files must lie from now on. Reading its metadata came before."""
         self._table = location
 
     def require(self, path: str) -> None:
@@ -87,16 +88,16 @@ class Locations:
         Raises:
             SourceError: It does.
         """
-        if any(is_below(path, one) for one in self._listed):
+        if any(is_below(path, folder) for folder in self._listed):
             return
-        if _names_a_machine(path) and not any(is_below(path, one) for one in self._chosen):
+        if _names_a_machine(path) and not any(is_below(path, folder) for folder in self._chosen):
             raise self._elsewhere(path, "of a machine, in no folder that the spec names")
         if not is_below(path, path if self._table is None else self._table):
             raise self._elsewhere(path, "outside of its folder")
 
-    def _elsewhere(self, path: str, where: str) -> SourceError:
+    def _elsewhere(self, path: str, place: str) -> SourceError:
         return SourceError(
-            f"The table's metadata name a file {where}: {path}",
+            f"The table's metadata name a file {place}: {path}",
             hint="If the table's files lie there rightly, list the folder under the option `locations:`.",
             source=self._url,
             object=path,

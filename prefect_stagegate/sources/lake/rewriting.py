@@ -1,7 +1,7 @@
-"""Parquet files of tables without the rows that the table says are deleted, re-written in bounded memory.
+"""Re-writes a table's Parquet files without their deleted rows, in bounded memory.
 
-What is written has the schema of the file that it is made of, field ids and metadata included, and depends on nothing
-but those rows and the release of pyarrow.
+A re-written file has the schema, the field ids and the metadata of the original. Its bytes depend only on the kept rows
+and on the release of pyarrow.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.terms import Terms
 
 WRITTEN_BY = f"pyarrow-{pa.__version__}-1"
-"""What the bytes depend on beside the files. The last number is that of the way of writing here."""
+"""What else the bytes depend on. Raise the last number when this module writes them differently."""
 GROUP_BYTES = 16 << 20
-"""A row group of what is written, in memory."""
+"""Bytes in memory at which a row group of a re-written file is complete."""
 MOST_ROWS = 8192
-"""Rows that are read at a time."""
+"""Most rows that are read at a time."""
 READER: Mapping[str, Any] = {"buffer_size": 1 << 20, "pre_buffer": False}
-"""A MiB of a column is read at a time, and nothing ahead: by default pyarrow reads whole row groups."""
+"""Read a MiB of a column at a time, and nothing ahead. By default pyarrow reads whole row groups."""
 
 
-class Pinned(io.RawIOBase):
-    """An object of a source as a file: every read is of the state in which it was listed."""
+class PinnedFile(io.RawIOBase):
+    """An object of a source as a Python file. Every read is of the state in which the object was listed."""
 
     def __init__(self, source: Source, listed: SourceObject) -> None:
         super().__init__()
         self._source, self._listed, self._position = source, listed, 0
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go somewhere."""
+        """Set the position."""
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._listed.size}[whence]
         return self._position
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The position."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, or as much of it as the file has bytes."""
+        """Fill the buffer, or its beginning where the file ends before. Returns the number of bytes."""
         view, filled = memoryview(buffer).cast("B"), 0
         end = min(self._position + len(view), self._listed.size)
         if end > self._position:
@@ -69,40 +69,40 @@ class Pinned(io.RawIOBase):
         return filled
 
     def confirm(self) -> None:
-        """Raise when the object changed while it was read, and no read could tell."""
+        """Raise when the object changed while it was read: not every source notices that in each read."""
         self._source.confirm(self._listed)
 
 
 Make = Callable[[Sink], Iterator[None]]
-"""Writes a file into the sink, and gives whoever asked for it a say between two of its parts."""
+"""Writes a file into the sink. Yields between two row groups, so that the caller can stop it."""
 REWRITTEN = "rewritten"
-"""The kind of the pins of such files."""
+"""The kind of the pins of re-written files."""
 
 
 class Task(NamedTuple):
-    """A file to be made."""
+    """A file to be re-written: the pin of the result, and the function that writes it."""
 
     pin: Pin
     make: Make
 
 
-def task(data: SourceObject, told: bytes, make: Make) -> Task:
-    """How a data file is re-written.
+def plan_rewrite(data: SourceObject, deletes: bytes, make: Make) -> Task:
+    """The task that re-writes a data file.
 
     Args:
         data: The file as it is.
-        told: What says which rows of it are deleted.
+        deletes: Bytes that identify which of its rows are deleted.
         make: Writes it without them.
     """
-    digest = hashlib.sha256(told).hexdigest()[:32]
+    digest = hashlib.sha256(deletes).hexdigest()[:32]
     return Task(Pin(REWRITTEN, f"{data.pin.value}-{digest}-{WRITTEN_BY}", "strong"), make)
 
 
-class Rewritten:
-    """The re-written files of a table, each made once, and read any number of times by any number of threads.
+class RewrittenFiles:
+    """The re-written files of a table. Each is written once, and read any number of times by any number of threads.
 
     Args:
-        terms: Where they are kept, and what is remembered of them.
+        terms: The folder for the spool, and the known sizes of files that were re-written before.
         url: The table's, for errors.
         identity: The source's.
     """
@@ -113,15 +113,15 @@ class Rewritten:
         self._tasks: dict[str, Task] = {}
         self._planned: set[str] = set()
         self._spool: Spool | None = None
-        self._made: dict[str, Slice] = {}
+        self._slices: dict[str, Slice] = {}
         self._closed = False
 
-    def sized(self, data: SourceObject, made: Task) -> SourceObject:
-        """The object that is made of a data file. It is made now, unless it is remembered how large it is."""
-        self._tasks[made.pin.value] = made
-        found = replace(data, pin=made.pin)
-        size = self._terms.recall(self._identity, data.key, made.pin)
-        return replace(found, size=self._slice(found, made).size if size is None else size)
+    def sized(self, data: SourceObject, task: Task) -> SourceObject:
+        """The object of a re-written file. The file is re-written now, unless its size is known."""
+        self._tasks[task.pin.value] = task
+        rewritten = replace(data, pin=task.pin)
+        size = self._terms.recall(self._identity, data.key, task.pin)
+        return replace(rewritten, size=self._slice(rewritten, task).size if size is None else size)
 
     def read_into(
         self, listed: SourceObject, start: int, buffer: memoryview, plan: Callable[[], Iterable[Task]]
@@ -130,20 +130,21 @@ class Rewritten:
 
         Args:
             listed: The object, which another process may have listed.
-            start: Where it begins.
+            start: Where the range begins.
             buffer: As long as the range.
-            plan: Tells all that is made of the state that the object was listed in.
+            plan: Plans all tasks of the table's state in which the object was listed.
 
         Raises:
-            ObjectChanged: It is not among that, or has another size now.
+            ObjectChanged: None of the tasks makes the object, or the file has another size now.
         """
         with self._planning:
+            # Another process listed the object: plan its state of the table once.
             if listed.pin.value not in self._tasks and listed.state not in self._planned:
-                self._tasks |= {one.pin.value: one for one in plan()}
+                self._tasks |= {task.pin.value: task for task in plan()}
                 self._planned.add(listed.state)
-        made = self._tasks.get(listed.pin.value)
-        one = self._slice(listed, made) if made else None
-        if one is None or one.size != listed.size:
+        planned = self._tasks.get(listed.pin.value)
+        place = self._slice(listed, planned) if planned else None
+        if place is None or place.size != listed.size:
             raise ObjectChanged(
                 "The table no longer has the file with these rows deleted, or another release of pyarrow writes it",
                 hint="The state of the table that it was listed in may be gone: stage the table as it is now.",
@@ -154,111 +155,113 @@ class Rewritten:
         if spool is None:
             raise self._is_closed(listed)
         try:
-            spool.read_into(one, start, buffer)
-        except (OSError, ValueError) as error:  # the latter when it was closed
+            spool.read_into(place, start, buffer)
+        except (OSError, ValueError) as error:  # ValueError: the spool was closed meanwhile
             raise SourceError(f"The spool can't be read: {error}", source=self._url, object=listed.key) from error
 
     def close(self) -> None:
-        """Free the bytes; what is being made ends at its next row group."""
+        """Free the spool. A file that is being re-written ends at its next row group."""
         self._closed = True
         with self._lock:
             if self._spool:
                 self._spool.close()
                 self._spool = None
 
-    def _slice(self, one: SourceObject, made: Task) -> Slice:
-        name = made.pin.value
-        if name not in self._made:
+    def _slice(self, listed: SourceObject, task: Task) -> Slice:
+        """A file's place in the spool. The file is re-written at first use."""
+        pin = task.pin.value
+        if pin not in self._slices:
             with self._lock:
                 if self._closed:
-                    raise self._is_closed(one)
-                if name not in self._made:
-                    self._made[name] = self._make(one, made)
-        return self._made[name]
+                    raise self._is_closed(listed)
+                if pin not in self._slices:  # another thread may have written it meanwhile
+                    self._slices[pin] = self._write(listed, task)
+        return self._slices[pin]
 
-    def _make(self, one: SourceObject, made: Task) -> Slice:
+    def _write(self, listed: SourceObject, task: Task) -> Slice:
         try:
             self._spool = self._spool or Spool(self._terms.scratch)
             with self._spool.object() as sink:
-                for _ in made.make(sink):
+                for _ in task.make(sink):
                     if self._closed:
-                        raise self._is_closed(one)
+                        raise self._is_closed(listed)
         except (OSError, ValueError, pa.ArrowException) as error:
-            if not (isinstance(error, OSError) and error.errno):  # pyarrow's own, of a broken file for one, have none
-                told = f"The file can't be re-written: {error}"
-                raise SourceError(told, source=self._url, object=one.key) from error
-            where = self._spool.folder if self._spool else self._terms.scratch
+            # An error with a number came from the operating system, so from the spool: pyarrow's have none.
+            if not (isinstance(error, OSError) and error.errno):
+                message = f"The file can't be re-written: {error}"
+                raise SourceError(message, source=self._url, object=listed.key) from error
+            folder = self._spool.folder if self._spool else self._terms.scratch
             hint = "Free some of its volume, or take fewer files by `include:`."
-            told = f"What is re-written of the file can't be kept in {where}: {error}"
-            raise SourceError(told, hint=hint, source=self._url, object=one.key) from error
+            message = f"What is re-written of the file can't be kept in {folder}: {error}"
+            raise SourceError(message, hint=hint, source=self._url, object=listed.key) from error
         return sink.slice()
 
-    def _is_closed(self, one: SourceObject) -> SourceError:
-        return SourceError("The source is closed", source=self._url, object=one.key)
+    def _is_closed(self, listed: SourceObject) -> SourceError:
+        return SourceError("The source is closed", source=self._url, object=listed.key)
 
 
-def marked_paths(deletes: Pinned) -> frozenset[str]:
-    """The data files of which a file of positions marks rows."""
+def marked_paths(deletes: PinnedFile) -> frozenset[str]:
+    """The paths of the data files whose rows a position delete file marks."""
     with pq.ParquetFile(deletes, **READER) as file:
-        found: set[str] = set()
+        paths: set[str] = set()
         for batch in file.iter_batches(MOST_ROWS, columns=["file_path"], use_threads=False):
-            found.update(pc.unique(batch["file_path"]).to_pylist())
-        return frozenset(found)
+            paths.update(pc.unique(batch["file_path"]).to_pylist())
+        return frozenset(paths)
 
 
-def unmarked(deletes: Sequence[Pinned], path: str, rows: int) -> bytearray:
-    """A byte for each row of a file: 0 where a file of positions marks it.
+def unmarked(deletes: Sequence[PinnedFile], path: str, rows: int) -> bytearray:
+    """A byte for each row of a data file: 0 where a position delete file marks it, else 1.
 
     Args:
         deletes: Files with the columns `file_path` and `pos`.
-        path: The file's name in them.
-        rows: How many it has.
+        path: The data file's path in them.
+        rows: The number of its rows.
     """
     kept = bytearray(b"\x01") * rows
-    for one in deletes:
-        for position in chain.from_iterable(_positions(one, path)):
+    for file in deletes:
+        for position in chain.from_iterable(_positions(file, path)):
             if position < rows:
                 kept[position] = 0
-        one.confirm()
+        file.confirm()
     return kept
 
 
-def rewrite(data: Pinned, kept: Callable[[int], bytearray], sink: Sink) -> Iterator[None]:
+def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> Iterator[None]:
     """Write a Parquet file without some of its rows. Memory holds one row group, and a byte for each row of the file.
 
     Args:
         data: The file.
-        kept: Gives a byte for each of so many rows: 0 where the row is left out.
-        sink: What is written to.
+        kept: Returns a byte for each row, given their number: 0 where the row is left out.
+        sink: Gets the re-written file.
 
     Raises:
-        OSError, ValueError, pyarrow.ArrowException: The file isn't what it should be.
+        OSError, ValueError, pyarrow.ArrowException: The file is broken.
     """
     with pq.ParquetFile(data, coerce_int96_timestamp_unit="us", **READER) as file:
         rows = kept(file.metadata.num_rows)
-        yield
-        options = {**WRITER, "store_decimal_as_integer": True}  # as Iceberg has it, and Spark writes it
+        yield  # reading the delete files may have taken long: let the caller stop here
+        options = {**WRITER, "store_decimal_as_integer": True}  # as Iceberg specifies and Spark writes
         with pq.ParquetWriter(sink, file.schema_arrow, **options) as writer:
             for group in _groups(_kept(file, rows)):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 yield
-            told = file.metadata.metadata or {}
-            if notes := {name: note for name, note in told.items() if name != b"ARROW:schema"}:
+            metadata = file.metadata.metadata or {}
+            if notes := {name: note for name, note in metadata.items() if name != b"ARROW:schema"}:
                 writer.add_key_value_metadata(notes)
-    data.confirm()
+    data.confirm()  # only now is it sure that all rows were of one state
 
 
-def _positions(deletes: Pinned, path: str) -> Iterator[list[int]]:
+def _positions(deletes: PinnedFile, path: str) -> Iterator[list[int]]:
     with pq.ParquetFile(deletes, **READER) as file:
         for batch in file.iter_batches(MOST_ROWS, columns=["file_path", "pos"], use_threads=False):
             yield batch.filter(pc.equal(batch["file_path"], path))["pos"].to_pylist()
 
 
 def _kept(file: pq.ParquetFile, kept: bytearray) -> Iterator[pa.RecordBatch]:
-    """The rows to be kept, in their order. Rows that are read at a time are fewer where they are wide."""
-    start, told = 0, file.metadata
-    size = sum(told.row_group(number).total_byte_size for number in range(told.num_row_groups))
-    rows = min(MOST_ROWS, max(1, GROUP_BYTES * told.num_rows // max(1, size)))
+    """The kept rows, in their order. Wide rows are read fewer at a time, so that memory stays bounded."""
+    start, metadata = 0, file.metadata
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    rows = min(MOST_ROWS, max(1, GROUP_BYTES * metadata.num_rows // max(1, size)))
     for batch in file.iter_batches(rows, use_threads=False):
         mask = pa.Array.from_buffers(pa.uint8(), len(batch), [None, pa.py_buffer(kept[start : start + len(batch)])])
         start += len(batch)
@@ -266,11 +269,11 @@ def _kept(file: pq.ParquetFile, kept: bytearray) -> Iterator[pa.RecordBatch]:
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches, put together until they are large enough for a row group."""
+    """Batches, joined until they are large enough for a row group."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
-        if sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+        if sum(part.nbytes for part in waiting) >= GROUP_BYTES:
             yield pa.Table.from_batches(waiting)
             waiting = []
     if waiting and (table := pa.Table.from_batches(waiting)).num_rows:

@@ -1,4 +1,4 @@
-"""What the formats of tables have in common: files that never change, which the table's own records list."""
+"""The part that table formats share: files that never change, which the table's own records list."""
 
 from __future__ import annotations
 
@@ -11,67 +11,67 @@ from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.units import count_text
 
-LOOKED_UP = 4096
-"""Files whose state in the store is remembered, so that the parts of one are read from one state."""
+REMEMBERED_STATS = 4096
+"""Files whose state in the store is remembered, so that all parts of one file are read from one state."""
 
 
-def lying(store: Source, key: str, listed: SourceObject, *, url: str, records: str, hint: str) -> SourceObject:
-    """A file of a table as it lies in its store.
+def stat(store: Source, key: str, listed: SourceObject, *, url: str, records: str, hint: str) -> SourceObject:
+    """Look up a table's file in its store.
 
     Args:
-        store: Where it lies.
-        key: Its key there.
+        store: The store that holds it.
+        key: Its key in the store.
         listed: The file as the table lists it.
         url: The table's.
-        records: What lists the table's files: its log, its snapshot.
+        records: The noun for what lists the table's files: its log, its snapshot.
         hint: Why the format may have removed it, and what to do then.
 
     Raises:
-        ObjectVanished: It is gone.
-        ObjectChanged: It has another size.
+        ObjectVanished: The file is gone.
+        ObjectChanged: It has another size than the table lists.
     """
     try:
-        found = store.find(key)
+        stored = store.find(key)
     except ObjectVanished as error:
-        told = f"The table's {records} lists the file, but it is gone"
-        raise ObjectVanished(told, hint=hint, source=url, object=listed.key) from error
-    if found.size != listed.size:
+        message = f"The table's {records} lists the file, but it is gone"
+        raise ObjectVanished(message, hint=hint, source=url, object=listed.key) from error
+    if stored.size != listed.size:
         raise ObjectChanged(
-            f"The file has {count_text(found.size, 'byte')}, and the table's {records} says {listed.size:,}",
+            f"The file has {count_text(stored.size, 'byte')}, and the table's {records} says {listed.size:,}",
             hint="Something that knows nothing of the table wrote over it.",
             source=url,
             object=listed.key,
         )
-    return found
+    return stored
 
 
 def read_into(
-    store: Source, key: str, listed: SourceObject, start: int, buffer: memoryview, look: Callable[[], SourceObject]
+    store: Source, key: str, listed: SourceObject, start: int, buffer: memoryview, lookup: Callable[[], SourceObject]
 ) -> None:
     """Fill a buffer with a range of a table's file.
 
-    What one request brings is of one state by itself, and its response tells the size: so a bucket need not be asked
-    for the file's pin before.
+    A single request for the whole file needs no lookup in a bucket: its bytes are of one state, and the response tells
+    the size.
 
     Args:
-        store: Where it lies.
-        key: Its key there.
+        store: The store that holds the file.
+        key: Its key in the store.
         listed: The file as the table lists it.
         start: Where the range begins.
         buffer: As long as the range.
-        look: Finds the file in its store, as `lying` does.
+        lookup: Looks the file up in its store, by `stat`.
     """
     if not isinstance(store, BucketSource) or not 0 == start < len(buffer) == listed.size:
-        store.read_into(look(), start, buffer)
+        store.read_into(lookup(), start, buffer)
         return
     try:
         store.read_into(replace(listed, key=key), start, buffer)
     except (ObjectChanged, ObjectVanished):
-        look()  # says more
+        lookup()  # raises the error that names the table's records
         raise
 
 
-def confirm(store: Source, look: Callable[[], SourceObject]) -> None:
-    """Ask the store whether a table's file is as it was found; not a bucket, whose every read is compared."""
+def confirm(store: Source, lookup: Callable[[], SourceObject]) -> None:
+    """Let the store confirm a table's file. A bucket need not: it compares every read."""
     if not isinstance(store, BucketSource):
-        store.confirm(look())
+        store.confirm(lookup())

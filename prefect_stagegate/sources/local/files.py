@@ -1,10 +1,10 @@
 """Local directories: disks, NFS and other mounted volumes, read natively.
 
-Symbolic links are followed where they lead inside the source's directory, and refused by name where they lead out of
-it: a delivery must not pull in what lies elsewhere on the machine. Pipes, sockets and devices are refused by name.
+Symbolic links are followed where they lead inside the source's directory. A link that leads out of it is an error that
+names it: a delivery must not pull in other files of the machine. So are pipes, sockets and devices.
 
-A directory is entered once. Links to directories are followed after all else, to those that were not entered by their
-real path. A link back to a directory above it is left out, and a second way to a directory refused by name.
+A directory is entered once. Links to directories are followed last, and only to directories that the walk did not enter
+by their real path. A link to a directory above it is left out. Any other second path to a directory is an error.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 
 LOCAL_READERS = 2
-"""Threads that read from a local disk: more of them take the interpreter from each other."""
+"""Threads that read from a local disk. More threads would only compete for the interpreter's lock."""
 CHUNK = 1 << 20
-"""Bytes that are read at a time."""
+"""Most bytes that one system call reads."""
 
 
 def local_path(url: str) -> Path:
-    """The path of a `file://` URL, or of a plain path.
+    """The path that a `file://` URL or a plain path names.
 
     Raises:
         UsageError: The URL names another host.
@@ -62,12 +62,12 @@ class FileSource(BaseSource):
     """A directory, or one file.
 
     The pin is the modification time in nanoseconds with the inode: weak, because a program may set times back. It is
-    compared before and after each read, so that a file that changes meanwhile is found.
+    compared before and after each read, so that a change during the read is an error.
 
     Args:
         url: `file:///mnt/nas/flights/` or a path.
-        options: Those of `Recalls`; others mean nothing here.
-        most: Files and directories that one listing looks at.
+        options: Those of `Recalls`; others have no effect.
+        most: Most files and directories that one listing looks at.
 
     Raises:
         UsageError: The URL names another host, or an option can't be used.
@@ -83,12 +83,13 @@ class FileSource(BaseSource):
         self._root = path.parent if self._single else path
         self._folder = str(self._root)
         self._real_root = os.path.realpath(self._root)
+        # Network file systems gain from many readers.
         kind = mount_of(self._root)[0]
         if kind not in NETWORK and not kind.startswith("fuse"):
             self.readers = LOCAL_READERS
 
     def credential_life(self) -> CredentialLife:
-        """None are needed: the file system knows who we are."""
+        """None are needed: the operating system decides by the process's user."""
         return CredentialLife("none", "a local folder")
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
@@ -109,7 +110,7 @@ class FileSource(BaseSource):
             raise self._explained(error, key) from error
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """From the file into the buffer. What is kept elsewhere is waited for."""
+        """Read from the file into the buffer. Waits for the recall of an offline file."""
         with self._opened(listed) as descriptor:
             while buffer:
                 count = os.preadv(descriptor, [buffer[:CHUNK]], start)
@@ -119,29 +120,30 @@ class FileSource(BaseSource):
 
     @contextmanager
     def _opened(self, listed: SourceObject) -> Iterator[int]:
-        """The file's descriptor, for a block that reads it; the file is looked at before and after."""
+        """Open the file for a block that reads it; compare its pin before and after."""
         path = f"{self._folder}/{listed.key}"  # a `Path` for each file would cost as much as opening it
         try:
-            found = os.stat(path)  # noqa: PTH116
-            self._check(found, listed)
-            if is_away(found):
+            status = os.stat(path)  # noqa: PTH116
+            self._require_pin(status, listed)
+            if is_away(status):
                 self.recalls.wait(Path(path), listed.key)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 yield descriptor
-                self._check(os.fstat(descriptor), listed)
+                self._require_pin(os.fstat(descriptor), listed)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise self._explained(error, listed.key) from error
 
-    def _check(self, found: os.stat_result, listed: SourceObject) -> None:
-        if found.st_size != listed.size or _pin(found) != listed.pin:
+    def _require_pin(self, status: os.stat_result, listed: SourceObject) -> None:
+        if status.st_size != listed.size or _pin(status) != listed.pin:
             raise self._changed(listed)
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
-        """Walk the directory, then what only links lead to, each link in turn."""
+        """Walk the directory, then the directories that links lead to."""
         walk, links = Walk(self.url, self._most), deque([""])
+        # Links come last, so that a directory is listed by its real path where it has one inside the source.
         while links:
             yield from self._tree(links.popleft(), wanted, walk, links)
         walk.end()
@@ -163,47 +165,50 @@ class FileSource(BaseSource):
                         below.append(path + "/")
                     elif wanted(path):
                         yield self._file(entry, path)
-            except OSError as error:  # some file systems don't tell kinds with names
+            except OSError as error:  # `is_dir` calls stat where the file system gives no kinds with the names
                 raise self._explained(error, key) from error
             directories += filter(partial(enters, wanted), reversed(below))
 
     def _is_new(self, key: str, wanted: Wanted, walk: Walk) -> bool:
-        """Whether a directory is entered for the first time."""
+        """Whether the walk enters a directory for the first time."""
         path = self._root / key
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError as error:
             raise self._explained(error, key) from error
-        if walk.enter_once((found.st_dev, found.st_ino), key):
+        if walk.enter_once((status.st_dev, status.st_ino), key):
             return True
+        # The inode is known: some other path led here before.
         real, above = os.path.realpath(path), os.path.realpath(path.parent)
-        walk.note_again(key, real, self._real_root, above, by_path=by_path(wanted, key))
+        walk.note_second_path(key, real, self._real_root, above, by_path=by_path(wanted, key))
         return False
 
     def _entries(self, key: str, walk: Walk) -> Sequence[os.DirEntry[str]]:
-        """What a directory holds, sorted by name."""
+        """The entries of a directory, sorted by name."""
         try:
-            with os.scandir(self._root / key) as entries:
-                found = list(islice(entries, walk.left + 1))
+            with os.scandir(self._root / key) as scan:
+                entries = list(islice(scan, walk.left + 1))  # one more than permitted, so that `count` refuses
         except OSError as error:
             raise self._explained(error, key) from error
-        walk.count(len(found), key)
-        return sorted(found, key=attrgetter("name"))
+        walk.count(len(entries), key)
+        return sorted(entries, key=attrgetter("name"))
 
     def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
         """The file that a link leads to, if any; a link to a directory is added to `links`."""
+        # An excluded link is not even examined: it may be broken, or lead out of the source.
         as_file, as_folder = wanted(key), enters(wanted, key + "/")
         if excludes(wanted, key):
             return
         try:
             is_folder = stat.S_ISDIR(os.stat(entry.path).st_mode)  # noqa: PTH116
         except OSError as error:
+            # A broken link is an error only where a file of its name is wanted.
             if as_file:
                 raise self._explained(error, key) from error
             return
         if not (as_folder if is_folder else as_file):
             return
-        self._keep_inside(os.path.realpath(entry.path), key)
+        self._require_inside(os.path.realpath(entry.path), key)
         if is_folder:
             links.append(key + "/")
         else:
@@ -211,19 +216,19 @@ class FileSource(BaseSource):
 
     def _file(self, entry: os.DirEntry[str], key: str) -> SourceObject:
         try:
-            found = entry.stat()
+            status = entry.stat()
         except OSError as error:
             raise self._explained(error, key) from error
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise SourceError(
-                f"{key!r} is no file but a {_kind(found.st_mode)}",
+                f"{key!r} is no file but a {_kind(status.st_mode)}",
                 hint="Leave it out by `exclude:`, or remove it.",
                 source=self.url,
                 object=key,
             )
-        return _object(key, found)
+        return _object(key, status)
 
-    def _keep_inside(self, real: str, key: str) -> None:
+    def _require_inside(self, real: str, key: str) -> None:
         if real != self._real_root and not real.startswith(self._real_root.rstrip("/") + "/"):
             raise SourceError(
                 f"The symbolic link {key!r} leads out of the source, to {real}",
@@ -247,12 +252,12 @@ class FileSource(BaseSource):
         return SourceUnavailable(f"The file can't be read: {error.strerror}", source=self.url, object=key)
 
 
-def _pin(found: os.stat_result) -> Pin:
-    return Pin("mtime", f"{found.st_mtime_ns}:{found.st_ino}", "weak")
+def _pin(status: os.stat_result) -> Pin:
+    return Pin("mtime", f"{status.st_mtime_ns}:{status.st_ino}", "weak")
 
 
-def _object(key: str, found: os.stat_result) -> SourceObject:
-    return SourceObject(key, found.st_size, _pin(found), found.st_mtime, (), "", is_away(found))
+def _object(key: str, status: os.stat_result) -> SourceObject:
+    return SourceObject(key, status.st_size, _pin(status), status.st_mtime, (), "", is_away(status))
 
 
 def _kind(mode: int) -> str:

@@ -1,7 +1,7 @@
-"""Files that a file system keeps elsewhere, as AFM, Lustre HSM and tape systems do: only their sizes lie on the disk.
+"""Offline files, of which only name and size lie on the disk: AFM, Lustre HSM and tape systems recall the rest.
 
-Whoever reads such a file has it brought back, and stands still until then; nothing can end that read. So their first
-byte is waited for in a thread that can be left behind, for so many files at a time.
+A read of such a file makes the file system recall it. The read blocks until then, and nothing can interrupt it. So a
+thread that can be abandoned waits for the first byte, for a bounded number of files at a time.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from threading import Condition
 from typing import Any
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.sources.wrappers.timeout import patiently
+from prefect_stagegate.sources.wrappers.timeout import with_timeout
 from prefect_stagegate.units import format_duration, parse_duration
 
 AT_ONCE = 4
-"""Files that are brought back at a time, unless the option `recalls` says otherwise."""
+"""Default of the option `recalls`: files that are recalled at a time."""
 TIMEOUT = "1h"
-"""How long one may take, unless `recall_timeout` says otherwise."""
+"""Default of the option `recall_timeout`: how long the recall of one file may take."""
 
 
-def is_away(found: os.stat_result) -> bool:
-    """Whether none of a file's bytes lie on the disk. One of holes only looks the same, and is read at once."""
-    return found.st_size > 0 and found.st_blocks == 0
+def is_away(status: os.stat_result) -> bool:
+    """Whether none of a file's bytes lie on the disk. A sparse file of holes looks the same, and is read at once."""
+    return status.st_size > 0 and status.st_blocks == 0
 
 
 class Recalls:
-    """The files of one source that are brought back.
+    """The recalls of one source: a queue of offline files, in the order of their paths.
 
     Args:
-        options: `recalls`, how many at a time, and `recall_timeout`, such as `4h`, for each.
+        options: `recalls`, the most at a time, and `recall_timeout`, such as `4h`, for each file.
         url: For errors.
 
     Raises:
@@ -54,13 +54,13 @@ class Recalls:
         self._changed = Condition()
         self._busy = 0
         self.waiting: list[str] = []
-        """A heap of the files that wait for their turn: the first by path is next, as tapes like it."""
+        """A heap of the keys that wait for their turn. The first by path is next: tapes read neighbours fastest."""
 
     def wait(self, path: Path, key: str) -> None:
-        """Have a file brought back, and return when its first byte is here.
+        """Make the file system recall a file, and return when its first byte is on the disk.
 
         Raises:
-            SourceError: It is not here in time.
+            SourceError: The recall took too long.
             OSError: It can't be read.
         """
 
@@ -69,8 +69,9 @@ class Recalls:
                 return [file.read(1)]
 
         with self._turn(key):
+            # An abandoned thread stays blocked in its read until the file system answers.
             try:
-                for _ in patiently(first_byte, self._timeout.total_seconds()):
+                for _ in with_timeout(first_byte, self._timeout.total_seconds()):
                     pass
             except TimeoutError as error:
                 raise SourceError(
@@ -83,7 +84,7 @@ class Recalls:
 
     @contextmanager
     def _turn(self, key: str) -> Iterator[None]:
-        """Wait until so few are brought back that one more may be, and no earlier one waits."""
+        """Wait until a slot is free and no key that sorts earlier waits; hold the slot for the block."""
         with self._changed:
             heappush(self.waiting, key)
             self._changed.wait_for(lambda: self._busy < self._at_once and self.waiting[0] == key)

@@ -1,7 +1,7 @@
-"""Which keys of a source a spec lets in: globs as in .gitignore, the ones that rclone's users write too.
+"""Which keys of a source a spec takes: globs as in .gitignore and rclone.
 
-A pattern without a slash speaks about the name alone, at any depth; one with a slash speaks about the whole key, from
-the source's root. A pattern that ends with a slash takes everything below folders of that name.
+A pattern without a slash matches the name alone, at any depth. One with a slash matches the whole key, from the
+source's root. A pattern that ends with a slash matches everything below folders of that name.
 
     *       any characters of one name          ?       one of them           [ab]  [!a-z]   one of these, none of these
     **      any number of folders               {a,b}   either of these
@@ -29,10 +29,7 @@ _FIXED = {"**/": "(?:[^/]+/)*", "/**": "/.+", "**": ".*", "*": "[^/]*", "?": "[^
 
 @dataclass(frozen=True, slots=True)
 class GlobFilter:
-    """Which keys a spec takes: globs that take and leave out, and conditions on partitions. Call it with a key.
-
-    A folder's key ends with a slash.
-    """
+    """The globs and partition conditions of a spec, called with a key. A folder's key ends with a slash."""
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -41,11 +38,11 @@ class GlobFilter:
     def __call__(self, key: str) -> bool:
         """Whether an object is taken."""
         if not (self.include or self.exclude or self.partitions):
-            return True  # asked for each object, and mostly so
+            return True  # the common case, called for each object
         return selected(key, self.include, self.exclude) and in_partitions(key, self.partitions)
 
     def enters(self, folder: str) -> bool:
-        """Whether something in a folder may be taken."""
+        """Whether an object below a folder may be taken."""
         return (
             not any(_covers(pattern, folder) for pattern in self.exclude)
             and (not self.include or any(_reaches(pattern, folder) for pattern in self.include))
@@ -53,31 +50,31 @@ class GlobFilter:
         )
 
     def by_path(self, folder: str) -> bool:
-        """Whether a folder's files may be taken for its path: not where `include` only says what their names are."""
-        return not self.include or any(_is_path(one) and _reaches(one, folder) for one in self.include)
+        """Whether `include` may take a folder's files by their path, and not only by their names."""
+        return not self.include or any(_is_path(glob) and _reaches(glob, folder) for glob in self.include)
 
     def excludes(self, key: str) -> bool:
-        """Whether a path is left out by name, be it a file or a folder."""
-        return any(_compiled(one)(key) or _covers(one, key + "/") for one in self.exclude)
+        """Whether `exclude` leaves a path out, be it a file or a folder."""
+        return any(_compiled(glob)(key) or _covers(glob, key + "/") for glob in self.exclude)
 
 
 def enters(wanted: Wanted, folder: str) -> bool:
-    """Whether something in a folder may be wanted; only a `GlobFilter` can tell that nothing is.
+    """Whether an object below a folder may be wanted: always, unless `wanted` is a `GlobFilter` and says no.
 
     Args:
-        wanted: Tells which keys are taken.
-        folder: Its key, with a slash at its end.
+        wanted: The filter of keys.
+        folder: The folder's key, with a slash at its end.
     """
     return not isinstance(wanted, GlobFilter) or wanted.enters(folder)
 
 
 def by_path(wanted: Wanted, folder: str) -> bool:
-    """Whether a folder's files may be wanted for its path; only a `GlobFilter` can tell that they aren't."""
+    """Whether a folder's files may be wanted by their path: always, unless a `GlobFilter` says no."""
     return not isinstance(wanted, GlobFilter) or wanted.by_path(folder)
 
 
 def excludes(wanted: Wanted, key: str) -> bool:
-    """Whether a path is left out whatever lies there, so that nobody need look."""
+    """Whether a path is left out both as a file and as a folder, so that it need not be examined."""
     if isinstance(wanted, GlobFilter):
         return wanted.excludes(key)
     return not (wanted(key) or wanted(key + "/"))
@@ -99,12 +96,12 @@ def selected(key: str, include: Sequence[str] = (), exclude: Sequence[str] = ())
 
 def _covers(pattern: str, folder: str) -> bool:
     """Whether a pattern matches everything below a folder."""
-    # A pattern that ends so and matches one name in the folder matches whatever follows the folder's slash.
+    # A pattern with such an end that matches one name in the folder matches every name below it.
     return pattern.endswith(("/", "**")) and _compiled(pattern)(folder + "x")
 
 
 def _reaches(pattern: str, folder: str) -> bool:
-    """Whether a pattern may match something below a folder, as far as its beginning tells."""
+    """Whether a pattern may match something below a folder, judged by the part before its first wildcard."""
     if not _is_path(pattern):
         return True
     path = pattern.removeprefix("/")
@@ -114,19 +111,19 @@ def _reaches(pattern: str, folder: str) -> bool:
 
 
 def _is_path(pattern: str) -> bool:
-    """Whether a pattern speaks about the whole key, and not about a name at any depth."""
+    """Whether a pattern matches whole keys, and not names at any depth."""
     return "/" in pattern.removesuffix("/")
 
 
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> Callable[[str], bool]:
-    body, folder = pattern.removesuffix("/"), pattern.endswith("/")
+    body, is_folder = pattern.removesuffix("/"), pattern.endswith("/")
     anchored = _is_path(pattern)
     body = body.removeprefix("/")
     if not body:
         raise UsageError(f"The pattern {pattern!r} matches nothing", hint="Use `**` for everything.")
     try:
-        expression = ("" if anchored else "(?:[^/]+/)*") + _translate(body) + ("/.+" if folder else "")
+        expression = ("" if anchored else "(?:[^/]+/)*") + _translate(body) + ("/.+" if is_folder else "")
         return glob_matcher(expression, body)
     except ValueError as error:
         raise UsageError(f"The pattern {pattern!r} is not well formed: {error}") from error
@@ -139,6 +136,7 @@ def _translate(pattern: str) -> str:
 def _piece(token: str) -> str:
     if token in _FIXED:
         return _FIXED[token]
+    # Alternatives may hold wildcards of their own.
     if token.startswith("{") and token.endswith("}") and len(token) > 1:
         return "(?:" + "|".join(map(_translate, token[1:-1].split(","))) + ")"
     if token.startswith("[") and len(token) > 2:  # noqa: PLR2004 - a class with something in it

@@ -1,7 +1,8 @@
-"""Choosing some of a dataset's objects so that it is always the same ones, whatever is listed in which order.
+"""Choosing a sample of a dataset's objects: always the same ones, in whatever order they are listed.
 
-Each path has a rank: the first 16 hexadecimal digits of its SHA-256 (`printf %s PATH | sha256sum`). A sample has all
-paths with a rank below its share, so a larger sample holds all of a smaller one; a limit has the smallest ranks.
+Each path has a rank: the first 16 hexadecimal digits of its SHA-256 (`printf %s PATH | sha256sum`). A sample takes all
+paths whose rank is below its share of 2**64, so a larger sample holds all of a smaller one. A limit takes the smallest
+ranks.
 
 Pure: no I/O.
 """
@@ -15,7 +16,7 @@ BITS = 64
 
 
 def rank(path: str) -> int:
-    """A number from 0 to 2**64 - 1 that is spread evenly over paths, and is the same everywhere.
+    """A number from 0 to 2**64 - 1, spread evenly over paths and the same on every machine.
 
     >>> f"{rank('flights/2013-01.parquet'):016x}"
     '6f02d76f3f8139e5'

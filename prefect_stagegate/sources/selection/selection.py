@@ -1,9 +1,9 @@
-"""What a spec takes of a source, and where that goes: filters, samples, limits and other paths.
+"""Which objects a spec takes from a source, and their paths in the dataset: filters, samples, limits and renames.
 
     key ── wants ──▶ object ── takes ──▶ taken ── limited ──▶ listed
                                                    path ──▶ its place in the dataset
 
-Pure but for the clock that whoever makes it has asked.
+Pure: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from prefect_stagegate.spec import SourceSpec
 
 
 class Selection:
-    """The shape of one source of a spec.
+    """The filters, sample, limit and renames of one source of a spec.
 
     Args:
         spec: The source.
-        now: What ages are counted from; aware.
+        now: The time from which ages are counted; aware.
     """
 
     def __init__(self, spec: SourceSpec, now: datetime) -> None:
         self._spec = spec
         self.wants = GlobFilter(spec.include, spec.exclude, spec.partitions)
-        """Tells whether a key is taken, as far as it alone tells."""
+        """Whether a key alone permits its object."""
         self._after = _seconds(spec.newer_than, now)
         self._before = _seconds(spec.older_than, now)
-        self._renames = [(Expression(one.pattern), one.to) for one in spec.rename]
+        self._renames = [(Expression(rename.pattern), rename.to) for rename in spec.rename]
 
     def takes(self, listed: SourceObject) -> bool:
-        """Whether a wanted object is taken, by its size, its age and the hash of its path; a `limit` comes after it.
+        """Whether a wanted object passes by its size, its age and its path's rank; the `limit` comes after this.
 
         Raises:
-            SourceError: Its age decides, and the source doesn't tell it.
+            SourceError: The spec has a condition on ages, and the source tells no time for the object.
         """
         spec = self._spec
         if listed.size < (spec.min_size or 0) or (spec.max_size is not None and listed.size > spec.max_size):
@@ -49,14 +49,15 @@ class Selection:
         return self._in_time(listed) and (spec.sample is None or sampled(self.path(listed.key), spec.sample))
 
     def taken(self, listed: Iterable[SourceObject]) -> Iterator[SourceObject]:
-        """What is taken of a listing. With a `limit` this is known when the listing ends, and so many are kept."""
-        each = filter(self.takes, listed)
+        """The objects taken from a listing. With a `limit`, the first comes after the listing ends."""
+        objects = filter(self.takes, listed)
         if self._spec.limit is None:
-            return each
-        return iter(nsmallest(self._spec.limit, each, key=self._order))
+            return objects
+        return iter(nsmallest(self._spec.limit, objects, key=self._order))
 
     def path(self, key: str) -> str:
-        """Where an object stands in the dataset."""
+        """An object's path in the dataset: by the first rename that matches its key, else the key."""
+        # The first pattern that matches renames; the others are not tried.
         for pattern, to in self._renames:
             if (renamed := pattern.rewrite(key, to)) is not None:
                 return dataset_path(self._spec.into, renamed)
@@ -81,7 +82,7 @@ class Selection:
 
 
 def _seconds(moment: timedelta | datetime | None, now: datetime) -> float | None:
-    """A moment in seconds since the epoch; an age is counted back from now."""
+    """A time, or an age counted back from now, in seconds since the epoch."""
     if moment is None:
         return None
     return (now - moment if isinstance(moment, timedelta) else moment).timestamp()

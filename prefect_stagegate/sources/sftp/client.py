@@ -1,7 +1,7 @@
-"""asyncssh's SFTP client over one SSH connection: opened by the first request, and opened again after it was lost.
+"""asyncssh's SFTP client over one SSH connection: the first request opens it, and opens it again after it is lost.
 
-Runs in one event loop. asyncssh reads the protocol. Added here is what a hostile or broken server makes necessary: an
-idle time-out, a check of each block's length, bounds on listings, and typed errors for whatever asyncssh raises.
+Runs in one event loop. asyncssh reads the protocol. This module adds what a hostile or broken server makes necessary:
+an idle time-out, a check of each block's length, bounds on listings, and typed errors for asyncssh's exceptions.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from prefect_stagegate.units import count_text
 T = TypeVar("T")
 
 LARGEST_BLOCK = 255 << 10
-"""Bytes of one read request at most; OpenSSH takes no more."""
+"""Most bytes of one read request: OpenSSH serves no more."""
 SMALLEST_BLOCK = 32 << 10
-"""Bytes of one read request at least: every server gives as many (draft-ietf-secsh-filexfer-02, section 3)."""
+"""Bytes of a read request that every server serves (draft-ietf-secsh-filexfer-02, section 3)."""
 REQUESTS = 16
-"""Read requests that are in flight for one range."""
+"""Read requests in flight for one range."""
 VERSION = 3
-"""Of the protocol. Later versions have other attributes, and no server answers with one that it wasn't asked for."""
+"""The protocol's version. Later ones have other attributes; a server may use them only when the client offers them."""
 CLOSE_SECONDS = 2.0
 
 _GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory)
 _BROKEN = (asyncssh.SFTPBadMessage, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
 _MALFORMED = (ValueError, LookupError)
-"""What asyncssh raises for answers that can't be decoded, and for an answer without the name that it was asked for."""
+"""What asyncssh raises for responses that it can't decode, or that lack the requested name."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """What the server says of one file, folder or link."""
+    """The server's attributes of one file, folder or link."""
 
     name: str
-    """Bytes that are no UTF-8 stand in it as lone surrogates."""
+    """Bytes that are no UTF-8 are lone surrogates in it."""
     mode: int
-    """As stat(2) has it."""
+    """As in stat(2)."""
     size: int
     modified: int
     """Seconds since the epoch."""
@@ -57,50 +57,51 @@ class _Session:
     connection: asyncssh.SSHClientConnection
     client: asyncssh.SFTPClient
     failure: BaseException | None = None
-    """Why it was given up."""
+    """The exception that made the session unusable."""
 
 
 @dataclass
 class SftpConnection:
-    """The connection and its SFTP session, which all requests share.
+    """One SSH connection and its SFTP session, which all requests share.
 
     Args:
-        login: Whom to ask.
-        idle: Seconds without any answer after which the connection is given up.
-        allowed: Hosts that may be asked wherever they are.
+        login: Host and user.
+        idle: Seconds without any response after which the connection is dropped.
+        allowed: Hosts that may be asked even at addresses that no source may have.
     """
 
     login: Login
     idle: float
     allowed: Allowed
     connections: int = 0
-    """How often a connection was opened."""
+    """Connections opened so far."""
     _opening: asyncio.Task[_Session] | None = None
-    """The latest attempt; also when it is done."""
-    _answered: float = 0.0
-    """When the latest answer came, by the loop's clock."""
+    """The latest attempt to open a session, also after it has succeeded."""
+    _last_response: float = 0.0
+    """When the latest response came, by the loop's clock."""
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
-    """Requests that close files; nobody waits for them."""
+    """Tasks that close files in the background."""
 
     async def stat(self, path: str) -> RemoteFile:
-        """What lies at a path, behind links."""
+        """The file or folder at a path. Follows links."""
         attributes = await self._run(path, lambda client: client.stat(encoded(path)))
         return _remote_file(path, attributes)
 
     async def real(self, path: str) -> str:
-        """The path without links."""
+        """The path with all links resolved."""
         real = await self._run(path, lambda client: client.realpath(encoded(path)))
         return decoded(real)
 
     async def behind(self, path: str) -> tuple[RemoteFile, str]:
-        """What a symbolic link leads to, and its path without links.
+        """The target of a symbolic link, and its path with all links resolved.
 
         Raises:
-            SourceError: It leads to itself, or the server refuses to follow it for another reason.
+            SourceError: The server refuses to follow the link, as where it leads to itself.
         """
         try:
             file, real = await asyncio.gather(self.stat(path), self.real(path))
         except SourceUnavailable as error:
+            # A refusal by the server is about this link. Any other cause means that the connection failed.
             refusal = error.__cause__
             if not isinstance(refusal, asyncssh.SFTPError) or isinstance(refusal, _BROKEN):
                 raise
@@ -113,22 +114,22 @@ class SftpConnection:
         return file, real
 
     async def folder(self, path: str, most: int) -> list[RemoteFile]:
-        """What a folder holds, links as links; not all of it where that is more than `most`."""
+        """The entries of a folder, links not followed. Ends after `most` + 1 entries."""
         return await self._run(path, lambda client: self._scan(client, path, most))
 
     async def read_into(self, path: str, start: int, buffer: memoryview) -> RemoteFile | None:
         """Fill the buffer with a file's bytes from `start`.
 
         Returns:
-            What the open file was after its last byte; None when it ended before the buffer was full.
+            The attributes of the open file after its last byte; None when the file ended before the buffer was full.
         """
-        # A request that is cancelled ends a little later than this. It can't write any more: its view is released.
+        # A cancelled request ends a little later than this call. Releasing its view keeps it from writing any more.
         with buffer[:] as view:
             attributes = await self._run(path, lambda client: self._read(client, path, start, view))
         return _remote_file(path, attributes) if attributes else None
 
     async def close(self) -> None:
-        """End the connection; a request that follows fails."""
+        """End the connection. A later request fails."""
         if self._opening is None:
             return
         self._opening.cancel()
@@ -142,10 +143,10 @@ class SftpConnection:
         dots = {b".", b".."}
         async with aclosing(cast("AsyncGenerator[asyncssh.SFTPName]", client.scandir(encoded(path)))) as entries:
             async for entry in entries:
-                self._note_answer()
-                name = cast("bytes", entry.filename)  # as the path that was asked for
+                self._note_response()
+                name = cast("bytes", entry.filename)  # bytes, because the path was given as bytes
                 if name in dots:
-                    dots.remove(name)  # a second one is an entry, which the caller refuses
+                    dots.remove(name)  # a second "." stays an entry, which the walk refuses
                     continue
                 files.append(_remote_file(path, entry.attrs, name))
                 if len(files) > most:
@@ -155,14 +156,14 @@ class SftpConnection:
     async def _read(
         self, client: asyncssh.SFTPClient, path: str, start: int, view: memoryview
     ) -> asyncssh.SFTPAttrs | None:
-        """Fill the view by several requests at a time, each into its own place."""
-        # Without a block size, each read is one request: asyncssh's own parallel reader gives zeros for a block in the
-        # middle that a server says is behind the end, and lets a block of too many bytes run into its neighbours.
+        """Fill the view by several requests at a time, each into a part of its own."""
+        # Without a block size, each read is one request. asyncssh's own parallel reader would return zeros for a block
+        # that a server calls past the end, and would let a block of too many bytes overwrite its neighbours.
         file = await client.open(encoded(path), asyncssh.FXF_READ, encoding=None, block_size=None)
         try:
-            self._note_answer()
+            self._note_response()
             size = min(max(client.limits.max_read_len, SMALLEST_BLOCK), LARGEST_BLOCK)
-            blocks = iter(range(0, len(view), size))
+            blocks = iter(range(0, len(view), size))  # shared: each coroutine takes the next block
 
             async def fill_blocks() -> bool:
                 for position in blocks:
@@ -179,10 +180,10 @@ class SftpConnection:
             self._close_later(file)
 
     async def _fill(self, file: asyncssh.SFTPClientFile, start: int, view: memoryview, position: int, end: int) -> bool:
-        """Fill a part of the view; a server may give less than it is asked for. False at the file's end."""
+        """Fill a part of the view, by further requests where the server sends less. False at the file's end."""
         while position < end:
             data = cast("bytes", await file.read(end - position, start + position))  # the file has no encoding
-            self._note_answer()
+            self._note_response()
             if not data:
                 return False
             if len(data) > end - position:
@@ -194,24 +195,26 @@ class SftpConnection:
         return True
 
     async def _run(self, path: str, operation: Callable[[asyncssh.SFTPClient], Awaitable[T]]) -> T:
-        """Run an operation over the shared session; what it raises is explained, and a broken connection dropped."""
+        """Run an operation in the shared session. Translates its exceptions, and drops a broken connection."""
         session, attempt = await self._session()
         try:
             return await self._with_idle_timeout(operation(session.client))
         except (asyncssh.Error, OSError, *_MALFORMED) as error:
             if not isinstance(error, asyncssh.SFTPError) or isinstance(error, _BROKEN):
-                session.failure = session.failure or error  # whoever else waits fails for the same reason
+                # The connection is unusable. Close it, and let the next request open another one.
+                session.failure = session.failure or error  # other requests then fail with the first cause
                 session.connection.abort()
                 self._forget(attempt)
             raise self._explained(session.failure or error, path) from error
 
     async def _session(self) -> tuple[_Session, asyncio.Task[_Session]]:
-        """The open session; all who need it while it is being opened wait for the same attempt."""
+        """The open session. Requests that come while it is being opened wait for the same attempt."""
         if self._opening is None:
             self.connections += 1
             self._opening = asyncio.ensure_future(self._open())
         attempt = self._opening
         try:
+            # Shielded: cancelling one request must not end the attempt of the others.
             return await asyncio.shield(attempt), attempt
         except BaseException:
             if attempt.done():
@@ -225,34 +228,35 @@ class SftpConnection:
             _require_version(client)
         except BaseException as error:
             connection.abort()
+            # Only exceptions of the protocol are translated; a cancellation stays one.
             if isinstance(error, asyncssh.Error | OSError | ValueError | LookupError):
                 raise self._explained(error) from error
             raise
         return _Session(connection, client)
 
     async def _with_idle_timeout(self, operation: Awaitable[T]) -> T:
-        """The operation's result, unless nothing at all is answered for the idle time.
+        """The operation's result, unless the server sends no response for the idle time.
 
-        An answer to any request counts: where many share a slow connection, each waits for long.
+        A response to any request counts: where many share a slow connection, each waits for long.
 
         Raises:
-            TimeoutError: Nothing was answered.
+            TimeoutError: No response came.
         """
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(operation)
-        begun = loop.time()
+        started = loop.time()
         try:
             while not task.done():
-                left = max(begun, self._answered) + self.idle - loop.time()
+                left = max(started, self._last_response) + self.idle - loop.time()
                 if left <= 0:
                     raise TimeoutError(f"it said nothing for {self.idle:g} seconds")
                 await asyncio.wait([task], timeout=left)
-            self._note_answer()
+            self._note_response()
             return task.result()
         finally:
             task.cancel()
 
-    def _note_answer(self) -> None:
-        self._answered = asyncio.get_running_loop().time()
+    def _note_response(self) -> None:
+        self._last_response = asyncio.get_running_loop().time()
 
     def _forget(self, attempt: asyncio.Task[_Session]) -> None:
         """Let the next request open another connection, unless another is being opened already."""
@@ -260,7 +264,7 @@ class SftpConnection:
             self._opening = None
 
     def _close_later(self, file: asyncssh.SFTPClientFile) -> None:
-        """Close a file, and don't wait for the server's answer."""
+        """Close a file without waiting for the server's response."""
         task = asyncio.ensure_future(_close(file))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -283,7 +287,7 @@ def _require_version(client: asyncssh.SFTPClient) -> None:
 
 
 async def _all_true(coroutines: list[Coroutine[Any, Any, bool]]) -> bool:
-    """Whether all give True; the others end when one raises."""
+    """Whether all return True. When one raises, the others are cancelled."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return all(await asyncio.gather(*tasks))
@@ -293,25 +297,25 @@ async def _all_true(coroutines: list[Coroutine[Any, Any, bool]]) -> bool:
 
 
 async def _close(file: asyncssh.SFTPClientFile) -> None:
-    with suppress(asyncssh.Error, OSError, *_MALFORMED):  # the bytes are here, whatever the server says now
+    with suppress(asyncssh.Error, OSError, *_MALFORMED):  # all bytes have come: a failed close loses nothing
         await file.close()
 
 
 def encoded(path: str) -> bytes:
-    """A path as the server has it."""
+    """A path in the server's bytes."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def decoded(path: bytes) -> str:
-    """A path as keys have it."""
+    """A path as text, as in keys."""
     return path.decode("utf-8", "surrogateescape")
 
 
 def _remote_file(path: str, attributes: asyncssh.SFTPAttrs, name: bytes = b"") -> RemoteFile:
-    """What the server says of a file.
+    """The attributes of a file.
 
     Raises:
-        SourceError: It doesn't say what is needed.
+        SourceError: The server leaves out size, mode or time.
     """
     size, mode, modified = attributes.size, attributes.permissions, attributes.mtime
     if size is None or mode is None or modified is None:
@@ -320,6 +324,6 @@ def _remote_file(path: str, attributes: asyncssh.SFTPAttrs, name: bytes = b"") -
 
 
 def kind(mode: int) -> str:
-    """What a mode says it is, for people."""
+    """The kind of special file that a mode names, for messages."""
     kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
     return kinds.get(stat.S_IFMT(mode), "special file")

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own: how threads use a client that is written for asyncio."""
+"""An event loop in a thread of its own, so that threads can use a client written for asyncio."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from prefect_stagegate.errors import SourceError
 
 T = TypeVar("T")
 
-Ending = Callable[[], Coroutine[Any, Any, None]]
+Cleanup = Callable[[], Coroutine[Any, Any, None]]
 
 
-class LoopThread:
-    """The loop and its thread, which starts with the first coroutine and ends when this is closed or forgotten.
+class EventLoopThread:
+    """The loop and its thread, which starts with the first coroutine and ends when this object is closed or collected.
 
     Args:
-        name: The thread's.
-        ending: Makes the coroutine that frees what the others opened; it runs when the end has come, before those that
-            still run are cancelled. Whoever owns this thread must not be held by it, or it is never forgotten.
+        name: The thread's name.
+        cleanup: Makes the coroutine that frees what the others opened. It runs at the end, before coroutines that still
+            run are cancelled. It must hold no reference to this object's owner, or that is never collected.
     """
 
-    def __init__(self, name: str, ending: Ending | None = None) -> None:
+    def __init__(self, name: str, cleanup: Cleanup | None = None) -> None:
         self._name = name
-        self._ending = ending
+        self._cleanup = cleanup
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: weakref.finalize[..., LoopThread] | None = None
+        self._finalizer: weakref.finalize[..., EventLoopThread] | None = None
         self._closed = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. It is cancelled, and its end awaited, when this thread is interrupted.
-
-        A queue wakes the thread: that costs far less than a future of `concurrent.futures`.
+        """Run a coroutine in the loop and wait for its result. An interrupt of the caller cancels the coroutine.
 
         Raises:
             SourceError: The loop is closed, or was closed meanwhile.
         """
+        # A queue wakes the calling thread at far less cost than a future of `concurrent.futures`.
         ended, started = queue.SimpleQueue[asyncio.Task[T]](), list[asyncio.Task[T]]()
 
         def start() -> None:
@@ -53,7 +52,7 @@ class LoopThread:
                 task.cancel()
 
         try:
-            # Under the lock, so that it starts before `close` ends the loop, or not at all.
+            # Under the lock, so that the coroutine starts before `close` ends the loop, or not at all.
             with self._lock:
                 loop = self._running()
                 loop.call_soon_threadsafe(start)
@@ -65,7 +64,7 @@ class LoopThread:
         except BaseException:
             with suppress(RuntimeError):  # the loop has ended, and its tasks with it
                 loop.call_soon_threadsafe(cancel)
-                ended.get()
+                ended.get()  # the coroutine may hold the caller's buffer until it has ended
             raise
         try:
             return task.result()
@@ -73,39 +72,39 @@ class LoopThread:
             raise SourceError("The source was closed meanwhile") from error
 
     def close(self) -> None:
-        """Free what was opened, cancel what still runs, and wait for the thread's end."""
+        """Run the clean-up, cancel coroutines that still run, and wait for the thread to end."""
         with self._lock:
             self._closed = True
-            if self._end:
-                self._end()
+            if self._finalizer:
+                self._finalizer()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        """The loop; asked under the lock."""
+        """The loop, started at first use. The caller holds the lock."""
         if self._closed:
             raise SourceError("The source is closed")
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_serve, args=(self._loop, self._ending), name=self._name, daemon=True)
+            thread = threading.Thread(target=_serve, args=(self._loop, self._cleanup), name=self._name, daemon=True)
             thread.start()
-            self._end = weakref.finalize(self, _stop, self._loop, thread)
+            self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
         return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop, ending: Ending | None) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, cleanup: Cleanup | None) -> None:
     try:
         loop.run_forever()
-        loop.run_until_complete(_wind_up(loop, ending))
+        loop.run_until_complete(_shut_down(loop, cleanup))
     finally:
         loop.close()
 
 
-async def _wind_up(loop: asyncio.AbstractEventLoop, ending: Ending | None) -> None:
-    if ending:
-        await ending()
-    left = asyncio.all_tasks(loop) - {asyncio.current_task()}
-    for task in left:
+async def _shut_down(loop: asyncio.AbstractEventLoop, cleanup: Cleanup | None) -> None:
+    if cleanup:
+        await cleanup()
+    remaining = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for task in remaining:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*remaining, return_exceptions=True)
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()
 
@@ -113,5 +112,5 @@ async def _wind_up(loop: asyncio.AbstractEventLoop, ending: Ending | None) -> No
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(loop.stop)
-    if thread is not threading.current_thread():
+    if thread is not threading.current_thread():  # the collector may run in the loop's own thread
         thread.join()

@@ -1,7 +1,6 @@
 """SFTP servers, read through asyncssh: many ranges at a time over one connection.
 
-Symbolic links are followed where they lead inside the source's folder, and refused by name where they lead out of it;
-pipes, sockets and devices are refused by name, and a folder is entered once, as in local folders.
+Links, special files and folders with two paths are treated as in local folders (local/files.py).
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
@@ -23,50 +23,45 @@ from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
 from prefect_stagegate.sources.sftp.client import RemoteFile, SftpConnection, kind
 from prefect_stagegate.sources.sftp.connection import Login
-from prefect_stagegate.sources.sftp.event_loop import LoopThread
+from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
 
-if TYPE_CHECKING:
-    pass
-
-PIECE = 8 << 20
-"""Bytes of a chunk of `read`."""
 FOLDERS = 16
-"""Folders that are listed at the same time."""
+"""Folders listed at the same time."""
 
 
 class _Folder(NamedTuple):
-    """A folder that is to be listed."""
+    """A folder to be listed."""
 
     key: str
     """With a slash at its end; empty for the source's own."""
     real: str
-    """Its path without links."""
+    """Its path with all links resolved."""
     above: str
-    """That of the folder in which it was met."""
+    """The real path of the folder that holds it, or the link to it."""
 
 
 @dataclass(slots=True)
 class _Listing:
-    """What one listing keeps in mind."""
+    """The state of one listing."""
 
     wanted: Wanted
     walk: Walk
     links: deque[_Folder]
-    """Folders that links lead to: they are looked into after all others."""
+    """Folders that links lead to. They are listed after all others."""
 
 
 class SftpSource(BaseSource):
     """A folder or one file of an SFTP server.
 
-    The pin is the modification time, in whole seconds: weak. It is compared after each read, on the open file: one that
-    is replaced meanwhile is read to its end as it was listed.
+    The pin is the modification time, in whole seconds: weak. It is compared after each read, on the open file. A file
+    that is replaced during the read is still read as it was listed.
 
     Args:
         url: `sftp://[user@]host[:port]/path`; `/~/path` begins at the user's home.
         options: `host`, `port`, `username`, `password`, `key_filename`, `passphrase`, `known_hosts`.
-        terms: How the server is asked.
+        terms: Its idle time, permitted hosts and bound on entries apply.
 
     Raises:
         UsageError: The URL or an option can't be used.
@@ -80,16 +75,17 @@ class SftpSource(BaseSource):
         self._path = (path[3:] or ".") if path.startswith("/~/") else path or "/"
         self._most = terms.most
         self._connection = SftpConnection(self._login, terms.idle, terms.allowed)
-        self._loop = LoopThread(f"sftp {self._login.host}", self._connection.close)
+        # The loop must not refer to this source, or it is never collected: pass a method of the connection.
+        self._loop = EventLoopThread(f"sftp {self._login.host}", self._connection.close)
 
     def credential_life(self) -> CredentialLife:
-        """Keys and passwords have no end; what is found in ~/.ssh may be a certificate, which has one."""
+        """Keys and passwords do not expire. A certificate in ~/.ssh may."""
         if self._login.password or self._login.keys:
             return CredentialLife("static", "a password" if self._login.password else "an SSH key")
         return CredentialLife("unknown", "the SSH keys of ~/.ssh and of the agent")
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted file: one question a folder and a few more a link, none a file."""
+        """Every wanted file, by one request per folder, a few more per link, and none per file."""
         if self._single:
             if wanted(self._single):
                 yield self.find(self._single)
@@ -103,39 +99,40 @@ class SftpSource(BaseSource):
         """The wanted files below a folder, some folders at a time."""
         folders, walk = [top], listing.walk
         while folders:
+            # Take some folders from the end of the stack, so that it stays short in a deep tree.
             taken, folders = folders[-FOLDERS:], folders[:-FOLDERS]
             new = [folder for folder in taken if self._is_new(folder, listing)]
             for folder, entries in zip(new, self._loop.run(self._listed(new, walk.left)), strict=True):
-                for entry in sorted(entries, key=lambda one: one.name):
-                    found = self._found(folder, entry, listing)
-                    if isinstance(found, SourceObject):
-                        yield found
-                    elif found:
-                        folders.append(found)
+                for entry in sorted(entries, key=attrgetter("name")):
+                    item = self._examined(folder, entry, listing)
+                    if isinstance(item, SourceObject):
+                        yield item
+                    elif item:
+                        folders.append(item)
 
     def _is_new(self, folder: _Folder, listing: _Listing) -> bool:
-        """Whether a folder is entered for the first time."""
+        """Whether the walk enters a folder for the first time."""
         if listing.walk.enter_once(folder.real, folder.key):
             return True
         wanted = by_path(listing.wanted, folder.key)
-        listing.walk.note_again(folder.key, folder.real, self._real_root, folder.above, by_path=wanted)
+        listing.walk.note_second_path(folder.key, folder.real, self._real_root, folder.above, by_path=wanted)
         return False
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
-        with named(key):
+        with _errors_about(key):
             return self._object(key, self._loop.run(self._connection.stat(self._name(key))))
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Fill the buffer with the object's bytes from `start`; many threads may do so at once.
 
         Raises:
-            ObjectChanged: The file ended early, or its size or time are others after the last byte.
+            ObjectChanged: The file ended early, or its size or time differ after the last byte.
             ObjectVanished: It is gone.
             AccessDenied: It may not be read.
             SourceUnavailable: The server failed, or said nothing for the idle time.
         """
-        with named(listed.key):
+        with _errors_about(listed.key):
             state = self._loop.run(self._connection.read_into(self._name(listed.key), start, buffer))
         if state is None or (state.size, str(state.modified)) != (listed.size, listed.pin.value):
             raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
@@ -165,8 +162,8 @@ class SftpSource(BaseSource):
     def _name(self, key: str) -> str:
         return posixpath.join(self._path, key)
 
-    def _found(self, folder: _Folder, entry: RemoteFile, listing: _Listing) -> SourceObject | _Folder | None:
-        """An entry of a folder: a file, a folder to look into, or nothing that is wanted."""
+    def _examined(self, folder: _Folder, entry: RemoteFile, listing: _Listing) -> SourceObject | _Folder | None:
+        """An entry of a folder: the object of a wanted file, a folder to be listed, or None."""
         key = listing.walk.key(folder.key, entry.name)
         if stat.S_ISDIR(entry.mode):
             if not enters(listing.wanted, key + "/"):
@@ -177,29 +174,31 @@ class SftpSource(BaseSource):
         return self._object(key, entry) if listing.wanted(key) else None
 
     def _linked(self, key: str, above: str, listing: _Listing) -> SourceObject | None:
-        """The file that a link leads to, unless nobody wants it; a folder is looked into later."""
+        """The file that a link leads to, if it is wanted; a link to a folder is added to the listing's links."""
         if excludes(listing.wanted, key):
             return None
+        # The link itself does not tell whether it leads to a file or to a folder.
         as_file, as_folder = listing.wanted(key), enters(listing.wanted, key + "/")
-        with named(key):
+        with _errors_about(key):
             try:
-                found, real = self._loop.run(self._connection.behind(self._name(key)))
+                target, real = self._loop.run(self._connection.behind(self._name(key)))
             except SourceUnavailable:
                 raise
             except SourceError:
+                # A broken link is an error only where a file of its name is wanted.
                 if as_file:
                     raise
                 return None
-            is_folder = stat.S_ISDIR(found.mode)
+            is_folder = stat.S_ISDIR(target.mode)
             if not (as_folder if is_folder else as_file):
                 return None
-            self._keep_inside(real, key)
+            self._require_inside(real, key)
             if not is_folder:
-                return self._object(key, found)
+                return self._object(key, target)
             listing.links.append(_Folder(key + "/", real, above))
             return None
 
-    def _keep_inside(self, real: str, key: str) -> None:
+    def _require_inside(self, real: str, key: str) -> None:
         if not real.startswith(self._real_root.rstrip("/") + "/") and real != self._real_root:
             raise SourceError(
                 f"The symbolic link {key!r} leads out of the source, to {real}",
@@ -208,20 +207,20 @@ class SftpSource(BaseSource):
                 object=key,
             )
 
-    def _object(self, key: str, found: RemoteFile) -> SourceObject:
-        if not stat.S_ISREG(found.mode):
+    def _object(self, key: str, file: RemoteFile) -> SourceObject:
+        if not stat.S_ISREG(file.mode):
             raise SourceError(
-                f"{key!r} is no file but a {kind(found.mode)}",
+                f"{key!r} is no file but a {kind(file.mode)}",
                 hint="Leave it out by `exclude:`, or remove it.",
                 source=self.url,
                 object=key,
             )
-        return SourceObject(key, found.size, Pin("mtime", str(found.modified), "weak"), float(found.modified))
+        return SourceObject(key, file.size, Pin("mtime", str(file.modified), "weak"), float(file.modified))
 
 
 @contextmanager
-def named(key: str) -> Iterator[None]:
-    """Let an error of the block speak of the object by its key."""
+def _errors_about(key: str) -> Iterator[None]:
+    """Set the object of errors that the block raises."""
     try:
         yield
     except SourceError as error:

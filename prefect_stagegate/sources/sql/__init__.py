@@ -11,7 +11,7 @@ __all__ = ["SqlSource", "open_sql"]
 
 
 def open_sql(url: str, options: Options, terms: Terms) -> Source:
-    """Open a table or query. libpq's URLs may name several hosts: each is judged."""
+    """Open a table or query. libpq's URLs may name several hosts: each is checked."""
     source = SqlSource(url, options, idle=terms.idle, scratch=terms.scratch)
     for host in url.partition("://")[2].partition("/")[0].rpartition("@")[2].split(","):
         require_allowed(host, terms.allowed)

@@ -1,7 +1,7 @@
-"""What a result's columns become in Parquet. What has no honest type there is refused by name, before any byte.
+"""How a result's columns become Parquet. A column without an exact type there is an error, before any byte is written.
 
-ADBC gives numeric as an opaque string, and many types as PostgreSQL's wire format; money comes as a count of cents, and
-an infinite date as one five million years ago.
+ADBC returns numeric as an opaque string, and many types in PostgreSQL's wire format. It returns money as a number of
+cents, and an infinite date as one five million years ago.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from prefect_stagegate.sources.sql.request import Numeric
 _OPAQUE = "arrow.opaque"
 _JSON = "arrow.json"
 _AMBIGUOUS = ("money", "oid", "regclass", "regproc", "regtype", "xid", "cid")
-"""Types that ADBC gives as numbers that mean something else."""
+"""Types that ADBC returns as numbers of another meaning."""
 _TYPMOD_HEADER = 4
 _WIDEST = 38
 _EARLIEST = {"date32[day]": -2_147_000_000, "timestamp": -9_222_000_000_000_000_000}
-"""Nothing finite in PostgreSQL lies before: its infinities overflow to what does."""
+"""No finite value of PostgreSQL lies before these. Its infinities overflow to such values."""
 
 
 class Columns:
     """How the batches of one result are converted.
 
     Args:
-        result: The schema that ADBC tells.
-        numeric: What numeric columns become, by name; the empty name stands for the others.
+        result: The result's schema by ADBC.
+        numeric: The types of numeric columns by name; the empty name stands for the others.
         url: For errors.
 
     Raises:
-        SourceError: Columns can't be written; each is named with what to do.
+        SourceError: Columns can't be written. It names each, and what to do.
     """
 
     def __init__(self, result: pa.Schema, numeric: Mapping[str, Numeric], *, url: str) -> None:
@@ -43,7 +43,7 @@ class Columns:
         self.unsortable = [field.name for field in result if _postgres(field) in ("json", "xml")]
         """Columns that PostgreSQL can't order by."""
         self.arrays = [field.name for field in result if pa.types.is_list(field.type)]
-        """Columns of arrays: ADBC gives those of several dimensions as one list."""
+        """Columns of arrays. ADBC returns one of several dimensions as a flat list."""
         problems = [f"column {name!r} comes twice" for name, times in Counter(result.names).items() if times > 1]
         problems += [f"there is no numeric column {name!r}" for name in numeric if name and name not in result.names]
         fields = []
@@ -61,7 +61,7 @@ class Columns:
         """The batch in the types of `schema`.
 
         Raises:
-            SourceError: A value has no place in its column's type.
+            SourceError: A value does not fit its column's type.
         """
         arrays = []
         for field, array in zip(self.schema, batch.columns, strict=True):
@@ -80,7 +80,7 @@ def _postgres(field: pa.Field) -> str:
 
 
 def _numeric(field: pa.Field, wanted: Mapping[str, Numeric]) -> pa.DataType | str:
-    """The type of a numeric column: the option's, or by its declared precision and scale; a text says what is wrong."""
+    """The type of a numeric column, by the option or by its precision and scale; or a text with its problem."""
     chosen = wanted.get(field.name, wanted.get(""))
     if chosen is None:
         modifier = int(field.metadata.get(b"POSTGRESQL:typmod", b"-1")) - _TYPMOD_HEADER
@@ -95,7 +95,8 @@ def _numeric(field: pa.Field, wanted: Mapping[str, Numeric]) -> pa.DataType | st
 
 
 def _plain(field: pa.Field) -> pa.DataType | str:
-    kind, named = field.type, _postgres(field)
+    """The type of any other column, or a text with its problem."""
+    kind, postgres = field.type, _postgres(field)
     inner = kind.value_type if pa.types.is_list(kind) else kind
     if getattr(kind, "extension_name", "") == _JSON:
         return pa.string()
@@ -104,12 +105,11 @@ def _plain(field: pa.Field) -> pa.DataType | str:
         or pa.types.is_nested(inner)
         or pa.types.is_interval(inner)
     )
-    if named.removeprefix("_") in _AMBIGUOUS or opaque:
+    element = postgres.removeprefix("_")  # PostgreSQL puts _ before the element type of an array
+    if element in _AMBIGUOUS or opaque:
         seconds = pa.types.is_interval(inner)
         fix = f"extract(epoch from {field.name})" if seconds else f"{field.name}::text"
-        return (
-            f"is of the type {named.removeprefix('_') or kind}, which Parquet lacks: cast it in `query:`, as by {fix}"
-        )
+        return f"is of the type {element or kind}, which Parquet lacks: cast it in `query:`, as by {fix}"
     return kind
 
 

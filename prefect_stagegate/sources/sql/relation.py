@@ -1,4 +1,4 @@
-"""The statements that a request leads to: what is selected, in which order, and in which parts."""
+"""The SQL statements of a request: columns, order and partitions."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from urllib.parse import quote
 
 from prefect_stagegate.errors import SourceError, did_you_mean
 from prefect_stagegate.sources.sql.columns import Columns
-from prefect_stagegate.sources.sql.request import MOST_PARTITIONS, Request
+from prefect_stagegate.sources.sql.request import MOST_PARTITIONS, SqlRequest
 from prefect_stagegate.sources.sql.session import Session
 from prefect_stagegate.sources.sql.words import identifier, literal
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
-"""Hive's word for the partition of rows that have no value."""
+"""Hive's name for the partition of rows whose value is null."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Rows that make one object."""
+    """The rows of one object."""
 
     key: str
     condition: str = "true"
@@ -30,7 +30,7 @@ class Relation:
         SourceError: There is no such table or column, or a column can't be written as Parquet.
     """
 
-    def __init__(self, session: Session, request: Request) -> None:
+    def __init__(self, session: Session, request: SqlRequest) -> None:
         self._session, self._request = session, request
         self._oid = 0
         self._from = f"(\n{request.query}\n) as query" if request.query else self._find_table()
@@ -47,7 +47,7 @@ class Relation:
         return f"select * from {self._from} where {partition.condition}{self._order}"
 
     def partitions(self) -> list[Partition]:
-        """What the rows are divided into: every row is in one partition."""
+        """The partitions. Every row is in exactly one."""
         request = self._request
         if not request.partition_by:
             return [Partition(f"{_word(request.name)}.parquet")]
@@ -56,14 +56,16 @@ class Relation:
     def _find_table(self) -> str:
         schema, table = self._request.table
         name = f"{identifier(schema)}.{identifier(table)}" if schema else identifier(table)
-        found = self._session.rows(f"select to_regclass({literal(name)})::oid::int8")
-        if found[0][0] is None:
-            raise SourceError(f"There is no table {self._request.name!r}: {self._near()}", source=self._request.url)
-        self._oid = int(found[0][0])
+        oid = self._session.rows(f"select to_regclass({literal(name)})::oid::int8")[0][0]
+        if oid is None:
+            raise SourceError(
+                f"There is no table {self._request.name!r}: {self._suggestion()}", source=self._request.url
+            )
+        self._oid = int(oid)
         return name
 
-    def _near(self) -> str:
-        """The nearest table that this user may read, by its name alone where its schema is searched."""
+    def _suggestion(self) -> str:
+        """Suggest the most similar table that this user may read; without its schema where that is searched."""
         tables = self._session.rows(
             "select case when pg_table_is_visible(c.oid) then relname else nspname || '.' || relname end "
             "from pg_class c join pg_namespace n on n.oid = relnamespace where relkind in ('r', 'p', 'v', 'm', 'f') "
@@ -73,7 +75,7 @@ class Relation:
         return did_you_mean(self._request.name, [str(name) for (name,) in tables])
 
     def _order_by(self) -> str:
-        """As declared, else by the primary key, else by all columns: rows that are equal in all of them are alike."""
+        """Order by the option, else by the primary key, else by all columns: rows equal in all are the same."""
         order = self._request.order_by
         if order is None:
             order = self._primary_key() or tuple(self.columns.names)
@@ -86,12 +88,12 @@ class Relation:
         return f" order by {', '.join(map(identifier, order))}" if order else ""
 
     def _refuse_matrices(self) -> None:
-        """Any array of PostgreSQL's may have several dimensions, whatever its column declares: only its rows tell."""
+        """Refuse arrays of several dimensions. PostgreSQL does not enforce declared dimensions, so look at the rows."""
         for name in self.columns.arrays:
-            found = self._session.rows(
+            rows = self._session.rows(
                 f"select exists (select from {self._from} where array_ndims({identifier(name)}) > 1)"
             )
-            if found[0][0]:
+            if rows[0][0]:
                 raise SourceError(
                     f"Column {name!r} holds arrays of several dimensions, whose shape would be lost",
                     hint=f"Cast it in `query:`, as by to_jsonb({name}).",
@@ -111,10 +113,11 @@ class Relation:
     def _values(self) -> list[Partition]:
         by = self._request.partition_by
         column = identifier(by)
-        found = self._session.rows(
+        # One more than permitted tells that there are too many.
+        rows = self._session.rows(
             f"select distinct {column}::text as value from {self._from} order by value limit {MOST_PARTITIONS + 1}"
         )
-        if len(found) > MOST_PARTITIONS:
+        if len(rows) > MOST_PARTITIONS:
             raise SourceError(
                 f"The column {by!r} has more than {MOST_PARTITIONS} values",
                 hint="Divide its range by the option `partitions: 16`.",
@@ -125,11 +128,11 @@ class Relation:
                 f"{_word(by)}={NULL if value is None else _word(str(value))}.parquet",
                 f"{column} is null" if value is None else f"{column} = {literal(str(value))}",
             )
-            for (value,) in found
+            for (value,) in rows
         ]
 
     def _ranges(self) -> list[Partition]:
-        """Ranges of equal width between the least and the greatest value. Rows without a value are in the first."""
+        """Ranges of equal width between the least and the greatest value. Rows whose value is null are in the first."""
         by, count = self._request.partition_by, self._request.partitions
         column = identifier(by)
         rows = self._session.rows(
@@ -137,6 +140,7 @@ class Relation:
             f"(select min({column}) as low, max({column}) as high from {self._from}) as range order by step"
         )
         bounds = [literal(str(bound)) for (bound,) in rows if bound is not None]
+        # Each range includes its lower bound, and excludes its upper one, so that none overlap.
         parts = []
         for number in range(len(bounds) + 1):
             least = f"{column} >= {bounds[number - 1]}" if number else ""
@@ -148,5 +152,5 @@ class Relation:
 
 
 def _word(name: str) -> str:
-    """A name as part of a key: one file's name whatever stands in it."""
+    """A name encoded as a part of a file name."""
     return quote(name, safe=" ")

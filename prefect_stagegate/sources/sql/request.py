@@ -1,4 +1,4 @@
-"""What a SQL source asks for: its URL and options, read and judged before a server hears of them."""
+"""A SQL source's URL and options, read and checked before anything is sent to a server."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ STATEMENT_TIMEOUT = "1h"
 MOST_PARTITIONS = 10_000
 
 Numeric = str | tuple[int, int]
-"""What a numeric column becomes: `double`, `text`, or a decimal's precision and scale."""
+"""The type of a numeric column: `double`, `text`, or a decimal's precision and scale."""
 
 _NAME = re.compile(r'("(?:[^"]|"")+"|[^."]+)(?:\.("(?:[^"]|"")+"|[^."]+))?')
 _DECIMAL = re.compile(r"decimal\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 _WIDEST = 38
-"""Digits of a decimal that every reader of Parquet knows: 16 bytes."""
+"""Most digits of a decimal of 16 bytes, which every reader of Parquet supports."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One table or query, and how it is rendered."""
+class SqlRequest:
+    """One table or query, and how it is rendered as Parquet."""
 
     url: str
-    """As people see it."""
+    """Without credentials."""
     identity: str
-    """The URL, with a digest of all that decides which rows come and in which order."""
+    """The URL, and a digest of everything that decides which rows come in which order."""
     name: str
-    """The table, or what the query is called; names the object where there is one."""
+    """The name of the table or query. Also names the object, where there is only one."""
     table: tuple[str, str]
-    """Schema, which may be empty, and table; both empty for a query."""
+    """Schema (may be empty) and table; both empty for a query."""
     query: str
     order_by: tuple[str, ...] | None
-    """None: by the primary key, or else by all columns."""
+    """None: by the primary key, else by all columns."""
     partition_by: str
     partitions: int
-    """0: one for each value of `partition_by`."""
+    """The number of ranges; 0: one partition for each value of `partition_by`."""
     numeric: Mapping[str, Numeric]
     """By column; the empty name stands for the others."""
     statement_timeout: str
 
 
-def read_request(url: str, options: Mapping[str, Any]) -> Request:
+def read_request(url: str, options: Mapping[str, Any]) -> SqlRequest:
     """Read a URL such as `postgresql://host/db#nyc.flights`, and the options.
 
     Raises:
@@ -65,9 +65,9 @@ def read_request(url: str, options: Mapping[str, Any]) -> Request:
         )
     order = options.get("order_by")
     by, partitions = str(options.get("partition_by") or ""), _partitions(options)
-    asked = [query, order, by, partitions, options.get("numeric")]
-    digest = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:16]
-    return Request(
+    content = [query, order, by, partitions, options.get("numeric")]
+    digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+    return SqlRequest(
         url=f"{place}#{parts.fragment}",
         identity=f"{place}#{parts.fragment} {digest}",
         name=name,
@@ -82,9 +82,9 @@ def read_request(url: str, options: Mapping[str, Any]) -> Request:
 
 
 def connection_uri(url: str, options: Mapping[str, Any], *, idle: float) -> str:
-    """The address for libpq, password included: it is kept nowhere.
+    """The URI for libpq. It may hold the password, so it must not be logged or stored.
 
-    What stands in neither URL nor options libpq takes from where its users keep it: PGPASSWORD, `~/.pgpass`, PGSERVICE.
+    libpq finds by itself what neither URL nor options name: in PGPASSWORD, `~/.pgpass` and PGSERVICE.
 
     Raises:
         UsageError: The URL has a password, or a parameter that it may not have.
@@ -100,18 +100,18 @@ def connection_uri(url: str, options: Mapping[str, Any], *, idle: float) -> str:
             hint = "Write the host before the path; ?host= takes the folder of a socket."
             raise UsageError(f"The URL of a SQL source can't have host={value}", hint=hint)
         if SQL_PARAMETERS.kind(name) is None:
-            hint = _capital(SQL_PARAMETERS.unknown(name)[1])
+            hint = _sentence(SQL_PARAMETERS.unknown(name)[1])
             raise UsageError(f"The URL of a SQL source can't have {name}=", hint=hint)
         if name == "sslkey" and ":" in value:
             hint = "Name the key's file; an engine stands in PGSSLKEY or in a service file."
             raise UsageError(f"The URL of a SQL source names an SSL engine: sslkey={value}", hint=hint)
     login = {"user": options.get("user") or options.get("username"), "password": options.get("password")}
-    query = {**_patience(idle), **given, **{name: str(value) for name, value in login.items() if value}}
+    query = {**_timeouts(idle), **given, **{name: str(value) for name, value in login.items() if value}}
     return f"postgresql://{parts.netloc}{parts.path}?{urlencode(query, quote_via=quote)}"
 
 
-def _patience(idle: float) -> dict[str, str]:
-    """How long a silent network is waited for; a silent statement ends by its own timeout."""
+def _timeouts(idle: float) -> dict[str, str]:
+    """Encoding, and time-outs for a silent network. A silent statement ends by its own time-out."""
     return {
         "application_name": "stagegate",
         "client_encoding": "UTF8",
@@ -124,14 +124,14 @@ def _patience(idle: float) -> dict[str, str]:
 
 
 def _table(name: str) -> tuple[str, str]:
-    found = _NAME.fullmatch(name)
-    if not found:
+    match = _NAME.fullmatch(name)
+    if not match:
         raise UsageError(f"{name!r} is no table's name", hint='Write schema.table; "a.b" in quotes is one name.')
-    first, second = (_bare(part) if part else "" for part in found.groups())
+    first, second = (_unquoted(part) if part else "" for part in match.groups())
     return (first, second) if second else ("", first)
 
 
-def _bare(part: str) -> str:
+def _unquoted(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
 
 
@@ -154,8 +154,8 @@ def _numeric(given: Any) -> dict[str, Numeric]:
 def _numeric_type(text: str) -> Numeric:
     if text in ("double", "text"):
         return text
-    found = _DECIMAL.fullmatch(text)
-    precision, scale = map(int, found.groups()) if found else (0, 0)
+    match = _DECIMAL.fullmatch(text)
+    precision, scale = map(int, match.groups()) if match else (0, 0)
     if not 1 <= precision <= _WIDEST or scale > precision:
         raise UsageError(
             f"`numeric: {text}` is no type", hint=f"Write decimal(12, 2), of {_WIDEST} digits at most, double, or text."
@@ -163,5 +163,5 @@ def _numeric_type(text: str) -> Numeric:
     return precision, scale
 
 
-def _capital(hint: str) -> str:
+def _sentence(hint: str) -> str:
     return hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else ".")

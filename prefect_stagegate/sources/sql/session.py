@@ -1,4 +1,4 @@
-"""One read-only snapshot of a PostgreSQL database, through ADBC. Nothing else here knows that library."""
+"""One read-only snapshot of a PostgreSQL database, through ADBC. No other module imports that library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.sql.words import literal
 
 BATCH_BYTES = 16 << 20
-"""How much of a result is held at a time, about; each batch becomes one row group."""
+"""About the bytes of a result that are held at a time. Each batch becomes one row group."""
 
 _LOGIN = re.compile(r"authentication failed|no password supplied|no pg_hba.conf entry|role .* does not exist|password")
 _ABSENT = re.compile(r"database .* does not exist|definition of service|certificate|SSL")
@@ -22,20 +22,19 @@ _GONE = re.compile(r"FATAL: |server closed the connection|no connection|could no
 _STATE = re.compile(r"\s*SQLSTATE: \w+")
 _DENIED = ("28", "42501")
 _FAILED = ("08", "53", "57P", "40")
-"""Classes of SQLSTATE that say that another try may do: connection, resources, shutdown, conflict."""
+"""Classes of SQLSTATE after which another try may succeed: connection, resources, shutdown, conflict."""
 _TIMEOUT = "statement timeout"
 
 
 class Session:
-    """A connection whose one transaction sees one state of the database, whoever commits meanwhile.
+    """A connection with one transaction, which sees one state of the database, whatever others commit meanwhile.
 
-    Repeatable read makes PostgreSQL give every statement the snapshot of the first, and a read-only transaction refuses
-    whatever would write.
+    With repeatable read, every statement sees the snapshot of the first. The read-only transaction refuses writes.
 
     Args:
         uri: For libpq; it may hold a password.
-        url: As people see it.
-        statement_timeout: How long one statement may take, in PostgreSQL's words.
+        url: The source's, without credentials.
+        statement_timeout: How long one statement may take, in PostgreSQL's format.
 
     Raises:
         MissingExtra: ADBC isn't installed.
@@ -49,7 +48,7 @@ class Session:
         except ImportError as error:
             raise missing_extra("sql", source=url) from error
         self._url = url
-        self._errors = (Error, OSError, pa.ArrowException)  # a result's stream raises Arrow's
+        self._errors = (Error, OSError, pa.ArrowException)  # the last comes from a result's stream
         try:
             self._connection = dbapi.connect(uri, autocommit=True)
         except self._errors as error:
@@ -71,7 +70,7 @@ class Session:
             raise self._explained(error) from error
 
     def schema(self, query: str) -> pa.Schema:
-        """The types of a result, without running the query."""
+        """The schema of a result, without running the query."""
         try:
             return self._cursor.adbc_execute_schema(query)
         except self._errors as error:
@@ -86,7 +85,7 @@ class Session:
             raise self._explained(error) from error
 
     def cancel(self) -> None:
-        """Ask the server to stop what it does for another thread."""
+        """Cancel the statement that another thread runs in this session."""
         with suppress(*self._errors):
             self._cursor.adbc_cancel()
 
@@ -98,6 +97,7 @@ class Session:
             self._connection.close()
 
     def _begin(self, statement_timeout: str) -> None:
+        # Fixed settings: the same rows must give the same bytes, whatever the user's or the database's defaults are.
         for statement in (
             "set standard_conforming_strings = on",
             "set datestyle = 'ISO'",
@@ -113,31 +113,32 @@ class Session:
         except self._errors as error:
             raise self._explained(error) from error
 
-    def _told(self, text: str) -> str:
-        """What the server said, in one line and without the statement, which ADBC repeats."""
-        text = _STATE.sub("", text.partition("\nQuery was:")[0])
-        said = re.split(r"ERROR: |FATAL: ", text)[-1]
-        return " ".join(said.partition("\nLINE ")[0].split())
-
     def _refused(self, text: str) -> SourceError:
-        told = self._told(text)
-        if _ABSENT.search(told):
-            return SourceError(f"The server can't be used: {told}", source=self._url)
-        if _LOGIN.search(told):
+        message = _server_message(text)
+        if _ABSENT.search(message):
+            return SourceError(f"The server can't be used: {message}", source=self._url)
+        if _LOGIN.search(message):
             hint = "Set user and password by `credentials:`, PGUSER and PGPASSWORD, ~/.pgpass or a service file."
-            return AccessDenied(f"Access is denied: {told}", hint=hint, source=self._url)
-        return SourceUnavailable(f"The server can't be reached: {told}", source=self._url)
+            return AccessDenied(f"Access is denied: {message}", hint=hint, source=self._url)
+        return SourceUnavailable(f"The server can't be reached: {message}", source=self._url)
 
     def _explained(self, error: Exception) -> SourceError:
-        """The typed error. A result's stream tells no SQLSTATE, only what the server said."""
+        """The typed error for an exception. One of a result's stream has no SQLSTATE, only the server's text."""
         state, text = getattr(error, "sqlstate", None) or "", str(error)
-        told = self._told(text)
+        message = _server_message(text)
         if _TIMEOUT in text:
             hint = "Give it longer by the option `statement_timeout: 4h`, or divide it by `partition_by:`."
-            return SourceError(f"The query took too long: {told}", hint=hint, source=self._url)
+            return SourceError(f"The query took too long: {message}", hint=hint, source=self._url)
         if state.startswith(_DENIED):
             hint = "Grant SELECT to the user, or take another by `credentials:`."
-            return AccessDenied(f"Access is denied: {told}", hint=hint, source=self._url)
+            return AccessDenied(f"Access is denied: {message}", hint=hint, source=self._url)
         if state.startswith(_FAILED) or (not state and _GONE.search(text)):
-            return SourceUnavailable(f"The server failed: {told}", source=self._url)
-        return SourceError(f"The server refuses the query: {told}", source=self._url)
+            return SourceUnavailable(f"The server failed: {message}", source=self._url)
+        return SourceError(f"The server refuses the query: {message}", source=self._url)
+
+
+def _server_message(text: str) -> str:
+    """The server's message in one line, without the statement, which ADBC repeats."""
+    text = _STATE.sub("", text.partition("\nQuery was:")[0])
+    message = re.split(r"ERROR: |FATAL: ", text)[-1]
+    return " ".join(message.partition("\nLINE ")[0].split())

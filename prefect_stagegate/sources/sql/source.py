@@ -1,8 +1,8 @@
 """PostgreSQL tables and queries as Parquet files.
 
-A SQL result has no size and no bytes before it is rendered, so each object is rendered once, when it is listed, into a
-spool on disk, and is read from there. Its pin is the SHA-256 of its bytes, so it is strong, and what it costs is that
-every listing runs the queries: nothing in SQL tells cheaply that a result would be the same.
+A SQL result has no size and no bytes before it is rendered. So each object is rendered once, when it is listed, into a
+spool on disk, and is read from there. Its pin is the SHA-256 of its bytes, which is strong. The price is that every
+listing runs the queries: SQL has no cheap way to tell that a result would be the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLOSING_SECONDS = 5.0
 
 
 class _Snapshot:
-    """A session, what it reads, and the partitions as it sees them."""
+    """A session, the relation that it reads, and the partitions in its state of the database."""
 
     def __init__(self, session: Session, relation: Relation) -> None:
         self.session, self.relation = session, relation
@@ -40,9 +40,9 @@ class SqlSource(BaseSource):
 
     Args:
         url: `postgresql://host/db#schema.table`.
-        options: Those of `Request`, and the login.
-        idle: Seconds without a sign of the server after which it is given up.
-        scratch: The folder whose volume holds what is rendered; None for the system's.
+        options: Those of `SqlRequest`, and the login.
+        idle: Seconds without a response of the server's host after which a read fails.
+        scratch: The folder whose volume holds rendered objects; None for the system's.
 
     Raises:
         UsageError: The URL or an option can't be used.
@@ -62,44 +62,46 @@ class SqlSource(BaseSource):
         self._closed = False
 
     def credential_life(self) -> CredentialLife:
-        """A password lasts until somebody changes it; what libpq finds by itself it doesn't tell."""
+        """A password lasts until somebody changes it. libpq does not tell which other credentials it found."""
         if self._has_password:
             return CredentialLife("static", "a password")
         return CredentialLife("unknown", "what libpq finds: PGPASSWORD, ~/.pgpass, a service file, a certificate")
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted partition, rendered as it is listed, all of one snapshot that ends with the listing."""
+        """Every wanted partition, rendered as it is listed. All are of one snapshot, which ends with the listing."""
         with self._lock:
+            # A listing sees the database as it is now, so nothing of the last one is kept.
             self._end_snapshot()
             self._rendered.clear()
             keys = list(self._opened().partitions)
         for key in filter(wanted, keys):
-            yield self._one(key)[0]
+            yield self._object(key)[0]
         with self._lock:
             self._end_snapshot()
 
     def find(self, key: str) -> SourceObject:
-        """The object as the last listing saw it, or as it is when it was not listed."""
-        return self._one(key)[0]
+        """The object as the last listing saw it; as it is now, if it was not listed."""
+        return self._object(key)[0]
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The bytes, from the spool. An object that this source has not rendered yet is rendered now."""
-        found, place = self._one(listed.key)
-        if found.pin != listed.pin:
+        """Read the bytes from the spool. An object that this source has not rendered yet is rendered now."""
+        rendered, place = self._object(listed.key)
+        if rendered.pin != listed.pin:
             raise ObjectChanged("The query's rows changed since they were listed", source=self.url, object=listed.key)
-        assert self._spool is not None  # noqa: S101 - it holds what was rendered
+        assert self._spool is not None  # noqa: S101 - `_object` has rendered into it
         try:
             self._spool.read_into(place, start, buffer)
         except OSError as error:
             raise SourceError(f"The spool can't be read: {error}", source=self.url, object=listed.key) from error
 
     def close(self) -> None:
-        """Stop what the server does for this source, and free connection and spool."""
+        """Cancel the running statement, and free connection and spool."""
         self._closed = True
+        # Without the lock, which the thread that runs the statement holds.
         if session := self._session:
             session.cancel()
         if not self._lock.acquire(timeout=CLOSING_SECONDS):
-            return  # a thread waits for a server that doesn't answer; the spool goes with the process
+            return  # another thread waits for a silent server; the spool goes with the process
         try:
             self._end_snapshot()
             if self._spool:
@@ -108,9 +110,11 @@ class SqlSource(BaseSource):
         finally:
             self._lock.release()
 
-    def _one(self, key: str) -> tuple[SourceObject, Slice]:
-        if found := self._rendered.get(key):
-            return found  # also while another thread renders the next one
+    def _object(self, key: str) -> tuple[SourceObject, Slice]:
+        """An object and its place in the spool, rendered at first use."""
+        # Without the lock, so that a read need not wait while another thread renders the next object.
+        if rendered := self._rendered.get(key):
+            return rendered
         with self._lock:
             if self._closed:
                 raise SourceError("The source is closed", source=self.url, object=key)
@@ -122,18 +126,17 @@ class SqlSource(BaseSource):
             return self._rendered[key]
 
     def _opened(self) -> _Snapshot:
-        """The snapshot that is open, or a new one."""
+        """The open snapshot, or a new one."""
         if self._snapshot is None:
             request = self._request
-            timeout = request.statement_timeout
-            self._session = Session(self._uri, url=self.url, statement_timeout=timeout)
-            with self._failing():
+            self._session = Session(self._uri, url=self.url, statement_timeout=request.statement_timeout)
+            with self._ending_on_failure():
                 self._snapshot = _Snapshot(self._session, Relation(self._session, request))
         return self._snapshot
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """End the snapshot when the block fails: PostgreSQL does nothing more in it."""
+    def _ending_on_failure(self) -> Iterator[None]:
+        """End the snapshot when the block fails: PostgreSQL refuses further statements in a failed transaction."""
         try:
             yield
         except BaseException:
@@ -146,16 +149,16 @@ class SqlSource(BaseSource):
         self._session = self._snapshot = None
 
     def _render(self, snapshot: _Snapshot, partition: Partition) -> tuple[SourceObject, Slice]:
-        with self._failing():
+        with self._ending_on_failure():
             try:
                 self._spool = self._spool or Spool(self._scratch)
                 with self._spool.object() as sink:
                     self._write(snapshot, partition, sink)
             except OSError as error:
-                where = self._spool.folder if self._spool else self._scratch
+                folder = self._spool.folder if self._spool else self._scratch
                 hint = "Free some of its volume, or divide the query by `partition_by:` and `include:`."
                 raise SourceError(
-                    f"The result can't be kept in {where}: {error}", hint=hint, source=self.url
+                    f"The result can't be kept in {folder}: {error}", hint=hint, source=self.url
                 ) from error
             except SourceError as error:
                 error.object = error.object or partition.key
@@ -164,7 +167,7 @@ class SqlSource(BaseSource):
         return SourceObject(partition.key, place.size, Pin("sha256", place.sha256, "strong")), place
 
     def _write(self, snapshot: _Snapshot, partition: Partition, sink: Sink) -> None:
-        """One row group a batch: a batch ends by the bytes of its rows, so the same rows make the same groups."""
+        """Write one row group per batch. The bytes of the rows end a batch, so the same rows give the same groups."""
         columns = snapshot.relation.columns
         with pq.ParquetWriter(sink, columns.schema, **WRITER) as writer:
             for batch in snapshot.session.batches(snapshot.relation.statement(partition)):

@@ -1,10 +1,10 @@
-"""Names and texts as SQL writes them."""
+"""Identifiers and string literals of SQL."""
 
 from __future__ import annotations
 
 
 def identifier(name: str) -> str:
-    """A name, exactly as it is.
+    """A quoted identifier.
 
     >>> identifier('a"b')
     '"a""b"'
@@ -13,7 +13,7 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text, where `standard_conforming_strings` is on.
+    """A string literal, for `standard_conforming_strings = on`.
 
     >>> literal("it's")
     "'it''s'"

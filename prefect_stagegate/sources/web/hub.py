@@ -1,7 +1,7 @@
 """The Hugging Face hub: the files of a dataset's, model's or space's repository at one commit.
 
-The revision becomes a commit once for each listing, and every read names that commit, so what was listed stays readable
-while others push. A file's pin is its content's own digest: SHA-256 where the file is large (LFS, Xet), else git's.
+A listing first resolves the revision to a commit. Every read names that commit, so that listed files stay readable
+while others push. A file's pin is the digest of its content: SHA-256 for large files (LFS, Xet), else git's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _URL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """What a URL names."""
+    """The repository, revision and path that a URL names."""
 
     kind: str
     """`datasets`, `models` or `spaces`."""
@@ -36,11 +36,11 @@ class Repository:
     revision: str
     """A branch, a tag or a commit."""
     path: str
-    """The folder or file in it; empty for all of it."""
+    """A folder or a file; empty for the whole repository."""
 
     @classmethod
     def parse(cls, url: str) -> Repository:
-        """Read `hf://datasets/owner/name@revision/path`; without `datasets/` it is a model.
+        """Read `hf://datasets/owner/name@revision/path`; without `datasets/` it names a model.
 
         >>> Repository.parse("hf://datasets/squad-org/squad@refs/convert/parquet/plain/")
         Repository(kind='datasets', name='squad-org/squad', revision='refs/convert/parquet', path='plain/')
@@ -48,20 +48,20 @@ class Repository:
         Raises:
             UsageError: It names no repository.
         """
-        found = _URL.fullmatch(url)
-        if not found:
+        match = _URL.fullmatch(url)
+        if not match:
             raise UsageError(f"{url} names no repository", hint="It looks like hf://datasets/owner/name@revision/path.")
-        revision = unquote(found["revision"] or "main")
-        return cls(found["kind"] or "models", found["repo"], revision, found["path"] or "")
+        revision = unquote(match["revision"] or "main")
+        return cls(match["kind"] or "models", match["repo"], revision, match["path"] or "")
 
     @property
     def api(self) -> str:
-        """The beginning of the addresses that tell about it."""
+        """The path of its API."""
         return f"/api/{self.kind}/{self.name}"
 
     @property
     def files(self) -> str:
-        """The beginning of the addresses of its files."""
+        """The path below which its files lie."""
         return f"/{self.name}" if self.kind == "models" else f"/{self.kind}/{self.name}"
 
 
@@ -70,8 +70,8 @@ class HubSource(HttpReads):
 
     Args:
         url: `hf://datasets/owner/name@revision/path`, `hf://owner/name` for a model.
-        options: `token` (False for none) and `endpoint`; else HF_TOKEN, the hub's own file and HF_ENDPOINT are asked.
-        terms: How servers are asked.
+        options: `token` (False for none; default: HF_TOKEN, or the stored login) and `endpoint` (default: HF_ENDPOINT).
+        terms: Its idle time and permitted hosts apply.
 
     Raises:
         MissingExtra: huggingface_hub is not installed.
@@ -89,15 +89,15 @@ class HubSource(HttpReads):
         self._folder: str | None = None
 
     def credential_life(self) -> CredentialLife:
-        """The hub's tokens have no end that they tell."""
+        """A hub's token does not say when it expires."""
         if self._hub.anonymous:
             return CredentialLife("none", "anonymous reading")
         return CredentialLife("static", "a token of the hub")
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted file of the commit that the revision names now, a page at a time."""
+        """Every wanted file of the commit at which the revision is now, a page at a time."""
         commit, path = self._commit(), self._repo.path.rstrip("/")
-        single = self._named_file(commit)
+        single = self._single_file(commit)
         if single:
             key = path.rpartition("/")[2]
             if wanted(key):
@@ -105,67 +105,67 @@ class HubSource(HttpReads):
             return
         folder = f"/{quote(path)}" if path else ""
         for item in self._hub.pages(f"{self._repo.api}/tree/{commit}{folder}?recursive=true"):
-            with self._hub.understood():
+            with self._hub.parsing():
                 key = str(item["path"]).removeprefix(f"{path}/" if path else "")
                 listed = _object(key, item, commit) if item["type"] == "file" else None
             if listed and wanted(key):
                 yield listed
 
     def find(self, key: str) -> SourceObject:
-        """The file as the commit has it that the revision names now."""
+        """The file in the commit at which the revision is now."""
         commit = self._commit()
-        found = self._info(commit, self._path(key, commit))
-        with self._hub.understood():
-            if found and found["type"] == "file":
-                return _object(key, found, commit)
+        entry = self._info(commit, self._path(key, commit))
+        with self._hub.parsing():
+            if entry and entry["type"] == "file":
+                return _object(key, entry, commit)
         raise ObjectVanished("The repository no longer has the file", source=self.url, object=key)
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """One GET at the commit in which the file was listed; it leads to the hub's content network."""
+        """One GET at the commit in which the file was listed. The hub redirects it to its content network."""
         if self._folder is None or not listed.state:
-            return None  # they are asked for first
+            return None  # `read_into` fetches what is missing, which this method may not: it must not block
         return self._hub.object_request(self._address(listed), listed, start, end)
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """The same, once the hub has told the commit and the folder that the URL names."""
+        """The same, after the commit and the folder that the URL names are known."""
         listed = replace(listed, state=listed.state or self._commit())
         self._path(listed.key, listed.state)
         super().read_into(listed, start, buffer)
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """What the hub's refusal means."""
+        """The error for a response of 300 or above."""
         return self._hub.refusal(response, key)
 
     def _address(self, listed: SourceObject) -> str:
-        """Where a file is read, at the commit in which it was listed."""
+        """The address of a file at the commit in which it was listed."""
         key = quote(self._path(listed.key, listed.state))
         return f"{self._hub.endpoint}{self._repo.files}/resolve/{listed.state}/{key}"
 
     def _commit(self) -> str:
-        """The commit that the revision names now."""
-        told = self._hub.tell(f"{self._repo.api}/revision/{quote(self._repo.revision, safe='')}")
-        with self._hub.understood():
-            return str(told["sha"])
+        """The commit at which the revision is now."""
+        revision = self._hub.fetch_json(f"{self._repo.api}/revision/{quote(self._repo.revision, safe='')}")
+        with self._hub.parsing():
+            return str(revision["sha"])
 
     def _path(self, key: str, commit: str) -> str:
-        """Where a key stands in the repository."""
+        """A key's path in the repository."""
         if self._folder is None:
-            self._named_file(commit)
+            self._single_file(commit)
         return f"{self._folder}{key}"
 
-    def _named_file(self, commit: str) -> dict[str, Any] | None:
+    def _single_file(self, commit: str) -> dict[str, Any] | None:
         """The file that the URL names; None when it names a folder."""
         path = self._repo.path
-        found = self._info(commit, path) if path and not path.endswith("/") else None
-        with self._hub.understood():
-            single = found is not None and found["type"] == "file"
+        entry = self._info(commit, path) if path and not path.endswith("/") else None
+        with self._hub.parsing():
+            single = entry is not None and entry["type"] == "file"
         self._folder = path[: path.rfind("/") + 1] if single or not path else path.rstrip("/") + "/"
-        return found if single else None
+        return entry if single else None
 
     def _info(self, commit: str, path: str) -> dict[str, Any] | None:
-        found = self._hub.tell(f"{self._repo.api}/paths-info/{commit}", {"paths": [path], "expand": False})
-        with self._hub.understood():
-            return next(iter(found), None)
+        entries = self._hub.fetch_json(f"{self._repo.api}/paths-info/{commit}", {"paths": [path], "expand": False})
+        with self._hub.parsing():
+            return next(iter(entries), None)
 
 
 def _object(key: str, item: Mapping[str, Any], commit: str) -> SourceObject:

@@ -1,4 +1,4 @@
-"""What is asked of the Hugging Face hub over HTTP, and what its answers mean."""
+"""The Hugging Face hub's HTTP API: requests, pages and error responses."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _GATE = "Ask for access on the repository's page, and log in as who has it: hf a
 
 
 class Hub(WebServer):
-    """One hub, asked as one user, through the environment's proxies. Its token goes to no other server.
+    """One hub, as one user sees it, through the environment's proxies. The user's token goes to no other server.
 
     Args:
         url: The source's, as people may see it.
         options: Its storage options.
-        terms: How servers are asked.
+        terms: Its idle time and permitted hosts apply.
     """
 
     trusting = "Name the CA's PEM file by SSL_CERT_FILE."
@@ -46,85 +46,88 @@ class Hub(WebServer):
             from huggingface_hub import constants, get_token
         except ImportError as error:
             raise missing_extra("hf", source=url) from error
-        own = str(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        self.endpoint = str(options.get("endpoint") or own).rstrip("/")
+        default = str(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self.endpoint = str(options.get("endpoint") or default).rstrip("/")
         try:
             origin_of(self.endpoint)
         except SourceError as error:
-            told = f"The hub's endpoint {public_url(self.endpoint)} is no address of the web"
-            raise UsageError(told, hint="It looks like https://host.", source=url) from error
+            message = f"The hub's endpoint {public_url(self.endpoint)} is no address of the web"
+            raise UsageError(message, hint="It looks like https://host.", source=url) from error
+        # `token: false` means anonymous, also where the user has stored one.
         token = options.get("token")
-        if token is None and self.endpoint == own:  # the user's own token goes to no other hub
+        if token is None and self.endpoint == default:  # the token that the user has stored goes to no other hub
             token = get_token()
         token = str(token or "")
-        remember(token)
+        remember(token)  # for the redaction
         self.anonymous = not token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         client = Client(tuple(terms.allowed), certifi.where(), terms.idle, proxies=environment_proxies())
         who = "nobody" if self.anonymous else "the token's owner"
         super().__init__(client, self.endpoint, headers, url=url, who=who)
 
-    def tell(self, address: str, question: Mapping[str, Any] | None = None, key: str = "") -> Any:
-        """The answer in JSON, to a POST request when there is a question to send."""
-        if question is None:
-            return self._told("GET", self.endpoint + address, key)[0]
-        return self._told("POST", self.endpoint + address, key, json.dumps(question).encode())[0]
+    def fetch_json(self, address: str, query: Mapping[str, Any] | None = None) -> Any:
+        """The JSON response to a GET request, or to a POST request with a query."""
+        if query is None:
+            return self._fetch_with_headers("GET", self.endpoint + address)[0]
+        return self._fetch_with_headers("POST", self.endpoint + address, json.dumps(query).encode())[0]
 
     @contextmanager
-    def understood(self) -> Iterator[None]:
-        """Let a block read an answer of the hub's: one without what it must have is none."""
+    def parsing(self) -> Iterator[None]:
+        """Raise the error for a server that is no hub when a block does not find what it expects in a response."""
         try:
             yield
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise self._no_hub() from error
+            raise self._not_a_hub() from error
 
-    def _no_hub(self) -> SourceError:
+    def _not_a_hub(self) -> SourceError:
         hint = "Check HF_ENDPOINT, and whether a proxy stands between."
         return SourceError("What answers is no hub", hint=hint, source=self._url)
 
     def pages(self, address: str) -> Iterator[dict[str, Any]]:
         """The items of a listing, page after page."""
-        following, seen = self.endpoint + address, set[str]()
-        while following:
-            if not following.startswith(self.endpoint + "/"):
+        page, seen = self.endpoint + address, set[str]()
+        while page:
+            # The next page's address comes from the server: it gets the token only on the same hub.
+            if not page.startswith(self.endpoint + "/"):
                 raise SourceError("The hub's listing leads to another server", source=self._url)
-            if following in seen:
+            if page in seen:
                 raise SourceError("The hub's listing has no end: a page leads back to an earlier one", source=self._url)
-            seen.add(following)
+            seen.add(page)
             try:
-                items, headers = self._told("GET", following, "")
+                items, headers = self._fetch_with_headers("GET", page)
             except ObjectVanished as error:
                 hint = "Check the path."
                 raise SourceError("There is nothing at this address", hint=hint, source=self._url) from error
             yield from items
-            found = _NEXT.search(headers.get("link", ""))
-            following = urljoin(following, found[1]) if found else ""
+            link = _NEXT.search(headers.get("link", ""))
+            page = urljoin(page, link[1]) if link else ""
 
-    def _told(self, method: str, url: str, key: str, body: bytes | None = None) -> tuple[Any, Headers]:
+    def _fetch_with_headers(self, method: str, url: str, body: bytes | None = None) -> tuple[Any, Headers]:
         headers = {"Content-Type": "application/json"} if body else {}
-        response = self.ask(method, url, key, headers=headers, body=body)
+        response = self.fetch(method, url, headers=headers, body=body)
         try:
             return json.loads(response.body), response.headers
         except ValueError as error:
-            raise self._no_hub() from error
+            raise self._not_a_hub() from error
 
     def differs(self, response: Response, listed: SourceObject) -> bool:
-        """Compare the digest that the hub itself tells: the content network that it leads to has etags of its own."""
+        """Compare the digest in the hub's own response: the content network that it redirects to has other etags."""
+        # The first response came from the hub itself.
         first = (*response.redirects, response.headers)[0]
         digest = first.get("x-linked-etag") or first.get("etag") or ""
         return bool(digest) and digest.removeprefix("W/").strip('"') != listed.pin.value
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """The typed error for an answer that is none, by its status and the hub's own code."""
+        """The typed error for a response of 300 or above, by its status and the hub's own error code."""
         status, code = response.status, response.headers.get("x-error-code", "")
-        where = {"source": self._url, "object": key}
+        subject = {"source": self._url, "object": key}
         if code == "GatedRepo":
-            return AccessDenied("The repository is gated, and this user has no access", hint=_GATE, **where)
+            return AccessDenied("The repository is gated, and this user has no access", hint=_GATE, **subject)
         if status in _FORBIDDEN or code == "RepoNotFound":
-            told = "The hub knows no such repository, or shows it to others only"
+            message = "The hub knows no such repository, or shows it to others only"
             who = "nobody is logged in" if self.anonymous else "the token may not read it, or is not valid"
-            return AccessDenied(f"{told}: {who}", hint="Check its name. " + _GATE, **where)
+            return AccessDenied(f"{message}: {who}", hint="Check its name. " + _GATE, **subject)
         if code == "RevisionNotFound":
             hint = "Revisions are branches, tags and commits; a squashed history has lost its commits."
-            return SourceError("The repository has no such revision", hint=hint, **where)
+            return SourceError("The repository has no such revision", hint=hint, **subject)
         return super().refusal(response, key)

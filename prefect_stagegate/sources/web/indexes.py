@@ -1,4 +1,4 @@
-"""What a web server's page about a folder lists: nginx's JSON, or the links of an HTML page. Pure: no I/O."""
+"""The entries of a web server's index page: nginx's JSON, or the links of an HTML page. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect_stagegate.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of a page."""
+    """One entry of a page."""
 
     name: str
     folder: bool
@@ -25,18 +25,18 @@ class Item:
 
 
 def json_items(text: str, url: str) -> Iterator[Item]:
-    """A page of nginx's `autoindex_format json`.
+    """The entries of a page of nginx's `autoindex_format json`.
 
     Raises:
-        SourceError: It is something else.
+        SourceError: The text is no such page.
     """
     try:
-        for one in json.loads(text):
-            if one["type"] == "directory":
-                yield Item(one["name"], folder=True)
-            elif one["type"] == "file":
-                modified = parsedate_to_datetime(one["mtime"]).timestamp()
-                yield Item(one["name"], folder=False, size=int(one["size"]), modified=modified)
+        for entry in json.loads(text):
+            if entry["type"] == "directory":
+                yield Item(entry["name"], folder=True)
+            elif entry["type"] == "file":
+                modified = parsedate_to_datetime(entry["mtime"]).timestamp()
+                yield Item(entry["name"], folder=False, size=int(entry["size"]), modified=modified)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(
             "The page is JSON, and no listing of nginx's", hint="Let the URL name a folder or a file.", source=url
@@ -44,15 +44,16 @@ def json_items(text: str, url: str) -> Iterator[Item]:
 
 
 def html_items(text: str, url: str) -> Iterator[Item]:
-    """The links of a page that lead one step down from it; each once."""
+    """The links of an HTML page to files and folders directly below it, each once."""
     links = _Links()
     links.feed(text)
     here = urlsplit(url)
     folder = unquote(here.path)
-    for link in dict.fromkeys(links.found):
+    for link in dict.fromkeys(links.targets):
         there = urlsplit(urljoin(url, link))
         path = unquote(there.path)
         name = path.removeprefix(folder)
+        # Links to parent folders, to other hosts and to other sort orders of the page are no entries.
         inside = there[:2] == here[:2] and path.startswith(folder) and not there.query
         if inside and name.strip("/") and "/" not in name.removesuffix("/"):
             yield Item(name.removesuffix("/"), folder=name.endswith("/"))
@@ -61,9 +62,9 @@ def html_items(text: str, url: str) -> Iterator[Item]:
 class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.targets: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remember where a link leads."""
+        """Record the target of a link."""
         if tag == "a":
-            self.found += [value for name, value in attrs if name == "href" and value]
+            self.targets += [value for name, value in attrs if name == "href" and value]

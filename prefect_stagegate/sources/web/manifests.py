@@ -1,4 +1,4 @@
-"""Files that name the objects of a web source, with their checksums where they have some.
+"""Manifests: files that list the objects of a web source, some of them with checksums.
 
     checksums   lines as `sha256sum`, `md5sum`, … write them, also with `--tag`
     croissant   a dataset's description in Croissant (https://docs.mlcommons.org/croissant/docs/croissant-spec.html)
@@ -19,25 +19,25 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from prefect_stagegate.errors import SourceError
 
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
-"""By the number of a digest's hex digits."""
+"""The algorithm of a digest, by the number of its hex digits."""
 _LINE = re.compile(r"(\\?)([0-9a-fA-F]{32,128}) [ *](.+)")
 _TAGGED = re.compile(r"(\\?)[A-Z0-9-]+ \((.+)\) = ([0-9a-fA-F]{32,128})")
 _ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """One object that a manifest names."""
+class ManifestEntry:
+    """One object in a manifest."""
 
     key: str
     url: str
     checksums: tuple[tuple[str, str], ...] = ()
 
 
-def checksums(text: str, base: str) -> Iterator[Named]:
-    """What a file of checksums names; paths are relative to it.
+def checksums(text: str, base: str) -> Iterator[ManifestEntry]:
+    """The entries of a file of checksums. Its paths are relative to it.
 
-    >>> [one.url for one in checksums("d41d8cd98f00b204e9800998ecf8427e  ./a b.bin", "https://x.org/data/MD5SUMS")]
+    >>> [entry.url for entry in checksums("d41d8cd98f00b204e9800998ecf8427e  ./a b.bin", "https://x.org/data/MD5SUMS")]
     ['https://x.org/data/a%20b.bin']
     """
     for number, line in enumerate(text.splitlines(), 1):
@@ -51,50 +51,52 @@ def checksums(text: str, base: str) -> Iterator[Named]:
             raise SourceError(f"Line {number} of the manifest is no checksum with a name", source=base)
         if (algorithm := ALGORITHMS.get(len(digest))) is None:
             raise SourceError(f"Line {number} of the manifest has a digest of no known kind", source=base)
+        # A backslash before the line means that the name is escaped (GNU coreutils).
         if escaped:
-            name = re.sub(r"\\[\\nr]", lambda found: _ESCAPES[found[0]], name)
+            name = re.sub(r"\\[\\nr]", lambda match: _ESCAPES[match[0]], name)
         key = name.removeprefix("./")
-        yield Named(key, urljoin(base, "./" + quote(key, errors="surrogateescape")), ((algorithm, digest.lower()),))
+        yield ManifestEntry(
+            key, urljoin(base, "./" + quote(key, errors="surrogateescape")), ((algorithm, digest.lower()),)
+        )
 
 
-def addresses(text: str, base: str) -> Iterator[Named]:
-    """What a plain list names. Paths are taken as they stand; URLs are URLs."""
+def addresses(text: str, base: str) -> Iterator[ManifestEntry]:
+    """The entries of a plain list. Paths are not percent-encoded; URLs are."""
     for line in map(str.strip, text.splitlines()):
         if line and not line.startswith("#"):
             url = line if "://" in line else urljoin(base, "./" + quote(line.removeprefix("./")))
-            yield Named(_key(url, base), url)
+            yield ManifestEntry(_key(url, base), url)
 
 
-def croissant(text: str, base: str) -> Iterator[Named]:
-    """The files of a Croissant description; what lies in an archive of it is left there."""
+def croissant(text: str, base: str) -> Iterator[ManifestEntry]:
+    """The files of a Croissant description. Files inside its archives are left out."""
     try:
-        described = json.loads(text)
-        files = described.get("distribution", [])
+        files = json.loads(text).get("distribution", [])
     except (ValueError, AttributeError) as error:
         raise SourceError("The manifest is no Croissant description", source=base) from error
-    for one in files if isinstance(files, list) else [files]:
-        if _is_file(one):
-            url = urljoin(base, str(one["contentUrl"]))
-            sums = tuple((name, str(one[name]).lower()) for name in ("sha256", "md5") if one.get(name))
-            yield Named(_key(url, base), url, sums)
+    for file in files if isinstance(files, list) else [files]:
+        if _is_file(file):
+            url = urljoin(base, str(file["contentUrl"]))
+            sums = tuple((name, str(file[name]).lower()) for name in ("sha256", "md5") if file.get(name))
+            yield ManifestEntry(_key(url, base), url, sums)
 
 
-MANIFESTS: dict[str, Callable[[str, str], Iterator[Named]]] = {
+MANIFESTS: dict[str, Callable[[str, str], Iterator[ManifestEntry]]] = {
     "checksums": checksums,
     "croissant": croissant,
     "list": addresses,
 }
-"""How each kind is read: its text and its address, which paths are relative to."""
+"""The parser of each kind: it gets the manifest's text, and its address, to which paths are relative."""
 
 
-def _is_file(one: Any) -> bool:
-    kinds = one.get("@type", "") if isinstance(one, dict) else ""
-    named = kinds if isinstance(kinds, str) else " ".join(map(str, kinds))
-    return "FileObject" in named and bool(one.get("contentUrl")) and not one.get("containedIn")
+def _is_file(resource: Any) -> bool:
+    kinds = resource.get("@type", "") if isinstance(resource, dict) else ""
+    names = kinds if isinstance(kinds, str) else " ".join(map(str, kinds))
+    return "FileObject" in names and bool(resource.get("contentUrl")) and not resource.get("containedIn")
 
 
 def _key(url: str, base: str) -> str:
-    """The path below the manifest's folder; of a file elsewhere, its name."""
+    """The path below the manifest's folder; for a file elsewhere, its name."""
     path, folder = urlsplit(url).path, urlsplit(urljoin(base, ".")).path
     here = urlsplit(url)[:2] == urlsplit(base)[:2] and path.startswith(folder)
     return unquote(path.removeprefix(folder) if here else path.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""fsspec's option names for HTTP, translated in one visible table, and our own for manifests and credentials."""
+"""Options of web sources: fsspec's names for HTTP, and our own for manifests and credentials, in one table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect_stagegate.spec.permitted import WEB
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """How a web server is asked."""
+    """Credentials and settings of the requests to a web server."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     username: str = ""
@@ -27,8 +27,8 @@ class WebSettings:
     manifest: str = ""
     ca_file: str = ""
 
-    def sent(self) -> dict[str, str]:
-        """The headers that go to the source's own server."""
+    def request_headers(self) -> dict[str, str]:
+        """The headers of requests to the source's own server."""
         if self.token:
             return {"Authorization": f"Bearer {self.token}", **self.headers}
         if self.username or self.password:
@@ -37,7 +37,7 @@ class WebSettings:
         return dict(self.headers)
 
     def life(self) -> CredentialLife:
-        """Who asks, and for how long he can."""
+        """The kind of the credentials, and how long they last."""
         secrets = [self.token, *self.headers.values()]
         if ends := [moment for secret in secrets if (moment := ends_at(secret.rpartition(" ")[2]))]:
             return CredentialLife("temporary", "a token", min(ends))
@@ -53,7 +53,7 @@ class WebSettings:
 def _headers(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise UsageError("`headers` is no mapping", hint="It looks like {X-Api-Key: …}.")
-    return {"headers": {str(name): str(one) for name, one in value.items()}}
+    return {"headers": {str(name): str(header) for name, header in value.items()}}
 
 
 def _manifest(value: Any) -> dict[str, Any]:
@@ -71,13 +71,13 @@ TRANSLATIONS: dict[str, Translation] = {
     "manifest": _manifest,
     "verify": verify,
 }
-"""Each option's name, and the settings that a value of it gives."""
+"""Each option's name, and the function from its value to settings."""
 
 _TABLE: OptionTable[WebSettings] = OptionTable(WEB, TRANSLATIONS, whole=("headers", "client_kwargs.headers"))
 
 
 def web_settings(url: str, options: Mapping[str, Any]) -> WebSettings:
-    """Translate the options; a user and password before the host count where they say nothing.
+    """Translate the options. Without `username` and `password` among them, those in the URL count.
 
     Raises:
         UsageError: An option is unknown, or a value is not usable.
@@ -85,7 +85,7 @@ def web_settings(url: str, options: Mapping[str, Any]) -> WebSettings:
     flat: dict[str, Any] = {}
     for name, value in options.items():
         nested = name == "client_kwargs" and isinstance(value, Mapping)
-        flat |= {f"client_kwargs.{one}": given for one, given in value.items()} if nested else {name: value}
+        flat |= {f"client_kwargs.{key}": item for key, item in value.items()} if nested else {name: value}
     parts = urlsplit(url)
-    named = WebSettings(username=unquote(parts.username or ""), password=unquote(parts.password or ""))
-    return _TABLE.apply(named, flat)[0]
+    from_url = WebSettings(username=unquote(parts.username or ""), password=unquote(parts.password or ""))
+    return _TABLE.apply(from_url, flat)[0]

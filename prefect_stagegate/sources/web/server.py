@@ -1,4 +1,4 @@
-"""One web server: its pages, what its headers say of an object, and what its refusals mean."""
+"""One web server: fetches pages, reads pins from headers, and translates error responses."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from prefect_stagegate.http import (
 from prefect_stagegate.model import Pin, SourceObject
 
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
-"""Endings of files that some servers label with an encoding which they did not apply."""
+"""Endings of files that some servers label with a content encoding that they did not apply."""
 _DENIED, _GONE, _CHANGED = (401, 403), (404, 410), (412, 416)
 _FAILED = 500
 _NO_METHOD = (405, 501)
 
 
 class WebServer:
-    """A web server, asked as one user.
+    """A web server, as one user sees it.
 
     Args:
-        client: How requests are made.
-        home: A URL of the only origin that may see `headers`.
-        headers: Sent with each request there; credentials among them.
-        url: The source's, without credentials; errors name it.
-        who: Who asks, for people.
+        client: The HTTP settings of its requests.
+        home: A URL of the only origin that gets `headers`.
+        headers: Sent with each request to that origin; credentials among them.
+        url: The source's, without credentials, for errors.
+        who: The user, for messages.
     """
 
     trusting = "Set `verify:` to the CA's PEM file."
-    """How a certificate authority is trusted."""
+    """The hint for a certificate of an unknown authority."""
 
     def __init__(self, client: Client, home: str, headers: Mapping[str, str], *, url: str, who: str) -> None:
         self._client, self._headers, self._url, self._who = client, dict(headers), url, who
         self._home = origin_of(home)
 
-    def ask(
+    def fetch(
         self,
         method: str,
         url: str,
@@ -64,10 +64,10 @@ class WebServer:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Response:
-        """A page, a listing or an answer.
+        """Send a request and return the response of a page, a listing or an API.
 
         Raises:
-            SourceError: One of its kinds: what a refusal means, or what went wrong.
+            SourceError: The typed error for a response of 300 or above, or for a failed connection.
         """
         try:
             response = fetch(
@@ -75,26 +75,26 @@ class WebServer:
             )
         except CertificateNotTrusted as error:
             error.hint = self.trusting
-            raise self._completed(error, key) from error
+            raise self._with_subject(error, key) from error
         except SourceError as error:
-            raise self._completed(error, key) from error.__cause__
+            raise self._with_subject(error, key) from error.__cause__
         if not response.is_success:
             raise self.refusal(response, key)
         return response
 
     def head(self, url: str, key: str) -> Headers:
-        """An object's headers; asked by a GET of its first byte where the server knows no HEAD."""
+        """An object's headers, by HEAD, or by a GET of its first byte where the server knows no HEAD."""
         try:
-            return self.ask("HEAD", url, key).headers
+            return self.fetch("HEAD", url, key).headers
         except UnknownMethod:
             return self._first_byte(url, key)
 
     def head_request(self, url: str) -> Request:
-        """The request of an object's headers."""
+        """The request for an object's headers."""
         return Request(url, self._sent(url), self._client, "HEAD", timeout=PAGE_SECONDS)
 
     def object_request(self, url: str, listed: SourceObject, start: int, end: int) -> Request:
-        """The request of an object's bytes, as it was listed."""
+        """The request for a range of an object, on the condition that it is as it was listed."""
         whole = (start, end) == (0, listed.size)
         return Request(
             url,
@@ -106,11 +106,11 @@ class WebServer:
         )
 
     def verify(self, listed: SourceObject, response: Response) -> None:
-        """Compare a response with the listed object: not every server knows conditions.
+        """Compare a response with the listed object: some servers ignore the conditions of a request.
 
         Raises:
-            ObjectChanged: It is about another state.
-            SourceError: It is encoded, which nobody here decodes.
+            ObjectChanged: The response holds another state of the object.
+            SourceError: The response has a content encoding, although the request permits none.
         """
         headers = response.headers
         encoding = headers.get("content-encoding", "identity").lower()
@@ -125,7 +125,7 @@ class WebServer:
             raise ObjectChanged("The object changed while it was read", source=self._url, object=listed.key)
 
     def differs(self, response: Response, listed: SourceObject) -> bool:
-        """Whether a response says that it is about another state than the listed one."""
+        """Whether a response's headers name another state than the listed one."""
         headers = response.headers
         if listed.pin.kind == "etag":
             return bool(etag := headers.get("etag", "")) and web_pin(etag, None, 0) != listed.pin
@@ -150,15 +150,17 @@ class WebServer:
         return kind(f"The server answers {status}", **subject)
 
     def _first_byte(self, url: str, key: str) -> Headers:
-        headers = self.ask("GET", url, key, headers={"Range": "bytes=0-0"}).headers
+        headers = self.fetch("GET", url, key, headers={"Range": "bytes=0-0"}).headers
+        # Content-Length is that of one byte; the object's size stands behind the slash of Content-Range.
         size = headers.get("content-range", "").rpartition("/")[2]
         return {**headers, "content-length": size} if size else headers
 
     def _sent(self, url: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        # Credentials go to the source's own origin only: a manifest may name objects of other hosts.
         home_headers = self._headers if origin_of(url) == self._home else {}
         return {**(headers or {}), **home_headers}
 
-    def _completed(self, error: SourceError, key: str) -> SourceError:
+    def _with_subject(self, error: SourceError, key: str) -> SourceError:
         error.source, error.object = error.source or self._url, error.object or key
         return error
 
@@ -170,18 +172,18 @@ class WebServer:
 
 
 class UnknownMethod(SourceError):
-    """The server knows no such method."""
+    """The server does not support the request's method."""
 
 
 def web_pin(etag: str, modified: float | None, size: int) -> Pin:
-    """What pins an object: weak, since many servers make their etags of time and size, whatever HTTP says of them."""
+    """An object's pin. It is weak, because many servers build even strong etags from time and size."""
     if etag:
         return Pin("etag", etag.replace('"', ""), "weak")
     return Pin("size", str(size), "weak") if modified is None else Pin("mtime", repr(modified), "weak")
 
 
 def http_time(text: str | None) -> float | None:
-    """A time as HTTP's headers write it, in seconds since the epoch; None when it is none.
+    """The time in an HTTP header in seconds since the epoch; None when the text is none.
 
     >>> http_time("Thu, 01 Jan 1970 00:01:00 GMT"), http_time(""), http_time(f"Thu, 01 Jan {9**30} 00:01:00 GMT")
     (60.0, None, None)
@@ -193,7 +195,8 @@ def http_time(text: str | None) -> float | None:
 
 
 def _condition(listed: SourceObject) -> dict[str, str]:
-    if listed.pin.kind == "etag" and not listed.pin.value.startswith("W/"):  # which matches nothing (RFC 9110, 13.1.1)
+    # If-Match compares strongly, so a weak etag would never match (RFC 9110, 13.1.1).
+    if listed.pin.kind == "etag" and not listed.pin.value.startswith("W/"):
         return {"If-Match": f'"{listed.pin.value}"'}
     if listed.pin.kind == "mtime" and listed.modified is not None:
         return {"If-Unmodified-Since": email.utils.formatdate(listed.modified, usegmt=True)}

@@ -1,6 +1,6 @@
 """WebDAV: `webdav+https://host/folder/`. Folders are listed by PROPFIND (RFC 4918), one at a time.
 
-The pin is the etag, which reads carry as If-Match. One name that no file can have hides no other.
+The pin is the etag, which reads send as If-Match.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.web.server import http_time, web_pin
 from prefect_stagegate.sources.web.website import WebSource
 
-_ASKED = (
+_PROPFIND = (
     b'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop><D:resourcetype/><D:getcontentlength/>'
     b"<D:getetag/><D:getlastmodified/></D:prop></D:propfind>"
 )
@@ -33,8 +33,8 @@ class WebDavSource(WebSource):
 
     Args:
         url: `webdav+https://host/folder/` or `webdav+http://…`.
-        options: As of other web servers.
-        terms: How servers are asked.
+        options: As for other web servers.
+        terms: Its idle time, permitted hosts and bound on entries apply.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
@@ -79,7 +79,7 @@ class WebDavSource(WebSource):
         return path.rpartition("/")[2] if self._file else path.removeprefix(folder)
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
-        """Folder by folder: one answer is open at a time."""
+        """Folder by folder."""
         folders, walk = [""], Walk(self.url, self._most)
         try:
             while folders:
@@ -96,20 +96,21 @@ class WebDavSource(WebSource):
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
 
     def _entries(self, folder: str, walk: Walk) -> Iterator[tuple[str, dict[str, str] | None]]:
-        """Key and properties of what lies in a folder; None for a folder."""
+        """Key and properties of each entry of a folder; None in place of a folder's properties."""
         url = self._url_of(folder) if folder else self._folder
         here = unquote(urlsplit(url).path, errors="surrogateescape")
         for path, properties in self._properties(url, depth=1):
-            if path.rstrip("/") == here.rstrip("/"):
+            if path.rstrip("/") == here.rstrip("/"):  # the listing names the folder itself, too
                 continue
+            # A server must not name files outside of the folder.
             if not path.startswith(here):
                 raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
             yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties
 
     def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
-        """Path and properties of what PROPFIND tells; None for a folder."""
+        """Path and properties of each entry in a PROPFIND response; None in place of a folder's properties."""
         headers = {"Depth": str(depth), "Content-Type": "application/xml"}
-        response = self._server.ask("PROPFIND", url, key, headers=headers, body=_ASKED)
+        response = self._server.fetch("PROPFIND", url, key, headers=headers, body=_PROPFIND)
         if response.status != http.HTTPStatus.MULTI_STATUS:
             raise SourceError(
                 f"The server answers {response.status}: it speaks no WebDAV here",
@@ -119,9 +120,9 @@ class WebDavSource(WebSource):
         try:
             for _, element in ET.iterparse(io.BytesIO(response.body)):  # noqa: S314 - expat bounds what entities grow to
                 if element.tag == "{DAV:}response":
-                    yield _told(element)
-                    element.clear()
-        except (ET.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
+                    yield _entry(element)
+                    element.clear()  # keeps memory small on long listings
+        except (ET.ParseError, LookupError, ValueError) as error:  # the last two for an unknown or wrong encoding
             raise SourceError(f"The listing is no XML: {error}", source=self.url) from error
 
     def _object(self, key: str, properties: Mapping[str, str]) -> SourceObject:
@@ -132,16 +133,16 @@ class WebDavSource(WebSource):
         return SourceObject(key, int(length), web_pin(properties.get("getetag", ""), modified, int(length)), modified)
 
 
-def _told(element: ET.Element) -> tuple[str, dict[str, str] | None]:
+def _entry(element: ET.Element) -> tuple[str, dict[str, str] | None]:
     path = unquote(urlsplit(element.findtext("{DAV:}href", "")).path, errors="surrogateescape")
-    found: dict[str, str] = {}
+    properties: dict[str, str] = {}
     for group in element.iterfind("{DAV:}propstat"):
         if " 200 " in f"{group.findtext('{DAV:}status', '')} ":
-            for one in group.iterfind("{DAV:}prop/*"):
-                if one.tag == "{DAV:}resourcetype" and one.find("{DAV:}collection") is not None:
+            for item in group.iterfind("{DAV:}prop/*"):
+                if item.tag == "{DAV:}resourcetype" and item.find("{DAV:}collection") is not None:
                     return path, None
-                found[one.tag.removeprefix("{DAV:}")] = (one.text or "").strip()
-    return path, found
+                properties[item.tag.removeprefix("{DAV:}")] = (item.text or "").strip()
+    return path, properties
 
 
 def _quoted(key: str) -> str:

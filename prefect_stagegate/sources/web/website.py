@@ -1,17 +1,16 @@
 """Web servers: a folder that a page lists, the objects that a manifest names, or one object.
 
-    https://host/data/                              nginx's JSON listing, or an HTML page of links
-    https://host/data/SHA256SUMS, manifest: checksums    what the manifest names, with its checksums
-    https://host/data/a.parquet                     this object
+    https://host/data/                                   nginx's JSON listing, or an HTML page of links
+    https://host/data/SHA256SUMS, manifest: checksums    the manifest's entries, with its checksums
+    https://host/data/a.parquet                          this object
 
-The pin is the manifest's checksum, else the time of change where the listing tells it, else the etag.
+The pin is the manifest's checksum, else the time of the last change where the listing has it, else the etag.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -25,22 +24,22 @@ from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.web.indexes import Item, html_items, json_items
-from prefect_stagegate.sources.web.manifests import MANIFESTS, Named
+from prefect_stagegate.sources.web.manifests import MANIFESTS, ManifestEntry
 from prefect_stagegate.sources.web.options import web_settings
 from prefect_stagegate.sources.web.server import UnknownMethod, WebServer, http_time, web_pin
 
 HEADS_AT_ONCE = 16
-"""HEAD requests at a time, where neither listing nor manifest tells sizes."""
+"""HEAD requests at a time, for objects whose sizes the listing or manifest leaves out."""
 
 
 class WebSource(HttpReads):
-    """What the sources of the web have in common: a server, an address, and objects below it.
+    """The part that all sources of the web share: a server, an address, and objects below it.
 
     Args:
-        url: Of http or https; a user, a password and a query are used and not shown.
+        url: Of http or https. User, password and query are used, but not shown.
         options: fsspec's, and `username`, `password`, `token`, `manifest`, `verify`.
-        terms: How servers are asked.
-        scheme: What stands before the URL's own scheme for people: `webdav+`.
+        terms: Its idle time, permitted hosts and bound on entries apply.
+        scheme: The prefix of the URL that people see: `webdav+`.
 
     Raises:
         UsageError: An option or the URL can't be used.
@@ -57,20 +56,20 @@ class WebSource(HttpReads):
         self._life = settings.life()
         self._manifest = settings.manifest
         self._most = terms.most
-        trusted_authorities(settings.ca_file)  # tells now what is wrong with it
+        trusted_authorities(settings.ca_file)  # raises now where the file is no PEM file
         client = Client(tuple(terms.allowed), settings.ca_file, terms.idle)
-        self._server = WebServer(client, self._address, settings.sent(), url=self.url, who=self._life.what)
+        self._server = WebServer(client, self._address, settings.request_headers(), url=self.url, who=self._life.what)
 
     def credential_life(self) -> CredentialLife:
         """What the options say."""
         return self._life
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request:
-        """One GET, with a range where only a part is wanted, on the condition that the object is as it was listed."""
+        """One GET, with a range for a part of the object, on the condition that it is as it was listed."""
         return self._server.object_request(self._url_of(listed.key), listed, start, end)
 
     def refusal(self, response: Response, key: str) -> SourceError:
-        """What the server's refusal means."""
+        """The error for a response of 300 or above."""
         return self._server.refusal(response, key)
 
     @abstractmethod
@@ -91,38 +90,33 @@ class HttpSource(WebSource):
     """A folder, a manifest's objects or one object of a web server."""
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted object, a folder or sixteen HEAD requests at a time."""
+        """Every wanted object, by a page per folder, and by HEAD requests where sizes are missing."""
         if self._manifest:
-            return self._found(named.key for named in self._named.values() if wanted(named.key))
+            return self._headed(filter(wanted, self._entries))
         if self._is_folder:
             return self._walk(wanted)
         key = self._single
-        return self._found([key] if wanted(key) else [])
+        return self._headed([key] if wanted(key) else [])
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now, by its headers."""
-        if self._manifest:
-            if key not in self._named:
-                raise ObjectVanished("The manifest doesn't name it", source=self.url, object=key)
-            return self._checked(self._named[key], self._headed(key))
-        return self._headed(key)
-
-    def _headed(self, key: str) -> SourceObject:
+        if self._manifest and key not in self._entries:
+            raise ObjectVanished("The manifest doesn't name it", source=self.url, object=key)
         return self._object(key, self._server.head(self._url_of(key), key))
 
     def _object(self, key: str, headers: Headers) -> SourceObject:
+        """An object by its headers, and by its checksum where a manifest has one."""
         length = headers.get("content-length", "")
         if not length.isdecimal():
             raise SourceError(f"The server doesn't tell the size of {key!r}", source=self.url, object=key)
+        # `find` must make the same pin as the listing did, which knows times but no etags.
         by_time = self._is_folder and not self._manifest and self._tells_times
         modified = http_time(headers.get("last-modified"))
         pin = web_pin("" if by_time else headers.get("etag", ""), modified, int(length))
-        return SourceObject(key, int(length), pin, modified)
-
-    def _checked(self, named: Named, found: SourceObject) -> SourceObject:
-        if not named.checksums:
-            return found
-        return replace(found, pin=Pin(*named.checksums[0], "strong"), checksums=named.checksums)
+        checksums = self._entries[key].checksums if self._manifest else ()
+        if checksums:
+            pin = Pin(*checksums[0], "strong")
+        return SourceObject(key, int(length), pin, modified, checksums)
 
     @property
     def _is_folder(self) -> bool:
@@ -134,25 +128,25 @@ class HttpSource(WebSource):
 
     def _url_of(self, key: str) -> str:
         if self._manifest:
-            return self._named[key].url
+            return self._entries[key].url
         if not self._is_folder:
             return self._address  # with its query
         return super()._url_of(key)
 
     @cached_property
-    def _named(self) -> dict[str, Named]:
-        """What the manifest names, by key."""
-        found: dict[str, Named] = {}
-        for one in MANIFESTS[self._manifest](self._page(self._address)[1], self._address):
-            if found.setdefault(one.key, one) != one:
-                raise SourceError(f"The manifest names {one.key!r} twice", source=self.url, object=one.key)
-        if not found:
+    def _entries(self) -> dict[str, ManifestEntry]:
+        """The manifest's entries by key."""
+        entries: dict[str, ManifestEntry] = {}
+        for entry in MANIFESTS[self._manifest](self._page(self._address)[1], self._address):
+            if entries.setdefault(entry.key, entry) != entry:
+                raise SourceError(f"The manifest names {entry.key!r} twice", source=self.url, object=entry.key)
+        if not entries:
             raise SourceError("The manifest names nothing", hint="Check the `manifest` option.", source=self.url)
-        return found
+        return entries
 
     @cached_property
     def _tells_times(self) -> bool:
-        """Whether the server's listings tell when files changed, by that of the source's own folder."""
+        """Whether the server's listings hold times of change, judged by the listing of the source's own folder."""
         return self._page(self._address)[0] == "application/json"
 
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
@@ -161,6 +155,7 @@ class HttpSource(WebSource):
         while folders:
             folder = folders.pop()
             walk.enter(folder)
+            # A page may leave out exact sizes: such files wait for HEAD requests, many at a time.
             files: list[str] = []
             below: list[str] = []
             for item in self._items(folder):
@@ -171,7 +166,7 @@ class HttpSource(WebSource):
                     files.append(key)
                 elif wanted(key):
                     yield SourceObject(key, item.size or 0, Pin("mtime", repr(item.modified), "weak"), item.modified)
-            yield from self._found(files)
+            yield from self._headed(files)
             folders += filter(partial(enters, wanted), reversed(below))
 
     def _items(self, folder: str) -> Iterator[Item]:
@@ -188,26 +183,26 @@ class HttpSource(WebSource):
     def _page(self, url: str) -> tuple[str, str]:
         """A page's type and text."""
         try:
-            response = self._server.ask("GET", url)
+            response = self._server.fetch("GET", url)
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
         kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
         return kind, response.body.decode(errors="surrogateescape")
 
-    def _found(self, keys: Iterable[str]) -> Iterator[SourceObject]:
-        """The objects of these keys, by their headers."""
+    def _headed(self, keys: Iterable[str]) -> Iterator[SourceObject]:
+        """The objects of these keys, by HEAD requests."""
         requests = ((key, self._server.head_request(self._url_of(key))) for key in keys)
         for key, outcome in fetch_many(requests, HEADS_AT_ONCE):
             try:
-                yield self._checked_object(key, self._headers_of(key, outcome))
+                yield self._object(key, self._headers_of(key, outcome))
             except ObjectVanished as error:
+                # A listed file that is gone is named. The only object of a URL means a wrong URL.
                 if self._is_folder or self._manifest:
                     raise
-                told = "There is nothing at this address"
-                raise SourceError(told, hint="Check the URL.", source=self.url) from error
+                raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
 
     def _headers_of(self, key: str, outcome: Response | Exception) -> Headers:
-        """What a HEAD request told, or another one tells."""
+        """The headers that a HEAD request brought, or that a GET brings where the server knows no HEAD."""
         if isinstance(outcome, Exception):
             raise outcome
         if outcome.is_success:
@@ -217,19 +212,15 @@ class HttpSource(WebSource):
             return self._server.head(self._url_of(key), key)
         raise refusal
 
-    def _checked_object(self, key: str, headers: Headers) -> SourceObject:
-        found = self._object(key, headers)
-        return self._checked(self._named[key], found) if self._manifest else found
-
 
 def _require_web(url: str, shown: str) -> None:
-    """Refuse a URL that HTTP can't ask.
+    """Refuse a URL that HTTP can't request.
 
     Raises:
         UsageError: It has no usable host or port.
     """
     try:
         origin_of(url)
-    except SourceError:  # a password may stand in what the parser says
+    except SourceError:  # dropped as a cause: its text may hold a password
         hint = "It is like https://host/folder/: check its host and port."
         raise UsageError("The URL is no address of the web", hint=hint, source=shown) from None

@@ -1,8 +1,8 @@
-"""The boundary between adapters and the rest: whatever is raised behind it leaves it as a typed error.
+"""The boundary around adapters: every exception that leaves it is a typed error.
 
-Adapters translate what their libraries say of servers and objects. What they don't foresee, from any library, becomes
-`AdapterFailed` here, and so a failure of one object or one listing. The exception stays its cause. Causes that tell a
-secret are replaced, also those of errors that an adapter translated.
+Adapters translate the exceptions of their libraries. An exception that they don't foresee becomes `AdapterFailed` here,
+so that it fails one object or one listing and no more; it stays the error's cause. Causes that hold a secret are
+replaced, also those of errors that an adapter translated.
 """
 
 from __future__ import annotations
@@ -10,41 +10,40 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, cast
 
 from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.http import Request, Response
+from prefect_stagegate.http import Headers, Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import redact_chain
 from prefect_stagegate.sources.base import Checksums, Source, Wanted, everything, public_url
 
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)
-"""Python's own words for a connection that broke, whoever raises them: another try may help."""
+"""Python's own exceptions for a broken connection: another try may help."""
 
 log = logging.getLogger(__name__)
 
 
 def bounded(url: str, make: Callable[[], Source]) -> Source:
-    """Open a source from which nothing but typed errors come.
+    """Open a source that raises only typed errors.
 
     Args:
         url: Its URL, as it was given.
-        make: Makes its adapter.
+        make: Opens its adapter.
 
     Raises:
         StagegateError: What the adapter raises, or `AdapterFailed`.
     """
     with _Boundary(f"what reads {url.partition(':')[0]}:", public_url(url)):
         source = make()
-    return cast("Source", _BoundedSource(source))
+    return _BoundedSource(source)
 
 
 class _Boundary:
-    """Translates what its block raises. MemoryError passes: it is no adapter's, and ends the process's work.
+    """Translates what its block raises. A MemoryError passes untouched: no adapter is to blame for it.
 
     Args:
-        adapter: The adapter's name, for a report.
+        adapter: The adapter's name, for the error.
         url: The source, without credentials.
         key: The object; empty for a listing.
     """
@@ -65,35 +64,32 @@ class _Boundary:
             try:
                 raise typed from cause
             finally:
-                typed.__context__ = cause  # Python puts the exception there, and its text may tell a secret
+                typed.__context__ = cause  # Python has put `error` there, whose text may hold a secret
 
     def _complete(self, error: StagegateError) -> None:
-        """Name what an adapter's own error leaves out, and keep secrets out of its causes."""
+        """Add source and object to an adapter's own error, and remove secrets from its causes."""
         if isinstance(error, SourceError):
             error.source, error.object = error.source or self._url, error.object or self._key
         if error.__cause__ or error.__context__:
             suppressed = error.__suppress_context__
             error.__cause__ = redact_chain(error.__cause__)
-            # What an adapter replaced by a cause of its own choice may quote a server.
+            # A context that the adapter suppressed may quote a server: put the redacted cause in its place.
             error.__context__ = error.__cause__ if suppressed else redact_chain(error.__context__)
             error.__suppress_context__ = suppressed
 
     def _typed(self, error: Exception) -> SourceError:
         if isinstance(error, CONNECTION_ERRORS):
-            return SourceUnavailable(f"The connection failed: {_told(error)}", source=self._url, object=self._key)
+            return SourceUnavailable(f"The connection failed: {_described(error)}", source=self._url, object=self._key)
         return adapter_failed(error, self._adapter, source=self._url, object=self._key)
 
 
 class _BoundedSource:
-    """A source in front of an adapter; what is not written here, that one does."""
+    """An adapter, each of whose methods runs inside the boundary."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._adapter = f"{type(source).__module__}.{type(source).__qualname__}"
         self.url, self.identity, self.readers = source.url, source.identity, source.readers
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
 
     @property
     def ranges(self) -> bool:
@@ -112,15 +108,14 @@ class _BoundedSource:
             return self._source.find(key)
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """How a range is requested."""
+        """The request for a range."""
         with self._boundary(listed.key):
             return self._source.request(listed, start, end)
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
-        """What a failed request means."""
-        boundary = self._boundary(listed.key)
+        """The error for a failed request."""
         try:
-            with boundary:
+            with self._boundary(listed.key):  # completes and redacts errors that it sees raised
                 raise self._source.explain(listed, outcome)
         except StagegateError as error:
             return error
@@ -131,7 +126,7 @@ class _BoundedSource:
             self._source.read_into(listed, start, buffer)
 
     def renew(self, since: float) -> bool:
-        """Have fresh credentials."""
+        """Replace expired credentials."""
         with self._boundary():
             return self._source.renew(since)
 
@@ -140,13 +135,18 @@ class _BoundedSource:
         with self._boundary(listed.key):
             self._source.confirm(listed)
 
+    def response_checksums(self, headers: Headers) -> Checksums:
+        """Checksums from the headers of a response."""
+        with self._boundary():
+            return self._source.response_checksums(headers)
+
     def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """Checksums that a closer look tells."""
+        """Checksums from a request for this object alone."""
         with self._boundary(listed.key):
             return self._source.closer_checksums(listed)
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
-        """Whether an offered checksum is not one of the bytes."""
+        """Whether the listed checksum is not one of the bytes."""
         with self._boundary(listed.key):
             return self._source.disowns_checksums(listed)
 
@@ -156,30 +156,30 @@ class _BoundedSource:
             return self._source.credential_life()
 
     def close(self) -> None:
-        """Free what the source holds. What goes wrong is logged: the work is done."""
+        """Free what the source holds. A failure is only logged: the work is done by then."""
         try:
             self._source.close()
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - the bytes are in the cache, and the process goes on
-            log.warning("%s could not be closed: %s", self._adapter, _told(error))
+            log.warning("%s could not be closed: %s", self._adapter, _described(error))
 
     def _boundary(self, key: str = "") -> _Boundary:
         return _Boundary(self._adapter, self.url, key)
 
 
 def adapter_failed(error: Exception, adapter: str, *, source: str, object: str) -> AdapterFailed:  # noqa: A002
-    """The error for what no adapter may raise.
+    """The error for an exception that an adapter should have translated.
 
     Args:
-        error: What was raised.
-        adapter: The class that is to be mended, by its whole name.
+        error: The exception.
+        adapter: The full name of the class that has the defect.
         source: The source, without credentials.
         object: The object; empty for a listing.
     """
     hint = f"This is a defect of {adapter}: report it, with what --debug shows."
-    return AdapterFailed(f"The adapter failed: {_told(error)}", hint=hint, source=source, object=object)
+    return AdapterFailed(f"The adapter failed: {_described(error)}", hint=hint, source=source, object=object)
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)

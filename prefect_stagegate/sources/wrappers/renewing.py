@@ -1,16 +1,16 @@
-"""Credentials that expire in the middle of a job: the source is opened once more with fresh ones."""
+"""Sources whose credentials expire in the middle of a job: they are opened once more with fresh ones."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-from prefect_stagegate.errors import CredentialsExpired
-from prefect_stagegate.http import Request
-from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import Source, Wanted, everything
+from prefect_stagegate.errors import CredentialsExpired, StagegateError
+from prefect_stagegate.http import Headers, Request, Response
+from prefect_stagegate.model import CredentialLife, SourceObject
+from prefect_stagegate.sources.base import Checksums, Source, Wanted, everything
 
 T = TypeVar("T")
 
@@ -19,13 +19,13 @@ def renewing(reopen: Callable[[], Source]) -> Source:
     """Open a source that is opened a second time when its credentials expire, and not a third time.
 
     Args:
-        reopen: Opens it, with credentials as they are now: blocks and the environment are asked again.
+        reopen: Opens it with the credentials that blocks and the environment hold at that time.
     """
-    return cast("Source", _RenewingSource(reopen))
+    return _RenewingSource(reopen)
 
 
 class _RenewingSource:
-    """A source in front of the one that is open; what is not written here, that one does."""
+    """Calls the source that is open now; a blocking call whose credentials expire is made again with fresh ones."""
 
     def __init__(self, reopen: Callable[[], Source]) -> None:
         self._reopen = reopen
@@ -35,18 +35,21 @@ class _RenewingSource:
         """When the source was opened again, by the monotonic clock."""
         self._lock = threading.Lock()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+    @property
+    def ranges(self) -> bool:
+        """Whether parts of objects can be read."""
+        return self._source.ranges
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted object. A listing whose credentials expire behind its first object ends in the error."""
-        started, began = time.monotonic(), False
+        """Every wanted object. A listing whose credentials expire after its first object ends in the error."""
+        started, has_objects = time.monotonic(), False
         try:
             for listed in self._source.list(wanted):
-                began = True
+                has_objects = True
                 yield listed
         except CredentialsExpired:
-            if began or not self.renew(started):
+            # Beginning again would list the first objects twice.
+            if has_objects or not self.renew(started):
                 raise
             yield from self._source.list(wanted)
 
@@ -55,8 +58,12 @@ class _RenewingSource:
         return self._retried(lambda source: source.find(key))
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """How a range is requested."""
+        """The request for a range."""
         return self._source.request(listed, start, end)
+
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
+        """The error for a failed request."""
+        return self._source.explain(listed, outcome)
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Fill a buffer with a range."""
@@ -67,13 +74,34 @@ class _RenewingSource:
         self._retried(lambda source: source.confirm(listed))
 
     def renew(self, since: float) -> bool:
-        """Open the source again, unless somebody did since then. The old one stays open: others may still use it."""
+        """Open the source again, unless another thread did since. The old one stays open: reads may still use it."""
         with self._lock:
+            # Opened again only once. Reads that failed before that are to try again with the new credentials.
             if self._renewed is None:
                 self._source = self._reopen()
                 self._renewed = time.monotonic()
                 return True
             return since < self._renewed
+
+    def response_checksums(self, headers: Headers) -> Checksums:
+        """Checksums from the headers of a response."""
+        return self._source.response_checksums(headers)
+
+    def closer_checksums(self, listed: SourceObject) -> Checksums:
+        """Checksums from a request for this object alone."""
+        return self._source.closer_checksums(listed)
+
+    def disowns_checksums(self, listed: SourceObject) -> bool:
+        """Whether the listed checksum is not one of the bytes."""
+        return self._source.disowns_checksums(listed)
+
+    def credential_life(self) -> CredentialLife:
+        """How long the credentials last."""
+        return self._source.credential_life()
+
+    def close(self) -> None:
+        """Free what the source holds."""
+        self._source.close()
 
     def _retried(self, call: Callable[[Source], T]) -> T:
         started = time.monotonic()

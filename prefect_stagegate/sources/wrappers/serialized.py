@@ -1,4 +1,4 @@
-"""File systems of fsspec that one thread at a time may use: FTP's has one connection, where two answers would mix."""
+"""fsspec file systems that only one thread at a time may use: FTP's has one connection, where responses would mix."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Turns:
-    """A file system whose calls take turns; only what a source needs of it.
+class SerializedFileSystem:
+    """A file system behind a lock: one call at a time. Has only the methods that `FsspecSource` calls.
 
     Args:
         system: An `AbstractFileSystem`.
@@ -16,24 +16,24 @@ class Turns:
 
     def __init__(self, system: Any) -> None:
         self._system = system
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def info(self, path: str) -> Any:
-        """What it says of a path."""
-        with self._turn:
+        """The file system's entry for a path."""
+        with self._lock:
             return self._system.info(path)
 
     def cat_file(self, path: str, **bounds: int) -> Any:
         """The bytes of a file, or of a range of it."""
-        with self._turn:
+        with self._lock:
             return self._system.cat_file(path, **bounds)
 
     def walk(self, path: str, **kwargs: Any) -> Iterator[Any]:
-        """Folder by folder, each in a turn of its own."""
+        """Folder by folder. The lock is free between two folders."""
         folders = iter(self._system.walk(path, **kwargs))
         while True:
-            with self._turn:
-                found = next(folders, None)
-            if found is None:
+            with self._lock:
+                folder = next(folders, None)
+            if folder is None:
                 return
-            yield found
+            yield folder

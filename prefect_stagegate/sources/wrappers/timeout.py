@@ -1,4 +1,4 @@
-"""An end to waiting for a client that has none of its own."""
+"""A time-out for client libraries that have none."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-AHEAD = 8
-"""Items that wait to be taken at most."""
-LOOK_SECONDS = 1.0
-"""How often a thread whose items nobody takes looks whether it is wanted still."""
+QUEUE_SIZE = 8
+"""Most items that wait to be taken."""
+CHECK_SECONDS = 1.0
+"""How often a thread with a full queue checks whether its consumer has gone."""
 
 T = TypeVar("T")
 
 
-def patiently(items: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
-    """What `items` gives, from a thread of its own, which is left behind when it is silent for too long.
+def with_timeout(items: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
+    """Iterate over `items()` in a thread of its own, and abandon the thread when no item comes in time.
 
     Raises:
-        TimeoutError: Nothing came for so many seconds.
+        TimeoutError: No item came for so many seconds.
         Exception: Whatever `items` raises.
     """
-    handed: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(AHEAD)
-    unwanted = threading.Event()
+    results: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(QUEUE_SIZE)
+    abandoned = threading.Event()
 
-    def give(item: tuple[T | None, BaseException | None, bool]) -> bool:
-        while not unwanted.is_set():
+    def put(result: tuple[T | None, BaseException | None, bool]) -> bool:
+        """Queue a result; False when the consumer has gone."""
+        while not abandoned.is_set():
             try:
-                handed.put(item, timeout=LOOK_SECONDS)
+                results.put(result, timeout=CHECK_SECONDS)
             except queue.Full:
                 continue
             return True
         return False
 
-    def work() -> None:
+    def produce() -> None:
         try:
             for item in items():
-                if not give((item, None, False)):
+                if not put((item, None, False)):
                     return
-        except BaseException as error:  # noqa: BLE001 - raised by who waits
-            give((None, error, True))
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it
+            put((None, error, True))
         else:
-            give((None, None, True))
+            put((None, None, True))
 
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    # A daemon thread: one that hangs in the client must not keep the process alive.
+    threading.Thread(target=contextvars.copy_context().run, args=(produce,), daemon=True).start()
     try:
-        yield from _taken(handed, seconds)
+        yield from _received(results, seconds)
     finally:
-        unwanted.set()
+        abandoned.set()
 
 
-def _taken(handed: queue.Queue[tuple[T | None, BaseException | None, bool]], seconds: float) -> Iterator[T]:
+def _received(results: queue.Queue[tuple[T | None, BaseException | None, bool]], seconds: float) -> Iterator[T]:
     while True:
         try:
-            item, error, last = handed.get(timeout=seconds)
+            item, error, last = results.get(timeout=seconds)
         except queue.Empty:
             raise TimeoutError(f"no answer for {seconds:.0f} s") from None
         if error:
