@@ -11,7 +11,7 @@ from __future__ import annotations
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.staging import stage
 from prefect_stagegate.operations.staging.sources import open_sources
-from prefect_stagegate.operations.staging.unchanged import ListedObject
+from prefect_stagegate.operations.staging.unchanged import SelectedObject
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import engine_task, spoken
@@ -19,7 +19,7 @@ from prefect_stagegate.units import count_text
 
 
 @engine_task(lambda parameters: f"list the sources of {spoken(parameters['spec'])}")
-def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[ListedObject, ...]:
+def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[SelectedObject, ...]:
     """Every object that a spec's sources hold and its globs let in.
 
     Args:

@@ -8,7 +8,7 @@ from prefect_stagegate.model import Action, PlannedObject
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.staging import stage
 from prefect_stagegate.operations.staging.sources import open_sources
-from prefect_stagegate.operations.staging.unchanged import ListedObject
+from prefect_stagegate.operations.staging.unchanged import SelectedObject
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import engine_task, spoken
@@ -17,7 +17,7 @@ from prefect_stagegate.units import bytes_text, count_text
 
 @engine_task(lambda parameters: f"plan the transfer of {spoken(parameters['spec'])}")
 def plan_transfer(
-    spec: SpecLike, listed: Iterable[ListedObject], *, cache: CacheLike = None, catalog: CatalogLike = None
+    spec: SpecLike, listed: Iterable[SelectedObject], *, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> tuple[PlannedObject, ...]:
     """Decide about each listed object by what this node and the catalog remember. Nothing is fetched.
 

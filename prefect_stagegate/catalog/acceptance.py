@@ -13,7 +13,7 @@ from prefect_stagegate.errors import CorruptRecord
 
 
 @dataclass(frozen=True, slots=True)
-class AttestedDecision:
+class DecisionSummary:
     """The fields of a decision that decide whether a ref may name its version."""
 
     dataset: str
@@ -26,7 +26,7 @@ class AttestedDecision:
     """The number of the target's last move at the time of the decision; 0 before the first."""
 
 
-def read_decision(statement: Mapping[str, Any]) -> AttestedDecision:
+def read_decision(statement: Mapping[str, Any]) -> DecisionSummary:
     """Read these fields from an in-toto Statement.
 
     Raises:
@@ -36,7 +36,7 @@ def read_decision(statement: Mapping[str, Any]) -> AttestedDecision:
         (subject,) = statement["subject"]
         predicate = statement["predicate"]
         decision = predicate["stagegate"]["decision"]
-        attested = AttestedDecision(
+        attested = DecisionSummary(
             dataset=str(decision["dataset"]),
             digest=str(decision["digest"]),
             target=str(decision["target"]),

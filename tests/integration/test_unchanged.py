@@ -18,7 +18,7 @@ from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.staging.stage import list_sources, stage
-from prefect_stagegate.operations.staging.unchanged import ListedObject, ListingDigest, Unchanged, spool
+from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.sources.base import Wanted
 from prefect_stagegate.sources.local.files import FileSource
@@ -161,8 +161,8 @@ def test_bytes_of_a_mirror_prove_no_listing(workspace: Workspace, nas: Path) -> 
 def test_kept_listing_comes_back_as_it_was(workspace: Workspace, nas: Path) -> None:
     odd = SourceObject("b/\udcff\n", 2**40, Pin("etag", "x", "strong"), None, (("md5", "00"),), "commit", away=True)
     listed = [
-        ListedObject(1, odd),
-        *(ListedObject(0, SourceObject(name, 1, Pin("mtime", name, "weak"), 1.5)) for name in NAMES),
+        SelectedObject(1, odd),
+        *(SelectedObject(0, SourceObject(name, 1, Pin("mtime", name, "weak"), 1.5)) for name in NAMES),
     ]
     with open_sources(workspace, spec_of(nas)) as sources, SpooledTemporaryFile() as file:
         digests = [ListingDigest(spec_of(nas), sources) for _ in range(3)]

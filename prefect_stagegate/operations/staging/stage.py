@@ -33,7 +33,7 @@ from prefect_stagegate.operations.staging.missing_objects import expected, requi
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
 from prefect_stagegate.operations.staging.sources import Sources, open_sources
-from prefect_stagegate.operations.staging.unchanged import ListedObject, ListingDigest, Unchanged, spool
+from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
@@ -115,7 +115,7 @@ def _planned(
     workspace: Workspace,
     spec: Spec,
     sources: Sources,
-    listed: Iterable[ListedObject],
+    listed: Iterable[SelectedObject],
     unchanged: Unchanged,
     file: IO[bytes],
 ) -> Iterator[PlannedObject]:
@@ -154,7 +154,7 @@ def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedOb
 
 def list_sources(
     sources: Sources, progress: Progress | None = None, cancel: Event | None = None
-) -> Iterator[ListedObject]:
+) -> Iterator[SelectedObject]:
     """List every source of a spec, and stream the objects that the spec takes.
 
     Raises:
@@ -166,11 +166,11 @@ def list_sources(
             if progress:
                 progress.listed(len(batch), sum(listed.size for listed in batch))
             for listed in batch:
-                yield ListedObject(position, listed)
+                yield SelectedObject(position, listed)
 
 
 def plan_transfer(
-    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[ListedObject]
+    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[SelectedObject]
 ) -> Iterator[PlannedObject]:
     """Plan each listed object by the pins that this node and the catalog know.
 
@@ -199,7 +199,7 @@ def plan_transfer(
 
 
 def _plan_one(
-    workspace: Workspace, sources: Sources, entry: ListedObject, path: str, digest: str | None
+    workspace: Workspace, sources: Sources, entry: SelectedObject, path: str, digest: str | None
 ) -> PlannedObject:
     held = digest is not None and workspace.cache.blobs.holds(digest, entry.object.size)
     rehash = sources.specs[entry.source].rehash
@@ -318,7 +318,7 @@ def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths)
         )
 
 
-def _recall(workspace: Workspace, sources: Sources, batch: list[ListedObject]) -> list[str | None]:
+def _recall(workspace: Workspace, sources: Sources, batch: list[SelectedObject]) -> list[str | None]:
     identities = [group.primary.identity for group in sources.groups]
     return workspace.cache.memory.recall_many([(identities[entry.source], entry.object) for entry in batch])
 

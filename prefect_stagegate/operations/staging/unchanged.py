@@ -34,7 +34,7 @@ BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class ListedObject:
+class SelectedObject:
     """One listed object that a dataset takes from a source."""
 
     source: int
@@ -61,7 +61,7 @@ class ListingDigest:
         return f"{self._terms} {self._sum:x}"
 
 
-def spool(listed: Iterable[ListedObject], digest: ListingDigest, file: IO[bytes]) -> Iterator[ListedObject]:
+def spool(listed: Iterable[SelectedObject], digest: ListingDigest, file: IO[bytes]) -> Iterator[SelectedObject]:
     """Read a listing to its end into a file, and give it again, in case it must be planned.
 
     Args:
@@ -81,7 +81,7 @@ def spool(listed: Iterable[ListedObject], digest: ListingDigest, file: IO[bytes]
     return _reread(file, file.tell())
 
 
-def _reread(file: IO[bytes], end: int) -> Iterator[ListedObject]:
+def _reread(file: IO[bytes], end: int) -> Iterator[SelectedObject]:
     file.seek(0)
     while file.tell() < end:
         yield from (_from_row(*row) for row in pickle.load(file))  # noqa: S301 - this process wrote it
@@ -150,11 +150,11 @@ def is_complete(workspace: Workspace, manifest: Manifest) -> bool:
     return all(holds(entry.digest, entry.size) for entry in manifest.entries())
 
 
-def _to_row(entry: ListedObject) -> tuple[Any, ...]:
+def _to_row(entry: SelectedObject) -> tuple[Any, ...]:
     listed, pin = entry.object, entry.object.pin
     identity = (entry.source, listed.key, listed.size, pin.kind, pin.value, pin.strength)
     return (*identity, listed.modified, listed.checksums, listed.state, listed.away)
 
 
-def _from_row(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> ListedObject:
-    return ListedObject(source, SourceObject(key, size, Pin(kind, value, strength), *rest))
+def _from_row(source: int, key: str, size: int, kind: str, value: str, strength: Any, *rest: Any) -> SelectedObject:
+    return SelectedObject(source, SourceObject(key, size, Pin(kind, value, strength), *rest))
