@@ -119,6 +119,7 @@ def resolve(
             f"The spec describes {tried.dataset}, not {dataset}",
             hint=f"Give the spec of {dataset}, or leave it out to judge by the adopted policy.",
         )
+    # A spec given in place of a version is no trial as long as its policy is the adopted one.
     if tried is not None and (spec is not None or adoption is None or policy_of(tried) != adoption.policy):
         return ResolvedVersion(dataset, digest, tried, ref, is_trial=True)
     judged = judged_spec(workspace.catalog, dataset, digest, adoption)
@@ -154,6 +155,7 @@ def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEnt
         CorruptRecord: This release can't read it, or the policy.
     """
     canonical = _canonical_beside(catalog, dataset, digest)
+    # Before any policy was adopted, the version's own contract still serves validations.
     replaced = POLICY_KEYS if adoption else ("gates", "policy")
     facts = {key: value for key, value in canonical.items() if key not in replaced}
     name = f"The spec of {dataset}@{digest}"

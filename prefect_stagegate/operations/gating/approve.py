@@ -68,6 +68,7 @@ def request_approval(workspace: Workspace, decision: Decision) -> Request:
         )
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(workspace, *about)
+    # Answers to a lapsed request are refused, so a new one takes its place.
     if request is None or lapsed_at(workspace, request):
         head = workspace.catalog.ref(decision.dataset, decision.target)
         request = workspace.catalog.put_request(*about, workspace.identity, after=head.seq if head else 0)
@@ -234,6 +235,7 @@ def build_answer(
         raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
+    # A signature proves the name that the caller only declared.
     who = Identity(workspace.identity.name, "signature") if key else workspace.identity
     approval = Approval(request.id, who, approved, reason, stamp(now()))
     return replace(approval, envelope=key.sign(signed_answer(request, approval), ANSWER_PAYLOAD)) if key else approval

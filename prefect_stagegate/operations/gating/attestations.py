@@ -108,7 +108,7 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
         statement: Mapping[str, Any] | None = workspace.catalog.attestation(address.dataset, digest, gate)
         name = f"{address.dataset}@{digest}"
     elif address.target:
-        workspace.catalog.resolve(address)
+        workspace.catalog.resolve(address)  # raises when there is no such ref
         statement, name = workspace.catalog.history(address.dataset, address.ref)[-1].attestation, str(address)
     else:
         raise UsageError(

@@ -115,6 +115,7 @@ def resolve_for_gate(
     policy = _gate(workspace, newest, gate)
     if isinstance(parsed, Spec) or parsed.ref or not policy.extends:
         return newest, policy
+    # A newer version has not passed the gate below yet, so judge the one that this gate's ref names.
     below = workspace.catalog.ref(newest.dataset, policy.extends)
     if below is None or below.digest == newest.digest:
         return newest, policy

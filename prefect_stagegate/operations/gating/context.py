@@ -55,6 +55,7 @@ def build_context(
     """
     dataset, digest = version.dataset, version.digest
     manifest = workspace.catalog.manifest(dataset, digest)
+    # Requests, waivers and logs belong to a target, so there are none for a gate without one.
     request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
     log = workspace.catalog.history(dataset, gate.target) if gate.target else []

@@ -131,10 +131,12 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
     _require_changeable(policy, dataset)
     head = workspace.catalog.policy(dataset)
+    # Store the policy first: requests and answers name it by its digest.
     digest = workspace.catalog.put_proposal(dataset, policy)
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
     differences = changes(head.policy, policy, dataset) if head else ()
+    # The rule of the policy in force decides, not that of the new one, which would excuse itself.
     if head is None or rule_of(head.policy) is None:
         entry = workspace.catalog.adopt_policy(
             dataset, policy, head=head, who=workspace.identity, reason=reason.strip()

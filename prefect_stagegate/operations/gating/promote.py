@@ -80,6 +80,7 @@ def _require_acceptance(
     if not decision.accepted:
         failed = ", ".join(evidence.check for evidence in decision.checks if evidence.outcome == "fail")
         raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
+    # A decision that a clock ahead of time dated would expire too late.
     if decision.at > stamp(now() + CLOCKS_DIFFER):
         raise GateFailed(
             f"The acceptance of {dataset}@{digest} is dated {decision.at}, ahead of this node's clock, {stamp(now())}",

@@ -63,8 +63,8 @@ def spec_of(workspace: Workspace, decision: Decision) -> Spec:
         UsageError: No spec is stored beside the version.
     """
     policies = workspace.catalog.policies(decision.dataset)
-    newest = policies[-1] if policies else None
-    adoption = adopted_as(policies, decision.adopted) or newest
+    # A decision without an adopted policy, as a trial's, is shown with the owners of the newest.
+    adoption = adopted_as(policies, decision.adopted) or (policies[-1] if policies else None)
     return judged_spec(workspace.catalog, decision.dataset, decision.digest, adoption)
 
 

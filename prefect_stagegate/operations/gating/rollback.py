@@ -36,6 +36,7 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
     digest = workspace.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
     chosen = _choose(entries, leaving, digest, address)
     workspace.catalog.manifest(dataset, chosen.digest)  # raises when the version was removed meanwhile
+    # The new entry carries the attestation by which the target accepted the version that it returns to.
     workspace.catalog.move_ref(
         dataset,
         ref,

@@ -131,12 +131,12 @@ def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
 
 
 def _requester(workspace: Workspace, version: ResolvedVersion, gate: str, check: str) -> str:
-    """Who requested the decision in which the check failed.
+    """Who requested the newest decision, in which the check has to have failed.
 
     Raises:
-        UsageError: The check did not fail in the newest decision, so nobody has seen what is to be waived; or the
-            requester wants to waive.
+        UsageError: The check did not fail in it, or the requester wants to waive.
     """
+    # A failure that is yet to come can't be waived: nobody has seen it.
     statement = workspace.catalog.attestation(version.dataset, version.digest, gate)
     if statement is None:
         raise UsageError(

@@ -33,11 +33,13 @@ def withdraw_failed_version(workspace: Workspace, decision: Decision, statement:
     if decision.outcome is not DecisionOutcome.REFUSED or not failed:
         return None
     names = ", ".join(evidence.check for evidence in failed)
+    # Somebody may move the ref after its log was read. The move fails then, and the log is read again.
     for _ in range(TRIES):
         log = workspace.catalog.history(decision.dataset, decision.target)
         if not _is_accepted(log, decision):
             return None
         try:
+            # The entry names the version that the ref names already; only `withdrawn` is new.
             return workspace.catalog.move_ref(
                 decision.dataset,
                 decision.target,
@@ -50,7 +52,7 @@ def withdraw_failed_version(workspace: Workspace, decision: Decision, statement:
                 attestation=statement,
             )
         except RefConflict:
-            continue  # whoever moved the ref may have withdrawn the version, so read the log again
+            continue
     raise RefConflict(
         f"{decision.dataset}@{decision.target} is moved all the time, so {decision.digest} could not be withdrawn",
         hint=f"Check it again, or roll back: `stagegate rollback {decision.dataset}@{decision.target} --reason …`.",
