@@ -23,7 +23,7 @@ from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.model import Address, Evidence, Outcome
 from prefect_stagegate.operations.address import resolve
 from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.context import ask_about
+from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import CHECKS, known_checks
@@ -74,7 +74,7 @@ def remember(workspace: Workspace, times: int) -> None:
     """Keep the answers that so many checks of the version would have left."""
     version = resolve(workspace, THINGS)
     gate = version.spec.gate("pilot")
-    context = ask_about(workspace, version, gate)
+    context = build_context(workspace, version, gate)
     answers = [
         Evidence(
             asked.check,

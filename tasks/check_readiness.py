@@ -6,7 +6,7 @@ from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
 
 from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.address import SpecLike
-from prefect_stagegate.operations.gating.check import check_version, for_gate
+from prefect_stagegate.operations.gating.check import check_version, resolve_for_gate
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.report import Report, to_markdown
 from prefect_stagegate.tasks._support.cancelling import ending
@@ -40,7 +40,7 @@ def check_readiness(
         UsageError: There is no such version, or the spec has no such gate.
     """
     workspace = open_places(cache, catalog)
-    version, policy = for_gate(workspace, dataset, gate, spec)
+    version, policy = resolve_for_gate(workspace, dataset, gate, spec)
     with ending() as cancel:
         decision = check_version(workspace, version, policy, cancel=cancel)
     report = report_of(workspace, decision, version.spec if version.is_trial else None)

@@ -17,7 +17,7 @@ from prefect_stagegate.cli.common import Json, Places, escaped, print_json, prin
 from prefect_stagegate.environment import Difference, Environment, Weight, compare
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.environment import accepted_in, from_file, here, to_file
+from prefect_stagegate.operations.environment import accepted_in, capture_environment, from_file, to_file
 from prefect_stagegate.settings import Settings
 
 HERE = "here"
@@ -90,7 +90,7 @@ def _environment(named: str, places: Places) -> Environment:
 
 
 def _here(places: Places) -> Environment:
-    return here(Settings.from_environment(os.environ), places.cache)
+    return capture_environment(Settings.from_environment(os.environ), places.cache)
 
 
 def _tell(found: Sequence[Difference]) -> None:

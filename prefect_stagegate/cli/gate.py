@@ -126,7 +126,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
         version that the gate below accepted, else `latest`.
     """
     workspace = (places or Places()).workspace()
-    version, policy = checking.for_gate(workspace, what, gate, spec)
+    version, policy = checking.resolve_for_gate(workspace, what, gate, spec)
     print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
         tell_plan(checking.preview_version(workspace, version, policy), json=json)

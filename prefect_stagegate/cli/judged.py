@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from prefect_stagegate.model import LATEST
-from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import digest_text
 
 
-def judged_line(workspace: Workspace, version: Named, gate: str) -> str:
+def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> str:
     """One line for people, with the version's digest, the refs that name it, when it was staged, and its policy."""
     refs = workspace.catalog.refs(version.dataset)
     names = [name for name, entry in refs.items() if entry.digest == version.digest]
@@ -23,7 +23,7 @@ def judged_line(workspace: Workspace, version: Named, gate: str) -> str:
     return f"Judging {about} by policy {digest_text(version.adopted)}"
 
 
-def _staged_at(workspace: Workspace, version: Named) -> str:
+def _staged_at(workspace: Workspace, version: ResolvedVersion) -> str:
     """When the version was staged last; empty when `latest` never named it."""
     moves = workspace.catalog.history(version.dataset, LATEST)
     return next((move.at for move in reversed(moves) if move.digest == version.digest), "")

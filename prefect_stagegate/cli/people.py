@@ -48,7 +48,7 @@ def waive(
     """
     workspace, address = (places or Places()).workspace(), Address.parse(what)
     if revoke:
-        waivers = waiving.revoke(workspace, address, gate, check, reason=reason)
+        waivers = waiving.revoke_waiver(workspace, address, gate, check, reason=reason)
     elif until:
         end = parse_until(until, now())
         waivers = (waiving.waive(workspace, address, gate, check, reason=reason, until=end),)

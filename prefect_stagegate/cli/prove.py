@@ -14,7 +14,7 @@ from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating import attestations
-from prefect_stagegate.operations.gating.attestations import Verdict
+from prefect_stagegate.operations.gating.attestations import AttestationVerdict
 from prefect_stagegate.operations.gating.audit import Chain, verify_history
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import count_text
@@ -68,7 +68,7 @@ def verify_attestation(
     else:
         for part in parts:
             say_line(f"{part.verdict:<8} {part.what:<10} {part.why}")
-    if any(part.verdict is Verdict.FAILS for part in parts):
+    if any(part.verdict is AttestationVerdict.FAILS for part in parts):
         sys.exit(ExitCode.ERROR)
 
 

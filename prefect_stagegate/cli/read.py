@@ -61,7 +61,7 @@ def execute(
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
     places = places or Places()
     wanted = Address.parse(address).counted(read_catalog(places.catalog))
-    with hold_dataset(places.open_cache(), wanted, what=command[0], inherited=True) as held:
+    with hold_dataset(places.open_cache(), wanted, holder=command[0], inherited=True) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
         told = dict(zip(TOLD, (str(held.path), held.digest), strict=True))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):

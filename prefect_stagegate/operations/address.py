@@ -1,4 +1,4 @@
-"""What a user named: a version by dataset and ref, or a spec, which means the `latest` of its dataset under it."""
+"""Resolving what a user typed: a version's address, or a spec, which means the `latest` version of its dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SpecLike = str | Path | Mapping[str, Any] | Spec
 
 
 class _KnownChecks(Mapping[str, KnownCheck]):
-    """The catalogue of checks, imported when a spec names one: that takes as long as staging a thousand objects."""
+    """The catalogue of checks, imported when a spec names one, for that takes as long as staging a thousand objects."""
 
     def _all(self) -> Mapping[str, KnownCheck]:
         from prefect_stagegate.readiness import known_checks
@@ -40,93 +40,94 @@ class _KnownChecks(Mapping[str, KnownCheck]):
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """One version, resolved once, with the spec it is spoken about under."""
+class ResolvedVersion:
+    """One version, resolved once, with the spec that it is judged under."""
 
     dataset: str
     digest: str
     spec: Spec
     ref: str = ""
-    """The ref that the user named; empty when the version was named by digest or not at all."""
+    """The ref that the user typed; empty when they typed a digest, or no ref."""
     adopted: str = ""
     """`sha256:<hex>` of the adopted policy that the spec holds; empty where none was adopted, and for a trial."""
     is_trial: bool = False
-    """Whether the spec is the asker's own: then nothing is recorded, and nothing of it counts."""
+    """Whether the user brought the spec: then nothing is recorded, and the outcome doesn't count."""
 
 
 def read_spec(spec: SpecLike) -> Spec:
-    """Load a spec from wherever it is.
-
-    A file's contract is looked into: one in the catalog must stay readable, and who judges by it looks then.
+    """Load a spec from a path, a URL or a dictionary.
 
     Raises:
         SpecError: It can't be read, or something in it is wrong.
     """
     if isinstance(spec, Spec):
         return spec
+    # A dictionary may come from the catalog, and has to stay readable: running its contract checks the arguments then.
     problems = None if isinstance(spec, Mapping) else _argument_problems
     allowed = Settings.from_environment(os.environ).allowed_hosts if isinstance(spec, str) and "://" in spec else ()
     return load_spec(spec, known_checks=_KnownChecks(), argument_problems=problems, allowed=allowed)
 
 
 _LANGUAGES = {"unexpected_rows_query", "base_query", "comparison_query", "row_condition", "json_schema"}
-"""Arguments of expectations that hold a language."""
+"""Arguments of expectations that hold SQL, a condition or a JSON schema."""
 
 
 def _argument_problems(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Look into an expectation's arguments. What parses them is imported when there is one to parse."""
+    """Parse an expectation's arguments, and give what is wrong with them."""
     if _LANGUAGES.isdisjoint(arguments):
-        return ()
+        return ()  # the parsers take long to import
     from prefect_stagegate.validations.statements import argument_problems
 
     return argument_problems(arguments)
 
 
-def parse(named: SpecLike | Address) -> Address | Spec:
+def parse(version_or_spec: SpecLike | Address) -> Address | Spec:
     """Tell a version from a spec: `name`, `name@ref` and `name@sha256:…` are versions, all else is a spec."""
-    if isinstance(named, Address):
-        return named
-    if isinstance(named, str) and not _looks_like_a_file(named):
-        return Address.parse(named)
-    return read_spec(named)
+    if isinstance(version_or_spec, Address):
+        return version_or_spec
+    if isinstance(version_or_spec, str) and not _looks_like_a_file(version_or_spec):
+        return Address.parse(version_or_spec)
+    return read_spec(version_or_spec)
 
 
 def resolve(
-    workspace: Workspace, named: SpecLike | Address, spec: SpecLike | None = None, default: str = LATEST
-) -> Named:
-    """Find the version that is meant, and the spec that it is judged under.
+    workspace: Workspace, version_or_spec: SpecLike | Address, spec: SpecLike | None = None, default: str = LATEST
+) -> ResolvedVersion:
+    """Resolve a version, and find the spec that it is judged under.
 
-    That is the spec that it was staged from, with the policy that the dataset adopted. A spec of the asker's own makes
-    it a trial, unless it is named in place of the version and holds just the adopted policy.
+    That is the spec that it was staged from, with the policy that the dataset adopted. With a spec of the user's it is
+    a trial, unless the spec is given in place of the version and its policy is the adopted one.
 
     Args:
         workspace: Cache and catalog.
-        named: A version's address, or a spec.
+        version_or_spec: A version's address, or a spec, which means a version of its dataset.
         spec: A spec to try instead.
-        default: The ref that is meant when the user named none.
+        default: The ref to resolve when the user typed none.
 
     Raises:
         UsageError: There is no such dataset, ref or version, or the spec is another dataset's.
     """
-    what = parse(named)
-    address = Address(what.dataset) if isinstance(what, Spec) else what
+    parsed = parse(version_or_spec)
+    dataset = parsed.dataset
+    address = Address(dataset) if isinstance(parsed, Spec) else parsed
     digest = workspace.catalog.resolve(address, default)
     ref = "" if address.is_version else address.ref
-    adoption = workspace.catalog.policy(what.dataset)
-    tried = read_spec(spec) if spec is not None else what if isinstance(what, Spec) else None
-    if tried is not None and tried.dataset != what.dataset:
+    adoption = workspace.catalog.policy(dataset)
+    tried = read_spec(spec) if spec is not None else parsed if isinstance(parsed, Spec) else None
+    if tried is not None and tried.dataset != dataset:
         raise UsageError(
-            f"The spec describes {tried.dataset}, not {what.dataset}",
-            hint=f"Give the spec of {what.dataset}, or leave it out to judge by the adopted policy.",
+            f"The spec describes {tried.dataset}, not {dataset}",
+            hint=f"Give the spec of {dataset}, or leave it out to judge by the adopted policy.",
         )
+    # A spec given in place of a version is no trial as long as its policy is the adopted one.
     if tried is not None and (spec is not None or adoption is None or policy_of(tried) != adoption.policy):
-        return Named(what.dataset, digest, tried, ref, is_trial=True)
-    judged = judged_spec(workspace.catalog, what.dataset, digest, adoption)
-    return Named(what.dataset, digest, judged, ref, adoption.digest if adoption else "")
+        return ResolvedVersion(dataset, digest, tried, ref, is_trial=True)
+    judged = judged_spec(workspace.catalog, dataset, digest, adoption)
+    return ResolvedVersion(dataset, digest, judged, ref, adoption.digest if adoption else "")
 
 
 POLICY_KEYS = ("contract", "gates", "job", "owners", "policy")
-"""The keys of a spec that are policy: what the gates ask, of whom, and who must agree to a change of that."""
+"""The keys of a spec that make up its policy: what the gates require, of whom, and who must agree to a change."""
 
 
 def policy_of(spec: Spec) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def policy_of(spec: Spec) -> dict[str, Any]:
 
 
 def stored_spec(workspace: Workspace, dataset: str, digest: str) -> Spec:
-    """The spec that a version is judged under now: see `judged_spec`.
+    """The spec that a version is judged under now; see `judged_spec`.
 
     Raises:
         UsageError: No spec is stored beside the version.
@@ -145,15 +146,16 @@ def stored_spec(workspace: Workspace, dataset: str, digest: str) -> Spec:
 
 
 def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEntry | None) -> Spec:
-    """The spec that a version was staged from, with an adopted policy in place of its own.
+    """The spec that a version was staged from, with the adopted policy in place of its own.
 
-    Before any policy was adopted, it has no gates: nobody may bring their own.
+    Without an adopted policy the spec has no gates: a version never brings its own.
 
     Raises:
         UsageError: No spec is stored beside the version.
         CorruptRecord: This release can't read it, or the policy.
     """
     canonical = _canonical_beside(catalog, dataset, digest)
+    # Before any policy was adopted, the version's own contract still serves validations.
     replaced = POLICY_KEYS if adoption else ("gates", "policy")
     facts = {key: value for key, value in canonical.items() if key not in replaced}
     name = f"The spec of {dataset}@{digest}"
@@ -163,30 +165,30 @@ def judged_spec(catalog: Catalog, dataset: str, digest: str, adoption: PolicyEnt
 
 
 def spec_beside(catalog: Catalog, dataset: str, digest: str) -> Spec:
-    """The spec that a version was staged from, as it was written.
+    """The spec that a version was staged from, with its own policy.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No spec is stored beside the version.
         CorruptRecord: This release can't read it.
     """
     return read_recorded(_canonical_beside(catalog, dataset, digest), f"The spec of {dataset}@{digest}", dataset)
 
 
 def policy_name(policy: Mapping[str, Any], dataset: str) -> str:
-    """What errors call a policy."""
+    """The name of a policy in error messages."""
     return f"the policy {digest_text(digest_of(policy))} of {dataset}"
 
 
 def read_recorded(canonical: Mapping[str, Any], name: str, dataset: str) -> Spec:
-    """Read a spec that the catalog holds: one of a newer release can't be read, nor one whose check a plugin had.
+    """Read a spec that the catalog holds.
 
     Args:
         canonical: The spec.
-        name: What an error calls it.
-        dataset: The dataset that it is of.
+        name: Its name in error messages.
+        dataset: Its dataset.
 
     Raises:
-        CorruptRecord: This release can't read it.
+        CorruptRecord: A newer release wrote it, or a plugin that it needs is missing.
     """
     try:
         return read_spec(canonical)

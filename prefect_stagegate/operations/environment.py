@@ -1,4 +1,4 @@
-"""Environments to compare: the one here, one in a file, and the one in which a target accepted a version."""
+"""Environments to compare: this node's, one in a file, and the one in which a target accepted a version."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ from prefect_stagegate.readiness.node.nvml import read_gpus
 from prefect_stagegate.settings import Settings
 
 FORMAT = 1
-"""The version of the file's format that this release writes and reads."""
+"""The version of the file format that this release writes and reads."""
 
 
-def here(settings: Settings, cache: Path | None = None) -> Environment:
-    """The environment that runs this.
+def capture_environment(settings: Settings, cache: Path | None = None) -> Environment:
+    """Capture the environment of this process.
 
     Args:
-        settings: They say the image's digest and which variables are recorded besides those that always are.
-        cache: The cache's folder, where it isn't the settings'.
+        settings: Give the image's digest, and the variables to record besides those that are always recorded.
+        cache: The cache's folder; by default the settings'.
     """
     cache_root = cache or settings.cache
-    found = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
-    return found if found.cuda.driver == ABSENT else _with_nvml(found)
+    environment = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
+    return environment if environment.cuda.driver == ABSENT else _with_nvml(environment)
 
 
-def _with_nvml(found: Environment) -> Environment:
-    """The environment with what only the driver's library tells: which GPUs are partitioned."""
+def _with_nvml(environment: Environment) -> Environment:
+    """Add what only NVML knows, the driver's library: which GPUs are partitioned."""
     try:
-        told = read_gpus()
-    except StagegateError:  # without the extra `gpu`, or the library: what files tell stands
-        return found
-    models = Counter(f"{gpu.name} (MIG)" if gpu.mig else gpu.name for gpu in told.gpus)
-    driver = told.driver if found.cuda.driver == UNKNOWN else found.cuda.driver
-    return replace(found, gpus=dict(sorted(models.items())), cuda=replace(found.cuda, driver=driver))
+        devices = read_gpus()
+    except StagegateError:  # the extra `gpu` or the library is missing: keep what the files say
+        return environment
+    models = Counter(f"{gpu.name} (MIG)" if gpu.mig else gpu.name for gpu in devices.gpus)
+    driver = devices.driver if environment.cuda.driver == UNKNOWN else environment.cuda.driver
+    return replace(environment, gpus=dict(sorted(models.items())), cuda=replace(environment.cuda, driver=driver))
 
 
 def to_file(environment: Environment) -> dict[str, Any]:
-    """The environment as the JSON values that `stagegate env capture` writes."""
+    """The JSON values that `stagegate env capture` writes."""
     facts = environment.to_json()
     return {"stagegate_environment": FORMAT, "fingerprint": environment.fingerprint, "environment": facts}
 
 
 def from_file(path: Path) -> Environment:
-    """Read what `stagegate env capture` wrote.
+    """Read a file of `stagegate env capture`.
 
     Raises:
-        UsageError: It can't be read, or is something else, or was changed.
+        UsageError: The file can't be read, holds something else, or was changed.
     """
     hint = "Write it anew with `stagegate env capture FILE`."
     try:
         written = json.loads(path.read_bytes())
-        found = Environment.from_json(written["environment"])
-        known, fingerprint = written["stagegate_environment"], written["fingerprint"]
+        environment = Environment.from_json(written["environment"])
+        version, fingerprint = written["stagegate_environment"], written["fingerprint"]
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
     except ValidationError as error:
@@ -71,11 +71,11 @@ def from_file(path: Path) -> Environment:
         raise UsageError(f"{path} holds no environment: {key}: {first['msg']}", hint=hint) from error
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} holds no environment: {error}", hint=hint) from error
-    if known != FORMAT:
-        raise UsageError(f"{path} has format {known!r}, and this release reads {FORMAT}", hint=hint)
-    if found.fingerprint != fingerprint:
+    if version != FORMAT:
+        raise UsageError(f"{path} has format {version!r}, and this release reads {FORMAT}", hint=hint)
+    if environment.fingerprint != fingerprint:
         raise UsageError(f"{path} was changed: its facts do not have the fingerprint beside them", hint=hint)
-    return found
+    return environment
 
 
 def accepted_in(workspace: Workspace, address: Address) -> Environment:
@@ -90,7 +90,7 @@ def accepted_in(workspace: Workspace, address: Address) -> Environment:
             hint=f"Name one, as in {address.dataset}@pilot, or a file of `stagegate env capture FILE`.",
             dataset=address.dataset,
         )
-    workspace.catalog.resolve(address)
+    workspace.catalog.resolve(address)  # raises when the target names nothing, or its log was forged
     head = workspace.catalog.ref(address.dataset, address.ref)
     if head is None or not head.attestation:
         raise UsageError(f"{address} has no attestation", hint=f"Look with `stagegate history {address}`.")

@@ -17,7 +17,7 @@ from prefect_stagegate.unreadable import UnreadableRecords
 
 @dataclass(frozen=True, slots=True)
 class VersionLine:
-    """One version, as `stagegate ls` and `stagegate show` tell of it."""
+    """One version, as `stagegate ls` and `stagegate show` print it."""
 
     dataset: str
     digest: str
@@ -30,15 +30,15 @@ class VersionLine:
     here_as: tuple[str, ...]
     """This node's copies of refs that name it."""
     leases: tuple[Lease, ...]
-    """Who keeps it on this node: who reads or pins it, and who writes to its dataset."""
+    """The leases that keep it on this node: readers and pins of the version, and writers of its dataset."""
     pins: Pins | None
-    """What fixes its entries at their sources."""
+    """What fixes its entries at their sources; None when the record can't be read."""
 
 
 def list_versions(
     workspace: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
 ) -> list[VersionLine]:
-    """Every version of one dataset, or of all.
+    """List the versions of one dataset, or of all.
 
     Args:
         workspace: Cache and catalog.
@@ -46,7 +46,7 @@ def list_versions(
         unreadable: Collects the records that can't be read, which are left out.
 
     Raises:
-        UnknownDataset: Nothing was staged under the name.
+        UnknownDataset: There is no such dataset.
     """
     if dataset is not None:
         workspace.catalog.require_dataset(dataset)
@@ -64,7 +64,7 @@ def list_versions(
 def show(
     workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None
 ) -> tuple[VersionLine, Manifest]:
-    """One version with its manifest.
+    """Return one version with its manifest.
 
     Args:
         workspace: Cache and catalog.
@@ -85,24 +85,24 @@ def show(
 def waivers(
     workspace: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None
 ) -> list[Waiver]:
-    """All waivers for a version, whatever the target, also those that ended; the oldest first."""
+    """List a version's waivers for all targets, also those that ended; the oldest first."""
     unreadable = unreadable or UnreadableRecords()
-    waived: list[Waiver] = []
+    granted: list[Waiver] = []
     for target in workspace.catalog.waived_targets(dataset, digest):
         with unreadable.skip(dataset):
-            waived.extend(workspace.catalog.waivers(dataset, digest, target))
-    return sorted(waived, key=lambda waiver: waiver.at)
+            granted.extend(workspace.catalog.waivers(dataset, digest, target))
+    return sorted(granted, key=lambda waiver: waiver.at)
 
 
 def revocations(
     workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None
 ) -> list[EvidenceRevocation]:
-    """The revocations of evidence about one version, or about all versions of a dataset; the oldest first.
+    """List revocations of evidence about one version, or about all versions of a dataset; the oldest first.
 
     Args:
         workspace: The catalog.
-        address: With a digest or a number of versions back, that version's; with a target, those of any version that
-            speak of this target.
+        address: With a digest or a number of versions back: the revocations for that version. With a target: those
+            for any version that concern this target, or all targets.
         unreadable: Collects the records that can't be read, which are left out.
     """
     unreadable = unreadable or UnreadableRecords()
@@ -110,38 +110,40 @@ def revocations(
         digests, ref = [workspace.catalog.resolve(address)], ""
     else:
         digests, ref = workspace.catalog.revoked_versions(address.dataset), address.ref
-    found: list[EvidenceRevocation] = []
+    recorded: list[EvidenceRevocation] = []
     for digest in digests:
         with unreadable.skip(address.dataset):
-            found.extend(workspace.catalog.revocations(address.dataset, digest))
-    return sorted((one for one in found if not ref or one.target in ("", ref)), key=lambda one: one.at)
+            recorded.extend(workspace.catalog.revocations(address.dataset, digest))
+    concerning = [revocation for revocation in recorded if not ref or revocation.target in ("", ref)]
+    return sorted(concerning, key=lambda revocation: revocation.at)
 
 
 def failed(
     workspace: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords | None = None
 ) -> tuple[FailedObject, ...]:
-    """What could not be staged when the version was made, and was let be left out."""
+    """The objects that could not be staged, and that the version was allowed to leave out."""
     with (unreadable or UnreadableRecords()).skip(dataset):
         return workspace.catalog.failed(dataset, digest)
     return ()
 
 
 def compare(workspace: Workspace, old: Address, new: Address) -> Iterator[Difference]:
-    """How the entries of one version differ from another's, in the order of their paths."""
-    return diff(*(workspace.catalog.manifest(a.dataset, workspace.catalog.resolve(a)).entries() for a in (old, new)))
+    """Compare the entries of two versions, in the order of their paths."""
+    before, after = (workspace.catalog.manifest(a.dataset, workspace.catalog.resolve(a)) for a in (old, new))
+    return diff(before.entries(), after.entries())
 
 
 def history(workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None) -> list[RefEntry]:
-    """The moves of one ref, or of all refs of a dataset, the oldest first.
+    """List the moves of one ref, or of all refs of a dataset, the oldest first.
 
     Args:
         workspace: The catalog.
         address: The dataset, with or without a ref.
-        unreadable: Collects the logs that can't be read, where all of a dataset's are wanted; they are left out.
+        unreadable: Without a ref, collects the logs that can't be read, which are left out.
 
     Raises:
         UsageError: There is no such dataset, or the address names a version.
-        CorruptRecord: The log of the ref that is named was changed after it was written.
+        CorruptRecord: The log of the address's ref was changed after it was written.
     """
     require_log(workspace, address)
     if address.ref:
@@ -157,21 +159,20 @@ def history(workspace: Workspace, address: Address, unreadable: UnreadableRecord
 def policy_history(
     workspace: Workspace, dataset: str, unreadable: UnreadableRecords
 ) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
-    """Every adoption of a dataset with what it changed, the oldest first; none where the log can't be read."""
-    found: list[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = []
+    """List a dataset's adoptions with what each changed, the oldest first; none when the log can't be read."""
     with unreadable.skip(dataset):
-        found.extend(adoptions(workspace, dataset))
-    return found
+        return adoptions(workspace, dataset)
+    return []
 
 
 def forget(workspace: Workspace, address: Address) -> None:
-    """Forget what this node remembers of the logs of one ref, or of all refs of a dataset."""
+    """Drop what this node remembers of the log of one ref, or of the logs of all refs of a dataset."""
     for ref in [address.ref] if address.ref else workspace.catalog.ref_names(address.dataset):
         workspace.catalog.ref_log(address.dataset, ref).forget()
 
 
 def require_log(workspace: Workspace, address: Address) -> None:
-    """Raise unless the address names a ref that was moved, or a dataset.
+    """Raise unless the address names a dataset, or a ref that has a log.
 
     Raises:
         UsageError: There is no such dataset or ref, or the address names a version.
@@ -185,7 +186,7 @@ def require_log(workspace: Workspace, address: Address) -> None:
 
 
 class _Refs:
-    """What the refs of a dataset name: the catalog's, and this node's copies."""
+    """The refs of a dataset: the catalog's, and this node's copies."""
 
     def __init__(self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
         self._catalog = workspace.catalog.refs(dataset, unreadable)

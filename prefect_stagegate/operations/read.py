@@ -29,40 +29,40 @@ class OpenDataset:
     """The folder that holds the version's files, read-only."""
 
 
-_meant: list[tuple[Path, Address, str]] = []
-"""What `meaning` set: cache, dataset and ref, digest; the newest last."""
+_overrides: list[tuple[Path, Address, str]] = []
+"""The overrides in force: cache, dataset and ref, digest; the newest last."""
 
 
 @contextmanager
-def meaning(cache: Cache, address: Address, digest: str) -> Iterator[None]:
-    """Let a ref mean one version to everybody who reads by name in this process during the block.
+def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
+    """Resolve a ref to one version in this process during the block.
 
-    A run that was given a version must not read another one under the same name: the ref may move on meanwhile, or
-    name what the run was refused.
+    A run that was given a version reads that version by the ref's name, even if the ref moves on meanwhile or names a
+    version that the run was refused.
     """
-    meant = (cache.root, address, digest)
-    _meant.append(meant)
+    override = (cache.root, address, digest)
+    _overrides.append(override)
     try:
         yield
     finally:
-        _meant.remove(meant)
+        _overrides.remove(override)
 
 
 def locate(cache: Cache, address: Address) -> OpenDataset:
-    """Find a version on this node: by what `meaning` says, else by the node's own copies of the refs.
+    """Find a version on this node: by `override_ref`, else by the node's copies of the refs.
 
-    A node has no log of its refs, so an address that counts versions back must have been `counted` before.
+    A node has no log of its refs, so the caller resolves an address that counts versions back with `counted` first.
 
     Raises:
         UnknownDataset: The node has nothing of the dataset, and the name resembles one that it has.
-        UnknownRef: The node has no such ref, or not that version, or several whose digests begin so.
+        UnknownRef: The node has no such ref, not that version, or several versions whose digests begin so.
     """
     dataset, ref = address.dataset, address.ref or LATEST
     if address.abbreviation:
         hint = f"Bring it here with `stagegate stage {address}`."
         digest: str | None = address.complete(cache.views.of(dataset), f"The cache {cache.root}", hint)
     else:
-        digest = address.digest or _given(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
+        digest = address.digest or _overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
         raise _not_here(cache, dataset, ref)
     path = cache.views.path(dataset, digest)
@@ -76,7 +76,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
 
 
 def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
-    """Why a ref can't be read here: one letter is wrong, or nobody brought it."""
+    """The error for a ref that this node lacks: its name is mistyped, or nobody staged it here."""
     refs, datasets = cache.refs.names(dataset), cache.refs.datasets()
     if not refs and nearest(dataset, datasets):
         return UnknownDataset(
@@ -98,7 +98,7 @@ def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDatas
 
 
 def read_catalog(url: str | None = None) -> Callable[[Address], str]:
-    """Give what resolves the addresses of readers who have no catalog open; it opens one when it is called.
+    """Return a resolver of addresses that opens the catalog when it is called.
 
     Args:
         url: The catalog; by default STAGEGATE_CATALOG.
@@ -120,49 +120,50 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
     return resolve
 
 
-def _given(cache: Cache, address: Address) -> str | None:
-    return next((meant[2] for meant in reversed(_meant) if meant[:2] == (cache.root, address)), None)
+def _overridden(cache: Cache, address: Address) -> str | None:
+    return next((digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.root, address)), None)
 
 
 @contextmanager
-def hold_dataset(cache: Cache, address: Address, what: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
-    """Find a version for somebody who uses it, and keep it from being collected during the block; see `Leases.hold`.
+def hold_dataset(cache: Cache, address: Address, holder: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
+    """Find a version, record that it is used, and keep it from being collected during the block.
+
+    Args:
+        cache: The node's cache.
+        address: The version.
+        holder: What holds it, for people.
+        inherited: Let child processes hold it too; see `Leases.hold`.
 
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    with keep_dataset(cache, address, what, inherited=inherited) as held:
+    with keep_dataset(cache, address, holder, inherited=inherited) as held:
         cache.views.touch(held.dataset, held.digest)
         yield held
 
 
 @contextmanager
-def keep_dataset(cache: Cache, address: Address, what: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
-    """As `hold_dataset`, for who looks after a version and does not use it: it goes as early as it would have.
+def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
+    """Hold a version as `hold_dataset` does, without recording a use: eviction still counts it as long unused.
 
-    A cache that this user can only read gives the version too, and it is logged that nothing holds it.
+    In a cache that this user can only read, no lease can be written. The version is given all the same, and a warning
+    says that nothing holds it.
 
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    found = locate(cache, address)
-    with _held(cache, found, what, inherited=inherited):
-        # It may have been collected between the finding and the lease; from here on it can't be.
-        yield locate(cache, Address(found.dataset, found.digest))
-
-
-@contextmanager
-def _held(cache: Cache, found: OpenDataset, what: str, *, inherited: bool) -> Iterator[None]:
+    version = locate(cache, address)
     with ExitStack() as stack:
         try:
             stack.enter_context(
-                cache.leases.hold(LeaseKind.READER, found.dataset, found.digest, what, inherited=inherited)
+                cache.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
             )
         except CacheError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
-            log.warning("%s can only be read, so a collection by its owner may take %s away", cache.root, found.path)
-        yield
+            log.warning("%s can only be read, so a collection by its owner may take %s away", cache.root, version.path)
+        # A collection may have removed it before the lease was there, so look again.
+        yield locate(cache, Address(version.dataset, version.digest))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The beginnings and ends that people type: a duration, a day, or a time."""
+"""Parsing the times that people type: a duration, a day, or a time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ DAY = len("2026-03-31")
 
 
 def parse_until(text: str, at: datetime) -> datetime:
-    """Read an end: a duration from `at` (`7d`), a day, which ends with it in UTC, or a time with a zone.
+    """Read an end: a duration from `at` (`7d`), a day (its end in UTC), or a time.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is none of these.
     """
     try:
-        return _moment(text, at, ahead=1) + (timedelta(days=1) if _is_day(text) else timedelta())
+        return _parse(text, at, sign=1) + (timedelta(days=1) if _is_day(text) else timedelta())
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is no end", hint="Write a duration, a day or a time, as in 7d, 2026-03-31 or 2026-03-31T12:00Z."
@@ -25,25 +25,25 @@ def parse_until(text: str, at: datetime) -> datetime:
 
 
 def parse_since(text: str, at: datetime) -> datetime:
-    """Read a beginning: a duration back from `at` (`30d`), a day or a time.
+    """Read a beginning: a duration back from `at` (`30d`), a day (its start in UTC), or a time.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is none of these.
     """
     try:
-        return _moment(text, at, ahead=-1)
+        return _parse(text, at, sign=-1)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is no beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
         ) from None
 
 
-def _moment(text: str, at: datetime, *, ahead: int) -> datetime:
+def _parse(text: str, at: datetime, *, sign: int) -> datetime:
     try:
-        return at + ahead * parse_duration(text)
+        return at + sign * parse_duration(text)
     except ValueError:
-        read = datetime.fromisoformat(text)
-        return read if read.tzinfo else read.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _is_day(text: str) -> bool:

@@ -15,7 +15,7 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.gating.audit import verify_history
-from prefect_stagegate.operations.gating.check import check, for_gate
+from prefect_stagegate.operations.gating.check import check, resolve_for_gate
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
@@ -276,7 +276,7 @@ def test_race_with_promotion_under_a_newer_policy_spoils_no_log(place: Place, mo
     assert check(place.node(), THINGS, "production").accepted
 
     def overtaken(*asked: Any) -> Any:
-        version_and_gate = for_gate(*asked)
+        version_and_gate = resolve_for_gate(*asked)
         monkeypatch.undo()
         adopt(place.node(), place.spec(gates=OWNED), reason="stricter")
         quick = place.deliver("two", gates=OWNED)
@@ -284,7 +284,7 @@ def test_race_with_promotion_under_a_newer_policy_spoils_no_log(place: Place, mo
         assert promote(place.node(), THINGS, "production").digest == quick
         return version_and_gate
 
-    monkeypatch.setattr("prefect_stagegate.operations.gating.promote.for_gate", overtaken)
+    monkeypatch.setattr("prefect_stagegate.operations.gating.promote.resolve_for_gate", overtaken)
     with pytest.raises(RefConflict, match=r"things@production can't be changed so: the policy .* decide again"):
         promote(place.node(), Address("things", slow), "production")
     assert [entry.digest == slow for entry in place.node("elsewhere").catalog.history("things", "production")] == [

@@ -30,7 +30,7 @@ from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, Us
 from prefect_stagegate.model import Address, DecisionOutcome, Identity
 from prefect_stagegate.operations.gating import context as questions
 from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.attestations import Verdict, verify_attestation
+from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.operations.gating.audit import verify_history
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
@@ -112,7 +112,7 @@ def write_key(path: Path, encryption: KeySerializationEncryption | None = None) 
     path.chmod(0o600)
 
 
-def verdicts(place: Place, what: str | Path = "things@pilot", **more: Any) -> dict[str, Verdict]:
+def verdicts(place: Place, what: str | Path = "things@pilot", **more: Any) -> dict[str, AttestationVerdict]:
     return {part.what: part.verdict for part in verify_attestation(place.newcomer(), what, **more)}
 
 
@@ -268,20 +268,21 @@ def test_an_entry_that_says_something_else_is_found_even_as_the_last(place: Plac
 def test_an_attestation_is_verified_by_everything_that_it_speaks_of(place: Place) -> None:
     place.to_pilot("one")
     holds = verdicts(place)
-    assert holds.pop("signature") is Verdict.UNKNOWN
-    assert set(holds.values()) == {Verdict.HOLDS}
+    assert holds.pop("signature") is AttestationVerdict.UNKNOWN
+    assert set(holds.values()) == {AttestationVerdict.HOLDS}
     change(place.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
-    assert verdicts(place)["log"] is Verdict.HOLDS  # the log's last entry was changed, and nothing was noted elsewhere
+    # The last entry of the log was changed, and nothing was noted elsewhere.
+    assert verdicts(place)["log"] is AttestationVerdict.HOLDS
     change(place.log(1), EDITS["another policy"])
-    assert verdicts(place) == {"contents": Verdict.FAILS}
+    assert verdicts(place) == {"contents": AttestationVerdict.FAILS}
 
 
 def test_a_signature_finds_any_field_that_was_flipped(place: Place, key: str) -> None:
     place.to_pilot("one")
-    assert set(verdicts(place, keys=[key]).values()) == {Verdict.HOLDS}
+    assert set(verdicts(place, keys=[key]).values()) == {AttestationVerdict.HOLDS}
     assert verify_history(place.node(), PILOT, [key])[0].signed == 1
     change(place.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
-    assert verdicts(place, keys=[key])["signature"] is Verdict.FAILS
+    assert verdicts(place, keys=[key])["signature"] is AttestationVerdict.FAILS
     assert verify_history(place.newcomer(), PILOT, [key])[0].signed == 0
 
 
@@ -294,13 +295,13 @@ def test_a_signed_attestation_travels_as_an_envelope_and_proves_itself(
     exported = tmp_path / "exported.json"
     main(["verify-attestation", f"things@{digest}", "--gate", "pilot", "--key", key, "--export", str(exported)])
     assert "holds    signature" in capsys.readouterr().out
-    assert set(verdicts(place, exported, keys=[key]).values()) == {Verdict.HOLDS}
-    assert verdicts(place, exported, keys=["ed25519:" + "0" * 64])["signature"] is Verdict.FAILS
+    assert set(verdicts(place, exported, keys=[key]).values()) == {AttestationVerdict.HOLDS}
+    assert verdicts(place, exported, keys=["ed25519:" + "0" * 64])["signature"] is AttestationVerdict.FAILS
     envelope = json.loads(exported.read_bytes())
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
     envelope["signatures"][0]["sig"] = "AAAA" + envelope["signatures"][0]["sig"][4:]
     exported.write_text(json.dumps(envelope))
-    assert verdicts(place, exported, keys=[key])["signature"] is Verdict.FAILS
+    assert verdicts(place, exported, keys=[key])["signature"] is AttestationVerdict.FAILS
 
 
 def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(

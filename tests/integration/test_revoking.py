@@ -96,14 +96,14 @@ def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
 ) -> None:
     check(node(folder), THINGS, "pilot")
     revoke(node(folder), THINGS, "lineage", reason="first")
-    ask = asking.ask_about
+    ask = asking.build_context
 
     def revoked_meanwhile(*arguments: Any) -> Any:
         context = ask(*arguments)
         revoke(node(folder), THINGS, "license", reason="again")
         return context
 
-    monkeypatch.setattr("prefect_stagegate.operations.gating.check.ask_about", revoked_meanwhile)
+    monkeypatch.setattr("prefect_stagegate.operations.gating.check.build_context", revoked_meanwhile)
     check(node(folder), THINGS, "pilot")
     monkeypatch.undo()
     assert stale(folder).keys() == {"license"}

@@ -18,7 +18,7 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.waive import revoke, waive
+from prefect_stagegate.operations.gating.waive import revoke_waiver, waive
 from prefect_stagegate.operations.inspect import waivers
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.times import parse_since, parse_until
@@ -172,13 +172,13 @@ def test_a_revoked_waiver_counts_no_more_not_even_for_what_it_let_in_before(fold
     check(node(folder), THINGS, "pilot")
     waived(folder)
     assert check(node(folder), THINGS, "pilot").accepted
-    (gone,) = revoke(node(folder), THINGS, "pilot", "license", reason="they changed their mind")
+    (gone,) = revoke_waiver(node(folder), THINGS, "pilot", "license", reason="they changed their mind")
     with pytest.raises(GateFailed, match=r"counts no more: ada .* revoked it"):
         promote(node(folder), THINGS, "pilot")
     assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
     assert waivers(node(folder), "things", gone.digest) == [gone]
     with pytest.raises(UsageError, match="No waiver of license holds"):
-        revoke(node(folder), THINGS, "pilot", "license", reason="again")
+        revoke_waiver(node(folder), THINGS, "pilot", "license", reason="again")
 
 
 def test_another_version_and_other_parameters_are_not_waived(folder: Path) -> None:

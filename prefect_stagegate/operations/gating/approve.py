@@ -1,10 +1,10 @@
-"""Approving: record who asks for a promotion and which flow runs wait for it, and answer.
+"""Approving: record requests for an approval, the flow runs that wait for it, and the answers.
 
-    ask (by `check`) → request ← wait (by a flow run that is suspended meanwhile)
-                          ↑
-                       answers, from the command line or from Prefect's form: the same record
+    request_approval (by `check`) → request ← wait (by a flow run, which suspends itself)
+                                       ↑
+                                    answers, from the command line or from Prefect's form: the same record
 
-An answer counts for one version, under one policy, as long as the target still names what it named when somebody asked.
+An answer counts for one version, under one policy, until the target moves on from what it named at the request.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, check_name, person_key
@@ -25,7 +26,7 @@ from prefect_stagegate.readiness.checks.approval import (
     why_answer_is_void,
     why_request_ended,
 )
-from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Asked
+from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.spec import Gate
@@ -33,20 +34,27 @@ from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
-    """The newest request whose answers count for a version under a policy: not one from before the target moved on."""
-    named, moves = _named(workspace, dataset, target)
-    requests = (one for one in reversed(workspace.catalog.requests(dataset, target)) if one.digest == digest)
-    return next((one for one in requests if not why_request_ended(one, policy=policy, named=named, moves=moves)), None)
-
-
-def _named(workspace: Workspace, dataset: str, target: str) -> tuple[str, int]:
-    """The version that a target names, and the number of its last move; empty and 0 before the first."""
+    """The newest request for a version whose answers count under a policy; None when there is none."""
     head = workspace.catalog.ref(dataset, target)
-    return (head.digest, head.seq) if head else ("", 0)
+    requests = reversed(workspace.catalog.requests(dataset, target))
+    return next(
+        (request for request in requests if request.digest == digest and not _why_ended(request, policy, head)), None
+    )
 
 
-def ask(workspace: Workspace, decision: Decision) -> Request:
-    """The request for what a decision waits for; recorded when there is none that can still be answered.
+def _why_ended(request: Request, policy: str, head: RefEntry | None) -> str:
+    """Why answers to a request no longer count; empty while they do.
+
+    Args:
+        request: The request.
+        policy: The digest of the gate's policy now.
+        head: The target's last move; None before the first.
+    """
+    return why_request_ended(request, policy=policy, named=head.digest if head else "", moves=head.seq if head else 0)
+
+
+def request_approval(workspace: Workspace, decision: Decision) -> Request:
+    """Return the open request for the approval that a decision waits for; record one when there is none.
 
     Raises:
         UsageError: The decision is a trial's.
@@ -60,48 +68,47 @@ def ask(workspace: Workspace, decision: Decision) -> Request:
         )
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(workspace, *about)
-    if request is None or lapsed(workspace, request):
+    # Answers to a lapsed request are refused, so a new one takes its place.
+    if request is None or lapsed_at(workspace, request):
         head = workspace.catalog.ref(decision.dataset, decision.target)
         request = workspace.catalog.put_request(*about, workspace.identity, after=head.seq if head else 0)
     return request
 
 
 def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[Request, Wait]:
-    """Record that a flow run waits for the answer that a decision waits for, and until when.
+    """Record that a flow run waits for the approval that a decision waits for, and until when.
 
     Args:
-        workspace: The catalog, and who asks where nobody did.
-        decision: What the gate said.
+        workspace: The catalog, and the requester when there is no request yet.
+        decision: The gate's decision.
         flow_run: The run's id.
-        timeout: How long it waits; a run that waits already, and is asked to again, waits no longer for it.
+        timeout: How long it waits. A run that waits already keeps its end.
     """
-    request = ask(workspace, decision)
-    known = next((one for one in workspace.catalog.waits(request) if one.flow_run == flow_run), None)
-    if known and known.until > stamp(now()):
-        return request, known
-    return request, workspace.catalog.put_wait(request, flow_run, now() + timeout)
+    request = request_approval(workspace, decision)
+    current = next((wait for wait in waiting_runs(workspace, request) if wait.flow_run == flow_run), None)
+    return request, current or workspace.catalog.put_wait(request, flow_run, now() + timeout)
 
 
 def waiting_runs(workspace: Workspace, request: Request) -> tuple[Wait, ...]:
     """The flow runs that wait for an answer now."""
-    return tuple(one for one in workspace.catalog.waits(request) if one.until > stamp(now()))
+    return tuple(wait for wait in workspace.catalog.waits(request) if wait.until > stamp(now()))
 
 
-def lapsed(workspace: Workspace, request: Request) -> str:
-    """When the last of the flow runs that waited for a request gave up; empty while one waits, or when none did.
+def lapsed_at(workspace: Workspace, request: Request) -> str:
+    """When the last flow run gave up waiting for a request; empty while one waits, or when none ever did.
 
-    A request that was declined did not lapse: whoever declined it may think better of it.
+    A declined request does not lapse: whoever declined it may still approve it.
     """
-    end = max((one.until for one in workspace.catalog.waits(request)), default="")
+    end = max((wait.until for wait in workspace.catalog.waits(request)), default="")
     if not end or end > stamp(now()):
         return ""
-    return end if all(given.approved for given in workspace.catalog.approvals(request)) else ""
+    return end if all(answer.approved for answer in workspace.catalog.approvals(request)) else ""
 
 
 def waiting_requests(
     workspace: Workspace, dataset: str, target: str, unreadable: UnreadableRecords
 ) -> Iterator[Request]:
-    """The requests for a target that nobody answered and whose answers would still count.
+    """The requests for a target that wait for an answer, the newest for each version and policy.
 
     Args:
         workspace: The catalog.
@@ -109,14 +116,15 @@ def waiting_requests(
         target: A target that its adopted policy has a gate for.
         unreadable: Collects the specs that can't be read; the requests for their versions are left out.
     """
-    (named, moves), adoption = _named(workspace, dataset, target), workspace.catalog.policy(dataset)
+    head, adoption = workspace.catalog.ref(dataset, target), workspace.catalog.policy(dataset)
     newest = {
-        (one.digest, one.policy): one
-        for one in workspace.catalog.requests(dataset, target)
-        if not why_request_ended(one, policy=one.policy, named=named, moves=moves)
+        (request.digest, request.policy): request
+        for request in workspace.catalog.requests(dataset, target)
+        # Whether its policy is still the adopted one takes reading a spec, so that comes last.
+        if not _why_ended(request, request.policy, head)
     }
     for request in newest.values():
-        if workspace.catalog.approvals(request) or lapsed(workspace, request):
+        if workspace.catalog.approvals(request) or lapsed_at(workspace, request):
             continue
         if not workspace.catalog.has_version(dataset, request.digest):
             continue  # nobody can promote it
@@ -127,30 +135,30 @@ def waiting_requests(
 
 
 def open_request(workspace: Workspace, address: Address, to: str) -> Request:
-    """The newest request for a target, or the newest for one version when the address names it.
+    """The newest request for a target; with a ref or digest in the address, the newest for that version.
 
     Raises:
-        UsageError: Nobody asked, or nobody waits for an answer any more.
+        UsageError: There is no request, or it lapsed.
     """
     check_name("target", to)
     workspace.catalog.require_dataset(address.dataset)
     digest = workspace.catalog.resolve(address) if address.ref else ""
     requests = workspace.catalog.requests(address.dataset, to)
-    found = next((one for one in reversed(requests) if digest in ("", one.digest)), None)
-    if found is None:
+    request = next((request for request in reversed(requests) if digest in ("", request.digest)), None)
+    if request is None:
         raise UsageError(
             f"Nobody asked to promote {address} to {to}",
             hint=f"`stagegate check {address} --gate {to}` records a request when only an approval is missing.",
             dataset=address.dataset,
         )
-    if end := lapsed(workspace, found):
-        version = f"{found.dataset}@{found.digest}"
+    if end := lapsed_at(workspace, request):
+        version = f"{request.dataset}@{request.digest}"
         raise UsageError(
             f"The request to promote {version} to {to} lapsed at {end}, so it can't be answered",
             hint=f"Run the flow again, or `stagegate check {version} --gate {to}`: either asks anew.",
             dataset=address.dataset,
         )
-    return found
+    return request
 
 
 def approve(
@@ -162,7 +170,7 @@ def approve(
     reason: str = "",
     key: SigningKey | None = None,
 ) -> Approval:
-    """Answer the newest request. What was asked for is what the answer lets through, whatever was staged since.
+    """Answer the newest request. The answer is for the version of the request, whatever was staged since.
 
     Args:
         workspace: The catalog, and who answers.
@@ -173,8 +181,8 @@ def approve(
         key: Signs the answer.
 
     Raises:
-        UsageError: Nobody asked, or waits any more, the requester answers, a refusal has no reason, or the policy asks
-            for another signature.
+        UsageError: There is no request, it lapsed, the requester answers, a refusal has no reason, or the policy wants
+            another signature.
     """
     return answer(workspace, open_request(workspace, address, to), approved=approved, reason=reason, key=key)
 
@@ -182,7 +190,7 @@ def approve(
 def answer(
     workspace: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None = None
 ) -> Approval:
-    """Answer one request, in time: that is for the caller to know.
+    """Answer one request. The caller has made sure that it did not lapse.
 
     Raises:
         UsageError: A refusal has no reason, or the answer would not count; the message says why.
@@ -190,18 +198,19 @@ def answer(
     spec = stored_spec(workspace, request.dataset, request.digest)
     gate, owners = spec.gate(request.target), spec.owners
     _require_open(workspace, request, gate)
-    given = written_answer(workspace, request, approved=approved, reason=reason, key=key)
-    parameters = Asked.model_validate(next((one.params for one in gate.requirements if one.check == "approval"), {}))
-    if why := why_answer_is_void(given, request, parameters, owners):
+    approval = build_answer(workspace, request, approved=approved, reason=reason, key=key)
+    required = (requirement.params for requirement in gate.requirements if requirement.check == "approval")
+    parameters = Parameters.model_validate(next(required, {}))
+    # Reject an answer that would not count, so that nobody believes to have answered.
+    if why := why_answer_is_void(approval, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for {request.target}"
-        raise UsageError(f"{who}: {why}", hint=_who_can(request, parameters, owners), dataset=request.dataset)
-    return workspace.catalog.put_answer(request, given)
+        raise UsageError(f"{who}: {why}", hint=_answer_hint(request, parameters, owners), dataset=request.dataset)
+    return workspace.catalog.put_answer(request, approval)
 
 
 def _require_open(workspace: Workspace, request: Request, gate: Gate) -> None:
-    """Raise where nobody asks any more what a request asks."""
-    named, moves = _named(workspace, request.dataset, request.target)
-    why = why_request_ended(request, policy=gate.policy, named=named, moves=moves)
+    """Raise when a request ended, or a newer one replaced it."""
+    why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
         why = f"{newer.requester.name} asked again at {newer.at}"
@@ -214,29 +223,30 @@ def _require_open(workspace: Workspace, request: Request, gate: Gate) -> None:
         )
 
 
-def written_answer(
+def build_answer(
     workspace: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None
 ) -> Approval:
-    """The answer as it is recorded, signed where there is a key.
+    """Make the answer that is recorded; with a key, sign it.
 
     Raises:
-        UsageError: A refusal has no reason, or nobody's name is given.
+        UsageError: A refusal has no reason, or the answer has no name.
     """
     if not person_key(workspace.identity.name):
         raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
+    # A signature proves the name that the caller only declared.
     who = Identity(workspace.identity.name, "signature") if key else workspace.identity
-    given = Approval(request.id, who, approved, reason, stamp(now()))
-    return replace(given, envelope=key.sign(signed_answer(request, given), ANSWER_PAYLOAD)) if key else given
+    approval = Approval(request.id, who, approved, reason, stamp(now()))
+    return replace(approval, envelope=key.sign(signed_answer(request, approval), ANSWER_PAYLOAD)) if key else approval
 
 
-def _who_can(request: Request, parameters: Asked, owners: Mapping[Any, str]) -> str:
-    """Whose answers count, and how they are given."""
-    people = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
-    named = f"The gate asks {', '.join(people)}. " if people else "Somebody else answers. "
+def _answer_hint(request: Request, parameters: Parameters, owners: Mapping[Any, str]) -> str:
+    """Whose answers count, and how to give one."""
+    groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
+    people = f"The gate asks {', '.join(groups)}. " if groups else "Somebody else answers. "
     keyed = (
         f"It has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs the answer. " if parameters.signed else ""
     )
     version = f"{request.dataset}@{request.digest}"
-    return f"{named}{keyed}`stagegate approve {version} --to {request.target} --identity NAME` says who you are."
+    return f"{people}{keyed}`stagegate approve {version} --to {request.target} --identity NAME` says who you are."

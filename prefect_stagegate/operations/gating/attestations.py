@@ -1,4 +1,4 @@
-"""Verifying one attestation: what holds, what doesn't, and what can't be told. Changes nothing."""
+"""Verifying one attestation, part by part: what holds, what fails, and what is unknown. Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import RefEntry, adopted_as
+from prefect_stagegate.catalog import adopted_as
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Address, check_name
-from prefect_stagegate.operations.gating.audit import contradictions, public_keys, self_made
+from prefect_stagegate.operations.gating.audit import contradictions, people_problems, public_keys
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
@@ -23,45 +23,46 @@ from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, signe
 from prefect_stagegate.units import digest_text
 
 LARGEST = 64 << 20
-"""Bytes of the largest file that is read."""
+"""The most bytes of a file that are read."""
 
 
-class Verdict(StrEnum):
-    """What became of one part of the verification."""
+class AttestationVerdict(StrEnum):
+    """The outcome of verifying one part of an attestation."""
 
     HOLDS = "holds"
     FAILS = "fails"
     UNKNOWN = "unknown"
-    """It can't be told, with what was given."""
+    """The catalog and the keys given do not suffice to tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of the verification."""
+class AttestationPart:
+    """One part of an attestation, verified."""
 
     what: str
-    verdict: Verdict
+    """`contents`, `subject`, `policy`, `log`, `people` or `signature`."""
+    verdict: AttestationVerdict
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """An attestation as somebody presents it."""
+    """An attestation to verify, from a file or the catalog."""
 
     statement: Mapping[str, Any]
     envelopes: tuple[Mapping[str, Any], ...] = ()
-    """DSSE envelopes that came with it."""
+    """The DSSE envelopes with its signatures."""
 
 
 def verify_attestation(
-    workspace: Workspace, what: str | Path, *, gate: str = "", keys: Sequence[str] = ()
-) -> list[Part]:
-    """Verify the attestation that let a version in at a target, or one in a file.
+    workspace: Workspace, source: str | Path, *, gate: str = "", keys: Sequence[str] = ()
+) -> list[AttestationPart]:
+    """Verify the attestation by which a target accepted a version, or one in a file.
 
     Args:
         workspace: The catalog that it is compared with.
-        what: `nycflights@production`, a version with `gate`, or a file: a Statement or a DSSE envelope around one.
-        gate: The target, for a version that is named by its digest or another ref: its newest decision is meant.
+        source: `nycflights@production`, a version with `gate`, or a file: a Statement or a DSSE envelope around one.
+        gate: The target, for a version named by its digest or another ref: its newest decision is verified.
         keys: Public keys (`ed25519:…` or PEM files) beside those of the settings.
 
     Raises:
@@ -70,32 +71,35 @@ def verify_attestation(
     if gate:
         check_name("target", gate)
     public = public_keys(workspace, keys)
-    shown = _from_file(Path(what)) if _is_file(what) else _from_catalog(workspace, Address.parse(str(what)), gate)
+    if _is_file(source):
+        presented = _from_file(Path(source))
+    else:
+        presented = _from_catalog(workspace, Address.parse(str(source)), gate)
     try:
-        attested = read_statement(shown.statement)
+        attested = read_statement(presented.statement)
     except CorruptRecord as error:
-        return [Part("contents", Verdict.FAILS, error.message)]
-    return list(_parts(workspace, shown, attested, public))
+        return [AttestationPart("contents", AttestationVerdict.FAILS, error.message)]
+    return list(_verify_parts(workspace, presented, attested, public))
 
 
-def _is_file(what: str | Path) -> bool:
-    return isinstance(what, Path) or what.endswith(".json") or Path(what).is_file()
+def _is_file(source: str | Path) -> bool:
+    return isinstance(source, Path) or source.endswith(".json") or Path(source).is_file()
 
 
 def _from_file(path: Path) -> Presented:
     try:
         if path.stat().st_size > LARGEST:
             raise UsageError(f"{path} is larger than any attestation")
-        read = json.loads(path.read_bytes())
-        if isinstance(read, dict) and "payload" in read:
-            return Presented(json.loads(base64.b64decode(read["payload"], validate=True)), (read,))
+        document = json.loads(path.read_bytes())
+        if isinstance(document, dict) and "payload" in document:
+            return Presented(json.loads(base64.b64decode(document["payload"], validate=True)), (document,))
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, TypeError, binascii.Error) as error:
         raise UsageError(f"{path} holds no attestation: {error}") from error
-    if not isinstance(read, dict):
+    if not isinstance(document, dict):
         raise UsageError(f"{path} holds no attestation", hint="It is a Statement in JSON, or a DSSE envelope with one.")
-    return Presented(read.get("attestation", read))  # also an entry of a ref's log
+    return Presented(document.get("attestation", document))  # an entry of a ref's log holds one, too
 
 
 def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presented:
@@ -104,7 +108,7 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
         statement: Mapping[str, Any] | None = workspace.catalog.attestation(address.dataset, digest, gate)
         name = f"{address.dataset}@{digest}"
     elif address.target:
-        workspace.catalog.resolve(address)
+        workspace.catalog.resolve(address)  # raises when there is no such ref
         statement, name = workspace.catalog.history(address.dataset, address.ref)[-1].attestation, str(address)
     else:
         raise UsageError(
@@ -115,92 +119,118 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
     return Presented(statement, tuple(workspace.catalog.signatures(address.dataset, statement_digest(statement))))
 
 
-def _parts(workspace: Workspace, shown: Presented, attested: AttestedDecision, keys: Sequence[str]) -> Iterator[Part]:
+def _verify_parts(
+    workspace: Workspace, presented: Presented, attested: AttestedDecision, keys: Sequence[str]
+) -> Iterator[AttestationPart]:
     decision = attested.decision
-    yield Part("contents", Verdict.HOLDS, f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}")
+    yield AttestationPart(
+        "contents",
+        AttestationVerdict.HOLDS,
+        f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}",
+    )
     yield _subject(workspace, attested)
     yield _policy(workspace, attested)
-    yield _log(workspace, shown, attested)
-    broken = "; ".join(self_made(attested))
+    yield _log(workspace, presented, attested)
+    broken = "; ".join(people_problems(attested))
     people = f"{decision.requester} asked; nobody agreed to or waived what they asked for themselves"
-    yield Part("people", Verdict.FAILS if broken else Verdict.HOLDS, broken or people)
-    yield _signature(shown, keys)
+    yield AttestationPart("people", AttestationVerdict.FAILS if broken else AttestationVerdict.HOLDS, broken or people)
+    yield _signature(presented, keys)
 
 
-def _subject(workspace: Workspace, attested: AttestedDecision) -> Part:
-    """Whether the rows that the catalog has of the version hash to the digest that was judged."""
+def _subject(workspace: Workspace, attested: AttestedDecision) -> AttestationPart:
+    """Whether the version's rows in the catalog hash to the digest that was judged."""
     decision = attested.decision
     try:
         files = sum(1 for _ in workspace.catalog.manifest(decision.dataset, decision.digest).entries())
     except UsageError as error:
-        return Part("subject", Verdict.UNKNOWN, error.message)
+        return AttestationPart("subject", AttestationVerdict.UNKNOWN, error.message)
     except StagegateError as error:
-        return Part("subject", Verdict.FAILS, error.message)
-    return Part("subject", Verdict.HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}")
+        return AttestationPart("subject", AttestationVerdict.FAILS, error.message)
+    return AttestationPart(
+        "subject", AttestationVerdict.HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}"
+    )
 
 
-def _policy(workspace: Workspace, attested: AttestedDecision) -> Part:
-    """Whether the policy that the version was judged by was adopted, and gives the gate that decided."""
+def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart:
+    """Whether the dataset adopted the policy that the version was judged by, and that policy has the gate."""
     decision = attested.decision
     try:
         policies = workspace.catalog.policies(decision.dataset)
     except StagegateError as error:
-        return Part("policy", Verdict.FAILS, error.message)
+        return AttestationPart("policy", AttestationVerdict.FAILS, error.message)
     adopted = adopted_as(policies, decision.adopted)
     if adopted is None:
-        return Part("policy", Verdict.FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}")
+        return AttestationPart(
+            "policy", AttestationVerdict.FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}"
+        )
     try:
         gate = spec_under(adopted.policy, decision.dataset).gate(decision.target)
-    except (CorruptRecord, UsageError) as error:  # of a release that knew other checks
-        return Part("policy", Verdict.UNKNOWN, error.message)
+    except (CorruptRecord, UsageError) as error:  # a release with other checks wrote it
+        return AttestationPart("policy", AttestationVerdict.UNKNOWN, error.message)
     if gate.policy != decision.policy:
-        return Part(
-            "policy", Verdict.UNKNOWN, f"this release reads policy {adopted.seq} otherwise than the one that decided"
+        return AttestationPart(
+            "policy",
+            AttestationVerdict.UNKNOWN,
+            f"this release reads policy {adopted.seq} otherwise than the one that decided",
         )
     age = "the adopted policy" if adopted.seq == len(policies) else "a policy that was changed since"
-    return Part("policy", Verdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
+    return AttestationPart(
+        "policy", AttestationVerdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}"
+    )
 
 
-def _log(workspace: Workspace, shown: Presented, attested: AttestedDecision) -> Part:
-    """Whether the ref's log, whose chain must hold, has exactly this attestation."""
+def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision) -> AttestationPart:
+    """Whether the ref's log is unbroken and has exactly this attestation."""
     decision = attested.decision
     try:
         entries, head = workspace.catalog.chain(decision.dataset, decision.target)
         decided = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
-        return Part("log", Verdict.FAILS, error.message)
+        return AttestationPart("log", AttestationVerdict.FAILS, error.message)
     if decision.dataset not in workspace.catalog.datasets():
-        return Part("log", Verdict.UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
-    digest = statement_digest(shown.statement)
-    found: list[RefEntry] = [e for e in entries if e.attestation and statement_digest(e.attestation) == digest]
-    if found:
-        if wrong := "; ".join(problem for entry in found for problem in contradictions(attested, entry)):
-            return Part("log", Verdict.FAILS, wrong)
-        numbers = ", ".join(str(entry.seq) for entry in found)
+        return AttestationPart(
+            "log", AttestationVerdict.UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}"
+        )
+    digest = statement_digest(presented.statement)
+    matching = [entry for entry in entries if entry.attestation and statement_digest(entry.attestation) == digest]
+    if matching:
+        if wrong := "; ".join(problem for entry in matching for problem in contradictions(attested, entry)):
+            return AttestationPart("log", AttestationVerdict.FAILS, wrong)
+        numbers = ", ".join(str(entry.seq) for entry in matching)
         why = f"entry {numbers} of {len(entries)} in an unbroken chain, whose last is {digest_text(head)}"
-        return Part("log", Verdict.HOLDS, why)
-    if any(statement_digest(one) == digest for one in decided):
-        return Part("log", Verdict.HOLDS, f"recorded, and nothing was moved to {decision.target} by it")
-    return Part("log", Verdict.FAILS, f"the catalog has no such decision of {decision.target}: it was changed")
+        return AttestationPart("log", AttestationVerdict.HOLDS, why)
+    # A refusal, and an acceptance that nobody promoted, are recorded beside the log.
+    if any(statement_digest(statement) == digest for statement in decided):
+        return AttestationPart(
+            "log", AttestationVerdict.HOLDS, f"recorded, and nothing was moved to {decision.target} by it"
+        )
+    return AttestationPart(
+        "log", AttestationVerdict.FAILS, f"the catalog has no such decision of {decision.target}: it was changed"
+    )
 
 
-def _signature(shown: Presented, keys: Sequence[str]) -> Part:
-    if not shown.envelopes:
+def _signature(presented: Presented, keys: Sequence[str]) -> AttestationPart:
+    if not presented.envelopes:
         why = "it is not signed"
-        return Part("signature", Verdict.FAILS if keys else Verdict.UNKNOWN, why)
+        return AttestationPart("signature", AttestationVerdict.FAILS if keys else AttestationVerdict.UNKNOWN, why)
     if not keys:
-        return Part("signature", Verdict.UNKNOWN, "it is signed, and no key was given to prove it with --key")
-    proved = sorted({key for one in shown.envelopes for key in signers(one, shown.statement, STATEMENT_PAYLOAD, keys)})
-    if proved:
-        return Part("signature", Verdict.HOLDS, f"by {', '.join(proved)}")
-    return Part("signature", Verdict.FAILS, "none of the keys signed exactly this")
+        return AttestationPart(
+            "signature", AttestationVerdict.UNKNOWN, "it is signed, and no key was given to prove it with --key"
+        )
+    statement = presented.statement
+    signed_by = {
+        key for envelope in presented.envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)
+    }
+    if signed_by:
+        return AttestationPart("signature", AttestationVerdict.HOLDS, f"by {', '.join(sorted(signed_by))}")
+    return AttestationPart("signature", AttestationVerdict.FAILS, "none of the keys signed exactly this")
 
 
 def envelope_of(workspace: Workspace, address: Address, gate: str = "") -> bytes:
-    """An attestation as others read it: the DSSE envelope when it is signed, else the Statement; JSON.
+    """Export an attestation as JSON: the DSSE envelope when it is signed, else the Statement.
 
     Raises:
         UsageError: There is no such attestation.
     """
-    shown = _from_catalog(workspace, address, gate)
-    return canonical(shown.envelopes[0] if shown.envelopes else shown.statement)
+    presented = _from_catalog(workspace, address, gate)
+    return canonical(presented.envelopes[0] if presented.envelopes else presented.statement)

@@ -1,4 +1,4 @@
-"""Auditing: walk the logs of refs, prove what can be proved, and say what can't. Changes nothing."""
+"""Auditing: walk the logs of refs and policies, and report what is wrong in them. Changes nothing."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, read_
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What was found out about one log: a ref's, or the policy's."""
+    """The audit of one log: a ref's, or the policy's."""
 
     dataset: str
     ref: str
     """Empty for the log of the policy."""
     entries: int
     head: str
-    """`sha256:<hex>` of the last entry as stored. Who notes it elsewhere can tell whether the log's end was cut off."""
+    """`sha256:<hex>` of the last entry as stored. Noted elsewhere, it reveals when the log loses its end."""
     attestations: int
-    """Entries whose attestation speaks of exactly what they did."""
+    """How many entries have an attestation."""
     signed: int
-    """Of these, those with a signature by one of the keys."""
+    """How many of these attestations one of the keys signed."""
     problems: tuple[str, ...]
 
 
 def verify_history(workspace: Workspace, address: Address | None = None, keys: Sequence[str] = ()) -> list[Chain]:
-    """Walk the logs of one ref, of a dataset, or of all.
+    """Audit the log of one ref, all logs of a dataset, or all logs.
 
     Args:
         workspace: The catalog.
-        address: The dataset, with or without a ref; None for all of the catalog.
+        address: The dataset, with or without a ref; None for the whole catalog.
         keys: Public keys (`ed25519:…` or PEM files) beside those of the settings.
 
     Raises:
-        UsageError: There is no such dataset or ref, the address names a version, or a key is none.
+        UsageError: There is no such dataset or ref, the address names a version, or a key can't be read.
     """
     public = public_keys(workspace, keys)
     if address:
@@ -54,29 +54,29 @@ def verify_history(workspace: Workspace, address: Address | None = None, keys: S
     datasets = [address.dataset] if address else workspace.catalog.datasets()
     refs = [(name, ref) for name in datasets for ref in workspace.catalog.ref_names(name)]
     if address and address.ref:
-        return [_walk(workspace, name, ref, public) for name, ref in refs if ref == address.ref]
-    policies = [_walk_policy(workspace, name) for name in datasets]
-    return [*(_walk(workspace, name, ref, public) for name, ref in refs), *(chain for chain in policies if chain)]
+        return [_audit_ref(workspace, name, ref, public) for name, ref in refs if ref == address.ref]
+    policies = [_audit_policy(workspace, name) for name in datasets]
+    return [*(_audit_ref(workspace, name, ref, public) for name, ref in refs), *(chain for chain in policies if chain)]
 
 
 def public_keys(workspace: Workspace, keys: Sequence[str]) -> tuple[str, ...]:
-    """The keys that are given, and those of the settings."""
+    """The keys given, and those of the settings; each once."""
     return tuple(dict.fromkeys(map(read_public_key, (*keys, *workspace.settings.verification_keys))))
 
 
-def _walk(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]) -> Chain:
+def _audit_ref(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]) -> Chain:
     try:
         entries, head = workspace.catalog.chain(dataset, ref)
     except StagegateError as error:
         return Chain(dataset, ref, 0, "", 0, 0, (str(error),))
-    problems = [f"entry {one.seq}: {problem}" for one in entries for problem in _problems(workspace, one)]
-    attested = [one for one in entries if one.attestation]
-    signed = sum(bool(signed_by(workspace, dataset, one.attestation, keys)) for one in attested) if keys else 0
+    problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry)]
+    attested = [entry for entry in entries if entry.attestation]
+    signed = sum(bool(signed_by(workspace, dataset, entry.attestation, keys)) for entry in attested) if keys else 0
     return Chain(dataset, ref, len(entries), head, len(attested), signed, tuple(problems))
 
 
-def _walk_policy(workspace: Workspace, dataset: str) -> Chain | None:
-    """Walk the log of a dataset's policy; None where none was adopted yet."""
+def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
+    """Audit the log of a dataset's policy; None before the first adoption."""
     try:
         entries, head = workspace.catalog.policy_log(dataset).chain()
     except StagegateError as error:
@@ -85,11 +85,11 @@ def _walk_policy(workspace: Workspace, dataset: str) -> Chain | None:
 
 
 def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
-    """What contradicts an entry of a log whose chain holds."""
+    """What is wrong with an entry of a log whose chain is unbroken."""
     if not workspace.catalog.has_version(entry.dataset, entry.digest):
         yield f"the catalog has lost the version {entry.digest} that it names"
     if entry.ref == LATEST:
-        return
+        return  # staging moves it, and no gate decides
     try:
         attested = read_statement(entry.attestation)
     except StagegateError as error:
@@ -99,8 +99,9 @@ def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
 
 
 def contradictions(attested: AttestedDecision, entry: RefEntry) -> Iterator[str]:
-    """What an attestation says other than the entry of the log that it stands in."""
+    """How an attestation contradicts its entry of the log."""
     decision = attested.decision
+    # A withdrawal leaves the ref where it is, so what it decides about is the version that it takes back.
     about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
     if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
         yield f"its attestation speaks of {decision.dataset}@{decision.digest} for {decision.target}, not of {about}"
@@ -108,33 +109,33 @@ def contradictions(attested: AttestedDecision, entry: RefEntry) -> Iterator[str]
         yield f"its attestation says {decision.outcome}"
     if decision.at > entry.at:
         yield f"it was decided at {decision.at}, after the ref had moved"
-    yield from self_made(attested)
+    yield from people_problems(attested)
 
 
-def self_made(attested: AttestedDecision) -> Iterator[str]:
-    """Where somebody agreed to, or answered for, what they had asked for themselves, or a waiver did not hold."""
+def people_problems(attested: AttestedDecision) -> Iterator[str]:
+    """Approvals and waivers by the requester, who may give neither, and waivers that were not in force."""
     decision: Decision = attested.decision
-    asker = person_key(decision.requester)
-    counted = {
-        person_key(str(one["name"]))
-        for answer in decision.checks
-        if answer.check == "approval"
-        for one in answer.measured.get("answers", ())
-        if one["approved"]
+    requester = person_key(decision.requester)
+    approvers = {
+        person_key(str(answer["name"]))
+        for evidence in decision.checks
+        if evidence.check == "approval"
+        for answer in evidence.measured.get("answers", ())
+        if answer["approved"]
     }
-    if asker in counted:
+    if requester in approvers:
         yield f"{decision.requester} asked for it, and the approval counts their own answer"
-    for answer in decision.checks:
-        waiver = answer.ruling.waiver if answer.ruling else None
-        if waiver and person_key(waiver.approver.name) == asker:
-            yield f"{decision.requester} asked for it, and waived {answer.check}"
+    for evidence in decision.checks:
+        waiver = evidence.ruling.waiver if evidence.ruling else None
+        if waiver and person_key(waiver.approver.name) == requester:
+            yield f"{decision.requester} asked for it, and waived {evidence.check}"
         if waiver and (why := why_out_of_time(waiver, decision.at)):
-            yield f"the waiver of {answer.check} did not hold then: {why}"
+            yield f"the waiver of {evidence.check} did not hold then: {why}"
 
 
 def signed_by(workspace: Workspace, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:
-    """Which of the keys signed an attestation, by the envelopes in the catalog."""
+    """The keys that signed an attestation, by the envelopes in the catalog."""
     if not isinstance(statement, dict) or statement.get("_type") != STATEMENT_TYPE:
         return []
     envelopes = workspace.catalog.signatures(dataset, statement_digest(statement))
-    return sorted({key for one in envelopes for key in signers(one, statement, STATEMENT_PAYLOAD, keys)})
+    return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

@@ -1,4 +1,4 @@
-"""Checking: gather the evidence that a gate requires and that is missing or stale, decide, and record the decision."""
+"""Checking: run the checks of a gate whose evidence is missing or stale, decide, and record the decision."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from threading import Event
 
 from prefect_stagegate.errors import Cancelled, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
-from prefect_stagegate.operations.address import Named, SpecLike, parse, resolve
-from prefect_stagegate.operations.gating.approve import ask
-from prefect_stagegate.operations.gating.context import ask_about
-from prefect_stagegate.operations.gating.withdraw import withdraw_what_failed
+from prefect_stagegate.operations.address import ResolvedVersion, SpecLike, parse, resolve
+from prefect_stagegate.operations.gating.approve import request_approval
+from prefect_stagegate.operations.gating.context import build_context
+from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CheckContext, PlannedCheck, judge, plan_checks, run_check
 from prefect_stagegate.readiness.checks.approval import counted_answers
@@ -19,14 +19,14 @@ from prefect_stagegate.readiness.records.signing import SigningKey, read_signing
 from prefect_stagegate.spec import Gate, Spec
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
-"""Takes what a check is going to do."""
+"""Takes the plan: which checks will run, and why."""
 Progress = Callable[[str], None]
-"""Takes a line for people: which check is being asked, and what it does."""
+"""Takes a line for people: which check runs, and what it does."""
 
 
 def check(
     workspace: Workspace,
-    named: SpecLike | Address,
+    version_or_spec: SpecLike | Address,
     gate: str,
     *,
     spec: SpecLike | None = None,
@@ -34,85 +34,88 @@ def check(
     announce: Announce | None = None,
     progress: Progress | None = None,
 ) -> Decision:
-    """Decide whether a version may go where a gate leads, and record why.
+    """Decide whether a target accepts a version, and record the decision.
 
-    Evidence that still holds is used again. When all that is missing is an approval, a request for it is recorded,
-    and the outcome is `waiting`. Under a spec of the asker's own it is a trial: nothing is recorded.
+    Evidence that is still current is used again. When only an approval is missing, a request for it is recorded, and
+    the outcome is `waiting`. Under a spec that the caller brings it is a trial: nothing is recorded.
 
     Args:
         workspace: Cache and catalog.
-        named: A version's address, or a spec. Without a ref: the version that the gate below accepted, else `latest`.
+        version_or_spec: A version's address, or a spec. Without a ref: the version that the gate below accepted, else
+            `latest`.
         gate: The target's name.
         spec: A spec to try instead of the adopted policy.
-        cancel: Set it to stop in time, before the next check or while the version is brought; nothing is decided then.
-        announce: Told what is to be asked, and why, before the first check is.
+        cancel: Set it to stop before the next check, or while the version is fetched; nothing is decided then.
+        announce: Called with the plan before the first check runs.
         progress: Called with lines for people while the work goes on.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    version, policy = for_gate(workspace, named, gate, spec)
+    version, policy = resolve_for_gate(workspace, version_or_spec, gate, spec)
     return check_version(workspace, version, policy, cancel=cancel, announce=announce, progress=progress)
 
 
 def check_version(
     workspace: Workspace,
-    version: Named,
+    version: ResolvedVersion,
     gate: Gate,
     *,
     cancel: Event | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
 ) -> Decision:
-    """Do the same for a version that `for_gate` found."""
+    """Check a version that `resolve_for_gate` returned; see `check`."""
     key = signing_key(workspace)
     report = _CheckProgress(progress)
-    context = ask_about(workspace, version, gate, cancel, report)
-    decision = judge(context, *_gather(workspace, version, context, cancel, announce, report))
+    context = build_context(workspace, version, gate, cancel, report)
+    decision = judge(context, *_collect_evidence(workspace, version, context, cancel, announce, report))
     if version.is_trial:
         return decision
     answers = counted_answers(decision, context.approvals)
     statement = attest(decision, context.environment, context.request, answers)
-    if key:  # the signature first: a decision that is recorded is a decision that is signed
+    if key:  # before the attestation, so that no decision is ever recorded without its signature
         workspace.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
     workspace.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)
-    withdraw_what_failed(workspace, decision, statement)
+    # After the attestation: a promotion under way looks for a later decision once it moved the ref.
+    withdraw_failed_version(workspace, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:
-        ask(workspace, decision)
+        request_approval(workspace, decision)
     return decision
 
 
 def signing_key(workspace: Workspace) -> SigningKey | None:
-    """The key that the settings name; read before anything is done, for a wrong one must leave nothing half done."""
+    """Read the key that the settings name. Callers read it first, so that a wrong key leaves nothing half done."""
     path = workspace.settings.signing_key
     return read_signing_key(path, workspace.ask_passphrase) if path else None
 
 
 def preview_check(
-    workspace: Workspace, named: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
+    workspace: Workspace, version_or_spec: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
 ) -> tuple[PlannedCheck, ...]:
-    """What `check` would ask, what it would use as it is, and why. Changes nothing."""
-    return preview_version(workspace, *for_gate(workspace, named, gate, spec))
+    """Plan what `check` would run, what evidence it would use again, and why. Changes nothing."""
+    return preview_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec))
 
 
-def preview_version(workspace: Workspace, version: Named, gate: Gate) -> tuple[PlannedCheck, ...]:
-    """Do the same for a version that `for_gate` found."""
+def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:
+    """Plan the check of a version that `resolve_for_gate` returned; see `preview_check`."""
     stored = workspace.catalog.evidence(version.dataset, version.digest)
-    return plan_checks(ask_about(workspace, version, gate), stored)
+    return plan_checks(build_context(workspace, version, gate), stored)
 
 
-def for_gate(
-    workspace: Workspace, named: SpecLike | Address, gate: str, spec: SpecLike | None = None
-) -> tuple[Named, Gate]:
-    """Find the version that is meant at a gate, and the gate that it is judged by.
+def resolve_for_gate(
+    workspace: Workspace, version_or_spec: SpecLike | Address, gate: str, spec: SpecLike | None = None
+) -> tuple[ResolvedVersion, Gate]:
+    """Resolve a version for a gate, and find the gate in the spec that it is judged under.
 
-    Without a ref that is the version which the gate below accepted, else `latest`.
+    Without a ref it is the version that the gate below accepted, else `latest`.
     """
-    what = parse(named)
-    newest = resolve(workspace, what, spec)
+    parsed = parse(version_or_spec)
+    newest = resolve(workspace, parsed, spec)
     policy = _gate(workspace, newest, gate)
-    if isinstance(what, Spec) or what.ref or not policy.extends:
+    if isinstance(parsed, Spec) or parsed.ref or not policy.extends:
         return newest, policy
+    # A newer version has not passed the gate below yet, so judge the one that this gate's ref names.
     below = workspace.catalog.ref(newest.dataset, policy.extends)
     if below is None or below.digest == newest.digest:
         return newest, policy
@@ -120,8 +123,12 @@ def for_gate(
     return older, _gate(workspace, older, gate)
 
 
-def _gate(workspace: Workspace, version: Named, target: str) -> Gate:
-    """The gate of a target in the spec that a version is judged under; says so where only another spec has it."""
+def _gate(workspace: Workspace, version: ResolvedVersion, target: str) -> Gate:
+    """The gate of a target in the spec that a version is judged under.
+
+    Raises:
+        UsageError: The spec has no such gate.
+    """
     if version.spec.gates or version.is_trial:
         return version.spec.gate(target)
     if workspace.catalog.policy(version.dataset) is None:
@@ -134,44 +141,48 @@ def _gate(workspace: Workspace, version: Named, target: str) -> Gate:
 
 
 class _CheckProgress:
-    """Names the check that is being asked before each line that its work reports."""
+    """Puts the name of the running check before each line that it reports."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._check = ""
 
     def begin(self, check: str) -> None:
-        """Report that a check is asked now."""
+        """Report that a check starts."""
         self._check = check
         if self._progress:
             self._progress(check)
 
     def __call__(self, line: str) -> None:
-        """Report what its work does."""
+        """Report a line of the running check."""
         if self._progress:
             self._progress(f"{self._check}: {line}")
 
 
-def _gather(
+def _collect_evidence(
     workspace: Workspace,
-    version: Named,
+    version: ResolvedVersion,
     context: CheckContext,
     cancel: Event | None,
     announce: Announce | None,
     report: _CheckProgress,
 ) -> tuple[list[Evidence], list[Evidence]]:
-    """What still holds with the answers to what had to be asked again, and all that was found out before and now."""
+    """Run the checks whose evidence is missing or stale, and record what they found.
+
+    Returns:
+        The evidence to decide by, and all evidence about the version, recorded and new.
+    """
     record = workspace.catalog.evidence(context.dataset, context.digest)
     planned = plan_checks(context, record)
     if announce:
         announce(planned)
-    to_ask = [one for one in planned if one.evidence is None]
+    due = [check for check in planned if check.evidence is None]
     fresh = []
-    for number, one in enumerate(to_ask, start=1):
+    for number, check in enumerate(due, start=1):
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
-        report.begin(f"{one.requirement.check} ({number} of {len(to_ask)})")
-        fresh.append(run_check(one.definition, one.requirement, context))
+        report.begin(f"{check.requirement.check} ({number} of {len(due)})")
+        fresh.append(run_check(check.definition, check.requirement, context))
     if not version.is_trial:
         workspace.catalog.put_evidence(context.dataset, context.digest, fresh)
-    return [one.evidence for one in planned if one.evidence] + fresh, record + fresh
+    return [check.evidence for check in planned if check.evidence] + fresh, record + fresh

@@ -1,4 +1,4 @@
-"""Whether those agreed to a change of policy who had to: the rule of the policy that is left decides."""
+"""Whether enough people agreed to a change of policy, by the rule of the policy that it replaces."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from prefect_stagegate.model import Approval, Request
 from prefect_stagegate.units import count_text
 
 POLICY_TARGET = "_policy"
-"""Stands for a target in requests to adopt a policy; no target's name begins so."""
+"""Takes the target's place in requests to adopt a policy. No target's name begins with an underscore."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far a request to adopt a policy got."""
+    """The answers to a request to adopt a policy, counted."""
 
     count: int
     """How many people must agree."""
     groups: tuple[str, ...]
-    """Of which groups of `owners`; empty for anybody but the requester."""
+    """The groups of `owners` that may agree; empty for anybody but the requester."""
     agreed: tuple[Approval, ...]
     declined: tuple[Approval, ...]
 
@@ -39,13 +39,13 @@ class Agreement:
 
 
 def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The parameters of the approval that a policy asks for before another one is adopted; None for no rule."""
+    """The parameters of the approval that a policy requires before another replaces it; None when it has no rule."""
     rule: Mapping[str, Any] | None = policy.get("policy", {}).get("change", {}).get("approval")
     return rule
 
 
 def why_unchangeable(policy: Mapping[str, Any]) -> str:
-    """Why nobody could ever meet the rule of a policy; empty when there are people who can, and where it has none."""
+    """Why too few people could ever agree by a policy's rule; empty when enough could, or it has no rule."""
     rule = rule_of(policy)
     if rule is None:
         return ""
@@ -67,8 +67,8 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
 
     Args:
         policy: The policy in force, which has a rule; its keys `policy` and `owners` are read.
-        request: The request to adopt another one.
-        answers: The answers to it, the oldest first; the last of each person counts.
+        request: The request to adopt another policy.
+        answers: The answers to the request, the oldest first; the last of each person counts.
     """
     from prefect_stagegate.readiness.checks.approval import (
         ApprovalParameters as Parameters,
@@ -87,14 +87,14 @@ def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[App
 
 
 def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
-    """Why an entry of its log can't follow a policy: its rule does not let it in, or nothing could follow the entry.
+    """Why an entry of the policy's log can't follow the one before.
 
     Args:
         before: The keys `policy` and `owners` of the policy before; empty for the first entry.
         entry: The entry.
 
     Returns:
-        Empty when it can.
+        Empty when it can follow. Else this release can't read the entry's rule, or the rule before wants more answers.
     """
     if not _is_readable(entry.policy):
         return "this release can't read its rule"
@@ -118,7 +118,7 @@ def _is_readable(policy: Mapping[str, Any]) -> bool:
 
 
 def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
-    """Why an entry does not have the answers that the rule of the policy before asks for; empty when it has them."""
+    """Why an entry lacks the answers that the rule of the policy before wants; empty when it has them."""
     request = entry.request
     about = (entry.dataset, entry.digest, POLICY_TARGET)
     if request is None or (request.dataset, request.digest, request.target) != about:

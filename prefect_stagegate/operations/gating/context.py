@@ -1,4 +1,4 @@
-"""What checks may ask about one version: the facts that this node, the catalog and the sources give."""
+"""Building the `CheckContext` of one version: the facts that checks read from node, catalog and sources."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, CredentialLife, Finding
-from prefect_stagegate.operations.address import Named
-from prefect_stagegate.operations.environment import here
+from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.gating.approve import request_for
 from prefect_stagegate.operations.gating.contract import run_contract
 from prefect_stagegate.operations.gating.measuring import VersionMeasures
@@ -37,24 +37,25 @@ from prefect_stagegate.validations import newest_time
 T = TypeVar("T")
 
 
-def ask_about(
+def build_context(
     workspace: Workspace,
-    version: Named,
+    version: ResolvedVersion,
     gate: Gate,
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CheckContext:
-    """Gather what the checks of a gate may ask about a version; what costs something waits until it is asked.
+    """Collect the facts about a version that the checks of a gate read. Expensive facts are computed on first use.
 
     Args:
         workspace: Cache and catalog.
-        version: The version, and the spec it is spoken about under.
-        gate: Its target is empty where nobody asks at a gate.
-        cancel: Set it to stop the bringing of a version that is to be validated.
-        progress: Called with lines for people while the contract is run.
+        version: The version, and the spec that it is judged under.
+        gate: The gate; with an empty target when nobody asks for a promotion.
+        cancel: Set it to stop while the version is fetched to be validated.
+        progress: Called with lines for people while the contract runs.
     """
     dataset, digest = version.dataset, version.digest
     manifest = workspace.catalog.manifest(dataset, digest)
+    # Requests, waivers and logs belong to a target, so there are none for a gate without one.
     request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
     log = workspace.catalog.history(dataset, gate.target) if gate.target else []
@@ -68,7 +69,7 @@ def ask_about(
         now=now(),
         requester=workspace.identity,
         node=workspace.settings.node,
-        environment=here(workspace.settings, workspace.cache.root),
+        environment=capture_environment(workspace.settings, workspace.cache.root),
         entries=manifest.entries,
         origins=lambda: workspace.catalog.origins(dataset, digest),
         failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
@@ -81,7 +82,7 @@ def ask_about(
         rotten=cache(lambda: _rotten(workspace, version)),
         volume=lambda: _volume(workspace, version),
         view=lambda: workspace.cache.views.path(dataset, digest),
-        gpus=_once(lambda: find_gpus(machine)),
+        gpus=_cache_with_errors(lambda: find_gpus(machine)),
         machine=machine,
         resolvable=lambda other: workspace.catalog.has_version(dataset, other),
         allowed_hosts=workspace.settings.allowed_hosts,
@@ -97,54 +98,55 @@ def ask_about(
     )
 
 
-def _once(ask: Callable[[], T]) -> Callable[[], T]:
-    """The same answer for all who ask, and the same failure: what hangs is waited for once."""
+def _cache_with_errors(compute: Callable[[], T]) -> Callable[[], T]:
+    """Cache a function's result, or its error: several checks wait only once for a driver that hangs."""
 
     @cache
-    def asked() -> T | StagegateError:
+    def outcome() -> T | StagegateError:
         try:
-            return ask()
+            return compute()
         except StagegateError as error:
             return error
 
-    def answer() -> T:
-        told = asked()
-        if isinstance(told, StagegateError):
-            raise told
-        return told
+    def result() -> T:
+        value = outcome()
+        if isinstance(value, StagegateError):
+            raise value
+        return value
 
-    return answer
+    return result
 
 
-def _below(workspace: Workspace, version: Named, target: str) -> Accepted | None:
-    """This version, if the gate below let it in and did not take it back, else what that gate's ref names.
+def _below(workspace: Workspace, version: ResolvedVersion, target: str) -> Accepted | None:
+    """This version, if the gate below accepted it and did not withdraw it, else what that gate's ref names.
 
-    The ref may have moved on while the version waited for an approval, which takes nothing back.
+    The ref may have moved on while this version waited for an approval. That withdraws nothing.
     """
     entries = workspace.catalog.history(version.dataset, target)
-    let_in, taken = moves(entries), withdrawn(entries)
-    own = [entry for entry in let_in if entry.digest == version.digest]
-    if own and version.digest not in taken:
-        after = [entry for entry in let_in if entry.seq > own[-1].seq]
-        return replace(_accepted(own[-1]), until=after[0].at if after else "")
-    return _accepted(let_in[-1]) if let_in and let_in[-1].digest not in taken else None
+    accepted, withdrawals = moves(entries), withdrawn(entries)
+    to_version = [entry for entry in accepted if entry.digest == version.digest]
+    if to_version and version.digest not in withdrawals:
+        later = [entry for entry in accepted if entry.seq > to_version[-1].seq]
+        return replace(_accepted(to_version[-1]), until=later[0].at if later else "")
+    return _accepted(accepted[-1]) if accepted and accepted[-1].digest not in withdrawals else None
 
 
 def _last_accepted(log: Sequence[RefEntry], digest: str) -> Accepted | None:
-    """The newest version that a target's log let in and did not take back, other than one."""
-    taken = withdrawn(log)
-    others = [entry for entry in moves(log) if entry.digest != digest and entry.digest not in taken]
+    """The newest version other than `digest` that a target accepted and did not withdraw."""
+    withdrawals = withdrawn(log)
+    others = [entry for entry in moves(log) if entry.digest != digest and entry.digest not in withdrawals]
     return _accepted(others[-1]) if others else None
 
 
 def _reference(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
-    """The version that a target named before it let this one in; what it names now, where it has not, or took it back.
+    """The version to compare this one with: what the target named before it accepted this one.
 
-    So a later move, or a rollback to this version, leaves the answers that it was let in with as they are.
+    Where the target never accepted this version, or withdrew it, that is what the target names now. A later move, or a
+    rollback to this version, does not change the reference, so the evidence that it was accepted with stays current.
     """
-    own = [entry.seq for entry in entries if entry.digest == digest and entry.action is RefAction.PROMOTE]
-    let_in = own[-1] if own and digest not in withdrawn(entries) else None
-    return _last_accepted([entry for entry in entries if let_in is None or entry.seq < let_in], digest)
+    promotions = [entry.seq for entry in entries if entry.digest == digest and entry.action is RefAction.PROMOTE]
+    end = promotions[-1] if promotions and digest not in withdrawn(entries) else None
+    return _last_accepted([entry for entry in entries if end is None or entry.seq < end], digest)
 
 
 def _accepted(entry: RefEntry) -> Accepted:
@@ -154,26 +156,26 @@ def _accepted(entry: RefEntry) -> Accepted:
     return Accepted(entry.ref, entry.digest, entry.at, decision, environment)
 
 
-def _newest(workspace: Workspace, version: Named, table: str) -> datetime | None:
+def _newest(workspace: Workspace, version: ResolvedVersion, table: str) -> datetime | None:
     view = workspace.cache.views.path(version.dataset, version.digest)
     entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
     return newest_time(view, entries, version.spec.contract.tables[table]) if view else None
 
 
-def _volume(workspace: Workspace, version: Named) -> Volume:
+def _volume(workspace: Workspace, version: ResolvedVersion) -> Volume:
     root = workspace.cache.root
     stat = os.statvfs(root)
     total = stat.f_blocks * stat.f_frsize
     manifest = workspace.catalog.manifest(version.dataset, version.digest)
-    here = workspace.cache.views.path(version.dataset, version.digest) is not None
+    is_here = workspace.cache.views.path(version.dataset, version.digest) is not None
     blobs = workspace.cache.blobs
-    held = manifest.bytes if here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
+    held = manifest.bytes if is_here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
     free, floor = stat.f_bavail * stat.f_frsize, SpaceRules(workspace.settings.free_floor).kept_free(total)
     return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail)
 
 
-def _integrity(workspace: Workspace, version: Named, cancel: Event | None) -> Integrity:
-    """Hash the version's files as they lie here. Unlike a verification it moves nothing aside: a check only looks."""
+def _integrity(workspace: Workspace, version: ResolvedVersion, cancel: Event | None) -> Integrity:
+    """Hash the version's files on this node. Unlike `stagegate verify` it quarantines nothing: a check only reads."""
     pace = Pace(workspace.settings.verify_rate, cancel)
     manifest = workspace.catalog.manifest(version.dataset, version.digest)
     with keep_dataset(workspace.cache, Address(version.dataset, version.digest), "check") as held:
@@ -182,20 +184,20 @@ def _integrity(workspace: Workspace, version: Named, cancel: Event | None) -> In
     return Integrity(manifest.files, pace.bytes, damaged)
 
 
-def _rotten(workspace: Workspace, version: Named) -> tuple[str, ...]:
-    found = Quarantine(workspace.cache.layout).all()
-    if not found:
-        return ()
-    own = {entry.digest for entry in workspace.catalog.manifest(version.dataset, version.digest).entries()}
-    return tuple(sorted(one.name for one in found if one.digest in own))
+def _rotten(workspace: Workspace, version: ResolvedVersion) -> tuple[str, ...]:
+    quarantined = Quarantine(workspace.cache.layout).all()
+    if not quarantined:
+        return ()  # seldom is anything in there, and reading the manifest takes long
+    digests = {entry.digest for entry in workspace.catalog.manifest(version.dataset, version.digest).entries()}
+    return tuple(sorted(file.name for file in quarantined if file.digest in digests))
 
 
-def _credential_life(workspace: Workspace, version: Named, position: int) -> CredentialLife:
+def _credential_life(workspace: Workspace, version: ResolvedVersion, position: int) -> CredentialLife:
     with open_sources(workspace, version.spec, only=position) as sources:
         return sources.groups[0].primary.credential_life()
 
 
-def _probe(workspace: Workspace, version: Named, position: int) -> Probe:
-    one = version.spec.sources[position]
-    reopen = partial(renewing, partial(open_spec_source, one, workspace.settings, workspace.resolve_credentials))
-    return probe(one.url, reopen, Selection(one, now()))
+def _probe(workspace: Workspace, version: ResolvedVersion, position: int) -> Probe:
+    source = version.spec.sources[position]
+    reopen = partial(renewing, partial(open_spec_source, source, workspace.settings, workspace.resolve_credentials))
+    return probe(source.url, reopen, Selection(source, now()))

@@ -1,4 +1,4 @@
-"""Decisions on record: every one that a gate made about a version, and one of them by its id."""
+"""Recorded decisions: listing those about a dataset, and finding one by its id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect_stagegate.readiness.records.attest import decision_of, statement_di
 from prefect_stagegate.report import reason_of
 
 SHORTEST = 12
-"""The fewest digits of an id that name a decision."""
+"""The fewest digits that abbreviate a decision's id."""
 _ID = re.compile(rf"(?:sha256:)?([0-9a-f]{{{SHORTEST},64}})")
 
 
@@ -23,7 +23,7 @@ class RecordedDecision:
     """One decision, as `stagegate decisions` lists it."""
 
     id: str
-    """The digest of its attestation; `stagegate report` takes it, abbreviated, too."""
+    """The digest of its attestation; `stagegate report` takes it, whole or abbreviated."""
     at: str
     dataset: str
     digest: str
@@ -32,13 +32,13 @@ class RecordedDecision:
     requester: str
     policy: str
     why: str
-    """Why it ended so, in one line."""
+    """The reason for the outcome, in one line."""
     problem: str = ""
-    """Why the record can't be read; the other fields are what its place says then."""
+    """Why the record can't be read; the fields that its place in the catalog doesn't tell are empty then."""
 
 
 def list_decisions(workspace: Workspace, dataset: str, target: str = "") -> list[RecordedDecision]:
-    """All decisions about a dataset's versions, the oldest first.
+    """List the decisions about a dataset's versions, the oldest first.
 
     Args:
         workspace: The catalog.
@@ -49,7 +49,7 @@ def list_decisions(workspace: Workspace, dataset: str, target: str = "") -> list
         UsageError: There is no such dataset.
     """
     if target == LATEST:
-        return []
+        return []  # staging moves it, and no gate decides
     if target:
         check_name("target", target)
     workspace.catalog.require_dataset(dataset)
@@ -57,40 +57,40 @@ def list_decisions(workspace: Workspace, dataset: str, target: str = "") -> list
 
 
 def find_decision(workspace: Workspace, name: str) -> Decision:
-    """The decision with an id, which may be abbreviated to its first 12 digits.
+    """Find a decision by its id, or by the first digits of it, at least 12.
 
     Raises:
         UsageError: No decision has the id, or several begin with it.
-        CorruptRecord: Its record can't be believed.
+        CorruptRecord: Its record can't be read.
     """
     digits = _ID.fullmatch(name.strip().lower())
     if digits is None:
         hint = "`stagegate decisions DATASET` lists the ids, at least 12 digits of which are needed."
         raise UsageError(f"{name!r} is no id of a decision", hint=hint)
-    found = {
+    matches = {
         line.id: (line, decision)
         for dataset in workspace.catalog.datasets()
         for line, decision in _recorded(workspace, dataset, "")
         if line.id.startswith(f"sha256:{digits[1]}")
     }
-    if not found:
+    if not matches:
         hint = "`stagegate decisions DATASET` lists those that there are."
         raise UsageError(f"The catalog {workspace.catalog.url} has no decision {name}", hint=hint)
-    if len(found) > 1:
-        raise UsageError(f"Several decisions begin with {name}: {', '.join(sorted(found))}", hint="Give more digits.")
-    line, decision = next(iter(found.values()))
+    if len(matches) > 1:
+        raise UsageError(f"Several decisions begin with {name}: {', '.join(sorted(matches))}", hint="Give more digits.")
+    line, decision = next(iter(matches.values()))
     if decision is None:
         raise CorruptRecord(f"The decision {line.id} can't be read: {line.problem}", dataset=line.dataset)
     return decision
 
 
 def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEntry]) -> list[RecordedDecision]:
-    """The refusals that moved nothing, of one target's gate or of all gates of a dataset, the oldest first.
+    """List the refusals that the refs' logs don't have, the oldest first.
 
     Args:
         workspace: The catalog.
-        address: The dataset, with or without the target.
-        moves: What the logs of the refs have; a refusal that took a version back stands there, and is left out here.
+        address: The dataset; with a target, only the refusals of its gate.
+        moves: The entries of the refs' logs. A refusal that withdrew a version is one of them, and is left out here.
     """
     logged = {statement_digest(entry.attestation) for entry in moves if entry.attestation}
     decided = list_decisions(workspace, address.dataset, address.ref)
@@ -98,7 +98,7 @@ def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEnt
 
 
 def _recorded(workspace: Workspace, dataset: str, target: str) -> Iterator[tuple[RecordedDecision, Decision | None]]:
-    """Each decision with its line; a record that can't be read has a line only, and keeps no other from being read."""
+    """Each decision with its line. A damaged record gives a line without a decision, and the others are still read."""
     for digest, gate in workspace.catalog.decided(dataset):
         if target not in ("", gate):
             continue

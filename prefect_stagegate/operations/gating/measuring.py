@@ -1,4 +1,4 @@
-"""Measuring a version's rows for the checks that ask about them: the version is held on this node for each query."""
+"""Measuring a version's rows for checks, by queries over its files. A lease holds the version during each query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threading import Event
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Entry
-from prefect_stagegate.operations.address import Named
+from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.staging.present import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
@@ -25,27 +25,28 @@ from prefect_stagegate.validations.paths import matcher
 from prefect_stagegate.validations.pii import scan
 
 ROWS = 500
-"""Files that are noted at a time."""
+"""Rows per insert into the temporary table."""
 
 
 @dataclass(frozen=True)
 class VersionMeasures:
-    """The `Measures` of one version. See there what each method promises."""
+    """The `Measures` of one version; that protocol documents the methods."""
 
     workspace: Workspace
-    version: Named
+    version: ResolvedVersion
     cancel: Event | None = None
 
     def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:
         """Count the rows of a table that share the values of `keys`."""
-        with self._asked(f"table {table}") as (view, asked):
-            return duplicates(asked, view, self._paths(self._glob(table)), keys)
+        with self._open(f"table {table}") as (view, database):
+            return duplicates(database, view, self._paths(self._glob(table)), keys)
 
     def shared_files(self, splits: Mapping[str, str]) -> Overlap:
         """Compare the digests of the files that each split's glob names."""
         names = list(splits)
         tests = [matcher(splits[name]) for name in names]
-        found = (
+        # One bit for each split: the sum of a digest's distinct bits is the set of splits that have the file.
+        memberships = (
             (entry.digest, 1 << bit)
             for entry in self._manifest(self.version.digest)
             for bit, test in enumerate(tests)
@@ -53,20 +54,20 @@ class VersionMeasures:
         )
         table = "CREATE TABLE files (digest TEXT, split INTEGER, PRIMARY KEY (digest, split)) WITHOUT ROWID"
         with closing(temporary(table, self)) as database:
-            while rows := list(islice(found, ROWS)):
+            while rows := list(islice(memberships, ROWS)):
                 insert(database, "INSERT OR IGNORE INTO files", rows)
             held = "SELECT sum(split) AS held FROM files GROUP BY digest"
             return overlap(names, dict(database.execute(f"SELECT held, count(*) FROM ({held}) GROUP BY held")))  # noqa: S608
 
     def shared_records(self, splits: Mapping[str, str], by: Sequence[str]) -> Overlap:
         """Compare the records in the files that each split's glob names."""
-        with self._asked("the splits") as (view, asked):
-            return shared_records(asked, view, {name: self._paths(glob) for name, glob in splits.items()}, by)
+        with self._open("the splits") as (view, database):
+            return shared_records(database, view, {name: self._paths(glob) for name, glob in splits.items()}, by)
 
     def balance(self, table: str, column: str) -> Balance:
         """Count the values of a column."""
-        with self._asked(f"table {table}") as (view, asked):
-            return balance(asked, view, self._paths(self._glob(table)), column)
+        with self._open(f"table {table}") as (view, database):
+            return balance(database, view, self._paths(self._glob(table)), column)
 
     def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:
         """Compare each table with the same one of another version."""
@@ -75,13 +76,13 @@ class VersionMeasures:
 
     def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
         """Look for patterns in a table's text; no error quotes a value."""
-        with self._asked(f"table {table}", discreet=True) as (view, asked):
-            return scan(asked, view, self._paths(self._glob(table)), columns, ignored, patterns)
+        with self._open(f"table {table}", discreet=True) as (view, database):
+            return scan(database, view, self._paths(self._glob(table)), columns, ignored, patterns)
 
     def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         """The columns of tables in a version, each with its type."""
-        with self._asked("the tables", digest) as (view, asked):
-            return {table: columns(asked, view, self._paths(self._glob(table), digest)) for table in tables}
+        with self._open("the tables", digest) as (view, database):
+            return {table: columns(database, view, self._paths(self._glob(table), digest)) for table in tables}
 
     def outside_tables(self) -> int:
         """How many files belong to no table."""
@@ -90,17 +91,17 @@ class VersionMeasures:
 
     def _profiles(self, digest: str) -> dict[str, Profiles]:
         tables = self.version.spec.contract.tables
-        with self._asked("the tables", digest) as (view, asked):
-            return {name: profile(asked, view, self._paths(table.files, digest)) for name, table in tables.items()}
+        with self._open("the tables", digest) as (view, database):
+            return {name: profile(database, view, self._paths(table.files, digest)) for name, table in tables.items()}
 
     @contextmanager
-    def _asked(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:
+    def _open(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:
         dataset, digest = self.version.dataset, digest or self.version.digest
         with (
             present(self.workspace, dataset, digest, "check", self.cancel) as view,
-            queries(f"{about} of {dataset}@{digest}", view, cancel=self.cancel, discreet=discreet) as asked,
+            queries(f"{about} of {dataset}@{digest}", view, cancel=self.cancel, discreet=discreet) as database,
         ):
-            yield view, asked
+            yield view, database
 
     def _glob(self, table: str) -> str:
         tables = self.version.spec.contract.tables
@@ -110,8 +111,8 @@ class VersionMeasures:
         return tables[table].files
 
     def _paths(self, glob: str, digest: str = "") -> list[str]:
-        named = matcher(glob)
-        return [entry.path for entry in self._manifest(digest or self.version.digest) if named(entry.path)]
+        matches = matcher(glob)
+        return [entry.path for entry in self._manifest(digest or self.version.digest) if matches(entry.path)]
 
     def _manifest(self, digest: str) -> Iterator[Entry]:
         return self.workspace.catalog.manifest(self.version.dataset, digest).entries()

@@ -1,9 +1,9 @@
-"""A dataset's policy: adopt the first, propose another, agree to it, adopt it, and tell how policies differ.
+"""A dataset's policy: adopt the first, propose another, agree to it, adopt it, and compare policies.
 
     stage ──first spec with gates──▶ adopted
     adopt ──▶ request ──(people agree, where the adopted policy has a rule)──▶ adopted
 
-Which policy counts is the catalog's record alone: no spec that somebody brings replaces it.
+Only the policy in the catalog's log counts: no spec that somebody brings replaces it.
 """
 
 from __future__ import annotations
@@ -27,68 +27,69 @@ if TYPE_CHECKING:
     from prefect_stagegate.readiness.records.signing import SigningKey
 
 FEWEST_DIGITS = 12
-"""The fewest digits of a policy's digest that name it."""
+"""The fewest digits that abbreviate a policy's digest."""
 WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
 FIRST = "the first staging adopts the policy of its spec"
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What became of an attempt to adopt a policy."""
+    """The result of an attempt to adopt a policy."""
 
     dataset: str
     digest: str
-    """`sha256:<hex>` of the policy that is wanted."""
+    """`sha256:<hex>` of the policy to adopt."""
     seq: int
     """Its number in the log; 0 while people must agree."""
     changes: tuple[PolicyChange, ...]
     """How it differs from the one before; empty for the first."""
     request: Request | None = None
-    """What people were asked; None where the policy before has no rule."""
+    """The request to agree to it; None where the policy before has no rule."""
     missing: str = ""
     """Why it is not adopted yet; empty once it is."""
     is_new: bool = True
-    """False when it was adopted before and nothing was changed."""
+    """False when it was in force already, and nothing was changed."""
 
 
-def begin_policy(workspace: Workspace, spec: Spec) -> None:
-    """Adopt a spec's policy when the dataset has none yet and the spec has gates.
+def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
+    """Adopt a spec's policy when the spec has gates and the dataset adopted no policy yet.
 
     Raises:
-        UsageError: Nobody could ever meet the rule of the policy.
+        UsageError: Too few people could ever agree to another policy by the rule of this one.
         CatalogError: The record can't be written.
     """
     if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
         return
     _require_changeable(policy_of(spec), spec.dataset)
-    with suppress(RefConflict):  # another stager's policy was first, so this one is a proposal
+    with suppress(RefConflict):  # another staging adopted its policy first, so this one is a proposal
         workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
 
 
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
-    """How a spec's policy differs from the one that its dataset adopted; empty when it does not, or none was."""
+    """How a spec's policy differs from the one that its dataset adopted; empty when it adopted none."""
     adoption = workspace.catalog.policy(spec.dataset)
     return changes(adoption.policy, policy_of(spec), spec.dataset) if adoption else ()
 
 
 def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
-    """How a spec's policy differs from the one that its dataset adopted; all of it where none was adopted."""
-    read = read_spec(spec)
-    adoption = workspace.catalog.policy(read.dataset)
-    return changes(adoption.policy if adoption else {}, policy_of(read), read.dataset)
+    """How a spec's policy differs from the one that its dataset adopted; all of it when it adopted none."""
+    loaded = read_spec(spec)
+    adoption = workspace.catalog.policy(loaded.dataset)
+    return changes(adoption.policy if adoption else {}, policy_of(loaded), loaded.dataset)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -> tuple[PolicyChange, ...]:
-    """How one policy of a dataset differs from another; empty only when the two are one."""
+    """How one policy of a dataset differs from another; empty only when they are equal."""
     if before == after:
         return ()
-    from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging asks
+    from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging comes here
 
     try:
-        told = policy_changes(spec_under(before, dataset), spec_under(after, dataset))
+        differences = policy_changes(spec_under(before, dataset), spec_under(after, dataset))
     except CorruptRecord as error:
         return (PolicyChange("policy", error.message, Direction.CHANGED),)
-    return told or tuple(
+    # The specs may be equal as this release reads them although the recorded policies are not.
+    return differences or tuple(
         PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED)
         for key in POLICY_KEYS
         if before.get(key) != after.get(key)
@@ -96,7 +97,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -
 
 
 def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
-    """A spec that has nothing but a policy; its one source is never opened.
+    """A spec with only a policy, and one source that nobody opens.
 
     Raises:
         CorruptRecord: This release can't read the policy.
@@ -107,10 +108,10 @@ def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
 
 
 def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
-    """Adopt a spec's policy for its dataset, or ask those who must agree to it.
+    """Adopt a spec's policy for its dataset, or request the approvals that it needs.
 
-    The rule of the adopted policy decides who must agree. Without a rule anybody may adopt. The same command adopts the
-    policy once they agreed.
+    The rule of the adopted policy says who must agree. Without a rule anybody may adopt. Once they agreed, the same
+    call adopts the policy.
 
     Args:
         workspace: The catalog, and who adopts.
@@ -118,22 +119,24 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         reason: Kept with the adoption.
 
     Raises:
-        UsageError: There is no reason, the spec has no gates, or nobody could ever meet the rule of its policy.
+        UsageError: There is no reason, the spec has no gates, or too few people could ever agree by its rule.
         RefConflict: Somebody adopted another policy meanwhile; nothing was changed.
     """
-    read = read_spec(spec)
-    policy, dataset = policy_of(read), read.dataset
+    loaded = read_spec(spec)
+    policy, dataset = policy_of(loaded), loaded.dataset
     workspace.catalog.require_dataset(dataset)
     if not reason.strip():
         raise UsageError("A change of policy needs a reason", hint="Give one with --reason.", dataset=dataset)
-    if not read.gates:
+    if not loaded.gates:
         raise UsageError(f"The spec of {dataset} has no gates, so it has no policy to adopt", dataset=dataset)
     _require_changeable(policy, dataset)
     head = workspace.catalog.policy(dataset)
+    # Store the policy first: requests and answers name it by its digest.
     digest = workspace.catalog.put_proposal(dataset, policy)
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
     differences = changes(head.policy, policy, dataset) if head else ()
+    # The rule of the policy in force decides, not that of the new one, which would excuse itself.
     if head is None or rule_of(head.policy) is None:
         entry = workspace.catalog.adopt_policy(
             dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
@@ -156,14 +159,14 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
 
 
 def open_requests(workspace: Workspace, dataset: str) -> list[Request]:
-    """The requests to adopt another policy than the one in force that can still be answered, the oldest first."""
+    """The requests to replace the policy in force, the oldest first. An adoption ends all earlier requests."""
     head = workspace.catalog.policy(dataset)
     seq = head.seq if head else 0
-    return [one for one in workspace.catalog.requests(dataset, POLICY_TARGET) if one.after == seq]
+    return [request for request in workspace.catalog.requests(dataset, POLICY_TARGET) if request.after == seq]
 
 
 def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, ...]:
-    """How the policy that a request is about differs from the adopted one."""
+    """How the policy that a request proposes differs from the adopted one."""
     head = workspace.catalog.policy(request.dataset)
     proposal = workspace.catalog.proposal(request.dataset, request.digest)
     return changes(head.policy if head else {}, proposal, request.dataset)
@@ -172,7 +175,7 @@ def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, .
 def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tuple[PolicyChange, ...]]]:
     """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
     entries = workspace.catalog.policies(dataset)
-    differences = [(), *(changes(one.policy, next_one.policy, dataset) for one, next_one in pairwise(entries))]
+    differences = [(), *(changes(before.policy, after.policy, dataset) for before, after in pairwise(entries))]
     return list(zip(entries, differences, strict=False))
 
 
@@ -192,21 +195,19 @@ def answer_request(
         dataset: The dataset.
         approved: False to decline.
         reason: Kept with the answer; a refusal needs one.
-        digest: The proposed policy, at least 12 digits of it; must be given where several are.
+        digest: At least 12 digits of the proposed policy's digest; needed only when several policies are proposed.
         key: Signs the answer.
 
     Raises:
-        UsageError: Nobody asked, several are proposed and none is named, the answer would not count, or a refusal has
-            no reason.
+        UsageError: No policy is proposed, several are and `digest` is empty, the answer would not count, or a refusal
+            has no reason.
     """
-    from prefect_stagegate.operations.gating.approve import (
-        written_answer,  # late: it loads all checks, and staging asks
-    )
+    from prefect_stagegate.operations.gating.approve import build_answer  # late: it loads all checks, see `changes`
     from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
     from prefect_stagegate.readiness.checks.approval import why_answer_is_void
 
     head = workspace.catalog.policy(dataset)
-    requests = [one for one in open_requests(workspace, dataset) if _is_named(one.digest, digest)]
+    requests = [request for request in open_requests(workspace, dataset) if _matches(request.digest, digest)]
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:
         raise UsageError(
@@ -215,14 +216,14 @@ def answer_request(
             dataset=dataset,
         )
     request = requests[-1]
-    if any(one.digest != request.digest for one in requests):
-        named = (f"{digest_text(one.digest)} by {one.requester}, {one.at[:19]}Z" for one in requests)
+    if any(other.digest != request.digest for other in requests):
+        proposals = (f"{digest_text(other.digest)} by {other.requester}, {other.at[:19]}Z" for other in requests)
         raise UsageError(
-            f"Several policies are proposed for {dataset}: {'; '.join(named)}",
+            f"Several policies are proposed for {dataset}: {'; '.join(proposals)}",
             hint="Say which by --policy DIGEST.",
             dataset=dataset,
         )
-    answer = written_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
+    answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
     if why := why_answer_is_void(answer, request, Parameters.model_validate(rule), head.policy.get("owners", {})):
         raise UsageError(
             f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
@@ -232,10 +233,10 @@ def answer_request(
     return request, workspace.catalog.put_answer(request, answer)
 
 
-def _is_named(digest: str, name: str) -> bool:
-    """Whether a policy's digest is meant by what somebody typed; nothing typed means any."""
-    typed = name.removeprefix("sha256:")
-    return not name or (len(typed) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(typed))
+def _matches(digest: str, prefix: str) -> bool:
+    """Whether a policy's digest begins with the digits that a user typed; an empty prefix matches any."""
+    digits = prefix.removeprefix("sha256:")
+    return not prefix or (len(digits) >= FEWEST_DIGITS and digest.removeprefix("sha256:").startswith(digits))
 
 
 def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
@@ -248,10 +249,10 @@ def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
 
 
 def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:
-    """The open request for a policy; recorded when there is none."""
-    asked = [one for one in open_requests(workspace, head.dataset) if one.digest == digest]
-    if asked:
-        return asked[-1]
+    """Return the open request for a policy; record one when there is none."""
+    requests = [request for request in open_requests(workspace, head.dataset) if request.digest == digest]
+    if requests:
+        return requests[-1]
     return workspace.catalog.put_request(
         head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
     )

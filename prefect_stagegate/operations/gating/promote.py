@@ -8,11 +8,11 @@ from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
-from prefect_stagegate.operations.address import Named
-from prefect_stagegate.operations.gating.check import for_gate
-from prefect_stagegate.operations.gating.context import ask_about
+from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.gating.check import resolve_for_gate
+from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.unanswered import why_not_promoted
-from prefect_stagegate.operations.gating.withdraw import withdraw_what_failed
+from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, CheckContext
@@ -24,35 +24,36 @@ from prefect_stagegate.readiness.run import CLOCKS_DIFFER, binding, counting, su
 from prefect_stagegate.spec import Gate, Requirement
 
 _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
-"""Bindings that don't matter between decision and promotion: those who promote seldom sit where the checks ran, and
-a rollback meanwhile found its way back."""
+"""Bindings that may change between decision and promotion. People seldom promote on the node where the checks ran, and
+a rollback in between shows that there is a version to return to."""
 
 
 def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool = False) -> Promotion:
-    """Move the ref `to`, when its gate accepted exactly this version under the policy that is current now.
+    """Move the ref `to` to a version that its gate accepted under the current policy.
 
     Args:
         workspace: Cache and catalog.
         address: The version. Without a ref: the one that the gate below accepted, else `latest`.
         to: The target.
-        reinstate: Let a version in again that was withdrawn, by a rollback or a failed re-check.
+        reinstate: Promote the version although a rollback or a failed re-check withdrew it.
 
     Raises:
-        GateFailed: The gate refused the version, judged another policy, or its acceptance holds no more.
+        GateFailed: The gate refused the version, decided under another policy, or its acceptance no longer holds.
         WaitingForApproval: Only an approval is missing.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
-    version, policy = for_gate(workspace, address, to)
+    version, policy = resolve_for_gate(workspace, address, to)
     dataset, digest = version.dataset, version.digest
-    entries = workspace.catalog.history(dataset, to)  # before the facts, so that a move after them is a conflict
+    # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
+    entries = workspace.catalog.history(dataset, to)
     statement = workspace.catalog.attestation(dataset, digest, to)
     decision = _require_acceptance(workspace, version, policy, decision_of(statement) if statement else None)
-    taken = withdrawn(entries).get(digest)
-    if taken:
-        _require_reinstatement(decision, taken, reinstate=reinstate)
+    withdrawal = withdrawn(entries).get(digest)
+    if withdrawal:
+        _require_reinstatement(decision, withdrawal, reinstate=reinstate)
     _require_same_facts(workspace, version, policy, decision)
     head = entries[-1] if entries else None
-    if head is None or head.digest != digest or taken:
+    if head is None or head.digest != digest or withdrawal:
         workspace.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
         )
@@ -62,8 +63,10 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
     return moved
 
 
-def _require_acceptance(workspace: Workspace, version: Named, policy: Gate, decision: Decision | None) -> Decision:
-    """Give the decision when it lets this version through now, else raise."""
+def _require_acceptance(
+    workspace: Workspace, version: ResolvedVersion, policy: Gate, decision: Decision | None
+) -> Decision:
+    """Return the decision if it accepts this version now; else raise."""
     dataset, digest = version.dataset, version.digest
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
     if decision is None:
@@ -75,8 +78,9 @@ def _require_acceptance(workspace: Workspace, version: Named, policy: Gate, deci
     if decision.outcome is DecisionOutcome.INCONCLUSIVE:
         raise GateUndecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
     if not decision.accepted:
-        failed = ", ".join(one.check for one in decision.checks if one.outcome == "fail")
+        failed = ", ".join(evidence.check for evidence in decision.checks if evidence.outcome == "fail")
         raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
+    # A decision that a clock ahead of time dated would expire too late.
     if decision.at > stamp(now() + CLOCKS_DIFFER):
         raise GateFailed(
             f"The acceptance of {dataset}@{digest} is dated {decision.at}, ahead of this node's clock, {stamp(now())}",
@@ -87,11 +91,11 @@ def _require_acceptance(workspace: Workspace, version: Named, policy: Gate, deci
     return decision
 
 
-def _require_reinstatement(decision: Decision, taken: RefEntry, *, reinstate: bool) -> None:
-    """Raise unless a withdrawn version was accepted again since, and the caller wants it back."""
+def _require_reinstatement(decision: Decision, withdrawal: RefEntry, *, reinstate: bool) -> None:
+    """Raise unless the gate accepted the version again after its withdrawal, and the caller asks to reinstate it."""
     version, target = f"{decision.dataset}@{decision.digest}", decision.target
-    why = f"{version} was withdrawn from {target} by {taken.who} at {taken.at}: {taken.reason}"
-    if decision.after < taken.seq:
+    why = f"{version} was withdrawn from {target} by {withdrawal.who} at {withdrawal.at}: {withdrawal.reason}"
+    if decision.after < withdrawal.seq:
         raise GateFailed(
             f"{why}; its acceptance is older than that",
             hint=f"If it may come back: `stagegate check {version} --gate {target}`, then promote with --reinstate.",
@@ -105,55 +109,55 @@ def _require_reinstatement(decision: Decision, taken: RefEntry, *, reinstate: bo
         )
 
 
-def _require_same_facts(workspace: Workspace, version: Named, policy: Gate, decision: Decision) -> None:
-    """Raise when something that the catalog holds, and that a check depended on, is another one by now.
+def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: Gate, decision: Decision) -> None:
+    """Raise when something in the catalog that a check depends on changed since the decision.
 
-    A later answer to the request, for example, a rollback at the gate below, or another spec.
+    Examples: a later answer to the request, a rollback at the gate below, another spec.
     """
-    context = ask_about(workspace, version, policy)
-    required = {asked.check: asked for asked in policy.requirements}
+    context = build_context(workspace, version, policy)
+    required = {requirement.check: requirement for requirement in policy.requirements}
     case = case_of(decision, at=stamp(context.now))
     record = counting(workspace.catalog.evidence(version.dataset, version.digest), context)
-    for answer in decision.checks:
-        _require_standing(version, policy, answer, context, record)
-        if answer.ruling and answer.ruling.waiver:
-            _require_waiver(version, required[answer.check], case, context, answer.ruling.waiver)
-        current = binding(CHECKS[answer.check], required[answer.check], context)
-        changed = {name for name in current if current[name] != answer.binding.get(name)} - _MAY_DIFFER
+    for evidence in decision.checks:
+        _require_unrevoked(version, policy, evidence, context, record)
+        if evidence.ruling and evidence.ruling.waiver:
+            _require_waiver(version, required[evidence.check], case, context, evidence.ruling.waiver)
+        current = binding(CHECKS[evidence.check], required[evidence.check], context)
+        changed = {name for name in current if current[name] != evidence.binding.get(name)} - _MAY_DIFFER
         if changed:
             raise GateFailed(
-                f"{version.dataset}@{version.digest} was accepted for {policy.target}, and what {answer.check} depends "
-                f"on changed since: {', '.join(sorted(changed))}",
+                f"{version.dataset}@{version.digest} was accepted for {policy.target}, and what {evidence.check} "
+                f"depends on changed since: {', '.join(sorted(changed))}",
                 hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
                 dataset=version.dataset,
             )
 
 
-def _require_standing(
-    version: Named, policy: Gate, answer: Evidence, context: CheckContext, record: Sequence[Evidence]
+def _require_unrevoked(
+    version: ResolvedVersion, policy: Gate, evidence: Evidence, context: CheckContext, record: Sequence[Evidence]
 ) -> None:
-    """Raise when an answer that the acceptance rests on was revoked, or the same question answered otherwise since."""
-    found = unruled(answer)
-    ended = revoked(found, context.revocations)
-    since = superseded(found, record) if found.outcome in LETS_THROUGH else ""
-    if ended or since:
+    """Raise when evidence that the acceptance rests on was revoked, or newer evidence contradicts it."""
+    original = unruled(evidence)
+    revocation = revoked(original, context.revocations)
+    newer = superseded(original, record) if original.outcome in LETS_THROUGH else ""
+    if revocation or newer:
         raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted for {policy.target} by evidence of {answer.check} that "
-            f"counts no more: {ended or since}",
+            f"{version.dataset}@{version.digest} was accepted for {policy.target} by evidence of {evidence.check} that "
+            f"counts no more: {revocation or newer}",
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
             dataset=version.dataset,
         )
 
 
 def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
-    """Take a version back whose gate refused it while it was promoted, and raise.
+    """Withdraw the version and raise when its gate refused it during the promotion.
 
-    Whoever checks writes the decision and then looks whether the ref has the version; whoever promotes moves the ref
-    and then looks for a later decision. So one of the two sees what the other did.
+    `check` records its decision, then looks whether the target accepted the version. `promote` moves the ref, then
+    looks for a later decision. So at least one of the two sees what the other did.
     """
     newest = workspace.catalog.attestation(decision.dataset, decision.digest, decision.target)
     later = decision_of(newest) if newest else decision
-    if newest and later != decision and (entry := withdraw_what_failed(workspace, later, newest)):
+    if newest and later != decision and (entry := withdraw_failed_version(workspace, later, newest)):
         raise GateFailed(
             f"{decision.dataset}@{decision.digest} failed its gate while it was promoted, and was withdrawn from "
             f"{decision.target}: {entry.reason}",
@@ -162,13 +166,16 @@ def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
         )
 
 
-def _require_waiver(version: Named, asked: Requirement, case: Case, context: CheckContext, waiver: Waiver) -> None:
-    """Raise when a waiver that the acceptance rests on counts no more: revoked, say."""
-    now_recorded = next((one for one in context.waivers if one.id == waiver.id), None)
-    why = why_void(now_recorded, asked, case) if now_recorded else "the catalog has lost it"
+def _require_waiver(
+    version: ResolvedVersion, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
+) -> None:
+    """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
+    recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
+    why = why_void(recorded, requirement, case) if recorded else "the catalog has lost it"
     if why:
         raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted by a waiver of {asked.check} that counts no more: {why}",
+            f"{version.dataset}@{version.digest} was accepted by a waiver of {requirement.check} that counts no more: "
+            f"{why}",
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {case.target}`.",
             dataset=version.dataset,
         )

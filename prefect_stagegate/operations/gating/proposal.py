@@ -1,4 +1,4 @@
-"""What a waiting decision proposes: the version's size, and how it differs from what its target serves."""
+"""What people are asked to approve: the version's size, and how it differs from the version that its target serves."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import Change, Proposal
 
 COUNTING = ("nonempty", "expectations")
-"""The checks that count the rows of the contract's tables, the one that counts all of them first."""
+"""The checks that count rows. The first counts the rows of all tables of the contract."""
 
 
 def proposal_of(workspace: Workspace, decision: Decision) -> Proposal:
-    """What people are asked to approve.
+    """Summarize what a waiting decision proposes.
 
     Raises:
         CatalogError: A manifest can't be read.
     """
     manifest = workspace.catalog.manifest(decision.dataset, decision.digest)
-    measured = {one.check: one.measured for one in decision.checks}
+    measured = {evidence.check: evidence.measured for evidence in decision.checks}
     rows = next((measured[name].get("rows") for name in COUNTING if name in measured), None)
     head = workspace.catalog.ref(decision.dataset, decision.target)
     if head is None:
         return Proposal(manifest.files, manifest.bytes, rows, "")
     counts = dict.fromkeys(Kind, Change())
-    for one in diff(workspace.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
-        entry = one.new or one.old
-        known = counts[one.change]
-        counts[one.change] = Change(known.files + 1, known.bytes + (entry.size if entry else 0))
+    for difference in diff(workspace.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
+        entry = difference.new or difference.old
+        count = counts[difference.change]
+        counts[difference.change] = Change(count.files + 1, count.bytes + (entry.size if entry else 0))
     return Proposal(
         manifest.files,
         manifest.bytes,

@@ -1,9 +1,9 @@
-"""Requiring readiness: give a version out only when the catalog says that its target accepted it, and that still holds.
+"""Requiring readiness: give a run a version only when its target accepted it, and the acceptance still holds.
 
-    find_ready: ask the catalog, and again what is cheap to ask → Readiness
-    hold_ready: lease what was found, bring it to this node, and keep it there while it is used
+    find_ready: read the ref's log in the catalog, and repeat the cheap checks → Readiness
+    hold_ready: lease the version, fetch it to this node, and keep it there while it is used
 
-Nothing is written to the catalog: the catalog's ref says what was accepted, and a run's own findings are the run's.
+Nothing is written to the catalog: what a run finds out concerns this run alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Decision, Version
-from prefect_stagegate.operations.address import Named, judged_spec
-from prefect_stagegate.operations.gating.context import ask_about
-from prefect_stagegate.operations.gating.withdraw import failed_for_all
-from prefect_stagegate.operations.read import meaning
+from prefect_stagegate.operations.address import ResolvedVersion, judged_spec
+from prefect_stagegate.operations.gating.context import build_context
+from prefect_stagegate.operations.gating.withdraw import version_failures
+from prefect_stagegate.operations.read import override_ref
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
@@ -31,15 +31,15 @@ from prefect_stagegate.transfer import Progress
 
 
 def find_ready(workspace: Workspace, address: Address) -> Readiness:
-    """Find the version that a run may use now: what the target names, or what it named before if its gate says so.
+    """Find the version that a run may use now: the one that the target names, or an earlier one if its gate allows it.
 
     Args:
-        workspace: Cache and catalog. The catalog is asked, so that a rollback holds at once, on every node.
+        workspace: Cache and catalog. The catalog is read each time, so that a rollback takes effect at once everywhere.
         address: The dataset and the target: `nycflights@production`.
 
     Raises:
         UsageError: The address names no target, or there is no such dataset.
-        CorruptRecord: The ref's log or its attestation can't be believed.
+        CorruptRecord: The ref's log or an attestation in it is damaged.
     """
     if not address.target:
         raise UsageError(
@@ -50,72 +50,83 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
     log = workspace.catalog.history(address.dataset, address.ref)
     if not log:
         workspace.catalog.require_dataset(address.dataset)
-    tried: list[Candidate] = []
+    candidates: list[Candidate] = []
     falls_back = False
-    taken = withdrawn(log)
-    policies = workspace.catalog.policies(address.dataset)  # each version is judged by the one that let it in
-    for entry in _accepted(log, taken):
-        if tried and not workspace.catalog.has_version(address.dataset, entry.digest):
-            continue  # nobody can return to it
+    withdrawals = withdrawn(log)
+    policies = workspace.catalog.policies(address.dataset)
+    for entry in _accepted(log, withdrawals):
+        if candidates and not workspace.catalog.has_version(address.dataset, entry.digest):
+            continue  # an earlier version that was removed from the catalog
+        # Judge each version by the policy under which it was accepted, not by the policy in force.
         decision = decision_of(entry.attestation)
         adoption = adopted_as(policies, decision.adopted)
         spec = judged_spec(workspace.catalog, address.dataset, entry.digest, adoption)
-        version = Named(address.dataset, entry.digest, spec, adopted=decision.adopted)
+        version = ResolvedVersion(address.dataset, entry.digest, spec, adopted=decision.adopted)
         gate = spec.gate(address.ref)
-        falls_back = falls_back or (not tried and gate.on_withdrawal != HOLD)
-        tried.append(_look(workspace, version, gate, entry, decision, taken.get(entry.digest)))
-        if not tried[-1].against_version or not falls_back:
+        # The gate of the version that the target names decides whether runs may fall back to earlier ones.
+        falls_back = falls_back or (not candidates and gate.on_withdrawal != HOLD)
+        candidates.append(_examine(workspace, version, gate, entry, decision, withdrawals.get(entry.digest)))
+        if not candidates[-1].against_version or not falls_back:
             break
-    return Readiness(address, tuple(tried), falls_back)
+    return Readiness(address, tuple(candidates), falls_back)
 
 
 @contextmanager
 def hold_ready(
     workspace: Workspace, readiness: Readiness, *, progress: Progress | None = None, cancel: Event | None = None
 ) -> Iterator[Version]:
-    """Have the version that was found on this node, complete, and keep it there during the block.
+    """Fetch the version of a `Readiness` to this node, and keep it there during the block.
 
-    In this process the address means exactly this version for as long, whatever its ref names meanwhile.
+    During the block the address resolves to this version in this process, even if the ref moves on.
 
     Args:
         workspace: Cache and catalog.
-        readiness: What `find_ready` gave.
-        progress: Told what happens while the version is brought.
-        cancel: Set it to stop in time.
+        readiness: The result of `find_ready`.
+        progress: Receives the transfer's events.
+        cancel: Set it to stop the transfer.
 
     Raises:
-        GateFailed: None was found; the message says why, whose turn it is and what to do.
-        StagegateError: The version could not be brought here.
+        GateFailed: No version is ready; the message says why, whose turn it is and what to do.
+        StagegateError: The version could not be fetched.
     """
-    address, found = readiness.address, readiness.found
-    if found is None:
+    address, candidate = readiness.address, readiness.found
+    if candidate is None:
         raise GateFailed(ready_text(readiness), dataset=address.dataset)
-    with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, found.digest, f"require_ready {address}"):
+    digest = candidate.digest
+    # Lease the version before it is fetched, so that no collection removes it in between.
+    with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):
         with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, purpose="require_ready") as writer:
             version = fetch_version(
-                workspace, Address(address.dataset, found.digest), writer, progress=progress, cancel=cancel
+                workspace, Address(address.dataset, digest), writer, progress=progress, cancel=cancel
             )
             if not readiness.fell_back:
-                point(workspace, address.dataset, address.ref, found.digest)
-        with meaning(workspace.cache, address, found.digest):
+                point(workspace, address.dataset, address.ref, digest)
+        with override_ref(workspace.cache, address, digest):
             yield version
 
 
-def _accepted(log: Sequence[RefEntry], taken: Mapping[str, RefEntry]) -> Iterator[RefEntry]:
-    """The versions that a log let in and did not take back, the newest first, each once.
+def _accepted(log: Sequence[RefEntry], withdrawals: Mapping[str, RefEntry]) -> list[RefEntry]:
+    """The last entry of each version that a target accepted and did not withdraw, the newest first.
 
-    What the ref names comes first even if it was withdrawn there: whether runs are held is for its gate to say.
+    The version that the ref names comes first even if it was withdrawn: its gate says whether runs wait or fall back.
     """
     newest = {entry.digest: entry for entry in moves(log)}
-    standing = [entry for entry in newest.values() if entry.digest not in taken or entry.digest == log[-1].digest]
-    return iter(sorted(standing, key=lambda entry: entry.seq, reverse=True))
+    kept = [entry for entry in newest.values() if entry.digest not in withdrawals or entry.digest == log[-1].digest]
+    return sorted(kept, key=lambda entry: entry.seq, reverse=True)
 
 
-def _look(
-    workspace: Workspace, version: Named, gate: Gate, entry: RefEntry, decision: Decision, taken: RefEntry | None
+def _examine(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    entry: RefEntry,
+    decision: Decision,
+    withdrawal: RefEntry | None,
 ) -> Candidate:
+    """Repeat the cheap checks of an accepted version, and say what keeps a run from using it."""
     stored = workspace.catalog.evidence(version.dataset, version.digest)
-    context = ask_about(workspace, version, gate)
+    context = build_context(workspace, version, gate)
+    # Reading a table for its newest time is expensive, so use the recorded time where there is one.
     times = recorded_times(stored, context)
     cheap = replace(context, table_time=lambda table: times.get(table) or context.table_time(table))
     renewed = renew(cheap, stored, decision)
@@ -124,14 +135,14 @@ def _look(
         since=entry.at,
         by=str(entry.who),
         asked=renewed.rerun,
-        against_version=tuple(dict.fromkeys((*renewed.against_version, *_withdrawn_for(taken)))),
+        against_version=tuple(dict.fromkeys((*renewed.against_version, *_failed_checks(withdrawal)))),
         against_node=renewed.against_node,
-        withdrawn=f"withdrawn {taken.at[:16]}Z by {taken.who}: {taken.reason}" if taken else "",
+        withdrawn=f"withdrawn {withdrawal.at[:16]}Z by {withdrawal.who}: {withdrawal.reason}" if withdrawal else "",
     )
 
 
-def _withdrawn_for(taken: RefEntry | None) -> tuple[str, ...]:
-    """The checks that a version was withdrawn for."""
-    if taken is None or taken.action is not RefAction.WITHDRAW:
+def _failed_checks(withdrawal: RefEntry | None) -> tuple[str, ...]:
+    """The checks for whose failure a version was withdrawn; none for a rollback."""
+    if withdrawal is None or withdrawal.action is not RefAction.WITHDRAW:
         return ()
-    return tuple(answer.check for answer in failed_for_all(decision_of(taken.attestation)))
+    return tuple(evidence.check for evidence in version_failures(decision_of(withdrawal.attestation)))

@@ -18,7 +18,7 @@ from prefect_stagegate.readiness.records.revocation import unrevoked
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One recorded decision, and what it would have been."""
+    """One recorded decision, and its outcome under the other policy."""
 
     dataset: str
     digest: str
@@ -27,22 +27,22 @@ class Replayed:
     before: DecisionOutcome
     after: DecisionOutcome
     checks: tuple[Flip, ...]
-    """The checks that stand otherwise, also where they changed nothing in the end."""
+    """The checks whose outcome differs, also where the decision's outcome does not."""
     problem: str = ""
-    """Why the record could not be read, and so was not decided again."""
+    """Why the record could not be read; it was not decided again then."""
 
     @property
     def flipped(self) -> bool:
-        """Whether it would have ended otherwise."""
+        """Whether the decision's outcome differs."""
         return self.before is not self.after
 
 
 def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", target: str = "") -> Iterator[Replayed]:
-    """Decide a dataset's records again, version by version, the oldest of each first.
+    """Decide a dataset's recorded decisions again, version by version; those of one version the oldest first.
 
     Args:
         workspace: The catalog.
-        policy: A spec, whose gates are the policy to decide by.
+        policy: A spec with the policy to decide by.
         since: Only decisions from then on: a duration back from now (`30d`), a day or a time.
         target: Only decisions of this gate.
 
@@ -55,20 +55,21 @@ def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", t
         raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)
     workspace.catalog.require_dataset(spec.dataset)
     targets = [target] if target else [*spec.gates]
-    for digest, decided in workspace.catalog.decided(spec.dataset):
-        if decided not in targets:
+    for digest, gate in workspace.catalog.decided(spec.dataset):
+        if gate not in targets:
             continue
         record = workspace.catalog.evidence(spec.dataset, digest)
         revocations = workspace.catalog.revocations(spec.dataset, digest)
-        for statement in workspace.catalog.attestations(spec.dataset, digest, decided):
+        for statement in workspace.catalog.attestations(spec.dataset, digest, gate):
             try:
                 before = decision_of(statement)
             except CorruptRecord as error:
                 undecided = DecisionOutcome.INCONCLUSIVE
-                yield Replayed(spec.dataset, digest, decided, "", undecided, undecided, (), error.message)
+                yield Replayed(spec.dataset, digest, gate, "", undecided, undecided, (), error.message)
                 continue
             if before.at >= earliest:
-                then = unrevoked(record, [one for one in revocations if one.at <= before.at])
-                after = replay(before, spec.gate(decided), then)
-                told = flips(before, after)
-                yield Replayed(spec.dataset, digest, decided, before.at, before.outcome, after.outcome, told)
+                # A later revocation took nothing from the evidence that this decision had.
+                evidence = unrevoked(record, [revocation for revocation in revocations if revocation.at <= before.at])
+                after = replay(before, spec.gate(gate), evidence)
+                flipped = flips(before, after)
+                yield Replayed(spec.dataset, digest, gate, before.at, before.outcome, after.outcome, flipped)

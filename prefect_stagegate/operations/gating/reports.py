@@ -1,4 +1,4 @@
-"""Reports of decisions: making one from what the catalog has, and keeping its HTML page where people can open it."""
+"""Reports of decisions: building one from the catalog, and writing its HTML page where people can open it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from prefect_stagegate.units import count_text
 
 
 def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
-    """A decision's report, new or old: with the owners of the policy that it was made under, and what was served then.
+    """Build the report of a decision, new or old, with the owners and the served version of the time of the decision.
 
     Args:
         workspace: The catalog.
-        decision: What the gate said.
-        trial: The spec of the asker's own that it was tried under.
+        decision: The gate's decision.
+        trial: For a trial, the spec that it was decided under.
 
     Raises:
         UsageError: No spec is stored beside the version.
         CorruptRecord: The log of the target's ref is damaged.
     """
     log = workspace.catalog.history(decision.dataset, decision.target)
-    then = [entry for entry in log if entry.seq <= decision.after]
-    named = moves(then)
+    earlier = [entry for entry in log if entry.seq <= decision.after]
+    served = moves(earlier)
     return build_report(
         decision,
         trial or spec_of(workspace, decision),
-        serves=named[-1].digest if named else "",
-        notes=() if trial else tuple(_notes(workspace, decision, then)),
+        serves=served[-1].digest if served else "",
+        notes=() if trial else tuple(_notes(workspace, decision, earlier)),
         is_trial=trial is not None,
     )
 
 
 def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:
-    """What people must know beside the checks: that the version was taken back, and that another policy is proposed."""
-    if taken := withdrawn(log).get(decision.digest):
-        verb = "rolled back from" if taken.action is RefAction.ROLLBACK else "withdrawn from"
+    """What people must know beside the checks: that the version was withdrawn, and that another policy is proposed."""
+    if withdrawal := withdrawn(log).get(decision.digest):
+        verb = "rolled back from" if withdrawal.action is RefAction.ROLLBACK else "withdrawn from"
         yield (
-            f"It was {verb} {decision.target} at {taken.at[:19]}Z by {taken.who}: {taken.reason}. "
+            f"It was {verb} {decision.target} at {withdrawal.at[:19]}Z by {withdrawal.who}: {withdrawal.reason}. "
             "It comes back only by `stagegate promote --reinstate`, once its gate accepted it again."
         )
     proposed = proposed_changes(workspace, spec_beside(workspace.catalog, decision.dataset, decision.digest))
@@ -57,33 +57,34 @@ def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) ->
 
 
 def spec_of(workspace: Workspace, decision: Decision) -> Spec:
-    """The spec that a decision was made under: the version's own, with the policy that was adopted then.
+    """The spec that a decision was made under: the version's, with the policy that was adopted at the time.
 
     Raises:
         UsageError: No spec is stored beside the version.
     """
     policies = workspace.catalog.policies(decision.dataset)
-    newest = policies[-1] if policies else None
-    adoption = adopted_as(policies, decision.adopted) or newest
+    # A decision without an adopted policy, as a trial's, is shown with the owners of the newest.
+    adoption = adopted_as(policies, decision.adopted) or (policies[-1] if policies else None)
     return judged_spec(workspace.catalog, decision.dataset, decision.digest, adoption)
 
 
 def keep_report(workspace: Workspace, report: Report) -> str:
-    """Write a decision's page into the folder that STAGEGATE_REPORTS names, `<dataset>/<target>/<sha256>.html` there.
+    """Write a decision's page to `<dataset>/<target>/<sha256>.html` in the folder of STAGEGATE_REPORTS.
 
-    A later decision about the same version takes the page's place. A trial's page is not kept.
+    The page of a later decision about the same version replaces it. A trial's page is not kept.
 
     Returns:
-        Where a browser finds it; empty when no folder is named, and for a trial.
+        The page's URL; empty without such a folder, and for a trial.
 
     Raises:
-        OSError: It can't be written.
+        OSError: The page can't be written.
     """
     if workspace.settings.reports is None or report.is_trial:
         return ""
     name = f"{report.dataset}/{report.target}/{report.digest.removeprefix('sha256:')}.html"
     file = workspace.settings.reports / name
     file.parent.mkdir(parents=True, exist_ok=True)
+    # Rename a finished draft, so that nobody opens half a page.
     draft = file.with_name(f".{uuid.uuid4().hex}")
     draft.write_text(to_html(report), encoding="utf-8")
     draft.replace(file)

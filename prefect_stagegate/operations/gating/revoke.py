@@ -1,4 +1,4 @@
-"""Revoking: one check's evidence about one version counts no more, because somebody knows better; it is asked again."""
+"""Revoking: end the evidence of one check about one version, so that the check runs again."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from prefect_stagegate.readiness.records.revocation import unrevoked
 
 
 def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, gate: str = "") -> EvidenceRevocation:
-    """End what a check found out about a version so far, and nothing else; anybody may, for it lets nothing through.
+    """Revoke the recorded evidence of a check about a version. Anybody may: a revocation never lets a version through.
 
-    The next `check` asks again. Until then no acceptance that rests on it can be promoted, and runs that require the
-    version have no answer. An approval is taken back by `approve --decline`, a waiver by `waive --revoke`.
+    The next `check` runs the check again. Until then no acceptance that rests on the evidence can be promoted, and the
+    evidence makes no run ready. `approve --decline` takes back an approval, and `waive --revoke` a waiver.
 
     Args:
         workspace: The catalog, and who revokes.
         address: The version; without a ref, `latest`.
         check: The check's name.
         reason: Kept with the revocation.
-        gate: Only what was found out on the way to this target, for a check whose answer depends on the target.
+        gate: Revoke only the evidence for this target; for checks whose result depends on the target.
 
     Raises:
-        UsageError: There is no reason, no such evidence, or the check asks the same for all targets.
+        UsageError: There is no reason, no such evidence, or the check's result does not depend on the target.
     """
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     digest = workspace.catalog.resolve(address)
     before = workspace.catalog.revocations(address.dataset, digest)
-    known = unrevoked(workspace.catalog.evidence(address.dataset, digest), before)
+    counted = unrevoked(workspace.catalog.evidence(address.dataset, digest), before)
     version = Address(address.dataset, digest)
-    own = [answer for answer in known if answer.check == check]
-    found = [answer for answer in own if gate == _target(answer, version, gate)] if gate else own
-    if not found:
-        raise _nothing(version, check, gate, known)
+    revoked = [evidence for evidence in counted if evidence.check == check]
+    if gate:
+        revoked = [evidence for evidence in revoked if gate == _target(evidence, version, gate)]
+    if not revoked:
+        raise _no_evidence(version, check, gate, counted)
     at = stamp(now())
     revocation = EvidenceRevocation(
         dataset=address.dataset,
@@ -45,24 +46,25 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
         reason=reason.strip(),
         who=workspace.identity,
         at=at,
-        ahead=tuple(sorted({answer.at for answer in found if answer.at > at})),
+        # Evidence of a node whose clock is ahead is revoked by name: it seems later than the revocation.
+        ahead=tuple(sorted({evidence.at for evidence in revoked if evidence.at > at})),
     )
     workspace.catalog.put_revocation(revocation)
     return revocation
 
 
-def _target(answer: Evidence, version: Address, gate: str) -> str:
-    if "target" not in answer.binding:
+def _target(evidence: Evidence, version: Address, gate: str) -> str:
+    if "target" not in evidence.binding:
         raise UsageError(
-            f"{answer.check} asks the same about {version} for all targets, not for {gate} alone",
+            f"{evidence.check} asks the same about {version} for all targets, not for {gate} alone",
             hint="Leave --gate out to revoke it for all of them.",
             dataset=version.dataset,
         )
-    return answer.binding["target"]
+    return evidence.binding["target"]
 
 
-def _nothing(version: Address, check: str, gate: str, known: list[Evidence]) -> UsageError:
-    names = sorted({answer.check for answer in known})
+def _no_evidence(version: Address, check: str, gate: str, unrevoked: list[Evidence]) -> UsageError:
+    names = sorted({evidence.check for evidence in unrevoked})
     there = f" at {gate}" if gate else ""
     if check in CHECKS:
         hint = f"There is evidence of {', '.join(names)}." if names else "There is no evidence about it at all."

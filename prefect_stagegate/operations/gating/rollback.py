@@ -1,4 +1,4 @@
-"""Rolling back: return a target to a version that it accepted before, and withdraw the one that it leaves."""
+"""Rolling back: move a target back to a version that it accepted before, and withdraw the one that it leaves."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from prefect_stagegate.operations.workspace import Workspace
 
 
 def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: str) -> Promotion:
-    """Move a target's ref back. Readers that hold the version which is left keep it.
+    """Move a target's ref back, and withdraw the version that it names. Readers that hold this version keep it.
 
     Args:
         workspace: Cache and catalog.
         address: The dataset and the target: `nycflights@production`.
-        to: The version to return to, as an address writes it behind the `@`: a digest, or `production~2`; by default
-            the newest accepted one before, which was not withdrawn.
-        reason: Kept in the log; the version that is left isn't promoted again without `--reinstate`.
+        to: The version to return to, as it stands behind the `@` of an address: a digest, or `production~2`. By
+            default the newest version that was accepted before and not withdrawn.
+        reason: Kept in the log. The withdrawn version isn't promoted again without `--reinstate`.
 
     Raises:
-        UsageError: The address names no target, or there is no reason, or nothing to return to.
+        UsageError: The address names no target, there is no reason, or there is no version to return to.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
     if not address.target:
@@ -30,12 +30,13 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
     if not reason.strip():
         raise UsageError("A rollback needs a reason", hint="Give one with --reason.")
     dataset, ref = address.dataset, address.target
-    workspace.catalog.resolve(address)  # tells what is known when there is no such ref
+    workspace.catalog.resolve(address)  # its error lists the known refs when there is no such ref
     entries = workspace.catalog.history(dataset, ref)
     leaving = entries[-1].digest
     digest = workspace.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
     chosen = _choose(entries, leaving, digest, address)
-    workspace.catalog.manifest(dataset, chosen.digest)  # it must still be there
+    workspace.catalog.manifest(dataset, chosen.digest)  # raises when the version was removed meanwhile
+    # The new entry carries the attestation by which the target accepted the version that it returns to.
     workspace.catalog.move_ref(
         dataset,
         ref,
@@ -53,8 +54,9 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
 
 
 def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
-    taken = withdrawn(entries)
-    candidates = [entry for entry in moves(entries) if entry.digest != leaving and entry.digest not in taken]
+    """The newest move to `to`, or to any accepted version when `to` is empty."""
+    withdrawals = withdrawn(entries)
+    candidates = [entry for entry in moves(entries) if entry.digest != leaving and entry.digest not in withdrawals]
     chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
     if chosen is None:
         raise UnknownRef(

@@ -1,4 +1,4 @@
-"""How the datasets stand: what each target names, what waits for an answer, and which policies are proposed."""
+"""The status of datasets: what each target names, which requests wait for an answer, which policies are proposed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class RefStatus:
 
     ref: str
     digest: str
-    """The version that it names; empty for a target that names none yet."""
+    """The version that it names; empty for a target before its first promotion."""
     at: str
-    """When it was moved there."""
+    """When it was moved to this version."""
     by: str
     waits: tuple[Request, ...] = ()
-    """Requests to promote a version to it that nobody answered yet."""
+    """Requests to promote a version to it that wait for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatus:
-    """One dataset."""
+    """One dataset, with its policy and its refs."""
 
     dataset: str
     policy: int
@@ -39,9 +39,9 @@ class DatasetStatus:
     adopted_at: str
     adopted_by: str
     anybody_may_change: bool
-    """Whether the adopted policy has no rule for its change."""
+    """Whether the adopted policy has no rule that says who must agree to another."""
     refs: tuple[RefStatus, ...]
-    """`latest` first, then each target that a gate or a log knows."""
+    """`latest` first, then each target that has a gate or a log."""
     proposed: tuple[PolicyChange, ...]
     """How the policy in the spec of `latest` differs from the adopted one."""
     policy_requests: tuple[Request, ...]
@@ -49,7 +49,7 @@ class DatasetStatus:
 
 
 def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> Iterator[DatasetStatus]:
-    """Look at one dataset, or at all of them.
+    """Give the status of one dataset, or of all.
 
     Args:
         workspace: The catalog.
@@ -74,8 +74,8 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
     for ref in dict.fromkeys((LATEST, *gates, *entries)):
         entry = entries.get(ref)
         waits = () if ref not in gates else tuple(waiting_requests(workspace, dataset, ref, unreadable))
-        named = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
-        refs.append(RefStatus(ref, *named, waits))
+        last_move = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
+        refs.append(RefStatus(ref, *last_move, waits))
     latest = entries.get(LATEST)
     proposed = proposed_changes(workspace, spec_beside(workspace.catalog, dataset, latest.digest)) if latest else ()
     return DatasetStatus(

@@ -1,11 +1,11 @@
-"""What a version still lacks that waited for an approval, or was declined: an answer, a check, or a new version."""
+"""What a version lacks that waits for an approval, or was declined: an answer, a check, or a new version."""
 
 from __future__ import annotations
 
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
 from prefect_stagegate.model import Decision, Evidence, Outcome
-from prefect_stagegate.operations.address import Named
-from prefect_stagegate.operations.gating.context import ask_about
+from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, plan_checks, run_check
 from prefect_stagegate.readiness.context import CheckContext
@@ -15,10 +15,10 @@ from prefect_stagegate.spec import Gate
 APPROVAL = "approval"
 
 
-def why_not_promoted(workspace: Workspace, version: Named, gate: Gate, decision: Decision) -> StagegateError:
+def why_not_promoted(workspace: Workspace, version: ResolvedVersion, gate: Gate, decision: Decision) -> StagegateError:
     """The error for a version whose newest decision waits for an approval, or was declined.
 
-    Answers may have come since, so they are counted again.
+    People may have answered since that decision, so their answers are counted again.
 
     Args:
         workspace: Cache and catalog.
@@ -26,15 +26,15 @@ def why_not_promoted(workspace: Workspace, version: Named, gate: Gate, decision:
         gate: Its target's gate.
         decision: The newest decision about it.
     """
-    context = ask_about(workspace, version, gate)
-    asked = next(one for one in gate.requirements if one.check == APPROVAL)
-    answered = run_check(CHECKS[APPROVAL], asked, context)
-    if answered.outcome is Outcome.FAIL:
-        return _declined(context, answered, decision)
-    if answered.outcome is Outcome.PASS:
-        return _unchecked(workspace, context, answered)
+    context = build_context(workspace, version, gate)
+    requirement = next(requirement for requirement in gate.requirements if requirement.check == APPROVAL)
+    approval = run_check(CHECKS[APPROVAL], requirement, context)
+    if approval.outcome is Outcome.FAIL:
+        return _declined(context, approval, decision)
+    if approval.outcome is Outcome.PASS:
+        return _unchecked(workspace, context, approval)
     return WaitingForApproval(
-        f"{context.address} waits for an approval to go to {context.target}: {answered.summary}",
+        f"{context.address} waits for an approval to go to {context.target}: {approval.summary}",
         hint=f"Somebody else than {decision.requester} answers with "
         f"`stagegate approve {context.address} --to {context.target}`; then check again.",
         dataset=context.dataset,
@@ -46,8 +46,8 @@ def declined_hint(address: str, target: str, requester: str) -> str:
 
     Args:
         address: The version: `nycflights@sha256:…`.
-        target: Where it may not go.
-        requester: Who asked.
+        target: The target that it was declined for.
+        requester: Who requested the approval.
     """
     return (
         f"It is the turn of {requester}, who asked: stage a new version with `stagegate stage SPEC`. "
@@ -56,26 +56,27 @@ def declined_hint(address: str, target: str, requester: str) -> str:
     )
 
 
-def _declined(context: CheckContext, answered: Evidence, decision: Decision) -> StagegateError:
-    said = "; ".join(f"{one.subject} {one.problem}" for one in answered.findings if one.outcome is Outcome.FAIL)
+def _declined(context: CheckContext, approval: Evidence, decision: Decision) -> StagegateError:
+    failures = [finding for finding in approval.findings if finding.outcome is Outcome.FAIL]
+    reasons = "; ".join(f"{finding.subject} {finding.problem}" for finding in failures)
     return GateFailed(
-        f"{context.address} ended on its way to {context.target}: {said}",
+        f"{context.address} ended on its way to {context.target}: {reasons}",
         hint=declined_hint(context.address, context.target, decision.requester),
         dataset=context.dataset,
     )
 
 
-def _unchecked(workspace: Workspace, context: CheckContext, answered: Evidence) -> StagegateError:
-    """The error for a version that people agreed to, and whose gate has to be asked once more."""
+def _unchecked(workspace: Workspace, context: CheckContext, approval: Evidence) -> StagegateError:
+    """The error for a version that people approved, and that has to be checked once more."""
     stored = workspace.catalog.evidence(context.dataset, context.digest)
     stale = [
-        f"{one.requirement.check} ({one.reason})"
-        for one in plan_checks(context, stored)
-        if one.state is not State.CURRENT and one.requirement.check != APPROVAL
+        f"{planned.requirement.check} ({planned.reason})"
+        for planned in plan_checks(context, stored)
+        if planned.state is not State.CURRENT and planned.requirement.check != APPROVAL
     ]
     lacks = f"no longer current: {', '.join(stale)}" if stale else "the gate was not asked since"
     return GateFailed(
-        f"{context.address} is {answered.summary} for {context.target}. What is missing is a check: {lacks}",
+        f"{context.address} is {approval.summary} for {context.target}. What is missing is a check: {lacks}",
         hint=f"Run `stagegate check {context.address} --gate {context.target}`.",
         dataset=context.dataset,
     )

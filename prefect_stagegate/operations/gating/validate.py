@@ -1,4 +1,4 @@
-"""Validating: run a version's contract on this node and keep the answers of the checks that speak of it."""
+"""Validating: run a version's contract on this node, and record the evidence of the checks that read its result."""
 
 from __future__ import annotations
 
@@ -8,44 +8,46 @@ from threading import Event
 
 from prefect_stagegate.model import Address, Outcome, Severity, Validation
 from prefect_stagegate.operations.address import SpecLike, resolve
-from prefect_stagegate.operations.gating.context import ask_about
+from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Gate, Requirement
 
 NO_GATE = Gate(target="", extends=None, requirements=(), policy="")
-"""Whoever validates asks about no target."""
+"""Stands for a gate where none decides: a validation is for no target."""
 
 
 def validate(
     workspace: Workspace,
-    named: SpecLike | Address,
+    version_or_spec: SpecLike | Address,
     *,
     spec: SpecLike | None = None,
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
-    """Run the contract on a version, bringing it to this node first when it isn't here.
+    """Run the contract on a version; fetch the version first when this node lacks it.
 
-    The recorded evidence is what the gates' checks of the contract answer, so that `check` uses it again.
+    The evidence of the contract's checks is recorded, so that `check` uses it again.
 
     Args:
         workspace: Cache and catalog.
-        named: A version's address (`latest` without a ref), or a spec, which means the `latest` of its dataset.
+        version_or_spec: A version's address (`latest` without a ref), or a spec, which means the `latest` version of
+            its dataset.
         spec: A spec to try instead of the adopted policy; then nothing is recorded.
-        cancel: Set it to stop bringing the version in time.
+        cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
 
     Raises:
         UsageError: There is no such version.
         ValidationError: The contract could not be evaluated.
     """
-    version = resolve(workspace, named, spec)
-    context = ask_about(workspace, version, NO_GATE, cancel, progress)
+    version = resolve(workspace, version_or_spec, spec)
+    context = build_context(workspace, version, NO_GATE, cancel, progress)
     validation = context.validation()
-    requirements = [Requirement(found.check, Severity.BLOCKING, {}) for found in validation.evidence]
-    evidence = tuple(run_check(CHECKS[asked.check], asked, context) for asked in requirements)
+    # Ask the checks themselves, without parameters, so that the evidence is the same as that of a gate.
+    requirements = [Requirement(evidence.check, Severity.BLOCKING, {}) for evidence in validation.evidence]
+    answers = tuple(run_check(CHECKS[requirement.check], requirement, context) for requirement in requirements)
     if not version.is_trial:
-        workspace.catalog.put_evidence(version.dataset, version.digest, evidence)
-    passed = all(found.outcome in (Outcome.PASS, Outcome.WARN) for found in evidence)
-    return replace(validation, evidence=evidence, passed=passed, is_trial=version.is_trial)
+        workspace.catalog.put_evidence(version.dataset, version.digest, answers)
+    passed = all(answer.outcome in (Outcome.PASS, Outcome.WARN) for answer in answers)
+    return replace(validation, evidence=answers, passed=passed, is_trial=version.is_trial)

@@ -1,4 +1,4 @@
-"""Waiving: somebody answers for one failure of one check, for one version at one target, for 30 days at most."""
+"""Waiving: a person takes responsibility for a failed check, for one version at one target, for 30 days at most."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import datetime
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Address, Outcome, Revocation, Waiver, person_key
-from prefect_stagegate.operations.address import Named
-from prefect_stagegate.operations.gating.check import for_gate
+from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, Case, why_void
@@ -20,24 +20,24 @@ from prefect_stagegate.spec import Gate, Requirement
 
 
 def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str, until: datetime) -> Waiver:
-    """Answer for a check's failure. The next `check` of the gate reports it as waived, until the waiver ends.
+    """Waive a check's failure. The next `check` of the gate reports it as waived, until the waiver ends.
 
-    What is not known can't be waived: an inconclusive check stays inconclusive.
+    Only a failure can be waived: an inconclusive check stays inconclusive.
 
     Args:
-        workspace: The catalog, and who answers for it.
+        workspace: The catalog, and who waives.
         address: The version. Without a ref: the one that the gate below accepted, else `latest`.
         gate: The target.
         check: The check's name.
         reason: Kept with the waiver.
-        until: When it ends, aware; `moments.parse_until` reads it.
+        until: When it ends, with a time zone; `times.parse_until` parses it.
 
     Raises:
-        UsageError: The gate doesn't require the check, the check can't be waived, nobody asked the gate yet, who asked
-            wants to waive, there is no reason, or the end is past or more than 30 days away.
+        UsageError: The gate doesn't require the check, the check can't be waived, it did not fail in the newest
+            decision, the requester waives, there is no reason, or the end is past or more than 30 days away.
     """
-    version, policy = for_gate(workspace, address, gate)
-    asked = _required(policy, check, version.dataset)
+    version, policy = resolve_for_gate(workspace, address, gate)
+    requirement = _requirement(policy, check, version.dataset)
     granted_at = now()
     _require_reason_and_end(reason, until, granted_at)
     waiver = Waiver(
@@ -46,13 +46,14 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         digest=version.digest,
         target=gate,
         check=check,
-        parameters=parameters_digest(CHECKS[check], asked),
+        parameters=parameters_digest(CHECKS[check], requirement),
         reason=reason.strip(),
         approver=workspace.identity,
-        requester=_who_asked(workspace, version, gate, check),
+        requester=_requester(workspace, version, gate, check),
         at=stamp(granted_at),
         until=stamp(until),
     )
+    # Refuse a waiver that the gate would pass over, so that nobody relies on it.
     case = Case(
         dataset=version.dataset,
         digest=version.digest,
@@ -61,7 +62,7 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         environment="",
         at=waiver.at,
     )
-    if why := why_void(waiver, asked, case):
+    if why := why_void(waiver, requirement, case):
         raise UsageError(
             f"The waiver would not count: {why}",
             hint="Somebody else runs the same command; `--identity NAME` says who.",
@@ -71,34 +72,40 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
     return waiver
 
 
-def revoke(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str) -> tuple[Waiver, ...]:
-    """End the waivers of a check for a version before their time; anybody may.
+def revoke_waiver(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str) -> tuple[Waiver, ...]:
+    """Revoke the waivers of a check for a version. Anybody may.
 
     Raises:
-        UsageError: There is none to revoke, or no reason.
+        UsageError: No waiver is in force, or there is no reason.
     """
-    version, _ = for_gate(workspace, address, gate)
+    version, _ = resolve_for_gate(workspace, address, gate)
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     at = stamp(now())
     granted = workspace.catalog.waivers(version.dataset, version.digest, gate)
-    live = [one for one in granted if one.check == check and not one.revoked and one.until > at]
-    if not live:
+    in_force = [waiver for waiver in granted if waiver.check == check and not waiver.revoked and waiver.until > at]
+    if not in_force:
         raise UsageError(
             f"No waiver of {check} holds for {version.dataset}@{version.digest} at {gate}",
             hint=f"`stagegate show {version.dataset}@{version.digest}` lists them.",
             dataset=version.dataset,
         )
-    revoked = tuple(replace(one, revoked=Revocation(workspace.identity, at, reason.strip())) for one in live)
-    for one in revoked:
-        workspace.catalog.put_waiver(one)
+    revocation = Revocation(workspace.identity, at, reason.strip())
+    revoked = tuple(replace(waiver, revoked=revocation) for waiver in in_force)
+    for waiver in revoked:
+        workspace.catalog.put_waiver(waiver)
     return revoked
 
 
-def _required(policy: Gate, check: str, dataset: str) -> Requirement:
-    names = {asked.check: asked for asked in policy.requirements}
-    if check not in names:
-        hint = did_you_mean(check, names)
+def _requirement(policy: Gate, check: str, dataset: str) -> Requirement:
+    """What the gate requires of a check.
+
+    Raises:
+        UsageError: The gate doesn't require it, or nobody can waive it.
+    """
+    requirements = {requirement.check: requirement for requirement in policy.requirements}
+    if check not in requirements:
+        hint = did_you_mean(check, requirements)
         raise UsageError(
             f"The gate {policy.target} requires no check {check!r}", hint=hint[0].upper() + hint[1:], dataset=dataset
         )
@@ -108,7 +115,7 @@ def _required(policy: Gate, check: str, dataset: str) -> Requirement:
             hint="It says which version this is, or who agreed to it; nobody can answer for that.",
             dataset=dataset,
         )
-    return names[check]
+    return requirements[check]
 
 
 def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
@@ -123,8 +130,13 @@ def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
         )
 
 
-def _who_asked(workspace: Workspace, version: Named, gate: str, check: str) -> str:
-    """Who asked the gate about the failure; nobody answers for one that is yet to come, and that nobody has seen."""
+def _requester(workspace: Workspace, version: ResolvedVersion, gate: str, check: str) -> str:
+    """Who requested the newest decision, in which the check has to have failed.
+
+    Raises:
+        UsageError: The check did not fail in it, or the requester wants to waive.
+    """
+    # A failure that is yet to come can't be waived: nobody has seen it.
     statement = workspace.catalog.attestation(version.dataset, version.digest, gate)
     if statement is None:
         raise UsageError(
@@ -134,7 +146,7 @@ def _who_asked(workspace: Workspace, version: Named, gate: str, check: str) -> s
         )
     decision = decision_of(statement)
     requester = decision.requester
-    outcome = next((answer.outcome for answer in decision.checks if answer.check == check), None)
+    outcome = next((evidence.outcome for evidence in decision.checks if evidence.check == check), None)
     if outcome not in (Outcome.FAIL, Outcome.WAIVED):
         raise UsageError(
             f"{check} did not fail when {gate} was asked last: {outcome or 'it was not required'}",

@@ -1,4 +1,4 @@
-"""Withdrawing: a version that a gate let in, and that fails when the same gate asks again, is taken back for all."""
+"""Withdrawing: take back a version that a gate accepted, when the version fails a later check of the same gate."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of
 
 TRIES = 8
-"""How often somebody else may move the ref in between."""
+"""How often to try when others move the ref at the same time."""
 
 
-def withdraw_what_failed(workspace: Workspace, decision: Decision, statement: Mapping[str, Any]) -> RefEntry | None:
-    """Take a version back that its target let in under this very policy and that fails now; the ref stays where it is.
+def withdraw_failed_version(workspace: Workspace, decision: Decision, statement: Mapping[str, Any]) -> RefEntry | None:
+    """Withdraw a version that its target accepted under the decision's policy, and that fails now; keep the ref.
 
-    What the environment or the node is to blame for says nothing against the version, and withdraws nothing. Runs that
-    require the version are held, or fall back, as the gate says; `promote --reinstate` lets it in again.
+    Failures of the environment or the node withdraw nothing: they don't count against the version. Runs that require
+    the version wait or fall back, as the gate says. `promote --reinstate` promotes it again.
 
     Args:
         workspace: The catalog, and who checked.
-        decision: What the gate says now.
-        statement: Its attestation, which stands in the log as the reason.
+        decision: The gate's new decision.
+        statement: The attestation of that decision; the log keeps it as the reason.
 
     Returns:
-        The log's new entry; None where there was nothing to take back.
+        The new entry of the log; None when there was nothing to withdraw.
     """
-    failed = failed_for_all(decision)
+    failed = version_failures(decision)
     if decision.outcome is not DecisionOutcome.REFUSED or not failed:
         return None
-    names = ", ".join(answer.check for answer in failed)
+    names = ", ".join(evidence.check for evidence in failed)
+    # Somebody may move the ref after its log was read. The move fails then, and the log is read again.
     for _ in range(TRIES):
         log = workspace.catalog.history(decision.dataset, decision.target)
-        if not _stands(log, decision):
+        if not _is_accepted(log, decision):
             return None
         try:
+            # The entry names the version that the ref names already; only `withdrawn` is new.
             return workspace.catalog.move_ref(
                 decision.dataset,
                 decision.target,
@@ -50,7 +52,7 @@ def withdraw_what_failed(workspace: Workspace, decision: Decision, statement: Ma
                 attestation=statement,
             )
         except RefConflict:
-            continue  # whoever moved it may have taken it back as well
+            continue
     raise RefConflict(
         f"{decision.dataset}@{decision.target} is moved all the time, so {decision.digest} could not be withdrawn",
         hint=f"Check it again, or roll back: `stagegate rollback {decision.dataset}@{decision.target} --reason …`.",
@@ -58,18 +60,18 @@ def withdraw_what_failed(workspace: Workspace, decision: Decision, statement: Ma
     )
 
 
-def failed_for_all(decision: Decision) -> tuple[Evidence, ...]:
-    """The answers that count against the version wherever it is used."""
+def version_failures(decision: Decision) -> tuple[Evidence, ...]:
+    """The failures that count against the version wherever it is used."""
     return tuple(
-        answer
-        for answer in decision.checks
-        if (answer.outcome, answer.severity, answer.scope) == (Outcome.FAIL, Severity.BLOCKING, Scope.VERSION)
+        evidence
+        for evidence in decision.checks
+        if (evidence.outcome, evidence.severity, evidence.scope) == (Outcome.FAIL, Severity.BLOCKING, Scope.VERSION)
     )
 
 
-def _stands(log: list[RefEntry], decision: Decision) -> bool:
-    """Whether the target let the version in under the policy of the decision, and did not take it back."""
-    own = [entry for entry in moves(log) if entry.digest == decision.digest]
-    if not own or decision.digest in withdrawn(log):
+def _is_accepted(log: list[RefEntry], decision: Decision) -> bool:
+    """Whether the target accepted the version under the decision's policy, and did not withdraw it."""
+    promotions = [entry for entry in moves(log) if entry.digest == decision.digest]
+    if not promotions or decision.digest in withdrawn(log):
         return False
-    return decision_of(own[-1].attestation).policy == decision.policy
+    return decision_of(promotions[-1].attestation).policy == decision.policy

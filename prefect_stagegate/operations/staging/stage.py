@@ -25,7 +25,7 @@ from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, 
 from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
 from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.operations.gating.policy import begin_policy, proposed_changes
+from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.listing import begin_listing
@@ -134,7 +134,7 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     workspace.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
         workspace.catalog.put_failed(dataset, digest, ())
-    begin_policy(workspace, spec)
+    adopt_first_policy(workspace, spec)
     point(workspace, dataset, LATEST, digest)
     facts = (workspace.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
     pins, proposed = workspace.catalog.pins(dataset, digest), proposed_changes(workspace, spec)
@@ -329,7 +329,7 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
     A version whose stager died before it moved `latest` is still new. Of two stagers at once, one gets True.
     """
     dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
-    begin_policy(workspace, spec)
+    adopt_first_policy(workspace, spec)
     head = workspace.catalog.ref(dataset, LATEST)
     if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
         return False
