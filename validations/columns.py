@@ -1,4 +1,4 @@
-"""The columns of a table with their types, as they are compared between versions."""
+"""The columns of a table with their types, for comparing versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prefect_stagegate.validations.sql import PARQUET, relation
 def columns(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str, str]:
     """The columns of all files of a table, each with DuckDB's name of its type.
 
-    In text, numbers have no width: a column of whole numbers is `number`, like one with fractions.
+    Numbers in text files have no width, so their type is `number`, with fractions or without.
 
     Args:
         queries: An open database.
