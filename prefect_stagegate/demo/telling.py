@@ -1,4 +1,4 @@
-"""How the story tells what a run of the flow did."""
+"""Print what a run of the flow did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prefect_stagegate.units import bytes_text, count_text, digest_text
 
 
 def tell(story: Story, passage: Passage) -> None:
-    """Tell what was staged, which gates accepted it, and which refs they moved; a refusal has its report."""
+    """Print what was staged, which gates accepted it, and which refs moved. Refusals are printed as reports."""
     for version in passage.staged:
         story.fact("staged", _staged(version))
     moved = {move.ref: move for move in passage.moved if move.digest != move.previous}
@@ -30,7 +30,7 @@ def _staged(version: Version) -> str:
 
 
 def _accepted(decision: Decision, below: Decision | None) -> str:
-    """What decided, without what the gate below asked already."""
+    """The checks that passed, without those that the gate below ran already."""
     passed = [answer for answer in decision.checks if answer.outcome is Outcome.PASS]
     known = {answer.check for answer in below.checks} if below else set()
     text = f"its gate accepts: {', '.join(answer.check for answer in passed if answer.check not in known)}"
