@@ -1,4 +1,4 @@
-"""The report for terminals: a table with colours, and plain lines for logs and pipes."""
+"""The report for terminals as a coloured table, and for logs and pipes as plain lines."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _DECISIONS = {
 def to_rich(report: Report) -> RenderableType:
     """The decision, the checks, whose turn it is and what to do.
 
-    Print it with `console.print(…, crop=False)`: a long command runs on past the edge, where the terminal wraps it, so
-    that it is copied without a line's end in it.
+    Print it with `console.print(…, crop=False)`. Then a long command runs past the edge and the terminal wraps it, so
+    that it can be copied without a line break.
     """
     report = legible(report)
     # Text, never markup: a file may be called `[red]`.
@@ -47,8 +47,8 @@ def to_rich(report: Report) -> RenderableType:
     steps = map(_step, report.steps)
     notes = (Padding(Text(one_line(note), "yellow"), (0, 0, 0, 2), expand=False) for note in report.notes)
     blank = Text("")
-    told = (turn, *turns, Text("What to do:", "bold"), *steps)
-    return Group(headline, *about, *notes, blank, _table(report), blank, *told)
+    what_to_do = Text("What to do:", "bold")
+    return Group(headline, *about, *notes, blank, _table(report), blank, turn, *turns, what_to_do, *steps)
 
 
 def _widest(report: Report) -> int:
@@ -75,7 +75,7 @@ def _table(report: Report) -> Table:
 
 
 def _found(row: Row, steps: Sequence[str]) -> RenderableType:
-    """What a check found: each fix once, below the findings that it is for; no command that stands among the steps."""
+    """A check's summary and findings. A fix stands once, below its last finding, unless it is a step."""
     lines: list[RenderableType] = [Text(one_line(row.summary))]
     if row.standing is Standing.FINE:
         return lines[0]
@@ -91,7 +91,7 @@ def _found(row: Row, steps: Sequence[str]) -> RenderableType:
 
 
 def to_text(report: Report) -> str:
-    """The same as plain lines, without colours and whatever the width."""
+    """The same as plain lines, without colours and of any length."""
     return "\n".join(_lines(legible(report))) + "\n"
 
 

@@ -87,7 +87,7 @@ def hold_ready(
         GateFailed: None was found; the message says why, whose turn it is and what to do.
         StagegateError: The version could not be brought here.
     """
-    address, found = readiness.address, readiness.found
+    address, found = readiness.address, readiness.chosen
     if found is None:
         raise GateFailed(ready_text(readiness), dataset=address.dataset)
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, found.digest, f"require_ready {address}"):
@@ -121,7 +121,7 @@ def _look(
         report=build_report(renewed.decision, version.spec),
         since=entry.at,
         by=str(entry.who),
-        asked=renewed.asked,
+        renewed=renewed.asked,
         against_version=tuple(dict.fromkeys((*renewed.against_version, *_withdrawn_for(taken)))),
         against_node=renewed.against_node,
         withdrawn=f"withdrawn {taken.at[:16]}Z by {taken.who}: {taken.reason}" if taken else "",
