@@ -15,7 +15,7 @@ from typing import Any
 
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import identifier, relation
+from prefect_stagegate.validations.sql import PARQUET, identifier, relation
 
 LEVELS = 200
 """Quantiles that stand for a column of numbers: the error is far below a hundredth of a standard deviation."""
@@ -58,6 +58,23 @@ class Profiles:
     columns: dict[str, Profile] = field(default_factory=dict)
     other: dict[str, str] = field(default_factory=dict)
     """The types of columns that can't be compared."""
+
+
+def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str, str]:
+    """The columns of all files of a table, each with DuckDB's name of its type.
+
+    Numbers in text files have no width, so their type is `number`, with fractions or without.
+
+    Args:
+        queries: An open database.
+        view: The version's folder.
+        paths: The table's files.
+    """
+    if not paths:
+        return {}
+    text = any(not path.lower().endswith(PARQUET) for path in paths)
+    kinds = queries.columns(relation([view / path for path in paths]))
+    return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
 def drift(table: str, reference: Profiles, current: Profiles, ignored: Sequence[str]) -> TableDrift:

@@ -11,15 +11,14 @@ from prefect_stagegate.demo.folder import DATASET, DemoFolder, near
 from prefect_stagegate.demo.passage import Passage, Passages
 from prefect_stagegate.demo.services import REQUESTER
 from prefect_stagegate.demo.story import Story
-from prefect_stagegate.demo.telling import tell
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.report import to_html
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text
 
 APPROVER = "grace@example.org"
 """A member of the spec's group `infra`, which has to approve for production's gate."""
@@ -105,7 +104,7 @@ class Demo:
         """Run the flow on the spec."""
         with self._story.waiting("The flow pilot_to_production stages, validates and decides…"):
             passage = self._passages.run(spec=self._folder.spec)
-        self._tell(passage, wanted)
+        self._check_and_print(passage, wanted)
         return passage
 
     def _promote(self, version: Version) -> None:
@@ -119,15 +118,15 @@ class Demo:
             )
             passage = self._passages.run(version=version.address)
         self._story.fact("approval", f"{APPROVER} (infra) lets exactly {digest_text(version.digest)} pass")
-        self._tell(passage, {"pilot": ACCEPTED, "production": ACCEPTED})
+        self._check_and_print(passage, {"pilot": ACCEPTED, "production": ACCEPTED})
         self._require(not passage.staged, "nothing is staged again after an approval")
         self._require(self._digest_of("production") == version.digest, "production names what was approved")
 
-    def _tell(self, passage: Passage, wanted: dict[str, DecisionOutcome]) -> None:
+    def _check_and_print(self, passage: Passage, wanted: dict[str, DecisionOutcome]) -> None:
         """Print what happened, after checking that the gates decided as wanted."""
         outcomes = {decision.target: decision.outcome for decision in passage.decisions}
         self._require(outcomes == wanted, f"the gates say {_sentence(wanted)}; but they say {_sentence(outcomes)}")
-        tell(self._story, passage)
+        _print_passage(self._story, passage)
 
     def _show_report(self, decision: Decision) -> None:
         """Print the report of a refusal, write it as a page, and check which files it names."""
@@ -153,3 +152,35 @@ class Demo:
 
 def _sentence(outcomes: dict[str, DecisionOutcome]) -> str:
     return ", ".join(f"{target}: {outcome}" for target, outcome in outcomes.items())
+
+
+def _print_passage(story: Story, passage: Passage) -> None:
+    """Print what was staged, which gates accepted it, and which refs moved. Refusals are printed as reports."""
+    for version in passage.staged:
+        story.fact("staged", _staged(version))
+    moved = {move.ref: move for move in passage.moved if move.digest != move.previous}
+    below: Decision | None = None
+    for decision in passage.decisions:
+        if decision.accepted and decision.target in moved:
+            story.fact(decision.target, _accepted(decision, below))
+            story.fact("", f"{decision.dataset}@{decision.target} → {digest_text(decision.digest)}", "green")
+        below = decision
+
+
+def _staged(version: Version) -> str:
+    whole = f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}"
+    if not version.bytes_reused:
+        return f"{whole}, fetched and verified"
+    saved = f"{bytes_text(version.bytes_reused)} ({version.bytes_reused / version.bytes:.0%})"
+    return f"{whole}: {bytes_text(version.bytes_fetched)} fetched and verified, {saved} saved"
+
+
+def _accepted(decision: Decision, below: Decision | None) -> str:
+    """The checks that passed, without those that the gate below ran already."""
+    passed = [evidence for evidence in decision.checks if evidence.outcome is Outcome.PASS]
+    known = {evidence.check for evidence in below.checks} if below else set()
+    text = f"its gate accepts: {', '.join(evidence.check for evidence in passed if evidence.check not in known)}"
+    if below:
+        return f"{text}, and what {below.target} requires"
+    figures = next((evidence.summary for evidence in passed if evidence.check == "expectations"), "")
+    return f"{text}\n{figures}"

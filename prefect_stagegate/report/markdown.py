@@ -29,8 +29,8 @@ def to_markdown(report: Report) -> str:
         *_defects(report, headed),
         "### All checks",
         _table(("Check", "Outcome", "Owner", "Found"), map(_check, report.rows)),
-        *_rubric(report),
         _facts(report),
+        *_rubric(report),
     ]
     return "\n\n".join(parts) + "\n"
 

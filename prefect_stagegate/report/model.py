@@ -184,7 +184,7 @@ def build_report(
         notes: Facts beside the checks, one line each.
         is_trial: Whether a policy was tried that nobody adopted.
     """
-    rows = tuple(sorted((_row(answer, spec) for answer in decision.checks), key=lambda row: row.standing))
+    rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     turns = _turns(decision, rows, spec)
     return Report(
         dataset=decision.dataset,
@@ -219,28 +219,28 @@ def is_command(text: str) -> bool:
     return text.startswith(COMMANDS)
 
 
-def _row(answer: Evidence, spec: Spec) -> Row:
+def _row(evidence: Evidence, spec: Spec) -> Row:
     return Row(
-        check=answer.check,
-        outcome=answer.outcome,
-        severity=answer.severity,
-        standing=_standing(answer),
-        owner=_person(answer.owner, spec),
-        summary=answer.told,
-        findings=answer.findings,
-        awaiting=answer.awaiting,
-        seconds=answer.seconds,
+        check=evidence.check,
+        outcome=evidence.outcome,
+        severity=evidence.severity,
+        standing=_standing(evidence),
+        owner=_person(evidence.owner, spec),
+        summary=evidence.told,
+        findings=evidence.findings,
+        awaiting=evidence.awaiting,
+        seconds=evidence.seconds,
     )
 
 
-def _standing(answer: Evidence) -> Standing:
-    if answer.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE):
+def _standing(evidence: Evidence) -> Standing:
+    if evidence.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE):
         return Standing.FINE
-    if answer.severity is not Severity.BLOCKING or answer.outcome in (Outcome.WARN, Outcome.WAIVED):
+    if evidence.severity is not Severity.BLOCKING or evidence.outcome in (Outcome.WARN, Outcome.WAIVED):
         return Standing.NOTED
-    if answer.outcome is Outcome.FAIL:
+    if evidence.outcome is Outcome.FAIL:
         return Standing.REFUSES
-    return Standing.WAITS if answer.awaiting else Standing.UNDECIDED
+    return Standing.WAITS if evidence.awaiting else Standing.UNDECIDED
 
 
 def _person(role: str, spec: Spec) -> Person:
@@ -262,7 +262,7 @@ def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
 
 def reason_of(decision: Decision) -> str:
     """Why a decision ended as it did, in one line."""
-    standings = [(answer.check, _standing(answer)) for answer in decision.checks]
+    standings = [(evidence.check, _standing(evidence)) for evidence in decision.checks]
     deciding = ", ".join(check for check, standing in standings if standing is _DECIDES.get(decision.outcome))
     noted = ", ".join(check for check, standing in standings if standing is Standing.NOTED)
     match decision.outcome:

@@ -73,5 +73,7 @@ def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
         return
     yield f"{report.target} serves", code(proposal.serves)
     kinds = (("added", proposal.added), ("removed", proposal.removed), ("changed", proposal.changed))
-    changes = [f"{count_text(of.files, 'file')} {kind} ({bytes_text(of.bytes)})" for kind, of in kinds if of.files]
+    changes = [
+        f"{count_text(total.files, 'file')} {kind} ({bytes_text(total.bytes)})" for kind, total in kinds if total.files
+    ]
     yield "what would change", ", ".join(changes) or "nothing: the two have the same files"

@@ -88,7 +88,7 @@ def decision_event(workspace: Workspace, decision: Decision, report: Report) -> 
     request = request_for(workspace, *about)
     payload = {
         "target": decision.target,
-        "groups": sorted({group for answer in decision.checks for group in answer.awaiting}),
+        "groups": sorted({group for evidence in decision.checks for group in evidence.awaiting}),
         "requester": decision.requester,
         "turn": report.whose_turn[:EVENT_TEXT],
     }

@@ -24,14 +24,14 @@ def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
     """A row for each check, for a table artifact."""
     return [
         {
-            "check": answer.check,
-            "outcome": answer.outcome.value,
-            "severity": answer.severity.value,
-            "owner": answer.owner,
-            "found": legible_text(answer.told),
-            "defects": len(answer.findings),
+            "check": evidence.check,
+            "outcome": evidence.outcome.value,
+            "severity": evidence.severity.value,
+            "owner": evidence.owner,
+            "found": legible_text(evidence.told),
+            "defects": len(evidence.findings),
         }
-        for answer in checks
+        for evidence in checks
     ]
 
 
@@ -67,11 +67,11 @@ def not_approved(decision: Decision) -> State[Decision]:
 
 
 def _lines(decision: Decision) -> Iterator[str]:
-    for answer in decision.checks:
-        if answer.outcome in FINE:
+    for evidence in decision.checks:
+        if evidence.outcome in FINE:
             continue
-        yield f"  {answer.outcome.value:<12}  {answer.check:<14}  {legible_text(answer.told)}  [{answer.owner}]"
-        for finding in answer.findings[:FINDINGS]:
+        yield f"  {evidence.outcome.value:<12}  {evidence.check:<14}  {legible_text(evidence.told)}  [{evidence.owner}]"
+        for finding in evidence.findings[:FINDINGS]:
             yield f"      {legible_text(finding.subject)}: {legible_text(finding.problem)}"
-        if len(answer.findings) > FINDINGS:
-            yield f"      … and {len(answer.findings) - FINDINGS} more"
+        if len(evidence.findings) > FINDINGS:
+            yield f"      … and {len(evidence.findings) - FINDINGS} more"
