@@ -25,6 +25,7 @@ def refresh(datasets: list[SpecParameter], cache: CacheLike = None, catalog: Cat
     states = []
     for dataset in datasets:
         states.append(stage_dataset(dataset, cache=cache, catalog=catalog, return_state=True))
+        # A spec makes only a new `latest`: fetch also what the targets of its dataset name now.
         if states[-1].is_completed():
             refs = held_refs(dataset, cache=cache, catalog=catalog)
             states += [

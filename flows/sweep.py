@@ -32,6 +32,7 @@ def sweep(
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """
+    # Remove first, so that nothing is hashed that is not needed.
     collected = collect_garbage(cache=cache, catalog=catalog)
     verified = verify_cache(repair=repair, share=share, lasting=lasting, rate=rate, cache=cache, catalog=catalog)
     return collected, verified

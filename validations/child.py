@@ -44,6 +44,7 @@ def judge_in_child(
         job = {"scratch": scratch, "tables": [asdict(table) for table in tables]}
         with _Child(job, stderr, timeout) as child:
             reports = _read(child, dataset, progress)
+        # The worker sends a table's report when it is judged: fewer reports mean that it died.
         if set(reports) != {table.name for table in tables}:
             raise _died(child, stderr, dataset)
     return reports
@@ -80,6 +81,7 @@ class _Child:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
+        # After all reports, let the worker end by itself.
         if error is None:
             self._wait()
         # Closing standard input makes the worker end its judging process and wait for it, so that nobody uses the

@@ -143,6 +143,7 @@ def _ignored(table: str, name: str) -> ColumnDrift:
 
 
 def _column(table: str, name: str, reference: Profiles, current: Profiles) -> ColumnDrift:
+    # First the reasons not to compare, then the distance that fits the kind of column.
     before, now = reference.columns.get(name), current.columns.get(name)
     if before is None or now is None or (before.values and now.values and before.number != now.number):
         kind = current.other.get(name) or reference.other.get(name)

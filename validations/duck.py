@@ -110,6 +110,7 @@ def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: 
             "threads": THREADS,
             "preserve_insertion_order": False,
         }
+        # DuckDB has no time limit of its own, so a thread interrupts the query.
         done = Event()
         with locked([folder], **config) as connection:
             database = Queries(connection, about, discreet)

@@ -74,6 +74,7 @@ class DuckDBEngine:
             return name
         name = f"stagegate_{len(self._batches)}_{len(table.files)}"
         by_file = BY_FILE.format(name)
+        # A table of text files is read into the database once: a view would parse the text for each query.
         text = any(not path.lower().endswith(PARQUET) for path in table.files)
         with definitions():
             self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")

@@ -70,6 +70,7 @@ class PandasEngine:
             return []
         numbers = refused.index[refused.to_numpy(dtype=bool)].to_numpy()
         columns = columns_of(expectation)
+        # A row belongs to the first file whose end is above its number; its first refused row is the example.
         files, first, counts = np.unique(
             np.searchsorted(self._ends, numbers, side="right"), return_index=True, return_counts=True
         )

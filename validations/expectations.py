@@ -25,6 +25,7 @@ def expectation_findings(table: ContractTable, report: TableReport | None) -> li
         subject = f"table {table.name}"
         return [Finding(subject, f"{reason}, so its suite says nothing", "See the other checks.", Outcome.INCONCLUSIVE)]
     assert report is not None  # noqa: S101 - else there is a reason
+    # Files that broke off were not judged, so their rows don't count.
     unread = {file for file, _ in report.unreadable}
     rows = {file.path: file.rows for file in table.judged if file.path not in unread}
     return [

@@ -53,6 +53,7 @@ def probe_files(view: Path, entries: Iterable[Entry], contract: ContractSpec) ->
     for entry in entries:
         listed += 1
         size += entry.size
+        # A file can match several globs, which may ask for different probes.
         hits = [glob for glob, test in tests.items() if test(entry.path)]
         for glob in hits:
             matches[glob].append(entry.path)

@@ -38,6 +38,7 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
     Raises:
         BadSuites: A suite is wrong. It is raised before any table is read.
     """
+    # Build all suites first, so that an error lists the mistakes of all of them.
     built = {table.name: build(table.name, table.suite) for table in tables}
     if problems := [problem for _, of_table in built.values() for problem in of_table]:
         raise BadSuites(problems)
@@ -48,6 +49,7 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
         expectations, _ = built[table.name]
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
         if table.engine not in engines:
+            # An engine gets all its tables, since a suite of one may query the others.
             of_engine = [other for other in tables if other.engine == table.engine]
             engines[table.engine] = load_engine(table.engine)(context, of_engine, scratch)
         yield _judge_table(engines[table.engine], table, expectations)

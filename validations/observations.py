@@ -32,6 +32,7 @@ class Observations:
 
     def unreadable(self) -> dict[str, Finding]:
         """The files that could not be opened, or not read to the end."""
+        # Some defects show only when the suite reads a file to the end.
         late = {
             file: Finding(file, reason, REWRITE)
             for report in self.reports.values()

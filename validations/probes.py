@@ -76,6 +76,7 @@ def _parquet_footer(path: Path) -> tuple[int, int]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL))
         tail = file.read()
+
     if head != MAGIC:
         raise UnreadableFile("it is no Parquet file: it doesn't begin with PAR1")
     if len(tail) < TAIL or tail[4:] != MAGIC:
@@ -93,6 +94,7 @@ def _check_row_groups(metadata: pq.FileMetaData, *, data_end: int) -> None:
     for number, group in enumerate(groups):
         for index in range(group.num_columns):
             chunk = group.column(index)
+            # A chunk begins with its dictionary, if it has one.
             start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0)
             end = start + chunk.total_compressed_size
             if start < len(MAGIC) or end > data_end:

@@ -80,6 +80,7 @@ def metric_of(expectation: Expectation, suffix: str, options: Mapping[str, Any] 
         suffix: What the metric's name ends with: `condition`, `unexpected_index_query`, …
         options: The metric's own arguments.
     """
+    # The expectation's own count of refused rows has the column, the row condition and the arguments.
     name = map_metric(expectation)
     dependencies = expectation.get_validation_dependencies(runtime_configuration={"result_format": "BASIC"})
     count = dependencies.metric_configurations[f"{name}.unexpected_count"]
@@ -89,6 +90,7 @@ def metric_of(expectation: Expectation, suffix: str, options: Mapping[str, Any] 
 
 def error_of(result: ExpectationValidationResult) -> str:
     """Why an expectation could not be evaluated; empty when it was."""
+    # Great Expectations returns one record, or one for each metric.
     info = result.exception_info or {}
     single = [info] if "raised_exception" in info else info.values()
     messages = [str(entry["exception_message"]) for entry in single if entry.get("raised_exception")]

@@ -83,6 +83,7 @@ def _file_problems(
     table: str, declared: Mapping[str, str], file: TableFile, usual: Mapping[str, pa.DataType], beside: _Beside
 ) -> list[ColumnProblem]:
     kinds = {field.name: field.type for field in file.schema}
+    # New columns that were already suggested as a renamed one.
     taken: set[str] = set()
     problems = []
     for name, wanted in declared.items():
@@ -94,6 +95,7 @@ def _file_problems(
             problems.append(_missing(name, wanted, renamed))
         elif not accepts(wanted, kinds[name], text=file.text):
             problems.append(_retyped(name, wanted, kinds[name]))
+    # The columns beside the declared ones are compared with those of the other files.
     rest = {column: kind for column, kind in kinds.items() if column not in declared and column not in taken}
     expected = {column: kind for column, kind in usual.items() if column not in declared and column not in taken}
     return problems + _differing(

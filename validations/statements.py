@@ -101,6 +101,7 @@ def condition_problem(condition: str) -> str:
         tree = ast.parse(plain, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return f"{COMPARE}; this is none: {condition.strip()}"
+    # Null tests are the only calls that are allowed; a test is two nodes, the call and the attribute in it.
     tests = {id(part) for node in ast.walk(tree) if _is_null_test(node) for part in (node, getattr(node, "func", None))}
     refused = next(
         (node for node in ast.walk(tree) if id(node) not in tests and not isinstance(node, _COMPARING)), None

@@ -48,6 +48,7 @@ def _expectation(item: Any) -> Expectation | list[str]:
     known = list_registered_expectation_implementations()
     if item["type"] not in known:
         return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]
+    # Great Expectations gets only arguments that passed this check.
     refused = [f"argument {name!r}: {problem}" for name, problem in argument_problems(item.get("kwargs") or {})]
     return refused or _made(item)
 

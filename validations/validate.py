@@ -59,6 +59,7 @@ def validate(
     """
     if problems := list(_problems(contract)):
         raise SpecError(f"the contract of {dataset}", problems)
+    # Open every file first, so that bad files don't reach the suites.
     files = probe_files(view, entries, contract)
     progress(f"opened {count_text(files.matched, 'file')}")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]

@@ -80,6 +80,7 @@ def _stagegate(block: Any) -> dict[str, Any]:
             f"A block's `credentials_block` is {other!r}, which is not for credentials only",
             hint="Name a credentials block of another package, or write the options into `credentials`.",
         )
+    # The block's own options override those of the other block; its secrets override both.
     foreign = storage_options(other) if other else {}
     secret = block.credentials.get_secret_value() if block.credentials else {}
     return {**foreign, **block.options, **secret}
@@ -108,6 +109,7 @@ def _client(block: Any) -> dict[str, Any]:
     # `verify` is True, False, None, or the path of a certificate.
     certificate = parameters.verify_cert_path or (None if isinstance(verify, bool) else verify)
     config = dict(parameters.config or {})
+    # botocore has a signature version for anonymous access, s3fs an option.
     unsigned = config.get("signature_version") == "unsigned" and config.pop("signature_version")
     return {
         "endpoint_url": parameters.endpoint_url,

@@ -105,6 +105,7 @@ def renewed(root: Path) -> Iterator[DemoFolder]:
         raise _unusable(folder.root, error) from error
     with marker:
         try:
+            # Lock before emptying: another demo may be running in the folder.
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _empty(folder.root)
             marker.truncate(0)

@@ -30,6 +30,7 @@ _LOGGING = "PREFECT_LOGGING_SETTINGS_PATH"
 def isolate(folder: DemoFolder) -> None:
     """Make this process work and log in the demo's folder only. Call it before Prefect is imported."""
     logging.basicConfig(filename=folder.logs / "flows.log", format=LINE, level=logging.root.level, force=True)
+    # The user's own settings must not lead the demo to real data or servers.
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     direct = ",".join(filter(None, (os.environ.get("NO_PROXY", ""), "127.0.0.1")))

@@ -12,6 +12,7 @@ from prefect_stagegate.report.model import Report
 def to_json(report: Report) -> str:
     """One object with the fields of `Report` and `accepted`; each row's standing is written by name."""
     values = asdict(report) | {"accepted": report.outcome is DecisionOutcome.ACCEPTED}
+    # `asdict` leaves the standing as a number.
     for row, written in zip(report.rows, values["rows"], strict=True):
         written["standing"] = row.standing.name.lower()
     # ASCII only: UTF-8 can't hold the lone surrogates that stand for bytes of names which aren't UTF-8.

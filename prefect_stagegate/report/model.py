@@ -281,6 +281,7 @@ def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn,
     if decision.declined:
         asker = Person("whoever asked", decision.requester)
         return (Turn(asker, tuple(row.check for row in deciding), ("Stage a new version.",)),)
+    # A gate that waits needs the groups that may approve, not the owners of the checks.
     waits = decision.outcome is DecisionOutcome.WAITING
     whose = [(role, row) for row in deciding for role in (row.awaiting if waits else (row.owner.role,))]
     return tuple(
@@ -324,6 +325,7 @@ def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tup
         return _after_decline(decision)
     deciding = _deciding(decision, rows)
     fixes = _fixes(deciding)
+    # First the fixes, then how to deliver mended data, last how to ask the gate again.
     steps = fixes[:STEPS]
     if len(fixes) > STEPS:
         steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")

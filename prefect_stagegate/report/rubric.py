@@ -104,6 +104,7 @@ def _section(name: str, rows: Sequence[Row]) -> Section:
 def _reached(ladder: Mapping[str, Sequence[str]], outcomes: Mapping[str, Outcome]) -> str:
     reached = ""
     for step, checks in ladder.items():
+        # The first level or stage that is not reached ends the climb.
         results = [outcomes[check] for check in checks if check in outcomes]
         if checks and not (results and all(outcome in POINTS for outcome in results)):
             break

@@ -64,6 +64,7 @@ def _step(step: str) -> RenderableType:
 def _table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("check", no_wrap=True)
+    # The column is at least as wide as the longest word, so that a verdict wraps between its words.
     words = [word for row in report.rows for word in row.verdict.split()]
     table.add_column("outcome", min_width=max(map(len, ["outcome", *words])), max_width=14)
     table.add_column("owner", no_wrap=True)
@@ -82,6 +83,7 @@ def _found(row: Row, steps: Sequence[str]) -> RenderableType:
     shown = row.findings[:FINDINGS]
     for finding, following in zip_longest(shown, shown[1:]):
         lines.append(Text.assemble((one_line(finding.subject), "bold"), ": ", one_line(finding.problem)))
+        # Findings with the same fix stand together: print the fix after the last of them.
         again = following is not None and following.fix == finding.fix
         if finding.fix and not again and finding.fix not in steps:
             lines.append(Padding(Text(f"→ {one_line(finding.fix)}", "cyan"), (0, 0, 0, 2), expand=False))

@@ -107,6 +107,7 @@ def ask_for_approval(
         return waiting(decision)
     workspace = open_places(cache, catalog)
     before = workspace.catalog.awaited(decision.dataset, decision.target, str(run.id))
+    # Record the wait before the answers are read: whoever answers from now on wakes this run.
     request, wait = approve.wait(workspace, decision, str(run.id), timedelta(seconds=timeout))
     form = _record_answers(workspace, request, run)
     # An answer from before the wait was recorded wakes nobody, so don't suspend when there is one.

@@ -24,6 +24,7 @@ def ensure_lapse_automation() -> None:
     """Create the automation on the server unless it is there. An error is logged only."""
     try:
         with get_client(sync_client=True) as client:
+            # The first run that waits creates it for all others.
             if not client.read_automations_by_name(NAME):
                 client.create_automation(_automation())
     except Exception as error:  # noqa: BLE001 - whatever ails the API, people can answer

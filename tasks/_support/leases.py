@@ -91,6 +91,7 @@ def held_during(function: Callable[[], Any]) -> Iterator[None]:
 
 def held() -> Held:
     """The collection whose contexts are held as long as the current run."""
+    # A guarded function comes first: it may end before the run does.
     block, run = _block.get(), FlowRunContext.get()
     if block is not None:
         return block

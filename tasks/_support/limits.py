@@ -45,6 +45,7 @@ def source_limit(url: str) -> str:
     >>> source_limit("/mnt/nas/flights/"), source_limit("simplecache::gs://lake/flights/")
     ('stagegate-source-file-mnt-nas-flights', 'stagegate-source-gs-lake')
     """
+    # The last link of a chained URL is where the bytes come from.
     origin = url.rpartition("::")[2]
     path = local_path(origin)
     if path is not None:

@@ -75,6 +75,7 @@ def trace(version: Version, origin: Spec | Address) -> None:
         context.downstream_assets.add(asset)
         keys = sorted({source_key(source.url) for source in origin.sources})
         context.direct_asset_dependencies.update(Asset(key=key) for key in keys[:SOURCES])
+        # Keep the name that the user's own asset task has set.
         context.materialized_by = context.materialized_by or MADE_BY
         context.add_asset_metadata(
             asset.key,

@@ -87,6 +87,7 @@ class LiveProgress:
                 update(self._artifact, share, description=text, _sync=True)
             self._shown = text
         except Exception as error:  # noqa: BLE001 - whatever ails the API, bytes move on
+            # Stop after the first error, so that a broken API does not fill the log.
             self._mute = True
             self._log.warning("Progress is no longer shown: %s", error)
 

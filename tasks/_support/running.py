@@ -120,6 +120,7 @@ def async_twin(task: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
 
 async def in_thread(work: Callable[[], R]) -> R:
     """Run a function in a thread with this context. After a cancellation, wait `STOPPING_SECONDS` for it to stop."""
+    # The work finds the event in its context: see `cancelling.ending`.
     end, context, done = threading.Event(), copy_context(), Future[R]()
     context.run(requested.set, end)
 

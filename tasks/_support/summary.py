@@ -21,6 +21,7 @@ def show_summary(workspace: Workspace, report: Report) -> str:
     Returns:
         The address of the whole report; empty when it is not kept.
     """
+    # The summary links to the report, so keep the report first.
     page = ""
     with unfailing("keep the HTML report"):
         page = keep_report(workspace, report)

@@ -67,6 +67,7 @@ def _resume(client: SyncPrefectClient, run: UUID, form: dict[str, Any]) -> Woken
         result = client.resume_flow_run(run, form)
         if result.status is SetStateStatus.ACCEPT:
             return Woken(str(run), True, "goes on")
+        # The server refused: the run is over, will start anyway, or is still on its way into suspension.
         state = client.read_flow_run(run).state
         if state is None or state.is_final() or state.is_scheduled() or state.is_pending():
             return Woken(str(run), False, f"does not wait any more, but is {state.name if state else 'gone'}")
