@@ -76,7 +76,6 @@ def _parquet_footer(path: Path) -> tuple[int, int]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL))
         tail = file.read()
-
     if head != MAGIC:
         raise UnreadableFile("it is no Parquet file: it doesn't begin with PAR1")
     if len(tail) < TAIL or tail[4:] != MAGIC:
