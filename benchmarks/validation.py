@@ -24,7 +24,7 @@ import duckdb
 
 from prefect_stagegate.validations.child import COMMAND
 from prefect_stagegate.validations.engines import ENGINES
-from prefect_stagegate.validations.records import TableJob, TableReport, Verdict
+from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 
 FILES = 20
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
@@ -94,7 +94,7 @@ def judge(engine: str, view: Path, files: list[str]) -> Run:
         ended = time.monotonic()
         _, _, usage = os.wait4(worker.pid, 0)
         worker.returncode = 0
-        if report is None or any(judgement.verdict is not Verdict.PASSED for judgement in report.judgements):
+        if report is None or any(judgement.verdict is not ExpectationVerdict.PASSED for judgement in report.judgements):
             stderr.seek(0)
             sys.exit(f"{engine}: {report}\n{stderr.read().decode()}")
     return Run(ended - started, ended - imported, usage.ru_maxrss * 1024 / 1e6)

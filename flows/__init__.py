@@ -1,6 +1,6 @@
-"""Prefect flows: tasks put together, and nothing else.
+"""Prefect flows, made of the tasks of this package.
 
-    stage → (stagegate.version.staged) → pilot_to_production        refresh, sweep: keep a node's cache warm and true
+    stage → (stagegate.version.staged) → pilot_to_production        refresh, sweep: keep a node's cache current, intact
 
 Deployments name them by module: `prefect_stagegate.flows.stage:stage`.
 """

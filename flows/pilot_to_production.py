@@ -12,7 +12,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.tasks._support.approval import ask_for_approval, resumed
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
-from prefect_stagegate.tasks._support.running import spoken
+from prefect_stagegate.tasks._support.running import short_name
 from prefect_stagegate.tasks._support.verdict import not_accepted, not_approved
 from prefect_stagegate.tasks.check_readiness import check_readiness
 from prefect_stagegate.tasks.promote_dataset import promote_dataset
@@ -22,10 +22,10 @@ DAY = 24 * 60 * 60
 
 
 def _run_name() -> str:
-    """`nycflights → production`: what goes where."""
-    given = flow_run.parameters
-    dataset = spoken(given.get("version") or given.get("spec")).partition("@")[0]
-    return f"{dataset} → {given['targets'][-1]}"
+    """The dataset and the last target: `nycflights → production`."""
+    parameters = flow_run.parameters
+    dataset = short_name(parameters.get("version") or parameters.get("spec")).partition("@")[0]
+    return f"{dataset} → {parameters['targets'][-1]}"
 
 
 @flow(name="stagegate-pilot-to-production", flow_run_name=_run_name)
@@ -37,42 +37,43 @@ def pilot_to_production(
     catalog: CatalogLike = None,
     approval_timeout: Annotated[int, Field(ge=1)] = DAY,
 ) -> Decision | State[Decision]:
-    """Bring one version through each target's gate and move the target's ref; stop at the first that doesn't accept.
+    """Take one version through each target's gate and move the target's ref; stop at the first that doesn't accept.
 
-    Returns the last gate's decision. When all that is missing is an approval, a run of a deployment suspends with a
-    form; once it or `stagegate approve` is answered, it goes on with the version that it asked about, whatever was
-    staged since, and asks the gate again. Any other run ends with the state "Waiting for approval", and the decision's
-    outcome is `waiting`; once it is answered, run the flow again with the version.
+    Returns the last gate's decision. When only an approval is missing, a run of a deployment suspends with a form. Once
+    somebody answers by the form or by `stagegate approve`, it goes on with the same version, whatever was staged since,
+    and asks the gate again. A run without a deployment ends with the state "Waiting for approval" and the outcome
+    `waiting`. Run the flow again with the version once somebody answered.
 
-    A version that a gate refuses ends the run with the failed state "Gate refused", one that a gate can't decide about
-    with "Gate undecided", and one that is declined, or that nobody approves in time, with "Not approved".
+    The failed states are "Gate refused" when a gate refuses the version, "Gate undecided" when a gate can't decide, and
+    "Not approved" when somebody declines the version or nobody approves it in time.
 
     Args:
-        spec: What to stage. It is judged by the policy that its dataset adopted; with a version the spec is not read.
+        spec: The spec to stage. The version is judged by the policy that its dataset adopted. Not read with a version.
         version: `nycflights@sha256:…`. Nothing is staged then: exactly this version is judged.
-        targets: The gates in order, those below first.
+        targets: The targets in order, the lowest first.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
         approval_timeout: Seconds that a suspended run waits for an answer.
 
     Raises:
-        GateFailed: A gate refused the version; the message has a table of why. Refs that were moved stay.
+        GateFailed: A gate refused the version; the message has a table of the reasons. Refs that moved before stay.
         GateUndecided: A gate could not decide.
         UsageError: Neither a spec nor a version was given, or the spec lacks one of the gates.
     """
-    named = version if version is not None else spec
-    if named is None:
+    dataset = version if version is not None else spec
+    if dataset is None:
         raise UsageError("There is nothing to promote", hint="Give a spec to stage, or a version.")
-    asked = resumed(named, targets, cache=cache, catalog=catalog)
-    if asked:
-        version, targets = f"{asked.dataset}@{asked.digest}", targets[targets.index(asked.target) :]
+    # A worker starts a suspended run from the top: go on with the version and the target of its request.
+    request = resumed(dataset, targets, cache=cache, catalog=catalog)
+    if request:
+        version, targets = f"{request.dataset}@{request.digest}", targets[targets.index(request.target) :]
     elif version is None:
-        version = stage_dataset(named, cache=cache, catalog=catalog).address
+        version = stage_dataset(dataset, cache=cache, catalog=catalog).address
     for target in targets:
         decision = check_readiness(version, target, cache=cache, catalog=catalog)
         while decision.outcome is DecisionOutcome.WAITING:
-            if left := ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog):
-                return left
+            if state := ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog):
+                return state
             decision = check_readiness(version, target, cache=cache, catalog=catalog)
         if decision.declined:
             return not_approved(decision)

@@ -12,22 +12,23 @@ from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 @flow(name="stagegate-refresh")
 def refresh(datasets: list[SpecParameter], cache: CacheLike = None, catalog: CatalogLike = None) -> list[Version]:
-    """Bring each dataset again, and what its targets' refs name by now where this node has copies of them.
+    """Stage each dataset again, and fetch the current versions of the targets that this node has copies of.
 
-    One that can't be brought keeps no other from its turn, and fails the run after it.
+    A dataset that can't be staged does not keep the others from being staged. It fails the run at the end.
 
     Args:
-        datasets: Specs, which are staged again; or versions, `nycflights@production`, which are brought as the
+        datasets: Specs, which are staged again; or versions, `nycflights@production`, which are fetched as the
             catalog has them.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """
-    brought = []
+    states = []
     for dataset in datasets:
-        brought.append(stage_dataset(dataset, cache=cache, catalog=catalog, return_state=True))
-        if brought[-1].is_completed():
+        states.append(stage_dataset(dataset, cache=cache, catalog=catalog, return_state=True))
+        # A spec makes only a new `latest`: fetch also what the targets of its dataset name now.
+        if states[-1].is_completed():
             refs = held_refs(dataset, cache=cache, catalog=catalog)
-            brought += [
+            states += [
                 stage_dataset(ref, cache=cache, catalog=catalog, return_state=True) for ref in refs if ref != dataset
             ]
-    return [state.result() for state in brought]
+    return [state.result() for state in states]

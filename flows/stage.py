@@ -1,4 +1,4 @@
-"""The flow `stage`: bring a dataset into this node's cache."""
+"""The flow `stage`: fetch a dataset into this node's cache."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from prefect.runtime import flow_run
 
 from prefect_stagegate.model import Version
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
-from prefect_stagegate.tasks._support.running import spoken
+from prefect_stagegate.tasks._support.running import short_name
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 
 def _run_name() -> str:
-    """`stage nycflights`: what is staged."""
-    return f"stage {spoken(flow_run.parameters['spec_or_ref'])}"
+    """The dataset that is staged: `stage nycflights`."""
+    return f"stage {short_name(flow_run.parameters['spec_or_ref'])}"
 
 
 @flow(name="stagegate-stage", flow_run_name=_run_name)
 def stage(spec_or_ref: SpecParameter, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
-    """Make a version from a spec, or bring an existing version to this node.
+    """Make a version from a spec, or fetch an existing version to this node.
 
-    A version that is new emits `stagegate.version.staged`, which may start `pilot_to_production`.
+    A new version emits `stagegate.version.staged`, which may start `pilot_to_production`.
 
     Args:
         spec_or_ref: A spec's path or URL, a spec as a dictionary, `nycflights@production`, or `nycflights@sha256:…`.

@@ -1,4 +1,4 @@
-"""The flow `sweep`: keep a node's cache true and small."""
+"""The flow `sweep`: keep a node's cache intact and small."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ def sweep(
     cache: CacheLike = None,
     catalog: CatalogLike = None,
 ) -> tuple[Collection, Verification]:
-    """Remove what no ref, lease or pin needs, then hash what is left again, all or the next part of it, and mend it.
+    """Remove what no ref, lease or pin needs, then hash the files that are left again and repair damaged ones.
 
-    When the volume is nearly full after the removal, `stagegate.cache.nearly_full` is emitted.
+    When the volume is nearly full after the removal, the flow emits `stagegate.cache.nearly_full`.
 
     Args:
-        repair: Fetch what is damaged again from where it came.
-        share: Hash only so much in this run, `1/7` or `15%`; the next run goes on there.
-        lasting: Hash only as much as is done in this time, `1h`; the next run goes on there.
-        rate: Bytes that are read a second, `200MB/s`.
+        repair: Fetch damaged objects again from their sources.
+        share: Hash only this share of all files, `1/7` or `15%`; the next run goes on there.
+        lasting: Hash only for this time, `1h`; the next run goes on there.
+        rate: Bytes to read per second, `200MB/s`.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """
+    # Remove first, so that nothing is hashed that is not needed.
     collected = collect_garbage(cache=cache, catalog=catalog)
     verified = verify_cache(repair=repair, share=share, lasting=lasting, rate=rate, cache=cache, catalog=catalog)
     return collected, verified

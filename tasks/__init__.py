@@ -1,17 +1,17 @@
-"""Prefect tasks, one step of the way each; every one can be imported alone.
+"""Prefect tasks, one step of the pipeline each.
 
-Whole jobs with good defaults, and below them the small steps of staging:
+The first row are whole jobs with good defaults, the second row the small steps of staging:
 
     stage_dataset → validate_dataset → check_readiness → promote_dataset → require_ready
     list_sources → plan_transfer → transfer → publish_version
 
-In async flows, the whole jobs' twins: `await astage_dataset(…)`, and so on. They never block the event loop, and stop
-when they are cancelled.
+Async flows use the twins of the whole jobs: `await astage_dataset(…)`. Twins never block the event loop, and stop when
+they are cancelled.
 
-`cache` and `catalog` take a block, a path or URL, or nothing, which means the STAGEGATE_* settings. What tasks return
-is small and can be pickled. Each has a module of its own name; what they share lies in `places` (where they work),
-`running` (how they run), `cancelling` (when they must end), `telling` (what they log, emit and attach), `progress`,
-`summary` and `verdict`.
+`cache` and `catalog` take a block, a path or a URL; by default they come from the STAGEGATE_* settings. The results of
+tasks are small and can be pickled. Each task is a module of its name. `_support` has what they share: `places` (the
+cache and catalog), `running` (how tasks run), `cancelling` (when they must end), `notify` (logs, events, artifacts),
+`progress`, `summary` and `verdict`.
 """
 
 from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness

@@ -1,4 +1,4 @@
-"""`check_readiness`: ask a gate whether a version may go where it leads."""
+"""`check_readiness`: ask a gate whether a version may go to its target."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.events import decision_event
 from prefect_stagegate.tasks._support.notify import announce, attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
 from prefect_stagegate.tasks._support.summary import artifact_key, show_summary
 from prefect_stagegate.tasks._support.verdict import checks_table
 
 
-@engine_task(lambda parameters: f"check {spoken(parameters['dataset'])} for {parameters['gate']}")
+@engine_task(lambda parameters: f"check {short_name(parameters['dataset'])} for {parameters['gate']}")
 def check_readiness(
     dataset: SpecLike, gate: str, *, spec: SpecLike | None = None, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> Decision:
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
     A refusal is an answer and raises nothing: see `.accepted`. The run shows a summary, the report and the table of
-    checks; with STAGEGATE_REPORTS it links to the report's HTML page too. A trial shows that it is one, under keys of
-    its own, and emits no event.
+    checks, and with STAGEGATE_REPORTS a link to the report's HTML page. A trial has artifacts of its own, which say
+    that it is one, and emits no event.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its
             dataset. Without a ref: the version that the gate below accepted, else `latest`.
         gate: The target's name.
-        spec: A spec to try instead of the adopted policy: a trial, of which nothing is recorded and nothing counts.
+        spec: A spec to try instead of the adopted policy. Nothing of such a trial is recorded, and it does not count.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -54,11 +54,12 @@ acheck_readiness = async_twin(check_readiness)
 
 
 def _show(decision: Decision, report: Report, page: str) -> None:
-    # A refusal is no error of the run's, and somebody has to act on it.
+    # A refusal is no error of the run, but somebody has to act on it: log a warning.
     log = run_log().info if decision.accepted else run_log().warning
     log("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)
-    key, about = artifact_key(report), report.headline
-    attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=about))
-    attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=about))
+    key, headline = artifact_key(report), report.headline
+    attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=headline))
+    attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=headline))
     if page:
-        attach(LinkArtifact(key=f"{key}-report", link=page, link_text=f"{about}: the whole report", description=about))
+        text = f"{headline}: the whole report"
+        attach(LinkArtifact(key=f"{key}-report", link=page, link_text=text, description=headline))

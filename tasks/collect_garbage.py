@@ -15,10 +15,10 @@ from prefect_stagegate.units import bytes_text, count_text
 def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: CatalogLike = None) -> Collection:
     """Remove from this node's cache what no ref, lease or pin needs. The catalog keeps everything.
 
-    When the volume is nearly full all the same, `stagegate.cache.nearly_full` is emitted.
+    When the volume is nearly full afterwards, the task emits `stagegate.cache.nearly_full`.
 
     Args:
-        dry_run: Tell what would go, and remove nothing.
+        dry_run: Only return what would be removed.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -27,16 +27,16 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     """
     workspace = open_places(cache, catalog)
     with watched_room(workspace):
-        found = maintain.collect_garbage(workspace, dry_run=dry_run)
+        collection = maintain.collect_garbage(workspace, dry_run=dry_run)
     log = run_log()
-    for name in found.versions:
+    for name in collection.versions:
         log.debug("%s", name)
-    for record in found.unreadable:
+    for record in collection.unreadable:
         log.warning("can't be read, and what it may name stays: %s", record)
     verb = "would go" if dry_run else "gone"
-    taken = f"{count_text(len(found.versions), 'version')} and {count_text(found.blobs, 'blob')}"
-    log.info("%s %s, %s", taken, verb, bytes_text(found.bytes))
-    return found
+    removed = f"{count_text(len(collection.versions), 'version')} and {count_text(collection.blobs, 'blob')}"
+    log.info("%s %s, %s", removed, verb, bytes_text(collection.bytes))
+    return collection
 
 
 acollect_garbage = async_twin(collect_garbage)

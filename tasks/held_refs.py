@@ -1,4 +1,4 @@
-"""`held_refs`: which refs of a dataset this node keeps copies of."""
+"""`held_refs`: the refs of a dataset that this node has copies of."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from prefect_stagegate.model import LATEST
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import engine_task, spoken
+from prefect_stagegate.tasks._support.running import engine_task, short_name
 
 
-@engine_task(lambda parameters: f"find the refs of {spoken(parameters['dataset'])} on this node")
+@engine_task(lambda parameters: f"find the refs of {short_name(parameters['dataset'])} on this node")
 def held_refs(dataset: SpecLike, *, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[str, ...]:
     """The targets of a dataset that this node has a copy of, as addresses: `nycflights@production`.
 
     Args:
-        dataset: Its name, or a spec.
+        dataset: The dataset's name, or a spec.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """

@@ -1,9 +1,8 @@
-"""`list_sources`, the first of four small steps: what a spec's sources hold.
+"""`list_sources`, the first of four small steps: list the objects in a spec's sources.
 
     list_sources → plan_transfer → transfer → publish_version
 
-`stage_dataset` is the four in a row, as a stream; single, they pass tuples, for flows that look at or change what
-goes on between them.
+`stage_dataset` does all four as a stream. The single steps pass tuples, so a flow can look at them and change them.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.staging.unchanged import SelectedObject
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import engine_task, spoken
+from prefect_stagegate.tasks._support.running import engine_task, short_name
 from prefect_stagegate.units import count_text
 
 
-@engine_task(lambda parameters: f"list the sources of {spoken(parameters['spec'])}")
+@engine_task(lambda parameters: f"list the sources of {short_name(parameters['spec'])}")
 def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLike = None) -> tuple[SelectedObject, ...]:
-    """Every object that a spec's sources hold and its globs let in.
+    """List the objects in a spec's sources that its globs include.
 
     Args:
         spec: A path, URL, dictionary, or a loaded spec.
@@ -33,6 +32,6 @@ def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLik
     loaded = read_spec(spec)
     with open_sources(open_places(cache, catalog), loaded) as sources:
         listed = tuple(stage.list_sources(sources))
-    objects, sources_named = count_text(len(listed), "object"), count_text(len(loaded.sources), "source")
-    run_log().info("%s: %s in %s", loaded.dataset, objects, sources_named)
+    counts = count_text(len(listed), "object"), count_text(len(loaded.sources), "source")
+    run_log().info("%s: %s in %s", loaded.dataset, *counts)
     return listed

@@ -1,4 +1,4 @@
-"""`plan_transfer`, the second small step: what is to happen to each listed object."""
+"""`plan_transfer`, the second small step: decide what to do with each listed object."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.staging.unchanged import SelectedObject
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import engine_task, spoken
+from prefect_stagegate.tasks._support.running import engine_task, short_name
 from prefect_stagegate.units import bytes_text, count_text
 
 
-@engine_task(lambda parameters: f"plan the transfer of {spoken(parameters['spec'])}")
+@engine_task(lambda parameters: f"plan the transfer of {short_name(parameters['spec'])}")
 def plan_transfer(
     spec: SpecLike, listed: Iterable[SelectedObject], *, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> tuple[PlannedObject, ...]:
-    """Decide about each listed object by what this node and the catalog remember. Nothing is fetched.
+    """Decide which listed objects to fetch, by the records of this node and the catalog. Nothing is fetched.
 
     Args:
         spec: A path, URL, dictionary, or a loaded spec.
-        listed: What `list_sources` gave for the same spec.
+        listed: The result of `list_sources` for the same spec.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -33,7 +33,7 @@ def plan_transfer(
     loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with open_sources(workspace, loaded) as sources:
         planned = tuple(stage.plan_transfer(workspace, loaded, sources, listed))
-    fetch = [one.object.size for one in planned if one.action is Action.FETCH]
+    sizes = [item.object.size for item in planned if item.action is Action.FETCH]
     objects = count_text(len(planned), "object")
-    run_log().info("%s: %d of %s to fetch, %s", loaded.dataset, len(fetch), objects, bytes_text(sum(fetch)))
+    run_log().info("%s: %d of %s to fetch, %s", loaded.dataset, len(sizes), objects, bytes_text(sum(sizes)))
     return planned

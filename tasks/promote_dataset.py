@@ -10,14 +10,14 @@ from prefect_stagegate.report import moved_page
 from prefect_stagegate.tasks._support.events import move_event
 from prefect_stagegate.tasks._support.notify import announce, attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
 
 
-@engine_task(lambda parameters: f"promote {spoken(parameters['dataset'])} to {parameters['to']}")
+@engine_task(lambda parameters: f"promote {short_name(parameters['dataset'])} to {parameters['to']}")
 def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Promotion:
-    """Move the ref of a target to exactly the version that its gate accepted under the policy that is current now.
+    """Move a target's ref to exactly the version that its gate accepted under the current policy.
 
-    The summary that the gate's decision showed at the run gives way to one that says what the ref names.
+    A summary of the promotion replaces the summary of the gate's decision at the run.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot` or `nycflights@sha256:…`. Without a ref: the version that the gate
@@ -27,19 +27,18 @@ def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: 
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        GateFailed: The gate refused the version, judged another policy, or its acceptance expired.
+        GateFailed: The gate refused the version or judged it by another policy, or its acceptance expired.
         WaitingForApproval: Only an approval is missing.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
     moved = promote(open_places(cache, catalog), Address.parse(dataset), to)
-    about = f"{moved.dataset}@{moved.ref} names {moved.digest}"
-    attach(MarkdownArtifact(key=f"{moved.dataset}-{moved.ref}-summary", markdown=moved_page(moved), description=about))
+    ref = f"{moved.dataset}@{moved.ref}"
+    key, about = f"{moved.dataset}-{moved.ref}-summary", f"{ref} names {moved.digest}"
+    attach(MarkdownArtifact(key=key, markdown=moved_page(moved), description=about))
     if moved.previous == moved.digest:
-        run_log().info("%s@%s names %s already", moved.dataset, moved.ref, moved.digest)
+        run_log().info("%s names %s already", ref, moved.digest)
         return moved
-    run_log().info(
-        "%s@%s now names %s (before: %s)", moved.dataset, moved.ref, moved.digest, moved.previous or "nothing"
-    )
+    run_log().info("%s now names %s (before: %s)", ref, moved.digest, moved.previous or "nothing")
     announce(move_event(moved))
     return moved
 

@@ -1,4 +1,4 @@
-"""`publish_version`, the last small step: make a version of what was transferred."""
+"""`publish_version`, the last small step: make a version of the transferred objects."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prefect_stagegate.operations.staging import stage
 from prefect_stagegate.tasks._support.failed import show_failed
 from prefect_stagegate.tasks._support.notify import announce_version
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import engine_task, spoken
+from prefect_stagegate.tasks._support.running import engine_task, short_name
 
 
-@engine_task(lambda parameters: f"publish {spoken(parameters['spec'])}")
+@engine_task(lambda parameters: f"publish {short_name(parameters['spec'])}")
 def publish_version(
     spec: SpecLike, receipts: Iterable[Receipt], *, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> Version:
@@ -22,13 +22,13 @@ def publish_version(
 
     Args:
         spec: A path, URL, dictionary, or a loaded spec.
-        receipts: What `transfer` gave for the same spec. It knows what failed, too; of receipts that a flow put
-            together itself, all count as staged.
+        receipts: The result of `transfer` for the same spec, which also has the objects that failed. Receipts that a
+            flow put together itself all count as staged.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        UsageError: There are no objects, or their paths don't make a tree.
+        UsageError: There are no objects, or a file's path is also a folder's.
         TransferFailed: Every object failed.
         CacheError, CatalogError: The view or a record can't be written; every ref stays.
     """

@@ -6,7 +6,7 @@ def train():                                       @flow
     fit(data.path)                                     with open_dataset("nycflights@production") as data:
                                                            fit(data.path)
 
-Either way the version stays on this node until the run ends, and in this process its address means exactly it.
+Both keep the version on this node until the run ends. Until then its address names exactly this version in the process.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Guard:
-    """`require_ready(…)` written outside of a run: put over a flow, it asks before every run of it.
+    """The decorator that `require_ready(…)` returns outside of a run: it calls the task before every run of a flow.
 
-    One that guards nothing was meant as a call, and is told so: a gate must not be open by mistake.
+    A guard that decorates nothing was probably meant as a call, so it warns: a gate must not be open by mistake.
     """
 
-    def __init__(self, ask: Callable[[], Version], address: str) -> None:
-        self._ask = ask
+    def __init__(self, require: Callable[[], Version], address: str) -> None:
+        self._require = require
         self._address = address
         self._used = False
 
     def __call__(self, guarded: F) -> F:
-        """Let a flow, or the function under `@flow`, ask first, and hold what was found until it ends."""
+        """Guard a flow, or the function under `@flow`, and keep the version on this node until it ends."""
         self._used = True
         if isinstance(guarded, Flow):
             flow = copy.copy(guarded)
@@ -59,7 +59,7 @@ class Guard:
         return cast("F", self._over(guarded))
 
     def _over(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function behind the gate, of the same kind: Prefect runs each kind in another way."""
+        """The guarded function, of the same kind, since Prefect runs each kind in another way."""
         kinds: list[tuple[Callable[[Any], bool], Callable[..., Any]]] = [
             (inspect.isasyncgenfunction, self._async_generator),
             (inspect.iscoroutinefunction, self._coroutine),
@@ -72,7 +72,7 @@ class Guard:
         def gated(*args: Any, **kwargs: Any) -> Any:
             with ExitStack() as leaving:
                 try:
-                    leaving.enter_context(held_during(self._ask))
+                    leaving.enter_context(held_during(self._require))
                 except GateFailed as refusal:
                     return end_or_raise(refusal, gated)
                 return function(*args, **kwargs)
@@ -81,7 +81,7 @@ class Guard:
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def gated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with held_during(self._ask):
+            with held_during(self._require):
                 return (yield from function(*args, **kwargs))
 
         return gated
@@ -90,7 +90,7 @@ class Guard:
         async def gated(*args: Any, **kwargs: Any) -> Any:
             async with AsyncExitStack() as leaving:
                 try:
-                    await leaving.enter_async_context(self._asked())
+                    await leaving.enter_async_context(self._holding())
                 except GateFailed as refusal:
                     return end_or_raise(refusal, gated)
                 return await function(*args, **kwargs)
@@ -99,17 +99,17 @@ class Guard:
 
     def _async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def gated(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            async with self._asked():
-                async for one in function(*args, **kwargs):
-                    yield one
+            async with self._holding():
+                async for item in function(*args, **kwargs):
+                    yield item
 
         return gated
 
     @asynccontextmanager
-    async def _asked(self) -> AsyncIterator[None]:
+    async def _holding(self) -> AsyncIterator[None]:
         with ExitStack() as leaving:
-            # Bringing a version may take long, and the loop has others to serve.
-            await in_thread(partial(leaving.enter_context, held_during(self._ask)))
+            # Fetching a version may take long, so don't block the event loop.
+            await in_thread(partial(leaving.enter_context, held_during(self._require)))
             yield
 
     def __del__(self) -> None:
@@ -125,22 +125,22 @@ class Guard:
 if TYPE_CHECKING:
 
     class ReadyVersion(Version, Guard):
-        """What type checkers see: the version in a run, and the decorator outside of one."""
+        """For type checkers: the version in a run, and the decorator outside of one."""
 
 
 class RequireReady(EngineTask[..., Version]):
-    """The task, which outside of a run is a decorator's factory; `.submit`, `.map`, `.fn` and the rest are a task's."""
+    """The task. Calling it outside of a run returns a decorator; `.submit`, `.map`, `.fn` and the rest are a task's."""
 
     def __call__(  # type: ignore[override]
         self, dataset: str, *, cache: CacheLike = None, catalog: CatalogLike = None, **options: Any
     ) -> ReadyVersion:
-        """In a run: the version, or an error. Outside of one: a decorator of flows."""
+        """Return the version or raise, in a run. Return a decorator of flows outside of one."""
 
-        def ask() -> Version:
+        def require() -> Version:
             version: Version = super(RequireReady, self).__call__(dataset, cache=cache, catalog=catalog, **options)
             return version
 
-        return cast("ReadyVersion", ask() if in_a_run() else Guard(ask, dataset))
+        return cast("ReadyVersion", require() if in_a_run() else Guard(require, dataset))
 
 
 def _task(function: Callable[..., Version]) -> RequireReady:
@@ -149,15 +149,15 @@ def _task(function: Callable[..., Version]) -> RequireReady:
 
 @_task
 def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
-    """The version that a target accepted, if that still holds, complete on this node; nothing else can be trained on.
+    """Return the version that a target accepted, complete on this node, or raise when it does not hold any more.
 
-    The catalog is asked what the target names. What is cheap to ask of its gate and holds no more is asked again, on
-    this node; nothing of it is recorded. A version that does not pass any more is refused, or the run falls back to
-    the last accepted version before it that does, as the gate's `on_withdrawal` says. What only this node lacks
-    refuses this run and says nothing against the version. Why is shown at the run.
+    The task looks up the target's version in the catalog and runs the gate's cheap checks again whose evidence expired.
+    Their results are not recorded. When the version fails, the run is refused or falls back to the last accepted
+    version that passes, as the gate's `on_withdrawal` says. A check that fails because of this node refuses only this
+    run. The run shows the reasons.
 
-    The version stays on this node until the flow run ends. Until then `open_dataset` and `stagegate://` read it, and
-    no other, under this address in this process.
+    The version stays on this node until the flow run ends. Until then `open_dataset` and `stagegate://` read exactly
+    this version under this address in this process.
 
     Args:
         dataset: Dataset and target: `nycflights@production`.
@@ -167,14 +167,15 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
     Raises:
         GateFailed: The target accepted no version, or none that still holds; the message says why, whose turn it is
             and what to do.
-        CorruptRecord: What the catalog says about it can't be believed.
+        CorruptRecord: A record of the catalog about the version is damaged.
         UsageError: The address names no target, or there is no such dataset.
     """
     workspace = open_places(cache, catalog)
     readiness = find_ready(workspace, Address.parse(dataset))
     _show(readiness)
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
-        key = (workspace.cache.root, readiness.address, readiness.found and readiness.found.digest)
+        # A retry enters the same key, so the lease of the new attempt replaces that of the old one.
+        key = (workspace.cache.root, readiness.address, readiness.chosen and readiness.chosen.digest)
         version = held().enter(key, hold_ready(workspace, readiness, progress=progress, cancel=cancel))
     with unfailing(f"show {version.address} as an asset"):
         trace(version, readiness.address)
@@ -182,12 +183,12 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
 
 
 def _show(readiness: Readiness) -> None:
-    """Write why into the run: a page, and a line in the log where a refusal would not tell it."""
+    """Show the answer at the run as a page, and log it unless it is a refusal, which raises."""
     key = f"{readiness.address.dataset}-{readiness.address.ref}-ready"
     attach(MarkdownArtifact(key=key, markdown=ready_page(readiness), description=readiness.headline))
-    if readiness.found:
-        say = run_log().warning if readiness.fell_back else run_log().info
-        say("%s; the run uses %s", readiness.headline, readiness.found)
+    if readiness.chosen:
+        log = run_log().warning if readiness.fell_back else run_log().info
+        log("%s; the run uses %s", readiness.headline, readiness.chosen)
 
 
 arequire_ready = async_twin(require_ready)

@@ -1,4 +1,4 @@
-"""`stage_dataset`: make a version from a spec's sources, or bring an existing version to this node."""
+"""`stage_dataset`: make a version from a spec's sources, or fetch an existing version to this node."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.failed import show_failed, told_failures
+from prefect_stagegate.tasks._support.failed import show_failed, showing_failed
 from prefect_stagegate.tasks._support.notify import announce_version
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.progress import live_progress
 from prefect_stagegate.tasks._support.room import watched_room
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
 
 
-@engine_task(lambda parameters: f"stage {spoken(parameters['spec_or_ref'])}")
+@engine_task(lambda parameters: f"stage {short_name(parameters['spec_or_ref'])}")
 def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
-    """Bring a dataset into this node's cache, verified and complete, or not at all.
+    """Fetch a dataset into this node's cache, verified and complete, or not at all.
 
-    What the cache holds already isn't fetched again, nor what an interrupted run fetched.
+    Objects that the cache has, or that an interrupted run fetched, are not fetched again.
 
     Args:
-        spec_or_ref: A spec (path, URL, dictionary or loaded), which is listed and becomes `latest`; or a version,
-            `nycflights@production` or `nycflights@sha256:…`, which is fetched as it was.
+        spec_or_ref: A spec (path, URL, dictionary or loaded), whose sources are listed and become `latest`; or a
+            version, `nycflights@production` or `nycflights@sha256:…`, which is fetched unchanged.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        StagegateError: Nothing was published, and every ref stays. Tried once more when it is `retryable`.
+        StagegateError: Nothing was published, and every ref stays. The task tries once more when it is `retryable`.
     """
     workspace = open_places(cache, catalog)
-    named = parse(spec_or_ref)
+    origin = parse(spec_or_ref)
     with (
-        told_failures(named.dataset),
+        showing_failed(origin.dataset),
         watched_room(workspace),
-        live_progress(f"{named.dataset}-stage") as progress,
+        live_progress(f"{origin.dataset}-stage") as progress,
         ending() as cancel,
     ):
-        version = stage(workspace, named, progress=progress, cancel=cancel)
-    announce_version(version, named)
+        version = stage(workspace, origin, progress=progress, cancel=cancel)
+    announce_version(version, origin)
     show_failed(version.dataset, version.failed, digest=version.digest)
     return version
 

@@ -1,4 +1,4 @@
-"""`transfer`, the third small step: bring the bytes of every planned object into the cache, verified."""
+"""`transfer`, the third small step: fetch every planned object into the cache, verified."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.staging.stage import transfer_objects
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.failed import show_failed, told_failures
+from prefect_stagegate.tasks._support.failed import show_failed, showing_failed
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.progress import live_progress
 from prefect_stagegate.tasks._support.room import watched_room
-from prefect_stagegate.tasks._support.running import engine_task, spoken
+from prefect_stagegate.tasks._support.running import engine_task, short_name
 from prefect_stagegate.units import bytes_text, count_text
 
 
-@engine_task(lambda parameters: f"transfer {spoken(parameters['spec'])}")
+@engine_task(lambda parameters: f"transfer {short_name(parameters['spec'])}")
 def transfer(
     spec: SpecLike, planned: Sequence[PlannedObject], *, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> Receipts:
-    """Bring the bytes of every planned object into the cache.
+    """Fetch every planned object into the cache.
 
-    Between this step and `publish_version` nothing keeps them there: a collection that comes between takes them.
+    Nothing holds the objects between this step and `publish_version`: a garbage collection in between removes them.
 
     Args:
         spec: A path, URL, dictionary, or a loaded spec.
-        planned: What `plan_transfer` gave for the same spec.
+        planned: The result of `plan_transfer` for the same spec.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        TransferFailed: More objects failed than the spec's `max_failed_objects`; each is named with its reason.
+        TransferFailed: More objects failed than the spec's `max_failed_objects`; the error has the reason of each.
     """
     loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with (
-        told_failures(loaded.dataset),
+        showing_failed(loaded.dataset),
         workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, purpose="transfer") as writer,
         watched_room(workspace),
         ending() as cancel,
@@ -47,7 +47,7 @@ def transfer(
         workspace.cache.views.draft() as kept,
         live_progress(f"{loaded.dataset}-stage") as progress,
     ):
-        progress.listed(len(planned), sum(one.object.size for one in planned))
+        progress.listed(len(planned), sum(item.object.size for item in planned))
         run = transfer_objects(workspace, loaded, sources, planned, writer, kept, progress=progress, cancel=cancel)
         receipts = Receipts(run)
         receipts.failures = tuple(run.stats.failures)

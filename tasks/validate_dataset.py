@@ -10,22 +10,22 @@ from prefect_stagegate.operations.gating.validate import validate
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, spoken
+from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
 from prefect_stagegate.tasks._support.verdict import checks_table
 
 
-@engine_task(lambda parameters: f"validate {spoken(parameters['dataset'])}")
+@engine_task(lambda parameters: f"validate {short_name(parameters['dataset'])}")
 def validate_dataset(
     dataset: SpecLike, *, spec: SpecLike | None = None, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> Validation:
-    """Probe a version's files and evaluate its tables' Great Expectations suites, all in this process.
+    """Probe a version's files and evaluate its tables' Great Expectations suites on this node.
 
-    The version is brought to this node first when it isn't here. What is found is kept in the catalog as evidence.
+    The version is fetched first when this node lacks it. The results are kept in the catalog as evidence.
 
     Args:
         dataset: `nycflights` (its `latest`), `nycflights@pilot`, `nycflights@sha256:…`; or a spec, which means the
             `latest` of its dataset.
-        spec: A spec to try instead of the adopted policy; then nothing is recorded.
+        spec: A spec to try instead of the adopted policy. Nothing of such a trial is recorded.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -34,20 +34,20 @@ def validate_dataset(
         ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`.
     """
     with ending() as cancel:
-        found = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel)
-    tables = ", ".join(f"{t.name} {t.evaluated - t.failed} of {t.evaluated}" for t in found.tables) or "no tables"
+        validation = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel)
+    tables = ", ".join(f"{t.name} {t.evaluated - t.failed} of {t.evaluated}" for t in validation.tables) or "no tables"
     run_log().info(
         "%s%s@%s %s its contract; expectations met: %s",
-        "Trial: " if found.is_trial else "",
-        found.dataset,
-        found.digest,
-        "keeps" if found.passed else "does not keep",
+        "Trial: " if validation.is_trial else "",
+        validation.dataset,
+        validation.digest,
+        "keeps" if validation.passed else "does not keep",
         tables,
     )
-    trial = {"key": f"{found.dataset}-trial-contract", "description": "Trial: nothing of it is recorded"}
-    named = trial if found.is_trial else {"key": f"{found.dataset}-contract"}
-    attach(TableArtifact(table=checks_table(found.evidence), **named))
-    return found
+    trial = {"key": f"{validation.dataset}-trial-contract", "description": "Trial: nothing of it is recorded"}
+    labels = trial if validation.is_trial else {"key": f"{validation.dataset}-contract"}
+    attach(TableArtifact(table=checks_table(validation.evidence), **labels))
+    return validation
 
 
 avalidate_dataset = async_twin(validate_dataset)

@@ -1,4 +1,4 @@
-"""`verify_cache`: hash what lies on this node again, and mend it."""
+"""`verify_cache`: hash this node's files again, and repair damaged ones."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def verify_cache(
 
     Args:
         dataset: Only this version, `nycflights@production` or `nycflights@sha256:…`; all on this node when None.
-        repair: Fetch what is damaged again from where it came.
-        share: Of all, only so much in this run, `1/7` or `15%`: seven runs of a seventh come around to everything.
-        lasting: Of all, only as much as is hashed in this time, `1h`.
-        rate: Bytes that are read a second, `200MB/s`; by default STAGEGATE_VERIFY_RATE, else as fast as the volume is.
+        repair: Fetch damaged objects again from their sources.
+        share: Hash only this share of all files, `1/7` or `15%`: seven runs of a seventh hash all of them.
+        lasting: Hash only for this time, `1h`.
+        rate: Bytes to read per second, `200MB/s`; by default STAGEGATE_VERIFY_RATE, else as fast as the volume is.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
-        UsageError: The node hasn't that version, or a parameter is none that can be read.
-        TransferFailed: A repair found its object nowhere; told after all versions had their turn.
+        UsageError: The node lacks that version, or a parameter can't be parsed.
+        TransferFailed: A repair found its object nowhere. It is raised after all versions were verified.
     """
     address = Address.parse(dataset) if dataset else None
     with ending() as cancel:
-        found = verify(
+        verification = verify(
             open_places(cache, catalog),
             address,
             repair=repair,
@@ -57,8 +57,8 @@ def verify_cache(
             rate=_read(parse_rate, rate),
             cancel=cancel,
         )
-    _tell(found)
-    return found
+    _log(verification)
+    return verification
 
 
 def _read(parse: Callable[[str], T], text: str | None) -> T | None:
@@ -68,18 +68,18 @@ def _read(parse: Callable[[str], T], text: str | None) -> T | None:
         raise UsageError(str(error)) from error
 
 
-def _tell(found: Verification) -> None:
+def _log(verification: Verification) -> None:
     log = run_log()
-    for damage in found.damaged:
+    for damage in verification.damaged:
         log.warning("%s@%s: %s: %s", damage.dataset, damage.digest, damage.finding.subject, damage.finding.problem)
-    for blob in found.quarantined:
+    for blob in verification.quarantined:
         log.warning("%s is in quarantine: %s", blob.digest, blob.problem)
-    for record in found.unreadable:
+    for record in verification.unreadable:
         log.warning("can't be read: %s", record)
-    state = "repaired" if found.repaired else "damaged"
-    size = bytes_text(found.bytes)
-    hashed = f"{count_text(found.versions, 'version')}, {count_text(found.files, 'file')}"
-    log.info("%s, %s hashed; %d %s", hashed, size, len(found.damaged), state)
+    state = "repaired" if verification.repaired else "damaged"
+    size = bytes_text(verification.bytes)
+    hashed = f"{count_text(verification.versions, 'version')}, {count_text(verification.files, 'file')}"
+    log.info("%s, %s hashed; %d %s", hashed, size, len(verification.damaged), state)
 
 
 averify_cache = async_twin(verify_cache)

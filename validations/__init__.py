@@ -2,7 +2,7 @@
 
     validate ─┬ probes      every file that the contract names is opened, one by one
               ├ schema      every file of a table has the declared columns
-              └ worker      Great Expectations judges each table over the files that passed, in one child process
+              └ worker      one child process runs Great Expectations over the files of each table that passed
 
 Great Expectations takes seconds to import, so only the worker loads it, and only when a table has a suite.
 """

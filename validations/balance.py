@@ -14,7 +14,7 @@ SHOWN = 60
 
 
 def balance(queries: Queries, view: Path, paths: Sequence[str], column: str) -> Balance:
-    """Count the values of a column, in one pass; only the rarest leaves the database.
+    """Count the values of a column in one pass; only the rarest value leaves the database.
 
     Args:
         queries: An open database.
@@ -26,12 +26,12 @@ def balance(queries: Queries, view: Path, paths: Sequence[str], column: str) -> 
         return Balance(0, 0, 0)
     rows = relation([view / path for path in paths])
     counted = f"SELECT {identifier(column)} AS label, count(*) AS n FROM ({rows}) GROUP BY 1"  # noqa: S608
-    (found,) = queries.rows(
+    ((labelled, unlabelled, classes, rarest),) = queries.rows(
         "SELECT coalesce(sum(n) FILTER (label IS NOT NULL), 0), coalesce(sum(n) FILTER (label IS NULL), 0), "  # noqa: S608
         "count(label), min(struct_pack(n := n, label := CAST(label AS VARCHAR))) FILTER (label IS NOT NULL) "
         f"FROM ({counted})"
     )
-    labelled, unlabelled, classes, rarest = found
+
     if rarest is None:
         return Balance(0, int(unlabelled), 0)
     return Balance(int(labelled), int(unlabelled), int(classes), rarest["label"][:SHOWN], int(rarest["n"]))

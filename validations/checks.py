@@ -1,11 +1,11 @@
-"""The contract's checks: what the findings about a version answer to each. Pure.
+"""The contract's checks: each turns the observations about a version into one result. Pure.
 
     schema         the declared columns, in every file; where none are declared, the same columns in all files
     nonempty       rows, files and expectations: at least one of each
     expectations   what the suites say, by severity
     coverage       files validated, of those that the contract names
 
-An outcome is the worst of its findings': fail, then inconclusive, then warn.
+A check's outcome is that of its worst finding. From the worst: fail, inconclusive, warn, pass.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.expectations import expectation_findings
-from prefect_stagegate.validations.found import ORDER, Found, worst
-from prefect_stagegate.validations.records import Verdict
-from prefect_stagegate.validations.tables import Table
+from prefect_stagegate.validations.observations import ORDER, Observations, worst
+from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
 WRITE_ONE = "Write a `contract:` into the spec, or leave the checks that need one out of the gate."
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A check's outcome, with what it rests on."""
+class ContractCheckResult:
+    """A check's outcome, with the findings and figures that it rests on."""
 
     outcome: Outcome
     summary: str
@@ -36,32 +36,34 @@ class Answer:
     measured: Mapping[str, Any]
 
 
-def _answer(findings: Sequence[Finding], good: str, measured: Mapping[str, Any], *, bad: str = "") -> Answer:
-    """The worst of the findings' outcomes; `good` says what was looked at, `bad` what is wrong."""
+def _result(
+    findings: Sequence[Finding], good: str, measured: Mapping[str, Any], *, bad: str = ""
+) -> ContractCheckResult:
+    """Take the worst finding's outcome. The summary is `good` when the check passes, else `bad`."""
     outcome = worst([finding.outcome for finding in findings])
-    return Answer(outcome, good if outcome is Outcome.PASS or not bad else bad, findings, measured)
+    return ContractCheckResult(outcome, good if outcome is Outcome.PASS or not bad else bad, findings, measured)
 
 
-def _inconclusive(summary: str, measured: Mapping[str, Any] | None = None, *, fix: str = "") -> Answer:
+def _inconclusive(summary: str, measured: Mapping[str, Any] | None = None, *, fix: str = "") -> ContractCheckResult:
     findings = (Finding("contract", summary, fix, Outcome.INCONCLUSIVE),) if fix else ()
-    return Answer(Outcome.INCONCLUSIVE, summary, findings, measured or {})
+    return ContractCheckResult(Outcome.INCONCLUSIVE, summary, findings, measured or {})
 
 
 # ── the four checks ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _schema(found: Found) -> Answer:
-    if not found.files.matches:
+def _schema(observations: Observations) -> ContractCheckResult:
+    if not observations.files.matches:
         return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
-    if not found.tables:
+    if not observations.tables:
         fix = "Name tables in the spec's contract, or require no `schema`."
         return _inconclusive("the contract names no table", fix=fix)
-    declared = sum(len(table.spec.columns) for table in found.tables)
-    findings = [finding for table in found.tables for finding in _schema_findings(table)]
-    opened = sum(len(table.opened) for table in found.tables)
-    wrong = len(found.breaking_schema())
+    declared = sum(len(table.spec.columns) for table in observations.tables)
+    findings = [finding for table in observations.tables for finding in _schema_findings(table)]
+    opened = sum(len(table.opened) for table in observations.tables)
+    wrong = len(observations.breaking_schema())
     promised = f"{count_text(declared, 'declared column')} as promised" if declared else "the same columns"
-    return _answer(
+    return _result(
         findings,
         f"{promised} in {count_text(opened, 'file')}",
         {"columns": declared, "files": opened, "files_breaking": wrong},
@@ -69,8 +71,8 @@ def _schema(found: Found) -> Answer:
     )
 
 
-def _schema_findings(table: Table) -> list[Finding]:
-    """What is wrong with the columns of one table, and whether they could be seen at all."""
+def _schema_findings(table: ContractTable) -> list[Finding]:
+    """What is wrong with the columns of one table, and which files' columns nobody could read."""
     if not table.listed:
         problem = f"has no files: {table.spec.files} names none, so its columns are unknown"
         return [Finding(f"table {table.name}", problem, "Deliver them, or mend the glob.", Outcome.INCONCLUSIVE)]
@@ -80,26 +82,31 @@ def _schema_findings(table: Table) -> list[Finding]:
     return findings
 
 
-def _unknown(table: Table, count: int, what: str) -> Finding:
-    """What nobody could look at is not known to be right."""
-    problem = f"{count} of {count_text(len(table.listed), 'file')} {what}"
+def _unknown(table: ContractTable, count: int, reason: str) -> Finding:
+    """Files that nobody could look at make the table inconclusive."""
+    problem = f"{count} of {count_text(len(table.listed), 'file')} {reason}"
     return Finding(f"table {table.name}", problem, "See `coverage`.", Outcome.INCONCLUSIVE)
 
 
-def _nonempty(found: Found) -> Answer:
-    findings = [finding for table in found.tables for finding in _emptiness_findings(table)]
-    if not found.files.listed:
+def _nonempty(observations: Observations) -> ContractCheckResult:
+    findings = [finding for table in observations.tables for finding in _emptiness_findings(table)]
+    if not observations.files.listed:
         findings.append(Finding("the dataset", "has no files", "Look at the sources' URLs and `include:`."))
-    rows = sum(table.rows for table in found.tables)
-    expectations = sum(table.expectations for table in found.tables)
-    files = count_text(found.files.listed, "file")
+    rows = sum(table.rows for table in observations.tables)
+    expectations = sum(table.expectations for table in observations.tables)
+    files = count_text(observations.files.listed, "file")
     counts = f"{files}, {count_text(rows, 'row')}, {count_text(expectations, 'expectation')}"
-    measured = {"files": found.files.listed, "bytes": found.files.bytes, "rows": rows, "expectations": expectations}
-    return _answer(findings, counts if found.tables else files, measured, bad=_headline(findings))
+    measured = {
+        "files": observations.files.listed,
+        "bytes": observations.files.bytes,
+        "rows": rows,
+        "expectations": expectations,
+    }
+    return _result(findings, counts if observations.tables else files, measured, bad=_headline(findings))
 
 
-def _emptiness_findings(table: Table) -> list[Finding]:
-    """What a table lacks that it can't be without: files, rows, expectations; and its files that have no rows."""
+def _emptiness_findings(table: ContractTable) -> list[Finding]:
+    """Whether the table lacks files, rows or expectations, and which of its files have no rows."""
     subject = f"table {table.name}"
     if not table.listed:
         return [Finding(subject, f"has no files: {table.spec.files} names none", "Deliver them, or mend the glob.")]
@@ -116,43 +123,43 @@ def _emptiness_findings(table: Table) -> list[Finding]:
     return findings
 
 
-def _expectations(found: Found) -> Answer:
-    if not found.files.matches:
+def _expectations(observations: Observations) -> ContractCheckResult:
+    if not observations.files.matches:
         return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
-    with_suite = [table for table in found.tables if table.spec.suite is not None]
+    with_suite = [table for table in observations.tables if table.spec.suite is not None]
     suites = {table.name: table.suite_digest for table in with_suite}
     if not any(table.expectations for table in with_suite):
         return _inconclusive("the contract has no expectations", {"suites": suites})
     findings = [
-        finding for table in with_suite for finding in expectation_findings(table, found.reports.get(table.name))
+        finding for table in with_suite for finding in expectation_findings(table, observations.reports.get(table.name))
     ]
-    left_out = [(table, len(table.listed) - len(found.read(table))) for table in with_suite]
+    left_out = [(table, len(table.listed) - len(observations.read(table))) for table in with_suite]
     findings += [_unknown(table, count, "could not be judged") for table, count in left_out if count]
-    verdicts = [judgement.verdict for report in found.reports.values() for judgement in report.judgements]
-    asked = sum(table.expectations for table in with_suite)
-    kept = verdicts.count(Verdict.PASSED)
+    verdicts = [judgement.verdict for report in observations.reports.values() for judgement in report.judgements]
+    total = sum(table.expectations for table in with_suite)
+    kept = verdicts.count(ExpectationVerdict.PASSED)
     counts = {
-        "asked": asked,
-        "evaluated": len(verdicts) - verdicts.count(Verdict.ERRORED),
-        "failed": verdicts.count(Verdict.FAILED),
-        "errored": verdicts.count(Verdict.ERRORED),
+        "asked": total,
+        "evaluated": len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
+        "failed": verdicts.count(ExpectationVerdict.FAILED),
+        "errored": verdicts.count(ExpectationVerdict.ERRORED),
     }
-    rows = sum(file.rows for table in with_suite for file in found.read(table))
-    verb = "holds" if asked == 1 else "hold"
-    summary = f"{kept} of {count_text(asked, 'expectation')} {verb} over {count_text(rows, 'row')}"
+    rows = sum(file.rows for table in with_suite for file in observations.read(table))
+    verb = "holds" if total == 1 else "hold"
+    summary = f"{kept} of {count_text(total, 'expectation')} {verb} over {count_text(rows, 'row')}"
     if unjudged := sum(count for _, count in left_out):
         listed = sum(len(table.listed) for table, _ in left_out)
         summary = f"{unjudged} of {count_text(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
-    sandboxes = sorted({report.sandbox for report in found.reports.values()})
-    return _answer(
+    sandboxes = sorted({report.sandbox for report in observations.reports.values()})
+    return _result(
         findings, summary, {**counts, "rows": rows, "suites": suites, "sandbox": sandboxes[0] if sandboxes else "none"}
     )
 
 
-def _coverage(found: Found) -> Answer:
-    files = found.files
+def _coverage(observations: Observations) -> ContractCheckResult:
+    files = observations.files
     if not files.matches:
         return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
     unmatched = [
@@ -160,11 +167,12 @@ def _coverage(found: Found) -> Answer:
         for glob, paths in files.matches.items()
         if not paths
     ]
-    unreadable = found.unreadable()
-    breaking = found.breaking_schema() - set(unreadable)
-    validated = files.named - len(unreadable) - len(breaking)
-    others = files.listed - files.named
-    summary = f"{validated} of {count_text(files.named, 'file')} validated"
+    unreadable = observations.unreadable()
+    # A file counts once: as unreadable, or as left out for its columns.
+    breaking = observations.breaking_schema() - set(unreadable)
+    validated = files.matched - len(unreadable) - len(breaking)
+    others = files.listed - files.matched
+    summary = f"{validated} of {count_text(files.matched, 'file')} validated"
     for count, clause in (
         (len(unreadable), "unreadable"),
         (len(breaking), "left out for the columns (see schema)"),
@@ -174,11 +182,12 @@ def _coverage(found: Found) -> Answer:
         summary += f"; {count} {clause}" if count else ""
     findings = [*unreadable.values(), *unmatched]
     outcome = worst([finding.outcome for finding in findings] + [Outcome.FAIL] * bool(breaking))
-    measured = {"validated": validated, "named": files.named, "listed": files.listed, "unreadable": len(unreadable)}
-    return Answer(outcome, summary, findings, measured)
+    measured = {"validated": validated, "named": files.matched, "listed": files.listed, "unreadable": len(unreadable)}
+    return ContractCheckResult(outcome, summary, findings, measured)
 
 
 def _headline(findings: Sequence[Finding]) -> str:
+    """The worst finding in a few words, and how many more there are; empty without findings."""
     if not findings:
         return ""
     first = min(findings, key=lambda finding: ORDER.index(finding.outcome))
@@ -186,18 +195,18 @@ def _headline(findings: Sequence[Finding]) -> str:
     return f"{first.subject} {first.problem}{more}"
 
 
-def table_findings(table: Table, found: Found) -> list[Finding]:
+def table_findings(table: ContractTable, observations: Observations) -> list[Finding]:
     """Everything that is wrong with one table and its files."""
-    unreadable = found.unreadable()
+    unreadable = observations.unreadable()
     return [
         *_schema_findings(table),
         *_emptiness_findings(table),
-        *(expectation_findings(table, found.reports.get(table.name)) if table.suite is not None else []),
+        *(expectation_findings(table, observations.reports.get(table.name)) if table.suite is not None else []),
         *(unreadable[path] for path in table.listed if path in unreadable),
     ]
 
 
-CHECKS: dict[str, Callable[[Found], Answer]] = {
+CHECKS: dict[str, Callable[[Observations], ContractCheckResult]] = {
     "schema": _schema,
     "nonempty": _nonempty,
     "expectations": _expectations,

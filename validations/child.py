@@ -1,4 +1,4 @@
-"""The parent's side of the worker: start it, read what it says, and leave nothing of it behind."""
+"""The parent's side of the worker: start it, read its messages, and remove the process and its files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from prefect_stagegate.validations.confinement import environment
 from prefect_stagegate.validations.records import TableJob, TableReport
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker")
-"""`-P`: what lies in the current folder must not shadow a library."""
+"""`-P`: a module in the current folder must not shadow a library."""
 LAST_SECONDS = 5.0
-"""How long a worker that has said everything may take to end by itself."""
+"""Seconds that a worker may take to end by itself after its last message."""
 STDERR_LINES = 5
 """Last lines of the worker's standard error that an error quotes."""
 
@@ -44,13 +44,14 @@ def judge_in_child(
         job = {"scratch": scratch, "tables": [asdict(table) for table in tables]}
         with _Child(job, stderr, timeout) as child:
             reports = _read(child, dataset, progress)
+        # The worker sends a table's report when it is judged: fewer reports mean that it died.
         if set(reports) != {table.name for table in tables}:
             raise _died(child, stderr, dataset)
     return reports
 
 
 class _Child:
-    """The running worker; leaving the block ends it, whatever happened."""
+    """The running worker. Leaving the block ends it in every case."""
 
     def __init__(self, job: dict[str, Any], stderr: IO[bytes], timeout: float) -> None:
         self.process = subprocess.Popen(
@@ -73,16 +74,18 @@ class _Child:
         self._timer.start()
         assert self.process.stdin is not None  # noqa: S101 - asked for above
         with suppress(BrokenPipeError):
-            # Kept open afterwards: its end tells the worker that we are gone.
+            # Standard input stays open: the worker takes its end for the end of this process.
             self.process.stdin.write(self.job)
             self.process.stdin.flush()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
+        # After all reports, let the worker end by itself.
         if error is None:
             self._wait()
-        # Without standard input, the worker ends what judges and waits for it: nobody uses the scratch folder then.
+        # Closing standard input makes the worker end its judging process and wait for it, so that nobody uses the
+        # scratch folder any more when it is removed.
         self._close(self.process.stdin)
         self._wait()
         self.process.kill()

@@ -1,4 +1,4 @@
-"""The lists of what the validating process may open, and of what its environment tells it."""
+"""What the validating process may open, and which environment variables it gets."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SYSTEM = (
     *("/sys/fs/cgroup", "/sys/devices/system", "/sys/kernel/mm/transparent_hugepage"),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
 )
-"""What the libraries read of the machine. None of it holds a user's data or a secret."""
+"""Paths outside of Python that the libraries read. None of them holds a user's data or a secret."""
 DEVICES = ("/dev/null",)
-"""What may be written to beside the scratch folder."""
+"""Files that the process may write to, beside the scratch folder."""
 VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "VIRTUAL_ENV")
 PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COVERAGE_", "COV_")
-"""The variables that the process is given, by name and by beginning. No credentials are among them."""
+"""The variables that the process gets, by name and by prefix. None of them holds credentials."""
 
 
 def environment(given: Mapping[str, str], scratch: str) -> dict[str, str]:
-    """The environment of the validating process: nothing of it is secret, and its folders are the scratch folder."""
+    """The environment of the validating process: no secrets, and the scratch folder as its home."""
     kept = {name: value for name, value in given.items() if name in VARIABLES or name.startswith(PREFIXES)}
-    # Great Expectations makes temporary folders and leaves them: here they go with the scratch folder.
+    # Great Expectations leaves its temporary folders behind. In the scratch folder they are removed with it.
     return {**kept, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": scratch, "HOME": scratch}
 
 
@@ -42,7 +42,7 @@ def confine(scratch: str, views: Iterable[str]) -> str:
     """Let this process open its version, its scratch folder and its libraries only.
 
     Returns:
-        What holds it, for the evidence.
+        The name and version of what confines the process, for the evidence.
     """
     version = landlock.confine([*_installation(), *SYSTEM, *views], [scratch, *DEVICES])
     return f"Landlock {version}" if version else NOT_CONFINED
@@ -52,10 +52,10 @@ NOT_CONFINED = "none: this kernel has no Landlock, so only DuckDB's and pandas' 
 
 
 def _installation() -> set[str | Path]:
-    """Python's own folders, with those of this package, which links lead out of."""
-    named = [os.environ.get(name, "").split(os.pathsep) for name in ("LD_LIBRARY_PATH", "TZDIR")]
+    """The folders of Python and of this package, whose parts may be links to other folders."""
+    variables = [os.environ.get(name, "").split(os.pathsep) for name in ("LD_LIBRARY_PATH", "TZDIR")]
     return {
-        *filter(None, (*sys.path, *chain.from_iterable(named))),
+        *filter(None, (*sys.path, *chain.from_iterable(variables))),
         *sysconfig.get_paths().values(),
         Path(sys.base_prefix, "lib"),
         Path(sys.base_exec_prefix, "lib"),

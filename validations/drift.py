@@ -15,18 +15,18 @@ from typing import Any
 
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import identifier, relation
+from prefect_stagegate.validations.sql import PARQUET, identifier, relation
 
 LEVELS = 200
 """Quantiles that stand for a column of numbers: the error is far below a hundredth of a standard deviation."""
 FEW_VALUES = 5
-"""Numbers with so many values at most are categories."""
+"""A column of numbers with at most this many values counts as categories."""
 MANY_VALUES = 1000
-"""Categories with more values are names or identifiers, of which each delivery has new ones."""
+"""Categories with more values are names or identifiers. Each delivery has new ones, so they are not compared."""
 FURTHEST = math.sqrt(math.log(2))
 """The Jensen-Shannon distance of counts that share no value."""
 SMALLEST_NORM = 0.001
-"""What stands for the standard deviation of a reference that hardly has any."""
+"""Lower bound of the reference's standard deviation, which the distance is divided by."""
 NUMBERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
@@ -37,27 +37,44 @@ CATEGORIES = ("VARCHAR", "BOOLEAN", "ENUM", '"NULL"')
 
 @dataclass
 class Profile:
-    """What is known of one column."""
+    """The figures of one column."""
 
     number: bool
     values: int = 0
-    """Rows with a value; of numbers, a finite one."""
+    """Rows with a value; in a column of numbers, with a finite one."""
     distinct: int = 0
-    """About how many different ones."""
+    """Distinct values, approximately."""
     deviation: float = 0.0
     quantiles: Sequence[float] = ()
     counts: Mapping[Any, int] = field(default_factory=dict)
-    """Rows by value, where there are few values; None stands for a missing one."""
+    """Rows by value, None for a missing value. Empty for a column with many values."""
 
 
 @dataclass
 class Profiles:
-    """What is known of one table."""
+    """The figures of one table's columns."""
 
     rows: int = 0
     columns: dict[str, Profile] = field(default_factory=dict)
     other: dict[str, str] = field(default_factory=dict)
     """The types of columns that can't be compared."""
+
+
+def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str, str]:
+    """The columns of all files of a table, each with DuckDB's name of its type.
+
+    Numbers in text files have no width, so their type is `number`, with fractions or without.
+
+    Args:
+        queries: An open database.
+        view: The version's folder.
+        paths: The table's files.
+    """
+    if not paths:
+        return {}
+    text = any(not path.lower().endswith(PARQUET) for path in paths)
+    kinds = queries.columns(relation([view / path for path in paths]))
+    return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
 def drift(table: str, reference: Profiles, current: Profiles, ignored: Sequence[str]) -> TableDrift:
@@ -73,20 +90,22 @@ def drift(table: str, reference: Profiles, current: Profiles, ignored: Sequence[
 
 
 def profile(queries: Queries, view: Path, paths: Sequence[str]) -> Profiles:
-    """Look at all comparable columns of a table in two passes: figures, then the counts of those with few values."""
+    """Profile all comparable columns of a table in two passes: figures, then rows by value where values are few."""
     if not paths:
         return Profiles()
     rows = relation([view / path for path in paths])
     kinds = {name: kind.partition("(")[0] for name, kind in queries.columns(rows).items()}
-    known = {name: Profile(kind in NUMBERS) for name, kind in kinds.items() if kind in (*NUMBERS, *CATEGORIES)}
-    other = {name: kind for name, kind in kinds.items() if name not in known}
-    asked = ", ".join(["count(*)", *(_figures(name, one.number) for name, one in known.items())])
-    ((total, *found),) = queries.rows(f"SELECT {asked} FROM ({rows})")  # noqa: S608 - names are quoted
-    for one, figures in zip(known.values(), found, strict=True):
-        one.values, one.distinct, one.deviation, quantiles = figures.values()
-        one.quantiles = quantiles or ()
-    _count(queries, rows, total, {n: one for n, one in known.items() if one.distinct <= _most(one)})
-    return Profiles(total, known, other)
+    columns = {name: Profile(kind in NUMBERS) for name, kind in kinds.items() if kind in (*NUMBERS, *CATEGORIES)}
+    other = {name: kind for name, kind in kinds.items() if name not in columns}
+    # Pass 1: figures of all columns.
+    expressions = ", ".join(["count(*)", *(_figures(name, column.number) for name, column in columns.items())])
+    ((total, *records),) = queries.rows(f"SELECT {expressions} FROM ({rows})")  # noqa: S608 - names are quoted
+    for column, record in zip(columns.values(), records, strict=True):
+        column.values, column.distinct, column.deviation, quantiles = record.values()
+        column.quantiles = quantiles or ()
+    # Pass 2: rows by value, only where the first pass saw few values.
+    _count(queries, rows, total, {n: column for n, column in columns.items() if column.distinct <= _most(column)})
+    return Profiles(total, columns, other)
 
 
 def _figures(name: str, number: bool) -> str:
@@ -102,20 +121,21 @@ def _figures(name: str, number: bool) -> str:
     )
 
 
-def _most(one: Profile) -> int:
-    # approx_count_distinct errs by some percent; of the exact counts, too many are left out later.
-    return 2 * FEW_VALUES if one.number else MANY_VALUES
+def _most(column: Profile) -> int:
+    """The most distinct values with which a column's values are counted."""
+    # approx_count_distinct errs by some percent, so count twice as many; `_is_category` looks at the exact counts.
+    return 2 * FEW_VALUES if column.number else MANY_VALUES
 
 
 def _count(queries: Queries, rows: str, total: int, few: Mapping[str, Profile]) -> None:
     if not few:
         return
-    asked = ", ".join(f"histogram({identifier(name)})" for name in few)
-    (found,) = queries.rows(f"SELECT {asked} FROM ({rows})")  # noqa: S608 - names are quoted
-    for one, counts in zip(few.values(), found, strict=True):
-        one.counts = dict(counts or {})
-        if missing := total - sum(one.counts.values()):
-            one.counts[None] = missing
+    expressions = ", ".join(f"histogram({identifier(name)})" for name in few)
+    (histograms,) = queries.rows(f"SELECT {expressions} FROM ({rows})")  # noqa: S608 - names are quoted
+    for column, counts in zip(few.values(), histograms, strict=True):
+        column.counts = dict(counts or {})
+        if missing := total - sum(column.counts.values()):
+            column.counts[None] = missing
 
 
 def _ignored(table: str, name: str) -> ColumnDrift:
@@ -123,6 +143,7 @@ def _ignored(table: str, name: str) -> ColumnDrift:
 
 
 def _column(table: str, name: str, reference: Profiles, current: Profiles) -> ColumnDrift:
+    # First the reasons not to compare, then the distance that fits the kind of column.
     before, now = reference.columns.get(name), current.columns.get(name)
     if before is None or now is None or (before.values and now.values and before.number != now.number):
         kind = current.other.get(name) or reference.other.get(name)
@@ -134,15 +155,15 @@ def _column(table: str, name: str, reference: Profiles, current: Profiles) -> Co
         return ColumnDrift(table, name, wasserstein(before, now), "wasserstein")
     if before.values and now.values and not before.counts:
         return ColumnDrift(table, name, None, skipped=f"it has more than {MANY_VALUES:,} values")
-    # A column that emptied or filled, or whose few values became many, moved as far as one can.
+    # A column that emptied or filled, or whose few values became many, gets the largest distance.
     compared = before.values and now.values and now.counts
     return ColumnDrift(
         table, name, jensen_shannon(before.counts, now.counts) if compared else FURTHEST, "jensen-shannon"
     )
 
 
-def _is_category(one: Profile) -> bool:
-    return 0 < len(one.counts.keys() - {None}) <= FEW_VALUES
+def _is_category(column: Profile) -> bool:
+    return 0 < len(column.counts.keys() - {None}) <= FEW_VALUES
 
 
 def wasserstein(reference: Profile, current: Profile) -> float:

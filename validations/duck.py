@@ -1,4 +1,4 @@
-"""DuckDB for queries over a version's files: bounded in memory and time, and locked to the folders that it is given."""
+"""DuckDB for queries over a version's files: bounded in memory and time, and locked to given folders."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.validations.sql import texts
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-"""Cores that DuckDB works with: of those that the process may use."""
+"""Cores that DuckDB uses, at most those that the process may use."""
 MEMORY_MIB = max(512, 128 * THREADS)
-"""What DuckDB may hold in memory; what needs more is spilled to a scratch folder."""
+"""MiB that DuckDB may hold in memory; it spills more to a scratch folder."""
 TIMEOUT = 3600.0
-"""Seconds that the queries of one question may take."""
+"""Seconds that all queries of one `queries` block may take."""
 _LOOKS = 0.2
 """Seconds between two looks at whether a query is to end."""
-
-
 REFUSED = (
     "autoinstall_known_extensions",
     "autoload_known_extensions",
@@ -37,12 +35,12 @@ REFUSED = (
     "python_enable_replacements",
     "enable_external_access",
 )
-"""Settings that reach beyond the folders: extensions, stored secrets, Python's variables, files and addresses."""
+"""Settings that are switched off: they let a query reach extensions, secrets, Python variables and addresses."""
 
 
 def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -> None:
-    """Leave a database nothing to open but what lies below `folders`; no statement can change that any more."""
-    # A file's name is escaped where it stands for a pattern, and allowed by the name that it is asked by.
+    """Let a database open only what lies below `folders`. No later statement can undo it."""
+    # DuckDB compares a pattern as it is written with this list, so the escaped name must be in it beside the plain one.
     allowed = dict.fromkeys(name for folder in folders for name in (str(folder), glob.escape(str(folder))))
     connection.execute(f"SET allowed_directories = {texts(allowed)}")
     for setting in REFUSED:
@@ -52,7 +50,7 @@ def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -
 
 @contextmanager
 def locked(folders: Iterable[str | Path], **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database in memory that reads what lies below `folders`, for the time of the block."""
+    """Open an in-memory database for the block that reads only what lies below `folders`."""
     with duckdb.connect(config=config) as connection:
         lock(connection, folders)
         yield connection
@@ -64,17 +62,18 @@ class Queries:
 
     connection: duckdb.DuckDBPyConnection
     about: str
-    """What is asked about, for errors."""
+    """The subject of the queries, for errors."""
     discreet: bool = False
-    """Whether errors keep to themselves what DuckDB says, which may quote a value."""
+    """Leave DuckDB's message out of errors, since it may quote a value."""
     stopped: str = ""
+    """Why the watcher interrupted the query: `cancelled` or `late`; empty while it runs."""
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """All rows of an answer, which must be few.
+        """Run a query and fetch all its rows, which must be few.
 
         Raises:
             ValidationError: A file or column can't be read, or there is too little time, memory or scratch space.
-            Cancelled: Somebody asked to stop.
+            Cancelled: The cancel event was set.
         """
         try:
             return self.connection.execute(statement).fetchall()
@@ -83,9 +82,9 @@ class Queries:
                 raise Cancelled(f"The query about {self.about} was stopped") from None
             raise ValidationError(f"The query about {self.about} took more than {TIMEOUT:g} s") from None
         except duckdb.Error as error:
-            told = type(error).__name__ if self.discreet else str(error).splitlines()[0]
+            reason = type(error).__name__ if self.discreet else str(error).splitlines()[0]
             raise ValidationError(
-                f"{self.about} can't be queried: {told}",
+                f"{self.about} can't be queried: {reason}",
                 hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
             ) from (None if self.discreet else error)
 
@@ -96,13 +95,13 @@ class Queries:
 
 @contextmanager
 def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: bool = False) -> Iterator[Queries]:
-    """Open a database for the time of the block.
+    """Open a database for the block, with a thread that interrupts late or cancelled queries.
 
     Args:
-        about: What is asked about, for errors.
-        folder: The version's; no file elsewhere can be read.
-        cancel: Set it to stop the query in time.
-        discreet: Let no error quote what DuckDB says.
+        about: The subject of the queries, for errors.
+        folder: The version's folder; no file elsewhere can be read.
+        cancel: Set it to stop the running query.
+        discreet: Leave DuckDB's message out of errors.
     """
     with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch:
         config: dict[str, Any] = {
@@ -111,24 +110,25 @@ def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: 
             "threads": THREADS,
             "preserve_insertion_order": False,
         }
+        # DuckDB has no time limit of its own, so a thread interrupts the query.
         done = Event()
         with locked([folder], **config) as connection:
-            asked = Queries(connection, about, discreet)
-            watcher = threading.Thread(target=_watch, args=(asked, done, cancel), daemon=True)
+            database = Queries(connection, about, discreet)
+            watcher = threading.Thread(target=_watch, args=(database, done, cancel), daemon=True)
             watcher.start()
             try:
-                yield asked
+                yield database
             finally:
                 done.set()
                 watcher.join()
 
 
-def _watch(asked: Queries, done: Event, cancel: Event | None) -> None:
-    until = time.monotonic() + TIMEOUT
+def _watch(database: Queries, done: Event, cancel: Event | None) -> None:
+    deadline = time.monotonic() + TIMEOUT
     while not done.wait(_LOOKS):
         if cancel and cancel.is_set():
-            asked.stopped = "cancelled"
-        elif time.monotonic() > until:
-            asked.stopped = "late"
-        if asked.stopped:
-            asked.connection.interrupt()
+            database.stopped = "cancelled"
+        elif time.monotonic() > deadline:
+            database.stopped = "late"
+        if database.stopped:
+            database.connection.interrupt()

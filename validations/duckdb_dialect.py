@@ -5,8 +5,8 @@ the connection back, and DuckDB drops the rows of a query whose transaction ends
 index out of range" (great_expectations issues 10738 and 11579). The data is only read here, so this dialect opens no
 transaction that could end.
 
-Every statement that a suite leads to passes here, whichever expectation, condition or column's name it comes from.
-Outside of `definitions`, one SELECT is answered, and all else is refused.
+Great Expectations sends every statement of a suite through this dialect. Outside of `definitions`, the dialect runs
+statements that are one SELECT, and refuses all others.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from prefect_stagegate.validations.duck import lock
 from prefect_stagegate.validations.statements import select_problem
 
 SCHEME = "stagegate_duckdb"
-"""What a SQLAlchemy URL begins with to get this dialect."""
-
-
+"""The scheme of SQLAlchemy URLs that use this dialect."""
 FOLDERS = "stagegate_folders"
-"""In the URL's query: the folders below which files may be read, as JSON."""
+"""The key in the URL's query that holds, as JSON, the folders below which files may be read."""
 _defining = ContextVar("defining", default=False)
 
 
@@ -38,7 +36,7 @@ class Refused(Exception):
 
 @contextmanager
 def definitions() -> Iterator[None]:
-    """Let this block make tables and views: its statements are the engine's own."""
+    """Let this block create tables and views; its statements come from the engine, not from a suite."""
     token = _defining.set(True)
     try:
         yield
@@ -47,12 +45,12 @@ def definitions() -> Iterator[None]:
 
 
 class ReadOnlyDialect(Dialect):
-    """DuckDB without transactions, whose configuration is locked and which answers SELECTs."""
+    """DuckDB without transactions and with a locked configuration, which runs single SELECTs only."""
 
     supports_statement_cache = True
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
-        """Connect, and lock the configuration. A database that is open already is locked."""
+        """Connect, and lock the configuration unless an earlier connection to the same database did."""
         folders = json.loads(cparams["url_config"].pop(FOLDERS))
         connection = super().connect(*cargs, **cparams)
         if not connection.execute("SELECT current_setting('lock_configuration')").fetchone()[0]:
@@ -91,6 +89,6 @@ def _admit(statement: str) -> None:
 
 
 def register() -> str:
-    """Make the dialect known to SQLAlchemy and return its scheme; repeating it does no harm."""
+    """Register the dialect with SQLAlchemy, as often as you like, and return its scheme."""
     registry.register(SCHEME, __name__, ReadOnlyDialect.__name__)
     return SCHEME

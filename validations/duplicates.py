@@ -1,4 +1,4 @@
-"""Rows that stand in a table twice, and records that several splits of a dataset share."""
+"""Rows that occur twice in a table, and records that several splits of a dataset share."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def duplicates(queries: Queries, view: Path, paths: Sequence[str], keys: Sequenc
         return Duplicates(0, 0)
     rows = relation([view / path for path in paths], filename=FILE)
     by = _columns(keys)
-    (found,) = queries.rows(
+    ((rows_in_groups, surplus, *places),) = queries.rows(
         "SELECT coalesce(sum(n), 0), coalesce(sum(n - 1), 0), min(first) FILTER (n > 1), max(last) FILTER (n > 1) "  # noqa: S608 - names are quoted
         f"FROM (SELECT count(*) AS n, min({FILE}) AS first, max({FILE}) AS last FROM ({rows}) GROUP BY {by})"
     )
-    files = (str(Path(file).relative_to(view)) for file in found[2:] if file is not None)
-    return Duplicates(int(found[0]), int(found[1]), tuple(dict.fromkeys(files)))
+    files = (str(Path(file).relative_to(view)) for file in places if file is not None)
+    return Duplicates(int(rows_in_groups), int(surplus), tuple(dict.fromkeys(files)))
 
 
 def shared_records(queries: Queries, view: Path, splits: Mapping[str, Sequence[str]], by: Sequence[str]) -> Overlap:
@@ -60,7 +60,7 @@ def shared_records(queries: Queries, view: Path, splits: Mapping[str, Sequence[s
 
 
 def overlap(names: Sequence[str], counted: Mapping[int, int]) -> Overlap:
-    """Read counts by combination, in which the bit of each split's position is set.
+    """Turn counts by bit mask into counts by split; bit N of a mask stands for `names[N]`.
 
     >>> overlap(["train", "test"], {1: 7, 2: 3, 3: 2})
     Overlap(counts={'train': 9, 'test': 5}, shared={('train', 'test'): 2})

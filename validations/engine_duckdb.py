@@ -1,7 +1,7 @@
-"""Judge tables with DuckDB: files are scanned where they lie, and memory is bounded.
+"""Judge tables with DuckDB: it scans the files in place, in bounded memory.
 
-Every table of the contract is also a view under its own name, so that an `unexpected_rows_expectation` can join one
-table with another.
+Every table of the contract is also a view under its own name, so that an `unexpected_rows_expectation` can join
+tables.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from great_expectations.expectations.expectation import ColumnMapExpectation, Co
 
 from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, definitions, register
-from prefect_stagegate.validations.records import Place, TableJob
+from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.results import columns_of, figure, metric_of
 from prefect_stagegate.validations.sql import PARQUET, identifier, relation
 
 BY_FILE = "{}_by_file"
-"""Name of the view with a column more than Great Expectations' own: the file that a row stands in."""
+"""Name of the view that adds a column to the batch: the file of each row."""
 FILE = "stagegate_file"
 
 
 class DuckDBEngine:
-    """An `Engine` on a database that holds nothing but views."""
+    """A `SuiteEngine` on a database that holds nothing but views."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
         url = sa.URL.create(
@@ -53,27 +53,28 @@ class DuckDBEngine:
         self._database = sa.create_engine(url)
         self._batches: dict[str, tuple[str, Sequence[str]]] = {}
         for table in tables:
-            # A table that can't be read is found out again, and named, when it is its turn.
+            # A table that can't be read fails again in `batch`, where the error can name it.
             with suppress(sa.exc.SQLAlchemyError):
                 self._define(table)
 
     def batch(self, table: TableJob) -> Batch:
-        """All rows of the table's files: Parquet is scanned anew by every query, text is read once."""
+        """All rows of the table's files. Every query scans Parquet anew; text files are read once."""
         name = self._define(table)
         asset = self._source.add_table_asset(name, table_name=name)
         return asset.add_batch_definition_whole_table("all").get_batch()
 
     def _define(self, table: TableJob) -> str:
-        """Make the table's views, unless they are there for just these files, and return their name.
+        """Create the table's views, unless they exist for exactly these files, and return the batch view's name.
 
-        Suites' queries name their batch without quotes, and results are remembered by name: so each list of files
-        gets a new and harmless one.
+        Each list of files gets a new name, since Great Expectations caches results by name. The name needs no quotes,
+        since the queries of suites have none around it.
         """
         name, files = self._batches.get(table.name, ("", ()))
         if name and files == table.files:
             return name
         name = f"stagegate_{len(self._batches)}_{len(table.files)}"
         by_file = BY_FILE.format(name)
+        # A table of text files is read into the database once: a view would parse the text for each query.
         text = any(not path.lower().endswith(PARQUET) for path in table.files)
         with definitions():
             self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
@@ -82,8 +83,8 @@ class DuckDBEngine:
         self._batches[table.name] = name, table.files
         return name
 
-    def locate(self, table: TableJob, expectation: Expectation) -> list[Place]:
-        """Group the rows that the expectation refuses by the file they stand in."""
+    def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
+        """Group the rows that the expectation refuses by their file."""
         try:
             query, columns = self._refused_rows(table, expectation)
             if not query:
@@ -91,13 +92,13 @@ class DuckDBEngine:
             example = ", ".join(f"any_value({identifier(column)})" for column in columns) or "NULL"
             rows = self._execute(f"SELECT {FILE}, count(*), {example} FROM ({query}) GROUP BY 1 ORDER BY 2 DESC, 1")  # noqa: S608
         except (sa.exc.SQLAlchemyError, GreatExpectationsError, Refused):
-            # The verdict stands without it: a query of the user's may return no file, an exotic metric no query.
+            # A user's query may return no file, and an exotic metric no query. The verdict holds without places.
             return []
         root = Path(table.view)
-        return [Place(str(Path(file).relative_to(root)), count, figure(values)) for file, count, *values in rows]
+        return [RefusedRows(str(Path(file).relative_to(root)), count, figure(values)) for file, count, *values in rows]
 
     def _refused_rows(self, table: TableJob, expectation: Expectation) -> tuple[str, list[str]]:
-        """The query for the refused rows with their file, and the columns worth showing; empty when there is none."""
+        """The query for the refused rows with their file, and the columns to show; empty when there is no query."""
         name, _ = self._batches[table.name]
         if isinstance(expectation, UnexpectedRowsExpectation):
             return str(expectation.unexpected_rows_query).replace("{batch}", BY_FILE.format(name)), []
@@ -108,7 +109,7 @@ class DuckDBEngine:
         return str(query).rstrip().rstrip(";"), columns_of(expectation)
 
     def _by_file(self, name: str) -> BatchDefinition[Any]:
-        """A batch's rows with their file, as Great Expectations knows it: made once."""
+        """The batch definition over the view with files; the first call makes it."""
         view = BY_FILE.format(name)
         if view in self._source.get_asset_names():
             definition: BatchDefinition[Any] = self._source.get_asset(view).get_batch_definition("all")
@@ -127,4 +128,4 @@ _WITH_FILE = {
     "return_unexpected_index_query": True,
     "partial_unexpected_count": 0,
 }
-"""Ask Great Expectations for the query that finds the refused rows, not for the rows."""
+"""Makes Great Expectations return the query that finds the refused rows, not the rows."""

@@ -1,4 +1,4 @@
-"""Judge tables with pandas: each table is read whole into memory, one table at a time."""
+"""Judge tables with pandas, which reads whole tables into memory, one at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.expectation import Expectation
 
-from prefect_stagegate.validations.records import Place, TableJob
+from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.results import columns_of, figure, map_metric, metric_of
 from prefect_stagegate.validations.sql import CSV_NULLS, PARQUET, separator
 from prefect_stagegate.validations.statements import condition_problem
 
 
 class Frame(pd.DataFrame):
-    """A data frame whose conditions only compare.
+    """A data frame that refuses conditions which do more than compare.
 
-    Great Expectations hands every condition of a suite to `query`, which evaluates it as Python.
+    Great Expectations passes every condition of a suite to `query`, and pandas evaluates it as Python.
     """
 
     @property
@@ -31,14 +31,14 @@ class Frame(pd.DataFrame):
         return Frame
 
     def query(self, expr: str, **options: Any) -> Any:
-        """The rows that a condition holds for."""
+        """Select the rows for which a condition holds."""
         if problem := condition_problem(expr):
             raise ValueError(problem)
         return super().query(expr, **{**options, "level": options.get("level", 0) + 1})
 
 
 class PandasEngine:
-    """An `Engine` on one data frame a table."""
+    """A `SuiteEngine` on one data frame a table."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
         self._context = context
@@ -47,7 +47,8 @@ class PandasEngine:
         self._ends: list[int] = []
 
     def batch(self, table: TableJob) -> Batch:
-        """All rows of the table's files, numbered through in the order of the files."""
+        """All rows of the table's files, numbered in the order of the files."""
+        # Free the table before, so that memory holds one table at a time.
         self._frame = pd.DataFrame()
         frames = [_read(path) for path in table.paths()]
         self._ends = list(accumulate(len(frame) for frame in frames))
@@ -57,8 +58,8 @@ class PandasEngine:
         self._definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         return self._definition.get_batch({"dataframe": self._frame})
 
-    def locate(self, table: TableJob, expectation: Expectation) -> list[Place]:
-        """Find the files of the refused rows by the rows' numbers."""
+    def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
+        """Find the files of the refused rows by the row numbers at which the files end."""
         if not map_metric(expectation):
             return []
         request = self._definition.build_batch_request({"dataframe": self._frame})
@@ -69,12 +70,13 @@ class PandasEngine:
             return []
         numbers = refused.index[refused.to_numpy(dtype=bool)].to_numpy()
         columns = columns_of(expectation)
+        # A row belongs to the first file whose end is above its number; its first refused row is the example.
         files, first, counts = np.unique(
             np.searchsorted(self._ends, numbers, side="right"), return_index=True, return_counts=True
         )
         places = [
-            Place(table.files[file], int(count), figure(self._frame.loc[numbers[at], columns].tolist()))
-            for file, at, count in zip(files, first, counts, strict=True)
+            RefusedRows(table.files[file], int(count), figure(self._frame.loc[numbers[position], columns].tolist()))
+            for file, position, count in zip(files, first, counts, strict=True)
         ]
         return sorted(places, key=lambda place: (-place.rows, place.file))
 

@@ -1,6 +1,7 @@
 """The engines that evaluate a table's suite, by the name that a contract uses.
 
-A new one is a class that keeps `Engine`'s promises and a line in `ENGINES`; `tests/contract/test_engines.py` runs it.
+To add one, write a class that implements `SuiteEngine` and name it in `ENGINES`; `tests/contract/test_engines.py`
+then tests it.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ if TYPE_CHECKING:
     from great_expectations.datasource.fluent.interfaces import Batch
     from great_expectations.expectations.expectation import Expectation
 
-    from prefect_stagegate.validations.records import Place, TableJob
+    from prefect_stagegate.validations.records import RefusedRows, TableJob
 
 
-class Engine(Protocol):
-    """Gives Great Expectations the whole of a table, however many files it has."""
+class SuiteEngine(Protocol):
+    """Gives Great Expectations all files of a table as one batch."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
-        """Get ready for `tables`; `scratch` is an empty folder for what doesn't fit into memory."""
+        """Prepare for `tables`; `scratch` is an empty folder for data that don't fit into memory."""
 
     def batch(self, table: TableJob) -> Batch:
         """All rows of all of `table.files` as one batch, with the data's own columns and no others.
 
-        Called again with fewer files after some could not be read.
+        The caller calls it again with fewer files when some could not be read.
         """
 
-    def locate(self, table: TableJob, expectation: Expectation) -> list[Place]:
+    def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """The files that hold the rows that the expectation refuses, the most rows first.
 
-        Speaks of the batch last given for `table`. Empty when the expectation judges no single rows.
+        It looks at the batch that `batch` last returned for `table`. Empty when the expectation does not judge rows
+        one by one.
         """
 
 
@@ -41,11 +43,11 @@ ENGINES = {
     "duckdb": "prefect_stagegate.validations.engine_duckdb:DuckDBEngine",
     "pandas": "prefect_stagegate.validations.engine_pandas:PandasEngine",
 }
-"""Where each engine stands. Loaded by name, in the worker only, for an engine loads Great Expectations."""
+"""Module and class of each engine. Only the worker imports them, since they import Great Expectations."""
 
 
-def load_engine(name: str) -> type[Engine]:
+def load_engine(name: str) -> type[SuiteEngine]:
     """The engine of a name in `ENGINES`."""
     module, _, attribute = ENGINES[name].partition(":")
-    engine: type[Engine] = getattr(import_module(module), attribute)
+    engine: type[SuiteEngine] = getattr(import_module(module), attribute)
     return engine

@@ -1,4 +1,4 @@
-"""What a contract's findings amount to: one piece of evidence a check, and one row a table. Pure."""
+"""Summarise the observations about a version: evidence for each check, and a result for each table. Pure."""
 
 from __future__ import annotations
 
@@ -7,57 +7,58 @@ from collections.abc import Sequence
 from prefect_stagegate.model import Evidence, Finding, Outcome, TableResult
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.checks import CHECKS, table_findings
-from prefect_stagegate.validations.found import ORDER, Found, worst
-from prefect_stagegate.validations.records import Verdict
-from prefect_stagegate.validations.tables import Table
+from prefect_stagegate.validations.observations import ORDER, Observations, worst
+from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.tables import ContractTable
 
 VERSION = "2"
-"""Grows when a check of this module changes its meaning, so that older evidence is gathered anew."""
+"""Raise it when a check of this module changes its meaning: evidence of an older version is then gathered anew."""
 MOST_FINDINGS = 50
-"""Findings that one piece of evidence lists before it only counts."""
+"""Findings that one piece of evidence lists; it counts the others."""
 
 
-def gather(found: Found, *, digest: str, at: str) -> tuple[Evidence, ...]:
-    """The evidence of the contract's checks, bound to the version's digest; `at` is when it was gathered."""
+def gather(observations: Observations, *, digest: str, at: str) -> tuple[Evidence, ...]:
+    """Run all checks of the contract and return their evidence, bound to the version's digest and gathered `at`."""
     binding = {"version": digest, "check_version": VERSION}
-    answers = {name: check(found) for name, check in CHECKS.items()}
+    results = {name: check(observations) for name, check in CHECKS.items()}
     return tuple(
         Evidence(
             check=name,
-            outcome=answer.outcome,
-            summary=answer.summary,
+            outcome=result.outcome,
+            summary=result.summary,
             owner="data",
-            findings=_bounded(answer.findings),
-            measured={**answer.measured, "findings": len(answer.findings)},
+            findings=_bounded(result.findings),
+            measured={**result.measured, "findings": len(result.findings)},
             binding=binding,
             at=at,
         )
-        for name, answer in answers.items()
+        for name, result in results.items()
     )
 
 
 def _bounded(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The worst findings, and how many more there are."""
+    """The worst findings first, `MOST_FINDINGS` at most, and one that counts the rest."""
     ordered = sorted(findings, key=lambda finding: ORDER.index(finding.outcome))
     rest = ordered[MOST_FINDINGS:]
     if not rest:
         return tuple(ordered)
+    # The rest is sorted, too, so its first finding has the worst outcome of the rest.
     more = Finding(
         "…", count_text(len(rest), "more finding"), "Mend these first, then validate again.", rest[0].outcome
     )
     return (*ordered[:MOST_FINDINGS], more)
 
 
-def table_result(table: Table, found: Found) -> TableResult:
-    """What the contract found about one table, in figures."""
-    report = found.reports.get(table.name)
+def table_result(table: ContractTable, observations: Observations) -> TableResult:
+    """The figures of one table."""
+    report = observations.reports.get(table.name)
     verdicts = [judgement.verdict for judgement in report.judgements] if report else []
-    outcome = worst([finding.outcome for finding in table_findings(table, found)])
+    outcome = worst([finding.outcome for finding in table_findings(table, observations)])
     return TableResult(
         name=table.name,
         files=len(table.listed),
-        rows=sum(file.rows for file in found.read(table)),
-        evaluated=len(verdicts) - verdicts.count(Verdict.ERRORED),
-        failed=verdicts.count(Verdict.FAILED),
+        rows=sum(file.rows for file in observations.read(table)),
+        evaluated=len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
+        failed=verdicts.count(ExpectationVerdict.FAILED),
         passed=outcome in (Outcome.PASS, Outcome.WARN),
     )

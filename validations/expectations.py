@@ -1,7 +1,7 @@
-"""What a suite's judgements mean for the gate, as findings. Pure.
+"""Turn a suite's judgements into findings for the gate. Pure.
 
-Severity decides, not Great Expectations' own `success`: a critical failure fails, a warning warns, and an info is
-noted. What could not be evaluated is inconclusive: nothing is known about the data. Only an info may go unknown.
+The severity decides, not Great Expectations' own `success`: a failed critical expectation fails, a failed warning
+warns, and a failed info is noted. An expectation that could not be evaluated is inconclusive, unless it is an info.
 """
 
 from __future__ import annotations
@@ -10,32 +10,33 @@ from collections.abc import Iterator, Mapping
 
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.records import Judgement, TableReport, Verdict
-from prefect_stagegate.validations.tables import Table
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableReport
+from prefect_stagegate.validations.tables import ContractTable
 
 FAILURE = {"critical": Outcome.FAIL, "warning": Outcome.WARN, "info": Outcome.PASS}
 UNKNOWN = {"critical": Outcome.INCONCLUSIVE, "warning": Outcome.INCONCLUSIVE, "info": Outcome.PASS}
 MOST_FILES = 10
-"""Files that get a finding of their own for one expectation; when more break it, or all, one finding counts them."""
+"""Files that get a finding each for one expectation. When more files break it, or all, one finding counts them."""
 
 
-def expectation_findings(table: Table, report: TableReport | None) -> list[Finding]:
-    """What a table's suite found, and why it found nothing where it could not be run."""
+def expectation_findings(table: ContractTable, report: TableReport | None) -> list[Finding]:
+    """The findings of a table's suite, or one finding that says why the suite could not run."""
     if reason := _unjudged(table, report):
         subject = f"table {table.name}"
         return [Finding(subject, f"{reason}, so its suite says nothing", "See the other checks.", Outcome.INCONCLUSIVE)]
     assert report is not None  # noqa: S101 - else there is a reason
+    # Files that broke off were not judged, so their rows don't count.
     unread = {file for file, _ in report.unreadable}
     rows = {file.path: file.rows for file in table.judged if file.path not in unread}
     return [
         finding
         for judgement in report.judgements
-        if judgement.verdict is not Verdict.PASSED
+        if judgement.verdict is not ExpectationVerdict.PASSED
         for finding in _findings(table.name, judgement, rows)
     ]
 
 
-def _unjudged(table: Table, report: TableReport | None) -> str:
+def _unjudged(table: ContractTable, report: TableReport | None) -> str:
     if not table.expectations:
         return "it has no expectations"
     if not table.judged:
@@ -48,7 +49,7 @@ def _unjudged(table: Table, report: TableReport | None) -> str:
 
 
 def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iterator[Finding]:
-    outcome = (UNKNOWN if judgement.verdict is Verdict.ERRORED else FAILURE)[judgement.severity]
+    outcome = (UNKNOWN if judgement.verdict is ExpectationVerdict.ERRORED else FAILURE)[judgement.severity]
     note = "noted: " if outcome is Outcome.PASS else ""
     subject = f"{table}.{judgement.column}" if judgement.column else f"table {table}"
     if not judgement.places:

@@ -1,4 +1,4 @@
-"""Run every table's suite with Great Expectations. Runs in the worker: importing this takes seconds."""
+"""Run every table's suite with Great Expectations. Only the worker imports this, which takes seconds."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-from prefect_stagegate.validations.engines import Engine, load_engine
-from prefect_stagegate.validations.probes import PROBES, Unreadable, first_line, table_probe
-from prefect_stagegate.validations.records import Judgement, TableJob, TableReport, Verdict
+from prefect_stagegate.validations.engines import SuiteEngine, load_engine
+from prefect_stagegate.validations.probes import PROBES, UnreadableFile, first_line, table_probe
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
 from prefect_stagegate.validations.results import error_of, is_about_the_suite, judge
 from prefect_stagegate.validations.suites import build
 
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 3}
 """Counts and three examples; COMPLETE would return every refused row."""
 PAGES = {"parquet": "parquet-pages"}
-"""The probe that reads a file to its end, by the probe that opens it, where the two differ."""
+"""The probe that reads a whole file, by the probe that opens it, where the two differ."""
 
 Judged = tuple[Expectation, Judgement, str]
-"""An expectation, what came of it, and why it could not be evaluated."""
+"""An expectation, its judgement, and why it could not be evaluated (empty when it was)."""
 
 
 class BadSuites(Exception):
@@ -36,26 +36,29 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
     """Judge the tables one after the other, in one process and one context.
 
     Raises:
-        BadSuites: Before any table is read, when some suite is wrong.
+        BadSuites: A suite is wrong. It is raised before any table is read.
     """
+    # Build all suites first, so that an error lists the mistakes of all of them.
     built = {table.name: build(table.name, table.suite) for table in tables}
-    if problems := [problem for _, found in built.values() for problem in found]:
+    if problems := [problem for _, of_table in built.values() for problem in of_table]:
         raise BadSuites(problems)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    engines: dict[str, Engine] = {}
+    engines: dict[str, SuiteEngine] = {}
     for table in tables:
         expectations, _ = built[table.name]
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
         if table.engine not in engines:
-            ours = [other for other in tables if other.engine == table.engine]
-            engines[table.engine] = load_engine(table.engine)(context, ours, scratch)
+            # An engine gets all its tables, since a suite of one may query the others.
+            of_engine = [other for other in tables if other.engine == table.engine]
+            engines[table.engine] = load_engine(table.engine)(context, of_engine, scratch)
         yield _judge_table(engines[table.engine], table, expectations)
 
 
-def _judge_table(engine: Engine, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
-    """Judge a table; when that fails for a file's sake, name the file and judge the rest."""
+def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
+    """Judge a table. When unreadable files make that fail, report them and judge the other files."""
     judged, failure = _try_to_run(engine, table, expectations)
+    # Reading every file to its end is slow, so it is done only after a failure that the suite doesn't explain.
     unreadable = _unreadable(table) if failure else []
     if unreadable:
         table = table.without([file for file, _ in unreadable])
@@ -64,20 +67,21 @@ def _judge_table(engine: Engine, table: TableJob, expectations: Sequence[Expecta
     return TableReport(table.name, located, unreadable)
 
 
-def _try_to_run(engine: Engine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
-    """All judgements, and whether something failed that the suite doesn't explain."""
+def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
+    """All judgements, and whether there was an error that the suite doesn't explain."""
     try:
         judged = _run(engine.batch(table), expectations, table.columns)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
         problem = f"not evaluated: the table could not be read: {first_line(error)}"
-        return [(one, _errored(one, problem, table.columns), str(error)) for one in expectations], True
+        errored = [(item, _errored(item, problem, table.columns), str(error)) for item in expectations]
+        return errored, True
     return judged, any(error and not is_about_the_suite(error) for _, _, error in judged)
 
 
 def _run(batch: Batch, expectations: Sequence[Expectation], columns: Sequence[str]) -> list[Judged]:
-    """Evaluate a suite as a whole, and once more alone what the others may have torn down with them.
+    """Evaluate a suite as a whole, then each expectation that had an error once more alone.
 
-    Great Expectations asks many figures in one query: when one of them can't be had, all of them fail.
+    Great Expectations computes many figures in one query. When one of them fails, all of them do.
     """
     results = batch.validate(_suite(expectations), result_format=RESULT_FORMAT).results
     judged = [_judged(result, columns) for result in results]
@@ -110,17 +114,17 @@ def _errored(expectation: Expectation, problem: str, columns: Sequence[str]) -> 
 
 def _unreadable(table: TableJob) -> list[tuple[str, str]]:
     """The files of a table that can't be read to their end, with the reason."""
-    found = []
+    problems = []
     for file, path in zip(table.files, table.paths(), strict=True):
         probe = table_probe(file)
         try:
             PROBES[PAGES.get(probe, probe)](path)
-        except Unreadable as error:
-            found.append((file, error.problem))
-    return found
+        except UnreadableFile as error:
+            problems.append((file, error.problem))
+    return problems
 
 
-def _with_places(engine: Engine, table: TableJob, expectation: Expectation, judgement: Judgement) -> Judgement:
-    if judgement.verdict is not Verdict.FAILED:
+def _with_places(engine: SuiteEngine, table: TableJob, expectation: Expectation, judgement: Judgement) -> Judgement:
+    if judgement.verdict is not ExpectationVerdict.FAILED:
         return judgement
     return replace(judgement, places=engine.locate(table, expectation))

@@ -1,7 +1,7 @@
-"""Confine this process with Linux' Landlock: it opens the paths that it is given, and connects to nothing.
+"""Confine this process with Linux' Landlock: it can open given paths only, and connect to nothing.
 
-The rules hold for the thread that asks and for all that it starts, so ask before starting any. Files that are open
-already stay open. Landlock knows TCP from its version 4 on, and no UDP. See landlock(7).
+The rules hold for the calling thread and the threads and processes that it starts, so call it before starting any.
+Files that are open already stay open. Landlock covers TCP from its version 4 on, and UDP not at all. See landlock(7).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _DEVICES = 1 << 6 | 1 << 9 | 1 << 11
 """Making character devices, sockets and block devices."""
 _RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""How many rights about files each version of Landlock knows: the lowest so many bits."""
+"""Number of file rights by the first version of Landlock that has them; rights are the lowest bits of a mask."""
 _TRUNCATE = 1 << 14
 _ALL_TCP = 1 << 0 | 1 << 1
 """Binding and connecting."""
 _ALL_SCOPES = 1 << 0 | 1 << 1
-"""Abstract sockets and signals of processes that are not confined with this one."""
+"""Abstract sockets, and signals to processes that are not confined with this one."""
 TCP, SCOPES = 4, 6
-"""The versions that these are known from."""
+"""The first versions of Landlock with rules about TCP, and with scopes."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -43,19 +43,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def version() -> int:
-    """The version of Landlock that this kernel offers; 0 where there is none."""
+    """The version of Landlock that this kernel offers; 0 where it offers none."""
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)))
 
 
 def confine(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
-    """Let this thread, and what it starts from now on, open nothing but what lies at or below these paths.
+    """Let this thread, and all that it starts from now on, open only what lies at or below these paths.
 
     Args:
-        read: Files and folders that may be read. A path that does not exist is passed over.
-        write: The same, that may be written to as well, and made and removed in.
+        read: Files and folders that may be read. Paths that don't exist are ignored.
+        write: Files and folders that may also be written to. In the folders, files may be made and removed.
 
     Returns:
-        The version of Landlock that holds now; 0 where the kernel has none, and nothing was confined.
+        The version of Landlock that confines the process; 0 where the kernel has none, and nothing was confined.
 
     Raises:
         OSError: The kernel offers Landlock and refused the rules.
@@ -65,13 +65,14 @@ def confine(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
         return 0
     every = (1 << _RIGHTS[max(known for known in _RIGHTS if known <= offered)]) - 1
     rules = _Ruleset(every, _ALL_TCP if offered >= TCP else 0, _ALL_SCOPES if offered >= SCOPES else 0)
-    fields = 1 + (offered >= TCP) + (offered >= SCOPES)  # an older one refuses fields that it does not know
+    fields = 1 + (offered >= TCP) + (offered >= SCOPES)  # an older version refuses fields that it does not know
     ruleset = _syscall(_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(8 * fields), 0)
     try:
         for path in read:
             _allow(ruleset, path, _READ_FILE | _READ_DIR)
         for path in write:
             _allow(ruleset, path, every & ~(_EXECUTE | _DEVICES))
+        # The kernel confines only processes that can't gain privileges.
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "no_new_privs was refused")
         _syscall(_RESTRICT_SELF, ruleset, 0)
@@ -86,6 +87,7 @@ def _allow(ruleset: int, path: str | Path, rights: int) -> None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     try:
+        # The kernel refuses rights about folders in the rule of a file.
         if not Path(path).is_dir():
             rights &= _READ_FILE | _WRITE_FILE | _TRUNCATE
         rule = _Beneath(rights, descriptor)

@@ -1,4 +1,4 @@
-"""How fresh a table is by its own account: the newest moment in its `time` column."""
+"""How fresh a table is: the newest value in its `time` column."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prefect_stagegate.validations.paths import matcher
 
 
 def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datetime | None:
-    """The newest value of the table's `time` column, aware; a value without a zone is taken as UTC.
+    """The newest value of the table's `time` column as an aware time; values without a zone count as UTC.
 
     Args:
         view: The version's folder.
@@ -25,25 +25,25 @@ def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datet
         table: The table, which names a `time` column.
 
     Returns:
-        None when the table has no rows, or none with a time.
+        None when no row of the table has a time.
 
     Raises:
-        ValidationError: The column is absent or no time, or a file can't be read.
+        ValidationError: The column is absent or not a time, or a file can't be read.
     """
-    named = matcher(table.files)
-    paths = [view / entry.path for entry in entries if named(entry.path)]
+    matches = matcher(table.files)
+    paths = [view / entry.path for entry in entries if matches(entry.path)]
     if not paths or not table.time:
         return None
     column, rows = sql.identifier(table.time), sql.relation(paths)
     try:
         with locked([view]) as connection:
             (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted
-            # Text has to be made a time; a time with a zone must not: DuckDB would ask for its calendar extension.
+            # Cast text only: to cast a time with a zone, DuckDB would need its calendar extension.
             moment = f"CAST({column} AS TIMESTAMP)" if kind == "VARCHAR" else column
-            found = connection.execute(f"SELECT epoch_ms(max({moment})) FROM ({rows})").fetchone()  # noqa: S608
+            row = connection.execute(f"SELECT epoch_ms(max({moment})) FROM ({rows})").fetchone()  # noqa: S608
     except duckdb.Error as error:
         raise ValidationError(
             f"The time column {table.time!r} can't be read: {str(error).splitlines()[0]}",
             hint="Check the table's `time:` and its files.",
         ) from error
-    return datetime.fromtimestamp(found[0] / 1000, UTC) if found and found[0] is not None else None
+    return datetime.fromtimestamp(row[0] / 1000, UTC) if row and row[0] is not None else None

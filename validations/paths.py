@@ -12,7 +12,7 @@ _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """A test for paths: `*` and `?` stay within a folder, `**/` stands for any number of folders.
+    """Compile a glob into a test for paths: `*` and `?` match within a folder, `**/` any number of folders.
 
     >>> [matcher("flights/*.parquet")(path) for path in ("flights/a.parquet", "flights/old/a.parquet")]
     [True, False]

@@ -6,8 +6,8 @@
     credit_card   a card of a big issuer (ISO/IEC 7812), its check digit right (Luhn)
     us_ssn        a United States social security number with dashes, without the groups that are never issued
 
-National forms of phone numbers, names and postal addresses have no form that tells them from other text: a scan that
-finds nothing does not prove that there is nothing. DuckDB's patterns are RE2's, which take linear time on any text.
+National phone numbers, names and postal addresses look like other text, so a scan without hits does not prove that
+there are none. DuckDB's patterns are RE2's, which take linear time on any text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PATTERNS = {
     "us_ssn": r"\b(?:00[1-9]|0[1-9][0-9]|[1-578][0-9]{2}|6[0-57-9][0-9]|66[0-57-9])"
     r"-(?:0[1-9]|[1-9][0-9])-(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})\b",
 }
-"""What each name of a pattern means to RE2."""
+"""The RE2 pattern of each name."""
 _DIGITS = "list_transform(string_split(value, ''), lambda c: CAST(c AS INTEGER))"
 _LUHN = (
     f"list_sum(list_transform(list_reverse({_DIGITS}), "
@@ -50,7 +50,7 @@ _PROVED = {
     "iban": (_IBAN, f"length(value) BETWEEN 15 AND 34 AND {_MOD_97}"),
     "credit_card": (_CARD, _LUHN),
 }
-"""Patterns of which a candidate must also have the right check digits: the pattern, and the test."""
+"""Names whose matches must also have the right check digits: the pattern of a candidate, and the test in SQL."""
 TEXT = "VARCHAR"
 NESTED = ("STRUCT", "MAP", "LIST", "UNION", "JSON", "VARIANT")
 
@@ -68,9 +68,9 @@ def scan(
     Args:
         queries: An open database that is discreet.
         view: The version's folder.
-        paths: The table's files. What stands in text files is text, numbers too.
-        columns: What to look at; all columns of text when empty.
-        ignored: Columns that are not looked at.
+        paths: The table's files. All columns of text files count as text, numbers too.
+        columns: Columns to scan; all columns of text when empty.
+        ignored: Columns to leave out.
         patterns: Names in `PATTERNS`.
     """
     if not paths:
@@ -79,12 +79,12 @@ def scan(
     kinds = queries.columns(rows)
     chosen = [name for name, kind in kinds.items() if kind == TEXT and name not in ignored]
     chosen = [name for name in chosen if name in columns] if columns else chosen
-    asked = [(column, pattern) for column in chosen for pattern in patterns]
+    pairs = [(column, pattern) for column in chosen for pattern in patterns]
     for pattern in _PROVED.keys() & set(patterns):
         queries.rows(_macro(pattern))
-    counts = ", ".join(["count(*)", *(f"count(*) FILTER ({_matches(*one)})" for one in asked)])
-    ((total, *found),) = queries.rows(f"SELECT {counts} FROM ({rows})")  # noqa: S608 - names are quoted
-    hits = {one: count for one, count in zip(asked, found, strict=True) if count}
+    expressions = ", ".join(["count(*)", *(f"count(*) FILTER ({_matches(*pair)})" for pair in pairs)])
+    ((total, *counts),) = queries.rows(f"SELECT {expressions} FROM ({rows})")  # noqa: S608 - names are quoted
+    hits = {pair: count for pair, count in zip(pairs, counts, strict=True) if count}
     return Scan(total, tuple(chosen), _unscanned(kinds, chosen, columns, ignored), hits)
 
 
@@ -94,7 +94,7 @@ def _matches(column: str, pattern: str) -> str:
 
 
 def _macro(pattern: str) -> str:
-    """A test for a text: whether one of its candidates has the right check digits."""
+    """SQL that defines `is_<pattern>(text)`: whether a candidate in the text has the right check digits."""
     candidate, proof = _PROVED[pattern]
     bare = (
         f"list_transform(regexp_extract_all(found, {text(candidate)}, 1), lambda m: regexp_replace(m, '[ -]', '', 'g'))"

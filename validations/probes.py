@@ -1,7 +1,7 @@
-"""Probes: each opens one file and says what is wrong with it.
+"""Probes: each opens one file and finds out whether it is readable.
 
-A probe is a function from a file to what it learned (`Facts`) that raises `Unreadable`. A new one is that function and
-a line in `PROBES`.
+A probe is a function that takes a file's path, returns `Facts`, and raises `UnreadableFile` when the file has a
+defect. To add one, write the function and name it in `PROBES`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ REWRITE = "Write it again at its source, whole, and stage again."
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What opening a file told; a probe that reads no table leaves both empty."""
+    """A file's columns and rows; the defaults for a probe that reads no table."""
 
     schema: pa.Schema | None = None
     rows: int = 0
 
 
-class Unreadable(Exception):
-    """A file's defect, as one clause without a full stop, and what mends it."""
+class UnreadableFile(Exception):
+    """A file's defect, as one clause without a full stop, and what to do about it."""
 
     def __init__(self, problem: str, fix: str = REWRITE) -> None:
         super().__init__(problem)
@@ -49,27 +49,27 @@ Probe = Callable[[Path], Facts]
 def nonempty(path: Path) -> Facts:
     """The file has at least one byte."""
     if path.stat().st_size == 0:
-        raise Unreadable("the file is empty (0 bytes)")
+        raise UnreadableFile("the file is empty (0 bytes)")
     return Facts()
 
 
 def parquet(path: Path) -> Facts:
-    """The footer is whole and readable, and everything that it points to lies within the file.
+    """The footer is readable, and everything that it points to lies within the file.
 
-    Reads the footer only, whatever the file's size: pages are read by `parquet-pages`, or when a table is queried.
+    It reads the footer only. The probe `parquet-pages` and the queries over a table read the pages.
     """
     size, footer = _parquet_footer(path)
     try:
         with pq.ParquetFile(path) as file:
             metadata, schema = file.metadata, file.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise Unreadable(f"the Parquet footer can't be read: {first_line(error)}") from error
+        raise UnreadableFile(f"the Parquet footer can't be read: {first_line(error)}") from error
     _check_row_groups(metadata, data_end=size - TAIL - footer)
     return Facts(schema, metadata.num_rows)
 
 
 def _parquet_footer(path: Path) -> tuple[int, int]:
-    """The file's size and its footer's, when the frame around them is whole."""
+    """The sizes of the file and of its footer, once the magic bytes at both ends and the footer's length are right."""
     nonempty(path)
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
@@ -77,26 +77,27 @@ def _parquet_footer(path: Path) -> tuple[int, int]:
         file.seek(max(0, size - TAIL))
         tail = file.read()
     if head != MAGIC:
-        raise Unreadable("it is no Parquet file: it doesn't begin with PAR1")
+        raise UnreadableFile("it is no Parquet file: it doesn't begin with PAR1")
     if len(tail) < TAIL or tail[4:] != MAGIC:
-        raise Unreadable(f"truncated: the Parquet footer is missing after {count_text(size, 'byte')}")
+        raise UnreadableFile(f"truncated: the Parquet footer is missing after {count_text(size, 'byte')}")
     footer: int = struct.unpack("<I", tail[:4])[0]
     if footer > size - TAIL - len(MAGIC):
-        raise Unreadable(f"truncated: the footer claims {count_text(footer, 'byte')}, and the file has {size:,}")
+        raise UnreadableFile(f"truncated: the footer claims {count_text(footer, 'byte')}, and the file has {size:,}")
     return size, footer
 
 
 def _check_row_groups(metadata: pq.FileMetaData, *, data_end: int) -> None:
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != metadata.num_rows:
-        raise Unreadable("the footer contradicts itself: the rows of its row groups don't add up to the file's")
+        raise UnreadableFile("the footer contradicts itself: the rows of its row groups don't add up to the file's")
     for number, group in enumerate(groups):
         for index in range(group.num_columns):
             chunk = group.column(index)
+            # A chunk begins with its dictionary, if it has one.
             start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0)
             end = start + chunk.total_compressed_size
             if start < len(MAGIC) or end > data_end:
-                raise Unreadable(
+                raise UnreadableFile(
                     f"bytes are missing: column {chunk.path_in_schema} of row group {number} "
                     f"should lie at {start:,}-{end:,}, and the data ends at {data_end:,}"
                 )
@@ -111,7 +112,7 @@ def parquet_pages(path: Path) -> Facts:
             for batch in file.iter_batches():
                 read += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise Unreadable(f"corrupt: its pages can't be decoded after row {read:,}: {first_line(error)}") from error
+        raise UnreadableFile(f"corrupt: its pages can't be decoded after row {read:,}: {first_line(error)}") from error
     return facts
 
 
@@ -125,18 +126,18 @@ def csv(path: Path) -> Facts:
             schema = relation.limit(0).to_arrow_table().schema
             rows = relation.count("*").fetchall()[0][0]
     except duckdb.Error as error:
-        raise Unreadable(f"it can't be read as CSV: {_csv_reason(error)}") from error
+        raise UnreadableFile(f"it can't be read as CSV: {_csv_reason(error)}") from error
     return Facts(schema, rows)
 
 
 def _csv_reason(error: duckdb.Error) -> str:
-    """DuckDB's reason, with the line that it stumbled over and without its advice on its own options."""
+    """DuckDB's reason with the line of the file, without DuckDB's advice on its options."""
     reason = str(error).partition("Possible fixes:")[0].removeprefix("Invalid Input Error: ")
     return "; ".join(line.strip().rstrip(".") for line in reason.splitlines() if line.strip())
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line without its full stop, for one clause of ours."""
+    """An error's first line without its full stop, to be part of a sentence."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
 
@@ -156,7 +157,7 @@ TABLE_PROBES = {
     ".tsv": "csv",
     ".tsv.gz": "csv",
 }
-"""The probe that opens a table's file, by the end of its name. What isn't here can't be a table's file."""
+"""The probe that opens a table's file, by the end of its name. Files with other endings can't be a table's."""
 
 
 def table_probe(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What goes to the worker and what comes back, as JSON values."""
+"""The records that the parent sends to the worker and gets back, as JSON values."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ class TableJob:
     view: str
     """The folder that `files` lie below."""
     files: Sequence[str]
-    """Paths in the dataset; all of them passed their probes."""
+    """Paths in the dataset of files that passed their probes."""
     columns: Sequence[str] = ()
-    """The names of their columns, for texts."""
+    """The names of the table's columns, for messages."""
 
     def paths(self) -> list[Path]:
-        """Where the files lie."""
+        """The files' paths on this node."""
         return [Path(self.view, file) for file in self.files]
 
     def without(self, files: Sequence[str]) -> TableJob:
-        """The same table, less some files."""
+        """The same job without these files."""
         left_out = set(files)
-        kept = [file for file in self.files if file not in left_out]
-        return replace(self, files=kept)
+        return replace(self, files=[file for file in self.files if file not in left_out])
 
 
-class Verdict(StrEnum):
-    """What came of one expectation."""
+class ExpectationVerdict(StrEnum):
+    """Whether one expectation holds."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -44,7 +43,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RefusedRows:
     """The rows of one file that an expectation refuses."""
 
     file: str
@@ -54,37 +53,37 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What came of one expectation, with the figures."""
+    """The verdict on one expectation, with its figures."""
 
     expectation: str
     """The suite's own description, or the expectation's type and arguments."""
     column: str
-    """The column or columns that it speaks of; empty when it speaks of the table."""
+    """The column or columns that it is about; empty when it is about the table."""
     severity: str
     """`critical`, `warning` or `info`."""
-    verdict: Verdict
+    verdict: ExpectationVerdict
     problem: str = ""
     fix: str = ""
-    places: Sequence[Place] = ()
-    """The files that hold the refused rows, the most rows first; empty when they can't be told apart."""
+    places: Sequence[RefusedRows] = ()
+    """The files that hold the refused rows, the most rows first; empty when the files are not known."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Judgement:
         """Read what `dataclasses.asdict` wrote."""
-        places = tuple(Place(**place) for place in record["places"])
-        return cls(**{**record, "verdict": Verdict(record["verdict"]), "places": places})
+        places = tuple(RefusedRows(**place) for place in record["places"])
+        return cls(**{**record, "verdict": ExpectationVerdict(record["verdict"]), "places": places})
 
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """What the worker found about one table."""
+    """The worker's report on one table."""
 
     name: str
     judgements: Sequence[Judgement]
     unreadable: Sequence[tuple[str, str]] = field(default=())
-    """Files that passed their probes and yet could not be read to the end, with the reason; judged without them."""
+    """Files that passed their probes but could not be read to the end, with the reason; they are not judged."""
     sandbox: str = "none"
-    """What kept the process that judged it from opening anything else."""
+    """What confined the judging process: `Landlock 5`, or `none` with the reason."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableReport:

@@ -1,4 +1,4 @@
-"""What Great Expectations' results mean, in figures for people."""
+"""Turn Great Expectations' results into judgements, with figures for people."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from great_expectations.validator.metric_configuration import MetricConfiguratio
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.records import Judgement, Verdict
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
 from prefect_stagegate.validations.statements import COMPARE, ONLY
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 NOT_SHOWN = {*COLUMN_ARGUMENTS, "batch_id"}
 LONGEST = 120
 """Characters of a value or list that are shown."""
+NULL = "null"
+FIX = "Correct the data at its source and stage again; if the data is right, change the expectation in the suite."
 
 
 def judge(result: ExpectationValidationResult, expectation: Expectation, columns: Sequence[str]) -> Judgement:
-    """Read one result, without the files that hold refused rows; `columns` are the table's."""
+    """Turn one result into a judgement without places; `columns` are the table's."""
     config = expectation.configuration
     judgement = Judgement(
         expectation=config.description or describe(config.type, config.kwargs),
         column=", ".join(columns_of(expectation)),
         severity=str(getattr(expectation.severity, "value", expectation.severity)),
-        verdict=Verdict.PASSED,
+        verdict=ExpectationVerdict.PASSED,
     )
     if result.success:
         return judgement
     if error := error_of(result):
         problem, fix = explain(error, config.type, config.kwargs, columns)
-        return replace(judgement, verdict=Verdict.ERRORED, problem=problem, fix=fix)
-    return replace(judgement, verdict=Verdict.FAILED, problem=figures(result.result), fix=FIX)
-
-
-FIX = "Correct the data at its source and stage again; if the data is right, change the expectation in the suite."
+        return replace(judgement, verdict=ExpectationVerdict.ERRORED, problem=problem, fix=fix)
+    return replace(judgement, verdict=ExpectationVerdict.FAILED, problem=figures(result.result), fix=FIX)
 
 
 def describe(kind: str, arguments: Mapping[str, Any]) -> str:
-    """Name an expectation with its arguments, its columns aside.
+    """Name an expectation with its arguments, without its columns.
 
     >>> describe("expect_column_values_to_be_between", {"column": "distance", "min_value": 0.0})
     'expect_column_values_to_be_between(min_value=0)'
@@ -52,42 +51,46 @@ def describe(kind: str, arguments: Mapping[str, Any]) -> str:
     """
     if query := arguments.get("unexpected_rows_query"):
         return f"{kind}: {_short(' '.join(str(query).split()))}"
-    shown = ", ".join(f"{name}={_short(_one(value))}" for name, value in arguments.items() if name not in NOT_SHOWN)
+    shown = ", ".join(
+        f"{name}={_short(_value_text(value))}" for name, value in arguments.items() if name not in NOT_SHOWN
+    )
     return f"{kind}({shown})" if shown else kind
 
 
 def columns_of(expectation: Expectation) -> list[str]:
-    """The columns that an expectation speaks of, in its own order."""
+    """The columns that an expectation is about, in its own order."""
     arguments = expectation.configuration.kwargs
-    found: list[str] = []
+    columns: list[str] = []
     for name in COLUMN_ARGUMENTS:
         value = arguments.get(name) or []
-        found += [value] if isinstance(value, str) else [str(column) for column in value]
-    return found
+        columns += [value] if isinstance(value, str) else [str(column) for column in value]
+    return columns
 
 
 def map_metric(expectation: Expectation) -> str:
-    """The name of the metric that a row-wise expectation rests on; empty for one that judges no single rows."""
+    """The name of a row-wise expectation's metric; empty for an expectation that does not judge rows one by one."""
     return str(getattr(expectation, "map_metric", None) or "")
 
 
 def metric_of(expectation: Expectation, suffix: str, options: Mapping[str, Any] | None = None) -> MetricConfiguration:
-    """Another metric of a row-wise expectation, with the same arguments as the count of its refused rows.
+    """Another metric of a row-wise expectation, with the arguments that its count of refused rows has.
 
     Args:
         expectation: One with a `map_metric`.
         suffix: What the metric's name ends with: `condition`, `unexpected_index_query`, …
         options: The metric's own arguments.
     """
+    # The expectation's own count of refused rows has the column, the row condition and the arguments.
     name = map_metric(expectation)
-    asked = expectation.get_validation_dependencies(runtime_configuration={"result_format": "BASIC"})
-    count = asked.metric_configurations[f"{name}.unexpected_count"]
+    dependencies = expectation.get_validation_dependencies(runtime_configuration={"result_format": "BASIC"})
+    count = dependencies.metric_configurations[f"{name}.unexpected_count"]
     domain = {key: value for key, value in (count.metric_domain_kwargs or {}).items() if key != "batch_id"}
     return MetricConfiguration(f"{name}.{suffix}", domain, {**(count.metric_value_kwargs or {}), **(options or {})})
 
 
 def error_of(result: ExpectationValidationResult) -> str:
     """Why an expectation could not be evaluated; empty when it was."""
+    # Great Expectations returns one record, or one for each metric.
     info = result.exception_info or {}
     single = [info] if "raised_exception" in info else info.values()
     messages = [str(entry["exception_message"]) for entry in single if entry.get("raised_exception")]
@@ -97,7 +100,7 @@ def error_of(result: ExpectationValidationResult) -> str:
 
 
 def figures(result: Mapping[str, Any]) -> str:
-    """The figures that a failure rests on, as one clause."""
+    """The figures of a failed expectation, as one clause."""
     if "unexpected_count" in result:
         example = figure((result.get("partial_unexpected_list") or [])[:1])
         clause = f"{result['unexpected_count']:,} of {count_text(result['element_count'], 'row')} break it"
@@ -105,29 +108,26 @@ def figures(result: Mapping[str, Any]) -> str:
     observed = result.get("observed_value")
     if isinstance(observed, Mapping) and "values" in observed:
         observed = observed["values"]
-    clause = f"observed {_short(_one(observed))}"
+    clause = f"observed {_short(_value_text(observed))}"
     mismatched = (result.get("details") or {}).get("mismatched")
-    return f"{clause}, {_short(_one(mismatched))}" if mismatched else clause
+    return f"{clause}, {_short(_value_text(mismatched))}" if mismatched else clause
 
 
 def figure(values: Sequence[object]) -> str:
-    """Values of one row, for people; empty when there is none to show.
+    """Values of one row as text; empty when all of them are null.
 
     >>> figure([-5.0]), figure([1, None]), figure([None])
     ('-5', '1, null', '')
     """
-    shown = [_one(value) for value in values]
+    shown = [_value_text(value) for value in values]
     return "" if set(shown) <= {NULL} else _short(", ".join(shown))
 
 
-NULL = "null"
-
-
-def _one(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_one(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {_value_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple | set):
-        return "[" + ", ".join(_one(item) for item in value) + "]"
+        return "[" + ", ".join(_value_text(item) for item in value) + "]"
     if value is None or value != value:  # noqa: PLR0124 - NaN and NaT are the values that differ from themselves
         return NULL
     if isinstance(value, float):
@@ -148,13 +148,11 @@ NO_COLUMN = re.compile(
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
-
-
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
 
 def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, str]:
-    """What kept an expectation from being evaluated, and what to do; `columns` are the table's."""
+    """Why an expectation could not be evaluated, and what to do; `columns` are the table's."""
     if match := NO_COLUMN.search(error):
         column = match["column"] or match["c"] or match["referenced"]
         problem = f"not evaluated: the table has no column {column}: {_short(did_you_mean(column, columns))}"
@@ -174,7 +172,7 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
 
 
 def is_about_the_suite(error: str) -> bool:
-    """Whether the error lies in what the suite asks, so that reading the files again can't explain it."""
+    """Whether the suite causes the error, so that no file needs to be looked at for it."""
     return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER, FORBIDDEN))
 
 

@@ -1,8 +1,8 @@
-"""Compare the columns of a table's files with what the contract declares, and with each other. Pure.
+"""Compare the columns of a table's files with those that the contract declares, and with each other. Pure.
 
-A declared column that is missing or of another type fails its file. A column that the contract doesn't declare, or
-that not all files have alike, is a warning: the contract promises nothing about it. Where it declares no columns, the
-files are to agree with one another: what at least half of them have is missed in the others, and fails.
+A file fails when a declared column is missing or has another type. An undeclared column, or one that differs between
+files, is a warning: the contract promises nothing about it. Where the contract declares no columns, the files must
+agree with one another: a file fails when it lacks a column that at least half of the files have.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import accepts
 
 LISTED = 10
-"""Names that one finding lists before it only counts."""
+"""Names that one finding lists; it counts the others."""
 ALIKE = 0.7
-"""How alike two names must be, 0 to 1, for one to be taken for the other renamed."""
+"""How similar two names must be, 0 to 1, to suggest that one is the other renamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ class TableFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with one file's columns; equal in all files that share the defect."""
+class ColumnProblem:
+    """A defect of one file's columns; equal in all files that share the defect."""
 
     problem: str
     fix: str
     outcome: Outcome
 
 
-def compare(table: str, declared: Mapping[str, str], files: Sequence[TableFile]) -> dict[str, list[Problem]]:
+def compare(table: str, declared: Mapping[str, str], files: Sequence[TableFile]) -> dict[str, list[ColumnProblem]]:
     """The problems of each file that has any.
 
     Args:
@@ -55,11 +55,11 @@ def compare(table: str, declared: Mapping[str, str], files: Sequence[TableFile])
     usual = _usual_columns(files, ties=not declared)
     beside = _beside(declared, files)
     problems = {file.path: _file_problems(table, declared, file, usual, beside) for file in files}
-    return {path: found for path, found in problems.items() if found}
+    return {path: of_file for path, of_file in problems.items() if of_file}
 
 
 def _usual_columns(files: Sequence[TableFile], *, ties: bool = False) -> dict[str, pa.DataType]:
-    """The columns that most files have, each with its most common type; with `ties` those of half of them too."""
+    """The columns of most files, each with its most common type; with `ties` also the columns of just half of them."""
     kinds: dict[str, Counter[pa.DataType]] = defaultdict(Counter)
     for file in files:
         for field in file.schema:
@@ -69,7 +69,7 @@ def _usual_columns(files: Sequence[TableFile], *, ties: bool = False) -> dict[st
 
 
 _Beside = Mapping[str, set[str]]
-"""Each declared column with all columns that stand beside it in some file."""
+"""For each declared column, all columns of the files that have it."""
 
 
 def _beside(declared: Mapping[str, str], files: Sequence[TableFile]) -> _Beside:
@@ -81,18 +81,21 @@ def _beside(declared: Mapping[str, str], files: Sequence[TableFile]) -> _Beside:
 
 def _file_problems(
     table: str, declared: Mapping[str, str], file: TableFile, usual: Mapping[str, pa.DataType], beside: _Beside
-) -> list[Problem]:
+) -> list[ColumnProblem]:
     kinds = {field.name: field.type for field in file.schema}
+    # New columns that were already suggested as a renamed one.
     taken: set[str] = set()
     problems = []
     for name, wanted in declared.items():
         if name not in kinds:
             free = {column: kinds[column] for column in kinds if column not in taken and column not in declared}
+            # A column that stands beside `name` in another file can't be `name` renamed.
             renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, text=file.text)
             taken.add(renamed)
             problems.append(_missing(name, wanted, renamed))
         elif not accepts(wanted, kinds[name], text=file.text):
             problems.append(_retyped(name, wanted, kinds[name]))
+    # The columns beside the declared ones are compared with those of the other files.
     rest = {column: kind for column, kind in kinds.items() if column not in declared and column not in taken}
     expected = {column: kind for column, kind in usual.items() if column not in declared and column not in taken}
     return problems + _differing(
@@ -101,27 +104,27 @@ def _file_problems(
 
 
 def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], *, text: bool) -> str:
-    """Which of the columns that never stand beside `name` may be it under another name; empty when none may be."""
+    """The new column that is probably `name` renamed: its type fits and its name is similar; empty for none."""
     fitting = [column for column, kind in new.items() if accepts(wanted, kind, text=text)]
     near = difflib.get_close_matches(name, fitting, n=1, cutoff=ALIKE)
     return near[0] if near else ""
 
 
-def _missing(name: str, wanted: str, renamed: str) -> Problem:
+def _missing(name: str, wanted: str, renamed: str) -> ColumnProblem:
     if renamed:
         problem = f"column {name} ({wanted}) is missing; {renamed} is new: renamed?"
-        return Problem(problem, f"Rename {renamed} back to {name} at its source.", Outcome.FAIL)
-    return Problem(f"column {name} ({wanted}) is missing", f"Write the file again with {name}.", Outcome.FAIL)
+        return ColumnProblem(problem, f"Rename {renamed} back to {name} at its source.", Outcome.FAIL)
+    return ColumnProblem(f"column {name} ({wanted}) is missing", f"Write the file again with {name}.", Outcome.FAIL)
 
 
-def _retyped(name: str, wanted: str, kind: pa.DataType) -> Problem:
+def _retyped(name: str, wanted: str, kind: pa.DataType) -> ColumnProblem:
     fix = f"Write {name} as {wanted}, or declare its new type under `columns:`."
-    return Problem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL)
+    return ColumnProblem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL)
 
 
 def _differing(
     table: str, kinds: Mapping[str, pa.DataType], usual: Mapping[str, pa.DataType], *, text: bool, broken: Outcome
-) -> list[Problem]:
+) -> list[ColumnProblem]:
     """How a file's undeclared columns differ from those that most of the table's files have.
 
     Args:
@@ -129,28 +132,28 @@ def _differing(
         kinds: The file's undeclared columns.
         usual: Those of most files.
         text: The types were inferred from text, where numbers have no width.
-        broken: What it means that a column is missing or of another type.
+        broken: The outcome for a column that is missing or of another type.
     """
     problems = []
     if new := [name for name in kinds if name not in usual]:
         fix = f"Drop it at its source, or write it in all files of {table}."
-        problems.append(Problem(f"has {_columns(new)}, which most files of {table} lack", fix, Outcome.WARN))
+        problems.append(ColumnProblem(f"has {_columns(new)}, which most files of {table} lack", fix, Outcome.WARN))
     if absent := [name for name in usual if name not in kinds]:
         fix = f"Write it in all files of {table}."
-        problems.append(Problem(f"lacks {_columns(absent)}, which most files of {table} have", fix, broken))
+        problems.append(ColumnProblem(f"lacks {_columns(absent)}, which most files of {table} have", fix, broken))
     for name, kind in usual.items():
         if name in kinds and not _alike(kinds[name], kind, text=text):
             problem = f"column {name} is {kinds[name]}; in most files of {table} it is {kind}"
-            problems.append(Problem(problem, f"Write {name} as {kind}.", broken))
+            problems.append(ColumnProblem(problem, f"Write {name} as {kind}.", broken))
     return problems
 
 
-def _alike(one: pa.DataType, other: pa.DataType, *, text: bool) -> bool:
-    return bool(one == other) or (text and accepts("number", one) and accepts("number", other))
+def _alike(kind: pa.DataType, other: pa.DataType, *, text: bool) -> bool:
+    return bool(kind == other) or (text and accepts("number", kind) and accepts("number", other))
 
 
 def undeclared(declared: Mapping[str, str], files: Sequence[TableFile]) -> list[str]:
-    """The columns that most of the files have and a contract that declares columns doesn't declare."""
+    """The columns of most files that the contract doesn't declare; empty when it declares no columns at all."""
     return [name for name in _usual_columns(files) if name not in declared] if declared else []
 
 
@@ -160,12 +163,12 @@ def _columns(names: Sequence[str]) -> str:
 
 
 def findings(
-    table: str, declared: Mapping[str, str], files: Sequence[TableFile], problems: Mapping[str, Sequence[Problem]]
+    table: str, declared: Mapping[str, str], files: Sequence[TableFile], problems: Mapping[str, Sequence[ColumnProblem]]
 ) -> list[Finding]:
-    """One finding a file and problem, and one for the table where all of its files share the problem."""
-    by_problem: dict[Problem, list[str]] = defaultdict(list)
-    for path, found in problems.items():
-        for problem in found:
+    """One finding for each problem of each file, or one for the table when all of its files share the problem."""
+    by_problem: dict[ColumnProblem, list[str]] = defaultdict(list)
+    for path, of_file in problems.items():
+        for problem in of_file:
             by_problem[problem].append(path)
     result = []
     for problem, paths in by_problem.items():

@@ -1,4 +1,4 @@
-"""Tables in DuckDB's SQL: how files are named and read, whatever they are called."""
+"""DuckDB's SQL for reading a table's files, with every name quoted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 PARQUET = (".parquet", ".pq")
 QUOTE = '"'
-"""What surrounds a value in CSV that holds a separator; doubled, it is itself (RFC 4180)."""
+"""Surrounds a CSV value that holds a separator. Inside such a value it is doubled (RFC 4180)."""
 CSV_NULLS = ("", "NA")
-"""What stands for a missing value in CSV, for every engine."""
+"""CSV values that every engine reads as missing."""
 
 
 def identifier(name: str) -> str:
@@ -47,7 +47,7 @@ def separator(path: Path) -> str:
 
 
 def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:
-    """A relation over CSV files of one separator; types are inferred from all rows, unless all is to be text."""
+    """A relation over CSV files with one separator. DuckDB infers types from all rows, unless `as_text` is set."""
     types = "all_varchar=true" if as_text else "sample_size=-1"
     return (
         f"read_csv({_names(paths)}, header=true, delim={text(separator(paths[0]))}, quote='{QUOTE}', escape='{QUOTE}', "
@@ -69,8 +69,8 @@ def relation(paths: Sequence[Path], *, filename: str = "", as_text: bool = False
 
     Args:
         paths: At least one file of a table, in any mix of formats.
-        filename: A column to add, with the file that a row stands in.
-        as_text: Leave the values of text files as they are written, numbers too.
+        filename: The name of a column to add, which holds each row's file.
+        as_text: Read all values of CSV files as text, numbers too.
     """
     groups: dict[str, list[Path]] = {}
     for path in paths:

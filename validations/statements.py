@@ -1,7 +1,7 @@
-"""What a suite may say where Great Expectations takes a language: one SELECT, and conditions that only compare.
+"""Check the code in a suite's arguments: SQL may be one SELECT, and a condition may only compare columns.
 
-A suite is data. Its SQL reads the tables; what writes, attaches, loads or configures is refused. A condition of pandas
-is evaluated as Python, so it may name columns and compare them, and call nothing. A JSON schema fetches no other one.
+A suite is data from outside. Its SQL may read the tables, but not write, attach, load or configure. pandas evaluates a
+condition as Python, so it may name columns and compare them, but call nothing. A JSON schema may not fetch another one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import duckdb
 QUERIES = ("unexpected_rows_query", "base_query", "comparison_query")
 """Arguments of expectations that hold SQL."""
 OWN_CONDITIONS = ("great_expectations", "great_expectations__experimental__")
-"""Values of `condition_parser` for Great Expectations' own language; all other conditions are evaluated as Python."""
+"""Values of `condition_parser` that select Great Expectations' own language; other conditions are Python."""
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 """Keys with which a JSON schema refers to another."""
 READING = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-"""The nodes of DuckDB's syntax tree that read. A WITH can hold others: COPY_QUERY_NODE, INSERT_QUERY_NODE, …"""
+"""Nodes of DuckDB's syntax tree that only read. A WITH can hold others: COPY_QUERY_NODE, INSERT_QUERY_NODE, …"""
 ONLY = "only one SELECT may stand here"
 
 _PLACEHOLDER = re.compile(r"(?<!\{)\{\w+\}(?!\})")
@@ -37,7 +37,7 @@ COMPARE = "a condition may only compare columns with values"
 
 
 def select_problem(query: str) -> str:
-    """Say why DuckDB would do something else than answer one SELECT; empty when it would not.
+    """Say why a query is not one SELECT; empty when it is.
 
     >>> select_problem("SELECT * FROM flights WHERE distance < 0")
     ''
@@ -57,6 +57,7 @@ def select_problem(query: str) -> str:
         return f"{ONLY}; a PIVOT needs its values: ON column IN (…)"
     if kind is not duckdb.StatementType.SELECT:
         return f"{ONLY}; this is {_statement(kind.name)}"
+    # A SELECT can have a WITH that writes, which only the syntax tree shows.
     row = _parser().cursor().execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()
     tree = json.loads(row[0]) if row else {}
     if tree.get("error") is not False:
@@ -86,7 +87,7 @@ def _nodes(tree: object) -> Iterator[str]:
 
 
 def condition_problem(condition: str) -> str:
-    """Say why a condition of pandas does more than compare columns; empty when it does not.
+    """Say why a pandas condition does more than compare columns; empty when it only compares.
 
     >>> condition_problem("year == 2013 and `dep delay` > 0")
     ''
@@ -100,6 +101,7 @@ def condition_problem(condition: str) -> str:
         tree = ast.parse(plain, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return f"{COMPARE}; this is none: {condition.strip()}"
+    # Null tests are the only calls that are allowed; a test is two nodes, the call and the attribute in it.
     tests = {id(part) for node in ast.walk(tree) if _is_null_test(node) for part in (node, getattr(node, "func", None))}
     refused = next(
         (node for node in ast.walk(tree) if id(node) not in tests and not isinstance(node, _COMPARING)), None
@@ -108,7 +110,7 @@ def condition_problem(condition: str) -> str:
 
 
 def _is_null_test(node: ast.AST) -> bool:
-    """Whether a node is `column.isnull()`, which Great Expectations writes for its own conditions."""
+    """Whether a node is `column.isnull()` or the like, which Great Expectations generates for its own conditions."""
     return (
         isinstance(node, ast.Call)
         and not node.args
@@ -120,7 +122,7 @@ def _is_null_test(node: ast.AST) -> bool:
 
 
 def argument_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The arguments of one expectation that say what no suite may say, each with the reason."""
+    """The names of one expectation's arguments that are refused, each with the reason."""
     for name in QUERIES:
         query = arguments.get(name)
         if isinstance(query, str) and (problem := select_problem(_filled(query))):
@@ -134,12 +136,12 @@ def argument_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _filled(query: str) -> str:
-    """A query with a table's name for each placeholder, as Great Expectations will fill it in."""
+    """Replace the placeholders in a query by a table's name, as Great Expectations does."""
     return _PLACEHOLDER.sub("batch", query).replace("{{", "{").replace("}}", "}")
 
 
 def _value_problem(value: object) -> str:
-    """What a value asks for that no suite may ask for: another JSON schema, or a condition that is evaluated."""
+    """Say why a value, or a part of it, is refused: it refers to another JSON schema, or holds a bad condition."""
     if isinstance(value, Mapping):
         for reference in (value.get(key) for key in REFERENCES):
             if isinstance(reference, str) and not reference.startswith("#"):

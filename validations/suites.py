@@ -1,7 +1,7 @@
-"""A suite as the contract holds it, made into Great Expectations' objects, with every mistake found at once.
+"""Build Great Expectations' objects from a contract's suite, and collect every mistake in it.
 
-`ExpectationSuite(expectations=[…])` logs an expectation that it can't make and goes on without it. That would pass
-data which nobody looked at, so each expectation is made here, and one that can't be is a problem.
+`ExpectationSuite(expectations=[…])` logs an expectation that it can't build and goes on without it, which would pass
+data that nobody looked at. This module builds each expectation itself and reports those that it can't build.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
 
 def build(table: str, suite: Mapping[str, Any]) -> tuple[list[Expectation], list[str]]:
-    """Make a suite's expectations.
+    """Build a suite's expectations.
 
     Returns:
-        The expectations, and a line for each one that is wrong, naming table and position (from 1).
+        The expectations, and a line for each mistake that names the table and the expectation's position (from 1).
     """
     expectations: list[Expectation] = []
     problems: list[str] = []
     for number, item in enumerate(suite.get("expectations") or [], start=1):
-        made = _build_one(item)
+        made = _expectation(item)
         if isinstance(made, Expectation):
             expectations.append(made)
         else:
@@ -39,7 +39,7 @@ def build(table: str, suite: Mapping[str, Any]) -> tuple[list[Expectation], list
     return expectations, problems
 
 
-def _build_one(item: Any) -> Expectation | list[str]:
+def _expectation(item: Any) -> Expectation | list[str]:
     """The expectation, or what is wrong with it."""
     if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
         return ["an expectation is a mapping with `type` and `kwargs`"]
@@ -48,6 +48,7 @@ def _build_one(item: Any) -> Expectation | list[str]:
     known = list_registered_expectation_implementations()
     if item["type"] not in known:
         return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]
+    # Great Expectations gets only arguments that passed this check.
     refused = [f"argument {name!r}: {problem}" for name, problem in argument_problems(item.get("kwargs") or {})]
     return refused or _made(item)
 
@@ -58,14 +59,24 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
             **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}
         ).to_domain_obj()
     except pydantic.ValidationError as error:
-        fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in _OURS]
+        fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in _NOT_ARGUMENTS]
         return [_argument_problem(entry, fields) for entry in error.errors()]
     except (GreatExpectationsError, TypeError, ValueError) as error:
         return [str(error)]
 
 
-_OURS = {"id", "meta", "notes", "description", "severity", "rendered_content", "batch_id", "result_format", "windows"}
-"""Fields of an expectation that are no arguments of it."""
+_NOT_ARGUMENTS = {
+    "id",
+    "meta",
+    "notes",
+    "description",
+    "severity",
+    "rendered_content",
+    "batch_id",
+    "result_format",
+    "windows",
+}
+"""Fields of an expectation that are not its arguments."""
 
 
 def _argument_problem(error: Any, fields: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""One table of a contract before its suite is run: its files, their columns, and which of them can be judged."""
+"""One table of a contract before its suite runs: its files, their columns, and which files can be judged."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.files import ProbedFiles
 from prefect_stagegate.validations.probes import table_probe
-from prefect_stagegate.validations.schema import Problem, TableFile
+from prefect_stagegate.validations.schema import ColumnProblem, TableFile
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table with what its files showed when they were opened."""
+class ContractTable:
+    """A table with the results of opening its files."""
 
     name: str
     spec: TableSpec
     listed: Sequence[str]
     """Every file that its glob names."""
     opened: Sequence[TableFile]
-    """Those that passed their probes."""
-    problems: Mapping[str, Sequence[Problem]]
-    """Per file, what is wrong with its columns."""
+    """The files that passed their probes."""
+    problems: Mapping[str, Sequence[ColumnProblem]]
+    """The problems with each file's columns, by path."""
 
     @property
     def judged(self) -> list[TableFile]:
-        """The opened files whose columns keep the contract: those that the suite is run over."""
+        """The opened files whose columns keep the contract; the suite runs over these."""
         return [file for file in self.opened if not self.breaks_schema(file.path)]
 
     def breaks_schema(self, path: str) -> bool:
-        """Whether a file's columns break the contract: never where it declares none."""
+        """Whether a file's columns break the contract; never true where the contract declares no columns."""
         return bool(self.spec.columns) and any(
             problem.outcome is Outcome.FAIL for problem in self.problems.get(path, ())
         )
 
     @property
     def rows(self) -> int:
-        """Rows of the files that the suite is run over."""
+        """Rows of the files that the suite runs over."""
         return sum(file.rows for file in self.judged)
 
     @property
@@ -51,7 +51,7 @@ class Table:
 
     @property
     def suite(self) -> Mapping[str, Any] | None:
-        """The suite as JSON values (YAML knows dates)."""
+        """The suite as JSON values: dates of the YAML file become text."""
         suite: Mapping[str, Any] | None = self.spec.model_dump(mode="json")["suite"]
         return suite
 
@@ -61,7 +61,7 @@ class Table:
         return digest_of(self.suite) if self.suite is not None else ""
 
 
-def examine(name: str, spec: TableSpec, files: ProbedFiles) -> Table:
+def examine(name: str, spec: TableSpec, files: ProbedFiles) -> ContractTable:
     """Compare the columns of the table's files with the contract and with each other."""
     listed = files.matches[spec.files]
     opened = []
@@ -69,4 +69,4 @@ def examine(name: str, spec: TableSpec, files: ProbedFiles) -> Table:
         facts = files.facts.get(path)
         if facts is not None and facts.schema is not None:
             opened.append(TableFile(path, facts.schema, facts.rows, text=table_probe(path) == "csv"))
-    return Table(name, spec, listed, opened, schema.compare(name, spec.columns, opened))
+    return ContractTable(name, spec, listed, opened, schema.compare(name, spec.columns, opened))

@@ -15,13 +15,13 @@ from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
 from prefect_stagegate.validations.files import probe_files
-from prefect_stagegate.validations.found import Found
+from prefect_stagegate.validations.observations import Observations
 from prefect_stagegate.validations.probes import PROBES
 from prefect_stagegate.validations.records import TableJob
-from prefect_stagegate.validations.tables import Table, examine
+from prefect_stagegate.validations.tables import ContractTable, examine
 
 TIMEOUT = 3600.0
-"""Seconds that the tables of one version may take."""
+"""Seconds that judging all tables of one version may take."""
 
 
 def _silent(_: str) -> None:
@@ -40,13 +40,13 @@ def validate(
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
-    A file that can't be opened, or whose columns break the contract, is named with the reason; the tables are judged
-    over the others. Great Expectations runs in a child process, and only when some table has a suite to run.
+    Files that can't be opened, or whose columns break the contract, become findings; the tables are judged over the
+    other files. Great Expectations runs in a child process, and only when a table has a suite to run.
 
     Args:
         view: The version's folder.
-        entries: The version's entries; those that the contract names are opened.
-        contract: What the dataset promises.
+        entries: The version's entries; only those that the contract names are opened.
+        contract: The dataset's contract.
         dataset: The dataset's name.
         digest: The version's digest; the evidence is bound to it.
         progress: Called with lines for people while the work goes on.
@@ -59,26 +59,27 @@ def validate(
     """
     if problems := list(_problems(contract)):
         raise SpecError(f"the contract of {dataset}", problems)
+    # Open every file first, so that bad files don't reach the suites.
     files = probe_files(view, entries, contract)
-    progress(f"opened {count_text(files.named, 'file')}")
+    progress(f"opened {count_text(files.matched, 'file')}")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
     jobs = [_job(table, view) for table in tables if table.expectations and table.rows]
     if jobs:
         progress("loading Great Expectations")
     reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
-    found = Found(files, tables, reports)
-    evidence = gather(found, digest=digest, at=stamp(now()))
+    observations = Observations(files, tables, reports)
+    evidence = gather(observations, digest=digest, at=stamp(now()))
     return Validation(
         dataset=dataset,
         digest=digest,
         passed=all(item.outcome in (Outcome.PASS, Outcome.WARN) for item in evidence),
-        tables=tuple(table_result(table, found) for table in tables),
+        tables=tuple(table_result(table, observations) for table in tables),
         evidence=evidence,
     )
 
 
 def _problems(contract: ContractSpec) -> Iterator[str]:
-    """What can be told to be wrong with the contract without Great Expectations."""
+    """The mistakes in a contract that can be seen without Great Expectations."""
     for name, table in contract.tables.items():
         if table.engine not in ENGINES:
             yield f"table {name}: unknown engine {table.engine!r}: {did_you_mean(table.engine, ENGINES)}"
@@ -91,7 +92,7 @@ def _problems(contract: ContractSpec) -> Iterator[str]:
                 yield f"files {item.match}: unknown probe {probe!r}: {did_you_mean(probe, PROBES)}"
 
 
-def _job(table: Table, view: Path) -> TableJob:
+def _job(table: ContractTable, view: Path) -> TableJob:
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     return TableJob(table.name, table.spec.engine, table.suite or {}, str(view.absolute()), files, columns)

@@ -1,12 +1,12 @@
-"""The process that imports Great Expectations: one job in on standard input, lines of JSON out on standard output.
+"""The process that imports Great Expectations: it reads one job from standard input and writes lines of JSON.
 
     → {"scratch": "/tmp/…", "tables": [{TableJob}, …]}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
     ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
 
-It is two processes. The first one waits: it ends the second with the parent, whose end closes standard input, and
-removes the scratch folder then. The second one judges, and can open nothing but what `confinement` lists.
+It is two processes. The second one judges, and can open only what `confinement` lists. The first one is its guard and
+waits. When the parent ends, standard input closes: the guard then kills the second one and removes the scratch folder.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     _leave_a_guard(job["scratch"])
     tables = [TableJob(**table) for table in job["tables"]]
+    # Confine the process before it imports anything that could start threads: those would stay unconfined.
     sandbox = confine(job["scratch"], {table.view for table in tables})
-    send = _sender(_own_standard_output())
+    send = _sender(_reserve_standard_output())
     from prefect_stagegate.validations.judge import BadSuites, judge_tables
 
     try:
@@ -49,27 +50,28 @@ def main() -> None:
 
 
 def _leave_a_guard(scratch: str) -> None:
-    """Go on in a new process, and leave this one behind to wait for the end of it and of the parent."""
+    """Go on in a new process; the old one stays behind as its guard."""
     guard = os.getpid()
     ended, alive = os.pipe()
     if judge := os.fork():
         os.close(alive)
         _guard(judge, ended, scratch)
     os.close(ended)
-    # The judge ends with its guard, whoever kills that.
+    # Let the kernel kill the judge when its guard is killed. The guard may have ended before this call.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != guard:
         os._exit(1)
+    # Standard input belongs to the guard from now on.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 
 def _guard(judge: int, ended: int, scratch: str) -> NoReturn:
-    """Wait for the judge and end as it did; when the parent is gone, end it and remove what it leaves.
+    """Wait for the judge and end as it did. When the parent ends first, kill the judge and remove its files.
 
     Args:
-        judge: The process that judges.
+        judge: The id of the process that judges.
         ended: The reading end of a pipe, whose other end closes with the judge.
-        scratch: Where the judge leaves files.
+        scratch: The folder with the judge's files.
     """
     readable, _, _ = select.select([0, ended], [], [])
     if 0 in readable:
@@ -78,6 +80,7 @@ def _guard(judge: int, ended: int, scratch: str) -> NoReturn:
         shutil.rmtree(scratch, ignore_errors=True)
         os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(judge, 0)[1])
+    # A judge that a signal killed: die by the same signal, so that the parent sees the same status.
     if code < 0:
         with suppress(OSError):  # SIGKILL has no handler to take away
             signal.signal(-code, signal.SIG_DFL)
@@ -85,8 +88,8 @@ def _guard(judge: int, ended: int, scratch: str) -> NoReturn:
     os._exit(code)
 
 
-def _own_standard_output() -> TextIO:
-    """Keep standard output for the results: what libraries print goes to standard error."""
+def _reserve_standard_output() -> TextIO:
+    """Reserve standard output for results: prints of libraries go to standard error from now on."""
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return results

@@ -1,6 +1,6 @@
-"""Prefect blocks that name a cache, a catalog and sources, and the storage options behind any credentials block.
+"""Prefect blocks for a cache, a catalog and sources, and the storage options in any credentials block.
 
-This is the `prefect.collections` entry point: the server and workers import it at their start, so it stays light.
+This is the `prefect.collections` entry point. The server and workers import it at their start, so it must import fast.
 """
 
 from prefect_stagegate.blocks.options import options_of, storage_options

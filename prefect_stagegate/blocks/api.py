@@ -1,4 +1,4 @@
-"""Whether Prefect's settings name an API. Without one, Prefect's clients start a server of their own."""
+"""Require a configured Prefect API, since Prefect's clients start a server of their own without one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from prefect_stagegate.errors import UsageError
 
 
 def require_api(purpose: str) -> None:
-    """Refuse to go on where neither PREFECT_API_URL nor Prefect's profile names an API.
+    """Raise unless PREFECT_API_URL or Prefect's profile names an API.
 
     Args:
-        purpose: What the API is needed for, after "No Prefect API is configured, and".
+        purpose: The rest of the message after "No Prefect API is configured, and".
 
     Raises:
-        UsageError: None is named.
+        UsageError: No API is named.
     """
     if not PREFECT_API_URL.value():
         raise UsageError(

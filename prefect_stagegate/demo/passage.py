@@ -1,4 +1,4 @@
-"""The flow `pilot_to_production`, run on the demo's server, and what its tasks return on the way.
+"""Run the flow `pilot_to_production` on the demo's server, and collect the results of its tasks.
 
 Prefect reads its settings when it is imported: import this after `services.isolate`.
 """
@@ -21,7 +21,7 @@ from prefect_stagegate.tasks import check_readiness, promote_dataset, stage_data
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What one run of the flow did, in its order."""
+    """The results of one run's tasks, in order."""
 
     staged: list[Version] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
@@ -29,12 +29,12 @@ class Passage:
 
     @property
     def outcomes(self) -> dict[str, str]:
-        """What each gate said that was asked."""
+        """The outcome of each gate's decision, by target."""
         return {decision.target: decision.outcome.value for decision in self.decisions}
 
 
 class Passages:
-    """Runs the flow, and is told by Prefect's hooks what its tasks return. Make only one."""
+    """Runs the flow and collects its tasks' results by Prefect's hooks. Make only one: hooks are never removed."""
 
     def __init__(self) -> None:
         self._passage = Passage()
@@ -42,7 +42,7 @@ class Passages:
             task.on_completion(self._remember)
 
     def run(self, *, spec: Path | None = None, version: str | None = None) -> Passage:
-        """Run the flow; a gate's refusal is an answer.
+        """Run the flow. A gate's refusal is a result and raises nothing.
 
         Raises:
             StagegateError: The flow failed for another reason.

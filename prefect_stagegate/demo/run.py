@@ -1,4 +1,4 @@
-"""The demo from the folder and the servers to the last word."""
+"""Run the whole demo: make the folder, start the servers, run the steps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def run(root: Path) -> None:
-    """Tell the whole story.
+    """Run the demo and print what happens.
 
     Args:
-        root: The demo's folder; made, or emptied when an earlier demo made it.
+        root: The demo's folder. It is made, or emptied when an earlier demo made it.
 
     Raises:
         MissingExtra: The data or the S3 server aren't installed.
         UsageError: The folder can't be used.
-        StagegateError: Something went wrong, or a step did not end as it should.
+        StagegateError: Something went wrong, or a step had another result than it should.
     """
     require_package()
     require_weed()
@@ -52,7 +52,8 @@ def _ready(story: Story, folder: DemoFolder) -> Iterator[Demo]:
     story.say(f"Everything lies in {near(folder.root)}. It takes about a minute, of which the servers need a quarter.")
     with ExitStack() as servers:
         with story.waiting("Starting a Prefect server and an S3 server…"):
-            # Both end with the thread that starts them, this one. The slow one starts while the rest is done.
+            # Both servers end with the thread that starts them, so start them in this one. Prefect starts slowly:
+            # read the data and start the S3 server meanwhile.
             prefect = servers.enter_context(prefect_server(folder.logs / "prefect-server.log"))
             flights = Flights()
             s3 = servers.enter_context(seaweedfs(folder.s3))
@@ -65,8 +66,8 @@ def _ready(story: Story, folder: DemoFolder) -> Iterator[Demo]:
 
 def _say_what_next(story: Story, folder: DemoFolder) -> None:
     story.title("What is left")
-    for what in ("report", "cache", "catalog", "logs"):
-        story.fact(what, near(getattr(folder, what)))
+    for name in ("report", "cache", "catalog", "logs"):
+        story.fact(name, near(getattr(folder, name)))
     story.say(f"Both servers are stopped. It took {story.seconds:.0f} s.")
     story.title("What to type next")
     story.type(f"export STAGEGATE_CACHE={shlex.quote(str(folder.cache))}")
@@ -76,7 +77,7 @@ def _say_what_next(story: Story, folder: DemoFolder) -> None:
 
 
 def _command() -> str:
-    """How one types `stagegate` here: by its name alone where that finds this very program."""
+    """The command to type for this program: `stagegate` when that is found on the PATH, else its path."""
     program = Path(sys.argv[0]).absolute()
-    found = shutil.which("stagegate")
-    return "stagegate" if found and program.samefile(found) else shlex.quote(near(program))
+    on_path = shutil.which("stagegate")
+    return "stagegate" if on_path and program.samefile(on_path) else shlex.quote(near(program))

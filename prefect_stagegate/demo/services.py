@@ -1,4 +1,4 @@
-"""What the demo runs on beside its S3 server: an environment of its own, and a Prefect server that ends with it."""
+"""The demo's environment variables and its Prefect server."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.testing.servers import OWNER, free_port, tied_to_parent
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_")
-"""Settings of the user's that would lead the demo to other places than its own."""
-
-
+"""Beginnings of the user's settings that would lead the demo to other places than its folder."""
 REQUESTER = "ada@example.org"
-"""Who runs the flows, and so asks for what they promote."""
+"""The identity that runs the flows, and so asks for promotions."""
 LOGGING = Path(__file__).with_name("logging.yaml")
 LINE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _LOGGING = "PREFECT_LOGGING_SETTINGS_PATH"
 
 
 def isolate(folder: DemoFolder) -> None:
-    """Make this process work in the demo's folder only, and log there. Prefect must not have been imported yet."""
+    """Make this process work and log in the demo's folder only. Call it before Prefect is imported."""
     logging.basicConfig(filename=folder.logs / "flows.log", format=LINE, level=logging.root.level, force=True)
+    # The user's own settings must not lead the demo to real data or servers.
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     direct = ",".join(filter(None, (os.environ.get("NO_PROXY", ""), "127.0.0.1")))
@@ -58,14 +57,14 @@ def isolate(folder: DemoFolder) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PrefectServer:
-    """A Prefect server that was started, and may not answer yet."""
+    """A started Prefect server, which may not answer yet."""
 
     api_url: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def wait(self, timeout: float = 90.0) -> None:
-        """Return once the server answers, at most `timeout` seconds later.
+        """Wait until the server answers, `timeout` seconds at most.
 
         Raises:
             StagegateError: It ended or took too long.
@@ -82,7 +81,7 @@ class PrefectServer:
 def prefect_server(log: Path) -> Iterator[PrefectServer]:
     """Start Prefect's API with an empty database in PREFECT_HOME, and kill it when the block ends.
 
-    Start it from a thread that outlives it, as the S3 server. It takes ten seconds and more; `wait` for it.
+    The server ends with the thread that starts it. It takes ten seconds and more until it answers; `wait` for it.
     """
     port = free_port()
     api_url = f"http://127.0.0.1:{port}/api"
@@ -105,7 +104,7 @@ def prefect_server(log: Path) -> Iterator[PrefectServer]:
 
 _APPLICATION = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1")
 _SMALL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
-"""What Prefect gives the temporary servers that it starts itself: neither the user interface nor the scheduler."""
+"""The settings of the temporary servers that Prefect starts itself: no user interface and no scheduler."""
 
 
 def _answers(url: str) -> bool:

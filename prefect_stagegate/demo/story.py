@@ -1,4 +1,4 @@
-"""How the demo tells what happens: a heading a step, a few lines below it, and a sign of life while one waits."""
+"""Print what happens in the demo: a heading for each step, lines below it, and a status line during waits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from prefect_stagegate.report import Report, to_rich, to_text
 
 INDENT = 3
 LABEL = 12
-"""Room for the word that a fact begins with."""
+"""Width in characters of a fact's label."""
 WIDEST = 110
 """Longer lines are hard to read."""
 
 
 class Story:
-    """Prints to standard output: with colours and a sign of life on a terminal, plain elsewhere."""
+    """Prints to standard output: with colours and a status line on a terminal, plain elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
@@ -44,11 +44,11 @@ class Story:
         self._print(Text(" " * INDENT), text)
 
     def fact(self, label: str, text: str, style: str = "") -> None:
-        """Print what is told of one thing, beside its name."""
+        """Print a text beside its label."""
         self._print(Text.assemble(" " * INDENT, (f"{label:<{LABEL}}", "dim")), text, style)
 
     def type(self, command: str) -> None:
-        """Print a line that is to be copied, and so is never broken."""
+        """Print a command to copy, without line breaks."""
         self._console.print(Text(" " * INDENT + command, "cyan"), soft_wrap=True)
 
     def report(self, report: Report) -> None:
@@ -63,17 +63,17 @@ class Story:
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Show on a terminal what is waited for, and leave no trace of it."""
+        """Show a status line on a terminal during the block, and remove it afterwards."""
         with self._console.status(Text(text, "dim")):
             yield
 
     @property
     def seconds(self) -> float:
-        """How long the story has taken."""
+        """Seconds since the story began."""
         return time.monotonic() - self._begun
 
     def _print(self, begin: Text, text: str, style: str = "") -> None:
-        """Print a paragraph whose further lines stand below the end of `begin`."""
+        """Print a paragraph after `begin`; its further lines are indented to the end of `begin`."""
         for line in Text(text, style).wrap(self._console, self._console.width - len(begin)):
             line.rstrip()
             self._console.print(begin + line, soft_wrap=True)

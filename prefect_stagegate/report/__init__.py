@@ -1,4 +1,4 @@
-"""What people read about a decision: one model, and a writer for each place where it is read."""
+"""Reports of decisions for people: one model, and one module for each format or page."""
 
 from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
@@ -6,7 +6,7 @@ from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
 from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report, reason_of
 from prefect_stagegate.report.moved import moved_page
-from prefect_stagegate.report.proposal import Change, Proposal, proposal_page
+from prefect_stagegate.report.proposal import FileTotals, Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
 from prefect_stagegate.report.summary import to_summary
@@ -14,7 +14,7 @@ from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
     "Candidate",
-    "Change",
+    "FileTotals",
     "Person",
     "Proposal",
     "Readiness",

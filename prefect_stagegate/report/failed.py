@@ -1,4 +1,4 @@
-"""What could not be staged, and why: for terminals, logs and a run's page."""
+"""The objects that could not be staged, with the reasons: for terminals, logs and a run's page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ROWS = 200
 
 
 def failed_lines(failed: Sequence[FailedObject]) -> Iterator[str]:
-    """A line for each of the first, and how many more there are."""
-    for one in failed[:LISTED]:
-        yield f"  {one.path}: {one.reason}"
+    """A line for each of the first `LISTED` objects, and one that counts the rest."""
+    for item in failed[:LISTED]:
+        yield f"  {item.path}: {item.reason}"
     if len(failed) > LISTED:
         yield f"  and {len(failed) - LISTED} more"
 
@@ -28,11 +28,11 @@ def failed_page(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
     Args:
         dataset: The dataset.
         failed: The objects.
-        digest: The version that was made without them; empty when none was.
+        digest: The version that was made without them; empty when no version was made.
     """
     count = count_text(len(failed), "object")
     made = f"Version {code(digest)} was made without them." if digest else "No version was made, and every ref stays."
-    rows = [f"| {code(one.path)} | {plain(one.source)} | {plain(one.error)} | {plain(one.reason)} |" for one in failed]
+    rows = [f"| {code(f.path)} | {plain(f.source)} | {plain(f.error)} | {plain(f.reason)} |" for f in failed]
     more = [f"\nand {len(rows) - ROWS} more."] if len(rows) > ROWS else []
     head = ["| object | source | error | reason |", "|---|---|---|---|"]
     title = f"## ❌ {count} of {plain(dataset)} could not be staged"

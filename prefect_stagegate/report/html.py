@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no image, no network."""
+"""The report as one self-contained HTML page: no script, no font, no image, no network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
 
 def to_html(report: Report) -> str:
-    """A page that a phone can show and a printer can print, in the light and in the dark.
+    """Lay the report out as a page for screens, phones and printers, in light and dark colours.
 
-    Everything in it is escaped: file names and error messages come from whoever wrote the data.
+    All text in it is escaped, since file names and error messages come from whoever wrote the data.
     """
     report = legible(report)
     checks = [row.check for row in report.rows]
@@ -39,7 +39,7 @@ def _template() -> Template:
 
 
 def _href(text: str) -> str:
-    """Where a contact or runbook leads; empty for anything but a web or mail address."""
+    """The link of a contact or runbook; empty for anything but a web or mail address."""
     if text.lower().startswith(("https://", "http://")):
         return text
     return f"mailto:{text}" if _MAIL.fullmatch(text) else ""

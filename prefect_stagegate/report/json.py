@@ -1,4 +1,4 @@
-"""The report as JSON, with every name exactly as it is."""
+"""The report as JSON, with names unchanged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from prefect_stagegate.report.model import Report
 
 
 def to_json(report: Report) -> str:
-    """One object: the fields of `Report`, and `accepted`; the standing of each row by its name."""
+    """One object with the fields of `Report` and `accepted`; each row's standing is written by name."""
     values = asdict(report) | {"accepted": report.outcome is DecisionOutcome.ACCEPTED}
+    # `asdict` leaves the standing as a number.
     for row, written in zip(report.rows, values["rows"], strict=True):
         written["standing"] = row.standing.name.lower()
-    # ASCII: lone surrogates, which stand for bytes of names that aren't UTF-8, have no other form that can be written.
+    # ASCII only: UTF-8 can't hold the lone surrogates that stand for bytes of names which aren't UTF-8.
     return json.dumps(values, indent=2, ensure_ascii=True) + "\n"

@@ -1,8 +1,8 @@
 """The report as JUnit XML, which every CI system shows.
 
-One test case a check. A blocking check that failed is a failure, one without an answer (inconclusive, or waiting for an
-approval) is an error, and one that did not apply or was waived is skipped. What does not block passes, with its
-findings as output, since JUnit knows no warnings.
+Each check is a test case. A blocking check that failed is a failure; a blocking check without an answer (inconclusive,
+or waiting for an approval) is an error. A check that did not apply or was waived is skipped. Any other check passes,
+with its findings as output, since JUnit has no warnings.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _skipped(row: Row) -> bool:
 
 
 def _seconds(rows: Iterable[Row]) -> str:
-    """How long the checks took, together; what nobody measured took no time."""
+    """The seconds that the checks took together; a check without a time counts as 0."""
     return f"{sum(row.seconds or 0 for row in rows):.3f}"
 
 

@@ -1,4 +1,4 @@
-"""Names of files, columns and errors come from data and servers; this makes them safe to look at."""
+"""Make names and messages from data and servers safe to show."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), 
 
 
 def legible_text(text: str) -> str:
-    r"""Write characters that act instead of showing as escapes; lines and tabs stay.
+    r"""Replace characters that act instead of showing by escapes; line ends and tabs stay.
 
-    Those are the control characters, which terminals obey and XML forbids, lone surrogates, which stand for bytes
-    that aren't UTF-8, and marks that turn the direction of writing or break a line.
+    Replaced are control characters, which terminals obey and XML forbids; lone surrogates, which stand for bytes that
+    aren't UTF-8; and marks that turn the direction of writing or break a line.
 
     >>> legible_text("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -23,12 +23,12 @@ def legible_text(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with its lines joined by spaces, for a place that has only one."""
+    """Join the lines of a text by spaces."""
     return " ".join(text.split())
 
 
 def spans(text: str) -> list[tuple[str, bool]]:
-    """The parts of a sentence, each with whether it stood between backticks.
+    """Split a sentence at its backticks; each part comes with whether it stood between them.
 
     >>> spans("run `stagegate gc`, or"), spans("a ` alone")
     ([('run ', False), ('stagegate gc', True), (', or', False)], [('a ` alone', False)])

@@ -10,11 +10,11 @@ from prefect_stagegate.report.model import Report, Row, legible
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
 
 FINDINGS = 200
-"""The most defects that are listed: artifacts have a size beyond which they are refused."""
+"""The most findings that are listed, since Prefect refuses artifacts above a size."""
 
 
 def to_markdown(report: Report) -> str:
-    """A heading, whose turn it is, what to do, the defects one by one, and all checks."""
+    """The decision, whose turn it is, what to do, the findings of each check, and all checks."""
     report = legible(report)
     headed = {row.check for row in _listed(report)}
     parts = [
@@ -29,8 +29,8 @@ def to_markdown(report: Report) -> str:
         *_defects(report, headed),
         "### All checks",
         _table(("Check", "Outcome", "Owner", "Found"), map(_check, report.rows)),
-        *_rubric(report),
         _facts(report),
+        *_rubric(report),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -45,7 +45,7 @@ def _value(text: str) -> str:
 
 
 def notes_list(report: Report) -> list[str]:
-    """What people must know beside the checks, as a list; empty where there is nothing."""
+    """The report's notes as a list; empty without notes."""
     return ["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []
 
 
@@ -57,24 +57,26 @@ def _turns(report: Report, headed: Collection[str]) -> list[str]:
 
 
 def _listed(report: Report) -> list[Row]:
-    """The defects that have a heading of their own: as many as there is room for."""
+    """The defects that get a heading each: as many as `FINDINGS` has room for."""
     listed, room = [], FINDINGS
     for row in report.defects:
         if room > 0:
             listed.append(row)
-            room -= len(row.found)
+            room -= len(row.listed_findings)
     return listed
 
 
 def _defects(report: Report, headed: Collection[str]) -> list[str]:
-    """A heading for each check, and a table of what it found."""
+    """A heading for each check, and a table of its findings."""
     parts, room = [], FINDINGS
     for row in _listed(report):
-        cells = ((code(one.subject), plain(one.problem), step(one.fix, headed)) for one in row.found[:room])
-        room -= len(row.found)
+        cells = (
+            (code(item.subject), plain(item.problem), step(item.fix, headed)) for item in row.listed_findings[:room]
+        )
+        room -= len(row.listed_findings)
         table = _table(("Where", "What is wrong", "What to do"), cells)
         parts += [f"#### {row.check}", f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}", table]
-    left = sum(len(row.found) for row in report.defects) - FINDINGS
+    left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
     return ["### What was found", *parts, *more] if parts else []
 
@@ -87,7 +89,7 @@ def _rubric(report: Report) -> list[str]:
     rubric = rubric_of(report)
     if rubric.weakest is None:
         return []
-    rows = ((one.name, f"{one.points:g} of {one.checks}", f"{one.share:.0%}") for one in rubric.sections)
+    rows = ((part.name, f"{part.points:g} of {part.checks}", f"{part.share:.0%}") for part in rubric.sections)
     score = f"Score {rubric.weakest.share:.0%}, that of the weakest section ({rubric.weakest.name}). "
     cell = f"Level × stage: {rubric.level} × {rubric.stage}. "
     return ["### Rubric", _table(("Section", "Points", "Share"), rows), plain(score + cell + SOURCES)]

@@ -1,4 +1,4 @@
-"""Markdown in which what came from data and servers shows as it is, and does nothing."""
+"""Escape text from data and servers for Markdown, so that it shows as it is."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ _ADDRESS = re.compile(r"(https?|file)://[^\s<>()\\`\"|]+")
 
 
 def plain(text: str) -> str:
-    """Text that shows as it is, in one line, whatever it holds."""
+    """Escape a text to one line without markup."""
     return _escaped(one_line(text))
 
 
 def code(text: str) -> str:
-    """Text in a code span that no backtick in it can end; a table needs its pipes escaped even there."""
+    """Put a text into a code span."""
     text = one_line(text)
     if not text:
         return ""
+    # The fence is longer than any run of backticks inside. Pipes are escaped since tables split code spans at them.
     fence = "`" * (max(map(len, _TICKS.findall(text)), default=0) + 1)
     padding = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{padding}{text}{padding}{fence}".replace("|", "\\|")
 
 
 def step(text: str, headed: Collection[str] = ()) -> str:
-    """A fix or a step: a command as one, a sentence with its backticks.
+    """Format a fix or a step: a command as code, a sentence with its backticks.
 
     Args:
         text: The fix or step.
-        headed: Words that have a heading on the same page; between backticks they are links to it.
+        headed: Names with a heading on the page; between backticks they become links to it.
     """
     if is_command(text):
         return code(text)
@@ -46,9 +47,9 @@ def _ticked(part: str, headed: Collection[str]) -> str:
 
 
 def link(words: str, address: str) -> str:
-    """A link where the address is one that a browser may follow, else the words and the address as text."""
+    """A link when a browser may follow the address, else the words and the address as text."""
     return f"[{plain(words)}]({address})" if _ADDRESS.fullmatch(address) else f"{plain(words)}: {plain(address)}"
 
 
 def _escaped(text: str) -> str:
-    return _ACTIVE.sub(lambda found: "\\" + found[0], text)
+    return _ACTIVE.sub(lambda match: "\\" + match[0], text)

@@ -1,4 +1,4 @@
-"""The one model of a decision that people read. The writers beside it only lay it out."""
+"""The model of a decision for people. The other modules of this package lay it out."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
 
 STEPS = 5
-"""The most fixes that the list of what to do next names; the rest stand at their defects."""
+"""The most fixes that the list of steps names; the others stand at their findings."""
 SUBJECTS = 3
 """The most files or objects that one step names."""
 TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
-"""What follows on a trial that accepts."""
+"""The steps after a trial that accepts."""
 COMMANDS = ("stagegate ", "pip ")
+"""The beginnings of steps and fixes that are commands."""
 
 T = TypeVar("T")
 
 
 class Standing(IntEnum):
-    """What a check does to the decision, in the order in which people want to read it."""
+    """The effect of a check on the decision, in the order in which people want to read the checks."""
 
     REFUSES = 0
-    """Blocking, and failed."""
+    """A blocking check that failed."""
     UNDECIDED = 1
-    """Blocking, and inconclusive."""
+    """A blocking check that is inconclusive."""
     WAITS = 2
-    """Only somebody's answer is missing."""
+    """A check that only lacks somebody's answer."""
     NOTED = 3
-    """A warning, a failure that somebody answers for, or something that its severity keeps from blocking."""
+    """A warning, a waived failure, or a problem of a check that does not block."""
     FINE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who may have to act."""
+    """An owner of checks, who may have to act."""
 
     role: str
     """`data`, `ai`, `infra`, `governance`, or `anybody`."""
     contact: str
-    """What the spec's `owners` say; empty when they name nobody."""
+    """The contact in the spec's `owners`; empty when there is none."""
 
     def __str__(self) -> str:
         return f"{self.role} ({self.contact})" if self.contact else self.role
@@ -63,30 +64,30 @@ class Row:
     findings: tuple[Finding, ...]
     awaiting: tuple[str, ...]
     seconds: float | None = None
-    """How long the check took; None where nobody measured it."""
+    """How long the check took; None when nobody measured it."""
 
     @property
     def verdict(self) -> str:
-        """The outcome in one word, with the severity where that is not `blocking`."""
+        """The outcome in one word, with the severity when that is not `blocking`."""
         word = "waiting" if self.awaiting else self.outcome.value.replace("-", " ")
         plain = self.severity is Severity.BLOCKING or self.standing is Standing.FINE
         return word if plain else f"{word} ({self.severity.value})"
 
     @property
-    def found(self) -> tuple[Finding, ...]:
-        """The findings, or the summary as the only one, for a list in which each check must stand."""
+    def listed_findings(self) -> tuple[Finding, ...]:
+        """The findings; a check without findings gets one made of its summary."""
         return self.findings or (Finding(self.check, self.summary, "", self.outcome),)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one person has to see to."""
+    """The checks that one person has to see to."""
 
     person: Person
     checks: tuple[str, ...]
-    """Those that keep the gate from accepting and are theirs."""
+    """The person's checks that keep the gate from accepting."""
     fixes: tuple[str, ...]
-    """What mends them; commands as they are typed."""
+    """What to do about them; commands can be copied."""
 
     def __str__(self) -> str:
         return f"{self.person}: {', '.join(self.checks)}"
@@ -94,36 +95,36 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A gate's decision, with who has to do what."""
+    """A gate's decision, with the people who have to act and what they have to do."""
 
     dataset: str
     digest: str
     target: str
     outcome: DecisionOutcome
     reason: str
-    """Why it ended so, in one line."""
+    """Why the gate decided so, in one line."""
     turn: tuple[Person, ...]
-    """Who acts next; nobody when the gate accepted."""
+    """Who acts next; empty when the gate accepted."""
     turns: tuple[Turn, ...]
-    """The same, with what each of them has to see to."""
+    """The same people with their checks and fixes."""
     steps: tuple[str, ...]
-    """What to do, in order; commands as they are typed."""
+    """What to do, in order; commands can be copied."""
     rows: tuple[Row, ...]
-    """All checks, what decided first."""
+    """All checks; those that decided come first."""
     runbook: str
     policy: str
-    """`sha256:<hex>` of the adopted policy; of the gate in a trial."""
+    """`sha256:<hex>` of the adopted policy; in a trial, of the gate that was tried."""
     environment: str
     at: str
     expires: str
-    """When the decision stops holding; empty when it holds until something changes."""
+    """When the decision expires; empty when it holds until something changes."""
     requester: str
     serves: str | None = None
-    """The digest that the target named when this was decided; empty when it named none, None when nobody looked."""
+    """The digest that the target served at the decision; empty when it served none, None when nobody looked."""
     notes: tuple[str, ...] = ()
-    """What people must know beside the checks: that the version was rolled back, say."""
+    """Facts beside the checks, for example that the version was rolled back."""
     is_trial: bool = False
-    """Whether it was judged by a policy that nobody adopted, so that nothing of it counts."""
+    """Whether a policy was tried that nobody adopted, so that the decision does not count."""
 
     @property
     def headline(self) -> str:
@@ -144,20 +145,20 @@ class Report:
             return "nobody: a trial lets nothing through"
         if not self.turn:
             return self._nobody_s_turn
-        asked = any(one.role == "anybody" for one in self.turn) and self.requester
+        excluded = any(person.role == "anybody" for person in self.turn) and self.requester
         people = ", ".join(map(str, self.turn))
-        return f"{people}, except {asked}, who asked" if asked else people
+        return f"{people}, except {excluded}, who asked" if excluded else people
 
     @property
     def _nobody_s_turn(self) -> str:
-        """Whose turn it is where no check says so."""
+        """Whose turn it is when no check says so."""
         if self.outcome is not DecisionOutcome.ACCEPTED:
             return f"whoever asked ({self.requester})" if self.requester else "whoever asked"
         return f"nobody: {self.target} serves it" if self.serves == self.digest else "whoever promotes"
 
     @property
     def about(self) -> tuple[tuple[str, str], ...]:
-        """What was judged, and what readers of the target get meanwhile, as names and values."""
+        """The version, the policy, and what the target serves meanwhile, as names and values."""
         lines = [("version", f"{self.dataset}@{digest_text(self.digest)}"), ("policy", digest_text(self.policy))]
         if self.serves is None:
             return tuple(lines)
@@ -174,16 +175,16 @@ class Report:
 def build_report(
     decision: Decision, spec: Spec, *, serves: str | None = None, notes: tuple[str, ...] = (), is_trial: bool = False
 ) -> Report:
-    """Lay a decision out for people.
+    """Make the report of a decision.
 
     Args:
-        decision: What the gate said.
-        spec: Whose `owners` say whom each finding goes to.
-        serves: The digest that the target names; empty when it names none, None when that is not known.
-        notes: What people must know beside the checks, a line each.
-        is_trial: Whether it was judged by a policy that nobody adopted.
+        decision: The gate's decision.
+        spec: The spec whose `owners` are the contacts.
+        serves: The digest that the target serves; empty when it serves none, None when that is not known.
+        notes: Facts beside the checks, one line each.
+        is_trial: Whether a policy was tried that nobody adopted.
     """
-    rows = tuple(sorted((_row(answer, spec) for answer in decision.checks), key=lambda row: row.standing))
+    rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     turns = _turns(decision, rows, spec)
     return Report(
         dataset=decision.dataset,
@@ -214,32 +215,32 @@ def legible(report: Report) -> Report:
 
 
 def is_command(text: str) -> bool:
-    """Whether a step or fix is typed as it stands."""
+    """Whether a step or fix is a command to copy."""
     return text.startswith(COMMANDS)
 
 
-def _row(answer: Evidence, spec: Spec) -> Row:
+def _row(evidence: Evidence, spec: Spec) -> Row:
     return Row(
-        check=answer.check,
-        outcome=answer.outcome,
-        severity=answer.severity,
-        standing=_standing(answer),
-        owner=_person(answer.owner, spec),
-        summary=answer.full_summary,
-        findings=answer.findings,
-        awaiting=answer.awaiting,
-        seconds=answer.seconds,
+        check=evidence.check,
+        outcome=evidence.outcome,
+        severity=evidence.severity,
+        standing=_standing(evidence),
+        owner=_person(evidence.owner, spec),
+        summary=evidence.full_summary,
+        findings=evidence.findings,
+        awaiting=evidence.awaiting,
+        seconds=evidence.seconds,
     )
 
 
-def _standing(answer: Evidence) -> Standing:
-    if answer.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE):
+def _standing(evidence: Evidence) -> Standing:
+    if evidence.outcome in (Outcome.PASS, Outcome.NOT_APPLICABLE):
         return Standing.FINE
-    if answer.severity is not Severity.BLOCKING or answer.outcome in (Outcome.WARN, Outcome.WAIVED):
+    if evidence.severity is not Severity.BLOCKING or evidence.outcome in (Outcome.WARN, Outcome.WAIVED):
         return Standing.NOTED
-    if answer.outcome is Outcome.FAIL:
+    if evidence.outcome is Outcome.FAIL:
         return Standing.REFUSES
-    return Standing.WAITS if answer.awaiting else Standing.UNDECIDED
+    return Standing.WAITS if evidence.awaiting else Standing.UNDECIDED
 
 
 def _person(role: str, spec: Spec) -> Person:
@@ -251,7 +252,7 @@ _DECIDES = {
     DecisionOutcome.INCONCLUSIVE: Standing.UNDECIDED,
     DecisionOutcome.WAITING: Standing.WAITS,
 }
-"""What kept the gate from accepting."""
+"""The standing of the checks that decide, by the decision's outcome."""
 
 
 def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
@@ -261,7 +262,7 @@ def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
 
 def reason_of(decision: Decision) -> str:
     """Why a decision ended as it did, in one line."""
-    standings = [(answer.check, _standing(answer)) for answer in decision.checks]
+    standings = [(evidence.check, _standing(evidence)) for evidence in decision.checks]
     deciding = ", ".join(check for check, standing in standings if standing is _DECIDES.get(decision.outcome))
     noted = ", ".join(check for check, standing in standings if standing is Standing.NOTED)
     match decision.outcome:
@@ -280,6 +281,7 @@ def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn,
     if decision.declined:
         asker = Person("whoever asked", decision.requester)
         return (Turn(asker, tuple(row.check for row in deciding), ("Stage a new version.",)),)
+    # A gate that waits needs the groups that may approve, not the owners of the checks.
     waits = decision.outcome is DecisionOutcome.WAITING
     whose = [(role, row) for row in deciding for role in (row.awaiting if waits else (row.owner.role,))]
     return tuple(
@@ -293,19 +295,20 @@ def _turn_of(person: Person, rows: Sequence[Row]) -> Turn:
 
 
 def _fixes(rows: Iterable[Row]) -> list[str]:
-    """What mends the rows, each fix once and with the objects that it is for; commands as they are typed.
+    """The fixes of the rows' findings, each once and with the objects that it is for.
 
-    What is only a consequence, such as a column that is unknown because its file is cut short, has no fix of its own.
+    Findings that are only a consequence have no fix, such as a column that is unknown because its file is cut short.
     """
     subjects: dict[str, list[str]] = {}
     for row in rows:
         for finding in row.findings:
             if finding.outcome is row.outcome and finding.fix:
                 subjects.setdefault(finding.fix, []).append(finding.subject)
-    return [_addressed(fix, list(dict.fromkeys(named))) for fix, named in subjects.items()]
+    return [_addressed(fix, list(dict.fromkeys(names))) for fix, names in subjects.items()]
 
 
 def _addressed(fix: str, subjects: Sequence[str]) -> str:
+    """Put the first subjects before a fix, unless it is a command or names its subject."""
     if is_command(fix) or subjects[0] in fix:
         return fix
     more = len(subjects) - SUBJECTS
@@ -322,18 +325,19 @@ def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tup
         return _after_decline(decision)
     deciding = _deciding(decision, rows)
     fixes = _fixes(deciding)
+    # First the fixes, then how to deliver mended data, last how to ask the gate again.
     steps = fixes[:STEPS]
     if len(fixes) > STEPS:
         steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
     if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
-        # What is wrong with the data can't be mended in a version, only in the next one.
+        # Versions never change, so mended data must become a new version.
         steps.append("Stage the mended data with `stagegate stage SPEC`.")
         version = f"{decision.dataset}@latest"
     return (*steps, f"stagegate check {version} --gate {decision.target}")
 
 
 def _after_decline(decision: Decision) -> tuple[str, ...]:
-    """A version ends when somebody declines it; only they can take that back."""
+    """The steps after somebody declined a version, which only they can take back."""
     version = f"{decision.dataset}@{decision.digest}"
     return (
         "This version ended. Stage a new one with `stagegate stage SPEC`.",
@@ -343,13 +347,13 @@ def _after_decline(decision: Decision) -> tuple[str, ...]:
 
 
 def _by_command(row: Row) -> bool:
-    """Whether a command mends what the row found, as a promotion to the gate below does."""
+    """Whether a fix of the row is a command, such as a promotion to the gate below."""
     return any(is_command(finding.fix) for finding in row.findings)
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        # Enumerations are strings too, of our own making.
+        # Members of enumerations are strings too, and safe.
         return value if type(value) is not str else legible_text(value)
     if isinstance(value, tuple):
         return tuple(map(_clean, value))

@@ -1,4 +1,4 @@
-"""The page of a version that went to a target: it takes the place of the page of the decision that accepted it."""
+"""The page of a promoted version; it replaces the page of the decision that accepted it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prefect_stagegate.units import digest_text
 
 
 def moved_page(moved: Promotion) -> str:
-    """Say what a target's ref names now, that it is nobody's turn, and how to go back."""
+    """Show the version that the target's ref names now, and the command to go back."""
     ref = f"{moved.dataset}@{moved.ref}"
     before = code(digest_text(moved.previous)) if moved.previous else "nothing"
     already = moved.previous == moved.digest

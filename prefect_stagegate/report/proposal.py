@@ -1,4 +1,4 @@
-"""What people are asked to approve: which version, how large, and what it changes for those who read the target."""
+"""The form that asks for an approval: the version, its size, and what it changes for readers of the target."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ DEFECTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Files of one kind: added, removed, or changed."""
+class FileTotals:
+    """Number and size of the files that were added, removed or changed."""
 
     files: int = 0
     bytes: int = 0
-    """Of the proposed version; of removed files, what they had."""
+    """Their size in the proposed version; the size of removed files in the version that the target serves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A version, and how its files differ from those that the target serves."""
+    """A version, and how its files differ from those of the version that the target serves."""
 
     files: int
     bytes: int
     rows: int | None
-    """Of the contract's tables; None where no check counted them."""
+    """Rows of the contract's tables; None when no check counted them."""
     serves: str
-    """The digest that the target names; empty before its first version."""
-    added: Change = Change()
-    removed: Change = Change()
-    changed: Change = Change()
+    """The digest of the version that the target serves; empty before its first version."""
+    added: FileTotals = FileTotals()
+    removed: FileTotals = FileTotals()
+    changed: FileTotals = FileTotals()
 
 
 def proposal_page(report: Report, proposal: Proposal, *, until: str, why: str = "") -> str:
@@ -43,8 +43,8 @@ def proposal_page(report: Report, proposal: Proposal, *, until: str, why: str = 
 
     Args:
         report: The decision that waits.
-        proposal: What is proposed.
-        until: When nobody waits for the answer any more.
+        proposal: The proposed version.
+        until: When the run stops waiting for the answer.
         why: Why the form is shown again; empty the first time.
     """
     report = legible(report)
@@ -73,5 +73,7 @@ def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
         return
     yield f"{report.target} serves", code(proposal.serves)
     kinds = (("added", proposal.added), ("removed", proposal.removed), ("changed", proposal.changed))
-    told = [f"{count_text(one.files, 'file')} {kind} ({bytes_text(one.bytes)})" for kind, one in kinds if one.files]
-    yield "what would change", ", ".join(told) or "nothing: the two have the same files"
+    changes = [
+        f"{count_text(total.files, 'file')} {kind} ({bytes_text(total.bytes)})" for kind, total in kinds if total.files
+    ]
+    yield "what would change", ", ".join(changes) or "nothing: the two have the same files"

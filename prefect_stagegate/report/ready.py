@@ -1,4 +1,4 @@
-"""What a run found when it asked whether a target's version is ready: for the run's error, log and page."""
+"""Whether a target's version is ready for a run: for the run's error, log and page."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from prefect_stagegate.report.model import Report, Row, Standing
 from prefect_stagegate.units import digest_text
 
 FINDINGS = 3
-"""The most findings of one check that are told."""
+"""The most findings of one check that are listed."""
 NOBODY = "nobody: the run goes on"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One version that the target accepted, as it stands at the start of the run."""
+    """One version that the target accepted, as it is at the start of the run."""
 
     report: Report
     since: str
     """When the target was moved to it."""
     by: str
-    """By whom."""
-    asked: tuple[str, ...]
-    """The checks that were asked again."""
+    """Who moved the target."""
+    renewed: tuple[str, ...]
+    """The checks that ran again."""
     against_version: tuple[str, ...]
-    """The checks that keep it from being used."""
+    """The checks because of which no run may use it."""
     against_node: tuple[str, ...]
-    """The checks that keep this node from using it."""
+    """The checks because of which this node may not use it."""
     withdrawn: str = ""
-    """When, by whom and why it was taken back although the target still names it."""
+    """When, by whom and why it was withdrawn, although the target still names it."""
 
     @property
     def digest(self) -> str:
@@ -51,47 +51,47 @@ class Candidate:
         return f"does not pass {names} on this node" if not self.against_version else f"does not pass {names}"
 
     def __str__(self) -> str:
-        asked = f", asked again about {', '.join(self.asked)}" if self.asked else ""
+        renewed = f", asked again about {', '.join(self.renewed)}" if self.renewed else ""
         withdrawn = f", {self.withdrawn}" if self.withdrawn else ""
-        return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{withdrawn}{asked}"
+        return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{withdrawn}{renewed}"
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The checks that keep it from being used, what decided first."""
+        """The checks that keep it from being used; those that decided come first."""
         return tuple(row for row in self.report.rows if row.standing < Standing.NOTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The answer to a run that requires a target's version to be ready."""
+    """Which version a run that requires a target may use, if any."""
 
     address: Address
     """The dataset and the target."""
     candidates: tuple[Candidate, ...]
-    """What was looked at, in that order: what the target names, then those that it named before, if the gate says so.
+    """The versions that were tried, in order: the one that the target names, then, if the gate allows it, earlier ones.
     Empty when the target never accepted a version."""
     falls_back: bool
-    """Whether the gate lets a run fall back."""
+    """Whether the gate lets a run fall back to an earlier version."""
 
     @property
-    def found(self) -> Candidate | None:
-        """What the run may use; the last that was looked at, or nothing."""
+    def chosen(self) -> Candidate | None:
+        """The version that the run may use: the last that was tried, or None."""
         return self.candidates[-1] if self.candidates and self.candidates[-1].ready else None
 
     @property
     def fell_back(self) -> bool:
-        """Whether that is another version than the one that the target names."""
-        return self.found is not None and len(self.candidates) > 1
+        """Whether the run uses another version than the one that the target names."""
+        return self.chosen is not None and len(self.candidates) > 1
 
     @property
     def headline(self) -> str:
-        """What came of it, in one sentence."""
+        """The answer in one sentence."""
         if not self.candidates:
             return f"No version of {self.address.dataset} was accepted for {self.address.ref}"
-        named = self.candidates[0]
+        current = self.candidates[0]
         if self.fell_back:
-            return f"{self.address} fell back: {digest_text(named.digest)} {named.against}"
-        if self.found:
+            return f"{self.address} fell back: {digest_text(current.digest)} {current.against}"
+        if self.chosen:
             return f"{self.address} is ready"
         if self._only_here:
             return f"{self.address} can't be used on this node"
@@ -107,7 +107,7 @@ class Readiness:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """What to do, in order; commands as they are typed."""
+        """What to do, in order; commands can be copied."""
         if not self.candidates:
             return (f"stagegate check {self.address.dataset} --gate {self.address.ref}",)
         if self._whole:
@@ -118,26 +118,27 @@ class Readiness:
             )
         if not self._only_here:
             return self._acting.report.steps
-        # The next run asks its node anew, so nobody needs to check.
+        # The last step would ask the gate again. The next run does that by itself.
         return (*self._acting.report.steps[:-1], "Run it again, here or on another node.")
 
     @property
     def _mended(self) -> bool:
-        """Whether all that keeps the version back is that it was withdrawn."""
+        """Whether the version passes again and only its withdrawal keeps it from being used."""
         return bool(self._acting.withdrawn) and self._acting.report.outcome is DecisionOutcome.ACCEPTED
 
     @property
     def _whole(self) -> bool:
-        return self.found is self.candidates[0]
+        """Whether the run uses the version that the target names, so that nobody has to act."""
+        return self.chosen is self.candidates[0]
 
     @property
     def _acting(self) -> Candidate:
-        """The version that somebody has to look at: the one that would do elsewhere, else what the target names."""
+        """The version that somebody has to look at: one that only this node can't use, else the target's."""
         return self.candidates[-1] if self._only_here else self.candidates[0]
 
     @property
     def _only_here(self) -> bool:
-        """Whether the run could use what it found on another node."""
+        """Whether the run could use the last candidate on another node."""
         last = self.candidates[-1]
         return bool(last.against_node) and not last.against_version
 
@@ -145,18 +146,18 @@ class Readiness:
 def ready_text(readiness: Readiness) -> str:
     """The answer as plain lines, for an error's message."""
     lines = [readiness.headline]
-    for one in readiness.candidates:
-        lines += [f"  {one}", *_rows(one)]
+    for candidate in readiness.candidates:
+        lines += [f"  {candidate}", *_rows(candidate)]
     lines.append(f"  Whose turn: {readiness.turn}")
     lines += [f"  What to do: {fix}" for fix in readiness.steps]
     return legible_text("\n".join(lines))
 
 
 def ready_page(readiness: Readiness) -> str:
-    """The answer on one screen, as Markdown."""
-    mark = "❌" if readiness.found is None else "⚠️" if readiness.fell_back else "✅"
+    """The answer on one screen, as Markdown; the version that the run uses comes first."""
+    mark = "❌" if readiness.chosen is None else "⚠️" if readiness.fell_back else "✅"
     parts = [f"## {mark} {plain(legible_text(readiness.headline))}"]
-    parts += [_paragraph(one) for one in sorted(readiness.candidates, key=lambda one: not one.ready)]
+    parts += map(_paragraph, sorted(readiness.candidates, key=lambda candidate: not candidate.ready))
     parts.append(f"**Whose turn:** {plain(legible_text(readiness.turn))}")
     if readiness.steps:
         steps = enumerate(readiness.steps, start=1)
@@ -164,8 +165,8 @@ def ready_page(readiness: Readiness) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(one: Candidate) -> Iterator[str]:
-    for row in one.rows:
+def _rows(candidate: Candidate) -> Iterator[str]:
+    for row in candidate.rows:
         yield f"    {row.verdict:<12}  {row.check:<14}  {row.summary}  [{row.owner}]"
         for finding in row.findings[:FINDINGS]:
             yield f"        {finding.subject}: {finding.problem}"
@@ -173,14 +174,14 @@ def _rows(one: Candidate) -> Iterator[str]:
             yield f"        … and {len(row.findings) - FINDINGS} more"
 
 
-def _paragraph(one: Candidate) -> str:
-    """Which version, since when, and how it stands."""
-    use = "This run uses" if one.ready else "Not used:"
-    lines = [f"{use} {code(one.digest)}, accepted {time_text(one.since)} by {plain(legible_text(one.by))}."]
-    if one.withdrawn:
-        lines.append(f"It was {plain(legible_text(one.withdrawn))}.")
-    asked = ", ".join(map(code, one.asked)) or "nothing, for all that was found out about it holds"
-    lines.append(f"Asked again: {asked}.")
-    facts = "  \n".join(lines)
-    rows = [f"- {code(row.check)}: {row.verdict}, {plain(legible_text(row.summary))}" for row in one.report.defects]
+def _paragraph(candidate: Candidate) -> str:
+    """A candidate's version, when it was accepted, and the checks to look at."""
+    use, by = "This run uses" if candidate.ready else "Not used:", plain(legible_text(candidate.by))
+    lines = [f"{use} {code(candidate.digest)}, accepted {time_text(candidate.since)} by {by}."]
+    if candidate.withdrawn:
+        lines.append(f"It was {plain(legible_text(candidate.withdrawn))}.")
+    renewed = ", ".join(map(code, candidate.renewed)) or "nothing, for all that was found out about it holds"
+    lines.append(f"Asked again: {renewed}.")
+    facts, defects = "  \n".join(lines), candidate.report.defects
+    rows = [f"- {code(row.check)}: {row.verdict}, {plain(legible_text(row.summary))}" for row in defects]
     return "\n\n".join((facts, "\n".join(rows))) if rows else facts

@@ -1,14 +1,15 @@
-"""The rubric: how far along a version is, for the eye only. No gate decides by it.
+"""The rubric: how far along a version is, for people only. No gate decides by it.
 
-Two habits of others, filled in by the checks that the gate asked:
+It fills two published schemes with the gate's checks:
 
 - The ML Test Score's table (Breck et al., "The ML Test Score: A Rubric for ML Production Readiness and Technical Debt
   Reduction", IEEE Big Data 2017): points by section, and the weakest section is the score. Its sections are about
-  models; ours are those who own checks. A check that passes has a point, one that warns or is waived half a point.
+  models; ours are the owners of checks. A check that passes gets a point; one that warns or is waived gets half a
+  point.
 - The cell of readiness level × processing stage of Brewer et al., "Data Readiness for Scientific AI at Scale" (Oak
-  Ridge, arXiv 2507.23018): levels from raw to AI-ready, stages from ingest to shard. Which of our checks stand for a
-  level or a stage is our own reading: one is reached when at least one of its checks was asked, all that were asked
-  hold, and the one before is reached.
+  Ridge, arXiv 2507.23018): levels from raw to AI-ready, stages from ingest to shard. We chose which checks stand for a
+  level or stage. It is reached when the one before it is reached, at least one of its checks ran, and all of its
+  checks that ran hold.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LEVELS: Mapping[str, Sequence[str]] = {
     "feature-engineered": ("duplicates", "drift"),
     "AI-ready": ("license", "pii", "utilisation"),
 }
-"""A level, and the checks that stand for it; the lowest needs none."""
+"""The checks that stand for each level; the lowest level needs none."""
 STAGES: Mapping[str, Sequence[str]] = {
     "ingest": (),
     "preprocess": ("nonempty", "coverage", "read_probe"),
@@ -49,20 +50,20 @@ class Section:
     name: str
     points: float
     checks: int
-    """Those that applied; each may have a point."""
+    """The checks that applied; each can get a point."""
 
     @property
     def share(self) -> float:
-        """Points of what could be had, from 0.0 to 1.0."""
+        """Points divided by the points that are possible, from 0.0 to 1.0."""
         return self.points / self.checks if self.checks else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """A version at a gate, for the eye."""
+    """The rubric of a version at a gate."""
 
     sections: tuple[Section, ...]
-    """Those with a check that applied."""
+    """The sections with a check that applied."""
     level: str
     stage: str
 
@@ -73,7 +74,7 @@ class Rubric:
 
 
 def rubric_of(report: Report) -> Rubric:
-    """Read a report as a rubric."""
+    """Compute the rubric of a report."""
     applied = [row for row in report.rows if row.outcome is not Outcome.NOT_APPLICABLE]
     outcomes = {row.check: row.outcome for row in applied}
     sections = (_section(name, [row for row in applied if row.owner.role == name]) for name in SECTIONS)
@@ -103,8 +104,9 @@ def _section(name: str, rows: Sequence[Row]) -> Section:
 def _reached(ladder: Mapping[str, Sequence[str]], outcomes: Mapping[str, Outcome]) -> str:
     reached = ""
     for step, checks in ladder.items():
-        asked = [outcomes[check] for check in checks if check in outcomes]
-        if checks and not (asked and all(outcome in POINTS for outcome in asked)):
+        # The first level or stage that is not reached ends the climb.
+        results = [outcomes[check] for check in checks if check in outcomes]
+        if checks and not (results and all(outcome in POINTS for outcome in results)):
             break
         reached = step
     return reached

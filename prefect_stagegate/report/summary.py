@@ -1,4 +1,4 @@
-"""The decision on one screen, as Markdown: for a tired person, who reads it in ten seconds."""
+"""The decision on one screen, as Markdown, to be read in ten seconds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from prefect_stagegate.report.model import Report, Row, Standing, is_command, le
 from prefect_stagegate.units import count_text
 
 DEFECTS = 3
-"""The most checks that are named with what they found."""
+"""The most checks that are listed with their findings."""
 STEPS = 5
-"""The most lines of what to do; those that are left out stand in the whole report."""
+"""The most steps that are listed; the whole report has all of them."""
 LENGTH = 160
 """The most characters of a sentence; a command is never cut."""
 _MARKS = {
@@ -26,11 +26,11 @@ _MARKS = {
 
 
 def to_summary(report: Report, *, page: str = "") -> str:
-    """What was decided, whose turn it is, and what to do: at most fifteen lines, however many checks there are.
+    """The decision, whose turn it is, and what to do, in at most fifteen lines.
 
     Args:
         report: The decision.
-        page: Where a browser finds the whole report, when it is kept somewhere.
+        page: The address of the whole report; empty when it is not kept.
     """
     report = legible(report)
     steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))
@@ -51,7 +51,7 @@ def _count(report: Report) -> str:
 
 
 def _defect(row: Row) -> str:
-    """What a check found, and where: in data, somebody has to know which file."""
+    """One check's summary; for a check of the data also the first file that it is about."""
     text = f"- **{plain(row.check)}**: {plain(_short(row.summary))}"
     if row.owner.role != "data" or not row.findings:
         return text
@@ -60,7 +60,7 @@ def _defect(row: Row) -> str:
 
 
 def _steps(report: Report) -> Iterator[str]:
-    """The first fixes, and the last two steps: staging what was mended, and asking the gate again."""
+    """The first fixes and the last two steps, which are to stage the mended data and to ask the gate again."""
     many = len(report.steps) > STEPS
     shown = (*report.steps[: STEPS - 3], "The whole report has more.", *report.steps[-2:]) if many else report.steps
     return (step(text if is_command(text) else _short(text)) for text in shown)

@@ -1,4 +1,4 @@
-"""The report for terminals: a table with colours, and plain lines for logs and pipes."""
+"""The report for terminals as a coloured table, and for logs and pipes as plain lines."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _DECISIONS = {
 def to_rich(report: Report) -> RenderableType:
     """The decision, the checks, whose turn it is and what to do.
 
-    Print it with `console.print(…, crop=False)`: a long command runs on past the edge, where the terminal wraps it, so
-    that it is copied without a line's end in it.
+    Print it with `console.print(…, crop=False)`. Then a long command runs past the edge and the terminal wraps it, so
+    that it can be copied without a line break.
     """
     report = legible(report)
     # Text, never markup: a file may be called `[red]`.
@@ -47,8 +47,8 @@ def to_rich(report: Report) -> RenderableType:
     steps = map(_step, report.steps)
     notes = (Padding(Text(one_line(note), "yellow"), (0, 0, 0, 2), expand=False) for note in report.notes)
     blank = Text("")
-    told = (turn, *turns, Text("What to do:", "bold"), *steps)
-    return Group(headline, *about, *notes, blank, _table(report), blank, *told)
+    what_to_do = Text("What to do:", "bold")
+    return Group(headline, *about, *notes, blank, _table(report), blank, turn, *turns, what_to_do, *steps)
 
 
 def _widest(report: Report) -> int:
@@ -64,6 +64,7 @@ def _step(step: str) -> RenderableType:
 def _table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("check", no_wrap=True)
+    # The column is at least as wide as the longest word, so that a verdict wraps between its words.
     words = [word for row in report.rows for word in row.verdict.split()]
     table.add_column("outcome", min_width=max(map(len, ["outcome", *words])), max_width=14)
     table.add_column("owner", no_wrap=True)
@@ -75,13 +76,14 @@ def _table(report: Report) -> Table:
 
 
 def _found(row: Row, steps: Sequence[str]) -> RenderableType:
-    """What a check found: each fix once, below the findings that it is for; no command that stands among the steps."""
+    """A check's summary and findings. A fix stands once, below its last finding, unless it is a step."""
     lines: list[RenderableType] = [Text(one_line(row.summary))]
     if row.standing is Standing.FINE:
         return lines[0]
     shown = row.findings[:FINDINGS]
     for finding, following in zip_longest(shown, shown[1:]):
         lines.append(Text.assemble((one_line(finding.subject), "bold"), ": ", one_line(finding.problem)))
+        # Findings with the same fix stand together: print the fix after the last of them.
         again = following is not None and following.fix == finding.fix
         if finding.fix and not again and finding.fix not in steps:
             lines.append(Padding(Text(f"→ {one_line(finding.fix)}", "cyan"), (0, 0, 0, 2), expand=False))
@@ -91,7 +93,7 @@ def _found(row: Row, steps: Sequence[str]) -> RenderableType:
 
 
 def to_text(report: Report) -> str:
-    """The same as plain lines, without colours and whatever the width."""
+    """The same as plain lines, without colours and of any length."""
     return "\n".join(_lines(legible(report))) + "\n"
 
 

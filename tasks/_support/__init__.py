@@ -1,1 +1,1 @@
-"""What the tasks share: where they work, how they run, what they log and emit."""
+"""Code that the tasks share: cache and catalog, running, logs, events and artifacts."""

@@ -1,10 +1,10 @@
-"""Asking people by Prefect: a flow run suspends with a form, and goes on where it was once its request is answered.
+"""Ask people for approvals: a flow run suspends with a form, and goes on once somebody answers.
 
     ask_for_approval ── request, wait → catalog ── form → Prefect ── the run leaves its process
     the form, or `stagegate approve` (wake) ── answer → catalog ── a worker starts the run from the top
-    resumed ── which version this run asked about, from the catalog alone
+    resumed ── reads from the catalog which version this run asked about
 
-Nothing of it rests on what Prefect stores of results: the run may go on on another node.
+It needs no results stored by Prefect, so the run may go on on another node.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prefect import State
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
@@ -31,7 +31,7 @@ from prefect_stagegate.operations.gating.proposal import proposal_of
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import Report, proposal_page
-from prefect_stagegate.tasks._support.lapse import name_what_nobody_answers
+from prefect_stagegate.tasks._support.lapse import ensure_lapse_automation
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.summary import show_summary
@@ -42,13 +42,15 @@ if TYPE_CHECKING:
     from prefect.client.schemas import FlowRun
 
 MOST_FORMS = 20
-"""The most forms in a row whose answers can't be recorded, before the run gives up."""
+"""The most forms in a row whose answers can't be recorded; after them the run gives up."""
 BY_FORM = "Resume this run: its form asks for your answer. The command does the same, and either way the run goes on."
 ENDED = "What was answered before counts no more: nobody waited for it, or the policy or what {target} names changed."
 
 
-class Answer(RunInput):
+class ApprovalForm(RunInput):
     """The form. Prefect's server doesn't know who fills it in, so it asks."""
+
+    model_config = ConfigDict(title="Answer")  # Prefect's UI shows the title
 
     decision: Literal["approve", "decline"] = Field(description="Whether exactly this version may go on.")
     name: str = Field(min_length=1, description="Who you are, as the spec's `owners` name you. Kept with the answer.")
@@ -58,13 +60,13 @@ class Answer(RunInput):
 def resumed(
     dataset: SpecLike, targets: Sequence[str], *, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> Request | None:
-    """What this run asked for before it was suspended; None when it never was.
+    """Record the answers to this run's forms, and return its request; None when the run was never suspended.
 
-    What its form was answered is recorded on the way, as `stagegate approve` would have done it.
+    An answer is recorded as by `stagegate approve`.
 
     Args:
-        dataset: The spec or version that the run is about.
-        targets: Where it is going.
+        dataset: The spec or version that the run promotes.
+        targets: The targets that it promotes to.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
     """
@@ -72,26 +74,28 @@ def resumed(
     if run is None:
         return None
     workspace, name = open_places(cache, catalog), parse(dataset).dataset
-    asked = (workspace.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
-    request = next(filter(None, asked), None)
+    # A run asks gate by gate, so its last request is that of the highest target.
+    requests = (workspace.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
+    request = next(filter(None, requests), None)
     if request is not None:
         run_log().info("Going on with %s@%s, which this run asked about", name, request.digest)
-        if unheard := _hear(workspace, request, run).why:
-            run_log().warning(unheard)
+        if unrecorded := _record_answers(workspace, request, run).why:
+            run_log().warning(unrecorded)
     return request
 
 
 def ask_for_approval(
     decision: Decision, timeout: float, *, cache: CacheLike = None, catalog: CatalogLike = None
 ) -> State[Decision] | None:
-    """Suspend this run until somebody answers, by its form or by `stagegate approve`; call it in a flow, not in a task.
+    """Suspend this run until somebody answers, by its form or by `stagegate approve`. Call it in a flow, not in a task.
 
-    A run without a deployment can't be started again, so it ends: the state "Waiting for approval" is returned. None
-    is, when somebody answered meanwhile, so that the gate waits no more: ask it again.
+    Returns:
+        The state "Waiting for approval" when the run has no deployment, since nothing could start it again. None when
+        somebody answered meanwhile: then ask the gate again.
 
     Args:
         decision: A decision that waits.
-        timeout: Seconds until nobody waits for the answer any more.
+        timeout: Seconds to wait for the answer.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -103,28 +107,30 @@ def ask_for_approval(
         return waiting(decision)
     workspace = open_places(cache, catalog)
     before = workspace.catalog.awaited(decision.dataset, decision.target, str(run.id))
+    # Record the wait before the answers are read: whoever answers from now on wakes this run.
     request, wait = approve.wait(workspace, decision, str(run.id), timedelta(seconds=timeout))
-    form = _hear(workspace, request, run)
+    form = _record_answers(workspace, request, run)
+    # An answer from before the wait was recorded wakes nobody, so don't suspend when there is one.
     if workspace.catalog.approvals(request) and not _waits_still(workspace, decision):
-        return None  # whoever answered before the wait was recorded wakes nobody
+        return None
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
-    name_what_nobody_answers()
+    ensure_lapse_automation()
     report = _with_form(report_of(workspace, decision))
     show_summary(workspace, report)
     page = proposal_page(report, proposal_of(workspace, decision), until=wait.until, why=why)
-    shown = Answer.with_initial_data(description=page)
     left = (moment(wait.until) - now()).total_seconds()
-    suspend_flow_run(wait_for_input=shown, timeout=max(1, math.ceil(left)), key=form.key)
-    return waiting(decision)  # Prefect would not suspend it, so it ends as one without a deployment does
+    form_type = ApprovalForm.with_initial_data(description=page)
+    suspend_flow_run(wait_for_input=form_type, timeout=max(1, math.ceil(left)), key=form.key)
+    return waiting(decision)  # only reached when Prefect did not suspend the run: end it like one without a deployment
 
 
 def _with_form(report: Report) -> Report:
-    """The report of a run that waits with a form, and asks the gate again by itself once it is answered."""
+    """Name the form as the first step. The last step would ask the gate again, which the run does by itself."""
     return replace(report, steps=(BY_FORM, *report.steps[:-1]))
 
 
 def _run_of_a_deployment() -> FlowRun | None:
-    """This flow run, when a worker can start it again: no subflow, nor one that somebody called."""
+    """This flow run when a worker can start it again; None for a subflow, or a flow that was called."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run if run and run.deployment_id and not run.parent_task_run_id else None
@@ -141,23 +147,24 @@ class _Form:
 
     key: str
     why: str
-    """Why it is shown again; empty when it isn't."""
+    """Why the form is shown again; empty the first time."""
 
 
-def _hear(workspace: Workspace, request: Request, run: FlowRun) -> _Form:
-    """Record what this run's forms were answered.
+def _record_answers(workspace: Workspace, request: Request, run: FlowRun) -> _Form:
+    """Record the answers to this run's forms, and return the next form to show.
 
-    A form's key has the number of answers that the request had when it was shown. So an answer by the command, which
-    may come while a form's waits to be read, takes nobody's word away: only who answered since is not heard again.
+    A form's key has the number of answers that the request had when the form was shown. A form is skipped only when its
+    person answered since then, for example by the command. Answers of other people in between don't matter.
     """
     answers, why = workspace.catalog.approvals(request), ""
-    for given in range(len(answers) + 1):
-        since, why = {person_key(one.approver.name) for one in answers[given:]}, ""
-        for said in _filled_in(request, run, given):
-            if person_key(said.name) not in since:
-                why = _record(workspace, request, said, run)
+    for count in range(len(answers) + 1):
+        since, why = {person_key(answer.approver.name) for answer in answers[count:]}, ""
+        for form in _filled_in(request, run, count):
+            if person_key(form.name) not in since:
+                why = _record(workspace, request, form, run)
+        # A new answer changes the numbers: start again with all answers.
         if len(workspace.catalog.approvals(request)) > len(answers):
-            return _hear(workspace, request, run)
+            return _record_answers(workspace, request, run)
     key = next((key for key in _keys(request, len(answers)) if key not in _shown(run)), None)
     if key is None:
         raise UsageError(
@@ -168,37 +175,36 @@ def _hear(workspace: Workspace, request: Request, run: FlowRun) -> _Form:
     return _Form(key, why)
 
 
-def _filled_in(request: Request, run: FlowRun, given: int) -> Iterator[Answer]:
-    """What the forms say that were shown while the request had so many answers."""
-    for key in _keys(request, given):
+def _filled_in(request: Request, run: FlowRun, answers: int) -> Iterator[ApprovalForm]:
+    """The filled-in forms that were shown while the request had this number of answers."""
+    for key in _keys(request, answers):
         if key in _shown(run):
-            said: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
-            if said:
-                yield Answer(**said)
+            fields: Any = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run.id)
+            if fields:
+                yield ApprovalForm(**fields)
 
 
-def _keys(request: Request, given: int) -> Iterator[str]:
-    return (f"{request.id[-12:]}-{given}-{number}" for number in range(MOST_FORMS))
+def _keys(request: Request, answers: int) -> Iterator[str]:
+    return (f"{request.id[-12:]}-{answers}-{number}" for number in range(MOST_FORMS))
 
 
 def _shown(run: FlowRun) -> Collection[str]:
     return run.empirical_policy.pause_keys or ()
 
 
-def _record(workspace: Workspace, request: Request, said: Answer, run: FlowRun) -> str:
-    """Record a form's answer and wake who else waits for it, as the command would; returns why it was not recorded."""
-    person, before = (
-        replace(workspace, identity=Identity(said.name.strip(), "prefect-form")),
-        workspace.catalog.approvals(request),
-    )
+def _record(workspace: Workspace, request: Request, form: ApprovalForm, run: FlowRun) -> str:
+    """Record a form's answer and wake the other runs that wait for it. Returns why the answer was not recorded."""
+    approver = replace(workspace, identity=Identity(form.name.strip(), "prefect-form"))
+    before = workspace.catalog.approvals(request)
     try:
-        given = approve.answer(person, request, approved=said.decision == "approve", reason=said.reason)
+        answer = approve.answer(approver, request, approved=form.decision == "approve", reason=form.reason)
     except UsageError as refused:
         return f"The last answer was not recorded: {refused.message}. Somebody has to answer again."
-    verb = "approved" if given.approved else "declined"
-    if given in before:
-        return f"{given.approver.name} {verb} it already, so somebody else has to answer."
-    run_log().info("%s %s: %s", given.approver, verb, given.reason or "–")
-    for other in wake((one for one in approve.waiting_runs(workspace, request) if one.flow_run != str(run.id)), given):
-        run_log().info("Flow run %s %s", other.flow_run, other.told)
+    verb = "approved" if answer.approved else "declined"
+    if answer in before:
+        return f"{answer.approver.name} {verb} it already, so somebody else has to answer."
+    run_log().info("%s %s: %s", answer.approver, verb, answer.reason or "–")
+    others = (wait for wait in approve.waiting_runs(workspace, request) if wait.flow_run != str(run.id))
+    for woken in wake(others, answer):
+        run_log().info("Flow run %s %s", woken.flow_run, woken.told)
     return ""

@@ -1,14 +1,14 @@
-"""When a run must end, and how its task gets to know.
+"""Find out that a run must end, wherever its task runs.
 
-    what happens                                          who notices
-    the run is in the main thread, and SIGTERM comes      Prefect raises TerminationSignal in it: `ending` is left
-    it is in a thread (`.submit`)                         the watch sees that the main thread unwinds by that signal
-    it is in a child process (a process pool, Dask's)     the watch there: the parent says so, or is gone
-    the coroutine that awaits an async twin is cancelled  the twin
+    the task runs in                     who notices SIGTERM or a cancellation
+    the main thread                      Prefect raises TerminationSignal, which leaves the block of `ending`
+    a thread (`.submit`)                 `EndWatch` sees the main thread unwind by that signal
+    a child process (a pool, Dask)       `EndWatch` in the child: the parent announces its end, or is gone
+    an async twin                        the twin's coroutine is cancelled
 
-Prefect waits for the runs in threads and child processes before it lets go of a flow run that gets SIGTERM, and tells
-them nothing. So a process that sees its main thread unwind takes an abstract socket name that only its own process id
-can stand behind, for as long as it waits; children look for that name. Nothing is left on disk, whatever ends.
+When a flow run gets SIGTERM, Prefect waits for its runs in threads and child processes but does not stop them. So a
+process that sees its main thread unwind binds an abstract socket whose name has its process id. Children connect to
+that name to find out. Abstract sockets leave nothing on disk.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ TICK = 0.25
 """Seconds between two looks."""
 SIGNALS = (TerminationSignal, KeyboardInterrupt)
 _CREDENTIALS = struct.Struct("3i")
-"""Process, user and group, as Linux tells them of a socket's peer."""
+"""Process, user and group of a socket's peer, as in Linux' `struct ucred`."""
 
 requested: ContextVar[Event | None] = ContextVar("stagegate_end_requested", default=None)
-"""The event that whoever started this context sets to end what runs in it."""
+"""The event that the starter of this context sets to end the work in it."""
 
 
 @contextmanager
 def ending() -> Iterator[Event]:
-    """Give an event that is set when the run around the block must end; an exception that leaves the block sets it."""
+    """Yield an event that is set when the run must end, or when an exception leaves the block."""
     event = requested.get() or Event()
     with watched(event):
         try:
@@ -52,7 +52,7 @@ def ending() -> Iterator[Event]:
 
 @contextmanager
 def watched(event: Event) -> Iterator[None]:
-    """Set the event when this process must end before the block does."""
+    """Set the event when this process must end during the block."""
     WATCH.add(event)
     try:
         yield
@@ -60,8 +60,8 @@ def watched(event: Event) -> Iterator[None]:
         WATCH.discard(event)
 
 
-class Watch:
-    """A thread that looks whether this process must end, and lives while there are events to set."""
+class EndWatch:
+    """A thread that sets events when this process must end. It lives while there are events."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def add(self, event: Event) -> None:
-        """Set this event, too."""
+        """Watch for this event."""
         with self._lock:
             self._events.add(event)
             if self._thread is None or not self._thread.is_alive():  # a forked child has no threads of its parent
@@ -77,22 +77,23 @@ class Watch:
                 self._thread.start()
 
     def discard(self, event: Event) -> None:
-        """Leave this event alone."""
+        """Stop watching for this event."""
         with self._lock:
             self._events.discard(event)
 
     def _look(self) -> None:
-        said: socket.socket | None = None
+        announcement: socket.socket | None = None
         try:
             while events := self._waiting():
                 if _main_thread_unwinds() or _parent_ends():
-                    said = said or _say()
+                    # Announce it first: children of this process look for it, too.
+                    announcement = announcement or _announce_end()
                     for event in events:
                         event.set()
                 time.sleep(TICK)
         finally:
-            if said:
-                said.close()
+            if announcement:
+                announcement.close()
 
     def _waiting(self) -> list[Event]:
         with self._lock:
@@ -101,11 +102,11 @@ class Watch:
             return list(self._events)
 
 
-WATCH = Watch()
+WATCH = EndWatch()
 
 
 def _main_thread_unwinds() -> bool:
-    """Whether the main thread handles a signal that ends the process, wherever it waits meanwhile."""
+    """Whether the main thread is handling an exception of a signal that ends the process."""
     handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
     error = handled[1] if isinstance(handled, tuple) else handled  # a tuple until Python 3.12
     while error is not None:
@@ -117,32 +118,33 @@ def _main_thread_unwinds() -> bool:
 
 def _parent_ends() -> bool:
     parent = multiprocessing.parent_process()
-    return parent is not None and (not parent.is_alive() or _says(parent.pid or 0))
+    return parent is not None and (not parent.is_alive() or _announces_end(parent.pid or 0))
 
 
 def _name(pid: int) -> str:
     return f"\0prefect-stagegate/ending/{pid}"
 
 
-def _say() -> socket.socket | None:
-    """Let children know that this process ends, until the socket is closed."""
-    said = socket.socket(socket.AF_UNIX)
+def _announce_end() -> socket.socket | None:
+    """Announce to children that this process ends, until the socket is closed."""
+    listener = socket.socket(socket.AF_UNIX)
     try:
-        said.bind(_name(os.getpid()))
-        said.listen(128)
-    except OSError:  # somebody else took the name: then children are told by our end
-        said.close()
+        listener.bind(_name(os.getpid()))
+        listener.listen(128)
+    except OSError:  # another process took the name: children notice when this process is gone
+        listener.close()
         return None
-    return said
+    return listener
 
 
-def _says(pid: int) -> bool:
-    """Whether this process, and nobody in its name, says that it ends."""
-    with socket.socket(socket.AF_UNIX) as asked:
-        asked.setblocking(False)
+def _announces_end(pid: int) -> bool:
+    """Whether this process announces its end."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setblocking(False)
         try:
-            asked.connect(_name(pid))
-            peer = asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            connection.connect(_name(pid))
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:
             return False
+    # Any process can take the name, so check who listens.
     return int(_CREDENTIALS.unpack(peer)[0]) == pid

@@ -1,4 +1,4 @@
-"""The events about versions, as they are emitted by runs and by commands. docs/events.md has an example of each."""
+"""The events about versions, which runs and commands emit. docs/events.md has an example of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ APPROVAL_REQUESTED = "stagegate.approval.requested"
 """A gate waits for somebody's approval; once a request. Payload: version, dataset, digest, target, groups, requester,
 turn."""
 EVENT_CHECKS = 50
-"""The most checks that an event names: what decided first."""
+"""The most checks that an event names; those that decided come first."""
 EVENT_TEXT = 300
 """The most characters of a sentence in an event."""
 
@@ -42,14 +42,14 @@ _EVENTS = {
 
 @dataclass(frozen=True, slots=True)
 class VersionEvent:
-    """What happened to one version, for Prefect's event feed."""
+    """An event about one version, for Prefect's event feed."""
 
     name: str
     resource: dict[str, str]
     payload: dict[str, Any]
     related: list[dict[str, str]] = field(default_factory=list)
     identity: UUID | None = None
-    """The event's own id. The server keeps one event of an id, and drops those that come after it."""
+    """The event's id. The server drops later events of the same id."""
 
 
 def version_event(
@@ -57,41 +57,42 @@ def version_event(
 ) -> VersionEvent:
     """Make one of the events above, on the resource `stagegate.dataset.<dataset>`.
 
-    The resource's label `stagegate.target` lets automations match one target; it is absent from events without one.
-    The version is related as the asset that it is, and one that it takes the place of as `stagegate-previous`.
+    Automations can match one target by the resource's label `stagegate.target`, which events without a target lack.
+    Related resources are the version, as an asset, and the version that it replaces, as `stagegate-previous`.
 
     Args:
         name: The event's name.
         dataset: The dataset.
         digest: The version.
-        identity: The event's own id.
-        payload: What the event says beyond `version`, `dataset` and `digest`; small JSON values.
+        identity: The event's id.
+        payload: Further small JSON values, beside `version`, `dataset` and `digest`.
     """
     resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
     if "target" in payload:
         resource["stagegate.target"] = payload["target"]
-    named = {"asset": digest, "stagegate-previous": payload.get("previous", "")}
+    versions = {"asset": digest, "stagegate-previous": payload.get("previous", "")}
     related = [
-        {"prefect.resource.id": version_key(dataset, one), "prefect.resource.role": role}
-        for role, one in named.items()
-        if one
+        {"prefect.resource.id": version_key(dataset, version), "prefect.resource.role": role}
+        for role, version in versions.items()
+        if version
     ]
-    said = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
-    return VersionEvent(name, resource, said, related, identity)
+    payload = {"version": f"{dataset}@{digest}", "dataset": dataset, "digest": digest, **payload}
+    return VersionEvent(name, resource, payload, related, identity)
 
 
 def decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
-    """The event of a decision: its gate passed, failed, or waits for an approval, which is told once a request."""
+    """The event of a decision: its gate passed, failed, or waits for an approval."""
     if decision.outcome is not DecisionOutcome.WAITING:
         return version_event(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(workspace, *about)
     payload = {
         "target": decision.target,
-        "groups": sorted({group for answer in decision.checks for group in answer.awaiting}),
+        "groups": sorted({group for evidence in decision.checks for group in evidence.awaiting}),
         "requester": decision.requester,
         "turn": report.whose_turn[:EVENT_TEXT],
     }
+    # All decisions that wait for the same request have one event id, so the server keeps one event a request.
     identity = uuid5(NAMESPACE_URL, f"{APPROVAL_REQUESTED}/{request.id if request else '/'.join(about)}")
     return version_event(APPROVAL_REQUESTED, decision.dataset, decision.digest, identity=identity, **payload)
 
@@ -102,7 +103,7 @@ def move_event(moved: Promotion) -> VersionEvent:
 
 
 def _payload(report: Report) -> dict[str, Any]:
-    """What the event says beyond the version, in no more than some kilobytes."""
+    """The payload of a decision beside the version: a few kilobytes at most."""
     return {
         "target": report.target,
         "outcome": report.outcome.value,
@@ -114,7 +115,7 @@ def _payload(report: Report) -> dict[str, Any]:
 
 
 def _turn(turn: Turn) -> dict[str, Any]:
-    """Who has to see to what, for an automation that tells them."""
+    """One owner with checks and first fix, for automations that notify people."""
     return {
         "owner": turn.person.role,
         "contact": turn.person.contact[:EVENT_TEXT],

@@ -1,4 +1,4 @@
-"""Objects that could not be staged, on the page of the run: `<dataset>-failed`."""
+"""Show objects that could not be staged in the run's log and in its artifact `<dataset>-failed`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from prefect_stagegate.units import count_text
 
 
 @contextmanager
-def told_failures(dataset: str) -> Iterator[None]:
-    """List the objects of a transfer that fails, if it does."""
+def showing_failed(dataset: str) -> Iterator[None]:
+    """Show the objects that failed when the block raises `TransferFailed`."""
     try:
         yield
     except TransferFailed as error:
-        show_failed(dataset, [FailedObject.of(one) for one in error.failures])
+        show_failed(dataset, list(map(FailedObject.of, error.failures)))
         raise
 
 
 def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "") -> None:
-    """List objects that failed; nothing where none did.
+    """Show objects that failed, if there are any.
 
     Args:
         dataset: The dataset.
         failed: The objects.
-        digest: The version that was made without them; empty when none was.
+        digest: The version that was made without them; empty when no version was made.
     """
     if not failed:
         return

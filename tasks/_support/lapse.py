@@ -1,8 +1,8 @@
-"""What a flow run is called that nobody answered in time: not approved.
+"""Name the state of a flow run that nobody answered in time: "Not approved".
 
-No process of ours is left when the time is over. Prefect's server fails the run by itself, and says that it was paused
-and never resumed; an automation, which the server runs too, then calls the state what it means. There is one for all
-deployments and datasets; without it, the run has failed all the same.
+When the time is over, no process of ours is left. Prefect's server fails the run by itself with the message that it
+was paused and never resumed. An automation on the server then renames the state. One automation serves all deployments
+and datasets. Without it the run fails, too, but under the name Failed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ NAME = "stagegate: nobody answered in time"
 FLOW = "stagegate-pilot-to-production"
 
 
-def name_what_nobody_answers() -> None:
-    """Make sure that the server has the automation. When it can't have it, that is logged and no reason to stop."""
+def ensure_lapse_automation() -> None:
+    """Create the automation on the server unless it is there. An error is logged only."""
     try:
         with get_client(sync_client=True) as client:
+            # The first run that waits creates it for all others.
             if not client.read_automations_by_name(NAME):
                 client.create_automation(_automation())
     except Exception as error:  # noqa: BLE001 - whatever ails the API, people can answer
@@ -36,7 +37,7 @@ def _automation() -> AutomationCore:
         description="Calls a promotion that lapsed what it is: not approved.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed"},
-            # Prefect's words for a pause whose time is over.
+            # Prefect's message for a pause whose time is over.
             match=ResourceSpecification(
                 {"prefect.resource.id": "prefect.flow-run.*", "prefect.state-message": "The flow was * never resumed."}
             ),

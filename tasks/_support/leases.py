@@ -1,11 +1,12 @@
-"""How long what a task holds for others is held: as long as the run that it is for, and no longer.
+"""Hold leases as long as the flow run that needs them.
 
-    in a guarded function     until the function ends
-    in a flow run             until the run ends: a thread looks
-    in a worker of the run    until the run ends, for which the API is asked (Dask, Ray, a process pool)
-    in no flow run            until the process ends
+    a task that is called in     holds until
+    a guarded function           the function ends
+    a flow run                   the run ends; a thread watches it
+    a worker of the run          the run ends; a thread asks the API (Dask, Ray, a process pool)
+    no flow run                  the process ends
 
-Whatever happens to the thread, a lease ends with its process.
+In any case a lease ends with its process.
 """
 
 from __future__ import annotations
@@ -25,26 +26,27 @@ from prefect.context import FlowRunContext, get_settings_context
 from prefect.exceptions import ObjectNotFound
 
 LOOK_SECONDS = 0.25
-"""Between two looks whether a run of this process ended."""
+"""Seconds between two looks whether a run of this process ended."""
 ASK_SECONDS = 15.0
-"""Between two questions to the API whether a run of another process ended."""
+"""Seconds between two requests to the API whether a run of another process ended."""
 
 T = TypeVar("T")
 
 
 class Held:
-    """Contexts that are left together; of two under one key, the later takes the place of the earlier."""
+    """Context managers that are left together. A later one replaces an earlier one of the same key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[Hashable, ExitStack] = {}
 
     def enter(self, key: Hashable, context: AbstractContextManager[T]) -> T:
-        """Enter a context, and stay in it until `close`."""
+        """Enter a context manager, and stay in it until `close`."""
         with ExitStack() as entering:
             value = entering.enter_context(context)
             with self._lock:
                 earlier, self._held[key] = self._held.get(key), entering.pop_all()
+        # Leave the earlier one last, so that something is held all the time.
         if earlier is not None:
             earlier.close()
         return value
@@ -53,12 +55,12 @@ class Held:
         """Leave all of them."""
         with self._lock:
             held, self._held = self._held, {}
-        for one in held.values():
-            one.close()
+        for stack in held.values():
+            stack.close()
 
 
-class _Run:
-    """An attempt of a flow run, for which something is held."""
+class _RunAttempt:
+    """An attempt of a flow run, with what is held for it."""
 
     def __init__(self, run_id: UUID, context: Callable[[], Any]) -> None:
         self.id = run_id
@@ -68,98 +70,104 @@ class _Run:
 
 _block: ContextVar[Held | None] = ContextVar("stagegate_held_in_block", default=None)
 _process = Held()
-_runs: list[_Run] = []
+_attempts: list[_RunAttempt] = []
 _lock = threading.Lock()
 atexit.register(_process.close)
 
 
 @contextmanager
-def held_during(ask: Callable[[], Any]) -> Iterator[None]:
-    """Call a function, and hold during the block what it enters into `held`."""
+def held_during(function: Callable[[], Any]) -> Iterator[None]:
+    """Call a function, and hold what it enters into `held` until the block ends."""
     held = Held()
     with ExitStack() as leaving:
         leaving.callback(held.close)
         token = _block.set(held)
         try:
-            ask()
+            function()
         finally:
             _block.reset(token)
         yield
 
 
 def held() -> Held:
-    """Where to enter what is to be held as long as the run around this goes on."""
+    """The collection whose contexts are held as long as the current run."""
+    # A guarded function comes first: it may end before the run does.
     block, run = _block.get(), FlowRunContext.get()
     if block is not None:
         return block
     if run is None or run.flow_run is None:
         return _process
     with _lock:
-        kept = _of_worker(run.flow_run.id) if run.detached else _of_run(run.flow_run.id, run)
-    return kept.held
+        attempt = _of_worker(run.flow_run.id) if run.detached else _of_run(run.flow_run.id, run)
+    return attempt.held
 
 
-def _of_run(run_id: UUID, context: FlowRunContext) -> _Run:
-    kept = next((one for one in _runs if one.context() is context), None)
-    if kept is None:
-        for failed in [one for one in _runs if one.id == run_id]:
-            _end(failed)  # this is the next attempt
-        # Only weakly: Prefect lets go of the context at the run's end.
-        kept = _Run(run_id, weakref.ref(context))
-        _watch(kept, LOOK_SECONDS, _ended_here, call=lambda look: look())
-    return kept
+def _of_run(run_id: UUID, context: FlowRunContext) -> _RunAttempt:
+    """The attempt that runs in this process; a new attempt ends the earlier ones of the same run."""
+    attempt = next((known for known in _attempts if known.context() is context), None)
+    if attempt is None:
+        for failed in [known for known in _attempts if known.id == run_id]:
+            _end(failed)
+        # Keep a weak reference only: that the context is gone shows that the run has ended.
+        attempt = _RunAttempt(run_id, weakref.ref(context))
+        _watch(attempt, LOOK_SECONDS, _ended_here, call=lambda look: look())
+    return attempt
 
 
-def _of_worker(run_id: UUID) -> _Run:
-    """The run of another process; each of its tasks here has a context of its own, which ends with the task."""
-    kept = next((one for one in _runs if one.id == run_id), None)
-    if kept is None:
-        kept = _Run(run_id, lambda: None)
-        # Of the task's context, the thread needs to know where the API is. The task's client is closed with the task.
+def _of_worker(run_id: UUID) -> _RunAttempt:
+    """The attempt of a run in another process. Each of its tasks here has a context that ends with the task."""
+    attempt = next((known for known in _attempts if known.id == run_id), None)
+    if attempt is None:
+        attempt = _RunAttempt(run_id, lambda: None)
+        # The thread outlives the task and its API client. It copies the settings, which say where the API is.
         settings = get_settings_context().model_copy()
 
         def call(look: Callable[[], None]) -> None:
             with settings:
                 look()
 
-        _watch(kept, ASK_SECONDS, _ended_elsewhere, call)
-    return kept
+        _watch(attempt, ASK_SECONDS, _ended_elsewhere, call)
+    return attempt
 
 
 def _watch(
-    kept: _Run, seconds: float, ended: Callable[[_Run], bool], call: Callable[[Callable[[], None]], None]
+    attempt: _RunAttempt,
+    seconds: float,
+    has_ended: Callable[[_RunAttempt], bool],
+    call: Callable[[Callable[[], None]], None],
 ) -> None:
-    _runs.append(kept)
+    """Start a thread that ends the attempt once `has_ended` says so; `call` runs the thread's loop."""
+    _attempts.append(attempt)
 
     def look() -> None:
-        while kept in _runs:
+        while attempt in _attempts:
             time.sleep(seconds)
-            if ended(kept):
+            if has_ended(attempt):
                 with _lock:
-                    _end(kept)
+                    _end(attempt)
 
-    threading.Thread(target=call, args=(look,), name=f"leases of {kept.id}", daemon=True).start()
-
-
-def _end(kept: _Run) -> None:
-    if kept in _runs:
-        _runs.remove(kept)
-        kept.held.close()
+    threading.Thread(target=call, args=(look,), name=f"leases of {attempt.id}", daemon=True).start()
 
 
-def _ended_here(kept: _Run) -> bool:
-    # The context of a process's first run is kept by Prefect's services, so the run's state is looked at, too.
-    context = kept.context()
+def _end(attempt: _RunAttempt) -> None:
+    if attempt in _attempts:
+        _attempts.remove(attempt)
+        attempt.held.close()
+
+
+def _ended_here(attempt: _RunAttempt) -> bool:
+    # Prefect's services keep the context of a process's first run alive, so look at the run's state, too.
+    context = attempt.context()
     state = context.flow_run.state if context is not None else None
     return context is None or bool(state and state.is_final())
 
 
-def _ended_elsewhere(kept: _Run) -> bool:
+def _ended_elsewhere(attempt: _RunAttempt) -> bool:
     try:
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(kept.id).state
+            state = client.read_flow_run(attempt.id).state
     except ObjectNotFound:
         return True  # somebody deleted it
-    except Exception:  # noqa: BLE001 - whatever ails the API: it is asked again
+    except Exception:  # noqa: BLE001 - on any error of the API, ask it again later
         return False
     return bool(state and state.is_final())

@@ -1,9 +1,9 @@
-"""Concurrency limits: how many transfers at a time a node or a source bears, over all runs of a Prefect server.
+"""Concurrency limits: the number of simultaneous transfers to a node or from a source, over all runs of a server.
 
     stagegate-node-<node>                 the node's name: STAGEGATE_NODE, else the host's
     stagegate-source-<scheme>-<where>     the bucket or host of the source's URL, or the folder of a local one
 
-These are global concurrency limits of Prefect. `stagegate limits` sets them, and `slots` minds them.
+These are global concurrency limits of Prefect. `stagegate limits` sets them, and transfers take their `slots`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from prefect_stagegate.sources import public_url
 from prefect_stagegate.spec.location import local_path
 
 LONGEST = 80
-"""Characters of a name behind `stagegate-`; of a longer one, the end gives way to a digest of all of it."""
+"""Characters of a name after `stagegate-`. The end of a longer name is replaced by a digest of the whole name."""
 PAGE = 100
-"""Limits that the API is asked for at a time."""
+"""Limits that one request to the API returns."""
 
 
 def node_limit(node: str) -> str:
@@ -38,13 +38,14 @@ def node_limit(node: str) -> str:
 
 
 def source_limit(url: str) -> str:
-    """The name of a source's limit. It is made of the URL alone, so it can be told without asking for credentials.
+    """The name of a source's limit. It depends on the URL only, so no credentials are needed.
 
     >>> source_limit("s3://lake/flights/"), source_limit("https://me:secret@data.example.org:8443/flights/?sig=1")
     ('stagegate-source-s3-lake', 'stagegate-source-https-data.example.org-8443')
     >>> source_limit("/mnt/nas/flights/"), source_limit("simplecache::gs://lake/flights/")
     ('stagegate-source-file-mnt-nas-flights', 'stagegate-source-gs-lake')
     """
+    # The last link of a chained URL is where the bytes come from.
     origin = url.rpartition("::")[2]
     path = local_path(origin)
     if path is not None:
@@ -62,7 +63,7 @@ def _name(*words: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LimitChange:
-    """What setting one limit comes to."""
+    """The effect of setting one limit."""
 
     name: str
     limit: int
@@ -70,23 +71,23 @@ class LimitChange:
     before: int | None
     """Slots that it had; None when there was no such limit."""
     active: bool
-    """Whether it is in force: it can be disabled in Prefect, and setting it leaves that as it is."""
+    """Whether it is in force. Limits can be disabled in Prefect, and setting one does not enable it."""
 
 
 def set_limits(wanted: Mapping[str, int], *, dry_run: bool = False) -> tuple[LimitChange, ...]:
-    """Create the limits that the Prefect server hasn't, and change those that have another number of slots.
+    """Create limits that the Prefect server lacks, and change those with another number of slots.
 
     Args:
-        wanted: The number of slots by the limit's name, as `node_limit` and `source_limit` give it.
-        dry_run: Only tell what would be done.
+        wanted: The number of slots by the limit's name, which `node_limit` and `source_limit` return.
+        dry_run: Only return what would be done.
 
     Raises:
         StagegateError: Prefect's API does not answer, or refuses.
     """
     try:
         with get_client(sync_client=True) as client:
-            there = read_limits(client, wanted.keys())
-            changes = tuple(_change(name, limit, there.get(name)) for name, limit in wanted.items())
+            existing = read_limits(client, wanted.keys())
+            changes = tuple(_change(name, limit, existing.get(name)) for name, limit in wanted.items())
             for change in changes:
                 if change.before != change.limit and not dry_run:
                     client.upsert_global_concurrency_limit_by_name(change.name, change.limit)
@@ -98,22 +99,22 @@ def set_limits(wanted: Mapping[str, int], *, dry_run: bool = False) -> tuple[Lim
         ) from error
 
 
-def _change(name: str, limit: int, there: GlobalConcurrencyLimitResponse | None) -> LimitChange:
-    return LimitChange(name, limit, there.limit, there.active) if there else LimitChange(name, limit, None, active=True)
+def _change(name: str, limit: int, old: GlobalConcurrencyLimitResponse | None) -> LimitChange:
+    return LimitChange(name, limit, old.limit, old.active) if old else LimitChange(name, limit, None, active=True)
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what went wrong; Prefect's clients add where HTTP's codes are explained."""
+    """The first line of an error; Prefect's clients add a link about HTTP's codes in the next line."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def read_limits(client: SyncPrefectClient, names: Collection[str]) -> dict[str, GlobalConcurrencyLimitResponse]:
-    """Those of the named limits that exist: one call for each hundred limits on the server."""
-    found: dict[str, GlobalConcurrencyLimitResponse] = {}
+    """The existing limits of these names, by name; one request for each `PAGE` limits on the server."""
+    limits: dict[str, GlobalConcurrencyLimitResponse] = {}
     read = 0
     while True:
         page = client.read_global_concurrency_limits(limit=PAGE, offset=read)
-        found |= {one.name: one for one in page if one.name in names}
+        limits |= {limit.name: limit for limit in page if limit.name in names}
         read += len(page)
-        if len(page) < PAGE or len(found) == len(names):
-            return found
+        if len(page) < PAGE or len(limits) == len(names):
+            return limits

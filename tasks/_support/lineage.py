@@ -1,8 +1,8 @@
-"""Versions as Prefect's assets with their sources upstream, from which the UI draws where data came from.
+"""Show versions as Prefect assets with their sources upstream; the UI draws the lineage from it.
 
-A version's key is known only once it is made. So the task is no `@materialize`, whose keys stand before its run: it
-adds to the `AssetContext` of its own run, from which Prefect emits the events when the run completes, and from which
-it tells the tasks that take the version what is upstream of theirs.
+`@materialize` needs the asset's key before the run, but a version's key is known only after it is made. So the task
+adds the asset to the `AssetContext` of its own run. Prefect emits the events from there when the run completes, and
+takes from there what is upstream of tasks that use the version.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import bytes_text, count_text
 
 SOURCES = 50
-"""The most sources of a version that are shown as upstream: an event has room for a hundred related resources."""
+"""The most sources of a version that are shown upstream; an event holds at most a hundred related resources."""
 KEY_LENGTH = 512
 """Prefect's own bound on an asset's key."""
 MADE_BY = "prefect-stagegate"
 
 _REFUSED = re.compile(r"""[\s\x00#?&%"'<>\[\]{}|\\^`]+""")
-"""What Prefect lets into no asset's key."""
+"""Characters that Prefect refuses in an asset's key."""
 
 
 def version_key(dataset: str, digest: str) -> str:
-    """The key of a version, which is also the URL that fsspec opens.
+    """The key of a version. fsspec opens it as a URL.
 
     >>> version_key("nycflights", "sha256:4f9c")
     'stagegate://nycflights@sha256-4f9c'
@@ -39,9 +39,9 @@ def version_key(dataset: str, digest: str) -> str:
 
 
 def source_key(url: str) -> str:
-    """The key of a source: its URL without credentials, and with dashes for what a key can't have.
+    """The key of a source: its URL without credentials, with dashes for refused characters.
 
-    Of a chained URL it is the last link, where the bytes lie. A long one is cut, and ends with a hash of the whole.
+    The key of a chained URL is its last link, where the bytes are. A long key is cut and ends with a hash of the whole.
 
     >>> source_key("/mnt/nas/my flights/"), source_key("zip://a.csv::s3://me:secret@lake/x.zip?sig=1")
     ('file:///mnt/nas/my-flights/', 's3://lake/x.zip')
@@ -57,24 +57,25 @@ def source_key(url: str) -> str:
     return f"{key[: KEY_LENGTH - len(mark) - 1]}-{mark}"
 
 
-def trace(version: Version, what: Spec | Address) -> None:
-    """Tell Prefect in a task's run that a version was made of its spec's sources, or only used.
+def trace(version: Version, origin: Spec | Address) -> None:
+    """Register a version with Prefect in a task's run: as made from its spec's sources, or as used.
 
-    One that the catalog knew is not made again: it is upstream of whatever takes this task's result, and nothing
-    is emitted for it here. Outside of a task's run nothing happens.
+    A version that the catalog knew already counts as used: it is upstream of the tasks that take this task's result,
+    and no event is emitted for it. Outside of a task's run nothing happens.
 
     Args:
         version: The version.
-        what: The spec that it was made from, or the address by which it was brought.
+        origin: The spec that it was made from, or the address by which it was fetched.
     """
     context = AssetContext.get()
     if context is None:
         return
-    if version.new and isinstance(what, Spec):
-        asset = _made(version, what)
+    if version.new and isinstance(origin, Spec):
+        asset = _asset(version, origin)
         context.downstream_assets.add(asset)
-        keys = sorted({source_key(source.url) for source in what.sources})
+        keys = sorted({source_key(source.url) for source in origin.sources})
         context.direct_asset_dependencies.update(Asset(key=key) for key in keys[:SOURCES])
+        # Keep the name that the user's own asset task has set.
         context.materialized_by = context.materialized_by or MADE_BY
         context.add_asset_metadata(
             asset.key,
@@ -91,10 +92,10 @@ def trace(version: Version, what: Spec | Address) -> None:
     context.update_tracked_assets()
 
 
-def _made(version: Version, spec: Spec) -> Asset:
-    about = AssetProperties(
+def _asset(version: Version, spec: Spec) -> Asset:
+    properties = AssetProperties(
         name=f"{version.dataset} {version.digest[:19]}",
         description=f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}",
         owners=[contact for contact in spec.owners.values() if contact],
     )
-    return Asset(key=version_key(version.dataset, version.digest), properties=about)
+    return Asset(key=version_key(version.dataset, version.digest), properties=properties)

@@ -1,4 +1,4 @@
-"""What a task tells: its log, its events and its artifacts. None of it ever fails the work that it tells of.
+"""The logs, events and artifacts of tasks. An error in one of them never fails the task.
 
 docs/events.md has an example of each event.
 """
@@ -28,14 +28,13 @@ CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
 """A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
 used)."""
 
-
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
-    # Prefect logs the errors of runs there, with their causes, and stores what is logged.
+    # Prefect logs the errors of runs with their causes to these loggers, and stores the log on its server.
     logging.getLogger(_name).addFilter(RedactingFilter())
 
 
 def in_a_run() -> bool:
-    """Whether this is called in a flow or task run, and so has an API to tell things to."""
+    """Whether this is called in a flow or task run, which has an API for events and artifacts."""
     return bool(FlowRunContext.get() or TaskRunContext.get())
 
 
@@ -49,10 +48,10 @@ def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 @contextmanager
 def unfailing(doing: str) -> Iterator[None]:
-    """Log whatever goes wrong in the block, and go on: the work that is told of is done.
+    """Log any error of the block, and go on: the task's work is done by then.
 
     Args:
-        doing: What could not be done then: `store the artifact nycflights-stage`.
+        doing: What the block does, for the log: `store the artifact nycflights-stage`.
     """
     try:
         yield
@@ -65,12 +64,12 @@ def announce(event: VersionEvent) -> None:
     emit(event.name, event.resource, event.payload, event.related, identity=event.identity)
 
 
-def announce_version(version: Version, what: Spec | Address) -> None:
-    """Say in one line what was staged, and show it as an asset; emit the event when it is new.
+def announce_version(version: Version, origin: Spec | Address) -> None:
+    """Log a staged version in one line, show it as an asset, and emit the event when it is new.
 
     Args:
-        version: What was staged.
-        what: The spec that it was made from, or the address by which it was brought.
+        version: The staged version.
+        origin: The spec that it was made from, or the address by which it was fetched.
     """
     sizes = map(bytes_text, (version.bytes, version.bytes_fetched, version.bytes_reused))
     files = count_text(version.files, "file")
@@ -83,7 +82,7 @@ def announce_version(version: Version, what: Spec | Address) -> None:
         }
         announce(version_event(VERSION_STAGED, version.dataset, version.digest, **figures))
     with unfailing(f"show {version.address} as an asset"):
-        trace(version, what)
+        trace(version, origin)
 
 
 def emit(
@@ -94,14 +93,14 @@ def emit(
     *,
     identity: UUID | None = None,
 ) -> None:
-    """Emit an event when this is a run; Prefect relates the flow run, the task run and the deployment.
+    """Emit an event, in a run only. Prefect relates the flow run, the task run and the deployment.
 
     Args:
-        event: Its name.
-        resource: What it happened to.
+        event: The event's name.
+        resource: The resource that the event is about.
         payload: Small JSON values.
-        related: What else it concerns.
-        identity: The event's own id. The server keeps one event of an id, and drops those that come after it.
+        related: Other resources that it concerns.
+        identity: The event's id. The server drops later events of the same id.
     """
     if in_a_run():
         with unfailing(f"emit {event}"):
@@ -109,7 +108,7 @@ def emit(
 
 
 def attach(artifact: Artifact) -> None:
-    """Show an artifact at the run."""
+    """Store an artifact, in a run only."""
     if in_a_run():
         with unfailing(f"store the artifact {artifact.key}"):
             artifact.create(_sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine

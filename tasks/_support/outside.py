@@ -1,4 +1,4 @@
-"""Telling Prefect's API of what a command did: no flow run is there, whose client would send events by itself."""
+"""Send the events of commands, which have no flow run whose client sends them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from prefect.settings import PREFECT_API_URL
 from prefect_stagegate.tasks._support.events import VersionEvent
 
 SECONDS = 3.0
-"""How long one answer of the API may take."""
+"""Seconds that one response of the API may take."""
 
 
 def send_events(events: Sequence[VersionEvent]) -> None:
-    """Send events to the API that Prefect's settings name; without one nothing is sent, and no server started.
+    """Send events to the API that Prefect's settings name. Do nothing when they name none.
 
     Raises:
-        httpx.HTTPError: The API did not take them.
+        httpx.HTTPError: The API did not accept them.
     """
+    # Without an API's URL, Prefect's client would start a server.
     if not PREFECT_API_URL.value():
         return
-    sent = [_event(one).model_dump(mode="json") for one in events]
+    body = [_event(event).model_dump(mode="json") for event in events]
     with get_client(sync_client=True, httpx_settings={"timeout": SECONDS}) as client:
-        client.request("POST", cast("Any", "/events"), json=sent).raise_for_status()
+        client.request("POST", cast("Any", "/events"), json=body).raise_for_status()
 
 
 def _event(event: VersionEvent) -> Event:
-    own = {"id": event.identity} if event.identity else {}
-    about: dict[str, Any] = {"resource": event.resource, "related": event.related, "payload": event.payload}
-    return Event(event=event.name, **about, **own)
+    fields: dict[str, Any] = {"resource": event.resource, "related": event.related, "payload": event.payload}
+    if event.identity:
+        fields["id"] = event.identity
+    return Event(event=event.name, **fields)

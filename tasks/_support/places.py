@@ -1,4 +1,4 @@
-"""Where a task works: the cache and the catalog that it was given, or the settings'."""
+"""Open the cache and the catalog of a task: its parameters', or by default the settings'."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support.slots import admit
 
 CacheLike = StagegateCache | Path | str | None
-"""A cache as a block or a folder; None for the settings'."""
+"""A cache as a block or a folder; None means that of the settings."""
 CatalogLike = StagegateCatalog | Path | str | None
-"""A catalog as a block, a folder or a URL; None for the settings'."""
+"""A catalog as a block, a folder or a URL; None means that of the settings."""
 SpecParameter = str | Path | dict[str, Any]
-"""A spec as a flow's parameter, which may come from Prefect's API: a path, a URL, a dictionary, or an address."""
+"""A spec as a flow's parameter, as JSON allows it: a path, a URL, a dictionary, or an address."""
 
 
 def open_places(cache: CacheLike, catalog: CatalogLike) -> Workspace:
-    """Open the cache and the catalog; specs may name credentials blocks, and transfers mind concurrency limits.
+    """Open the cache and the catalog. Specs can name credentials blocks, and transfers take slots of limits.
 
     Raises:
         CacheError, CatalogError: One of them can't be opened.

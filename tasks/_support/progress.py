@@ -1,4 +1,4 @@
-"""Live progress of a transfer as an artifact of the run that does it."""
+"""Show a transfer's live progress as an artifact of its run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from prefect_stagegate.tasks._support.notify import in_a_run, run_log
 from prefect_stagegate.units import bytes_text, count_text
 
 INTERVAL = 2.0
-"""Seconds between two updates, so that a transfer costs the API a call every two seconds however many files it has."""
+"""Seconds between two updates, so that the number of files does not matter to the API."""
 GRACE = 10.0
 """Seconds that the end of a transfer waits for its last update."""
 
 
 class LiveProgress:
-    """Counts what a transfer tells from its threads; a thread of its own shows it, so no transfer waits for the API.
+    """Counts the progress of a transfer's threads. Another thread shows it, so that transfers never wait for the API.
 
-    Nothing is shown before bytes move: a staging that finds nothing new calls no API.
+    Nothing is shown before bytes move, so a staging that finds nothing new does not call the API.
     """
 
     def __init__(self, key: str) -> None:
@@ -39,7 +39,7 @@ class LiveProgress:
         self._stop = threading.Event()
 
     def listed(self, objects: int, size: int) -> None:
-        """Count what is to be brought."""
+        """Count objects that have to be fetched."""
         with self._lock:
             self._listed += objects
             self._size += size
@@ -50,26 +50,26 @@ class LiveProgress:
             self._moved += size
 
     def done(self, receipt: Receipt) -> None:
-        """Count an object, and log it for those who look closely."""
+        """Count a finished object, and log it at the level DEBUG."""
         with self._lock:
             self._finished += 1
             self._reused += 0 if receipt.fetched else receipt.object.size
         self._log.debug("%s is %s, fetched %s", receipt.path, receipt.digest, bytes_text(receipt.fetched))
 
-    def waiting(self, told: str) -> None:
-        """Log it, once."""
-        if told not in self._waits:
-            self._waits.add(told)
-            self._log.info("%s", told)
+    def waiting(self, message: str) -> None:
+        """Log a message about a wait; the same message only once."""
+        if message not in self._waits:
+            self._waits.add(message)
+            self._log.info("%s", message)
 
     def watch(self) -> None:
-        """Show what was counted until `stop`, and once more then."""
+        """Show the counts until `stop`, and a last time after it."""
         while not self._stop.wait(INTERVAL):
             self._show()
         self._show()
 
     def stop(self) -> None:
-        """Let `watch` come to its end."""
+        """Make `watch` return."""
         self._stop.set()
 
     def _show(self) -> None:
@@ -87,13 +87,14 @@ class LiveProgress:
                 update(self._artifact, share, description=text, _sync=True)
             self._shown = text
         except Exception as error:  # noqa: BLE001 - whatever ails the API, bytes move on
+            # Stop after the first error, so that a broken API does not fill the log.
             self._mute = True
             self._log.warning("Progress is no longer shown: %s", error)
 
     def _state(self) -> tuple[float, str]:
-        """The share of the bytes that is here, in percent, and the figures in words."""
+        """The share of the bytes that is on this node, in percent, and the figures as text."""
         with self._lock:
-            # What an interrupted run had fetched is told as moved and as reused.
+            # Bytes that an interrupted run had fetched are counted as moved and as reused, so cap the sum.
             done = min(self._moved + self._reused, self._size)
             share = 100.0 * done / self._size if self._size else 0.0
             objects = f"{self._finished:,} of {count_text(self._listed, 'object')}"
@@ -106,10 +107,10 @@ def live_progress(key: str) -> Iterator[LiveProgress]:
     """Show the progress of the block's transfer while it lasts.
 
     Args:
-        key: The artifact's; lowercase letters, digits and dashes.
+        key: The artifact's key: lowercase letters, digits and dashes.
     """
     progress = LiveProgress(key)
-    # The run that the artifact belongs to, and the API's address, are known from the context.
+    # The context has the run that the artifact belongs to, and the API's address.
     thread = threading.Thread(target=copy_context().run, args=(progress.watch,), name=f"progress of {key}", daemon=True)
     thread.start()
     try:

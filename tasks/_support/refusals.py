@@ -1,6 +1,6 @@
-"""A gate's refusal is an answer and no crash: the run gets a state of its own name, and its log no traceback.
+"""Show a gate's refusal as an answer, not as a crash: the run's state has its own name, and the log no traceback.
 
-who says no                          the run's state        its log
+who refuses                          the run's state        its log
 a gate, in `pilot_to_production`     Gate refused           a warning
 `@require_ready` over a flow         Gate refused           a warning
 `require_ready` called in a flow     Failed, as Prefect     a warning instead of the traceback
@@ -25,12 +25,12 @@ GATE_REFUSED = "Gate refused"
 GATE_UNDECIDED = "Gate undecided"
 """The name of the state of a run whose gate could not decide."""
 ANSWERS = (GateFailed, GateUndecided, WaitingForApproval)
-"""What a gate says, as errors."""
+"""A gate's answers as errors."""
 
 
 def ended_by_gate(error: StagegateError) -> State[Any]:
-    """The failed state of a run that a gate let go no further. Calling the flow raises the error."""
-    _seen(error)  # whoever asked the gate logged what it said
+    """The failed state of a run that a gate stopped. Calling the flow raises the error."""
+    _seen(error)  # the task that asked the gate has logged the answer
     name = GATE_REFUSED if isinstance(error, GateFailed) else GATE_UNDECIDED
     return Failed(name=name, message=legible_text(error.message), data=error)
 
@@ -40,11 +40,11 @@ def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
 
     Args:
         error: The refusal.
-        function: What was guarded. Unless it is the function of the flow that runs, the refusal is raised: a caller
-            must not take a state for what the function returns.
+        function: The guarded function.
 
     Raises:
-        GateFailed: This is no run of the guarded function itself.
+        GateFailed: The current flow run is not one of this function. Then a caller would take the state for the
+            function's result.
     """
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow.fn is not function:
@@ -53,14 +53,14 @@ def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
 
 
 def _seen(error: StagegateError) -> bool:
-    """Whether an error was logged already; from now on it was."""
+    """Whether an error was logged already; mark it as logged."""
     seen = bool(vars(error).get("logged"))
     vars(error)["logged"] = True
     return seen
 
 
 class _Refusals(logging.Filter):
-    """Makes one warning of all that Prefect logs of a refusal: an error with a traceback at each level it passes."""
+    """Turns Prefect's log records of a refusal, an error with traceback at each level, into one warning."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

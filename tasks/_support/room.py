@@ -1,4 +1,4 @@
-"""Telling in time that the volume of a node's cache is nearly full."""
+"""Warn when the volume of a node's cache is nearly full."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from prefect_stagegate.units import bytes_text
 
 @contextmanager
 def watched_room(workspace: Workspace) -> Iterator[None]:
-    """Look at the cache's volume when the block ends, also by an error, and tell when it is nearly full.
+    """Look at the cache's volume when the block ends, also by an error, and warn when it is nearly full.
 
-    A flow run emits one event about a cache, however many of its tasks, on whatever processes, see it nearly full.
+    A flow run emits one event about a cache, even when several of its tasks see it nearly full.
     """
     try:
         yield
     finally:
         with unfailing("look how full the cache's volume is"):
-            _tell(workspace)
+            _warn(workspace)
 
 
-def _tell(workspace: Workspace) -> None:
+def _warn(workspace: Workspace) -> None:
     room = look_at_room(workspace)
     if not room.nearly_full:
         return
@@ -42,5 +42,6 @@ def _tell(workspace: Workspace) -> None:
     }
     figures = {"used": room.used, "free": room.free, "size": room.size, "share": round(room.share, 4)}
     payload = {"node": room.node, "cache": str(room.cache), **figures}
+    # All tasks of a run emit the event with one id, so the server keeps one.
     run = flow_run.get_id() or task_run.get_id()
     emit(CACHE_NEARLY_FULL, resource, payload, identity=uuid5(NAMESPACE_URL, f"{CACHE_NEARLY_FULL}/{run}/{name}"))

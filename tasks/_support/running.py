@@ -1,6 +1,6 @@
-"""How all of these tasks run: uncached, retried once when the engine says that it may help, with readable names.
+"""How all tasks of this package run: uncached, with readable names, and retried once when the error is retryable.
 
-Also in async flows, by twins that keep the work off the event loop, and under every task runner.
+They run under every task runner, and in async flows by twins that keep the work off the event loop.
 """
 
 from __future__ import annotations
@@ -26,37 +26,38 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks._support.cancelling import WATCH, requested
 
 RETRY_SECONDS = 10
-"""About how long a task waits before its second try; the engine retried each object for a while already."""
+"""Seconds, approximately, before a task's second try. The transfer has retried each object for a while before."""
 SHORT_DIGEST = 19
+"""Characters of a digest in a run's name."""
 STOPPING_SECONDS = 5.0
-"""How long a cancelled coroutine waits for its work: a transfer stops within two seconds, other work may be left."""
+"""Seconds that a cancelled coroutine waits for its work. A transfer stops within two; other work may go on."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def may_help(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether another try may help: the engine's judgement and nothing else."""
+    """Whether another try may help, which only the error's `retryable` decides."""
     del task, run
     return isinstance(state.data, StagegateError) and state.data.retryable
 
 
 def run_options(run_name: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
-    """What all of our tasks tell Prefect about how they run.
+    """Prefect's options for all tasks of this package.
 
-    A record of an earlier run says nothing about what lies on this node, so nothing is cached by Prefect; the engine
-    finds out by itself what it need not do again.
+    Prefect caches nothing: the result of an earlier run says nothing about the files on this node. Each job finds out
+    by itself what it need not do again.
 
     Args:
-        run_name: Says what a run does, from its parameters.
+        run_name: Returns a run's name for its parameters.
     """
 
-    def named(parameters: dict[str, Any]) -> str:  # Prefect looks for this parameter's name
+    def task_run_name(parameters: dict[str, Any]) -> str:  # Prefect looks for this parameter's name
         return run_name(parameters)
 
     return {
         "tags": {"stagegate"},
-        "task_run_name": named,
+        "task_run_name": task_run_name,
         "cache_policy": NO_CACHE,
         "retries": 1,
         "retry_delay_seconds": exponential_backoff(RETRY_SECONDS),
@@ -66,25 +67,25 @@ def run_options(run_name: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
 
 
 class EngineTask(Task[P, R]):
-    """A task of ours. What is submitted to another process is told there when this one must end."""
+    """A task whose runs in other processes find out when this process must end."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit a run to the flow's task runner; as every task's."""
-        return _accompanied(super().submit(*args, **kwargs))
+        """Submit a run to the flow's task runner, as `Task.submit` does."""
+        return _watched_while_away(super().submit(*args, **kwargs))
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit a run for each element; as every task's."""
-        return _accompanied(super().map(*args, **kwargs))
+        """Submit a run for each element, as `Task.map` does."""
+        return _watched_while_away(super().map(*args, **kwargs))
 
     def with_options(self, **options: Any) -> Task[P, R]:
-        """A copy with other options; as every task's."""
+        """A copy with other options, as `Task.with_options` makes it."""
         changed = super().with_options(**options)
         changed.__class__ = type(self)  # Prefect makes a plain task
         return changed
 
 
-def _accompanied(submitted: Any) -> Any:
-    """Watch in this process while futures are away: the children of a process pool or of Dask look at their parent."""
+def _watched_while_away(submitted: Any) -> Any:
+    """Keep this process's watch running while futures are unfinished: runs in child processes look at it."""
     for future in submitted if isinstance(submitted, PrefectFutureList) else [submitted]:
         if isinstance(future, PrefectWrappedFuture):
             away = threading.Event()
@@ -98,14 +99,14 @@ def _arrived(away: threading.Event, _: object) -> None:
 
 
 def engine_task(run_name: Callable[[Mapping[str, Any]], str]) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a Prefect task of a function that does one job of the engine, named as `run_options` says."""
+    """A decorator that makes a function a task with `run_options`."""
     return lambda function: EngineTask(function, **run_options(run_name))
 
 
 def async_twin(task: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
     """The same task for async flows: `await astage_dataset(…)`.
 
-    The work runs in a thread of its own, so the event loop goes on. When the coroutine is cancelled, so is the work.
+    The work runs in a thread, so the event loop goes on. Cancelling the coroutine cancels the work.
     """
 
     @wraps(task.fn)
@@ -118,7 +119,8 @@ def async_twin(task: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
 
 
 async def in_thread(work: Callable[[], R]) -> R:
-    """Run a function in a thread with this context. A cancellation waits a while until the function has stopped."""
+    """Run a function in a thread with this context. After a cancellation, wait `STOPPING_SECONDS` for it to stop."""
+    # The work finds the event in its context: see `cancelling.ending`.
     end, context, done = threading.Event(), copy_context(), Future[R]()
     context.run(requested.set, end)
 
@@ -129,31 +131,32 @@ async def in_thread(work: Callable[[], R]) -> R:
         except BaseException as error:  # noqa: BLE001 - handed to the coroutine
             done.set_exception(error)
 
-    # No pool: work behind other people's would wait. No end of the process waits for a daemon.
+    # Use no thread pool, in which the work could wait for other work. A daemon does not keep the process from ending.
     threading.Thread(target=run, name="stagegate-work", daemon=True).start()
     waiting = asyncio.wrap_future(done)
-    waiting.add_done_callback(lambda ended: ended.exception())  # seen, also when nobody waits for it any more
+    # Read the exception even when nobody waits for it any more: asyncio logs exceptions that nobody read.
+    waiting.add_done_callback(lambda ended: ended.exception())
     try:
         await asyncio.wait([waiting])
     except asyncio.CancelledError:
         end.set()
-        with CancelScope(shield=True):  # Prefect's time-outs would interrupt the waiting, too
+        with CancelScope(shield=True):  # else Prefect's time-outs would interrupt this wait, too
             await asyncio.wait([waiting], timeout=STOPPING_SECONDS)
         raise
     return waiting.result()
 
 
-def spoken(named: Any) -> str:
-    """What a user named, short enough for a run's name.
+def short_name(spec_or_ref: Any) -> str:
+    """The dataset or address in a spec or reference, short enough for a run's name.
 
-    >>> spoken("specs/nycflights.yaml"), spoken("nycflights@production"), spoken({"dataset": "nycflights"})
+    >>> short_name("specs/nycflights.yaml"), short_name("nycflights@production"), short_name({"dataset": "nycflights"})
     ('nycflights', 'nycflights@production', 'nycflights')
     """
-    if isinstance(named, Spec):
-        return named.dataset
-    if isinstance(named, Mapping):
-        return str(named.get("dataset", "a spec"))
-    text = str(named)
+    if isinstance(spec_or_ref, Spec):
+        return spec_or_ref.dataset
+    if isinstance(spec_or_ref, Mapping):
+        return str(spec_or_ref.get("dataset", "a spec"))
+    text = str(spec_or_ref)
     dataset, at, ref = text.partition("@")
     if at and "/" not in text:
         return f"{dataset}@{ref[:SHORT_DIGEST]}"

@@ -1,10 +1,10 @@
-"""Slots: a transfer holds one of each concurrency limit of its node and its sources, while it lasts.
+"""Slots of concurrency limits: a transfer holds one for its node and one for each of its sources.
 
-It takes them all at once before it lists anything, and gives them back when its version is published; it never holds
-one while it waits for another, so no two transfers wait for each other.
+It takes all of them at once before it lists anything, and releases them after its version is published. It never holds
+one slot while it waits for another, so no two transfers wait for each other.
 
-A limit that nobody created holds nothing up, nor does one that is disabled, nor an API that doesn't answer: limits are
-there to spare others, and data that is needed comes first. A limit of 0 closes its node or source until it is raised.
+Limits that don't exist, disabled limits and an API that doesn't answer never stop a transfer, since needed data matter
+more than limits. A limit of 0 closes its node or source until somebody raises it.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from prefect_stagegate.tasks._support.notify import in_a_run, run_log
 PAUSE = (2.0, 15.0)
 """The shortest and longest time between two looks for a free slot, in seconds; the server says when to look again."""
 NO_SLOT = (httpx.codes.LOCKED, httpx.codes.UNPROCESSABLE_ENTITY)
-"""How the server says that a limit is used up, and that it is 0."""
+"""The server's status codes for a limit without free slots, and for a limit of 0."""
 API_ERRORS = (httpx.HTTPError, PrefectException, ConcurrencySlotAcquisitionError)
 
 
 @contextmanager
 def admit(spec: Spec, cancel: Event | None = None) -> Iterator[None]:
-    """Hold a slot of the limits of this node and of a spec's sources during the block. Outside of a run, do nothing.
+    """Hold slots of this node and of a spec's sources during the block. Outside of a run, do nothing.
 
     Args:
-        spec: Its sources count, and not their mirrors: whether one will be read is not known before.
-        cancel: Set it to give up waiting.
+        spec: The spec. Mirrors of its sources don't count, since nobody knows beforehand whether they are read.
+        cancel: Set it to stop waiting.
 
     Raises:
         StagegateError: No slot became free within STAGEGATE_SLOT_WAIT.
-        Cancelled: The wait was given up.
+        Cancelled: `cancel` was set.
     """
     with ExitStack() as slots:
         if in_a_run():
@@ -58,50 +58,50 @@ def admit(spec: Spec, cancel: Event | None = None) -> Iterator[None]:
 
 
 def _existing(names: Collection[str]) -> list[str]:
-    """Those that exist, in order. Prefect warns in each run that asks for slots where none does."""
+    """The limits that exist, sorted. Prefect would log a warning about each of the others."""
     with get_client(sync_client=True) as client:
         return sorted(read_limits(client, names))
 
 
 def _take(slots: ExitStack, names: Sequence[str], wait: float, cancel: Event) -> None:
-    """Take a slot of each limit, looking again and again until each has a free one."""
-    spoken, begun, told = " and ".join(names), time.monotonic(), False
+    """Take a slot of each limit at once, trying again until all of them have a free one."""
+    limits, begun, has_waited = " and ".join(names), time.monotonic(), False
     while (pause := _try(slots, names)) is not None:
         left = begun + wait - time.monotonic()
         if left <= 0:
             raise StagegateError(
-                f"No slot of {spoken} became free in {wait:.0f} s",
+                f"No slot of {limits} became free in {wait:.0f} s",
                 hint="`prefect global-concurrency-limit inspect NAME` shows a limit, `stagegate limits` raises it, and "
                 "STAGEGATE_SLOT_WAIT says how long to wait.",
             )
-        if not told:
-            run_log().info("Waits for a free slot of %s, %.0f s at most", spoken, wait)
-            told = True
+        if not has_waited:
+            run_log().info("Waits for a free slot of %s, %.0f s at most", limits, wait)
+            has_waited = True
         if cancel.wait(min(pause, left)):
-            raise Cancelled(f"Waiting for a free slot of {spoken} was given up")
-    if told:
-        run_log().info("Goes on after %.0f s with a slot of %s", time.monotonic() - begun, spoken)
+            raise Cancelled(f"Waiting for a free slot of {limits} was given up")
+    if has_waited:
+        run_log().info("Goes on after %.0f s with a slot of %s", time.monotonic() - begun, limits)
 
 
 def _try(slots: ExitStack, names: Sequence[str]) -> float | None:
-    """Take the slots at once, or tell in how many seconds to look again."""
+    """Take the slots at once, or return the seconds after which to try again."""
     if not names:
         return None
     held = concurrency(list(names), max_retries=0, raise_on_lease_renewal_failure=False)
     try:
         held.__enter__()
     except ConcurrencySlotAcquisitionError as error:
-        answer = getattr(error.__cause__, "response", None)
-        if answer is None or answer.status_code not in NO_SLOT:
+        response = getattr(error.__cause__, "response", None)
+        if response is None or response.status_code not in NO_SLOT:
             raise
         low, high = PAUSE
-        return min(max(low, float(answer.headers.get("Retry-After", high))), high)
+        return min(max(low, float(response.headers.get("Retry-After", high))), high)
     slots.callback(_give_back, held)
     return None
 
 
 def _give_back(held: AbstractContextManager[None]) -> None:
-    """Release the slots; should that fail, the server does when their lease ends, and the data is here all the same."""
+    """Release the slots. An error is logged only: the server releases them when their lease ends."""
     try:
         held.__exit__(None, None, None)
     except API_ERRORS as error:

@@ -1,4 +1,4 @@
-"""The page of a decision that a tired person reads at the run, and the whole report behind it."""
+"""Show a decision's summary at the run, and keep the whole report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect_stagegate.tasks._support.notify import attach, unfailing
 
 
 def artifact_key(report: Report) -> str:
-    """What the keys of a decision's artifacts begin with; a trial's take no decision's place."""
+    """The beginning of the keys of a decision's artifacts; a trial has keys of its own."""
     return f"{report.dataset}-{report.target}{'-trial' if report.is_trial else ''}"
 
 
@@ -19,8 +19,9 @@ def show_summary(workspace: Workspace, report: Report) -> str:
     """Show the summary at the run, in place of an earlier one about the same target.
 
     Returns:
-        Where a browser finds the whole report; empty when it is not kept.
+        The address of the whole report; empty when it is not kept.
     """
+    # The summary links to the report, so keep the report first.
     page = ""
     with unfailing("keep the HTML report"):
         page = keep_report(workspace, report)

@@ -1,4 +1,4 @@
-"""A decision in the forms that Prefect shows: a table, an error, a state."""
+"""A decision as Prefect shows it: a table, an error or a state."""
 
 from __future__ import annotations
 
@@ -21,58 +21,58 @@ FINE = (Outcome.PASS, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
 
 
 def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
-    """One row a check, for a table artifact."""
+    """A row for each check, for a table artifact."""
     return [
         {
-            "check": answer.check,
-            "outcome": answer.outcome.value,
-            "severity": answer.severity.value,
-            "owner": answer.owner,
-            "found": legible_text(answer.full_summary),
-            "defects": len(answer.findings),
+            "check": evidence.check,
+            "outcome": evidence.outcome.value,
+            "severity": evidence.severity.value,
+            "owner": evidence.owner,
+            "found": legible_text(evidence.full_summary),
+            "defects": len(evidence.findings),
         }
-        for answer in checks
+        for evidence in checks
     ]
 
 
 def not_accepted(decision: Decision) -> State[Decision]:
-    """The end of a run whose version a gate did not accept: failed, with a short table of why."""
-    about = f"{decision.dataset}@{decision.digest}"
+    """The failed state of a run whose version a gate did not accept, with a short table of the reasons."""
     refused = decision.outcome is DecisionOutcome.REFUSED
     verb = "refused" if refused else "can't decide about"
-    first = f"The gate {decision.target} {verb} {about}"
+    headline = f"The gate {decision.target} {verb} {decision.dataset}@{decision.digest}"
     kind = GateFailed if refused else GateUndecided
-    return ended_by_gate(kind("\n".join([first, *_lines(decision)]), dataset=decision.dataset))
+    return ended_by_gate(kind("\n".join([headline, *_lines(decision)]), dataset=decision.dataset))
 
 
 def waiting(decision: Decision) -> State[Decision]:
-    """The end of a run that did all it could: what it asked for is recorded, and somebody has to answer.
+    """The state of a run whose request for an approval is recorded and has no answer yet.
 
-    It is completed, since nothing failed and nothing of it goes on: the answer may take days, and holds whether or
-    not a process waits for it. The state's name and the decision that the flow returns tell it from a promotion.
+    It is completed, since nothing failed. The answer may take days, and counts whether a process waits for it or not.
+    The state's name and the decision that the flow returns distinguish it from a promotion.
     """
-    asked = f"{decision.dataset}@{decision.digest}"
+    version = f"{decision.dataset}@{decision.digest}"
     return Completed(
         name="Waiting for approval",
-        message=f"`stagegate approve {asked} --to {decision.target}` answers; then run this flow again with "
-        f"version={asked}",
+        message=f"`stagegate approve {version} --to {decision.target}` answers; then run this flow again with "
+        f"version={version}",
         data=decision,
     )
 
 
 def not_approved(decision: Decision) -> State[Decision]:
-    """The end of a run whose version was declined: failed, with who declined it and why. Calling the flow raises it."""
+    """The failed state of a run whose version somebody declined, with who and why. Calling the flow raises it."""
     why = legible_text(decision.declined)
     message = f"{decision.dataset}@{decision.digest} is not approved for {decision.target}: {why}"
     return Failed(name=NOT_APPROVED, message=message, data=GateFailed(message, dataset=decision.dataset))
 
 
 def _lines(decision: Decision) -> Iterator[str]:
-    for answer in decision.checks:
-        if answer.outcome in FINE:
+    for evidence in decision.checks:
+        if evidence.outcome in FINE:
             continue
-        yield f"  {answer.outcome.value:<12}  {answer.check:<14}  {legible_text(answer.full_summary)}  [{answer.owner}]"
-        for finding in answer.findings[:FINDINGS]:
+        summary = legible_text(evidence.full_summary)
+        yield f"  {evidence.outcome.value:<12}  {evidence.check:<14}  {summary}  [{evidence.owner}]"
+        for finding in evidence.findings[:FINDINGS]:
             yield f"      {legible_text(finding.subject)}: {legible_text(finding.problem)}"
-        if len(answer.findings) > FINDINGS:
-            yield f"      … and {len(answer.findings) - FINDINGS} more"
+        if len(evidence.findings) > FINDINGS:
+            yield f"      … and {len(evidence.findings) - FINDINGS} more"

@@ -1,4 +1,4 @@
-"""Waking flow runs that are suspended until somebody answers, once the answer is recorded."""
+"""Resume flow runs that are suspended until somebody answers, once the answer is recorded."""
 
 from __future__ import annotations
 
@@ -20,56 +20,57 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 PATIENCE = 15.0
-"""Seconds that `wake` waits for a run which is about to suspend."""
+"""Seconds that `wake` waits for a run that is about to suspend."""
 
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """What became of a flow run that waited for an answer."""
+    """The result of waking one flow run."""
 
     flow_run: str
     resumed: bool
     told: str
-    """In words."""
+    """The result in words, after "Flow run <id>"."""
 
 
-def wake(waits: Iterable[Wait], given: Approval) -> tuple[Woken, ...]:
-    """Resume the flow runs that wait for an answer that is recorded. Nothing is raised: it is recorded, after all.
+def wake(waits: Iterable[Wait], answer: Approval) -> tuple[Woken, ...]:
+    """Resume the flow runs that wait for a recorded answer. Raise nothing, since the answer counts in any case.
 
     Args:
-        waits: Who waits.
-        given: The answer, which their forms are filled in with.
+        waits: The waits of the flow runs.
+        answer: The answer, which fills in their forms.
     """
-    return tuple(_woken(waits, given))
+    return tuple(_woken(waits, answer))
 
 
-def _woken(waits: Iterable[Wait], given: Approval) -> Iterator[Woken]:
+def _woken(waits: Iterable[Wait], answer: Approval) -> Iterator[Woken]:
     url = PREFECT_API_URL.value()
-    decision = "approve" if given.approved else "decline"
-    form = {"decision": decision, "name": given.approver.name, "reason": given.reason}
-    for one in waits:
+    decision = "approve" if answer.approved else "decline"
+    form = {"decision": decision, "name": answer.approver.name, "reason": answer.reason}
+    for wait in waits:
         if not url:
-            yield Woken(one.flow_run, False, "PREFECT_API_URL does not say where Prefect's API is")
+            yield Woken(wait.flow_run, False, "PREFECT_API_URL does not say where Prefect's API is")
             continue
         try:
             with get_client(sync_client=True) as client:
-                yield _resume(client, UUID(one.flow_run), form)
+                yield _resume(client, UUID(wait.flow_run), form)
         except ObjectNotFound:
-            yield Woken(one.flow_run, False, f"{url} does not know it")
+            yield Woken(wait.flow_run, False, f"{url} does not know it")
         except httpx.HTTPError as error:
-            yield Woken(one.flow_run, False, f"{url} did not answer: {error}")
+            yield Woken(wait.flow_run, False, f"{url} did not answer: {error}")
 
 
 def _resume(client: SyncPrefectClient, run: UUID, form: dict[str, Any]) -> Woken:
-    """Resume one run, once it is suspended: it may be about to."""
-    until = time.monotonic() + PATIENCE
+    """Resume one run. Wait for it when it is about to suspend."""
+    deadline = time.monotonic() + PATIENCE
     while True:
         result = client.resume_flow_run(run, form)
         if result.status is SetStateStatus.ACCEPT:
             return Woken(str(run), True, "goes on")
+        # The server refused: the run is over, will start anyway, or is still on its way into suspension.
         state = client.read_flow_run(run).state
         if state is None or state.is_final() or state.is_scheduled() or state.is_pending():
             return Woken(str(run), False, f"does not wait any more, but is {state.name if state else 'gone'}")
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return Woken(str(run), False, f"could not be resumed: {getattr(result.details, 'reason', state.name)}")
         time.sleep(0.5)

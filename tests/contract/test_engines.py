@@ -11,7 +11,7 @@ import pytest
 
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.judge import judge_tables
-from prefect_stagegate.validations.records import Judgement, Place, TableJob, TableReport, Verdict
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableJob, TableReport
 
 Run = Callable[..., TableReport]
 
@@ -61,41 +61,41 @@ MONTHS = {
 
 def test_all_files_are_judged_and_not_only_the_last(run: Run) -> None:
     report = run(MONTHS, expect("expect_table_row_count_to_equal", value=6))
-    assert only(report).verdict is Verdict.PASSED
+    assert only(report).verdict is ExpectationVerdict.PASSED
 
 
 def test_refused_rows_are_counted_by_file_with_an_example(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_values_to_be_between", column="distance", min_value=0)))
-    assert judgement.verdict is Verdict.FAILED
-    assert judgement.places == [Place("2013-02.parquet", 2, "-7")]
+    assert judgement.verdict is ExpectationVerdict.FAILED
+    assert judgement.places == [RefusedRows("2013-02.parquet", 2, "-7")]
     assert "2 of 6 rows" in judgement.problem
 
 
 def test_missing_values_are_counted_by_file(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_values_to_not_be_null", column="tail")))
-    assert judgement.places == [Place("2013-02.parquet", 1)]
+    assert judgement.places == [RefusedRows("2013-02.parquet", 1)]
 
 
 def test_what_is_twice_in_two_files_is_not_unique(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_values_to_be_unique", column="tail")))
-    assert judgement.verdict is Verdict.FAILED
+    assert judgement.verdict is ExpectationVerdict.FAILED
     assert {place.file for place in judgement.places} == {"2013-01.parquet", "2013-02.parquet"}
 
 
 def test_a_pair_of_columns_is_located_too(run: Run) -> None:
     files = {"a.parquet": pd.DataFrame({"low": [1], "high": [2]}), "b.parquet": pd.DataFrame({"low": [3], "high": [2]})}
     expectation = expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="high", column_B="low")
-    assert only(run(files, expectation)).places == [Place("b.parquet", 1, "2, 3")]
+    assert only(run(files, expectation)).places == [RefusedRows("b.parquet", 1, "2, 3")]
 
 
 def test_only_the_columns_of_the_data_are_there(run: Run) -> None:
     report = run(MONTHS, expect("expect_table_columns_to_match_set", column_set=["distance", "tail"]))
-    assert only(report).verdict is Verdict.PASSED
+    assert only(report).verdict is ExpectationVerdict.PASSED
 
 
 def test_an_aggregate_speaks_of_the_whole_table(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_max_to_be_between", column="distance", max_value=399)))
-    assert (judgement.verdict, judgement.places) == (Verdict.FAILED, [])
+    assert (judgement.verdict, judgement.places) == (ExpectationVerdict.FAILED, [])
     assert "400" in judgement.problem
 
 
@@ -104,12 +104,12 @@ def test_quantiles_are_judged_though_numpy_answers(run: Run) -> None:
     judgement = only(
         run(MONTHS, expect("expect_column_quantile_values_to_be_between", column="distance", quantile_ranges=ranges))
     )
-    assert judgement.verdict is Verdict.FAILED
+    assert judgement.verdict is ExpectationVerdict.FAILED
 
 
 def test_a_missing_column_is_an_error_and_no_failure(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_values_to_not_be_null", column="distanse")))
-    assert judgement.verdict is Verdict.ERRORED
+    assert judgement.verdict is ExpectationVerdict.ERRORED
     assert judgement.problem == "not evaluated: the table has no column distanse: did you mean 'distance'?"
 
 
@@ -120,7 +120,7 @@ def test_one_expectation_that_cannot_be_evaluated_costs_the_others_nothing(run: 
         expect("expect_column_min_to_be_between", column="distance", min_value=0),
     )
     verdicts = {judgement.column: judgement.verdict for judgement in report.judgements}
-    assert verdicts == {"tail": Verdict.ERRORED, "distance": Verdict.FAILED}
+    assert verdicts == {"tail": ExpectationVerdict.ERRORED, "distance": ExpectationVerdict.FAILED}
     assert report.unreadable == []
 
 
@@ -131,7 +131,7 @@ def test_files_are_matched_by_the_names_of_their_columns(run: Run) -> None:
     }
     assert (
         only(run(files, expect("expect_column_values_to_be_between", column="x", min_value=0))).verdict
-        is Verdict.PASSED
+        is ExpectationVerdict.PASSED
     )
 
 
@@ -142,7 +142,10 @@ def test_csv_is_read_with_a_header_and_na_as_missing(run: Run) -> None:
         expect("expect_column_values_to_be_between", column="speed", min_value=0),
         expect("expect_column_values_to_not_be_null", column="speed"),
     )
-    assert [judgement.places for judgement in report.judgements] == [[Place("b.csv", 1, "-2.5")], [Place("a.csv", 1)]]
+    assert [judgement.places for judgement in report.judgements] == [
+        [RefusedRows("b.csv", 1, "-2.5")],
+        [RefusedRows("a.csv", 1)],
+    ]
 
 
 def test_files_with_hostile_names_are_read_and_named(run: Run) -> None:
@@ -176,4 +179,4 @@ def test_a_pattern_that_tries_every_way_is_judged_at_once(run: Run) -> None:
         expect("expect_column_values_to_match_regex", column="tail", regex="(a+)+b"),
         expect("unexpected_rows_expectation", unexpected_rows_query=query),
     )
-    assert Verdict.FAILED in {judgement.verdict for judgement in report.judgements}
+    assert ExpectationVerdict.FAILED in {judgement.verdict for judgement in report.judgements}

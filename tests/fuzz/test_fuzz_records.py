@@ -96,7 +96,7 @@ def _gate(truth: Truth, place: Path) -> None:
 def _ready(truth: Truth, place: Path) -> None:
     """Nobody is told that a target names what it never named."""
     with suppress(StagegateError):
-        ready = find_ready(node(place), Address("things", "pilot")).found
+        ready = find_ready(node(place), Address("things", "pilot")).chosen
         if ready is not None and ready.digest not in truth.accepted:
             raise WrongOutcome(f"things@pilot is said to be ready as {ready.digest}")
 

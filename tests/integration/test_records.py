@@ -154,17 +154,17 @@ def test_runs_are_held_until_a_withdrawn_version_is_reinstated(place: Place) -> 
     second = place.to_pilot("two")
     fail_again(place)
     readiness = find_ready(place.node(), PILOT)
-    assert readiness.found is None
+    assert readiness.chosen is None
     assert "withdrawn" in ready_text(readiness)
     stage(place.node(), place.spec())
     assert check(place.node(), Address("things", second), "pilot").accepted
     mended = find_ready(place.node(), PILOT)
-    assert mended.found is None
+    assert mended.chosen is None
     assert mended.steps == (f"stagegate promote things@{second} --to pilot --reinstate",)
     with pytest.raises(GateFailed, match="was withdrawn from pilot by ines"):
         promote(place.node(), Address("things", second), "pilot")
     promote(place.node(), Address("things", second), "pilot", reinstate=True)
-    assert find_ready(place.node(), PILOT).found
+    assert find_ready(place.node(), PILOT).chosen
     assert not verify_history(place.node())[1].problems
 
 
@@ -173,7 +173,7 @@ def test_runs_fall_back_where_the_gate_says_so(place: Place) -> None:
     first = place.to_pilot("one", gate)
     place.to_pilot("two", gate)
     fail_again(place)
-    found = find_ready(place.node(), PILOT).found
+    found = find_ready(place.node(), PILOT).chosen
     assert found
     assert found.digest == first
     assert rollback(place.node(), PILOT, reason="it is withdrawn").digest == first

@@ -364,7 +364,7 @@ def test_no_run_falls_back_to_what_the_catalog_has_lost(place: Place) -> None:
     (manifest,) = Path(place.on["catalog"]).rglob(f"manifests/{second.removeprefix('sha256:')}.parquet")
     manifest.unlink()
 
-    found = find_ready(place.node(), Address(place.dataset, "production")).found
+    found = find_ready(place.node(), Address(place.dataset, "production")).chosen
 
     assert found is not None
     assert found.digest == first
@@ -480,7 +480,7 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
 
 
 def test_a_run_that_somebody_deleted_has_ended_and_one_that_an_api_tells_nothing_of_has_not() -> None:
-    deleted = leases._Run(uuid4(), lambda: None)
+    deleted = leases._RunAttempt(uuid4(), lambda: None)
     assert leases._ended_elsewhere(deleted)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         assert not leases._ended_elsewhere(deleted)

@@ -70,13 +70,13 @@ def test_runs_have_no_answer_of_a_costly_check_that_was_revoked_and_ask_a_cheap_
     check(node(folder), THINGS, "pilot")
     promote(node(folder), THINGS, "pilot")
     revoke(node(folder), PILOT, "lineage", reason=WHY)
-    assert find_ready(node(folder), PILOT).found
+    assert find_ready(node(folder), PILOT).chosen
     revoke(node(folder), PILOT, "cache_integrity", reason=WHY)
     held = find_ready(node(folder), PILOT)
-    assert held.found is None
+    assert held.chosen is None
     assert held.candidates[0].against_node == ("cache_integrity",)
     check(node(folder), THINGS, "pilot")
-    assert find_ready(node(folder), PILOT).found
+    assert find_ready(node(folder), PILOT).chosen
 
 
 def test_for_one_target_only_what_was_found_out_for_it_ends(folder: Path) -> None:

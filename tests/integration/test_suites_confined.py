@@ -22,7 +22,7 @@ from prefect_stagegate.validations import child, landlock, validate
 from prefect_stagegate.validations.confinement import NOT_CONFINED, VARIABLES, environment
 from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, register
 from prefect_stagegate.validations.judge import BadSuites, judge_tables
-from prefect_stagegate.validations.records import TableJob, TableReport, Verdict
+from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 
 DAYS = pd.to_datetime(["2013-01-01", "2013-06-01", "2013-12-31"]).tz_localize("America/New_York")
 ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"], "at": DAYS})
@@ -105,7 +105,7 @@ def test_query_opens_nothing_but_the_version(judge: Judge, view: Path, tmp_path:
     secret = tmp_path / "secret.txt"
     call = call.replace("{secret}", str(secret)).replace("{view}", str(view)).replace("{folder}", str(tmp_path))
     (judgement,) = judge("duckdb", query(f"SELECT * FROM {call}")).judgements
-    assert judgement.verdict is Verdict.ERRORED
+    assert judgement.verdict is ExpectationVerdict.ERRORED
     assert "a suite reads the files of its version only" in judgement.problem
     assert "hush" not in judgement.problem
 
@@ -114,7 +114,7 @@ def test_query_reads_other_files_of_its_version(judge: Judge, view: Path) -> Non
     (view / "known.csv").write_text("x\n1\n2\n3\n")
     sql = f"SELECT * FROM {{batch}} ANTI JOIN '{view}/known.csv' USING (x)"
     (judgement,) = judge("duckdb", query(sql)).judgements
-    assert judgement.verdict is Verdict.PASSED
+    assert judgement.verdict is ExpectationVerdict.PASSED
 
 
 def test_engine_answers_one_select_whoever_asks(view: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_column_name_in_a_condition_runs_nothing(judge: Judge, tmp_path: Path) -
     name = f"x` == 1 or @pd.io.common.os.mkdir('{target}') == 0 or `x"
     condition = {"type": "comparison", "column": {"name": name}, "operator": ">", "parameter": 0}
     (judgement,) = judge("pandas", workspace(condition)).judgements
-    assert judgement.verdict is Verdict.ERRORED
+    assert judgement.verdict is ExpectationVerdict.ERRORED
     assert "a condition may only compare" in judgement.problem
     assert not target.exists()
 
@@ -172,13 +172,13 @@ def test_column_name_in_a_condition_runs_nothing(judge: Judge, tmp_path: Path) -
 )
 def test_conditions_that_compare_are_evaluated(judge: Judge, engine: str, condition: dict[str, Any]) -> None:
     (judgement,) = judge(engine, workspace(condition)).judgements
-    assert judgement.verdict is Verdict.PASSED
+    assert judgement.verdict is ExpectationVerdict.PASSED
 
 
 def test_pandas_conditions_that_compare_are_evaluated(judge: Judge) -> None:
     expectation = workspace("x > 2 and name == 'c'", condition_parser="pandas", min_value=3)
     (judgement,) = judge("pandas", expectation).judgements
-    assert judgement.verdict is Verdict.PASSED
+    assert judgement.verdict is ExpectationVerdict.PASSED
 
 
 def test_json_schema_fetches_no_other(judge: Judge) -> None:
@@ -201,7 +201,7 @@ def test_meta_names_nothing_that_is_imported(judge: Judge) -> None:
     expectation = {"type": "expect_column_to_exist", "kwargs": {"column": "x"}}
     meta = {"module_name": "no.such.module", "class_name": "NoSuchClass", "renderer": "no.such:renderer"}
     (judgement,) = judge("duckdb", {**expectation, "meta": meta}).judgements
-    assert judgement.verdict is Verdict.PASSED
+    assert judgement.verdict is ExpectationVerdict.PASSED
 
 
 # ── the process that judges ─────────────────────────────────────────────────────────────────────────────────────
@@ -257,7 +257,7 @@ def judge_tables(tables, scratch, progress):
         problem = Path({secret!r}).read_text()
     except OSError as error:
         problem = type(error).__name__
-    verdict = records.Verdict.FAILED
+    verdict = records.ExpectationVerdict.FAILED
     yield records.TableReport("t", [records.Judgement("intrude", "x", "critical", verdict, problem)])
 judge = types.ModuleType("judge")
 judge.judge_tables, judge.BadSuites = judge_tables, type("BadSuites", (Exception,), {{}})

@@ -83,7 +83,7 @@ def test_a_failure_that_somebody_else_answers_for_is_reported_as_waived_and_lets
     assert told["result"] == "WARNED"
     assert told["stagegate"]["decision"]["checks"][0]["ruling"]["waiver"]["reason"] == "the owner agreed by mail"
     assert waivers(node(folder), "things", decision.digest) == [waiver]
-    assert find_ready(node(folder), Address("things", "pilot")).found
+    assert find_ready(node(folder), Address("things", "pilot")).chosen
 
 
 def test_whoever_asked_can_t_waive_nor_let_another_one_s_waiver_count_for_themselves(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_expired_waiver_ends_what_rests_on_it_and_nothing_else(
     with pytest.raises(GateFailed, match="expired"):
         promote(node(folder), THINGS, "pilot")
     readiness = find_ready(node(folder), Address("things", "pilot"))
-    assert readiness.found is None
+    assert readiness.chosen is None
     assert readiness.candidates[0].against_version == ("license",)
     after = check(node(folder), THINGS, "pilot")
     assert after.outcome is DecisionOutcome.REFUSED

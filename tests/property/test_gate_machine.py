@@ -221,7 +221,7 @@ class Gates(RuleBasedStateMachine):
         brought: Any = self.attempt(lambda: stage(self.node("reader"), Address("things", gate)))
         assert (brought and brought.digest) == (named and named.digest)
         readiness: Any = self.attempt(lambda: find_ready(self.node("reader"), Address("things", gate)))
-        assert not (readiness and readiness.found) or (named and readiness.found.digest == named.digest)
+        assert not (readiness and readiness.chosen) or (named and readiness.chosen.digest == named.digest)
 
     def address(self, version: int) -> Address:
         return Address("things", self.digests.get(version, "sha256:" + "0" * 64))

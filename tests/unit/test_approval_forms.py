@@ -22,7 +22,7 @@ from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support import approval
-from prefect_stagegate.tasks._support.approval import MOST_FORMS, _hear
+from prefect_stagegate.tasks._support.approval import MOST_FORMS, _record_answers
 from prefect_stagegate.tasks._support.waking import Woken
 
 Said = dict[str, str]
@@ -68,10 +68,10 @@ def said(name: str, decision: str = "approve", reason: str = "") -> Said:
 def test_an_answer_is_recorded_and_the_next_form_is_another(
     workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    first = _hear(workspace, request_, run_of(forms))
+    first = _record_answers(workspace, request_, run_of(forms))
     forms[first.key] = said(" ines ", reason="seen")
     for _ in range(2):  # a run that starts once more finds its answer recorded
-        second = _hear(workspace, request_, run_of(forms))
+        second = _record_answers(workspace, request_, run_of(forms))
         assert (second.key != first.key, second.why) == (True, "")
         (given,) = workspace.catalog.approvals(request_)
         assert (given.approver, given.reason) == (Identity("ines", "prefect-form"), "seen")
@@ -89,9 +89,9 @@ def test_an_answer_is_recorded_and_the_next_form_is_another(
 def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
     workspace: Workspace, request_: Request, forms: dict[str, Said | None], answer: Said | None, why: str
 ) -> None:
-    first = _hear(workspace, request_, run_of(forms))
+    first = _record_answers(workspace, request_, run_of(forms))
     forms[first.key] = answer
-    second = _hear(workspace, request_, run_of(forms))
+    second = _record_answers(workspace, request_, run_of(forms))
     assert second.key != first.key
     assert why in second.why
     assert not workspace.catalog.approvals(request_)
@@ -100,19 +100,19 @@ def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
 def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_to(
     workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    forms[_hear(workspace, request_, run_of(forms)).key] = said("ines")
-    forms[_hear(workspace, request_, run_of(forms)).key] = said("Ines")
-    assert "somebody else has to answer" in _hear(workspace, request_, run_of(forms)).why
+    forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
+    forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Ines")
+    assert "somebody else has to answer" in _record_answers(workspace, request_, run_of(forms)).why
     assert len(workspace.catalog.approvals(request_)) == 1
 
 
 def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_was_read(
     workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    forms[_hear(workspace, request_, run_of(forms)).key] = said("grace", "decline", "no")
+    forms[_record_answers(workspace, request_, run_of(forms)).key] = said("grace", "decline", "no")
     workspace.catalog.put_approval(request_, Identity("ines", "declared"), approved=True, reason="seen")
     for _ in range(2):
-        _hear(workspace, request_, run_of(forms))
+        _record_answers(workspace, request_, run_of(forms))
         given = [(one.approver.name, one.approved) for one in workspace.catalog.approvals(request_)]
         assert given == [("ines", True), ("grace", False)]
 
@@ -120,9 +120,9 @@ def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_wa
 def test_a_form_from_before_an_answer_of_the_same_person_is_not_heard(
     workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
-    forms[_hear(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
+    forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
     workspace.catalog.put_approval(request_, Identity("grace", "declared"), approved=True, reason="seen again")
-    assert not _hear(workspace, request_, run_of(forms)).why
+    assert not _record_answers(workspace, request_, run_of(forms)).why
     assert [one.approved for one in workspace.catalog.approvals(request_)] == [True]
 
 
@@ -137,9 +137,9 @@ def test_an_answer_that_adds_nothing_wakes_nobody(
 
     monkeypatch.setattr(approval, "wake", wake)
     workspace.catalog.put_wait(request_, "another", now() + timedelta(hours=1))
-    forms[_hear(workspace, request_, run_of(forms)).key] = said("ines")
-    forms[_hear(workspace, request_, run_of(forms)).key] = said("ines")
-    _hear(workspace, request_, run_of(forms))
+    forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
+    forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
+    _record_answers(workspace, request_, run_of(forms))
     assert woken == ["another: ines"]  # else two runs would wake each other without end
 
 
@@ -158,7 +158,7 @@ def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorde
         approve(open_workspace(*on, identity=Identity("ines", "declared")), Address("things"), "production")
     suspended: list[object] = []
     monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
-    monkeypatch.setattr(approval, "name_what_nobody_answers", lambda: None)
+    monkeypatch.setattr(approval, "ensure_lapse_automation", lambda: None)
     monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
     left = approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
     assert (left is None, len(suspended)) == (answered, 0 if answered else 1)
@@ -176,8 +176,11 @@ def test_a_form_filled_in_by_somebody_outside_the_group_is_shown_again(
     )
     check(workspace, "things", "production")
     (request,) = workspace.catalog.requests("things", "production")
-    forms[_hear(workspace, request, run_of(forms)).key] = said("ben")
-    assert "ben can't answer for production: not an address of infra" in _hear(workspace, request, run_of(forms)).why
+    forms[_record_answers(workspace, request, run_of(forms)).key] = said("ben")
+    assert (
+        "ben can't answer for production: not an address of infra"
+        in _record_answers(workspace, request, run_of(forms)).why
+    )
     assert not workspace.catalog.approvals(request)
 
 
@@ -203,7 +206,7 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
     decision = check(here, "things", "production")
     suspended: list[dict[str, Any]] = []
     monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
-    monkeypatch.setattr(approval, "name_what_nobody_answers", lambda: None)
+    monkeypatch.setattr(approval, "ensure_lapse_automation", lambda: None)
     monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
     approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
     shown = suspended[0]["wait_for_input"]._description
@@ -224,6 +227,6 @@ def test_a_run_gives_up_on_forms_that_never_have_an_answer(
     workspace: Workspace, request_: Request, forms: dict[str, Said | None]
 ) -> None:
     for _ in range(MOST_FORMS):
-        forms[_hear(workspace, request_, run_of(forms)).key] = said("ada")
+        forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ada")
     with pytest.raises(UsageError, match="forms in a row"):
-        _hear(workspace, request_, run_of(forms))
+        _record_answers(workspace, request_, run_of(forms))

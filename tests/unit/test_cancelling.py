@@ -112,17 +112,17 @@ def test_nothing_watches_when_nothing_runs() -> None:
 
 
 def test_a_process_that_says_it_ends_is_heard_and_one_that_speaks_for_another_is_not() -> None:
-    assert not cancelling._says(os.getpid())
-    said = cancelling._say()
+    assert not cancelling._announces_end(os.getpid())
+    said = cancelling._announce_end()
     assert said
     with said:
-        assert cancelling._says(os.getpid())
-    assert not cancelling._says(os.getpid())
+        assert cancelling._announces_end(os.getpid())
+    assert not cancelling._announces_end(os.getpid())
 
     with socket.socket(socket.AF_UNIX) as liar:
         liar.bind(cancelling._name(1))
         liar.listen()
-        assert not cancelling._says(1)
+        assert not cancelling._announces_end(1)
 
 
 def test_a_run_in_a_child_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:

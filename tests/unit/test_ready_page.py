@@ -39,7 +39,7 @@ def test_a_ready_version_takes_four_lines() -> None:
 def test_a_held_version_says_why_whose_turn_it_is_and_what_to_do() -> None:
     held = Readiness(PRODUCTION, (candidate(OLD, GOOD, version=("freshness",)),), falls_back=False)
 
-    assert held.found is None
+    assert held.chosen is None
     text = ready_text(held)
     assert text.splitlines()[0] == "nycflights@production is not ready"
     assert "fail          freshness       30 h old  [data (data-eng@example.org)]" in text
@@ -76,7 +76,7 @@ def test_of_two_versions_the_one_that_only_this_node_fails_is_looked_at() -> Non
 
     node = Readiness(PRODUCTION, tried, falls_back=True)
 
-    assert node.found is None
+    assert node.chosen is None
     assert node.headline == "nycflights@production can't be used on this node"
     assert node.turn.startswith("infra")
 

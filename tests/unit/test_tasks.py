@@ -27,7 +27,7 @@ from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
 from prefect_stagegate.tasks._support.cancelling import requested
 from prefect_stagegate.tasks._support.progress import live_progress
-from prefect_stagegate.tasks._support.running import may_help, spoken
+from prefect_stagegate.tasks._support.running import may_help, short_name
 from prefect_stagegate.tasks._support.verdict import FINDINGS, checks_table, not_accepted, waiting
 
 TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
@@ -157,7 +157,7 @@ def test_a_task_is_tried_again_only_when_the_engine_says_that_it_may_help(error:
     ],
 )
 def test_what_a_run_works_on_is_named_in_few_words(named: Any, words: str) -> None:
-    assert spoken(named) == words
+    assert short_name(named) == words
 
 
 # ── the guard ───────────────────────────────────────────────────────────────────────────────────────────────────

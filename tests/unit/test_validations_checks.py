@@ -13,23 +13,23 @@ from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.evidence import MOST_FINDINGS, gather
 from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.files import ProbedFiles
-from prefect_stagegate.validations.found import Found, worst
+from prefect_stagegate.validations.observations import Observations, worst
 from prefect_stagegate.validations.probes import Facts
-from prefect_stagegate.validations.records import Judgement, Place, TableReport, Verdict
-from prefect_stagegate.validations.tables import Table, examine
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableReport
+from prefect_stagegate.validations.tables import ContractTable, examine
 
 SCHEMA = pa.schema([("x", pa.int64())])
 SUITE = {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x"}}]}
 
 
-def table(files: int = 3, rows: int = 10) -> tuple[Table, ProbedFiles]:
+def table(files: int = 3, rows: int = 10) -> tuple[ContractTable, ProbedFiles]:
     spec = TableSpec.model_validate({"files": "*.parquet", "suite": SUITE, "columns": {"x": "int"}})
     names = [f"{number:02}.parquet" for number in range(files)]
     probed = ProbedFiles(files, files, {spec.files: names}, {name: Facts(SCHEMA, rows) for name in names}, {})
     return examine("t", spec, probed), probed
 
 
-def judgement(severity: str, verdict: Verdict, places: Sequence[Place] = ()) -> Judgement:
+def judgement(severity: str, verdict: ExpectationVerdict, places: Sequence[RefusedRows] = ()) -> Judgement:
     return Judgement("expect_it", "x", severity, verdict, "3 of 30 rows break it", "Mend it.", places)
 
 
@@ -37,23 +37,23 @@ def evidence(*judgements: Judgement, defects: int = 0) -> dict[str, Evidence]:
     examined, probed = table()
     for number in range(defects):
         probed.defects[f"bad-{number}"] = Finding(f"bad-{number}", "truncated", "Write it again.")
-    found = Found(probed, [examined], {"t": TableReport("t", judgements)})
-    return {item.check: item for item in gather(found, digest="sha256:0", at="now")}
+    observations = Observations(probed, [examined], {"t": TableReport("t", judgements)})
+    return {item.check: item for item in gather(observations, digest="sha256:0", at="now")}
 
 
 @pytest.mark.parametrize(
     ("severity", "verdict", "outcome"),
     [
-        ("critical", Verdict.PASSED, Outcome.PASS),
-        ("critical", Verdict.FAILED, Outcome.FAIL),
-        ("warning", Verdict.FAILED, Outcome.WARN),
-        ("info", Verdict.FAILED, Outcome.PASS),
-        ("critical", Verdict.ERRORED, Outcome.INCONCLUSIVE),
-        ("warning", Verdict.ERRORED, Outcome.INCONCLUSIVE),
-        ("info", Verdict.ERRORED, Outcome.PASS),
+        ("critical", ExpectationVerdict.PASSED, Outcome.PASS),
+        ("critical", ExpectationVerdict.FAILED, Outcome.FAIL),
+        ("warning", ExpectationVerdict.FAILED, Outcome.WARN),
+        ("info", ExpectationVerdict.FAILED, Outcome.PASS),
+        ("critical", ExpectationVerdict.ERRORED, Outcome.INCONCLUSIVE),
+        ("warning", ExpectationVerdict.ERRORED, Outcome.INCONCLUSIVE),
+        ("info", ExpectationVerdict.ERRORED, Outcome.PASS),
     ],
 )
-def test_severity_and_verdict_give_the_outcome(severity: str, verdict: Verdict, outcome: Outcome) -> None:
+def test_severity_and_verdict_give_the_outcome(severity: str, verdict: ExpectationVerdict, outcome: Outcome) -> None:
     assert evidence(judgement(severity, verdict))["expectations"].outcome is outcome
 
 
@@ -64,13 +64,13 @@ def test_the_worst_finding_decides() -> None:
 
 
 def test_an_info_that_fails_is_noted() -> None:
-    (finding,) = evidence(judgement("info", Verdict.FAILED))["expectations"].findings
+    (finding,) = evidence(judgement("info", ExpectationVerdict.FAILED))["expectations"].findings
     assert (finding.outcome, finding.subject) == (Outcome.PASS, "t.x")
     assert finding.problem.startswith("noted: ")
 
 
 def test_findings_are_bounded_and_the_rest_counted() -> None:
-    coverage = evidence(judgement("critical", Verdict.PASSED), defects=MOST_FINDINGS + 7)["coverage"]
+    coverage = evidence(judgement("critical", ExpectationVerdict.PASSED), defects=MOST_FINDINGS + 7)["coverage"]
     assert len(coverage.findings) == MOST_FINDINGS + 1
     assert coverage.findings[-1].problem == "7 more findings"
     assert coverage.measured["findings"] == MOST_FINDINGS + 7
@@ -78,8 +78,8 @@ def test_findings_are_bounded_and_the_rest_counted() -> None:
 
 def test_refused_rows_in_all_files_are_one_finding() -> None:
     examined, _ = table()
-    places = [Place(f"{number:02}.parquet", 3 - number, "-1") for number in range(3)]
-    report = TableReport("t", [judgement("critical", Verdict.FAILED, places)])
+    places = [RefusedRows(f"{number:02}.parquet", 3 - number, "-1") for number in range(3)]
+    report = TableReport("t", [judgement("critical", ExpectationVerdict.FAILED, places)])
     (finding,) = expectation_findings(examined, report)
     assert finding.subject == "t.x"
     assert finding.problem == "6 rows break expect_it in 3 of 3 files, most of them in 00.parquet (3), for example -1"
@@ -96,8 +96,10 @@ def test_an_empty_file_among_others_is_a_warning() -> None:
     examined, probed = table()
     probed.facts["00.parquet"] = Facts(SCHEMA, 0)
     examined = examine("t", examined.spec, probed)
-    found = Found(probed, [examined], {"t": TableReport("t", [judgement("critical", Verdict.PASSED)])})
-    nonempty = next(item for item in gather(found, digest="sha256:0", at="now") if item.check == "nonempty")
+    observations = Observations(
+        probed, [examined], {"t": TableReport("t", [judgement("critical", ExpectationVerdict.PASSED)])}
+    )
+    nonempty = next(item for item in gather(observations, digest="sha256:0", at="now") if item.check == "nonempty")
     assert (nonempty.outcome, nonempty.findings[0].subject) == (Outcome.WARN, "00.parquet")
 
 
@@ -114,9 +116,9 @@ def test_a_file_that_could_not_be_read_leaves_the_other_checks_undecided_too(che
     del probed.facts["01.parquet"]
     probed.defects["01.parquet"] = Finding("01.parquet", "truncated", "Write it again.")
     spec = TableSpec.model_validate({"files": "*.parquet", "suite": SUITE, "columns": {"x": "int"}})
-    judged = TableReport("t", (judgement("critical", Verdict.PASSED),))
-    found = Found(probed, [examine("t", spec, probed)], {"t": judged})
-    answer = {item.check: item for item in gather(found, digest="sha256:0", at="now")}[check]
+    judged = TableReport("t", (judgement("critical", ExpectationVerdict.PASSED),))
+    observations = Observations(probed, [examine("t", spec, probed)], {"t": judged})
+    answer = {item.check: item for item in gather(observations, digest="sha256:0", at="now")}[check]
     assert answer.outcome is Outcome.INCONCLUSIVE
     assert any("1 of 3 files" in finding.problem for finding in answer.findings)
 
@@ -126,8 +128,8 @@ def schema_of(contract_table: dict[str, object], **files: pa.Schema) -> Evidence
     probed = ProbedFiles(
         len(files), 1, {spec.files: list(files)}, {name: Facts(columns, 10) for name, columns in files.items()}, {}
     )
-    found = Found(probed, [examine("t", spec, probed)], {})
-    return next(item for item in gather(found, digest="sha256:0", at="now") if item.check == "schema")
+    observations = Observations(probed, [examine("t", spec, probed)], {})
+    return next(item for item in gather(observations, digest="sha256:0", at="now") if item.check == "schema")
 
 
 @pytest.mark.parametrize("columns", [{}, {"x": "int"}])

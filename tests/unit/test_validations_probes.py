@@ -12,7 +12,7 @@ from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files import ProbedFiles, probe_files
-from prefect_stagegate.validations.probes import PROBES, Unreadable
+from prefect_stagegate.validations.probes import PROBES, UnreadableFile
 
 FRAME = pd.DataFrame({"x": range(10_000), "y": [str(number) for number in range(10_000)]})
 
@@ -25,7 +25,7 @@ def parquet(tmp_path: Path) -> Path:
 
 
 def problem(name: str, path: Path) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableFile) as caught:
         PROBES[name](path)
     assert caught.value.fix
     return caught.value.problem
@@ -106,7 +106,7 @@ def entries(view: Path) -> list[Entry]:
 def test_a_tables_files_are_opened_without_being_asked_for(parquet: Path) -> None:
     (parquet.parent / "other.bin").write_bytes(b"x")
     files = probed(parquet.parent, {"tables": {"t": {"files": "*.parquet"}}})
-    assert (files.listed, files.named, list(files.facts)) == (2, 1, ["t.parquet"])
+    assert (files.listed, files.matched, list(files.facts)) == (2, 1, ["t.parquet"])
 
 
 def test_a_format_that_no_table_can_have_is_refused(tmp_path: Path) -> None:

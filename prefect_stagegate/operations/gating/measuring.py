@@ -17,8 +17,7 @@ from prefect_stagegate.operations.staging.present import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations.balance import balance
-from prefect_stagegate.validations.columns import columns
-from prefect_stagegate.validations.drift import Profiles, drift, profile
+from prefect_stagegate.validations.drift import Profiles, column_types, drift, profile
 from prefect_stagegate.validations.duck import Queries, queries
 from prefect_stagegate.validations.duplicates import duplicates, overlap, shared_records
 from prefect_stagegate.validations.paths import matcher
@@ -82,7 +81,7 @@ class VersionMeasures:
     def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         """The columns of tables in a version, each with its type."""
         with self._open("the tables", digest) as (view, database):
-            return {table: columns(database, view, self._paths(self._glob(table), digest)) for table in tables}
+            return {table: column_types(database, view, self._paths(self._glob(table), digest)) for table in tables}
 
     def outside_tables(self) -> int:
         """How many files belong to no table."""

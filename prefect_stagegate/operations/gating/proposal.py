@@ -6,7 +6,7 @@ from prefect_stagegate.manifest import Change as Kind
 from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Change, Proposal
+from prefect_stagegate.report import FileTotals, Proposal
 
 COUNTING = ("nonempty", "expectations")
 """The checks that count rows. The first counts the rows of all tables of the contract."""
@@ -24,11 +24,11 @@ def proposal_of(workspace: Workspace, decision: Decision) -> Proposal:
     head = workspace.catalog.ref(decision.dataset, decision.target)
     if head is None:
         return Proposal(manifest.files, manifest.bytes, rows, "")
-    counts = dict.fromkeys(Kind, Change())
+    counts = dict.fromkeys(Kind, FileTotals())
     for difference in diff(workspace.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
         entry = difference.new or difference.old
         count = counts[difference.change]
-        counts[difference.change] = Change(count.files + 1, count.bytes + (entry.size if entry else 0))
+        counts[difference.change] = FileTotals(count.files + 1, count.bytes + (entry.size if entry else 0))
     return Proposal(
         manifest.files,
         manifest.bytes,

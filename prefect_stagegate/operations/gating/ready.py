@@ -89,7 +89,7 @@ def hold_ready(
         GateFailed: No version is ready; the message says why, whose turn it is and what to do.
         StagegateError: The version could not be fetched.
     """
-    address, candidate = readiness.address, readiness.found
+    address, candidate = readiness.address, readiness.chosen
     if candidate is None:
         raise GateFailed(ready_text(readiness), dataset=address.dataset)
     digest = candidate.digest
@@ -134,7 +134,7 @@ def _examine(
         report=build_report(renewed.decision, version.spec),
         since=entry.at,
         by=str(entry.who),
-        asked=renewed.rerun,
+        renewed=renewed.rerun,
         against_version=tuple(dict.fromkeys((*renewed.against_version, *_failed_checks(withdrawal)))),
         against_node=renewed.against_node,
         withdrawn=f"withdrawn {withdrawal.at[:16]}Z by {withdrawal.who}: {withdrawal.reason}" if withdrawal else "",

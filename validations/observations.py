@@ -1,4 +1,4 @@
-"""Everything that was found about a version, before anybody draws conclusions from it."""
+"""Everything that was observed about a version, before any check concludes from it."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from prefect_stagegate.validations.files import ProbedFiles
 from prefect_stagegate.validations.probes import REWRITE
 from prefect_stagegate.validations.records import TableReport
 from prefect_stagegate.validations.schema import TableFile
-from prefect_stagegate.validations.tables import Table
+from prefect_stagegate.validations.tables import ContractTable
 
 ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.PASS)
-"""Outcomes of findings, the one that decides first."""
+"""Outcomes of findings from the worst to the best; the worst decides."""
 
 
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome that decides; pass when there is none."""
+    """The worst outcome; pass when there is none."""
     return min(outcomes, key=ORDER.index, default=Outcome.PASS)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Everything that was found about a version."""
+class Observations:
+    """Everything that was observed about a version."""
 
     files: ProbedFiles
-    tables: Sequence[Table]
+    tables: Sequence[ContractTable]
     reports: Mapping[str, TableReport]
-    """By table; a table without a suite, or without rows to judge, has none."""
+    """Reports by table. A table without a suite or without rows has none."""
 
     def unreadable(self) -> dict[str, Finding]:
-        """The files that could not be opened, or not be read to their end."""
+        """The files that could not be opened, or not read to the end."""
+        # Some defects show only when the suite reads a file to the end.
         late = {
             file: Finding(file, reason, REWRITE)
             for report in self.reports.values()
@@ -43,8 +44,8 @@ class Found:
         """The files whose columns break the contract."""
         return {file.path for table in self.tables for file in table.opened if table.breaks_schema(file.path)}
 
-    def read(self, table: Table) -> list[TableFile]:
-        """The files that the table's suite was run over to the end."""
+    def read(self, table: ContractTable) -> list[TableFile]:
+        """The files that the table's suite read to the end."""
         report = self.reports.get(table.name)
         unread = {file for file, _ in report.unreadable} if report else set()
         return [file for file in table.judged if file.path not in unread]
