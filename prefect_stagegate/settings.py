@@ -17,7 +17,7 @@ from prefect_stagegate.model import DIGEST
 from prefect_stagegate.units import parse_rate, parse_size
 
 PREFIX = "STAGEGATE_"
-TOLD = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
+EXEC_VARIABLES = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
 """Not settings: what `stagegate exec` tells its command, which may well be a `stagegate` again."""
 
 
@@ -383,7 +383,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name}: no setting has this name; {did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in (*known, *TOLD)
+        if name.startswith(PREFIX) and name not in (*known, *EXEC_VARIABLES)
     ]
 
 

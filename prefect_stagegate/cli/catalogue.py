@@ -1,4 +1,4 @@
-"""The catalogue of checks as Markdown, between the marks of docs/readiness.md: `make docs` writes it there.
+"""The catalogue of checks as Markdown; `make docs` writes it between the marks of docs/readiness.md.
 
 python -m prefect_stagegate.cli.catalogue docs/readiness.md
 """
@@ -18,40 +18,42 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def catalogue() -> str:
-    """A table for each group, and below it what each of its checks lets pass."""
-    own = [one for one in CHECKS.values() if one.ask.__module__.startswith("prefect_stagegate.") and not one.broken]
-    return "\n\n".join(part for title, checks in groups(own).items() for part in _group(title, checks))
+    """A table for each group of checks, and below it the rule and parameters of each check."""
+    shipped = [
+        check for check in CHECKS.values() if check.ask.__module__.startswith("prefect_stagegate.") and not check.broken
+    ]
+    return "\n\n".join(part for title, checks in groups(shipped).items() for part in _group(title, checks))
 
 
 def _group(title: str, checks: list[CheckDefinition]) -> Iterator[str]:
     yield f"### {title}"
     yield "\n".join([HEAD, *map(_row, checks)])
-    if told := [text for one in checks if (text := _explained(one))]:
-        yield "\n".join(told)
+    if explanations := [text for check in checks if (text := _explained(check))]:
+        yield "\n".join(explanations)
 
 
-def _row(one: CheckDefinition) -> str:
+def _row(check: CheckDefinition) -> str:
     cells = (
-        f"`{one.name}`",
-        one.owner,
-        one.severity,
-        one.scope,
-        holds(one),
-        ", ".join(one.binds),
-        one.renewal,
-        asks(one),
+        f"`{check.name}`",
+        check.owner,
+        check.severity,
+        check.scope,
+        holds(check),
+        ", ".join(check.binds),
+        check.renewal,
+        asks(check),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _explained(one: CheckDefinition) -> str:
-    settings = "; ".join(f"`{item.name}` ({item.default})" for item in parameters(one))
-    told = " ".join(part for part in (rule(one), f"Parameters: {settings}." if settings else "") if part)
-    return f"- `{one.name}`: {told}" if told else ""
+def _explained(check: CheckDefinition) -> str:
+    settings = "; ".join(f"`{item.name}` ({item.default})" for item in parameters(check))
+    explanation = " ".join(part for part in (rule(check), f"Parameters: {settings}." if settings else "") if part)
+    return f"- `{check.name}`: {explanation}" if explanation else ""
 
 
 def inserted(page: str) -> str:
-    """The page with the catalogue between its marks as it is now."""
+    """The page with the current catalogue between its marks."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{catalogue()}\n{END}{rest.partition(END)[2]}"
 
