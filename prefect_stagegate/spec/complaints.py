@@ -1,4 +1,4 @@
-"""Pydantic's errors, told to people at the line where the mistake stands."""
+"""Pydantic's errors as messages for people, at the line where the mistake stands."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ _COUNTED = ("too_short", "string_too_short")
 
 
 def report_errors(document: Document, errors: Sequence[ErrorDetails], model: type[BaseModel], prefix: Loc = ()) -> None:
-    """Report what pydantic found in the values at `prefix`, which are to be a `model`."""
+    """Report pydantic's errors about the values at `prefix`, which are to be a `model`."""
     places = [place_of(error) for error in errors if error["type"] not in _COUNTED]
     for error in errors:
         here = place_of(error)
-        # Items that are wrong aren't counted, so a list of nothing else is called too short besides.
+        # Pydantic leaves bad items out of its count and calls the list too short besides; the items' errors are enough.
         if error["type"] not in _COUNTED or not any(place[: len(here)] == here for place in places):
             document.report(prefix + here, complaint(error, model))
 
 
 def check(document: Document, value: object, model: type[BaseModel], prefix: Loc = ()) -> None:
-    """Report everything in `value`, which stands at `prefix`, that keeps it from being a `model`."""
+    """Report all that is wrong with the value at `prefix`, which is to be a `model`."""
     try:
         model.model_validate(value)
     except ValidationError as error:
@@ -72,12 +72,12 @@ def check(document: Document, value: object, model: type[BaseModel], prefix: Loc
 
 
 def place_of(error: ErrorDetails) -> Loc:
-    """Where the error is, without the marks that pydantic adds for keys."""
+    """The place of an error, without the marks that pydantic adds for keys."""
     return tuple(part for part in error["loc"] if part != "[key]")
 
 
 def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """Say in plain words what is wrong."""
+    """Say in plain words what an error found wrong."""
     kind = error["type"]
     if kind in _WANTED:
         return f"must be {_WANTED[kind]}, not {_kind(error['input'])}{_quoted(kind, error['input'])}"
@@ -132,7 +132,7 @@ def keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
 
 
 def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
-    """Follow a place through the models to the one that stands there; None where none does."""
+    """The model of the mapping at a place; None where none stands."""
     kind: Any = model
     for part in loc:
         if _is_model(kind):
@@ -149,7 +149,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def _bare(annotation: Any) -> Any:
-    """What stands in `Annotated[X, …]` and `X | None`."""
+    """The X of `Annotated[X, …]` and `X | None`."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):

@@ -1,4 +1,4 @@
-"""What a contract may name: types of columns, and Great Expectations' expectations with their arguments.
+"""The names that a contract may use: column types, and Great Expectations' expectations with their arguments.
 
 Great Expectations takes seconds to import, so its names are read from the JSON schemas that it ships.
 """
@@ -22,7 +22,7 @@ COLUMN_TYPES = (
 
 @cache
 def expectations() -> Mapping[str, str]:
-    """All expectations of the installed Great Expectations, each with the file that lists its arguments, or nothing."""
+    """Great Expectations' expectations, each with the file that lists its arguments; empty where it isn't installed."""
     folder = _schemas()
     if folder is None:
         return {}
@@ -38,7 +38,7 @@ def arguments(expectation: str) -> Collection[str]:
 
 
 def required(expectation: str) -> Sequence[str]:
-    """The arguments that an expectation can't be without; empty when Great Expectations does not list them."""
+    """The arguments that an expectation requires; empty when Great Expectations does not list them."""
     return tuple(_schema(expectation).get("required", ()))
 
 
