@@ -67,9 +67,9 @@ def doctor(
         sys.exit(ExitCode.ERROR)
 
 
-def _spec(what: str, places: Places, settings: Settings) -> Spec:
+def _spec(text: str, places: Places, settings: Settings) -> Spec:
     """The spec, or the stored spec of an address; creates no catalog where there is none."""
-    spec_or_address = address.parse(what)
+    spec_or_address = address.parse(text)
     if not isinstance(spec_or_address, Address):
         return spec_or_address
     from prefect_stagegate.catalog import Catalog

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
-from prefect_stagegate.environment import Difference, Environment, Weight, compare
+from prefect_stagegate.environment import Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.environment import accepted_in, from_file, here, to_file
@@ -93,7 +93,7 @@ def _here(places: Places) -> Environment:
     return here(Settings.from_environment(os.environ), places.cache)
 
 
-def _print(differences: Sequence[Difference]) -> None:
+def _print(differences: Sequence[EnvironmentDifference]) -> None:
     if not differences:
         say("The two are alike.")
         return

@@ -193,12 +193,7 @@ def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: 
             check = item.requirement.check
             merged[check] = _merge(merged.get(check), item.requirement, known[check].severity)
     return tuple(
-        _filled(
-            document,
-            requirement,
-            known[check].parameters,
-            [item for item in gates[target].items if item.requirement.check == check],
-        )
+        _filled(document, requirement, known[check].parameters, gates[target].items)
         for check, requirement in merged.items()
     )
 
@@ -217,13 +212,14 @@ def _merge(below: Requirement | None, above: RequirementSpec, severity: Severity
 def _filled(
     document: Document, requirement: Requirement, model: type[BaseModel], items: Sequence[_Written]
 ) -> Requirement:
-    """Fill in the defaults; report what is wrong with the parameters that the gate itself wrote in `items`."""
+    """Fill in the defaults; report what is wrong with the parameters that the gate itself wrote, in `items`."""
     try:
         params = model.model_validate(requirement.params)
     except ValidationError as error:
+        written = [item for item in items if item.requirement.check == requirement.check]
         for detail in error.errors():
             place = place_of(detail)
-            if item := _culprit(items, place, detail["type"]):
+            if item := _culprit(written, place, detail["type"]):
                 document.report((*item.loc, *place), complaint(detail, model))
         return requirement
     return replace(requirement, params=params.model_dump(mode="json", by_alias=True))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prefect_stagegate.environment import ABSENT, Difference, Environment, Weight, compare
+from prefect_stagegate.environment import ABSENT, Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.environment.record import DECLARED
 from prefect_stagegate.environment.variables import DECLARED as DECLARED_VARIABLES
 from prefect_stagegate.model import Finding, Outcome, Scope
@@ -135,7 +135,9 @@ def _parity(
     return _answer(found, what, below.target, context.environment, below.environment)
 
 
-def _answer(found: Sequence[Difference], what: str, target: str, here: Environment, there: Environment) -> CheckResult:
+def _answer(
+    found: Sequence[EnvironmentDifference], what: str, target: str, here: Environment, there: Environment
+) -> CheckResult:
     ranked = sorted(found, key=lambda difference: list(OUTCOMES).index(difference.weight))
     measured = {
         "environment": here.fingerprint,
@@ -150,6 +152,6 @@ def _answer(found: Sequence[Difference], what: str, target: str, here: Environme
     return CheckResult(findings[0].outcome, summary, findings, measured)
 
 
-def _finding(one: Difference, target: str) -> Finding:
+def _finding(one: EnvironmentDifference, target: str) -> Finding:
     problem = f"{one.here} here, {one.there} in {target}: {one.why}"
     return Finding(one.name, problem, one.fix, OUTCOMES[one.weight])
