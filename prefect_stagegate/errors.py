@@ -56,6 +56,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = {choice.lower(): choice for choice in sorted(choices)}
     near = get_close_matches(word.lower(), known, n=1)
     if not near and len(word) >= SHORTEST_BEGINNING:
+        # A short beginning, as `prod`, resembles the whole word too little.
         longer = [choice for choice in known if choice.startswith(word.lower())]
         near = longer if len(longer) == 1 else []
     return known[near[0]] if near else ""

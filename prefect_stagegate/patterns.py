@@ -51,6 +51,7 @@ class Expression:
         def expand(reference: re.Match[str]) -> str:
             name = reference["group"] or reference["number"]
             if name is None:
+                # Any other escape, as \n, is expanded by Python's own rules.
                 return _NOTHING.sub(reference[0], "")
             return (match.group(groups[name]) or b"").decode("utf-8", "surrogatepass")
 

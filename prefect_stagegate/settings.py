@@ -48,6 +48,7 @@ class Setting:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
+        # `isdigit` alone accepts digits of other scripts, and `int` very long texts.
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(high)) and low <= int(text) <= high):
             raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
         return int(text)

@@ -45,6 +45,7 @@ def parse_duration(text: str) -> timedelta:
     >>> parse_duration("12h")
     datetime.timedelta(seconds=43200)
     """
+    # `$` also matches before a closing newline.
     if not re.match(DURATION_PATTERN, text) or text.endswith("\n"):
         raise ValueError(f"{text!r} is not a duration: write a whole number and a unit of s, m, h, d or w, as in 12h")
     seconds = int(text[:-1]) * _SECONDS[text[-1]]
@@ -78,6 +79,7 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size: write a number and a unit such as MiB or GB, as in 8MiB")
     unit = match.group(2) or "B"
     whole, _, fraction = text.removesuffix(unit).rstrip().partition(".")
+    # In whole numbers, since floats would lose bytes of large sizes.
     scale = int("1" + "0" * len(fraction))
     size, rest = divmod(int(whole + fraction) * _BYTES[unit], scale)
     if rest:

@@ -65,6 +65,7 @@ class Places:
 
     def workspace(self) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name."""
+        # Imported here, since short commands load this module and open no workspace.
         from prefect_stagegate.cli.credentials import load_block
         from prefect_stagegate.model import Identity
         from prefect_stagegate.operations.workspace import open_workspace
@@ -114,8 +115,10 @@ def print_json_list(
     import orjson
 
     write, option = sys.stdout.buffer.write, orjson.OPT_INDENT_2
+    # Brackets and indentation are written by hand, so that only one item is in memory at a time.
     margin, separator = b"    " if name else b"  ", b""
     if name:
+        # The object's text up to its empty list; the list's items and the rest follow.
         write(orjson.dumps({**before, name: []}, option=option, default=str).removesuffix(b"]\n}"))
     else:
         write(b"[")

@@ -74,6 +74,7 @@ def _spec(text: str, places: Places, settings: Settings) -> Spec:
         return spec_or_address
     from prefect_stagegate.catalog import Catalog
 
+    # A doctor changes nothing, so it makes no catalog.
     catalog = Catalog.open(places.catalog or settings.catalog, create=False)
     return address.spec_beside(catalog, spec_or_address.dataset, catalog.resolve(spec_or_address))
 

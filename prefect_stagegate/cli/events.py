@@ -28,6 +28,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
     """
     if not api_is_configured():
         return
+    # Readers of a pipe see what the command did before it waits for the API.
     sys.stdout.flush()
     try:
         from prefect_stagegate.tasks._support.outside import send_events

@@ -67,6 +67,7 @@ def validate(
         print_json(asdict(validation))
     else:
         _print_validation(validation)
+    # A failed check refuses the version; a check without a result is an error.
     outcomes = {evidence.outcome for evidence in validation.evidence}
     if Outcome.FAIL in outcomes:
         sys.exit(ExitCode.GATE_FAILED)
@@ -126,6 +127,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     """
     workspace = (places or Places()).workspace()
     version, policy = checking.for_gate(workspace, what, gate, spec)
+    # Beside JSON the line goes to standard error, so that a program reads JSON alone.
     print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
         print_plan(checking.preview_version(workspace, version, policy), json=json)
@@ -137,6 +139,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
+    # Last, so that an API that hangs delays no report.
     if not version.is_trial:
         emit_event(lambda: _decision_event(workspace, decision, report))
     sys.exit(_EXIT_CODES[decision.outcome])
@@ -204,6 +207,7 @@ def approve(
     signing = read_signing_key(key, workspace.ask_passphrase) if key else None
     request = approving.open_request(workspace, Address.parse(what), to)
     answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
+    # The answer is recorded by now, so it counts even when no server can be reached.
     woken = _wake(approving.waiting_runs(workspace, request), answer)
     if json:
         runs = [asdict(run) for run in woken]

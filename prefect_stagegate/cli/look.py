@@ -121,6 +121,7 @@ def show(
     failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)
     version = Address(line.dataset, line.digest)
     if rows:
+        # Streamed, since a manifest may be larger than memory.
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()

@@ -92,6 +92,7 @@ def _bar(title: str) -> Iterator[Totals]:
         task = bars.add_task(title, total=None, objects="")
 
         def show(totals: Totals) -> None:
+            # Without reused bytes the bar would end short of its total.
             moved = totals.bytes_moved + totals.bytes_reused
             counted = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
             bars.update(task, total=totals.bytes, completed=moved, objects=totals.wait or counted)

@@ -108,6 +108,7 @@ def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bo
     if json:
         lines = ({"action": step.action, "path": step.path, "size": step.object.size} for step in plan)
         dataset = {"dataset": spec_or_address.dataset}
+        # The plan is printed as it is listed, so its totals are complete only after the last object.
         print_json_list(
             lines,
             "objects",

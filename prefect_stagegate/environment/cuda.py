@@ -64,6 +64,7 @@ def capture_cuda(distributions: Mapping[str, Installed], environ: Mapping[str, s
 def _driver_version(root: Path) -> str:
     if not (root / "proc/driver/nvidia").exists() and not (root / "sys/module/nvidia").exists():
         return ABSENT
+    # A driver is loaded, so a version that can't be read is unknown and not absent.
     try:
         return (root / "sys/module/nvidia/version").read_text().strip() or UNKNOWN
     except OSError:
@@ -90,6 +91,7 @@ def _library_version(name: str, folders: list[Path]) -> str:
         names = [Path(os.path.realpath(path)).name for path in folder.glob(f"{name}.so*")]
         versions = [match[1] for text in names if (match := re.search(r"\.so\.([\d.]+)$", text))]
         if versions:
+            # Of several links to a library, the most exact name has the most dots.
             return max(versions, key=lambda text: (text.count("."), _figures(text)))
     return ""
 
@@ -113,6 +115,7 @@ def compare_cudas(there: Cuda, here: Cuda) -> Iterator[EnvironmentDifference]:
     facts_here = asdict(here)
     for name, was in asdict(there).items():
         now = facts_here[name]
+        # A driver that is too old is one difference, not two.
         if (was == now != UNKNOWN) or (driver_too_old and name == "driver"):
             continue
         weight = version_weight(was, now, same=1)

@@ -29,6 +29,7 @@ def capture_image(declared: str = "", root: Path = Path("/")) -> str:
     except OSError:
         return UNKNOWN
     reference = next((line for line in lines if line.startswith("image=")), "")
+    # Only a reference by digest has an @.
     match = DIGEST.search(reference.partition("@")[2])
     return match[0] if match else UNKNOWN
 

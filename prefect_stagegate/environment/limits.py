@@ -100,6 +100,7 @@ def _read(path: Path) -> str:
 
 
 def _narrowest(limits: Iterator[Limit]) -> Limit:
+    # Groups without a number have no limit; without any group the limit is unknown.
     known = list(limits)
     return min((limit for limit in known if not isinstance(limit, str)), default=UNLIMITED if known else UNKNOWN)
 

@@ -50,6 +50,7 @@ def matches(name: str, patterns: Collection[str]) -> bool:
 def _is_secret(name: str, value: str) -> bool:
     if is_secret_name(name):
         return True
+    # What can't be parsed as a URL may still hold one's password.
     try:
         return "://" in value and bool(secret_in_url(value))
     except ValueError:

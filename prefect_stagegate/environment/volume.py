@@ -36,6 +36,7 @@ def capture_volume(folder: Path, root: Path = Path("/")) -> CacheVolume:
         folder: The cache's folder.
         root: Where `sys` lies.
     """
+    # A cache that is not made yet will lie on the volume of the nearest folder above it.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     kind, device = mount_of(folder)

@@ -106,7 +106,7 @@ def _too_short(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG
     return "must not be empty" if least == 1 else f"is too short; at least {least} are needed"
 
 
-def _unlike(error: ErrorDetails, model: type[BaseModel]) -> str:
+def _pattern_mismatch(error: ErrorDetails, model: type[BaseModel]) -> str:
     owner = model_at(model, error["loc"][:-1])
     field = owner.model_fields.get(str(error["loc"][-1])) if owner else None
     pattern = error["ctx"]["pattern"]
@@ -137,10 +137,11 @@ def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
     for part in loc:
         if _is_model(kind):
             fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-            kind = _bare(fields.get(str(part)))
+            kind = _unwrapped(fields.get(str(part)))
         else:
+            # A list's or tuple's first argument types its items, a mapping's last one its values.
             arguments = get_args(kind) or (None,)
-            kind = _bare(arguments[0 if isinstance(part, int) else -1])
+            kind = _unwrapped(arguments[0 if isinstance(part, int) else -1])
     return kind if _is_model(kind) else None
 
 
@@ -148,12 +149,12 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
 
 
-def _bare(annotation: Any) -> Any:
+def _unwrapped(annotation: Any) -> Any:
     """The X of `Annotated[X, …]` and `X | None`."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return _unwrapped(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return next((_bare(kind) for kind in get_args(annotation) if kind is not NoneType), None)
+        return next((_unwrapped(kind) for kind in get_args(annotation) if kind is not NoneType), None)
     return annotation
 
 
@@ -165,5 +166,5 @@ _SENTENCES: Mapping[str, Callable[[ErrorDetails, type[BaseModel]], str]] = {
     "enum": _unknown_word,
     "too_short": _too_short,
     "string_too_short": _too_short,
-    "string_pattern_mismatch": _unlike,
+    "string_pattern_mismatch": _pattern_mismatch,
 }

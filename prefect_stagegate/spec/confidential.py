@@ -20,6 +20,7 @@ def secret_in_url(url: str) -> str:
     Raises:
         ValueError: The text is not a URL.
     """
+    # Each link of a chained URL (`zip://a::s3://b`) may have credentials.
     for link in url.split("::"):
         parts = urlsplit(link)
         if parts.password is not None or _has_broken_password(parts):

@@ -99,6 +99,7 @@ def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
     try:
         document.values, document.lines, problems = read_tree(text)
     except NotYaml as error:
+        # Bad YAML is a problem of the document, so that it is reported at its line.
         document.problems.append(SpecProblem(label, error.line, "", error.message))
         return document
     for loc, line, message in problems:
@@ -115,6 +116,7 @@ def mapping_document(values: Mapping[str, Any], label: str) -> Document:
 
 def _plain(document: Document, loc: Loc, value: object) -> Any:
     """Copy the values that JSON can hold, and report the others."""
+    # Bounds a value that contains itself. Reported at the outermost key, and so only once.
     if len(loc) > DEEPEST:
         document.report(loc[:1], f"is nested deeper than {DEEPEST} levels")
     elif isinstance(value, Mapping):
@@ -133,10 +135,11 @@ def _plain(document: Document, loc: Loc, value: object) -> Any:
 def _read(location: str, allowed: Allowed) -> bytes:
     path = local_path(location)
     if path is None:
-        return _bounded(_read_url(location, allowed))
+        return _within_bounds(_read_url(location, allowed))
     try:
         with Path(path).open("rb") as file:
-            return _bounded(file.read(MAX_BYTES + 1))
+            # One byte more than is allowed shows that the file is too large.
+            return _within_bounds(file.read(MAX_BYTES + 1))
     except FileNotFoundError:
         raise UnreadableDocument(f"does not exist{_sibling(Path(path))}") from None
     except IsADirectoryError:
@@ -197,10 +200,11 @@ def _read_object(url: str) -> bytes:
         raise UnreadableDocument("does not exist") from error
     except Exception as error:  # each protocol of fsspec raises its own
         message = f"can't be read: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        # Libraries repeat the URL in their errors, with its credentials.
         raise UnreadableDocument(message.replace(url, without_secrets(url))) from error
 
 
-def _bounded(data: bytes) -> bytes:
+def _within_bounds(data: bytes) -> bytes:
     if len(data) > MAX_BYTES:
         raise UnreadableDocument(f"is larger than {MAX_BYTES >> 20} MiB, so it is hardly a spec")
     return data
@@ -208,6 +212,7 @@ def _bounded(data: bytes) -> bytes:
 
 def _decode(data: bytes) -> str:
     try:
+        # Some editors begin a file with a byte-order mark.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

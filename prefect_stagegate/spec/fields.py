@@ -55,6 +55,7 @@ class Context(NamedTuple):
 
 def _duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
+        # By way of text, so that the bounds of written durations hold here, too.
         return parse_duration(format_duration(value))
     if isinstance(value, str):
         return parse_duration(value)
@@ -107,6 +108,7 @@ def _name(kind: str, value: str) -> str:
     try:
         return check_name(kind, value)
     except UsageError as error:
+        # Pydantic collects ValueErrors; any other error would hide the problems beside it.
         raise ValueError(f"{error.message}; {error.hint[0].lower()}{error.hint[1:].rstrip('.')}") from None
 
 
@@ -147,6 +149,7 @@ def _source_url(value: str, info: Info) -> str:
     if problem := chain_problem(placed):
         raise ValueError(problem)
     if is_url(placed):
+        # In lower case, so that one place has one URL.
         scheme, separator, rest = placed.partition("://")
         return scheme.lower() + separator + rest
     return f"file://{placed}"

@@ -16,7 +16,7 @@ from prefect_stagegate.spec.document import Document, UnreadableDocument, mappin
 from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Spec
-from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, settle_gates
+from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 
@@ -76,7 +76,7 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
         _report_column_types(document)
     # Suites first, since they are part of the contract; gates before the model, which takes their settled requirements.
     inlined = inline_suites(document, argument_problems)
-    values, requirements = settle_gates(document, inlined, known_checks)
+    values, requirements = resolve_gates(document, inlined, known_checks)
     check_change_rule(document, values, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements))

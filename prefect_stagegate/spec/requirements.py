@@ -51,7 +51,7 @@ class _Gate:
     """Whether nothing at all is written under `require`, not even something wrong."""
 
 
-def settle_gates(
+def resolve_gates(
     document: Document, values: dict[str, Any], known: KnownChecks
 ) -> tuple[dict[str, Any], dict[str, tuple[Requirement, ...]]]:
     """Read a spec's gates, merge what each target requires, and report what is wrong with them.
@@ -62,11 +62,12 @@ def settle_gates(
     gates = values.get("gates")
     if not isinstance(gates, dict):
         return values, {}
+    # Gates that are no mappings are left to the spec's model, which reports them.
     read = {target: _gate(document, target, gate, known) for target, gate in gates.items() if isinstance(gate, dict)}
     _report_extends(document, read)
-    settled = {target: _settle(document, target, read, known) for target in read}
+    resolved = {target: _resolve(document, target, read, known) for target in read}
     shaped = {target: _with_items(gate, read.get(target)) for target, gate in gates.items()}
-    return {**values, "gates": shaped}, settled
+    return {**values, "gates": shaped}, resolved
 
 
 def check_change_rule(document: Document, values: Mapping[str, Any], known: KnownChecks) -> None:
@@ -105,7 +106,7 @@ def _with_items(gate: Any, read: _Gate | None) -> Any:
 def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Written | None:
     mapping = {item: None} if isinstance(item, str) else item
     if not isinstance(mapping, dict) or len(mapping) != 1:
-        document.report(loc, _misshapen(item))
+        document.report(loc, _item_problem(item))
         return None
     ((check, settings),) = mapping.items()
     here = loc if isinstance(item, str) else (*loc, check)
@@ -122,6 +123,7 @@ def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Wr
     for key in _unknown_parameters(params, model):
         choices = [*keys_at(model, ()), "severity", "consecutive"]
         document.report((*here, key), f"unknown parameter of {check}; {did_you_mean(key, choices)}")
+        # Removed, or each gate that inherits the check would report it again.
         del params[key]
     return _Written(here, RequirementSpec(check=check, severity=severity, consecutive=consecutive, params=params))
 
@@ -133,7 +135,7 @@ def _unknown_parameters(params: Mapping[str, Any], model: type[BaseModel]) -> li
     return sorted(params.keys() - keys_at(model, ()))
 
 
-def _misshapen(item: object) -> str:
+def _item_problem(item: object) -> str:
     if isinstance(item, dict) and len(item) > 1:
         first = next(iter(item))
         return f"an item names one check, and this one has {', '.join(item)}; indent its parameters below '{first}:'"
@@ -160,7 +162,8 @@ def _consecutive(document: Document, loc: Loc, given: object) -> int | None:
 
 
 def _report_extends(document: Document, gates: Mapping[str, _Gate]) -> None:
-    reported: set[str] = set()  # gates of a circle, which is reported once
+    # Each gate of a circle leads back to itself, but the circle is reported once.
+    reported: set[str] = set()
     for target, gate in gates.items():
         loc = ("gates", target, "extends")
         if gate.extends is not None and gate.extends not in gates:
@@ -183,8 +186,11 @@ def _lineage(target: str, gates: Mapping[str, _Gate]) -> Iterator[str]:
         name = gates[name].extends
 
 
-def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: KnownChecks) -> tuple[Requirement, ...]:
+def _resolve(
+    document: Document, target: str, gates: Mapping[str, _Gate], known: KnownChecks
+) -> tuple[Requirement, ...]:
     line = [*_lineage(target, gates)]
+    # A missing gate below is reported already, and might have required something.
     if all(gates[name].empty for name in line) and gates[line[-1]].extends is None:
         document.report(("gates", target), "requires no check, so it would accept anything")
     merged: dict[str, Requirement] = {}
@@ -193,7 +199,7 @@ def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: 
             check = item.requirement.check
             merged[check] = _merge(merged.get(check), item.requirement, known[check].severity)
     return tuple(
-        _filled(document, requirement, known[check].parameters, gates[target].items)
+        _with_defaults(document, requirement, known[check].parameters, gates[target].items)
         for check, requirement in merged.items()
     )
 
@@ -209,7 +215,7 @@ def _merge(below: Requirement | None, above: RequirementSpec, severity: Severity
     )
 
 
-def _filled(
+def _with_defaults(
     document: Document, requirement: Requirement, model: type[BaseModel], items: Sequence[_Written]
 ) -> Requirement:
     """Fill in the defaults; report what is wrong with the parameters that the gate itself wrote, in `items`."""
@@ -227,6 +233,7 @@ def _filled(
 
 def _culprit(items: Sequence[_Written], place: Loc, kind: str) -> _Written | None:
     """The item that wrote the wrong parameter; None when a gate below did, which reports it itself."""
+    # The last item that sets a parameter wins, and a missing one is in no item.
     for item in reversed(items):
         if not place or kind == "missing" or place[0] in item.requirement.params:
             return item

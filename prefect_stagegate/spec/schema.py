@@ -77,6 +77,7 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
     definitions["ChangeSpec"]["properties"]["approval"] = _without_settings(checks["approval"])
+    # Parameters stand where a gate names their check, so their definitions are dropped.
     inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
     kept = {key: value for key, value in definitions.items() if key not in inlined}
     return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": kept}

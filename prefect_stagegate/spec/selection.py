@@ -44,6 +44,7 @@ def _share(value: object) -> Fraction:
         return parse_share(value)
     if isinstance(value, bool) or not _DECIMAL.fullmatch(str(value)) or not Fraction(str(value)):
         raise ValueError(f"must be a share as in 10%, 1/10 or 0.1, up to all, not {value!r}")
+    # By way of text: the float 0.1 is not quite 1/10.
     return Fraction(str(value))
 
 

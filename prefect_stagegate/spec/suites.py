@@ -111,6 +111,7 @@ def _from_file(
     document: Document, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
     location = place(name, document.base)
+    # A spec from elsewhere must not make this machine read from any server it names.
     if not _is_beside(location, document.base):
         document.report(loc, "lies on another server than the spec; put the suite beside the spec")
         return None
@@ -158,8 +159,8 @@ def _checked(
                 _report_expectation(document, (*loc, "expectations", index), item, argument_problems)
     return {
         "name": table,
-        **_kept(suite),
-        "expectations": [{"kwargs": {}, **_kept(item)} for item in items if isinstance(item, dict)],
+        **_canonical_values(suite),
+        "expectations": [{"kwargs": {}, **_canonical_values(item)} for item in items if isinstance(item, dict)],
     }
 
 
@@ -206,5 +207,5 @@ def _columns_of(arguments: Mapping[str, Any]) -> Iterator[str]:
         yield from (name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str))
 
 
-def _kept(values: dict[str, Any]) -> dict[str, Any]:
+def _canonical_values(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "id" and value not in (None, {})}

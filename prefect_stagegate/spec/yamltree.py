@@ -143,6 +143,7 @@ class _Builder:
                 continue
             self.lines[here] = _line(event)
             values[key] = self._node(next(self._events), here)
+        # Keys that are written here win over merged ones.
         return merged | values
 
     def _key(self, event: yaml.Event, loc: Loc) -> str:
@@ -155,6 +156,7 @@ class _Builder:
 
     def _merge(self, event: yaml.Event, into: dict[str, Any], loc: Loc) -> None:
         value = self._node(next(self._events), (*loc, "<<"))
+        # The first mapping wins by YAML's rule, so it comes last here.
         for mapping in reversed(value if isinstance(value, list) else [value]):
             if not isinstance(mapping, dict):
                 self._flaw(event, (*loc, "<<"), "takes mappings only")
@@ -167,6 +169,7 @@ class _Builder:
         anchor = self._anchors[event.anchor]
         if anchor is None:
             raise NotYaml(_line(event), f"the alias *{event.anchor} stands in what it names")
+        # An alias counts as all that it repeats, so that nested aliases can't fill the memory.
         self._count(event, anchor.weight)
         return anchor.value
 
@@ -175,6 +178,7 @@ class _Builder:
         self._count(event, len(text) // 64)
         if event.implicit[0] and event.tag != "!":
             return _resolve(text)
+        # A quoted scalar is text. A tagged one has to have the type that its tag names.
         kind = (event.tag or "!").removeprefix(_TAG)
         value = text if kind in ("!", "str") else _resolve(text)
         if kind not in ("!", "str", {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value))):
