@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from prefect_stagegate import errors, flows, tasks
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, command_line, program_name
 from prefect_stagegate.cli.common import COMMON
-from prefect_stagegate.cli.describe import MEANS
+from prefect_stagegate.cli.describe import RENEWALS
 from prefect_stagegate.operations import address
 from prefect_stagegate.readiness import CHECKS, CheckDefinition, known_checks
 from prefect_stagegate.readiness.catalogue import asks, groups, holds, rule
@@ -664,7 +664,7 @@ COLUMNS = {
     "holds": "How long the evidence holds at most.",
     "ends with another": "What ends the evidence when it changes.",
     "at a run's start": "What [`require_ready`](../how-to/require-readiness.md) does about evidence that ended: "
-    + ", ".join(f"{renewal} ({meaning})" for renewal, meaning in MEANS.items())
+    + ", ".join(f"{renewal} ({meaning})" for renewal, meaning in RENEWALS.items())
     + ".",
 }
 

@@ -10,27 +10,26 @@
     ├── GateUndecided              exit 3: the gate could not decide about the version
     ├── WaitingForApproval         exit 4: a request is recorded and unanswered
     ├── SourceError                exit 3: a source can't be used as asked
-    │   ├── SourceUnavailable      nobody answered, or the server failed   (retryable)
-    │   │   └── SourceBusy         the server asks to be left alone for a while
+    │   ├── SourceUnavailable      no answer, or the server failed         (retryable)
+    │   │   └── SourceBusy         the server asks to retry later
     │   ├── AccessDenied           the credentials were refused or are missing
-    │   │   └── CredentialsExpired they were good until now
+    │   │   └── CredentialsExpired the credentials have expired
     │   ├── ObjectVanished         an object that was listed is gone
     │   ├── ObjectChanged          an object changed while it was read     (retryable)
     │   ├── ChecksumMismatch       bytes don't match a checksum or digest  (retryable)
     │   └── AdapterFailed          the code that reads the source is defective
-    ├── TransferFailed             exit 3: more objects failed than may; each is named  (retryable if one of them is)
-    ├── Cancelled                  exit 3: somebody stopped it; what was fetched stays for the next run
+    ├── TransferFailed             exit 3: more objects failed than allowed  (retryable if one of them is)
+    ├── Cancelled                  exit 3: a user stopped it; what was fetched stays for the next run
     ├── CacheError                 exit 3: the cache can't be used as asked
     │   ├── NoSpace                the volume or quota is full
-    │   └── BlobVanished           a collection took what was about to be used  (retryable)
+    │   └── BlobVanished           a collection removed a blob that was about to be used  (retryable)
     ├── CatalogError               exit 3: the catalog can't be used as asked
     │   ├── RefConflict            somebody else moved the ref first
-    │   └── CorruptRecord          a stored record fails its own digest
+    │   └── CorruptRecord          a stored record doesn't match its own digest
     └── ValidationError            exit 3: the contract could not be evaluated
 
 An error says what happened (`message`), to what (`dataset`, `source`, `object`), and what to do about it (`hint`).
-`retryable` is the engine's judgement; tasks and transfers follow it and nothing else. Its text holds no secret:
-whatever it was made of is redacted here.
+Tasks and transfers retry an error if, and only if, it is `retryable`. Its text is redacted, so it holds no secret.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from typing import ClassVar
 from prefect_stagegate.redaction import redact
 
 SHORTEST_BEGINNING = 3
-"""Letters of a word's beginning that tell which word is meant."""
+"""The fewest letters of a word's beginning that are taken for the word."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -57,6 +56,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = {choice.lower(): choice for choice in sorted(choices)}
     near = get_close_matches(word.lower(), known, n=1)
     if not near and len(word) >= SHORTEST_BEGINNING:
+        # A short beginning, as `prod`, resembles the whole word too little.
         longer = [choice for choice in known if choice.startswith(word.lower())]
         near = longer if len(longer) == 1 else []
     return known[near[0]] if near else ""
@@ -96,11 +96,11 @@ class ExitCode(IntEnum):
 
 
 class StagegateError(Exception):
-    """Something a user should read: one line on what happened, and one on what to do.
+    """An error for users: what happened, to what, and what to do about it.
 
     Args:
         message: What happened, as one sentence without a full stop.
-        hint: What to do about it; empty when there is nothing to do but to report it.
+        hint: What to do about it; empty when a user can only report it.
         dataset: The dataset concerned.
         source: The source's URL, free of credentials.
         object: The object's key below the source, or its path in the dataset.
@@ -125,15 +125,11 @@ class StagegateError(Exception):
         self.source = source
         self.object = object
 
-    def where(self) -> str:
-        """The dataset, source and object concerned, joined for people."""
-        # Objects are found by their names, which are redacted here only.
-        named = (("dataset", self.dataset), ("source", redact(self.source)), ("object", redact(self.object)))
-        return ", ".join(f"{word} {_shown(value)}" for word, value in named if value and value not in self.message)
-
     def __str__(self) -> str:
-        where = self.where()
-        text = f"{self.message} ({where})" if where else self.message
+        # Programs look sources and objects up by these fields, so they are redacted only in the text.
+        fields = (("dataset", self.dataset), ("source", redact(self.source)), ("object", redact(self.object)))
+        subject = ", ".join(f"{word} {_shown(value)}" for word, value in fields if value and value not in self.message)
+        text = f"{self.message} ({subject})" if subject else self.message
         return f"{text}. {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -142,7 +138,7 @@ class StagegateError(Exception):
 
 
 def _shown(name: str) -> str:
-    """A name from outside in one line, whatever it holds: what doesn't print is written as an escape."""
+    """A name from outside on one line, with characters that don't print as escapes."""
     return name if name.isprintable() else repr(name)
 
 
@@ -158,7 +154,7 @@ class UsageError(StagegateError):
 
 
 class SpecError(UsageError):
-    """A spec that can't be used, with every problem that was found in it.
+    """A spec that can't be used, with every problem in it.
 
     Args:
         file: The spec's path or address, as the user gave it.
@@ -206,7 +202,7 @@ class SourceUnavailable(SourceError):
 
 class SourceBusy(SourceUnavailable):
     retry_after: float = 0.0
-    """Seconds that the server asked for by Retry-After; 0.0 when it didn't, or can't be heard."""
+    """Seconds in the server's Retry-After; 0.0 when there is none, or it can't be read."""
 
 
 class AccessDenied(SourceError):
@@ -230,10 +226,10 @@ class ChecksumMismatch(SourceError):
 
 
 class AdapterFailed(SourceError):
-    """The adapter of a source, or a library that it uses, raised what no adapter may raise.
+    """The adapter of a source, or a library that it uses, raised an exception that no adapter may raise.
 
-    Not retryable: a defect meets the same bytes in the same way, and waiting mends nothing. A mirror may do, since it
-    may be read by another adapter, or hold other headers, names or listings around the same bytes.
+    Not retryable: the defect would fail again on the same bytes. A mirror may still work, since another adapter may
+    read it, or its headers, names or listings may differ.
     """
 
 
@@ -242,10 +238,10 @@ LISTED_FAILURES = 20
 
 
 class TransferFailed(StagegateError):
-    """More objects failed than were allowed to; everything that succeeded stays in the cache.
+    """More objects failed than allowed; the others stay in the cache.
 
     Args:
-        failures: What each failed object met; its `object` is the path in the dataset.
+        failures: The error of each failed object, whose path in the dataset is its `object`.
     """
 
     def __init__(self, failures: Sequence[StagegateError]) -> None:

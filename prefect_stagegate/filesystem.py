@@ -3,11 +3,11 @@
     pd.read_parquet("stagegate://nycflights@production/flights/2013-01.parquet")
     duckdb, pyarrow, polars, … : docs/how-to/read.md has the call for each; `open_dataset` gives a folder
 
-A digest is written `@sha256-<hex>` there, since a colon has a meaning of its own in URLs. The files are those of this
-node's cache: a version that isn't here is an error that says how to bring it. Read-only, since a version is immutable.
+A digest is written `@sha256-<hex>` there, since a colon has its own meaning in URLs. The files are those of this node's
+cache: a version that isn't here is an error that says how to stage it. Read-only, since a version is immutable.
 
-A filesystem holds a lease on every version that it gave a file of, so that no collection takes the version away
-between two reads. It gives its leases up when it is garbage collected, or when the process ends.
+A filesystem holds a lease on every version that it served a file of, so that no collection removes the version between
+two reads. It releases its leases when it is garbage collected, or when the process ends.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class VersionNotFound(UnknownRef, FileNotFoundError):
 class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
     """Versions as top-level folders, `DATASET@REF` or `DATASET@sha256-<hex>`, with their files below.
 
-    A ref is looked up once: one filesystem reads one version under it, also when the ref moves meanwhile.
+    A ref is looked up once: one filesystem reads one version under it, also after the ref has moved.
 
     Args:
         cache: The node's cache folder; by default STAGEGATE_CACHE.
-        catalog: The catalog that is asked what `DATASET@REF~1` names; by default STAGEGATE_CATALOG.
-        version: A version to look up at once, which fsspec takes from URLs. pyarrow, and pandas by it, would take an
-            unknown one for a missing file and not say what the error does.
+        catalog: The catalog that resolves `DATASET@REF~1`; by default STAGEGATE_CATALOG.
+        version: A version to look up at once; fsspec takes it from URLs. Without it pyarrow and pandas would report an
+            unknown version as a missing file.
 
     Raises:
         VersionNotFound: This node doesn't have `version`.
@@ -56,7 +56,8 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
     """
 
     protocol: ClassVar[str] = "stagegate"
-    cachable: ClassVar[bool] = False  # an instance that fsspec keeps would hold its leases, and its refs, for ever
+    # An instance in fsspec's cache would hold its leases and refs until the process ends.
+    cachable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -69,14 +70,14 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         self._cache = Cache.open(Path(cache or Settings.from_environment(os.environ).cache), create=False)
         self._resolve = read_catalog(os.fspath(catalog) if catalog else None)
         self._versions: dict[str, OpenDataset] = {}
-        # Taken while a version is looked up and leased, so that threads which begin together share one lease.
+        # Held while a version is looked up and leased, so that threads which begin together share one lease.
         self._lock = threading.Lock()
         self._leases = ExitStack()
         weakref.finalize(self, self._leases.close)
         if version:
             self._version(version)
 
-    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """List a version's folder; without a version, this node's copies of refs."""
@@ -89,7 +90,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         else:
             with os.scandir(self._locate(path)) as entries:
                 infos = [_describe(f"{path}/{entry.name}", entry.stat(follow_symlinks=False)) for entry in entries]
-        infos.sort(key=lambda one: one["name"])
+        infos.sort(key=lambda entry: entry["name"])
         return infos if detail else [info["name"] for info in infos]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
             raise self._no_file(path) from error
 
     def walk(self, path: str, *args: Any, **options: Any) -> Iterator[Any]:
-        """Walk a tree as fsspec does, but raise where there is no such version: it has no empty tree."""
+        """Walk a tree as fsspec does, but raise for an unknown version instead of walking an empty tree."""
         path = self._strip_protocol(path)
         if path:
             self._version(path)
@@ -118,7 +119,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
 
     def ukey(self, path: str) -> str:
-        """The same for the same file of the same version, on every node and under every ref."""
+        """A key that is the same for one file of one version, on every node and under every ref."""
         path = self.info(path)["name"]
         inside = path.partition("/")[2]
         return sha256(f"{self._version(path).digest}/{inside}".encode()).hexdigest()
@@ -134,12 +135,12 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return LocalFileOpener(str(self._locate(path)), mode, fs=self)
 
-    # ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── looking up ───────────────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
         stripped = super()._strip_protocol(path)
-        return [one.lstrip("/") for one in stripped] if isinstance(stripped, list) else stripped.lstrip("/")
+        return [part.lstrip("/") for part in stripped] if isinstance(stripped, list) else stripped.lstrip("/")
 
     @classmethod
     def _get_kwargs_from_urls(cls, path: str) -> dict[str, str]:
@@ -155,7 +156,8 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         inside: str = self._strip_protocol(path).partition("/")[2]
         version = self._version(path)
         if inside and path_problem(inside):
-            raise self._no_file(path)  # no manifest holds such a path, and it might lead out of the version
+            # No manifest holds such a path, and it might lead out of the version.
+            raise self._no_file(path)
         return version.path / inside
 
     def _version(self, path: str) -> OpenDataset:
@@ -175,10 +177,10 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         version = self._version(path)
         return FileNotFoundError(errno.ENOENT, f"{version.dataset}@{version.digest} has no such file", path)
 
-    # ── what a version never lets happen ────────────────────────────────────────────────────────────────────────
+    # ── refusing writes ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _refuse(self, *args: Any, **options: Any) -> NoReturn:
-        paths = [os.fspath(one) for one in (*args, *options.values()) if isinstance(one, (str, os.PathLike))]
+        paths = [os.fspath(value) for value in (*args, *options.values()) if isinstance(value, (str, os.PathLike))]
         raise PermissionError(
             errno.EROFS,
             "A version is immutable, so stagegate:// is read-only. To change its data, change its sources and run "
@@ -194,8 +196,8 @@ def _folder(path: str) -> dict[str, Any]:
     return {"name": path, "size": 0, "type": "directory"}
 
 
-def _describe(path: str, found: os.stat_result) -> dict[str, Any]:
-    times = {"mtime": found.st_mtime, "created": found.st_mtime}
-    if stat.S_ISDIR(found.st_mode):
+def _describe(path: str, status: os.stat_result) -> dict[str, Any]:
+    times = {"mtime": status.st_mtime, "created": status.st_mtime}
+    if stat.S_ISDIR(status.st_mode):
         return _folder(path) | times
-    return {"name": path, "size": found.st_size, "type": "file"} | times
+    return {"name": path, "size": status.st_size, "type": "file"} | times

@@ -1,6 +1,6 @@
-"""What can be measured about the rows of a version: figures only, never a value that stands in a sensitive column.
+"""Measurements of a version's rows: figures only, never a value of a sensitive column.
 
-A check asks `Measures`; the operations answer it, by queries over the version's files on this node.
+Checks call `Measures`; the operations implement it, by queries over the version's files on this node.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What the splits of a dataset share."""
+    """Records or files that the splits of a dataset share."""
 
     counts: Mapping[str, int]
     """Records, or files, by split."""
     shared: Mapping[tuple[str, ...], int]
-    """How many stand in each combination of two splits or more that has any."""
+    """How many are in each combination of two or more splits; combinations without any are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """How far one column's values moved."""
+    """How far one column's values moved between two versions."""
 
     table: str
     column: str
@@ -66,7 +66,7 @@ class ColumnDrift:
 
 @dataclass(frozen=True, slots=True)
 class TableDrift:
-    """How far one table moved."""
+    """How far one table's columns moved between two versions."""
 
     rows: int
     reference_rows: int
@@ -75,21 +75,21 @@ class TableDrift:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What was found in the text columns of one table."""
+    """The rows of one table whose text columns match patterns."""
 
     rows: int
     scanned: tuple[str, ...]
-    """Columns that were looked at."""
+    """Columns that were searched."""
     unscanned: Mapping[str, str]
-    """Columns that may hold text and were not looked at, with the reason."""
+    """Columns that may hold text and were not searched, with the reason."""
     hits: Mapping[tuple[str, str], int]
-    """Rows by column and pattern, where there are any."""
+    """Number of rows by column and pattern; pairs without any are left out."""
 
 
 class Measures(Protocol):
-    """Queries over the version's files. Each brings the version to this node when it isn't here.
+    """Queries over the version's files. Each stages the version on this node if it isn't here.
 
-    Every method may raise a `StagegateError`: a file or column can't be read, or the version can't be brought.
+    Every method may raise a `StagegateError`: a file or column can't be read, or the version can't be staged.
     """
 
     def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:
@@ -108,20 +108,20 @@ class Measures(Protocol):
         """Compare each table with the same one of the version `reference`.
 
         Args:
-            reference: Its digest. It is brought to this node, too.
+            reference: The other version's digest. It is staged on this node, too.
             ignored: Columns, as `table.column` or by their name alone, that aren't compared.
         """
 
     def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
-        """Look for patterns in columns of a table; in all that hold text when none are named."""
+        """Search columns of a table for patterns; all columns of text when `columns` is empty."""
 
     def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         """The columns of tables in a version of the dataset, each with its type; none for a table without files.
 
         Args:
-            digest: The version's. It is brought to this node.
-            tables: Names in the contract.
+            digest: The version's digest. It is staged on this node.
+            tables: The tables' names in the contract.
         """
 
     def outside_tables(self) -> int:
-        """How many files of the version belong to no table of the contract."""
+        """The number of the version's files that belong to no table of the contract."""

@@ -2,38 +2,40 @@
 
 Only the standard library is imported here: short commands load this module.
 """
+# ruff: noqa: RUF009 - `_setting` makes fields, not defaults
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import DIGEST
 from prefect_stagegate.units import parse_rate, parse_size
 
+T = TypeVar("T")
 PREFIX = "STAGEGATE_"
-TOLD = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
-"""Not settings: what `stagegate exec` tells its command, which may well be a `stagegate` again."""
+EXEC_VARIABLES = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
+"""Not settings: `stagegate exec` sets them for its command, which may be a `stagegate` again and must accept them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table of settings."""
+    """One setting: a field of `Settings`, with what its documentation says."""
 
     field: str
-    """The field of `Settings`; the variable is its upper case behind `STAGEGATE_`."""
+    """The field's name; the variable is its upper case behind `STAGEGATE_`."""
     default: str
     """What an unset or empty variable means, as a user would write it."""
     values: str
     """Unit and bounds, for people."""
     meaning: str
     read: Callable[[str], Any]
-    """Turns the variable's text into the field's value; raises ValueError."""
+    """Turns the variable's text into the field's value; raises ValueError with the reason."""
 
     @property
     def variable(self) -> str:
@@ -41,8 +43,12 @@ class Setting:
         return PREFIX + self.field.upper()
 
 
+# The readers of settings. An empty text reaches only those of settings whose default is empty.
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
+        # `isdigit` alone accepts digits of other scripts, and `int` very long texts.
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(high)) and low <= int(text) <= high):
             raise ValueError(f"{text!r} is not a whole number from {low} to {high}")
         return int(text)
@@ -86,16 +92,8 @@ def _share(high: int) -> Callable[[str], float]:
     return read
 
 
-def _size_or_none(low: str, high: str) -> Callable[[str], int | None]:
-    return lambda text: _size(low, high)(text) if text else None
-
-
-def _rate_or_none(low: str, high: str) -> Callable[[str], int | None]:
-    return lambda text: parse_rate(text, low, high) if text else None
-
-
-def _whole_or_none(low: int, high: int) -> Callable[[str], int | None]:
-    return lambda text: _whole(low, high)(text) if text else None
+def _optional(read: Callable[[str], T]) -> Callable[[str], T | None]:
+    return lambda text: read(text) if text else None
 
 
 def _durability(text: str) -> Durability:
@@ -117,10 +115,6 @@ def _node(text: str) -> str:
     return text or platform.node()
 
 
-def _folder_or_none(text: str) -> Path | None:
-    return _folder(text) if text else None
-
-
 def _image_digest(text: str) -> str:
     digest = text.rpartition("@")[2]
     if digest and not DIGEST.fullmatch(digest):
@@ -132,8 +126,8 @@ def _image_digest(text: str) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if wide := [name for name in names if name.startswith("*")]:
-        raise ValueError(f"{wide[0]!r} would take variables that nobody thought of, and secrets among them")
+    if wildcards := [name for name in names if name.startswith("*")]:
+        raise ValueError(f"{wildcards[0]!r} would take variables that nobody thought of, and secrets among them")
     return names
 
 
@@ -143,225 +137,159 @@ def _web_address(text: str) -> str:
     return text
 
 
-SETTINGS = (
-    Setting("cache", "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder),
-    Setting(
-        "catalog",
-        "$XDG_DATA_HOME/stagegate/catalog",
-        "a folder or an object store's URL",
-        "The catalog that all environments share.",
-        _folder_or_url,
-    ),
-    Setting("identity", "", "text", "A name to act under in place of the system's user; it proves nothing.", str),
-    Setting(
-        "node",
-        "",
-        "text",
-        "This node's name in evidence and concurrency limits, where the host's name isn't it, as in a container.",
-        _node,
-    ),
-    Setting(
-        "image_digest",
-        "",
-        "sha256:…, or a reference by digest",
-        "The digest of the container image that this runs in, which a container can't find out by itself.",
-        _image_digest,
-    ),
-    Setting(
-        "variables",
-        "",
-        "names with commas between, `*` for any rest",
-        "Environment variables to compare between environments, beside those that always are.",
-        _names,
-    ),
-    Setting(
-        "objects_in_flight",
-        "64",
-        "1 to 1024",
-        "Objects of one source that are fetched at the same time, at most.",
-        _whole(1, 1024),
-    ),
-    Setting(
-        "part_size",
-        "8MiB",
-        "64KiB to 1GiB",
-        "Bytes of one ranged read; larger objects are fetched in parts of this size.",
-        _size("64KiB", "1GiB"),
-    ),
-    Setting(
-        "memory",
-        "64MiB",
-        "1MiB to 1TiB, at least one part",
-        "Bytes that all parts in flight may hold together.",
-        _size("1MiB", "1TiB"),
-    ),
-    Setting(
-        "durability",
-        "batch",
-        "full, batch or none",
-        "When what is staged survives a power cut: each blob, each version, or never.",
-        _durability,
-    ),
-    Setting(
-        "max_size",
-        "",
-        "64MiB to 1000TiB",
-        "Bytes that the cache may hold; without it, as many as the volume has.",
-        _size_or_none("64MiB", "1000TiB"),
-    ),
-    Setting(
-        "free_floor",
-        "5%",
-        "0% to 50%",
-        "Share of the cache's volume that staging leaves free; 16 MiB, or a twentieth of a small volume, at least.",
-        _share(50),
-    ),
-    Setting(
-        "free_warning",
-        "15%",
-        "0% to 100%",
-        "Free share of the cache's volume, the floor at least, below which tasks emit `stagegate.cache.nearly_full`.",
-        _share(100),
-    ),
-    Setting(
-        "verify_rate",
-        "",
-        "1MB/s to 1TB/s",
-        "Bytes a second that verifying reads; without it, as fast as the volume gives them.",
-        _rate_or_none("1MB", "1TB"),
-    ),
-    Setting(
-        "retries",
-        "400",
-        "0 to 100000",
-        "Retries that one source is granted in a run, over all of its objects.",
-        _whole(0, 100_000),
-    ),
-    Setting(
-        "bandwidth",
-        "",
-        "64KiB/s to 1TiB/s",
-        "Bytes a second that one process reads from one server; without it, as many as come.",
-        _rate_or_none("64KiB", "1TiB"),
-    ),
-    Setting(
-        "connections",
-        "",
-        "1 to 1024",
-        "Reads at a time that one process makes at one server; without it, as many as objects are in flight.",
-        _whole_or_none(1, 1024),
-    ),
-    Setting(
-        "idle_timeout",
-        "30",
-        "1 to 3600 seconds",
-        "Seconds without a byte after which a read is given up and retried, and another stager waited for no longer.",
-        _seconds(1, 3600),
-    ),
-    Setting(
-        "allowed_hosts",
-        "",
-        "names or addresses, with commas",
-        "Hosts that sources may have though their addresses are link-local or a cloud's metadata service.",
-        _names,
-    ),
-    Setting(
-        "max_entries",
-        "10000000",
-        "1 to 1000000000",
-        "Files and folders that one listing of a tree of folders looks at, at most: what has no end stops there.",
-        _whole(1, 1_000_000_000),
-    ),
-    Setting(
-        "slot_wait",
-        "3600",
-        "1 to 604800 seconds",
-        "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
-        _seconds(1, 604_800),
-    ),
-    Setting(
-        "signing_key",
-        "",
-        "a PEM file",
-        "An Ed25519 key that signs each decision; nothing is signed without it.",
-        _folder_or_none,
-    ),
-    Setting(
-        "verification_keys",
-        "",
-        "`ed25519:…` or PEM files, with commas between",
-        "Public keys whose signatures prove an attestation.",
-        _names,
-    ),
-    Setting(
-        "reports",
-        "",
-        "a folder",
-        "Where `check_readiness` keeps its HTML reports; none are kept without it.",
-        _folder_or_none,
-    ),
-    Setting(
-        "reports_url",
-        "",
-        "a URL",
-        "Where a web server shows that folder; without it, links are the files' own.",
-        _web_address,
-    ),
-)
+def _setting(default: str, values: str, meaning: str, read: Callable[[str], Any]) -> Any:
+    """A required field of `Settings`; `SETTINGS` makes a `Setting` of its metadata."""
+    return field(metadata={"default": default, "values": values, "meaning": meaning, "read": read})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the STAGEGATE_* variables say; `SETTINGS` gives each one's meaning, unit, bounds and default."""
+    """What the STAGEGATE_* variables say: each field with its default, values, meaning and reader."""
 
-    cache: Path
-    """Absolute."""
-    catalog: str
-    """An absolute path or a URL."""
-    identity: str
+    cache: Path = _setting(
+        "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder
+    )
+    catalog: str = _setting(
+        "$XDG_DATA_HOME/stagegate/catalog",
+        "a folder or an object store's URL",
+        "The catalog that all environments share.",
+        _folder_or_url,
+    )
+    identity: str = _setting("", "text", "A name to act under in place of the system's user; it proves nothing.", str)
     """Empty when none is declared."""
-    node: str
-    image_digest: str
-    """`sha256:<hex>`; empty when nobody told."""
-    variables: tuple[str, ...]
-    objects_in_flight: int
-    part_size: int
-    """Bytes."""
-    memory: int
-    """Bytes; at least `part_size`."""
-    durability: Durability
-    max_size: int | None
-    """Bytes; None for no limit but the volume's."""
-    free_floor: float
-    """A share from 0.0 to 0.5."""
-    free_warning: float
-    """A share from 0.0 to 1.0."""
-    verify_rate: int | None
-    """Bytes a second; None for no limit."""
-    retries: int
-    bandwidth: int | None
-    """Bytes a second; None for no limit."""
-    connections: int | None
-    idle_timeout: float
-    """Seconds."""
-    allowed_hosts: tuple[str, ...]
-    max_entries: int
-    slot_wait: float
-    """Seconds."""
-    signing_key: Path | None
-    """Absolute."""
-    verification_keys: tuple[str, ...]
-    reports: Path | None
-    """Absolute."""
-    reports_url: str
-    """Empty when nothing serves the folder."""
+    node: str = _setting(
+        "",
+        "text",
+        "This node's name in evidence and concurrency limits, where the host's name isn't it, as in a container.",
+        _node,
+    )
+    image_digest: str = _setting(
+        "",
+        "sha256:…, or a reference by digest",
+        "The digest of the container image that this runs in, which a container can't find out by itself.",
+        _image_digest,
+    )
+    """`sha256:<hex>`; empty when none is set."""
+    variables: tuple[str, ...] = _setting(
+        "",
+        "names with commas between, `*` for any rest",
+        "Environment variables to compare between environments, beside those that always are.",
+        _names,
+    )
+    objects_in_flight: int = _setting(
+        "64", "1 to 1024", "Objects of one source that are fetched at the same time, at most.", _whole(1, 1024)
+    )
+    part_size: int = _setting(
+        "8MiB",
+        "64KiB to 1GiB",
+        "Bytes of one ranged read; larger objects are fetched in parts of this size.",
+        _size("64KiB", "1GiB"),
+    )
+    memory: int = _setting(
+        "64MiB",
+        "1MiB to 1TiB, at least one part",
+        "Bytes that all parts in flight may hold together.",
+        _size("1MiB", "1TiB"),
+    )
+    durability: Durability = _setting(
+        "batch",
+        "full, batch or none",
+        "When what is staged survives a power cut: each blob, each version, or never.",
+        _durability,
+    )
+    max_size: int | None = _setting(
+        "",
+        "64MiB to 1000TiB",
+        "Bytes that the cache may hold; without it, as many as the volume has.",
+        _optional(_size("64MiB", "1000TiB")),
+    )
+    """None for no limit but the volume's."""
+    free_floor: float = _setting(
+        "5%",
+        "0% to 50%",
+        "Share of the cache's volume that staging leaves free; 16 MiB, or a twentieth of a small volume, at least.",
+        _share(50),
+    )
+    """From 0.0 to 0.5."""
+    free_warning: float = _setting(
+        "15%",
+        "0% to 100%",
+        "Free share of the cache's volume, the floor at least, below which tasks emit `stagegate.cache.nearly_full`.",
+        _share(100),
+    )
+    """From 0.0 to 1.0."""
+    verify_rate: int | None = _setting(
+        "",
+        "1MB/s to 1TB/s",
+        "Bytes a second that verifying reads; without it, as fast as the volume gives them.",
+        _optional(parse_rate),
+    )
+    """None for no limit."""
+    retries: int = _setting(
+        "400",
+        "0 to 100000",
+        "Retries that one source is granted in a run, over all of its objects.",
+        _whole(0, 100_000),
+    )
+    bandwidth: int | None = _setting(
+        "",
+        "64KiB/s to 1TiB/s",
+        "Bytes a second that one process reads from one server; without it, as many as come.",
+        _optional(lambda text: parse_rate(text, "64KiB", "1TiB")),
+    )
+    """None for no limit."""
+    connections: int | None = _setting(
+        "",
+        "1 to 1024",
+        "Reads at a time that one process makes at one server; without it, as many as objects are in flight.",
+        _optional(_whole(1, 1024)),
+    )
+    idle_timeout: float = _setting(
+        "30",
+        "1 to 3600 seconds",
+        "Seconds without a byte after which a read is given up and retried, and another stager waited for no longer.",
+        _seconds(1, 3600),
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "",
+        "names or addresses, with commas",
+        "Hosts that sources may have though their addresses are link-local or a cloud's metadata service.",
+        _names,
+    )
+    max_entries: int = _setting(
+        "10000000",
+        "1 to 1000000000",
+        "Files and folders that one listing of a tree of folders looks at, at most: what has no end stops there.",
+        _whole(1, 1_000_000_000),
+    )
+    slot_wait: float = _setting(
+        "3600",
+        "1 to 604800 seconds",
+        "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
+        _seconds(1, 604_800),
+    )
+    signing_key: Path | None = _setting(
+        "", "a PEM file", "An Ed25519 key that signs each decision; nothing is signed without it.", _optional(_folder)
+    )
+    verification_keys: tuple[str, ...] = _setting(
+        "",
+        "`ed25519:…` or PEM files, with commas between",
+        "Public keys whose signatures prove an attestation.",
+        _names,
+    )
+    reports: Path | None = _setting(
+        "", "a folder", "Where `check_readiness` keeps its HTML reports; none are kept without it.", _optional(_folder)
+    )
+    reports_url: str = _setting(
+        "", "a URL", "Where a web server shows that folder; without it, links are the files' own.", _web_address
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings; variables that are unset or empty take their defaults.
 
         Raises:
-            UsageError: A variable has a bad value, or no setting has its name. All of them are told at once.
+            UsageError: A variable has a bad value, or no setting has its name. The error names them all.
         """
         problems = list(_unknown(environ))
         values: dict[str, Any] = {}
@@ -371,6 +299,7 @@ class Settings:
                 values[setting.field] = setting.read(text)
             except (ValueError, RuntimeError) as error:  # RuntimeError: `~` of a user without a home
                 problems.append(f"{setting.variable}: {error}")
+        # Only together do these two mean something, so they are compared once both are read.
         if not problems and values["memory"] < values["part_size"]:
             problems.append("STAGEGATE_MEMORY: is less than STAGEGATE_PART_SIZE, so no part would fit")
         if problems:
@@ -378,12 +307,16 @@ class Settings:
         return cls(**values)
 
 
+SETTINGS = tuple(Setting(entry.name, **entry.metadata) for entry in fields(Settings))
+"""All settings, in the order of the fields."""
+
+
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = [setting.variable for setting in SETTINGS]
     return [
         f"{name}: no setting has this name; {did_you_mean(name, known)}"
         for name in sorted(environ)
-        if name.startswith(PREFIX) and name not in (*known, *TOLD)
+        if name.startswith(PREFIX) and name not in (*known, *EXEC_VARIABLES)
     ]
 
 

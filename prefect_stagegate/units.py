@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `12h`, `8MiB`.
+"""Durations, sizes, rates and shares as people write them: `12h`, `8MiB`, `200MB/s`, `1/7`.
 
 Only the standard library is imported here: short commands load this module.
 """
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DURATION_PATTERN = "^[0-9]{1,10}[smhdw]$"
 """A whole number and one of s, m, h, d, w."""
-LONGEST = timedelta(days=36_500)
-"""The longest duration that is taken; anything above is a slip of the pen."""
+LONGEST_DURATION = timedelta(days=36_500)
+"""The longest duration that is accepted; a longer one is taken for a typing error."""
 SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,6})? ?([kMGT]?B|[KMGT]iB)?$"
 """A number, and a decimal (kB, MB, GB, TB) or binary (KiB, MiB, GiB, TiB) unit; without one, bytes."""
 
@@ -40,16 +40,17 @@ def parse_duration(text: str) -> timedelta:
     """Read a whole number of seconds (s), minutes (m), hours (h), days (d) or weeks (w).
 
     Raises:
-        ValueError: The text is none, or is longer than 36500d.
+        ValueError: The text is no duration, or is longer than 36500d.
 
     >>> parse_duration("12h")
     datetime.timedelta(seconds=43200)
     """
+    # `$` also matches before a closing newline.
     if not re.match(DURATION_PATTERN, text) or text.endswith("\n"):
         raise ValueError(f"{text!r} is not a duration: write a whole number and a unit of s, m, h, d or w, as in 12h")
     seconds = int(text[:-1]) * _SECONDS[text[-1]]
-    if seconds > LONGEST.total_seconds():
-        raise ValueError(f"{text!r} is longer than {format_duration(LONGEST)}")
+    if seconds > LONGEST_DURATION.total_seconds():
+        raise ValueError(f"{text!r} is longer than {format_duration(LONGEST_DURATION)}")
     return timedelta(seconds=seconds)
 
 
@@ -78,6 +79,7 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size: write a number and a unit such as MiB or GB, as in 8MiB")
     unit = match.group(2) or "B"
     whole, _, fraction = text.removesuffix(unit).rstrip().partition(".")
+    # In whole numbers, since floats would lose bytes of large sizes.
     scale = int("1" + "0" * len(fraction))
     size, rest = divmod(int(whole + fraction) * _BYTES[unit], scale)
     if rest:
@@ -86,10 +88,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str, low: str = "1MB", high: str = "1TB") -> int:
-    """Read a size with or without `/s` behind it, as bytes a second. The bounds are those of verifying.
+    """Read bytes a second: a size, with or without `/s` behind it. The default bounds are those of `verify_rate`.
 
     Raises:
-        ValueError: The text is none, or not within the bounds.
+        ValueError: The text is no size, or not within the bounds.
 
     >>> parse_rate("200MB/s"), parse_rate("1MiB")
     (200000000, 1048576)
@@ -101,10 +103,10 @@ def parse_rate(text: str, low: str = "1MB", high: str = "1TB") -> int:
 
 
 def parse_share(text: str) -> Fraction:
-    """Read a part of something, as `1/7` or `15%`: more than nothing, at most all.
+    """Read a share, as `1/7` or `15%`: above 0, at most 1.
 
     Raises:
-        ValueError: The text is none.
+        ValueError: The text is no share.
 
     >>> parse_share("1/7"), parse_share("15%")
     (Fraction(1, 7), Fraction(3, 20))
@@ -113,9 +115,9 @@ def parse_share(text: str) -> Fraction:
 
     match = re.fullmatch(SHARE_PATTERN, text)
     if match:
-        above, below, percent = match.groups()
-        whole = int(below) if below else 100
-        share = Fraction(above or percent) / whole if whole else Fraction(0)
+        numerator, denominator, percent = match.groups()
+        whole = int(denominator) if denominator else 100
+        share = Fraction(numerator or percent) / whole if whole else Fraction(0)
         if 0 < share <= 1:
             return share
     raise ValueError(f"{text!r} is not a share: write a part as in 1/7, or a percentage as in 15%, up to all")

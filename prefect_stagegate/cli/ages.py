@@ -1,4 +1,4 @@
-"""How long ago something was, added to the times in recorded texts for whoever reads them at a terminal now."""
+"""Ages behind the times in recorded texts, for readers at a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.report import Report, Row
 
 TIME = re.compile(r"(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?!\w)")
-"""As `wording.time_text` writes it."""
+"""A time as `wording.time_text` writes it."""
 
 
 def with_ages(text: str, now: datetime) -> str:
@@ -21,22 +21,22 @@ def with_ages(text: str, now: datetime) -> str:
     'heard of at 2026-03-01T03:00:00Z (17 min ago)'
     """
 
-    def aged(found: re.Match[str]) -> str:
+    def with_age(match: re.Match[str]) -> str:
         try:
-            age = now - moment(found[0])
+            age = now - moment(match[0])
         except ValueError:  # digits of no date
-            return found[0]
+            return match[0]
         past = age.total_seconds() >= 0
-        return f"{found[0]} ({age_text(age)} ago)" if past else f"{found[0]} (in {age_text(-age)})"
+        return f"{match[0]} ({age_text(age)} ago)" if past else f"{match[0]} (in {age_text(-age)})"
 
-    return TIME.sub(aged, text)
+    return TIME.sub(with_age, text)
 
 
 def report_with_ages(report: Report, now: datetime) -> Report:
-    """The report with ages behind the times in what its checks found."""
+    """The report with an age behind each time in its rows' summaries and findings."""
     return replace(report, rows=tuple(_aged_row(row, now) for row in report.rows))
 
 
 def _aged_row(row: Row, now: datetime) -> Row:
-    findings = tuple(replace(one, problem=with_ages(one.problem, now)) for one in row.findings)
+    findings = tuple(replace(finding, problem=with_ages(finding.problem, now)) for finding in row.findings)
     return replace(row, summary=with_ages(row.summary, now), findings=findings)

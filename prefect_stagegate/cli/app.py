@@ -1,4 +1,4 @@
-"""The commands by name, and what every one of them does when something goes wrong."""
+"""The `stagegate` command line: its commands by name, and how each of them ends on an error."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from prefect_stagegate.errors import ExitCode, StagegateError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactingFilter
 
-CYCLES_LOOKED_FOR = 20_000
-"""Objects made between two looks for unreachable cycles; Python's 700 cost a staging of small files 6 % of its time."""
+GC_THRESHOLD = 20_000
+"""Objects made between two searches for cycles; Python's default of 700 took 6 % of a staging of small files."""
 BROKEN_PIPE = 141
-"""What shells give a command whose reader left; no answer that scripts could take for a gate's."""
+"""Exit code of a command whose reader left, as shells give it: 128 + SIGPIPE. No gate's outcome has this code."""
 
 EPILOGUE = (
     "Exit codes: 0 pass (warnings included), 1 gate failed, 2 bad usage or spec, 3 error or inconclusive, "
@@ -32,7 +32,7 @@ EPILOGUE = (
 )
 OPTIONS = Group("Options", sort_key=5)
 NO_DEFAULT = Parameter(show_default=False)
-"""`[default: False]` tells nothing; the two options whose default is worth knowing say so themselves."""
+"""Hides `[default: False]`; options whose default is worth knowing show it themselves."""
 COMMANDS = {
     "The way of the data": {
         "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
@@ -79,7 +79,7 @@ COMMANDS = {
         "checks": ("describe:checks", "List the checks that a gate may require, or explain one."),
     },
 }
-"""Where each command lies, and its line in the overview, which must not import them all."""
+"""The function of each command as `module:function`, and its line in the overview, which imports no command."""
 ARGUMENTS = {
     "ls": "[OPTIONS] [DATASET]",
     "status": "[OPTIONS] [DATASET]",
@@ -90,7 +90,7 @@ ARGUMENTS = {
     "env capture": "[OPTIONS] [FILE]",
     "env diff": "[OPTIONS] THERE [OTHER]",
 }
-"""The usage of commands with optional arguments, all of which cyclopts calls ARGS."""
+"""The usage of commands whose arguments cyclopts would all call ARGS."""
 SUBCOMMANDS = {
     "policy": {
         "show": ("policy:show", "Print the policy that counts for a dataset."),
@@ -113,14 +113,13 @@ SUBCOMMANDS = {
         ),
     },
 }
-"""The same for the words that follow a command that lies nowhere itself."""
+"""The subcommands of commands that have no function of their own; as `COMMANDS`."""
 
 
 def command_line(words: Sequence[str]) -> App:
     """The `stagegate` command, for the words that were typed.
 
-    Given a line for the overview, a command would show only that as its own help too; so the lines are given only when
-    it is the overview that is asked for.
+    Only the overview gives each command its line there: with one, a command's own help would show nothing else.
     """
     app = App(
         name=program_name(),
@@ -145,7 +144,7 @@ def _add_commands(
     app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str], *, prefix: str = "", **settings: Any
 ) -> None:
     overview = _asks_for_overview(words)
-    for order, (name, (place, line)) in enumerate(commands.items()):
+    for order, (name, (function, line)) in enumerate(commands.items()):
         common = {**settings, "name": name, "help_epilogue": "", "sort_key": order}
         if name in SUBCOMMANDS and not prefix:
             sub = App(**common, help=line, version_flags=[], group_commands=Group("Commands"))
@@ -157,7 +156,7 @@ def _add_commands(
             common["help"] = line
         if path in ARGUMENTS:
             common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
-        app.command(f"prefect_stagegate.cli.{place}", **common)
+        app.command(f"prefect_stagegate.cli.{function}", **common)
 
 
 def _asks_for_overview(words: Sequence[str]) -> bool:
@@ -180,9 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         handler.addFilter(RedactingFilter())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal can't write is no error
+            # A name that the terminal can't write is no error.
+            stream.reconfigure(errors="backslashreplace")
     # A command makes many small objects and few cycles, and ends soon.
-    gc.set_threshold(CYCLES_LOOKED_FOR)
+    gc.set_threshold(GC_THRESHOLD)
     try:
         with prompt_interrupts():
             _run(words, debug=debug)
@@ -197,12 +197,12 @@ def _run(words: list[str], *, debug: bool) -> None:
         command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         known = [name for commands in COMMANDS.values() for name in commands]
-        named = "".join(f" {word}" for word in words[:1] if word in known)
-        _fail(f"{error}\nTry `{program_name()}{named} --help`.", ExitCode.USAGE)
+        command = "".join(f" {word}" for word in words[:1] if word in known)
+        _fail(f"{error}\nTry `{program_name()}{command} --help`.", ExitCode.USAGE)
     except KeyboardInterrupt:
         _fail(TEXT, INTERRUPTED)
     except BrokenPipeError:
-        raise
+        raise  # `main` ends the process; the clause for all exceptions below would report it as a defect
     except StagegateError as error:
         if debug:
             print(escaped(redact(traceback.format_exc())), file=sys.stderr)
@@ -213,7 +213,8 @@ def _run(words: list[str], *, debug: bool) -> None:
         hint = "Run it again with --debug and report what that shows."
         _fail(f"an error that nobody foresaw: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR)
     finally:
-        sys.stdout.flush()  # here, where a reader that left is noticed, and not when Python ends
+        # Flush here, so that `main` sees when the reader left, and not Python's exit.
+        sys.stdout.flush()
 
 
 def _fail(text: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""Flags that commands share, and how they print."""
+"""Flags that commands share, and functions that print for them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ VersionOrSpec = Annotated[str, Parameter(name="SPEC|DATASET@REF")]
 
 All = Annotated[bool, Parameter(name="--all", negative="", help="List every object, not only the first 20.")]
 
-FIRST = 20
-"""Lines of a list that are printed where nobody asks for all of them."""
-UNBROKEN = 1000
-"""Columns of a line that goes to a program or a file, which needs no breaks."""
+SHOWN_WITHOUT_ALL = 20
+"""Lines that a list has without `--all`."""
+UNBROKEN_WIDTH = 1000
+"""Width in columns of a table that goes to a program or a file: no row breaks."""
 
 
 @Parameter(name="*")
@@ -65,16 +65,17 @@ class Places:
 
     def workspace(self) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name."""
+        # Imported here, since short commands load this module and open no workspace.
         from prefect_stagegate.cli.credentials import load_block
         from prefect_stagegate.model import Identity
         from prefect_stagegate.operations.workspace import open_workspace
 
-        who = Identity(self.identity, "declared") if self.identity else None
-        workspace = open_workspace(self.cache, self.catalog, identity=who, resolve_credentials=load_block)
+        identity = Identity(self.identity, "declared") if self.identity else None
+        workspace = open_workspace(self.cache, self.catalog, identity=identity, resolve_credentials=load_block)
         return replace(workspace, ask_passphrase=type_passphrase)
 
     def open_cache(self) -> Cache:
-        """Open the cache alone, which must be there: no catalog is asked, and little is loaded."""
+        """Open the cache alone, which must exist. Asks no catalog, and imports little."""
         from prefect_stagegate.cache import Cache
         from prefect_stagegate.settings import Settings
 
@@ -82,7 +83,7 @@ class Places:
 
 
 def type_passphrase(path: Path) -> str:
-    """Ask at the terminal, where no other process can read what is typed."""
+    """Ask for a key's passphrase at the terminal, where no other process can read it."""
     from getpass import getpass
 
     from prefect_stagegate.operations.workspace import no_passphrase
@@ -91,7 +92,7 @@ def type_passphrase(path: Path) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Write a value of dataclasses, dictionaries and lists to standard output."""
+    """Write a value of dataclasses, dictionaries and lists to standard output as JSON."""
     import orjson
 
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
@@ -103,19 +104,21 @@ def print_json_list(
     before: Mapping[str, Any] = MappingProxyType({}),
     after: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
-    """Write a list that may be longer than memory, as `print_json` would, item by item.
+    """Write a list as `print_json` would, item by item: it may be longer than memory.
 
     Args:
-        items: The list's.
-        name: The list's key in an object; empty when the list is all there is.
-        before: The object's keys that come before it.
-        after: Gives those that come after it, when the list has ended.
+        items: The list's items.
+        name: The list's key in an object; empty when the list stands alone.
+        before: The object's values before the list.
+        after: Returns the object's values after the list; called when the list has ended.
     """
     import orjson
 
     write, option = sys.stdout.buffer.write, orjson.OPT_INDENT_2
+    # Brackets and indentation are written by hand, so that only one item is in memory at a time.
     margin, separator = b"    " if name else b"  ", b""
     if name:
+        # The object's text up to its empty list; the list's items and the rest follow.
         write(orjson.dumps({**before, name: []}, option=option, default=str).removesuffix(b"]\n}"))
     else:
         write(b"[")
@@ -131,7 +134,7 @@ def print_json_list(
 
 
 def end_unreadable(unreadable: Sequence[Unreadable]) -> None:
-    """Name the records that could not be read, after all else was printed, and end with 3 when there is any."""
+    """Name the records that could not be read, and exit with 3 when there are any; call this last."""
     for record in unreadable:
         print(escaped(" ".join(f"can't be read: {record}".splitlines())), file=sys.stderr)
     if unreadable:
@@ -139,39 +142,39 @@ def end_unreadable(unreadable: Sequence[Unreadable]) -> None:
 
 
 def unreadable_lines(unreadable: Sequence[Unreadable]) -> list[dict[str, Any]]:
-    """The records that could not be read, as the last elements of a list that goes to a program."""
+    """The records that could not be read, as the last elements of a command's JSON list."""
     return [{"unreadable": asdict(record)} for record in unreadable]
 
 
 def print_table(table: Table) -> None:
-    """Print a table to fit the terminal; to a program or a file, each row on one line."""
+    """Print a table at the terminal's width; to a program or a file, each row on one line."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else UNBROKEN).print(table)
+    Console(width=None if sys.stdout.isatty() else UNBROKEN_WIDTH).print(table)
 
 
 def say(text: str = "") -> None:
-    """Print one line for people; names in it do nothing to their terminal."""
+    """Print text for people, with what would act on their terminal escaped."""
     print(escaped(text))
 
 
 def say_line(text: str) -> None:
-    """Print one line whatever is in it: no reason that somebody gave may look like a line of ours."""
+    """Print text as a single line, so that no reason that somebody gave looks like a line of ours."""
     say(" ".join(text.splitlines()))
 
 
 def say_first(items: Iterable[T], line: Callable[[T], str], *, every: bool) -> None:
-    """Print a line for each of the first items and how many more there are; for all of them when `every`."""
+    """Print a line for each item; without `every`, for the first 20, and how many more there are."""
     count = 0
     for count, item in enumerate(items, start=1):
-        if every or count <= FIRST:
+        if every or count <= SHOWN_WITHOUT_ALL:
             say(line(item))
-    if count > FIRST and not every:
-        say(f"… and {count - FIRST:,} more; --all lists them")
+    if count > SHOWN_WITHOUT_ALL and not every:
+        say(f"… and {count - SHOWN_WITHOUT_ALL:,} more; --all lists them")
 
 
-def tell_failed(failed: Sequence[FailedObject]) -> None:
-    """Say which objects a version lacks, and why."""
+def print_failed(failed: Sequence[FailedObject]) -> None:
+    """Print which objects a version lacks, and why."""
     from prefect_stagegate.report.failed import failed_lines
     from prefect_stagegate.units import count_text
 
@@ -180,14 +183,14 @@ def tell_failed(failed: Sequence[FailedObject]) -> None:
         say(line)
 
 
-def tell_changes(changes: Iterable[PolicyChange]) -> None:
-    """Say how two policies differ, a line each."""
+def print_changes(changes: Iterable[PolicyChange]) -> None:
+    """Print how two policies differ, a line a change."""
     for change in changes:
         say_line(f"{change.direction:<10} {change.subject}: {change.difference}")
 
 
 def escaped(text: str) -> str:
-    """The text with whatever acts on a terminal as escapes; lines and tabs stay."""
+    """The text with control characters as escapes, so that it can't act on a terminal; lines and tabs stay."""
     if text.isprintable():
         return text
     from prefect_stagegate.report.legible import legible_text

@@ -12,6 +12,13 @@ from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.readiness import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
 from prefect_stagegate.spec import json_schema
 
+RENEWALS = {
+    Renewal.CHEAP: "asked again when its evidence ended",
+    Renewal.COSTLY: "never asked, and inconclusive when its evidence ended",
+    Renewal.SETTLED: "the answer that let the version in stands",
+}
+"""What becomes of a check's evidence at the start of a run, for people."""
+
 
 def schema() -> None:
     """Print the JSON Schema of spec files, for editors and CI.
@@ -40,9 +47,9 @@ def checks(name: Annotated[str | None, Parameter(name="CHECK")] = None, /, *, js
         raise UsageError(
             f"There is no check {name!r}", hint=did_you_mean(name, CHECKS) or "`stagegate checks` lists them."
         )
-    chosen = [CHECKS[name]] if name else sorted(CHECKS.values(), key=lambda one: one.name)
+    chosen = [CHECKS[name]] if name else sorted(CHECKS.values(), key=lambda check: check.name)
     if json:
-        print_json([_facts(one) for one in chosen])
+        print_json([_facts(check) for check in chosen])
     elif name:
         _explain(chosen[0])
     else:
@@ -56,43 +63,37 @@ def _list(chosen: list[CheckDefinition]) -> None:
     )
     for title, checks in catalogue.groups(chosen).items():
         say(f"\n{title}")
-        for one in checks:
-            ends = ", ".join(one.binds)
-            say(f"  {one.name:<16} {one.owner:<11} {one.severity:<9} {one.scope:<12} {catalogue.holds(one):<15} {ends}")
-            say(f"      {catalogue.asks(one)}")
+        for check in checks:
+            ends = ", ".join(check.binds)
+            facts = f"{check.name:<16} {check.owner:<11} {check.severity:<9} {check.scope:<12}"
+            say(f"  {facts} {catalogue.holds(check):<15} {ends}")
+            say(f"      {catalogue.asks(check)}")
 
 
-def _explain(one: CheckDefinition) -> None:
-    say(f"{one.name}: owner {one.owner}, severity {one.severity}, scope {one.scope}")
-    say(inspect.cleandoc(one.doc))
-    limit = f"after {catalogue.holds(one)}, or " if one.ttl else ""
-    say(f"Its evidence ends {limit}with another {', '.join(one.binds)}.")
-    say(f"At the start of a run: {MEANS[one.renewal]}.")
-    if parameters := catalogue.parameters(one):
+def _explain(check: CheckDefinition) -> None:
+    say(f"{check.name}: owner {check.owner}, severity {check.severity}, scope {check.scope}")
+    say(inspect.cleandoc(check.doc))
+    limit = f"after {catalogue.holds(check)}, or " if check.ttl else ""
+    say(f"Its evidence ends {limit}with another {', '.join(check.binds)}.")
+    say(f"At the start of a run: {RENEWALS[check.renewal]}.")
+    if parameters := catalogue.parameters(check):
         say("Parameters in a gate:")
     for item in parameters:
         say(f"  {item.name}: {item.meaning} Default: {item.default}.")
 
 
-MEANS = {
-    Renewal.CHEAP: "asked again when its evidence ended",
-    Renewal.COSTLY: "never asked, and inconclusive when its evidence ended",
-    Renewal.SETTLED: "the answer that let the version in stands",
-}
-
-
-def _facts(one: CheckDefinition) -> dict[str, Any]:
-    parameters = {item.name: f"{item.meaning} (default {item.default})" for item in catalogue.parameters(one)}
+def _facts(check: CheckDefinition) -> dict[str, Any]:
+    parameters = {item.name: f"{item.meaning} (default {item.default})" for item in catalogue.parameters(check)}
     return {
-        "name": one.name,
-        "owner": one.owner,
-        "severity": one.severity,
-        "scope": one.scope,
-        "holds": str(one.ttl) if one.ttl else "until what it depends on changes",
-        "binds": one.binds,
-        "renewal": one.renewal,
-        "waivable": one.waivable,
-        "broken": one.broken,
+        "name": check.name,
+        "owner": check.owner,
+        "severity": check.severity,
+        "scope": check.scope,
+        "holds": str(check.ttl) if check.ttl else "until what it depends on changes",
+        "binds": check.binds,
+        "renewal": check.renewal,
+        "waivable": check.waivable,
+        "broken": check.broken,
         "parameters": parameters,
-        "doc": inspect.cleandoc(one.doc),
+        "doc": inspect.cleandoc(check.doc),
     }

@@ -1,4 +1,4 @@
-"""`stagegate doctor`: try each source of a spec as who runs it."""
+"""`stagegate doctor`: try each source of a spec, as the user who runs it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def doctor(
             show_default=True,
             help="After which a source counts as one that does not answer.",
         ),
-    ] = (PATIENCE),
+    ] = PATIENCE,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -54,38 +54,41 @@ def doctor(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:…, whose stored spec is taken.
     """
     settings = Settings.from_environment(os.environ)
-    found = examine(_spec(what, places or Places(), settings), settings, load_block, patience=timeout)
+    examinations = examine(_spec(what, places or Places(), settings), settings, load_block, patience=timeout)
     if json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(examination) for examination in examinations])
     else:
-        for one in found:
-            _tell(one)
-        sick = len(failing(found))
-        say(f"{len(found) - sick} of {len(found)} work" + (f", {sick} do not." if sick else "."))
-    if failing(found):
+        for examination in examinations:
+            _print(examination)
+        sick = len(failing(examinations))
+        say(f"{len(examinations) - sick} of {len(examinations)} work" + (f", {sick} do not." if sick else "."))
+    if failing(examinations):
         sys.stdout.flush()
         sys.exit(ExitCode.ERROR)
 
 
-def _spec(what: str, places: Places, settings: Settings) -> Spec:
-    """The spec that is meant; no catalog is begun where there is none."""
-    named = address.parse(what)
-    if not isinstance(named, Address):
-        return named
+def _spec(text: str, places: Places, settings: Settings) -> Spec:
+    """The spec, or the stored spec of an address; creates no catalog where there is none."""
+    spec_or_address = address.parse(text)
+    if not isinstance(spec_or_address, Address):
+        return spec_or_address
     from prefect_stagegate.catalog import Catalog
 
+    # A doctor changes nothing, so it makes no catalog.
     catalog = Catalog.open(places.catalog or settings.catalog, create=False)
-    return address.spec_beside(catalog, named.dataset, catalog.resolve(named))
+    return address.spec_beside(catalog, spec_or_address.dataset, catalog.resolve(spec_or_address))
 
 
-def _tell(one: Examination) -> None:
-    role = f" (a mirror of {one.mirror_of})" if one.mirror_of else ""
-    if not one.works:
-        say(f"FAILS  {one.url}{role} as {one.who}: {one.problem}. {one.fix}".rstrip())
+def _print(examination: Examination) -> None:
+    role = f" (a mirror of {examination.mirror_of})" if examination.mirror_of else ""
+    if not examination.works:
+        say(f"FAILS  {examination.url}{role} as {examination.who}: {examination.problem}. {examination.fix}".rstrip())
         return
-    say(f"works  {one.url}{role} as {one.who}: pins by {one.pin}; {_speed(one)}")
+    say(f"works  {examination.url}{role} as {examination.who}: pins by {examination.pin}; {_speed(examination)}")
 
 
-def _speed(one: Examination) -> str:
-    listed, read = one.list_seconds or 0.0, one.read_seconds or 0.0
-    return f"listed in {listed:.2f} s, read {bytes_text(one.read_bytes)} of {one.object} in {read:.2f} s"
+def _speed(examination: Examination) -> str:
+    listed, read = examination.list_seconds or 0.0, examination.read_seconds or 0.0
+    return (
+        f"listed in {listed:.2f} s, read {bytes_text(examination.read_bytes)} of {examination.object} in {read:.2f} s"
+    )

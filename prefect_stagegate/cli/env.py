@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
-from prefect_stagegate.environment import Difference, Environment, Weight, compare
+from prefect_stagegate.environment import Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.environment import accepted_in, capture_environment, from_file, to_file
@@ -22,7 +22,7 @@ from prefect_stagegate.settings import Settings
 
 HERE = "here"
 _COLOURS = {Weight.BLOCKING: "bold red", Weight.UNKNOWN: "magenta", Weight.WARNING: "yellow", Weight.HARMLESS: "green"}
-"""The worst first."""
+"""The colour of each weight, the worst first."""
 
 
 def capture(file: Path | None = None, /, *, places: Places | None = None) -> None:
@@ -71,38 +71,38 @@ def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places
         The same, for the environment that is looked at.
     """
     places = places or Places()
-    found = list(compare(_environment(there, places), _environment(other, places)))
-    found.sort(key=lambda one: list(_COLOURS).index(one.weight))
+    differences = list(compare(_environment(there, places), _environment(other, places)))
+    differences.sort(key=lambda difference: list(_COLOURS).index(difference.weight))
     if json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(difference) for difference in differences])
     else:
-        _tell(found)
-    if any(one.weight is Weight.BLOCKING for one in found):
+        _print(differences)
+    if any(difference.weight is Weight.BLOCKING for difference in differences):
         sys.exit(ExitCode.GATE_FAILED)
 
 
-def _environment(named: str, places: Places) -> Environment:
-    if named == HERE:
+def _environment(reference: str, places: Places) -> Environment:
+    if reference == HERE:
         return _here(places)
-    if "/" in named or named.endswith(".json") or Path(named).exists():
-        return from_file(Path(named))
-    return accepted_in(places.workspace(), Address.parse(named))
+    if "/" in reference or reference.endswith(".json") or Path(reference).exists():
+        return from_file(Path(reference))
+    return accepted_in(places.workspace(), Address.parse(reference))
 
 
 def _here(places: Places) -> Environment:
     return capture_environment(Settings.from_environment(os.environ), places.cache)
 
 
-def _tell(found: Sequence[Difference]) -> None:
-    if not found:
+def _print(differences: Sequence[EnvironmentDifference]) -> None:
+    if not differences:
         say("The two are alike.")
         return
     table = Table("weight", Column("what", no_wrap=True), "there", "here", "why", box=None, pad_edge=False)
-    for one in found:
-        texts = (f"{one.group} {one.name}", one.there, one.here, one.why)
-        table.add_row(Text(one.weight, _COLOURS[one.weight]), *(Text(escaped(text)) for text in texts))
+    for difference in differences:
+        texts = (f"{difference.group} {difference.name}", difference.there, difference.here, difference.why)
+        table.add_row(Text(difference.weight, _COLOURS[difference.weight]), *(Text(escaped(text)) for text in texts))
     print_table(table)
-    for fix in dict.fromkeys(one.fix for one in found if one.fix):
+    for fix in dict.fromkeys(difference.fix for difference in differences if difference.fix):
         say(f"→ {fix}")
-    counts = Counter(one.weight for one in found)
+    counts = Counter(difference.weight for difference in differences)
     say(", ".join(f"{counts[weight]} {weight}" for weight in _COLOURS if counts[weight]))

@@ -1,4 +1,4 @@
-"""Telling Prefect's API of what a command did, where one is configured."""
+"""Events about what a command did, sent to Prefect's API where one is configured."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ if TYPE_CHECKING:
     from prefect_stagegate.tasks._support.events import VersionEvent
 
 PATIENCE = 10.0
-"""Seconds that a command waits for Prefect's API at most. What the command did is done and printed by then."""
+"""Seconds that a command waits for Prefect's API, at most. By then its work is done and printed."""
 
 
-def tell_prefect(event: Callable[[], VersionEvent]) -> None:
-    """Send an event to Prefect's API, if one is configured. Whatever comes of it, the command did what it did.
+def emit_event(event: Callable[[], VersionEvent]) -> None:
+    """Send an event to Prefect's API, if one is configured. A failure is printed and changes nothing else.
 
     Args:
-        event: Makes the event; called only when there is an API to tell.
+        event: Makes the event; called only when an API is configured.
     """
     if not api_is_configured():
         return
+    # Readers of a pipe see what the command did before it waits for the API.
     sys.stdout.flush()
     try:
         from prefect_stagegate.tasks._support.outside import send_events
 
-        failure = _within(PATIENCE, partial(send_events, [event()]))
+        failure = _send_within(PATIENCE, partial(send_events, [event()]))
     except Exception as error:  # noqa: BLE001 - whatever ails Prefect
         failure = f"{type(error).__name__}: {error}"
     if failure:
         print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
 
 
-def _within(seconds: float, send: Callable[[], None]) -> str:
-    """Call a function; why it failed, or that it did not return in time. Empty when it did what it should."""
+def _send_within(seconds: float, send: Callable[[], None]) -> str:
+    """Call `send` for so many seconds at most; return why it failed or did not return, empty when it succeeded."""
     failures = [f"no answer within {seconds:.0f} s"]
 
     def run() -> None:
@@ -50,7 +51,7 @@ def _within(seconds: float, send: Callable[[], None]) -> str:
         except Exception as error:  # noqa: BLE001 - whatever ails the API
             failures[:] = [f"{type(error).__name__}: {error}"]
 
-    # A thread that ends with the process: an API that hangs holds no command up.
+    # A daemon thread ends with the process, so an API that hangs delays no command.
     sending = Thread(target=run, name="stagegate-events", daemon=True)
     sending.start()
     sending.join(seconds)

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
-from prefect_stagegate.cli.events import tell_prefect
-from prefect_stagegate.cli.judged import judged_line
-from prefect_stagegate.cli.plan import announce, tell_plan
+from prefect_stagegate.cli.events import emit_event
+from prefect_stagegate.cli.plan import announce, judged_line, print_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations.gating import approve as approving
 from prefect_stagegate.operations.gating import check as checking
-from prefect_stagegate.operations.gating.promote import promote as move_up
+from prefect_stagegate.operations.gating.promote import promote as move_ref
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.gating.rollback import rollback as move_back
 from prefect_stagegate.operations.gating.unanswered import declined_hint
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from prefect_stagegate.tasks._support.events import VersionEvent
     from prefect_stagegate.tasks._support.waking import Woken
 
-_CODES = {
+_EXIT_CODES = {
     DecisionOutcome.ACCEPTED: ExitCode.PASS,
     DecisionOutcome.REFUSED: ExitCode.GATE_FAILED,
     DecisionOutcome.INCONCLUSIVE: ExitCode.ERROR,
@@ -63,28 +62,29 @@ def validate(
     """
     workspace = (places or Places()).workspace()
     with shown_work(f"validate {what}", quiet=json) as progress:
-        found = run_contract(workspace, what, spec=spec, progress=progress)
+        validation = run_contract(workspace, what, spec=spec, progress=progress)
     if json:
-        print_json(asdict(found))
+        print_json(asdict(validation))
     else:
-        _tell_validation(found)
-    outcomes = {evidence.outcome for evidence in found.evidence}
+        _print_validation(validation)
+    # A failed check refuses the version; a check without a result is an error.
+    outcomes = {evidence.outcome for evidence in validation.evidence}
     if Outcome.FAIL in outcomes:
         sys.exit(ExitCode.GATE_FAILED)
-    if not found.passed:
+    if not validation.passed:
         sys.exit(ExitCode.ERROR)
 
 
-def _tell_validation(found: Validation) -> None:
-    if found.is_trial:
+def _print_validation(validation: Validation) -> None:
+    if validation.is_trial:
         say("TRIAL under your own spec: nothing is recorded, and nothing of it counts.")
-    say(f"{found.dataset}@{digest_text(found.digest)}: {'passed' if found.passed else 'not passed'}")
-    for table in found.tables:
+    say(f"{validation.dataset}@{digest_text(validation.digest)}: {'passed' if validation.passed else 'not passed'}")
+    for table in validation.tables:
         say(
             f"table {table.name}: {count_text(table.files, 'file')}, {count_text(table.rows, 'row')}, "
             f"{count_text(table.evaluated, 'expectation')}, {table.failed:,} failed"
         )
-    for evidence in found.evidence:
+    for evidence in validation.evidence:
         say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
         for finding in evidence.findings:
             say(f"    {finding.subject}: {finding.problem}")
@@ -127,9 +127,10 @@ def check(  # noqa: PLR0913 - one parameter a flag
     """
     workspace = (places or Places()).workspace()
     version, policy = checking.resolve_for_gate(workspace, what, gate, spec)
+    # Beside JSON the line goes to standard error, so that a program reads JSON alone.
     print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
-        tell_plan(checking.preview_version(workspace, version, policy), json=json)
+        print_plan(checking.preview_version(workspace, version, policy), json=json)
         return
     with shown_work(f"check {what}", quiet=json) as progress:
         decision = checking.check_version(workspace, version, policy, announce=announce, progress=progress)
@@ -138,12 +139,13 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if rubric and not json:
         say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
+    # Last, so that an API that hangs delays no report.
     if not version.is_trial:
-        tell_prefect(lambda: _decided(workspace, decision, report))
-    sys.exit(_CODES[decision.outcome])
+        emit_event(lambda: _decision_event(workspace, decision, report))
+    sys.exit(_EXIT_CODES[decision.outcome])
 
 
-def _decided(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
+def _decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
     from prefect_stagegate.tasks._support.events import decision_event
 
     return decision_event(workspace, decision, report)
@@ -170,8 +172,8 @@ def promote(
     what
         DATASET[@REF] or DATASET@sha256:…. Without a ref: the version that the gate below accepted, else `latest`.
     """
-    moved = move_up((places or Places()).workspace(), Address.parse(what), to, reinstate=reinstate)
-    _tell_move(moved, json=json)
+    moved = move_ref((places or Places()).workspace(), Address.parse(what), to, reinstate=reinstate)
+    _print_move(moved, json=json)
 
 
 def approve(
@@ -205,16 +207,17 @@ def approve(
     signing = read_signing_key(key, workspace.ask_passphrase) if key else None
     request = approving.open_request(workspace, Address.parse(what), to)
     answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
+    # The answer is recorded by now, so it counts even when no server can be reached.
     woken = _wake(approving.waiting_runs(workspace, request), answer)
     if json:
-        runs = [asdict(one) for one in woken]
+        runs = [asdict(run) for run in woken]
         print_json({"request": asdict(request), "answer": asdict(answer), "flow_runs": runs})
         return
     verb = "approved" if answer.approved else "declined"
     say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, asked for by {request.requester}")
-    for one in woken:
-        say(f"Flow run {one.flow_run} {one.told}")
-    if any(one.resumed for one in woken):
+    for run in woken:
+        say(f"Flow run {run.flow_run} {run.told}")
+    if any(run.resumed for run in woken):
         return
     if not answer.approved:
         version = f"{request.dataset}@{request.digest}"
@@ -226,7 +229,7 @@ def approve(
 
 
 def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:
-    """Resume the flow runs that wait for an answer; Prefect is loaded only when there are some."""
+    """Resume the flow runs that wait for an answer; imports Prefect only when there are some."""
     if not waits:
         return ()
     from prefect_stagegate.tasks._support.waking import wake
@@ -258,16 +261,16 @@ def rollback(
         DATASET@TARGET.
     """
     moved = move_back((places or Places()).workspace(), Address.parse(what), to=to, reason=reason)
-    _tell_move(moved, json=json)
+    _print_move(moved, json=json)
 
 
-def _moved(moved: Promotion) -> VersionEvent:
+def _move_event(moved: Promotion) -> VersionEvent:
     from prefect_stagegate.tasks._support.events import move_event
 
     return move_event(moved)
 
 
-def _tell_move(moved: Promotion, *, json: bool) -> None:
+def _print_move(moved: Promotion, *, json: bool) -> None:
     if json:
         print_json(asdict(moved))
     elif moved.previous == moved.digest:
@@ -276,4 +279,4 @@ def _tell_move(moved: Promotion, *, json: bool) -> None:
         before = f" (before: {digest_text(moved.previous)})" if moved.previous else ""
         say(f"{moved.dataset}@{moved.ref} → {moved.digest}{before}")
     if moved.previous != moved.digest:
-        tell_prefect(lambda: _moved(moved))
+        emit_event(lambda: _move_event(moved))

@@ -1,4 +1,4 @@
-"""The moves of refs as a ledger: who, what, when, why, from where to where, and by which decision."""
+"""A dataset's history as lines: each move of a ref, refusal, revocation and adopted policy, by whom, when and why."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def ledger_lines(
     refusals: Iterable[RecordedDecision] = (),
     adoptions: Iterable[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = (),
 ) -> Iterator[str]:
-    """The lines of a ledger, the oldest entry first, with what was refused, revoked and adopted in between."""
-    named: dict[str, str] = {}
+    """The lines of all records together, the oldest record first."""
+    digests: dict[str, str] = {}  # of the version that each ref names so far
     changes = {entry.seq: differences for entry, differences in adoptions}
-    told: list[RefEntry | EvidenceRevocation | RecordedDecision | PolicyEntry]
-    told = [*entries, *revocations, *refusals, *(entry for entry, _ in adoptions)]
-    for entry in sorted(told, key=lambda one: one.at):
+    records: list[RefEntry | EvidenceRevocation | RecordedDecision | PolicyEntry]
+    records = [*entries, *revocations, *refusals, *(entry for entry, _ in adoptions)]
+    for entry in sorted(records, key=lambda record: record.at):
         if isinstance(entry, PolicyEntry):
             yield from policy_lines(entry, changes[entry.seq])
             continue
         if isinstance(entry, RecordedDecision):
-            yield _refused(entry)
+            yield _refusal_line(entry)
             continue
         if isinstance(entry, EvidenceRevocation):
             yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
             continue
-        before = named.get(entry.ref, "")
-        named[entry.ref] = entry.digest
+        before = digests.get(entry.ref, "")
+        digests[entry.ref] = entry.digest
         reason = f": {entry.reason}" if entry.reason else ""
-        yield f"{entry.at[:19]}Z  {entry.ref:<12} {_moved(entry, before)}  {entry.action} by {entry.who}{reason}"
+        yield f"{entry.at[:19]}Z  {entry.ref:<12} {_move_text(entry, before)}  {entry.action} by {entry.who}{reason}"
         if entry.attestation:
-            yield from (f"    {line}" for line in _decided(entry))
+            yield from (f"    {line}" for line in _decision_lines(entry))
 
 
 def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterator[str]:
@@ -57,20 +57,20 @@ def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterato
         yield f"    {change.direction:<10} {change.subject}: {change.difference}"
 
 
-def _refused(refusal: RecordedDecision) -> str:
+def _refusal_line(refusal: RecordedDecision) -> str:
     about = f"{refusal.at[:19]}Z  {refusal.target:<12} refused {digest_text(refusal.digest)}"
     return f"{about}, asked for by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
 
 
 def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry as JSON values without the packages of the environment that its attestation names."""
+    """An entry as JSON values, without the packages in its attestation's environment."""
     copied = copy.deepcopy(dict(entry))
     attested = copied.get("attestation", {}).get("predicate", {}).get("stagegate", {})
     attested.get("environment", {}).get("python", {}).pop("distributions", None)
     return copied
 
 
-def _moved(entry: RefEntry, before: str) -> str:
+def _move_text(entry: RefEntry, before: str) -> str:
     if entry.action is RefAction.WITHDRAW:
         return f"withdrew {entry.withdrawn}"
     left = f"{digest_text(before)} → " if before else ""
@@ -78,7 +78,7 @@ def _moved(entry: RefEntry, before: str) -> str:
     return f"{left}{entry.digest}{withdrawn}"
 
 
-def _decided(entry: RefEntry) -> Iterator[str]:
+def _decision_lines(entry: RefEntry) -> Iterator[str]:
     try:
         attested = read_statement(entry.attestation)
     except CorruptRecord as error:
@@ -89,10 +89,10 @@ def _decided(entry: RefEntry) -> Iterator[str]:
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.adopted)}, "
         f"{count_text(len(decision.checks), 'check')}, asked for by {decision.requester}"
     )
-    yield from _people(attested)
+    yield from _answer_lines(attested)
 
 
-def _people(attested: AttestedDecision) -> Iterator[str]:
+def _answer_lines(attested: AttestedDecision) -> Iterator[str]:
     for answer in counted_answers(attested.decision, attested.approvals):
         verb = "approved" if answer.approved else "declined"
         reason = f": {answer.reason}" if answer.reason else ""

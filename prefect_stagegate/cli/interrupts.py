@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end a command within two seconds, whatever it waits for.
 
-Both unwind the stack, so that leases and claims are given up rather than found dead. A thread makes sure of the end:
-the main thread may wait in a library's C code, or for threads that read from a server that never ends.
+Both unwind the stack, so that the command releases its leases and claims. A thread ends the process when that takes too
+long: the main thread may wait in a library's C code, or for threads that read from a server that never ends.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 INTERRUPTED = 130
-"""What shells give a command that Ctrl-C ended."""
+"""Exit code of a command that Ctrl-C ended, as shells give it."""
 TERMINATED = 143
-"""What shells give a command that SIGTERM ended."""
+"""Exit code of a command that SIGTERM ended, as shells give it."""
 CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 GRACE = 1.0
 """Seconds that a command may take to unwind."""
 TEXT = "interrupted; what was fetched is kept, so the same command goes on from here"
-_LEFT = b"\0"
-"""Tells the thread that the block ended; no signal has this number."""
+_BLOCK_ENDED = b"\0"
+"""Written to the pipe when the block has ended; no signal has this number."""
 
 
 @contextmanager
 def prompt_interrupts() -> Iterator[None]:
-    """End this process soon after SIGINT or SIGTERM, if the block does not by itself. For the main thread."""
+    """End this process soon after SIGINT or SIGTERM, if the block doesn't end by itself. For the main thread."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # The C part of Python's signal handler writes each signal's number here, also while the main thread is in C code.
@@ -41,15 +41,15 @@ def prompt_interrupts() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(fd_before)
         signal.signal(signal.SIGTERM, handler_before)
-        # After a signal's number this goes unread: Python may still wait for threads when the block has ended.
-        os.write(writer, _LEFT)
+        # After a signal's number the thread reads no further, and ends the process also while Python waits for threads.
+        os.write(writer, _BLOCK_ENDED)
         os.close(writer)
 
 
 def _watch(reader: int) -> None:
     with open(reader, "rb", buffering=0) as numbers:
         while number := numbers.read(1):
-            if number == _LEFT:
+            if number == _BLOCK_ENDED:
                 return
             if number[0] in CODES:
                 time.sleep(GRACE)
@@ -57,11 +57,12 @@ def _watch(reader: int) -> None:
 
 
 def _end(received: signal.Signals) -> None:
-    """End the process at once, with all that it started."""
+    """End this process at once, and all processes that it started."""
     for pid in list(_descendants(os.getpid())):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    show_cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar had hidden it
+    # A progress bar had hidden the cursor.
+    show_cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""
     text = f"stagegate: {TEXT}\n" if received is signal.SIGINT else ""
     with suppress(OSError):
         os.write(2, f"{show_cursor}{text}".encode())

@@ -44,6 +44,7 @@ def limits(
     specs
         Paths or URLs of specs, for --per-source.
     """
+    # Imported here: Prefect takes seconds to load.
     from prefect_stagegate.blocks.api import require_api
 
     _refuse_halves(specs, per_source, per_node, node)

@@ -19,17 +19,17 @@ from prefect_stagegate.cli.common import (
     VersionName,
     end_unreadable,
     escaped,
+    print_failed,
     print_json,
     print_json_list,
     print_table,
     say,
     say_first,
     say_line,
-    tell_failed,
     unreadable_lines,
 )
 from prefect_stagegate.cli.history import ledger_lines, without_distributions
-from prefect_stagegate.cli.prove import Keys, tell_audit
+from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
@@ -79,9 +79,9 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
     if not lines:
         say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
         return
-    version = Column("version", no_wrap=True)  # what one copies is never cut
-    named = ("dataset", version, "refs", "files", "size", "weakest pin", "on this node", "held by")
-    rows = Table(*named, box=None, pad_edge=False)
+    version = Column("version", no_wrap=True)  # people copy it, so it is never cut
+    columns = ("dataset", version, "refs", "files", "size", "weakest pin", "on this node", "held by")
+    rows = Table(*columns, box=None, pad_edge=False)
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
         holders = "; ".join(map(str, line.leases))
@@ -121,26 +121,27 @@ def show(
     failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)
     version = Address(line.dataset, line.digest)
     if rows:
+        # Streamed, since a manifest may be larger than memory.
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
     elif json:
-        waived = [asdict(one) for one in inspect.waivers(workspace, line.dataset, line.digest, unreadable)]
-        revoked = [asdict(one) for one in inspect.revocations(workspace, version, unreadable)]
-        more = {"waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
-        more["unreadable"] = list(map(asdict, unreadable.all))
-        print_json_list(manifest.entries(), "entries", asdict(line), lambda: more)
+        waived = [asdict(waiver) for waiver in inspect.waivers(workspace, line.dataset, line.digest, unreadable)]
+        revoked = [asdict(revocation) for revocation in inspect.revocations(workspace, version, unreadable)]
+        rest = {"waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
+        rest["unreadable"] = list(map(asdict, unreadable.all))
+        print_json_list(manifest.entries(), "entries", asdict(line), lambda: rest)
     else:
         say(f"{line.dataset}@{line.digest}")
         say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
         say(f"weakest pin: {line.pins or 'unknown'}")
-        for one in inspect.waivers(workspace, line.dataset, line.digest, unreadable):
-            ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
-            say_line(f"{one.check} at {one.target}: {one}{ended}")
+        for waiver in inspect.waivers(workspace, line.dataset, line.digest, unreadable):
+            ended = f"; revoked by {waiver.revoked.who}: {waiver.revoked.reason}" if waiver.revoked else ""
+            say_line(f"{waiver.check} at {waiver.target}: {waiver}{ended}")
         for revocation in inspect.revocations(workspace, version, unreadable):
             say_line(f"evidence of {revocation.about}: {revocation}")
         if failed:
-            tell_failed(failed)
+            print_failed(failed)
         sys.stdout.flush()
         say_first(
             manifest.entries(),
@@ -150,7 +151,7 @@ def show(
     end_unreadable(unreadable.all)
 
 
-_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
+_CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
 def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places | None = None) -> None:
@@ -186,7 +187,7 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
 
 
 def _counted(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator[Difference]:
-    """The same changes, each counted."""
+    """Yield the changes, and count each by its kind."""
     for change in changes:
         counts[change.change] += 1
         yield change
@@ -194,7 +195,7 @@ def _counted(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator
 
 def _change_line(change: Difference) -> str:
     sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
-    return f"{_SIGNS[change.change]} {change.path}  {sizes}"
+    return f"{_CHANGE_SIGNS[change.change]} {change.path}  {sizes}"
 
 
 def history(
@@ -232,7 +233,7 @@ def history(
     if forget:
         inspect.forget(workspace, about)
     if verify:
-        tell_audit(workspace, about, key, json=json)
+        print_audit(workspace, about, key, json=json)
         return
     unreadable = UnreadableRecords()
     moves = inspect.history(workspace, about, unreadable)
@@ -240,11 +241,11 @@ def history(
     refusals = list_refusals(workspace, about, moves)
     policies = inspect.policy_history(workspace, about.dataset, unreadable)
     if json:
-        entries = [asdict(one) if full else without_distributions(asdict(one)) for one in moves]
-        told = [*entries, *(asdict(one) | {"action": "revoke"} for one in revocations)]
-        told += [asdict(one) | {"action": "refuse"} for one in refusals]
-        told += [asdict(one) | {"action": "adopt", "changes": list(map(asdict, each))} for one, each in policies]
-        print_json([*sorted(told, key=lambda one: one["at"]), *unreadable_lines(unreadable.all)])
+        records = [asdict(move) if full else without_distributions(asdict(move)) for move in moves]
+        records += [asdict(revocation) | {"action": "revoke"} for revocation in revocations]
+        records += [asdict(refusal) | {"action": "refuse"} for refusal in refusals]
+        records += [asdict(entry) | {"action": "adopt", "changes": list(map(asdict, each))} for entry, each in policies]
+        print_json([*sorted(records, key=lambda record: record["at"]), *unreadable_lines(unreadable.all)])
     else:
         for line in ledger_lines(moves, revocations, refusals, policies):
             say_line(line)

@@ -26,21 +26,21 @@ def gc(
 
     - `stagegate gc --dry-run`
     """
-    found = collect((places or Places()).open_cache().layout, dry_run=dry_run)
+    collection = collect((places or Places()).open_cache().layout, dry_run=dry_run)
     if json:
-        print_json(asdict(found))
+        print_json(asdict(collection))
     else:
-        _tell_collected(found, dry_run=dry_run)
-    end_unreadable(found.unreadable)
+        _print_collection(collection, dry_run=dry_run)
+    end_unreadable(collection.unreadable)
 
 
-def _tell_collected(found: Collection, *, dry_run: bool) -> None:
-    for version in found.versions:
+def _print_collection(collection: Collection, *, dry_run: bool) -> None:
+    for version in collection.versions:
         say(version)
     verb = "would go" if dry_run else "gone"
-    taken = f"{count_text(len(found.versions), 'version')} and {count_text(found.blobs, 'blob')}"
-    say(f"{taken} {verb}, {bytes_text(found.bytes)}.")
-    for reason in found.kept:
+    taken = f"{count_text(len(collection.versions), 'version')} and {count_text(collection.blobs, 'blob')}"
+    say(f"{taken} {verb}, {bytes_text(collection.bytes)}.")
+    for reason in collection.kept:
         say(f"kept: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""What `stagegate ls` tells of this node alone: who holds what, and what rotted. No catalog is asked."""
+"""`stagegate ls --held` and `--quarantine`: this node's leases and rotten blobs. Asks no catalog."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
-    """List the claims of live readers and writers, and the pins, the oldest first."""
+    """List the leases of live readers and writers, and the pins, the oldest first."""
     unreadable = UnreadableRecords()
     leases = [lease for lease in cache.leases.live(unreadable) if dataset in (None, lease.dataset)]
     if json:
@@ -42,16 +42,16 @@ def _print_held(leases: Sequence[Lease]) -> None:
 
 
 def list_quarantine(cache: Cache, dataset: str | None, *, json: bool) -> None:
-    """List the blobs that rotted, the oldest find first."""
-    found = Quarantine(cache.layout).all()
+    """List the blobs that rotted, the one that was found first on top."""
+    blobs = Quarantine(cache.layout).all()
     if dataset is not None:
-        found = [one for one in found if any(entry.startswith(f"{dataset}@") for entry in one.entries)]
+        blobs = [blob for blob in blobs if any(entry.startswith(f"{dataset}@") for entry in blob.entries)]
     if json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(blob) for blob in blobs])
         return
-    if not found:
+    if not blobs:
         say("Nothing is in quarantine.")
-    for one in found:
-        say(f"{one.digest}  {bytes_text(one.bytes)}, since {one.since[:19]}Z: {one.problem}")
-        for entry in one.entries:
+    for blob in blobs:
+        say(f"{blob.digest}  {bytes_text(blob.bytes)}, since {blob.since[:19]}Z: {blob.problem}")
+        for entry in blob.entries:
             say(f"    {entry}")

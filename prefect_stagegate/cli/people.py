@@ -1,4 +1,4 @@
-"""`stagegate waive` and `revoke`: people answer for what a gate found, or end what a check found out."""
+"""`stagegate waive` and `revoke`: people answer for a failed check, or end a check's evidence."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def waive(
     else:
         raise UsageError("A waiver needs an end", hint="Give one with --until, as in --until 7d.")
     if json:
-        print_json([asdict(one) for one in waivers])
+        print_json([asdict(waiver) for waiver in waivers])
         return
-    for one in waivers:
-        ended = f"; revoked by {one.revoked.who}: {one.revoked.reason}" if one.revoked else ""
-        say_line(f"{one.check} of {one.dataset}@{one.digest} at {one.target}: {one}{ended}")
+    for waiver in waivers:
+        ended = f"; revoked by {waiver.revoked.who}: {waiver.revoked.reason}" if waiver.revoked else ""
+        say_line(f"{waiver.check} of {waiver.dataset}@{waiver.digest} at {waiver.target}: {waiver}{ended}")
     say(f"Next: stagegate check {waivers[0].dataset}@{waivers[0].digest} --gate {gate}")
 
 
@@ -95,5 +95,5 @@ def revoke(
     say_line(f"evidence of {revocation.about}: {revocation}")
     spec = stored_spec(workspace, revocation.dataset, revocation.digest)
     for target in [gate] if gate else spec.gates:
-        if any(asked.check == check for asked in spec.gate(target).requirements):
+        if any(requirement.check == check for requirement in spec.gate(target).requirements):
             say(f"Next: stagegate check {revocation.dataset}@{revocation.digest} --gate {target}")

@@ -1,4 +1,4 @@
-"""What `stagegate check` is going to ask, why, and how long that took last time."""
+"""What `stagegate check` prints before it decides: the version that it judges, and the plan of its checks."""
 
 from __future__ import annotations
 
@@ -8,69 +8,94 @@ from collections.abc import Sequence
 from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.common import escaped, print_json, say, say_line
 from prefect_stagegate.clock import now
+from prefect_stagegate.model import LATEST
+from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import PlannedCheck
-from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text
 
-SOON = 0.05
-"""Seconds that nobody waits for."""
+SHORT = 0.05
+"""Seconds below which a check's time is not worth a figure."""
 
 
-def tell_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
+def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> str:
+    """One line for people: the version's digest, the refs that name it, when it was staged, and the policy."""
+    refs = workspace.catalog.refs(version.dataset)
+    names = [name for name, entry in refs.items() if entry.digest == version.digest]
+    latest = refs.get(LATEST)
+    staged = latest.at if latest and latest.digest == version.digest else _staged_at(workspace, version)
+    facts = [", ".join(names) or "no ref names it", *([f"staged {staged[:19]}Z"] if staged else [])]
+    if latest and latest.digest != version.digest:
+        facts.append(f"{LATEST} is another: {digest_text(latest.digest)}")
+    about = f"{version.dataset}@{digest_text(version.digest)} ({'; '.join(facts)}) for {gate}"
+    if version.is_trial:
+        return f"TRIAL under your own spec: nothing is recorded, and nothing of it counts. It judges {about}"
+    return f"Judging {about} by policy {digest_text(version.adopted)}"
+
+
+def _staged_at(workspace: Workspace, version: ResolvedVersion) -> str:
+    """When the version was staged last; empty when `latest` never named it."""
+    moves = workspace.catalog.history(version.dataset, LATEST)
+    return next((move.at for move in reversed(moves) if move.digest == version.digest), "")
+
+
+def print_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
     """Print the whole plan: the cost first, then each check."""
     if json:
         print_json(
             [
                 {
-                    "check": one.requirement.check,
-                    "state": one.state,
-                    "reason": one.reason,
-                    "seconds": one.seconds,
-                    "bytes_to_fetch": one.fetches,
+                    "check": check.requirement.check,
+                    "state": check.state,
+                    "reason": check.reason,
+                    "seconds": check.seconds,
+                    "bytes_to_fetch": check.fetches,
                 }
-                for one in planned
+                for check in planned
             ]
         )
         return
     say(forecast(planned))
-    for one in planned:
-        held = f"{one.evidence.outcome}: {one.evidence.summary}" if one.evidence else one.reason
-        say_line(f"{one.requirement.check:<18} {one.state:<8} {_seconds(one):>8}  {with_ages(held, now())}")
+    for check in planned:
+        answer = f"{check.evidence.outcome}: {check.evidence.summary}" if check.evidence else check.reason
+        say_line(f"{check.requirement.check:<18} {check.state:<8} {_seconds(check):>8}  {with_ages(answer, now())}")
 
 
 def announce(planned: Sequence[PlannedCheck]) -> None:
-    """Tell somebody who waits at a terminal what they wait for."""
+    """Print the checks that are to be asked on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         return
     print(forecast(planned), file=sys.stderr)
-    for one in planned:
-        if one.evidence is None:
-            line = f"  {one.requirement.check:<18} {_seconds(one):>8}  {one.reason}"
+    for check in planned:
+        if check.evidence is None:
+            line = f"  {check.requirement.check:<18} {_seconds(check):>8}  {check.reason}"
             print(escaped(" ".join(line.splitlines())), file=sys.stderr)
 
 
 def forecast(planned: Sequence[PlannedCheck]) -> str:
     """One line: how many checks are to be asked, how long they took last time, and what has to be fetched for them."""
-    asked = [one for one in planned if one.evidence is None]
-    if not asked:
+    due = [check for check in planned if check.evidence is None]
+    if not due:
         return f"Nothing to ask: all evidence still holds ({count_text(len(planned), 'check')})."
+    # Checks that share their work take its time once.
     seconds: dict[str, float] = {}
-    for one in asked:
-        if one.seconds is not None:
-            work = one.definition.shared or one.requirement.check
-            seconds[work] = max(one.seconds, seconds.get(work, 0.0))
+    for check in due:
+        if check.seconds is not None:
+            work = check.definition.shared or check.requirement.check
+            seconds[work] = max(check.seconds, seconds.get(work, 0.0))
     took = f"took {_about(sum(seconds.values()))} last time" if seconds else "their time is not known yet"
-    untimed = sum((one.definition.shared or one.requirement.check) not in seconds for one in asked)
+    untimed = sum((check.definition.shared or check.requirement.check) not in seconds for check in due)
     more = f", and {untimed} of unknown length" if seconds and untimed else ""
-    missing = max(one.fetches for one in asked)
+    missing = max(check.fetches for check in due)
     fetch = f", after bringing {bytes_text(missing)} to this node" if missing else ""
-    return f"To ask: {len(asked)} of {count_text(len(planned), 'check')}, {took}{more}{fetch}."
+    return f"To ask: {len(due)} of {count_text(len(planned), 'check')}, {took}{more}{fetch}."
 
 
-def _seconds(one: PlannedCheck) -> str:
-    return "?" if one.seconds is None else _about(one.seconds)
+def _seconds(check: PlannedCheck) -> str:
+    return "?" if check.seconds is None else _about(check.seconds)
 
 
 def _about(seconds: float) -> str:
-    if seconds < SOON:
+    if seconds < SHORT:
         return "<0.1 s"
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - a minute

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, tell_changes, type_passphrase
+from prefect_stagegate.cli.common import Json, Places, print_changes, print_json, say, say_line, type_passphrase
 from prefect_stagegate.cli.history import policy_lines
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import check_name
@@ -48,7 +48,9 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
         )
     requests = job.open_requests(workspace, dataset)
     if json:
-        print_json(asdict(adoption) | {"digest": adoption.digest, "requests": [asdict(one) for one in requests]})
+        print_json(
+            asdict(adoption) | {"digest": adoption.digest, "requests": [asdict(request) for request in requests]}
+        )
         return
     import yaml
 
@@ -77,7 +79,7 @@ def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> 
     if json:
         print_json([asdict(change) for change in changes])
         return
-    tell_changes(changes)
+    print_changes(changes)
     if not changes:
         say("The spec has the adopted policy.")
 
@@ -98,26 +100,26 @@ def adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places |
     spec
         A spec.
     """
-    done = job.adopt((places or Places()).workspace(), spec, reason=reason)
+    adoption = job.adopt((places or Places()).workspace(), spec, reason=reason)
     if json:
-        print_json(asdict(done))
+        print_json(asdict(adoption))
     else:
-        _tell_adoption(done)
-    if done.missing:
+        _print_adoption(adoption)
+    if adoption.missing:
         sys.exit(ExitCode.WAITING)
 
 
-def _tell_adoption(done: job.Adoption) -> None:
-    if not done.is_new:
-        say(f"{done.dataset} has this policy already: number {done.seq}, {done.digest}")
+def _print_adoption(adoption: job.Adoption) -> None:
+    if not adoption.is_new:
+        say(f"{adoption.dataset} has this policy already: number {adoption.seq}, {adoption.digest}")
         return
-    tell_changes(done.changes)
-    if done.missing:
-        say_line(f"Not adopted yet: {done.missing}")
-        say(f"Next: stagegate policy approve {done.dataset}, by somebody who may; then the same command again.")
+    print_changes(adoption.changes)
+    if adoption.missing:
+        say_line(f"Not adopted yet: {adoption.missing}")
+        say(f"Next: stagegate policy approve {adoption.dataset}, by somebody who may; then the same command again.")
         return
-    say(f"{done.dataset} adopted policy {done.seq}, {done.digest}")
-    if done.request is None and done.changes:
+    say(f"{adoption.dataset} adopted policy {adoption.seq}, {adoption.digest}")
+    if adoption.request is None and adoption.changes:
         say("Nobody had to agree: the policy before had no rule.")
     say("Evidence and approvals under the policy before don't count any more: check again before the next promotion.")
 
@@ -155,7 +157,7 @@ def approve(
     if json:
         print_json({"request": asdict(request), "answer": asdict(answer), "changes": list(map(asdict, changes))})
         return
-    tell_changes(changes)
+    print_changes(changes)
     verb = "approved" if answer.approved else "declined"
     say_line(f"{answer.approver} {verb} policy {request.digest} of {dataset}, asked for by {request.requester}")
     if answer.approved:

@@ -1,4 +1,4 @@
-"""Showing a transfer's progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+"""A job's progress on standard error: a bar on a terminal, elsewhere a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prefect_stagegate.model import Receipt
 from prefect_stagegate.units import bytes_text, count_text
 
 LINE_SECONDS = 10.0
-"""Between two plain lines."""
+"""Seconds between two plain lines."""
 
 
 class Totals:
@@ -40,10 +40,10 @@ class Totals:
         self.bytes_moved = 0
         self.bytes_reused = 0
         self.wait = ""
-        """For whom it is waited; empty while something moves."""
+        """For whom the transfer waits; empty while something moves."""
 
     def listed(self, objects: int, size: int) -> None:
-        """Add what was found at a source."""
+        """Add objects that a source lists, and their bytes."""
         with self._lock:
             self.objects += objects
             self.bytes += size
@@ -65,10 +65,10 @@ class Totals:
                 self.bytes_reused += receipt.object.size
             self._show(self)
 
-    def waiting(self, told: str) -> None:
-        """Note for whom it is waited."""
+    def waiting(self, message: str) -> None:
+        """Note for whom the transfer waits."""
         with self._lock:
-            self.wait = told
+            self.wait = message
             self._show(self)
 
 
@@ -92,6 +92,7 @@ def _bar(title: str) -> Iterator[Totals]:
         task = bars.add_task(title, total=None, objects="")
 
         def show(totals: Totals) -> None:
+            # Without reused bytes the bar would end short of its total.
             moved = totals.bytes_moved + totals.bytes_reused
             counted = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
             bars.update(task, total=totals.bytes, completed=moved, objects=totals.wait or counted)
@@ -108,39 +109,42 @@ class Hashing:
         self.bytes_read = 0
 
     def expect(self, size: int) -> None:
-        """Add what is to be read."""
+        """Add bytes that are to be read."""
         self.bytes += size
         self._show(self)
 
     def read(self, size: int) -> None:
-        """Add what was read."""
+        """Add bytes that were read."""
         self.bytes_read += size
         self._show(self)
 
 
 @contextmanager
 def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None]:
-    """Show how much of what is to be hashed was read during the block; nothing when `quiet`."""
+    """Show how many bytes of all are hashed during the block; nothing when `quiet`."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task(title, total=None)
-            yield Hashing(lambda it: bars.update(task, total=it.bytes, completed=it.bytes_read))
+            yield Hashing(lambda hashing: bars.update(task, total=hashing.bytes, completed=hashing.bytes_read))
     else:
-        now_and_then = NowAndThen()
+        is_due = Periodic()
 
-        def show(it: Hashing) -> None:
-            if now_and_then():
-                print(f"{title}: {bytes_text(it.bytes_read)} of about {bytes_text(it.bytes)} hashed", file=sys.stderr)
+        def show(hashing: Hashing) -> None:
+            if is_due():
+                print(
+                    f"{title}: {bytes_text(hashing.bytes_read)} of about {bytes_text(hashing.bytes)} hashed",
+                    file=sys.stderr,
+                )
 
         yield Hashing(show)
 
 
 @contextmanager
 def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], None] | None]:
-    """Show at a terminal what a job is doing, and for how long; it is called with each next thing that it does."""
+    """Show at a terminal what a job does, and for how long; the job calls the yielded function with each step."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -150,14 +154,14 @@ def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], N
         yield lambda line: bars.update(task, description=escaped(f"{title}: {' '.join(line.splitlines())}"))
 
 
-class NowAndThen:
-    """Whether it is time for a line again: for logs, one every few seconds will do."""
+class Periodic:
+    """Tells every few seconds that the next line of a log is due."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + LINE_SECONDS
 
     def __call__(self) -> bool:
-        """True once every few seconds."""
+        """Whether a line is due; if so, the next is due in `LINE_SECONDS`."""
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + LINE_SECONDS
@@ -165,11 +169,11 @@ class NowAndThen:
 
 
 class _Lines:
-    """Says where a transfer stands, at most every few seconds, for logs."""
+    """Prints a transfer's totals as a line, at most every few seconds."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._due = NowAndThen()
+        self._due = Periodic()
 
     def __call__(self, totals: Totals) -> None:
         if not self._due():

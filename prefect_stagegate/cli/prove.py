@@ -1,4 +1,4 @@
-"""`stagegate verify-attestation` and `key`: prove what was decided, and by whom."""
+"""`stagegate verify-attestation` and `key`: prove what a gate decided, and who signed it."""
 
 from __future__ import annotations
 
@@ -94,26 +94,26 @@ def key(file: Path, /, *, json: Json = False) -> None:
         say(public)
 
 
-def tell_audit(workspace: Workspace, address: Address | None, keys: Sequence[str], *, json: bool) -> None:
-    """Verify logs and say what that proved; ends the command with 3 when something is wrong."""
+def print_audit(workspace: Workspace, address: Address | None, keys: Sequence[str], *, json: bool) -> None:
+    """Verify logs and print what that proved; exits with 3 when something is wrong."""
     chains = verify_history(workspace, address, keys)
     if json:
         print_json([asdict(chain) for chain in chains])
     else:
-        _tell(chains, keyed=bool(keys or workspace.settings.verification_keys))
+        _print(chains, keyed=bool(keys or workspace.settings.verification_keys))
     if any(chain.problems for chain in chains):
         sys.exit(ExitCode.ERROR)
 
 
-def _tell(chains: Sequence[Chain], *, keyed: bool) -> None:
+def _print(chains: Sequence[Chain], *, keyed: bool) -> None:
     for chain in chains:
         signed = f", {chain.signed} signed by a key given" if keyed else ""
-        told = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
+        state = "broken" if chain.problems else f"unbroken, last entry {chain.head}"
         entries = count_text(chain.entries, "entry", "entries")
         if chain.ref:
-            say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {told}")
+            say(f"{chain.dataset}@{chain.ref}: {entries}, {chain.attestations} attested{signed}; {state}")
         else:
-            say(f"the policy of {chain.dataset}: {entries}; {told}")
+            say(f"the policy of {chain.dataset}: {entries}; {state}")
         for problem in chain.problems:
             say_line(f"    {problem}")
     if chains and not any(chain.problems for chain in chains):

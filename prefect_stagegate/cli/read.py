@@ -1,4 +1,4 @@
-"""`stagegate path` and `stagegate exec`: hand a version's folder to other programs. Loads as little as it can."""
+"""`stagegate path` and `stagegate exec`: hand a version's folder to other programs. Imports as little as it can."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect_stagegate.cli.common import Json, Places, VersionName, print_json
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.read import hold_dataset, locate, read_catalog
-from prefect_stagegate.settings import TOLD
+from prefect_stagegate.settings import EXEC_VARIABLES
 
 
 def path(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
@@ -28,11 +28,11 @@ def path(address: VersionName, /, *, json: Json = False, places: Places | None =
         DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
     """
     places = places or Places()
-    found = locate(places.open_cache(), Address.parse(address).counted(read_catalog(places.catalog)))
+    version = locate(places.open_cache(), Address.parse(address).counted(read_catalog(places.catalog)))
     if json:
-        print_json({"dataset": found.dataset, "digest": found.digest, "path": str(found.path)})
+        print_json({"dataset": version.dataset, "digest": version.digest, "path": str(version.path)})
     else:
-        print(found.path)  # as it is, for programs
+        print(version.path)  # unescaped, for programs
 
 
 def execute(
@@ -60,14 +60,15 @@ def execute(
     if not command:
         raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
     places = places or Places()
-    wanted = Address.parse(address).counted(read_catalog(places.catalog))
-    with hold_dataset(places.open_cache(), wanted, holder=command[0], inherited=True) as held:
+    resolved = Address.parse(address).counted(read_catalog(places.catalog))
+    with hold_dataset(places.open_cache(), resolved, holder=command[0], inherited=True) as held:
         words = [word.replace("{}", str(held.path)) for word in command]
-        told = dict(zip(TOLD, (str(held.path), held.digest), strict=True))
+        variables = dict(zip(EXEC_VARIABLES, (str(held.path), held.digest), strict=True))
+        # Python ignores these signals, and the command would inherit that.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # Python ignores them, and the command would too
+            signal.signal(number, signal.SIG_DFL)
         try:
             # This process becomes the command: signals reach it, and the lease ends with it, however it ends.
-            os.execvpe(words[0], words, os.environ | told)  # noqa: S606
+            os.execvpe(words[0], words, os.environ | variables)  # noqa: S606
         except OSError as error:
             raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error

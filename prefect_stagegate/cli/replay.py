@@ -34,20 +34,20 @@ def replay(
     """
     replayed = list(replay_records((places or Places()).workspace(), policy, since=since, target=gate))
     if json:
-        print_json([asdict(one) | {"flipped": one.flipped} for one in replayed])
+        print_json([asdict(decision) | {"flipped": decision.flipped} for decision in replayed])
         return
-    for one in replayed:
-        if one.flipped or one.problem:
-            _tell(one)
-    flipped = sum(one.flipped for one in replayed)
+    for decision in replayed:
+        if decision.flipped or decision.problem:
+            _print(decision)
+    flipped = sum(decision.flipped for decision in replayed)
     say(f"{flipped:,} of {count_text(len(replayed), 'decision')} end otherwise.")
 
 
-def _tell(one: Replayed) -> None:
-    version = f"{one.dataset}@{digest_text(one.digest)}"
-    if one.problem:
-        say(f"{version} for {one.target}: {one.problem}")
+def _print(decision: Replayed) -> None:
+    version = f"{decision.dataset}@{digest_text(decision.digest)}"
+    if decision.problem:
+        say(f"{version} for {decision.target}: {decision.problem}")
         return
-    say(f"{one.at[:19]}Z  {version} for {one.target}: {one.before} → {one.after}")
-    for check in one.checks:
+    say(f"{decision.at[:19]}Z  {version} for {decision.target}: {decision.before} → {decision.after}")
+    for check in decision.checks:
         say(f"    {check.check:<16} {check.before} → {check.after}{': ' + check.why if check.why else ''}")

@@ -1,4 +1,4 @@
-"""Printing a decision's report, and writing it to files: what `check` and `report` share."""
+"""Print a decision's report and write it to files; `check` and `report` share it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def print_report(report: Report, *, json: bool) -> None:
 
 
 def write_reports(report: Report, *, html: Path | None, markdown: Path | None, junit: Path | None) -> list[Path]:
-    """Write a report to the files that were asked for.
+    """Write a report to each file that is given; return the files.
 
     Raises:
         UsageError: A file can't be written.
     """
-    asked = [(html, to_html), (markdown, to_markdown), (junit, to_junit)]
+    outputs = [(html, to_html), (markdown, to_markdown), (junit, to_junit)]
     written = []
-    for path, writer in asked:
+    for path, writer in outputs:
         if path is None:
             continue
         try:

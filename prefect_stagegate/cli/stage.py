@@ -16,12 +16,12 @@ from prefect_stagegate.cli.common import (
     Places,
     VersionOrSpec,
     escaped,
+    print_changes,
+    print_failed,
     print_json,
     print_json_list,
     say,
     say_first,
-    tell_changes,
-    tell_failed,
 )
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
@@ -57,86 +57,87 @@ def stage(
     what
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
-    named = address.parse(what)
+    spec_or_address = address.parse(what)
     workspace = (places or Places()).workspace()
     if dry_run:
-        _tell_doubts(named)
-        _preview(workspace, named, every=every, json=json)
+        _warn_of_doubts(spec_or_address)
+        _preview(workspace, spec_or_address, every=every, json=json)
         return
-    with shown_progress(f"stage {named.dataset}", quiet=json) as progress:
-        version = _staged(workspace, named, progress, json=json)
+    with shown_progress(f"stage {spec_or_address.dataset}", quiet=json) as progress:
+        version = _staged(workspace, spec_or_address, progress, json=json)
     if json:
         print_json(asdict(version))
     else:
-        _tell(version)
+        _print(version)
 
 
-def _tell_doubts(named: Spec | Address) -> None:
-    """Say which columns of the contract are probably mistyped; only the files can prove it."""
-    for doubt in doubtful_columns(named.contract.tables) if isinstance(named, Spec) else ():
+def _warn_of_doubts(spec_or_address: Spec | Address) -> None:
+    """Warn of columns in the contract that are probably mistyped; only the files can prove it."""
+    for doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
         print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
 
 
-def _staged(workspace: Workspace, named: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
-    """Do it; for programs, list what failed on standard output before the error ends the command."""
+def _staged(workspace: Workspace, spec_or_address: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
+    """Stage; with `json`, print the objects that failed before the error ends the command."""
     try:
-        return job.stage(workspace, named, progress=progress)
+        return job.stage(workspace, spec_or_address, progress=progress)
     except TransferFailed as error:
         if json:
             failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
-            print_json({"dataset": named.dataset, "digest": None, "failed": failed})
+            print_json({"dataset": spec_or_address.dataset, "digest": None, "failed": failed})
         raise
 
 
-def _tell(version: Version) -> None:
+def _print(version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
     say(f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
     say(f"weakest pin: {version.pins}")
     if version.failed:
-        tell_failed(version.failed)
+        print_failed(version.failed)
     if version.proposed:
         say("The spec proposes another policy; the version is judged by the adopted one, from which it differs:")
-        tell_changes(version.proposed)
+        print_changes(version.proposed)
         say("Next: stagegate policy adopt SPEC --reason TEXT")
 
 
-def _preview(workspace: Workspace, named: Spec | Address, *, every: bool, json: bool) -> None:
+def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bool, json: bool) -> None:
     totals = _Totals()
-    planned = totals.counted(job.preview(workspace, named))
+    plan = totals.counted(job.preview(workspace, spec_or_address))
     if json:
-        lines = ({"action": one.action, "path": one.path, "size": one.object.size} for one in planned)
-        dataset = {"dataset": named.dataset}
+        lines = ({"action": step.action, "path": step.path, "size": step.object.size} for step in plan)
+        dataset = {"dataset": spec_or_address.dataset}
+        # The plan is printed as it is listed, so its totals are complete only after the last object.
         print_json_list(
             lines,
             "objects",
             dataset,
-            lambda: {"bytes_to_fetch": totals.bytes[Action.FETCH], "bytes_away": totals.away[1]},
+            lambda: {"bytes_to_fetch": totals.bytes[Action.FETCH], "bytes_away": totals.archived[1]},
         )
         return
-    say_first(planned, lambda one: f"{one.action:<6} {bytes_text(one.object.size):>12}  {one.path}", every=every)
+    say_first(plan, lambda step: f"{step.action:<6} {bytes_text(step.object.size):>12}  {step.path}", every=every)
     for action in Action:
         say(f"{action}: {count_text(totals.objects[action], 'object')}, {bytes_text(totals.bytes[action])}")
-    count, size = totals.away
+    count, size = totals.archived
     if count:
         say(f"to be brought back first: {count:,} of them, {bytes_text(size)}, whose bytes are kept elsewhere")
 
 
 class _Totals:
-    """What a plan comes to."""
+    """A plan's objects and bytes, by action."""
 
     def __init__(self) -> None:
         self.objects: Counter[Action] = Counter()
         self.bytes: Counter[Action] = Counter()
-        self.away = (0, 0)
-        """Objects, and their bytes, that have to be brought back from where they are archived."""
+        self.archived = (0, 0)
+        """Objects that an archive has to restore first, and their bytes."""
 
-    def counted(self, planned: Iterable[PlannedObject]) -> Iterator[PlannedObject]:
-        """The same objects, each added to the totals."""
-        for one in planned:
-            self.objects[one.action] += 1
-            self.bytes[one.action] += one.object.size
-            if one.object.away and one.action is Action.FETCH:
-                self.away = (self.away[0] + 1, self.away[1] + one.object.size)
-            yield one
+    def counted(self, plan: Iterable[PlannedObject]) -> Iterator[PlannedObject]:
+        """Yield the objects, and add each to the totals."""
+        for step in plan:
+            self.objects[step.action] += 1
+            self.bytes[step.action] += step.object.size
+            if step.object.away and step.action is Action.FETCH:
+                self.archived = (self.archived[0] + 1, self.archived[1] + step.object.size)
+            yield step

@@ -11,10 +11,10 @@ from prefect_stagegate.cli.common import (
     Json,
     Places,
     end_unreadable,
+    print_changes,
     print_json,
     say,
     say_line,
-    tell_changes,
     unreadable_lines,
 )
 from prefect_stagegate.cli.policy import ANYBODY
@@ -45,31 +45,31 @@ def status(
     """
     unreadable = UnreadableRecords()
     workspace = (places or Places()).workspace()
-    found = list(job.status(workspace, check_name("dataset", dataset) if dataset else "", unreadable))
+    statuses = list(job.status(workspace, check_name("dataset", dataset) if dataset else "", unreadable))
     if json:
-        print_json([*map(asdict, found), *unreadable_lines(unreadable.all)])
-    for one in () if json else found:
-        _tell(one)
+        print_json([*map(asdict, statuses), *unreadable_lines(unreadable.all)])
+    for dataset_status in () if json else statuses:
+        _print(dataset_status)
     end_unreadable(unreadable.all)
 
 
-def _tell(found: job.DatasetStatus) -> None:
-    policy = f"policy {found.policy}, adopted {found.adopted_at[:19]}Z by {found.adopted_by}"
-    say_line(f"{found.dataset}  {policy if found.policy else 'no policy adopted yet'}")
-    for ref in found.refs:
-        named = f"{digest_text(ref.digest)}  since {ref.at[:19]}Z by {ref.by}" if ref.digest else "no version yet"
-        say_line(f"  {ref.ref:<12} {named}")
+def _print(status: job.DatasetStatus) -> None:
+    policy = f"policy {status.policy}, adopted {status.adopted_at[:19]}Z by {status.adopted_by}"
+    say_line(f"{status.dataset}  {policy if status.policy else 'no policy adopted yet'}")
+    for ref in status.refs:
+        version = f"{digest_text(ref.digest)}  since {ref.at[:19]}Z by {ref.by}" if ref.digest else "no version yet"
+        say_line(f"  {ref.ref:<12} {version}")
         for request in ref.waits:
-            asked = f"since {request.at[:19]}Z, asked for by {request.requester}"
-            say_line(f"    {digest_text(request.digest)} waits for approval {asked}")
-            say(f"    stagegate approve {found.dataset}@{digest_text(request.digest)} --to {ref.ref}")
-    for request in found.policy_requests:
+            request_text = f"since {request.at[:19]}Z, asked for by {request.requester}"
+            say_line(f"    {digest_text(request.digest)} waits for approval {request_text}")
+            say(f"    stagegate approve {status.dataset}@{digest_text(request.digest)} --to {ref.ref}")
+    for request in status.policy_requests:
         say_line(
             f"  policy {digest_text(request.digest)} waits since {request.at[:19]}Z, asked for by {request.requester}"
         )
-        say(f"    stagegate policy approve {found.dataset}")
-    if found.proposed:
+        say(f"    stagegate policy approve {status.dataset}")
+    if status.proposed:
         say("  The spec of latest proposes another policy:")
-        tell_changes(found.proposed)
-    if found.anybody_may_change:
+        print_changes(status.proposed)
+    if status.anybody_may_change:
         say(f"  {ANYBODY}")

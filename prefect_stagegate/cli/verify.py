@@ -20,20 +20,22 @@ from prefect_stagegate.operations.upkeep.verify import verify as job
 from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
 
-def _as(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
+def _converter(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
     return lambda _, tokens: parse(tokens[0].value)
 
 
 Share = Annotated[
     Fraction | None,
-    Parameter(metavar="SHARE", converter=_as(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
+    Parameter(
+        metavar="SHARE", converter=_converter(parse_share), help="Of all, only so much in this run: 1/7, or 15%."
+    ),
 ]
 Lasting = Annotated[
     timedelta | None,
     Parameter(
         name="--for",
         metavar="DURATION",
-        converter=_as(parse_duration),
+        converter=_converter(parse_duration),
         help="Of all, only what is hashed in this time: 1h.",
     ),
 ]
@@ -41,7 +43,7 @@ Rate = Annotated[
     int | None,
     Parameter(
         metavar="RATE",
-        converter=_as(parse_rate),
+        converter=_converter(parse_rate),
         help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE].",
     ),
 ]
@@ -75,27 +77,27 @@ def verify(
         Only this version; without it, every version on this node.
     """
     workspace = (places or Places()).workspace()
-    named = Address.parse(address) if address else None
+    version = Address.parse(address) if address else None
     with shown_hashing("verify", quiet=json) as watch:
-        result = job(workspace, named, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
+        result = job(workspace, version, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
     if json:
         print_json(asdict(result))
     else:
-        _tell(result)
+        _print(result)
     end_unreadable(result.unreadable)
     if result.damaged and not result.repaired:
         sys.exit(ExitCode.ERROR)
 
 
-def _tell(result: Verification) -> None:
+def _print(result: Verification) -> None:
     for damage in result.damaged:
         say(f"{damage.dataset}@{damage.digest}  {damage.finding.subject}: {damage.finding.problem}")
-    for one in result.quarantined:
-        say(f"in quarantine: {one.digest}, {bytes_text(one.bytes)}")
+    for blob in result.quarantined:
+        say(f"in quarantine: {blob.digest}, {bytes_text(blob.bytes)}")
     done = "repaired" if result.repaired else "damaged"
-    found = f"{count_text(len(result.damaged), 'file')} {done}" if result.damaged else "nothing is damaged"
+    findings = f"{count_text(len(result.damaged), 'file')} {done}" if result.damaged else "nothing is damaged"
     part = "" if result.share == 1 else f", {result.share:.1%} of this node's blobs"
     hashed = f"{count_text(result.versions, 'version')}, {count_text(result.files, 'file')}"
-    say(f"{hashed}, {bytes_text(result.bytes)} hashed{part}: {found}.")
+    say(f"{hashed}, {bytes_text(result.bytes)} hashed{part}: {findings}.")
     if result.damaged and not result.repaired:
         say("Run `stagegate verify --repair` to fetch them again.")

@@ -1,10 +1,10 @@
 """The environment that a version is judged in: captured, written down, and compared with another.
 
-One module a group of facts; each says how it is found, and how much a difference weighs.
+Each module has one group of facts: how to find them, and how much a difference weighs.
 """
 
 from prefect_stagegate.environment.capture import capture
-from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, Difference, Weight
+from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, EnvironmentDifference, Weight
 from prefect_stagegate.environment.record import DECLARED, Environment, compare
 
-__all__ = ["ABSENT", "DECLARED", "UNKNOWN", "Difference", "Environment", "Weight", "capture", "compare"]
+__all__ = ["ABSENT", "DECLARED", "UNKNOWN", "Environment", "EnvironmentDifference", "Weight", "capture", "compare"]

@@ -1,4 +1,4 @@
-"""Capturing: what this process runs in."""
+"""Captures the environment of this process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def capture(
     variables: Collection[str] = (),
     root: Path = Path("/"),
 ) -> Environment:
-    """Look at the environment that runs this.
+    """Capture the environment of this process.
 
     Args:
         cache: The cache's folder, which need not be there yet.
         environ: The variables of this process.
-        image: The digest of the container's image, where somebody told it.
+        image: The digest of the container's image, where the deployment names it.
         variables: Names of variables to record besides those that always are.
         root: Where `proc`, `sys`, `dev` and `etc` lie.
     """

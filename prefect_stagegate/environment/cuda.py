@@ -1,11 +1,11 @@
-"""The CUDA stack and the GPUs, as files tell them.
+"""The versions of the CUDA stack and the models of the GPUs, read from files.
 
     /sys/module/nvidia/version                     the driver
     /proc/driver/nvidia/gpus/<bus>/information     Model: NVIDIA H100 80GB HBM3
     nvidia-cuda-runtime-cu12, nvidia-cudnn-cu12, nvidia-nccl-cu12   distributions, which programs in Python load first
     libcudart.so.12.4.127, libcudnn.so.9.1.0, libnccl.so.2.21.5     else libraries where the loader looks
 
-They tell the same with and without NVML, and wake no GPU.
+Files say the same with and without NVML, and reading them wakes no GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, Difference, Weight, version_weight
+from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, EnvironmentDifference, Weight, version_weight
 from prefect_stagegate.environment.python import Installed
 
 LIBRARIES = {
@@ -35,7 +35,7 @@ compatibility."""
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """Versions; absent where none was found in the places above."""
+    """Versions; absent where the places above have none."""
 
     driver: str
     cuda: str
@@ -45,7 +45,7 @@ class Cuda:
 
 
 def capture_cuda(distributions: Mapping[str, Installed], environ: Mapping[str, str], root: Path = Path("/")) -> Cuda:
-    """Look for the driver and the libraries.
+    """Find the versions of the driver and the libraries.
 
     Args:
         distributions: What is installed for Python.
@@ -54,41 +54,44 @@ def capture_cuda(distributions: Mapping[str, Installed], environ: Mapping[str, s
     """
     folders = [Path(folder) for folder in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
     folders += [root / folder for folder in FOLDERS]
-    found = {
-        field: _distributed(distribution, distributions) or _library(library, folders) or ABSENT
+    versions = {
+        field: _distribution_version(distribution, distributions) or _library_version(library, folders) or ABSENT
         for field, (distribution, library) in LIBRARIES.items()
     }
-    return Cuda(_driver(root), **found)
+    return Cuda(_driver_version(root), **versions)
 
 
-def _driver(root: Path) -> str:
+def _driver_version(root: Path) -> str:
     if not (root / "proc/driver/nvidia").exists() and not (root / "sys/module/nvidia").exists():
         return ABSENT
+    # A driver is loaded, so a version that can't be read is unknown and not absent.
     try:
         return (root / "sys/module/nvidia/version").read_text().strip() or UNKNOWN
     except OSError:
         pass
     try:
-        found = re.search(
+        match = re.search(
             r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", (root / "proc/driver/nvidia/version").read_text()
         )
     except OSError:
         return UNKNOWN
-    return found[1] if found else UNKNOWN
+    return match[1] if match else UNKNOWN
 
 
-def _distributed(name: str, distributions: Mapping[str, Installed]) -> str:
+def _distribution_version(name: str, distributions: Mapping[str, Installed]) -> str:
     """The version of `nvidia-nccl-cu12`, or of whichever major release is installed."""
-    found = [one.version for known, one in distributions.items() if re.fullmatch(rf"{name}(-cu\d+)?", known)]
-    return max(found, key=_figures, default="")
+    pattern = re.compile(rf"{name}(-cu\d+)?")
+    versions = [installed.version for key, installed in distributions.items() if pattern.fullmatch(key)]
+    return max(versions, key=_figures, default="")
 
 
-def _library(name: str, folders: list[Path]) -> str:
-    """The version in the name of the file that a library's link leads to, in the first folder that has one."""
+def _library_version(name: str, folders: list[Path]) -> str:
+    """The version in the name of a library's file, behind its links, in the first folder that has one."""
     for folder in folders:
         names = [Path(os.path.realpath(path)).name for path in folder.glob(f"{name}.so*")]
         versions = [match[1] for text in names if (match := re.search(r"\.so\.([\d.]+)$", text))]
         if versions:
+            # Of several links to a library, the most exact name has the most dots.
             return max(versions, key=lambda text: (text.count("."), _figures(text)))
     return ""
 
@@ -98,46 +101,49 @@ def capture_gpus(root: Path = Path("/")) -> dict[str, int]:
     models: Counter[str] = Counter()
     for path in (root / "proc/driver/nvidia/gpus").glob("*/information"):
         try:
-            found = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
+            match = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
         except OSError:
-            found = None
-        models[found[1] if found else UNKNOWN] += 1
+            match = None
+        models[match[1] if match else UNKNOWN] += 1
     return dict(sorted(models.items()))
 
 
-def compare_cudas(there: Cuda, here: Cuda) -> Iterator[Difference]:
-    """The same major release warns, another blocks, and so does a driver that is too old for the runtime here."""
-    if too_old := _too_old(there, here):
-        yield too_old
-    ours = asdict(here)
+def compare_cudas(there: Cuda, here: Cuda) -> Iterator[EnvironmentDifference]:
+    """Yield a warning for the same major release, else a block, also for a driver that is too old for CUDA here."""
+    if driver_too_old := _driver_too_old(there, here):
+        yield driver_too_old
+    facts_here = asdict(here)
     for name, was in asdict(there).items():
-        now = ours[name]
-        if (was == now != UNKNOWN) or (too_old and name == "driver"):
+        now = facts_here[name]
+        # A driver that is too old is one difference, not two.
+        if (was == now != UNKNOWN) or (driver_too_old and name == "driver"):
             continue
         weight = version_weight(was, now, same=1)
         why = {
             Weight.WARNING: "the same major release",
             Weight.BLOCKING: "one of them has none" if ABSENT in (was, now) else "another major release",
         }.get(weight, "no file tells it")
-        yield Difference("cuda", name, was, now, weight, why, f"Use {name} {was} here too.")
+        yield EnvironmentDifference("cuda", name, was, now, weight, why, f"Use {name} {was} here too.")
 
 
-def _too_old(there: Cuda, here: Cuda) -> Difference | None:
+def _driver_too_old(there: Cuda, here: Cuda) -> EnvironmentDifference | None:
     major = here.cuda.partition(".")[0]
     oldest = OLDEST_DRIVER.get(int(major)) if major.isdigit() else None
     if oldest is None or here.driver in (ABSENT, UNKNOWN) or _figures(here.driver) >= _figures(oldest):
         return None
     why = f"CUDA {major} needs driver {oldest} or newer"
-    return Difference("cuda", "driver", there.driver, here.driver, Weight.BLOCKING, why, f"Install driver {oldest}.")
+    return EnvironmentDifference(
+        "cuda", "driver", there.driver, here.driver, Weight.BLOCKING, why, f"Install driver {oldest}."
+    )
 
 
-def compare_gpus(there: Mapping[str, int], here: Mapping[str, int]) -> Iterator[Difference]:
-    """Other GPUs warn: `gpu_inventory` knows which ones are wanted."""
+def compare_gpus(there: Mapping[str, int], here: Mapping[str, int]) -> Iterator[EnvironmentDifference]:
+    """Yield a warning for each model whose number differs; the check `gpu_inventory` says which GPUs are required."""
     for model in sorted(there.keys() | here.keys()):
         was, now = there.get(model, 0), here.get(model, 0)
         if was != now:
             why = "memory, speed and rounding differ between models, and batches between numbers of them"
-            yield Difference("gpus", model, str(was), str(now), Weight.WARNING, why)
+            yield EnvironmentDifference("gpus", model, str(was), str(now), Weight.WARNING, why)
 
 
 def _figures(version: str) -> tuple[int, ...]:

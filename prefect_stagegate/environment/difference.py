@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 UNKNOWN = "unknown"
-"""What stands for something that could not be determined."""
+"""In place of a fact that could not be determined."""
 ABSENT = "absent"
-"""What stands for something that was looked for and isn't there."""
+"""In place of something that was looked for and isn't there."""
 
 
 class Weight(StrEnum):
-    """What a difference means to somebody who relies on one environment because another one passed."""
+    """How much a difference matters to those who use one environment because another one passed."""
 
     HARMLESS = "harmless"
     """What worked there works here."""
     WARNING = "warning"
     """It seldom matters; somebody should know."""
     BLOCKING = "blocking"
-    """What was found out there says nothing about here."""
+    """Results from there say nothing about here."""
     UNKNOWN = "unknown"
     """One side could not be determined, so nobody can tell whether they differ."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Something that is one thing there, in the environment that is compared with, and another here."""
+class EnvironmentDifference:
+    """One fact that differs between the environment that passed (there) and the one compared with it (here)."""
 
     group: str
     """The field of `Environment` that it belongs to."""

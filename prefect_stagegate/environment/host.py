@@ -1,4 +1,4 @@
-"""The machine and its operating system, as far as two of them can be alike: never a name, an address or a serial."""
+"""The machine and its operating system, by facts that two machines can share: no name, address or serial number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefect_stagegate.environment.difference import UNKNOWN, Difference, Weight
+from prefect_stagegate.environment.difference import UNKNOWN, EnvironmentDifference, Weight
 
 RELEASE_FILES = ("etc/os-release", "usr/lib/os-release")
 DECLARED = ("architecture", "os")
-"""Facts whose difference blocks where nobody said which ones."""
+"""Facts whose difference blocks unless the caller declares others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Host:
 
 
 def capture_host(root: Path = Path("/")) -> Host:
-    """Look at this machine.
+    """Capture the facts of this machine.
 
     Args:
         root: The root of the file system.
@@ -51,14 +51,16 @@ def _os(root: Path) -> str:
     return UNKNOWN
 
 
-def compare_hosts(there: Host, here: Host, declared: Collection[str] = DECLARED) -> Iterator[Difference]:
-    """A difference in what is declared blocks, any other warns."""
-    ours = asdict(here)
+def compare_hosts(there: Host, here: Host, declared: Collection[str] = DECLARED) -> Iterator[EnvironmentDifference]:
+    """Yield a block for each declared fact that differs, a warning for each other one."""
+    facts_here = asdict(here)
     for name, was in asdict(there).items():
-        now = ours[name]
+        now = facts_here[name]
         if UNKNOWN in (was, now):
-            yield Difference("host", name, was, now, Weight.UNKNOWN, "the system does not tell it")
+            yield EnvironmentDifference("host", name, was, now, Weight.UNKNOWN, "the system does not tell it")
         elif was != now:
             weight = Weight.BLOCKING if name in declared else Weight.WARNING
             why = "declared to be the same" if name in declared else "not declared to be the same"
-            yield Difference("host", name, was, now, weight, why, f"Run on {was} here too, or see that it may differ.")
+            yield EnvironmentDifference(
+                "host", name, was, now, weight, why, f"Run on {was} here too, or see that it may differ."
+            )

@@ -1,11 +1,11 @@
-"""What this process may use: its resource limits, shared memory, and what its control group grants.
+"""The limits of this process: its resource limits, shared memory, and its control group's limits.
 
     /proc/self/cgroup      0::/system.slice/x       the group of this process (version 2), below
     /sys/fs/cgroup/…/      memory.max  cpu.max      limits of each group; the narrowest of a group and those above holds
     /sys/fs/cgroup/memory  memory.limit_in_bytes    version 1
     /sys/fs/cgroup/cpu     cpu.cfs_quota_us, cpu.cfs_period_us
 
-A limit that this process may raise by itself is the one that counts now.
+Of a soft and a hard limit, the soft one counts: it holds now.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import resource
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from prefect_stagegate.environment.difference import UNKNOWN, Difference, Weight
+from prefect_stagegate.environment.difference import UNKNOWN, EnvironmentDifference, Weight
 from prefect_stagegate.units import bytes_text
 
 UNLIMITED = "unlimited"
@@ -30,7 +30,7 @@ ULIMITS = {
 """Open files, bytes of locked memory, processes and bytes of stack: what data loaders and NCCL run into."""
 IN_BYTES = ("memlock", "memory", "shm", "stack")
 DECLARED = ("nofile", "memlock", "stack", "shm")
-"""What blocks when there is less of it, where nobody said which ones."""
+"""Limits that block when there is less here, unless the caller declares others."""
 
 Limit = int | float | str
 """A figure, unlimited or unknown."""
@@ -42,10 +42,12 @@ def capture_limits(root: Path = Path("/")) -> dict[str, Limit]:
     Args:
         root: The root of the file system.
     """
-    soft = {name: resource.getrlimit(which)[0] for name, which in ULIMITS.items()}
-    found = {name: UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in soft.items()}
+    soft = {name: resource.getrlimit(number)[0] for name, number in ULIMITS.items()}
+    limits: dict[str, Limit] = {
+        name: UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in soft.items()
+    }
     groups = list(_groups(root))
-    return found | {
+    return limits | {
         "shm": _size(root / "dev/shm"),
         "memory": _narrowest(filter(None, (_memory(group) for group in groups))),
         "cpus": _narrowest(filter(None, (_cpus(group) for group in groups))),
@@ -61,7 +63,7 @@ def _size(folder: Path) -> Limit:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folders of the control groups that this process is in, of either version."""
+    """The folders of this process's control groups, of either version, and of the groups above them."""
     top = root / "sys/fs/cgroup"
     yield from (top, top / "memory", top / "cpu", top / "cpu,cpuacct")
     try:
@@ -98,20 +100,21 @@ def _read(path: Path) -> str:
 
 
 def _narrowest(limits: Iterator[Limit]) -> Limit:
+    # Groups without a number have no limit; without any group the limit is unknown.
     known = list(limits)
     return min((limit for limit in known if not isinstance(limit, str)), default=UNLIMITED if known else UNKNOWN)
 
 
 def compare_limits(
     there: Mapping[str, Limit], here: Mapping[str, Limit], declared: Collection[str] = DECLARED
-) -> Iterator[Difference]:
-    """More than there is harmless; less blocks where that is declared, and else warns."""
+) -> Iterator[EnvironmentDifference]:
+    """Yield the limits that differ: more is harmless, less blocks where it is declared and else warns."""
     for name in sorted(there.keys() | here.keys()):
         was, now = there.get(name, UNKNOWN), here.get(name, UNKNOWN)
         if was != now or was == UNKNOWN:
             weight, why = _weigh(was, now, declared=name in declared)
             fix = "" if weight in (Weight.HARMLESS, Weight.UNKNOWN) else f"Raise {name} here to {_text(name, was)}."
-            yield Difference("limits", name, _text(name, was), _text(name, now), weight, why, fix)
+            yield EnvironmentDifference("limits", name, _text(name, was), _text(name, now), weight, why, fix)
 
 
 def _weigh(was: Limit, now: Limit, *, declared: bool) -> tuple[Weight, str]:

@@ -1,4 +1,4 @@
-"""The interpreter and what is installed for it."""
+"""The Python interpreter and its distributions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 
-from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, Difference, Weight, version_weight
+from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, EnvironmentDifference, Weight, version_weight
 
-OWN_METADATA = ("METADATA", "entry_points.txt")
-"""Of a distribution's metadata, what came with it; installers add the rest, each its own."""
+SHIPPED_METADATA = ("METADATA", "entry_points.txt")
+"""Metadata files that come with a distribution; installers add the others, each its own."""
 HEADER = re.compile(r"^(Name|Version):[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 SHOWN = 5
-"""Names that a sentence lists."""
+"""Names that a message lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Installed:
 
     version: str
     files: str
-    """`sha256:<hex>` over the names and digests of its files as its RECORD has them, without compiled files, scripts
-    and installers' notes, which are another's in each virtual environment; unknown where no record tells."""
+    """`sha256:<hex>` over the names and digests in its RECORD; unknown without one. Leaves out compiled files, scripts
+    and installers' notes, which differ between virtual environments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,24 @@ class Python:
 
 
 def capture_python(path: Iterable[str] | None = None) -> Python:
-    """Look at the interpreter that runs this.
+    """Capture the interpreter of this process.
 
     Args:
         path: Where to look for distributions; `sys.path` by default.
     """
-    found: dict[str, Installed] = {}
+    installed: dict[str, Installed] = {}
     for distribution in distributions(path=list(sys.path if path is None else path)):
-        # A broken installation leaves metadata without a name or version, and must not hide behind an exception.
+        # A broken installation leaves metadata without a name or version; it is recorded as unknown.
         headers = _headers(distribution)
         name = re.sub(r"[-_.]+", "-", headers.get("name", UNKNOWN)).lower()
-        if name not in found:  # the first on the path is the one that an import finds
-            found[name] = Installed(headers.get("version", UNKNOWN), _files(distribution))
-    return Python(platform.python_version(), platform.python_implementation(), dict(sorted(found.items())))
+        # An import takes the first one on the path.
+        if name not in installed:
+            installed[name] = Installed(headers.get("version", UNKNOWN), _files(distribution))
+    return Python(platform.python_version(), platform.python_implementation(), dict(sorted(installed.items())))
 
 
 def _headers(distribution: Distribution) -> dict[str, str]:
-    """Name and version. Python's own reader parses the whole page, readme included, which takes most of a capture."""
+    """Name and version, read by ourselves: Python's reader parses the readme, too, which took most of a capture."""
     text = next(filter(None, map(distribution.read_text, ("METADATA", "PKG-INFO", ""))), "")  # the last is a lone file
     head = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
     return {key.lower(): value.strip() for key, value in HEADER.findall(head)}
@@ -67,19 +68,19 @@ def _headers(distribution: Distribution) -> dict[str, str]:
 
 def _files(distribution: Distribution) -> str:
     if _is_editable(distribution):
-        return UNKNOWN  # its files are somewhere else, and change
-    rows = sorted(filter(_is_its_own, (distribution.read_text("RECORD") or "").splitlines()))
+        return UNKNOWN  # its files lie somewhere else, and change
+    rows = sorted(filter(_is_shipped, (distribution.read_text("RECORD") or "").splitlines()))
     return "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest() if rows else UNKNOWN
 
 
-def _is_its_own(row: str) -> bool:
-    """Whether a row of a RECORD, `path,digest,size`, names a file that is the same wherever it is installed."""
+def _is_shipped(row: str) -> bool:
+    """Whether a RECORD's row, `path,digest,size`, names a file that is the same in each installation."""
     path, digest, _ = [*row.rsplit(",", 2), "", ""][:3]
     path = path.strip('"')
     if not digest or path.startswith(("..", "/")) or path.endswith(".pyc"):
         return False
     folder, _, name = path.partition("/")
-    return not folder.endswith(".dist-info") or name in OWN_METADATA
+    return not folder.endswith(".dist-info") or name in SHIPPED_METADATA
 
 
 def _is_editable(distribution: Distribution) -> bool:
@@ -90,58 +91,60 @@ def _is_editable(distribution: Distribution) -> bool:
         return False
 
 
-def compare_pythons(there: Python, here: Python) -> Iterator[Difference]:
-    """A patch release warns, any other difference blocks, also another build under the same version."""
+def compare_pythons(there: Python, here: Python) -> Iterator[EnvironmentDifference]:
+    """Yield a warning for another patch release, a block for any other difference, also another build of a version."""
     if there.implementation != here.implementation:
         fix = f"Run {there.implementation} here too."
         why = "another interpreter runs other code"
-        yield Difference(
+        yield EnvironmentDifference(
             "python", "implementation", there.implementation, here.implementation, Weight.BLOCKING, why, fix
         )
     if there.version != here.version:
-        yield _versions("python", there.version, here.version, f"Run Python {there.version} here too.")
+        yield _version_difference("python", there.version, here.version, f"Run Python {there.version} here too.")
     for name in sorted(there.distributions.keys() | here.distributions.keys()):
-        yield from _distribution(name, there.distributions.get(name), here.distributions.get(name))
+        yield from _distribution_differences(name, there.distributions.get(name), here.distributions.get(name))
     yield from _without_record(there, here)
 
 
-def _distribution(name: str, there: Installed | None, here: Installed | None) -> Iterator[Difference]:
+def _distribution_differences(
+    name: str, there: Installed | None, here: Installed | None
+) -> Iterator[EnvironmentDifference]:
     if there is None or here is None:
         was, now = (side.version if side else ABSENT for side in (there, here))
         why = "code that needs it fails" if here is None else "it was not there, and an import may find it"
-        yield Difference("python", name, was, now, Weight.BLOCKING, why, _pip(name, was))
+        yield EnvironmentDifference("python", name, was, now, Weight.BLOCKING, why, _pip_command(name, was))
     elif there.version != here.version:
-        yield _versions(name, there.version, here.version, _pip(name, there.version))
+        yield _version_difference(name, there.version, here.version, _pip_command(name, there.version))
     elif there.files != here.files and UNKNOWN not in (there.files, here.files):
         was, now = (f"{side.version} ({side.files[:14]})" for side in (there, here))
         fix = f"pip install --force-reinstall {name}=={there.version}, from where it was installed there"
         why = "the same version was built from something else"
-        yield Difference("python", name, was, now, Weight.BLOCKING, why, fix)
+        yield EnvironmentDifference("python", name, was, now, Weight.BLOCKING, why, fix)
 
 
-def _without_record(there: Python, here: Python) -> Iterator[Difference]:
-    """One warning for all distributions whose versions are equal and whose files nobody can compare."""
+def _without_record(there: Python, here: Python) -> Iterator[EnvironmentDifference]:
+    """Yield one warning for all distributions of equal versions whose files can't be compared."""
     unknown = [
         name
-        for name, one in there.distributions.items()
-        if (other := here.distributions.get(name)) and other.version == one.version
-        if UNKNOWN in (one.files, other.files)
+        for name, installed in there.distributions.items()
+        if (other := here.distributions.get(name)) and other.version == installed.version
+        if UNKNOWN in (installed.files, other.files)
     ]
     if unknown:
         names = ", ".join(unknown[:SHOWN]) + (", …" if len(unknown) > SHOWN else "")
         why = f"no record tells whether the files of {len(unknown)} are the same: {names}"
         fix = "Install wheels in both environments, nothing editable."
-        yield Difference("python", "files", UNKNOWN, UNKNOWN, Weight.WARNING, why, fix)
+        yield EnvironmentDifference("python", "files", UNKNOWN, UNKNOWN, Weight.WARNING, why, fix)
 
 
-def _versions(name: str, there: str, here: str, fix: str) -> Difference:
+def _version_difference(name: str, there: str, here: str, fix: str) -> EnvironmentDifference:
     weight = version_weight(there, here, same=2)
     why = {
         Weight.WARNING: "only a patch release apart",
         Weight.BLOCKING: "releases that are further apart may behave differently",
     }.get(weight, "its metadata has no version")
-    return Difference("python", name, there, here, weight, why, fix)
+    return EnvironmentDifference("python", name, there, here, weight, why, fix)
 
 
-def _pip(name: str, version: str) -> str:
+def _pip_command(name: str, version: str) -> str:
     return f"pip uninstall {name}" if version == ABSENT else f"pip install {name}=={version}"

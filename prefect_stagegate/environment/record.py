@@ -1,8 +1,8 @@
-"""All that is known of an environment, its fingerprint, and how two of them differ.
+"""The record of an environment, its fingerprint, and the comparison of two of them.
 
-In the fingerprint is everything in the record but `volume.device`, the name of what is mounted, which is only recorded.
-Nothing else that may differ between two processes in one environment is in the record: no host name, process number,
-time, load or free space, and no GPU's serial number.
+The fingerprint covers the whole record but `volume.device`, the name of the mounted device. The record holds nothing
+else that may differ between two processes in one environment: no host name, process number, time, load or free space,
+and no GPU's serial number.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pydantic import TypeAdapter
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.environment import host as hosts
-from prefect_stagegate.environment import limits as bounds
-from prefect_stagegate.environment import variables as settings
+from prefect_stagegate.environment import host as host_facts
+from prefect_stagegate.environment import limits as limit_facts
+from prefect_stagegate.environment import variables as variable_facts
 from prefect_stagegate.environment.cuda import Cuda, compare_cudas, compare_gpus
-from prefect_stagegate.environment.difference import Difference
+from prefect_stagegate.environment.difference import EnvironmentDifference
 from prefect_stagegate.environment.host import Host, compare_hosts
 from prefect_stagegate.environment.image import compare_images
 from prefect_stagegate.environment.limits import Limit, compare_limits
@@ -28,7 +28,7 @@ from prefect_stagegate.environment.volume import CacheVolume, compare_volumes
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a version is judged and used in."""
+    """The environment that a version is judged or used in."""
 
     image: str
     """The container image's `sha256:<hex>`, or unknown."""
@@ -43,7 +43,7 @@ class Environment:
 
     @property
     def fingerprint(self) -> str:
-        """`sha256:<hex>`: two environments that share it are alike in everything that the module's page names."""
+        """`sha256:<hex>` over the record without `volume.device`."""
         facts = self.to_json()
         return digest_of(facts | {"volume": {key: facts["volume"][key] for key in facts["volume"] if key != "device"}})
 
@@ -61,8 +61,8 @@ class Environment:
         return TypeAdapter(cls).validate_python(value)
 
 
-DECLARED = (*hosts.DECLARED, *bounds.DECLARED)
-"""Facts of host and limits whose difference blocks where nobody said which ones."""
+DECLARED = (*host_facts.DECLARED, *limit_facts.DECLARED)
+"""Facts of host and limits whose difference blocks unless the caller declares others."""
 
 
 def compare(
@@ -70,13 +70,13 @@ def compare(
     here: Environment,
     *,
     declared: Collection[str] = DECLARED,
-    variables: Collection[str] = settings.DECLARED,
-) -> Iterator[Difference]:
-    """How `here` differs from `there`, group by group, in the order of the fields.
+    variables: Collection[str] = variable_facts.DECLARED,
+) -> Iterator[EnvironmentDifference]:
+    """Yield how `here` differs from `there`, group by group in the order of the fields.
 
     Args:
         there: The environment that passed.
-        here: The one that is to be like it.
+        here: The environment that should be like it.
         declared: Names of facts of host and limits that must be the same.
         variables: Names of variables that must be the same, with `*` for any rest.
     """

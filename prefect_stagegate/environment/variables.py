@@ -1,11 +1,11 @@
-"""Environment variables that change how programs compute: an allow-list, and of secrets only that they are set."""
+"""Environment variables that change how programs compute, by an allow-list. Of a secret, only that it is set."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from prefect_stagegate.environment.difference import ABSENT, Difference, Weight
+from prefect_stagegate.environment.difference import ABSENT, EnvironmentDifference, Weight
 from prefect_stagegate.redaction.names import is_secret_name
 from prefect_stagegate.spec.confidential import secret_in_url
 
@@ -15,20 +15,20 @@ ALLOWED = (
     *("BLIS_*", "KMP_*", "MALLOC_*", "MKL_*", "NUMEXPR_*", "OMP_*", "OPENBLAS_*", "POLARS_*"),
     *("LANG", "LC_*", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "TZ"),
 )
-"""Names, `*` for any rest, of what is recorded."""
+"""Names of the variables that are recorded, with `*` for any rest."""
 OF_ONE_JOB = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
-"""Given to each job by its scheduler, and so no property of the environment."""
+"""Set for each job by its scheduler, so not a property of the environment and not recorded."""
 DECLARED = (
     *("CUBLAS_WORKSPACE_CONFIG", "LD_PRELOAD", "NVIDIA_TF32_OVERRIDE", "PYTHONHASHSEED"),
     *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "XLA_FLAGS"),
 )
-"""What blocks when it differs where nobody said which ones: these change what is computed."""
+"""Variables whose difference blocks unless the caller declares others: they change what is computed."""
 SECRET = "(set)"  # noqa: S105 - what stands in a secret's place
-"""Stands for the value of a secret."""
+"""In place of a secret's value."""
 
 
 def capture_variables(environ: Mapping[str, str], more: Collection[str] = ()) -> dict[str, str]:
-    """The allowed variables that are set and not empty, by name; a secret's value is never looked at further.
+    """The allowed variables that are set and not empty, by name, with secrets' values replaced.
 
     Args:
         environ: The variables of a process.
@@ -50,6 +50,7 @@ def matches(name: str, patterns: Collection[str]) -> bool:
 def _is_secret(name: str, value: str) -> bool:
     if is_secret_name(name):
         return True
+    # What can't be parsed as a URL may still hold one's password.
     try:
         return "://" in value and bool(secret_in_url(value))
     except ValueError:
@@ -58,8 +59,8 @@ def _is_secret(name: str, value: str) -> bool:
 
 def compare_variables(
     there: Mapping[str, str], here: Mapping[str, str], declared: Collection[str] = DECLARED
-) -> Iterator[Difference]:
-    """A difference in what is declared blocks, any other warns. Of secrets it counts whether they are set."""
+) -> Iterator[EnvironmentDifference]:
+    """Yield a block for each declared variable that differs, else a warning. Secrets are equal when both are set."""
     for name in sorted(there.keys() | here.keys()):
         was, now = there.get(name, ABSENT), here.get(name, ABSENT)
         if was == now:
@@ -67,7 +68,7 @@ def compare_variables(
         blocks = matches(name, declared)
         weight = Weight.BLOCKING if blocks else Weight.WARNING
         why = "declared to be the same" if blocks else "not declared to be the same"
-        yield Difference("variables", name, was, now, weight, why, _fix(name, was))
+        yield EnvironmentDifference("variables", name, was, now, weight, why, _fix(name, was))
 
 
 def _fix(name: str, was: str) -> str:

@@ -1,4 +1,4 @@
-"""The volume that a cache lies on: what kind of storage feeds the GPUs."""
+"""The volume of a cache: the kind of storage that feeds the GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect_stagegate.environment.difference import UNKNOWN, Difference, Weight
+from prefect_stagegate.environment.difference import UNKNOWN, EnvironmentDifference, Weight
 from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.units import bytes_text
 
@@ -17,25 +17,26 @@ MEMORY = ("ramfs", "tmpfs")
 
 @dataclass(frozen=True, slots=True)
 class CacheVolume:
-    """What kind of volume it is. How much of it is free says nothing about its kind."""
+    """The kind of a volume. Its free space is not recorded."""
 
     file_system: str
     """As /proc/mounts writes it: `ext4`, `xfs`, `nfs4`, …"""
     medium: str
-    """`nvme`, `ssd`, `rotational`, `network`, `memory` or unknown; of virtual disks, what the host lets them say."""
+    """`nvme`, `ssd`, `rotational`, `network`, `memory` or unknown; of a virtual disk, what the host reports."""
     size_class: int
-    """The largest power of two that its size in bytes reaches: disks of one model may differ by some sectors."""
+    """The largest power of two up to its size in bytes: disks of one model may differ by some sectors."""
     device: str
-    """What is mounted, as in `/dev/nvme0n1p1`. Recorded only: two alike may have two names."""
+    """The mounted device, as in `/dev/nvme0n1p1`. Not compared: equal volumes may have different names."""
 
 
 def capture_volume(folder: Path, root: Path = Path("/")) -> CacheVolume:
-    """Look at the volume that holds a folder, or would hold it once it is made.
+    """Capture the volume that holds a folder, or would hold it once it is made.
 
     Args:
         folder: The cache's folder.
         root: Where `sys` lies.
     """
+    # A cache that is not made yet will lie on the volume of the nearest folder above it.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     kind, device = mount_of(folder)
@@ -49,7 +50,7 @@ def capture_volume(folder: Path, root: Path = Path("/")) -> CacheVolume:
 
 
 def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
-    """What the bytes lie on, by the kernel's number of the device (`st_dev`)."""
+    """The kind of storage behind a device, by the kernel's number of it (`st_dev`)."""
     if file_system in NETWORK:
         return "network"
     if file_system in MEMORY:
@@ -58,27 +59,32 @@ def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
     real = Path(os.path.realpath(block))
     if re.search(r"/nvme\d", str(real)):
         return "nvme"
-    for folder in (real, real.parent):  # of a partition, its disk tells
+    # A partition has no such file; its disk, the folder above, has it.
+    for folder in (real, real.parent):
         try:
-            turns = (folder / "queue/rotational").read_text().strip()
+            rotational = (folder / "queue/rotational").read_text().strip()
         except OSError:
             continue
-        return "rotational" if turns == "1" else "ssd"
+        return "rotational" if rotational == "1" else "ssd"
     return UNKNOWN
 
 
-def compare_volumes(there: CacheVolume, here: CacheVolume) -> Iterator[Difference]:
-    """Nothing blocks: `feed_rate` measures whether the storage is good enough. A larger volume is harmless."""
+def compare_volumes(there: CacheVolume, here: CacheVolume) -> Iterator[EnvironmentDifference]:
+    """Yield how the volumes differ. Nothing blocks: the check `feed_rate` measures the storage."""
     for name in ("file_system", "medium"):
         was, now = getattr(there, name), getattr(here, name)
         if UNKNOWN in (was, now):
-            yield Difference("volume", name, was, now, Weight.UNKNOWN, "the system does not tell it")
+            yield EnvironmentDifference("volume", name, was, now, Weight.UNKNOWN, "the system does not tell it")
         elif was != now:
             why = "other storage may feed the GPUs more slowly"
-            yield Difference("volume", name, was, now, Weight.WARNING, why, f"Put the cache on {was} here too.")
+            yield EnvironmentDifference(
+                "volume", name, was, now, Weight.WARNING, why, f"Put the cache on {was} here too."
+            )
     if there.size_class != here.size_class:
         smaller = here.size_class < there.size_class
         why = "what fitted there may not fit" if smaller else "what fitted there fits"
         was, now = (f"{bytes_text(size)} or more" for size in (there.size_class, here.size_class))
         weight = Weight.WARNING if smaller else Weight.HARMLESS
-        yield Difference("volume", "size", was, now, weight, why, "Give the cache a larger volume." if smaller else "")
+        yield EnvironmentDifference(
+            "volume", "size", was, now, weight, why, "Give the cache a larger volume." if smaller else ""
+        )

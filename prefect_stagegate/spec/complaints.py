@@ -1,4 +1,4 @@
-"""Pydantic's errors, told to people at the line where the mistake stands."""
+"""Pydantic's errors as messages for people, at the line where the mistake stands."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ _COUNTED = ("too_short", "string_too_short")
 
 
 def report_errors(document: Document, errors: Sequence[ErrorDetails], model: type[BaseModel], prefix: Loc = ()) -> None:
-    """Report what pydantic found in the values at `prefix`, which are to be a `model`."""
+    """Report pydantic's errors about the values at `prefix`, which are to be a `model`."""
     places = [place_of(error) for error in errors if error["type"] not in _COUNTED]
     for error in errors:
         here = place_of(error)
-        # Items that are wrong aren't counted, so a list of nothing else is called too short besides.
+        # Pydantic leaves bad items out of its count and calls the list too short besides; the items' errors are enough.
         if error["type"] not in _COUNTED or not any(place[: len(here)] == here for place in places):
             document.report(prefix + here, complaint(error, model))
 
 
 def check(document: Document, value: object, model: type[BaseModel], prefix: Loc = ()) -> None:
-    """Report everything in `value`, which stands at `prefix`, that keeps it from being a `model`."""
+    """Report all that is wrong with the value at `prefix`, which is to be a `model`."""
     try:
         model.model_validate(value)
     except ValidationError as error:
@@ -72,12 +72,12 @@ def check(document: Document, value: object, model: type[BaseModel], prefix: Loc
 
 
 def place_of(error: ErrorDetails) -> Loc:
-    """Where the error is, without the marks that pydantic adds for keys."""
+    """The place of an error, without the marks that pydantic adds for keys."""
     return tuple(part for part in error["loc"] if part != "[key]")
 
 
 def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """Say in plain words what is wrong."""
+    """Say in plain words what an error found wrong."""
     kind = error["type"]
     if kind in _WANTED:
         return f"must be {_WANTED[kind]}, not {_kind(error['input'])}{_quoted(kind, error['input'])}"
@@ -106,7 +106,7 @@ def _too_short(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG
     return "must not be empty" if least == 1 else f"is too short; at least {least} are needed"
 
 
-def _unlike(error: ErrorDetails, model: type[BaseModel]) -> str:
+def _pattern_mismatch(error: ErrorDetails, model: type[BaseModel]) -> str:
     owner = model_at(model, error["loc"][:-1])
     field = owner.model_fields.get(str(error["loc"][-1])) if owner else None
     pattern = error["ctx"]["pattern"]
@@ -132,15 +132,16 @@ def keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
 
 
 def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
-    """Follow a place through the models to the one that stands there; None where none does."""
+    """The model of the mapping at a place; None where none stands."""
     kind: Any = model
     for part in loc:
         if _is_model(kind):
             fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
-            kind = _bare(fields.get(str(part)))
+            kind = _unwrapped(fields.get(str(part)))
         else:
+            # A list's or tuple's first argument types its items, a mapping's last one its values.
             arguments = get_args(kind) or (None,)
-            kind = _bare(arguments[0 if isinstance(part, int) else -1])
+            kind = _unwrapped(arguments[0 if isinstance(part, int) else -1])
     return kind if _is_model(kind) else None
 
 
@@ -148,12 +149,12 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and not get_args(kind) and issubclass(kind, BaseModel)
 
 
-def _bare(annotation: Any) -> Any:
-    """What stands in `Annotated[X, …]` and `X | None`."""
+def _unwrapped(annotation: Any) -> Any:
+    """The X of `Annotated[X, …]` and `X | None`."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return _unwrapped(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return next((_bare(kind) for kind in get_args(annotation) if kind is not NoneType), None)
+        return next((_unwrapped(kind) for kind in get_args(annotation) if kind is not NoneType), None)
     return annotation
 
 
@@ -165,5 +166,5 @@ _SENTENCES: Mapping[str, Callable[[ErrorDetails, type[BaseModel]], str]] = {
     "enum": _unknown_word,
     "too_short": _too_short,
     "string_too_short": _too_short,
-    "string_pattern_mismatch": _unlike,
+    "string_pattern_mismatch": _pattern_mismatch,
 }

@@ -1,4 +1,4 @@
-"""What looks like a credential and so must not stand in a spec, which is stored beside every version."""
+"""Finds what looks like a credential, which a spec must not hold: it is stored beside every version."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from prefect_stagegate.redaction.names import is_secret_name
 
-WHERE_INSTEAD = "name a Prefect block under `credentials:`, or leave it to the environment"
+INSTEAD_OF_CREDENTIALS = "name a Prefect block under `credentials:`, or leave it to the environment"
 
-_USER_IS_OFTEN_A_TOKEN = frozenset({"http", "https", "webdav", "webdavs", "git"})
-"""Elsewhere a user alone is an address: SFTP's login, Azure's container."""
+_TOKEN_USER_SCHEMES = frozenset({"http", "https", "webdav", "webdavs", "git"})
+"""Schemes whose user is often a token. Elsewhere a user is part of an address: SFTP's login, Azure's container."""
 
 
 def secret_in_url(url: str) -> str:
@@ -20,11 +20,12 @@ def secret_in_url(url: str) -> str:
     Raises:
         ValueError: The text is not a URL.
     """
+    # Each link of a chained URL (`zip://a::s3://b`) may have credentials.
     for link in url.split("::"):
         parts = urlsplit(link)
         if parts.password is not None or _has_broken_password(parts):
             return "a password"
-        if parts.username is not None and parts.scheme in _USER_IS_OFTEN_A_TOKEN:
+        if parts.username is not None and parts.scheme in _TOKEN_USER_SCHEMES:
             return "a user or token before the host"
         for name, _ in parse_qsl(parts.query, keep_blank_values=True):
             if is_secret_name(name):
@@ -39,7 +40,7 @@ def _has_broken_password(parts: SplitResult) -> bool:
 
 
 def secret_options(options: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield where in storage options a credential stands. Switches and nulls are none."""
+    """Yield the place of each credential in storage options. Switches and nulls are none."""
     for name, value in options.items():
         if is_secret_name(name) and value is not None and not isinstance(value, bool):
             yield (*path, name)

@@ -1,7 +1,6 @@
-"""A spec or suite as it was written: its values, where each of them stands, and what is wrong with them.
+"""A spec or suite as it was written: its values, the line of each of them, and what is wrong with them.
 
-A document comes from a file, a URL or a dictionary. Only its values as JSON knows them go on; the lines stay here, for
-the problems.
+A document comes from a file, a URL or a dictionary. Its values are those that JSON knows; its lines serve the problems.
 """
 
 from __future__ import annotations
@@ -26,31 +25,31 @@ MAX_BYTES = 1 << 20
 """The largest spec or suite that is read: 1 MiB."""
 DOCUMENT_SECONDS = 30.0
 """Time for one spec or suite to come from a web server."""
-_OK, _GONE = 200, (404, 410)
+_STATUS_OK, _STATUS_GONE = 200, (404, 410)
 
 
-class Unreadable(Exception):
+class UnreadableDocument(Exception):
     """A file that can't be read, with the reason for people."""
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong, and where."""
+class SpecProblem:
+    """One thing that is wrong with a document, and its place."""
 
     file: str
     line: int
     """Counted from 1; 0 when the values came from a dictionary or the whole file is meant."""
     key: str
-    what: str
+    message: str
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (where, self.key, self.what) if part)
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
 @dataclass(slots=True)
 class Document:
-    """The values of one file or dictionary, and how to speak about them."""
+    """The values of one file or dictionary, with the lines that they stand in and the problems found so far."""
 
     label: str
     """What problems call it: the path or address that the user gave."""
@@ -58,18 +57,19 @@ class Document:
     """The folder that paths in it are relative to: an absolute path or a URL."""
     values: Any = None
     lines: Mapping[Loc, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[SpecProblem] = field(default_factory=list)
     allowed: Allowed = ()
-    """Hosts that what it names may be read from whatever their address is."""
+    """Hosts that files named in it may be read from, whatever their address is."""
 
-    def report(self, loc: Iterable[str | int], what: str) -> None:
-        """Note a problem at the line of the innermost key on the way to `loc` that was written."""
+    def report(self, loc: Iterable[str | int], message: str) -> None:
+        """Add a problem at the line of `loc`."""
         loc = tuple(loc)
+        # A key that is missing has no line: take the line of the innermost key around it that was written.
         line = next((self.lines[loc[:end]] for end in range(len(loc), -1, -1) if loc[:end] in self.lines), 0)
-        self.problems.append(Problem(self.label, line, key_of(loc), what))
+        self.problems.append(SpecProblem(self.label, line, key_of(loc), message))
 
-    def in_order(self) -> list[str]:
-        """The problems as people read them: this file's first, each file's by line, and none twice."""
+    def ordered_problems(self) -> list[str]:
+        """The problems as text: this file's first, each file's by line, and none twice."""
         ordered = sorted(self.problems, key=lambda problem: (problem.file != self.label, problem.file, problem.line))
         return list(dict.fromkeys(map(str, ordered)))
 
@@ -92,29 +92,31 @@ def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
         allowed: Hosts that may be connected to whatever their address is.
 
     Raises:
-        Unreadable: Nothing can be read there, or it is too large or not text.
+        UnreadableDocument: Nothing can be read there, or it is too large or not text.
     """
     document = Document(label, folder_of(location), allowed=allowed)
     text = _decode(_read(location, allowed))
     try:
         document.values, document.lines, problems = read_tree(text)
     except NotYaml as error:
-        document.problems.append(Problem(label, error.line, "", error.what))
+        # Bad YAML is a problem of the document, so that it is reported at its line.
+        document.problems.append(SpecProblem(label, error.line, "", error.message))
         return document
-    for loc, line, what in problems:
-        document.problems.append(Problem(label, line, key_of(loc), what))
+    for loc, line, message in problems:
+        document.problems.append(SpecProblem(label, line, key_of(loc), message))
     return document
 
 
 def mapping_document(values: Mapping[str, Any], label: str) -> Document:
-    """Take a dictionary as a document; its paths are relative to the current folder."""
+    """Make a document of a dictionary; its paths are relative to the current folder."""
     document = Document(label, str(Path.cwd()))
     document.values = _plain(document, (), values)
     return document
 
 
 def _plain(document: Document, loc: Loc, value: object) -> Any:
-    """Copy what JSON can hold, and report the rest."""
+    """Copy the values that JSON can hold, and report the others."""
+    # Bounds a value that contains itself. Reported at the outermost key, and so only once.
     if len(loc) > DEEPEST:
         document.report(loc[:1], f"is nested deeper than {DEEPEST} levels")
     elif isinstance(value, Mapping):
@@ -133,22 +135,23 @@ def _plain(document: Document, loc: Loc, value: object) -> Any:
 def _read(location: str, allowed: Allowed) -> bytes:
     path = local_path(location)
     if path is None:
-        return _bounded(_read_url(location, allowed))
+        return _within_bounds(_read_url(location, allowed))
     try:
         with Path(path).open("rb") as file:
-            return _bounded(file.read(MAX_BYTES + 1))
+            # One byte more than is allowed shows that the file is too large.
+            return _within_bounds(file.read(MAX_BYTES + 1))
     except FileNotFoundError:
-        raise Unreadable(f"does not exist{_sibling(Path(path))}") from None
+        raise UnreadableDocument(f"does not exist{_sibling(Path(path))}") from None
     except IsADirectoryError:
-        raise Unreadable("is a directory; name the YAML file in it") from None
+        raise UnreadableDocument("is a directory; name the YAML file in it") from None
     except PermissionError:
-        raise Unreadable("may not be read by this user") from None
+        raise UnreadableDocument("may not be read by this user") from None
     except (OSError, ValueError) as error:
-        raise Unreadable(f"can't be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UnreadableDocument(f"can't be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _sibling(path: Path) -> str:
-    """Name the file beside it that was probably meant."""
+    """A hint at the file beside a missing one that was probably meant."""
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent}"
     beside = {item.stem: item.name for item in path.parent.glob("*.y*ml")}
@@ -159,17 +162,17 @@ def _sibling(path: Path) -> str:
 def _read_url(url: str, allowed: Allowed) -> bytes:
     scheme = scheme_of(url)
     if problem := chain_problem(url):
-        raise Unreadable(problem)
+        raise UnreadableDocument(problem)
     if scheme in ("http", "https"):
-        return _fetch(url, allowed)
+        return _read_web(url, allowed)
     if scheme not in DOCUMENT_SCHEMES:
-        raise Unreadable(f"can't be read: {scheme}:// is none of https, http, {', '.join(DOCUMENT_SCHEMES)}")
+        raise UnreadableDocument(f"can't be read: {scheme}:// is none of https, http, {', '.join(DOCUMENT_SCHEMES)}")
     return _read_object(url)
 
 
-def _fetch(url: str, allowed: Allowed) -> bytes:
-    """Ask a web server. A user and password in the URL go to its own origin alone."""
-    # Late: most specs are files, and libcurl takes 30 ms to import.
+def _read_web(url: str, allowed: Allowed) -> bytes:
+    """Read from a web server. A user and password in the URL go to the URL's own origin alone."""
+    # Imported here, for most specs are files and libcurl takes 30 ms to import.
     from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
 
     client = Client(allowed, proxies=environment_proxies())
@@ -178,11 +181,11 @@ def _fetch(url: str, allowed: Allowed) -> bytes:
         response = fetch(request)
     except StagegateError as error:
         hint = f". {error.hint}" if isinstance(error, ForbiddenAddress) else ""
-        raise Unreadable(f"can't be read: {error.message}{hint}") from error
-    if response.status in _GONE:
-        raise Unreadable("does not exist")
-    if response.status != _OK:
-        raise Unreadable(f"can't be read: the server answers {response.status}")
+        raise UnreadableDocument(f"can't be read: {error.message}{hint}") from error
+    if response.status in _STATUS_GONE:
+        raise UnreadableDocument("does not exist")
+    if response.status != _STATUS_OK:
+        raise UnreadableDocument(f"can't be read: the server answers {response.status}")
     return bytes(response.body)
 
 
@@ -194,21 +197,23 @@ def _read_object(url: str) -> bytes:
             data: bytes = file.read(MAX_BYTES + 1)
             return data
     except FileNotFoundError as error:
-        raise Unreadable("does not exist") from error
+        raise UnreadableDocument("does not exist") from error
     except Exception as error:  # each protocol of fsspec raises its own
-        told = f"can't be read: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise Unreadable(told.replace(url, without_secrets(url))) from error
+        message = f"can't be read: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        # Libraries repeat the URL in their errors, with its credentials.
+        raise UnreadableDocument(message.replace(url, without_secrets(url))) from error
 
 
-def _bounded(data: bytes) -> bytes:
+def _within_bounds(data: bytes) -> bytes:
     if len(data) > MAX_BYTES:
-        raise Unreadable(f"is larger than {MAX_BYTES >> 20} MiB, so it is hardly a spec")
+        raise UnreadableDocument(f"is larger than {MAX_BYTES >> 20} MiB, so it is hardly a spec")
     return data
 
 
 def _decode(data: bytes) -> str:
     try:
+        # Some editors begin a file with a byte-order mark.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Unreadable(f"is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02x}") from None
+        raise UnreadableDocument(f"is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02x}") from None

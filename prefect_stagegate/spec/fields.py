@@ -1,4 +1,4 @@
-"""The kinds of values that stand in a spec and in checks' parameters, each with its own clear complaint."""
+"""The types of values in a spec and in checks' parameters, each of which says what is wrong with a bad value."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic import ValidationInfo as Info
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import LATEST, NAME, NAME_LENGTH, check_name
-from prefect_stagegate.spec.confidential import WHERE_INSTEAD, secret_in_url, secret_options
+from prefect_stagegate.spec.confidential import INSTEAD_OF_CREDENTIALS, secret_in_url, secret_options
 from prefect_stagegate.spec.location import is_url, place
 from prefect_stagegate.spec.permitted import chain_problem, spec_problems
 from prefect_stagegate.units import (
@@ -29,17 +38,24 @@ _ALMOST_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 _HOSTLESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://$")
 
 
+class SpecModel(BaseModel):
+    """A mapping in a spec: frozen, and closed to keys that it doesn't name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class Context(NamedTuple):
-    """What the values of a spec can't tell about it themselves; the context of its validation."""
+    """The context of a spec's validation: what its values don't hold."""
 
     base: str
     """The folder that paths are relative to: an absolute path or a URL."""
     requirements: Mapping[str, Any] = {}
-    """What each target requires, once inheritance and defaults are worked out."""
+    """What each target requires, with inheritance and defaults settled."""
 
 
 def _duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
+        # By way of text, so that the bounds of written durations hold here, too.
         return parse_duration(format_duration(value))
     if isinstance(value, str):
         return parse_duration(value)
@@ -77,12 +93,12 @@ ByteSize = Annotated[
 
 
 def dataset_name(value: str) -> str:
-    """Take a dataset's name, or say why it is none."""
+    """Check a dataset's name; raises ValueError with the reason."""
     return _name("dataset", value)
 
 
 def target_name(value: str) -> str:
-    """Take a target's name, or say why it is none."""
+    """Check a target's name; raises ValueError with the reason."""
     if value == LATEST:
         raise ValueError(f"a target can't be called {LATEST!r}: that is the ref which staging moves")
     return _name("target", value)
@@ -92,11 +108,12 @@ def _name(kind: str, value: str) -> str:
     try:
         return check_name(kind, value)
     except UsageError as error:
+        # Pydantic collects ValueErrors; any other error would hide the problems beside it.
         raise ValueError(f"{error.message}; {error.hint[0].lower()}{error.hint[1:].rstrip('.')}") from None
 
 
 def _relative(value: str) -> str:
-    """Take the path or glob of something inside the dataset or below a source's URL."""
+    """Check a path or glob inside the dataset or below a source's URL."""
     if not value:
         raise ValueError("must not be empty")
     _no_control_characters(value)
@@ -123,7 +140,7 @@ def _prefix(value: str) -> str:
 
 
 def _source_url(value: str, info: Info) -> str:
-    """Take a URL or path, made absolute by the folder that `context` names."""
+    """Check a URL or path, and make it absolute by the folder in the context."""
     _checked_url(value)
     if _ALMOST_URL.match(value):
         raise ValueError(f"lacks a slash: write {value.partition(':')[0]}://")
@@ -132,6 +149,7 @@ def _source_url(value: str, info: Info) -> str:
     if problem := chain_problem(placed):
         raise ValueError(problem)
     if is_url(placed):
+        # In lower case, so that one place has one URL.
         scheme, separator, rest = placed.partition("://")
         return scheme.lower() + separator + rest
     return f"file://{placed}"
@@ -146,7 +164,7 @@ def _checked_url(value: str) -> str:
     except ValueError as error:
         raise ValueError(f"is not a URL: {error}") from None
     if secret:
-        raise ValueError(f"holds {secret}, and a spec is stored beside every version; {WHERE_INSTEAD}")
+        raise ValueError(f"holds {secret}, and a spec is stored beside every version; {INSTEAD_OF_CREDENTIALS}")
     if _HOSTLESS.match(value):
         raise ValueError("names no place after '://'")
     return value
@@ -169,13 +187,13 @@ def _options(value: dict[str, Any], info: Info) -> dict[str, Any]:
     problems: dict[tuple[str | int, ...], str] = dict(
         spec_problems(info.data["url"], value) if "url" in info.data else ()
     )
-    problems |= dict.fromkeys(secret_options(value), f"looks like a credential; {WHERE_INSTEAD}")
-    found = [
+    problems |= dict.fromkeys(secret_options(value), f"looks like a credential; {INSTEAD_OF_CREDENTIALS}")
+    errors = [
         InitErrorDetails(type=PydanticCustomError("option", "{problem}", {"problem": problem}), loc=loc, input=None)
         for loc, problem in problems.items()
     ]
-    if found:
-        raise ValidationError.from_exception_data("options", found)
+    if errors:
+        raise ValidationError.from_exception_data("options", errors)
     return value
 
 

@@ -1,4 +1,4 @@
-"""From a file, a URL or a dictionary to a `Spec`, or to every problem that stands in the way."""
+"""Load a `Spec` from a file, a URL or a dictionary, or report every problem of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from prefect_stagegate.errors import SpecError, did_you_mean
 from prefect_stagegate.spec.complaints import report_errors
 from prefect_stagegate.spec.confidential import without_secrets
-from prefect_stagegate.spec.document import Document, Unreadable, mapping_document, read_document
+from prefect_stagegate.spec.document import Document, UnreadableDocument, mapping_document, read_document
 from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Spec
-from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, settle_gates
+from prefect_stagegate.spec.requirements import KnownChecks, check_change_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 
@@ -40,17 +40,17 @@ def load_spec(
         source: A path; a URL (https, http or one of `DOCUMENT_SCHEMES`); or the spec itself as a dictionary. Paths in
             the spec are relative to its file, and those in a dictionary to the current folder.
         known_checks: The checks that gates may name, each with the model of its parameters and its severity.
-        argument_problems: Looks into the arguments of expectations, and has the contract's names looked at too. None
-            for a spec that is stored already, which must stay readable.
-        allowed: Hosts that it may be read from whatever their address is.
+        argument_problems: Finds what is wrong with the arguments of expectations; with it, column types are checked,
+            too. None for a spec that is stored already: it must stay readable.
+        allowed: Hosts that it may be read from, whatever their address is.
 
     Raises:
-        SpecError: The spec can't be read or is wrong; all problems are told at once.
+        SpecError: The spec can't be read or is wrong; the error has all problems.
     """
     document = _open(source, allowed)
     spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
     if spec is None or document.problems:
-        raise SpecError(document.label, document.in_order())
+        raise SpecError(document.label, document.ordered_problems())
     return spec
 
 
@@ -63,7 +63,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed) 
         label = without_secrets(label)
     try:
         document = read_document(location, label, allowed)
-    except Unreadable as error:
+    except UnreadableDocument as error:
         raise SpecError(label, [f"{label}: {error}"]) from error
     if not isinstance(document.values, dict) and not document.problems:
         document.report((), "is not a spec: a spec is a mapping with `stagegate`, `dataset` and `sources`")
@@ -74,8 +74,9 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
     """Build the spec; None, with the problems in the document, when it is wrong."""
     if argument_problems:
         _report_column_types(document)
+    # Suites first, since they are part of the contract; gates before the model, which takes their settled requirements.
     inlined = inline_suites(document, argument_problems)
-    values, requirements = settle_gates(document, inlined, known_checks)
+    values, requirements = resolve_gates(document, inlined, known_checks)
     check_change_rule(document, values, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements))
@@ -85,7 +86,7 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
 
 
 def _report_column_types(document: Document) -> None:
-    """Report types of columns that no file can have."""
+    """Report column types that do not exist."""
     contract = document.values.get("contract")
     tables = contract.get("tables") if isinstance(contract, dict) else None
     for table, promises in (tables if isinstance(tables, dict) else {}).items():

@@ -1,4 +1,4 @@
-"""Where a spec, a suite or a source lies: paths and URLs, and what is relative to what."""
+"""Paths and URLs of specs, suites and sources, and how relative ones become absolute."""
 
 from __future__ import annotations
 

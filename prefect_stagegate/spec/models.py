@@ -1,6 +1,6 @@
-"""The spec as frozen models: what each key is called, what it means, and what it takes.
+"""The spec as frozen models: the name, meaning and values of each key.
 
-The descriptions and examples here are those of the JSON Schema. `load_spec` makes a `Spec`; nothing else should.
+The JSON Schema takes its descriptions and examples from here. Only `load_spec` should make a `Spec`.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from prefect_stagegate.spec.fields import (
     DatasetName,
     Glob,
     Link,
+    SpecModel,
     TargetName,
     Text,
 )
-from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.sources import SourceSpec
 
 VERSION = 1
 """The version of the spec's format that this release reads."""
 Owner = Literal["data", "ai", "infra", "governance"]
 Engine = Literal["duckdb", "pandas"]
-"""What can evaluate a suite; validations has each."""
+"""The engines that evaluate a suite; the package `validations` implements them."""
 Probe = Literal["nonempty", "parquet", "parquet-pages", "csv"]
-"""What a file can be asked; validations has each."""
+"""The probes of a file; the package `validations` implements them."""
 OnWithdrawal = Literal["hold", "fall_back"]
-"""What a run does that finds the accepted version no longer acceptable."""
+"""What a run does when the accepted version no longer holds."""
 HOLD: OnWithdrawal = "hold"
 
 
-class TableSpec(Part):
+class TableSpec(SpecModel):
     """What one table promises, and which files it is made of."""
 
     files: Glob = Field(description="Glob of the dataset's paths that are the table.", examples=["flights/*.parquet"])
@@ -60,7 +60,7 @@ class TableSpec(Part):
     )
 
 
-class FilesSpec(Part):
+class FilesSpec(SpecModel):
     """What the files of one glob promise, each by itself."""
 
     match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["flights/*.parquet"])
@@ -69,7 +69,7 @@ class FilesSpec(Part):
     )
 
 
-class ContractSpec(Part):
+class ContractSpec(SpecModel):
     """What the dataset promises."""
 
     tables: dict[Text, TableSpec] = Field(
@@ -84,7 +84,7 @@ class ContractSpec(Part):
     )
 
 
-class JobSpec(Part):
+class JobSpec(SpecModel):
     """What training asks of one node: the checks `feed_rate` and `utilisation` compare with it."""
 
     batch_size: int = Field(
@@ -132,7 +132,7 @@ class JobSpec(Part):
         return self.batch_bytes / self.step_time * self.accelerators
 
 
-class RequirementSpec(Part):
+class RequirementSpec(SpecModel):
     """A check that a gate names, with the settings that were written there."""
 
     check: str
@@ -153,7 +153,7 @@ class RequirementSpec(Part):
         return {self.check: settings} if settings else self.check
 
 
-class GateSpec(Part):
+class GateSpec(SpecModel):
     """The policy of one target, as it was written."""
 
     extends: str | None = Field(
@@ -175,7 +175,7 @@ class GateSpec(Part):
     )
 
 
-class ChangeSpec(Part):
+class ChangeSpec(SpecModel):
     """Who must agree before another policy is adopted."""
 
     approval: dict[str, Any] = Field(
@@ -184,7 +184,7 @@ class ChangeSpec(Part):
     )
 
 
-class PolicySpec(Part):
+class PolicySpec(SpecModel):
     """What holds for the policy itself: the gates, the contract, the owners and the job of a dataset."""
 
     change: ChangeSpec | None = Field(
@@ -197,25 +197,25 @@ class PolicySpec(Part):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A check that a gate requires, with everything settled."""
+    """A check that a gate requires, merged with the gates below and with its defaults filled in."""
 
     check: str
     severity: Severity
     params: Mapping[str, Any]
-    """JSON values, the defaults filled in; the check's parameter model takes them back."""
+    """As JSON values, from which the check's parameter model can be made again."""
     consecutive: int = 1
     """How often in a row the check has to pass; more than once for what is noisy."""
 
     @property
     def policy(self) -> list[Any]:
-        """What of it is policy, as JSON values."""
-        # A policy that was written before `consecutive` existed says the same without it.
+        """The part of it that the policy's digest covers, as JSON values."""
+        # Left out when it is 1, so that policies from before `consecutive` existed keep their digests.
         return [self.severity.value, self.params, *([self.consecutive] if self.consecutive > 1 else [])]
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A target's policy, with everything settled."""
+    """A target's policy, merged with the gates below."""
 
     target: str
     extends: str | None
@@ -231,7 +231,7 @@ def _this_version(value: int) -> int:
     return value
 
 
-class Spec(Part):
+class Spec(SpecModel):
     """A dataset: where it comes from, what it promises, and what its targets require."""
 
     stagegate: Annotated[int, AfterValidator(_this_version)] = Field(
@@ -291,7 +291,7 @@ class Spec(Part):
     _requirements: Mapping[str, tuple[Requirement, ...]] = PrivateAttr(default={})
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep what each target requires, which `load_spec` worked out beforehand."""
+        """Keep what each target requires, which `load_spec` settled before validation."""
         if isinstance(context, Context):
             self._requirements = context.requirements
 
@@ -309,23 +309,23 @@ class Spec(Part):
         policy = {
             "target": target,
             "extends": extends,
-            # A mapping, for the order of checks decides nothing.
-            "requirements": {asked.check: asked.policy for asked in requirements},
+            # A mapping, since the order of checks decides nothing.
+            "requirements": {requirement.check: requirement.policy for requirement in requirements},
             "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
-            # What was accepted before the key existed was accepted under a policy that holds.
+            # Left out by default, so that policies from before the key existed keep their digests.
             **({} if on_withdrawal == HOLD else {"on_withdrawal": on_withdrawal}),
         }
         return Gate(target, extends, requirements, digest_of(policy), on_withdrawal)
 
     def _on_withdrawal(self, target: str) -> OnWithdrawal:
-        """What the gate says, or the nearest one below it that says something."""
+        """The setting of the gate, or of the nearest gate below that has one."""
         gate = self.gates[target]
         while gate.on_withdrawal is None and gate.extends is not None:
             gate = self.gates[gate.extends]
         return gate.on_withdrawal or HOLD
 
     def canonical(self) -> dict[str, Any]:
-        """The spec as JSON values, suites inlined, places absolute, defaults left out; it loads to an equal spec."""
+        """The spec as JSON values, with suites inlined, absolute paths and no defaults. It loads as an equal spec."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @property

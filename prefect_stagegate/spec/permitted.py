@@ -1,10 +1,10 @@
-"""What data may say to each library that reads a source: one table of option names, by the source's scheme.
+"""The options that data may give to each library that reads a source: one table of names, by the source's scheme.
 
-A spec, a stored spec, a block and a catalog's answer pass it; a name that isn't here is refused. So no data names code
-to import, a program to run or a file to write: libraries that take such names take them from the user's own
-configuration and environment, which don't pass here.
+A spec, a stored spec, a block and a catalog's answer are checked against it, and a name that isn't here is refused. So
+no data can name code to import, a program to run or a file to write: libraries take such names only from the user's own
+configuration and environment, which aren't checked here.
 
-Pure: no file is read, no server is asked.
+Pure: reads no file and asks no server.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from enum import Enum, auto
 from typing import Any
 
 from prefect_stagegate.errors import did_you_mean
-from prefect_stagegate.spec.confidential import WHERE_INSTEAD
+from prefect_stagegate.spec.confidential import INSTEAD_OF_CREDENTIALS
 
 
 class Kind(Enum):
-    """What an option says, and who may say it."""
+    """What an option holds, and who may give it."""
 
     VALUE = auto()
     """A text, a number or a switch that stays in the library."""
     ADDRESS = auto()
-    """A host or URL that is asked; `http.policy` refuses some of them."""
+    """A host or URL that the library connects to; `http.policy` refuses some of them."""
     FILE = auto()
     """A plain file of this machine that is read: a certificate authority, a key."""
     CREDENTIAL = auto()
-    """A credential: a block says it, a spec never."""
+    """A credential: a block may give it, a spec never."""
     BLOCK = auto()
-    """Whatever else a block of the operator's may say, and a spec may not."""
+    """Anything else that an operator's block may give, and a spec may not."""
     IGNORED = auto()
-    """It changes nothing about which bytes an object has: taken, and handed to nobody."""
+    """Changes nothing about an object's bytes: accepted, and passed to no library."""
 
 
 VALUE, ADDRESS, FILE, CREDENTIAL, BLOCK, IGNORED = Kind
@@ -40,30 +40,31 @@ VALUE, ADDRESS, FILE, CREDENTIAL, BLOCK, IGNORED = Kind
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What reads a family of sources, and the options that it may be given."""
+    """A library that reads a family of sources, and the options that it may be given."""
 
     family: str
-    """As people call a source of it."""
+    """What messages call a source of this family."""
     options: Mapping[str, Kind]
-    """By name: dots for nesting, and `.*` for whatever names a mapping has."""
+    """By name: with dots for nesting, and `.*` for any names in a mapping."""
 
     def kind(self, name: str) -> Kind | None:
-        """What an option says; None for one that nobody may say."""
+        """The kind of an option; None for one that nobody may give."""
+        # `a.b` may be allowed as itself, or by `a.*`.
         wholes = (f"{name[:end]}.*" for end in range(len(name), 0, -1) if name[end : end + 1] in ("", "."))
-        return next((self.options[one] for one in (name, *wholes) if one in self.options), None)
+        return next((self.options[key] for key in (name, *wholes) if key in self.options), None)
 
     def names(self, *kinds: Kind) -> frozenset[str]:
-        """The names of some kinds."""
+        """The names of the options of these kinds."""
         return frozenset(name for name, kind in self.options.items() if kind in kinds)
 
     def unknown(self, name: str) -> tuple[str, str]:
-        """What is wrong with a name that nobody may say, and what may be meant."""
-        known = [one.removesuffix(".*") for one, kind in self.options.items() if kind is not IGNORED]
+        """Say that no option has a name, and which option may be meant: the problem and its hint."""
+        known = [known_name.removesuffix(".*") for known_name, kind in self.options.items() if kind is not IGNORED]
         return f"{name!r} is no option of {self.family}", did_you_mean(name, known)
 
 
 def _options(**kinds: str) -> dict[str, Kind]:
-    """A mapping from names to kinds, of lines of names by kind."""
+    """The kind of each name, from texts of names by kind."""
     return {name: Kind[kind.upper()] for kind, names in kinds.items() for name in names.split()}
 
 
@@ -144,7 +145,7 @@ SQL_PARAMETERS = Library(
         file="sslcert sslcrl sslkey sslrootcert",
     ),
 )
-"""libpq's parameters that a URL may have. The others are set here, or hold credentials, or name other servers."""
+"""libpq's parameters that a URL may have. The others are set by us, hold credentials or name other servers."""
 HDFS = Library(
     "an HDFS source",
     _options(
@@ -186,9 +187,9 @@ ICEBERG_ANSWERS = Library(
         "adls.token gcs.oauth2.token",
     ),
 )
-"""What a REST catalog may say of itself and of a table's store, but no address that the user's own tokens would go to.
+"""What a REST catalog may answer about itself and a table's store: no address that the user's own tokens would go to.
 
-A table's own properties say nothing to any library.
+A table's own properties reach no library.
 """
 ICEBERG_CATALOGS = ("http", "https", "postgresql", "postgresql+psycopg", "postgresql+psycopg2", "sqlite", "thrift")
 """How the `uri` of a catalog may begin; SQLAlchemy imports what others name."""
@@ -226,7 +227,7 @@ LIBRARIES: Mapping[str, Library] = {
     "iceberg": ICEBERG,
     "memory": MEMORY,
 }
-"""Who reads a scheme. One that isn't here is read by what an installed package brings, or by fsspec, or not at all."""
+"""The library of each scheme. Other schemes are read by an installed package's adapter, by fsspec, or not at all."""
 BY_FSSPEC = (
     "box",
     "dbfs",
@@ -243,14 +244,14 @@ BY_FSSPEC = (
     "webdav",
     "webhdfs",
 )
-"""The schemes of fsspec's own list that it may read: they ask a server, write no file and wrap no other."""
+"""The schemes that fsspec may read: their file systems ask a server, write no file and wrap no other file system."""
 
 DOCUMENT_SCHEMES = ("abfs", "abfss", "az", "ftp", "gcs", "gs", "hdfs", "memory", "s3", "s3a", "sftp", "ssh")
 """The schemes of fsspec's by which a spec or suite may be read, beside http and https."""
 
 
 def scheme_of(url: str) -> str:
-    """What stands before `://`, in lower case; empty for a path.
+    """The text before `://`, in lower case; empty for a path.
 
     >>> scheme_of("S3://lake/"), scheme_of("/mnt/nas/")
     ('s3', '')
@@ -259,7 +260,7 @@ def scheme_of(url: str) -> str:
 
 
 def flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each option that says something, with dots for nesting.
+    """Each option that is not None, with dots for nesting.
 
     >>> list(flat({"ssl": {"cabundle": "/etc/ca.pem"}, "port": None}))
     [('ssl.cabundle', '/etc/ca.pem')]
@@ -280,11 +281,11 @@ def chain_problem(url: str) -> str:
 
 
 def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Tell which options of a source a spec may not say: where each stands, and why.
+    """Yield the options that a spec may not give to a source: the place of each, and the reason.
 
     Args:
-        url: The source's. Of a scheme that another package reads, nothing is known.
-        options: The source's.
+        url: The source's URL. All options pass for a scheme that another package reads.
+        options: The source's options.
     """
     library = LIBRARIES.get(scheme_of(url))
     if library is None:
@@ -297,7 +298,7 @@ def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[
         elif kind is BLOCK:
             yield path, "may stand in a Prefect block only; name one under `credentials:`"
         elif kind is CREDENTIAL and value is not None and not isinstance(value, bool):
-            yield path, f"looks like a credential; {WHERE_INSTEAD}"
+            yield path, f"looks like a credential; {INSTEAD_OF_CREDENTIALS}"
 
 
 def _places(

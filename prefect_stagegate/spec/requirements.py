@@ -1,7 +1,7 @@
-"""What gates require: the items of `require` read, and each target's settled by those that it extends.
+"""What each gate requires: reads the items of `require`, and merges them with those of the gates that it extends.
 
 The gate below comes first. A check that is named again keeps its place; its parameters are merged over the earlier ones
-and its severity replaced. Parameters are judged after merging, for only together do they mean something.
+and its severity is replaced. Parameters are checked after the merge, since they may depend on each other.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from prefect_stagegate.spec.models import Requirement, RequirementSpec
 from prefect_stagegate.spec.yamltree import Loc
 
 MOST_PASSES = 5
-"""The most passes in a row that a gate may want; the catalog keeps as many answers to one question in sight."""
+"""The most passes in a row that a gate may require; the catalog looks at as many of a check's last results."""
 
 
 class KnownCheck(NamedTuple):
-    """What a spec has to know of a check that it may name."""
+    """A check that a spec may name, as far as the spec has to know it."""
 
     parameters: type[BaseModel]
     severity: Severity = Severity.BLOCKING
-    """Where neither the gate nor one below it says another."""
+    """The severity where neither the gate nor one below it names another."""
 
 
 KnownChecks = Mapping[str, KnownCheck]
@@ -37,10 +37,10 @@ KnownChecks = Mapping[str, KnownCheck]
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """One item of `require` and where it stands."""
+    """One item of `require`, and its place."""
 
     loc: Loc
-    asked: RequirementSpec
+    requirement: RequirementSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class _Gate:
     """Whether nothing at all is written under `require`, not even something wrong."""
 
 
-def settle_gates(
+def resolve_gates(
     document: Document, values: dict[str, Any], known: KnownChecks
 ) -> tuple[dict[str, Any], dict[str, tuple[Requirement, ...]]]:
-    """Read the gates of a spec and settle what each target requires; report what is wrong with them.
+    """Read a spec's gates, merge what each target requires, and report what is wrong with them.
 
     Returns:
         The spec's values, with the items of each `require` read, and the requirements of each target.
@@ -62,11 +62,12 @@ def settle_gates(
     gates = values.get("gates")
     if not isinstance(gates, dict):
         return values, {}
+    # Gates that are no mappings are left to the spec's model, which reports them.
     read = {target: _gate(document, target, gate, known) for target, gate in gates.items() if isinstance(gate, dict)}
     _report_extends(document, read)
-    settled = {target: _settle(document, target, read, known) for target in read}
+    resolved = {target: _resolve(document, target, read, known) for target in read}
     shaped = {target: _with_items(gate, read.get(target)) for target, gate in gates.items()}
-    return {**values, "gates": shaped}, settled
+    return {**values, "gates": shaped}, resolved
 
 
 def check_change_rule(document: Document, values: Mapping[str, Any], known: KnownChecks) -> None:
@@ -96,18 +97,18 @@ def _gate(document: Document, target: str, gate: dict[str, Any], known: KnownChe
 
 
 def _with_items(gate: Any, read: _Gate | None) -> Any:
-    """Put the items that were read into the gate, so that its model meets nothing that was reported already."""
+    """Put the items that were read into the gate, so that its model reports nothing a second time."""
     if read is None or not isinstance(gate.get("require"), list):
         return gate
-    return {**gate, "require": [item.asked for item in read.items]}
+    return {**gate, "require": [item.requirement for item in read.items]}
 
 
 def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Written | None:
-    named = {item: None} if isinstance(item, str) else item
-    if not isinstance(named, dict) or len(named) != 1:
-        document.report(loc, _misshapen(item))
+    mapping = {item: None} if isinstance(item, str) else item
+    if not isinstance(mapping, dict) or len(mapping) != 1:
+        document.report(loc, _item_problem(item))
         return None
-    ((check, settings),) = named.items()
+    ((check, settings),) = mapping.items()
     here = loc if isinstance(item, str) else (*loc, check)
     if check not in known:
         document.report(here, f"unknown check {check!r}; {did_you_mean(check, known)}")
@@ -122,18 +123,19 @@ def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Wr
     for key in _unknown_parameters(params, model):
         choices = [*keys_at(model, ()), "severity", "consecutive"]
         document.report((*here, key), f"unknown parameter of {check}; {did_you_mean(key, choices)}")
+        # Removed, or each gate that inherits the check would report it again.
         del params[key]
     return _Written(here, RequirementSpec(check=check, severity=severity, consecutive=consecutive, params=params))
 
 
 def _unknown_parameters(params: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
-    """The keys that the model doesn't name; they would be dropped silently when it isn't closed."""
+    """The keys that the model doesn't name. A model that ignores them would drop them silently."""
     if model.model_config.get("extra") == "allow":
         return []
     return sorted(params.keys() - keys_at(model, ()))
 
 
-def _misshapen(item: object) -> str:
+def _item_problem(item: object) -> str:
     if isinstance(item, dict) and len(item) > 1:
         first = next(iter(item))
         return f"an item names one check, and this one has {', '.join(item)}; indent its parameters below '{first}:'"
@@ -160,7 +162,8 @@ def _consecutive(document: Document, loc: Loc, given: object) -> int | None:
 
 
 def _report_extends(document: Document, gates: Mapping[str, _Gate]) -> None:
-    told: set[str] = set()
+    # Each gate of a circle leads back to itself, but the circle is reported once.
+    reported: set[str] = set()
     for target, gate in gates.items():
         loc = ("gates", target, "extends")
         if gate.extends is not None and gate.extends not in gates:
@@ -168,13 +171,13 @@ def _report_extends(document: Document, gates: Mapping[str, _Gate]) -> None:
             document.report(loc, f"there is no gate {gate.extends!r}; {did_you_mean(gate.extends, others)}")
         line = [*_lineage(target, gates)]
         closing = gates[line[-1]].extends
-        if closing in line and target == closing and not told.intersection(line):
-            told.update(line)
+        if closing in line and target == closing and not reported.intersection(line):
+            reported.update(line)
             document.report(loc, f"the gates extend each other in a circle: {' → '.join([*line, target])}")
 
 
 def _lineage(target: str, gates: Mapping[str, _Gate]) -> Iterator[str]:
-    """The target, the gate that it extends, and so on down; ends where a gate is missing or comes again."""
+    """The target, the gate that it extends, and so on; ends where a gate is missing or comes again."""
     seen: set[str] = set()
     name: str | None = target
     while name is not None and name in gates and name not in seen:
@@ -183,51 +186,55 @@ def _lineage(target: str, gates: Mapping[str, _Gate]) -> Iterator[str]:
         name = gates[name].extends
 
 
-def _settle(document: Document, target: str, gates: Mapping[str, _Gate], known: KnownChecks) -> tuple[Requirement, ...]:
+def _resolve(
+    document: Document, target: str, gates: Mapping[str, _Gate], known: KnownChecks
+) -> tuple[Requirement, ...]:
     line = [*_lineage(target, gates)]
+    # A missing gate below is reported already, and might have required something.
     if all(gates[name].empty for name in line) and gates[line[-1]].extends is None:
         document.report(("gates", target), "requires no check, so it would accept anything")
     merged: dict[str, Requirement] = {}
     for name in reversed(line):
         for item in gates[name].items:
-            check = item.asked.check
-            merged[check] = _merge(merged.get(check), item.asked, known[check].severity)
-    own = gates[target].items
+            check = item.requirement.check
+            merged[check] = _merge(merged.get(check), item.requirement, known[check].severity)
     return tuple(
-        _filled(document, requirement, known[check].parameters, [item for item in own if item.asked.check == check])
+        _with_defaults(document, requirement, known[check].parameters, gates[target].items)
         for check, requirement in merged.items()
     )
 
 
-def _merge(below: Requirement | None, asked: RequirementSpec, severity: Severity) -> Requirement:
+def _merge(below: Requirement | None, above: RequirementSpec, severity: Severity) -> Requirement:
     if below is None:
-        return Requirement(asked.check, asked.severity or severity, asked.params, asked.consecutive or 1)
+        return Requirement(above.check, above.severity or severity, above.params, above.consecutive or 1)
     return Requirement(
-        asked.check,
-        asked.severity or below.severity,
-        {**below.params, **asked.params},
-        asked.consecutive or below.consecutive,
+        above.check,
+        above.severity or below.severity,
+        {**below.params, **above.params},
+        above.consecutive or below.consecutive,
     )
 
 
-def _filled(
-    document: Document, requirement: Requirement, model: type[BaseModel], own: Sequence[_Written]
+def _with_defaults(
+    document: Document, requirement: Requirement, model: type[BaseModel], items: Sequence[_Written]
 ) -> Requirement:
-    """Fill in the defaults; report what is wrong with the parameters where the gate itself wrote them."""
+    """Fill in the defaults; report what is wrong with the parameters that the gate itself wrote, in `items`."""
     try:
         params = model.model_validate(requirement.params)
     except ValidationError as error:
+        written = [item for item in items if item.requirement.check == requirement.check]
         for detail in error.errors():
             place = place_of(detail)
-            if item := _culprit(own, place, detail["type"]):
+            if item := _culprit(written, place, detail["type"]):
                 document.report((*item.loc, *place), complaint(detail, model))
         return requirement
     return replace(requirement, params=params.model_dump(mode="json", by_alias=True))
 
 
-def _culprit(own: Sequence[_Written], place: Loc, kind: str) -> _Written | None:
-    """The item that wrote what is wrong; None when a gate below did, which tells it itself."""
-    for item in reversed(own):
-        if not place or kind == "missing" or place[0] in item.asked.params:
+def _culprit(items: Sequence[_Written], place: Loc, kind: str) -> _Written | None:
+    """The item that wrote the wrong parameter; None when a gate below did, which reports it itself."""
+    # The last item that sets a parameter wins, and a missing one is in no item.
+    for item in reversed(items):
+        if not place or kind == "missing" or place[0] in item.requirement.params:
             return item
     return None

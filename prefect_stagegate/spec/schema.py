@@ -1,4 +1,4 @@
-"""The spec's JSON Schema, which lets editors complete and check a spec while it is written."""
+"""The spec's JSON Schema, by which editors complete and check a spec."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _CONSECUTIVE = {
 
 
 class _Plain(GenerateJsonSchema):
-    """Leaves out the titles that pydantic makes of keys, and writes durations as a spec does."""
+    """Leaves out the titles that pydantic derives from keys, and writes durations as a spec does."""
 
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - pydantic's signature
         return False
@@ -72,11 +72,13 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     suite = definitions["TableSpec"]["properties"]["suite"]
     suite["anyOf"] = [{"type": "string"}, refs[(SuiteSpec, "validation")], {"type": "null"}]
     checks = {name: _parameters(definitions[keys[known.parameters]], name) for name, known in known_checks.items()}
+    # Items of `require` are a mapping in the file and a model here, so the schema of their model is replaced.
     definitions["Severity"] = _SEVERITY
     definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
     change = definitions["ChangeSpec"]["properties"]
     change["approval"] = {**_without_settings(checks["approval"]), "description": change["approval"]["description"]}
+    # Parameters stand where a gate names their check, so their definitions are dropped.
     inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
     kept = {key: value for key, value in definitions.items() if key not in inlined}
     return {"$schema": DIALECT, **spec, "title": "A dataset's spec for stagegate", "$defs": kept}
@@ -92,7 +94,7 @@ def _owners(owners: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(schema: dict[str, Any], check: str) -> dict[str, Any]:
-    """A check's parameters as an item may write them: none is required, for the gate below may have set it."""
+    """A check's parameters in an item of `require`. None is required, since the gate below may have set it."""
     kept = {key: value for key, value in schema.items() if key not in ("required", "title")}
     return {
         "description": f"Parameters of the check {check}.",
@@ -108,7 +110,7 @@ def _parameters(schema: dict[str, Any], check: str) -> dict[str, Any]:
 
 
 def _without_settings(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A check's parameters where no gate requires it: neither a severity nor a number of passes means anything."""
+    """A check's parameters outside a gate, where severity and number of passes mean nothing."""
     properties = {k: v for k, v in parameters["properties"].items() if k not in ("severity", "consecutive")}
     return {**parameters, "type": "object", "properties": properties}
 

@@ -1,4 +1,4 @@
-"""The kinds of values that say which objects of a source are taken: moments, shares, conditions, expressions."""
+"""The types of values that select a source's objects: moments, shares, conditions, expressions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _moment(value: object) -> timedelta | datetime:
     if isinstance(value, str) and re.match(DURATION_PATTERN, value):
         return parse_duration(value)
     try:
-        read = datetime.fromisoformat(value) if isinstance(value, str) else None
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
-        read = None
-    if read is None:
+        moment = None
+    if moment is None:
         raise ValueError(f"must be an age as in 30d, or a date as in 2013-06-01, not {value!r}")
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _moment_text(value: timedelta | datetime) -> str:
@@ -44,20 +44,23 @@ def _share(value: object) -> Fraction:
         return parse_share(value)
     if isinstance(value, bool) or not _DECIMAL.fullmatch(str(value)) or not Fraction(str(value)):
         raise ValueError(f"must be a share as in 10%, 1/10 or 0.1, up to all, not {value!r}")
+    # By way of text: the float 0.1 is not quite 1/10.
     return Fraction(str(value))
 
 
 def _conditions(value: object) -> object:
-    one = [value] if isinstance(value, str | int) else value
-    if not isinstance(one, list | tuple) or not one:
+    conditions = [value] if isinstance(value, str | int) else value
+    if not isinstance(conditions, list | tuple) or not conditions:
         raise ValueError(f"must be a value or a list of them, not {value!r}")
-    for each in one:
-        if isinstance(each, bool) or not isinstance(each, str | int) or each == "":
-            raise ValueError(f"must hold values, or comparisons as in '>=2013-06', not {each!r}")
-        parts = str(each).split(",")
+    for condition in conditions:
+        if isinstance(condition, bool) or not isinstance(condition, str | int) or condition == "":
+            raise ValueError(f"must hold values, or comparisons as in '>=2013-06', not {condition!r}")
+        parts = str(condition).split(",")
         if any(part[:1] in ("<", ">") for part in parts) and not all(map(COMPARISON.fullmatch, parts)):
-            raise ValueError(f"{each!r} is no comparison: write one as in '>=2013-06', several with commas between")
-    return tuple(map(str, one))
+            raise ValueError(
+                f"{condition!r} is no comparison: write one as in '>=2013-06', several with commas between"
+            )
+    return tuple(map(str, conditions))
 
 
 def _expression(value: str) -> str:

@@ -1,4 +1,4 @@
-"""The sources of a spec: where objects come from, which of them are taken, and where they go."""
+"""A spec's sources: their URLs, which of their objects are taken, and under which paths."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from prefect_stagegate.patterns import Expression
-from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, Text
-from prefect_stagegate.spec.part import Part
+from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, SpecModel, Text
 from prefect_stagegate.spec.selection import Conditions, Moment, RegularExpression, Share
 
 MOST_LIMITED = 1_000_000
-"""The most objects that a `limit` names: they are in memory until the listing ends."""
+"""The largest `limit`: its objects are in memory until the listing ends."""
 Rehash = Literal["always", "when_weak", "never"]
-"""What a staging reads again though it remembers its pin."""
+"""Which objects a staging reads again although it remembers their pin."""
 
 
-class MirrorSpec(Part):
+class MirrorSpec(SpecModel):
     """Another place with the same objects, tried when the source can't give them."""
 
     url: SourceUrl = Field(
@@ -36,7 +35,7 @@ class MirrorSpec(Part):
     )
 
 
-class RenameSpec(Part):
+class RenameSpec(SpecModel):
     """Another path for the keys that match."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -58,7 +57,7 @@ class RenameSpec(Part):
         return self
 
 
-class SourceSpec(Part):
+class SourceSpec(SpecModel):
     """One URL that contributes entries to the dataset."""
 
     url: SourceUrl = Field(

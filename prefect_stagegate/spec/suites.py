@@ -12,20 +12,19 @@ from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
 from prefect_stagegate.spec.confidential import without_secrets
-from prefect_stagegate.spec.document import Document, Unreadable, read_document
-from prefect_stagegate.spec.fields import Text
+from prefect_stagegate.spec.document import Document, UnreadableDocument, read_document
+from prefect_stagegate.spec.fields import SpecModel, Text
 from prefect_stagegate.spec.location import is_url, local_path, place
-from prefect_stagegate.spec.part import Part
 from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:
     from prefect_stagegate.spec.models import TableSpec
 
 ArgumentProblems = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
-"""Finds the arguments of an expectation that say what no suite may say, each with the reason."""
+"""Finds the arguments of an expectation that no suite may have, each with the reason."""
 
 
-class ExpectationSpec(Part):
+class ExpectationSpec(SpecModel):
     """One expectation, as Great Expectations writes it."""
 
     type: Text = Field(
@@ -53,7 +52,7 @@ class ExpectationSpec(Part):
     )
 
 
-class SuiteSpec(Part):
+class SuiteSpec(SpecModel):
     """A suite of expectations about one table, as Great Expectations exports it."""
 
     name: Text | None = Field(
@@ -75,12 +74,12 @@ class SuiteSpec(Part):
 
 
 def inline_suites(document: Document, argument_problems: ArgumentProblems | None = None) -> dict[str, Any]:
-    """Give the spec's values with each table's suite in place of its file's name; report what keeps one out.
+    """The spec's values with each table's suite in place of its file's name; reports suites that can't be used.
 
     Args:
         document: The spec.
-        argument_problems: Looks into the arguments of expectations. Without it, suites are taken as they are: they
-            were looked at when they were staged, and those who judge by them look again.
+        argument_problems: Finds what is wrong with the arguments of expectations. None for a stored spec, whose suites
+            were checked when it was staged and are checked again before they are evaluated.
     """
     values: dict[str, Any] = document.values
     contract = values.get("contract")
@@ -112,13 +111,14 @@ def _from_file(
     document: Document, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
     location = place(name, document.base)
+    # A spec from elsewhere must not make this machine read from any server it names.
     if not _is_beside(location, document.base):
         document.report(loc, "lies on another server than the spec; put the suite beside the spec")
         return None
     label = _label(document, name, location)
     try:
         file = read_document(location, label, document.allowed)
-    except Unreadable as error:
+    except UnreadableDocument as error:
         document.report(loc, f"{label} {error}")
         return None
     suite = None
@@ -131,7 +131,7 @@ def _from_file(
 
 
 def _is_beside(location: str, base: str) -> bool:
-    """Whether a file is this machine's, or of the server that the spec came from: whoever named that chose it."""
+    """Whether a file lies on this machine, or on the server that the spec came from and that the user chose."""
     if local_path(location) is not None:
         return True
     scheme, _, rest = base.partition("://")
@@ -139,7 +139,7 @@ def _is_beside(location: str, base: str) -> bool:
 
 
 def _label(document: Document, name: str, location: str) -> str:
-    """Call a suite's file by the same beginning as the spec's."""
+    """What problems call a suite's file: a path that begins as the spec's does, or a URL without secrets."""
     if is_url(location):
         return without_secrets(location)
     folder = document.label.rpartition("/")[0]
@@ -149,7 +149,7 @@ def _label(document: Document, name: str, location: str) -> str:
 def _checked(
     document: Document, loc: Loc, table: str, suite: dict[str, Any], argument_problems: ArgumentProblems | None
 ) -> dict[str, Any]:
-    """The suite without what is empty or only Great Expectations' own, so that equal suites are written alike."""
+    """The suite without empty values and Great Expectations' own ids, so that equal suites are written alike."""
     check(document, suite, SuiteSpec, loc)
     expectations = suite.get("expectations")
     items = expectations if isinstance(expectations, list) else []
@@ -159,15 +159,15 @@ def _checked(
                 _report_expectation(document, (*loc, "expectations", index), item, argument_problems)
     return {
         "name": table,
-        **_kept(suite),
-        "expectations": [{"kwargs": {}, **_kept(item)} for item in items if isinstance(item, dict)],
+        **_canonical_values(suite),
+        "expectations": [{"kwargs": {}, **_canonical_values(item)} for item in items if isinstance(item, dict)],
     }
 
 
 def _report_expectation(
     document: Document, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems
 ) -> None:
-    """Report an expectation or argument that Great Expectations doesn't know, and what an argument may not say."""
+    """Report an unknown expectation, and its unknown, missing and forbidden arguments."""
     kind, arguments = item.get("type"), item.get("kwargs", {})
     known = vocabulary.expectations()
     if not isinstance(kind, str) or not isinstance(arguments, dict) or not known:
@@ -187,7 +187,7 @@ def _report_expectation(
 
 
 def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[str]:
-    """The columns of suites that a table does not declare, and that nearly are ones that it declares."""
+    """Warnings of columns in suites that a table doesn't declare and that resemble one that it declares."""
     for name, table in tables.items():
         items = (table.suite or {}).get("expectations") or []
         columns = [column for item in items for column in _columns_of(item.get("kwargs") or {})]
@@ -198,14 +198,14 @@ def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[str]:
 
 
 ALIKE = 0.8
-"""How alike two names must be, 0 to 1, for one to be taken for the other mistyped."""
+"""How alike two names must be, from 0 to 1, for one to count as the other mistyped."""
 
 
 def _columns_of(arguments: Mapping[str, Any]) -> Iterator[str]:
     for key in ("column", "column_A", "column_B", "column_list"):
         value = arguments.get(key)
-        yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
+        yield from (name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str))
 
 
-def _kept(values: dict[str, Any]) -> dict[str, Any]:
+def _canonical_values(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "id" and value not in (None, {})}

@@ -1,4 +1,4 @@
-"""What a contract may name: types of columns, and Great Expectations' expectations with their arguments.
+"""The names that a contract may use: column types, and Great Expectations' expectations with their arguments.
 
 Great Expectations takes seconds to import, so its names are read from the JSON schemas that it ships.
 """
@@ -22,12 +22,13 @@ COLUMN_TYPES = (
 
 @cache
 def expectations() -> Mapping[str, str]:
-    """All expectations of the installed Great Expectations, each with the file that lists its arguments, or nothing."""
+    """Great Expectations' expectations, each with the file that lists its arguments; empty where it isn't installed."""
     folder = _schemas()
     if folder is None:
         return {}
     index = json.loads(folder.joinpath("index.json").read_bytes())
     listed = {name: str(folder / facts["schema_file"]) for name, facts in index["expectations"].items()}
+    # Some expectations are documented without a schema; their arguments can't be checked.
     return {**dict.fromkeys(index["documented_absent"], ""), **listed}
 
 
@@ -38,7 +39,7 @@ def arguments(expectation: str) -> Collection[str]:
 
 
 def required(expectation: str) -> Sequence[str]:
-    """The arguments that an expectation can't be without; empty when Great Expectations does not list them."""
+    """The arguments that an expectation requires; empty when Great Expectations does not list them."""
     return tuple(_schema(expectation).get("required", ()))
 
 

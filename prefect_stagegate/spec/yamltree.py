@@ -1,8 +1,8 @@
-"""YAML text to JSON values, with the line of every key and item.
+"""Reads YAML text as JSON values, with the line of every key and item.
 
-Built on PyYAML's events, because its loaders forget lines, let a repeated key win silently, expand aliases without a
-bound and read YAML 1.1, where `no` is false and `12:30` is 750. Here plain scalars follow YAML 1.2's core schema, as
-editors do; keys are always text; tags, other than those of JSON's types, are refused.
+Uses PyYAML's events, because its loaders forget lines, let a repeated key win silently, expand aliases without a bound
+and read YAML 1.1, where `no` is false and `12:30` is 750. Here plain scalars follow YAML 1.2's core schema, as in
+editors; keys are always text; tags other than those of JSON's types are refused.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _CONSTANTS = {
 class NotYaml(Exception):
     """Text that is not one YAML document within our bounds."""
 
-    def __init__(self, line: int, what: str) -> None:
-        super().__init__(what)
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
         self.line = line
-        self.what = what
+        self.message = message
 
 
-class Flaw(NamedTuple):
-    """Something that YAML allows and a spec doesn't; the reading goes on after it."""
+class YamlFlaw(NamedTuple):
+    """Something that YAML allows and a spec doesn't. The reader notes it and goes on."""
 
     loc: Loc
     line: int
-    what: str
+    message: str
 
 
 class _Anchor(NamedTuple):
@@ -53,7 +53,7 @@ class _Anchor(NamedTuple):
     weight: int
 
 
-def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[Flaw]]:
+def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[YamlFlaw]]:
     """Read one YAML document.
 
     Returns:
@@ -68,8 +68,8 @@ def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[Flaw]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        what = " ".join((error.problem or error.context or "unreadable").split())
-        raise NotYaml(line, f"not valid YAML: {what} (column {column})") from None
+        message = " ".join((error.problem or error.context or "unreadable").split())
+        raise NotYaml(line, f"not valid YAML: {message} (column {column})") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise NotYaml(line, f"has the character {_code(error.character)}, which YAML doesn't allow") from None
@@ -78,7 +78,7 @@ def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[Flaw]]:
 class _Builder:
     def __init__(self, text: str) -> None:
         self.lines: dict[Loc, int] = {}
-        self.flaws: list[Flaw] = []
+        self.flaws: list[YamlFlaw] = []
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
         self._anchors: dict[str, _Anchor | None] = {}
         self._weight = 0
@@ -105,7 +105,7 @@ class _Builder:
         before = self._weight
         anchor = event.anchor if isinstance(event, yaml.NodeEvent) else None
         if anchor:
-            self._anchors[anchor] = None
+            self._anchors[anchor] = None  # until it is read: an alias inside it would never end
         value = self._value(event, loc)
         if anchor:
             self._anchors[anchor] = _Anchor(value, self._weight - before)
@@ -128,7 +128,7 @@ class _Builder:
         return items
 
     def _mapping(self, loc: Loc) -> dict[str, Any]:
-        own: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             if _is_merge(event):
@@ -136,13 +136,15 @@ class _Builder:
                 continue
             key = self._key(event, loc)
             here = (*loc, key)
-            if key in own:
+            if key in values:
                 self._flaw(event, here, f"is given twice; it stands in line {self.lines[here]} already")
-                self._node(next(self._events), (*here, "again"))  # read over: the first one is what is judged
+                # The first one counts; this one is read to get past its events.
+                self._node(next(self._events), (*here, "again"))
                 continue
             self.lines[here] = _line(event)
-            own[key] = self._node(next(self._events), here)
-        return merged | own
+            values[key] = self._node(next(self._events), here)
+        # Keys that are written here win over merged ones.
+        return merged | values
 
     def _key(self, event: yaml.Event, loc: Loc) -> str:
         if isinstance(event, yaml.ScalarEvent):
@@ -154,6 +156,7 @@ class _Builder:
 
     def _merge(self, event: yaml.Event, into: dict[str, Any], loc: Loc) -> None:
         value = self._node(next(self._events), (*loc, "<<"))
+        # The first mapping wins by YAML's rule, so it comes last here.
         for mapping in reversed(value if isinstance(value, list) else [value]):
             if not isinstance(mapping, dict):
                 self._flaw(event, (*loc, "<<"), "takes mappings only")
@@ -166,6 +169,7 @@ class _Builder:
         anchor = self._anchors[event.anchor]
         if anchor is None:
             raise NotYaml(_line(event), f"the alias *{event.anchor} stands in what it names")
+        # An alias counts as all that it repeats, so that nested aliases can't fill the memory.
         self._count(event, anchor.weight)
         return anchor.value
 
@@ -174,6 +178,7 @@ class _Builder:
         self._count(event, len(text) // 64)
         if event.implicit[0] and event.tag != "!":
             return _resolve(text)
+        # A quoted scalar is text. A tagged one has to have the type that its tag names.
         kind = (event.tag or "!").removeprefix(_TAG)
         value = text if kind in ("!", "str") else _resolve(text)
         if kind not in ("!", "str", {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value))):
@@ -185,8 +190,8 @@ class _Builder:
         if self._weight > MOST_VALUES:
             raise NotYaml(_line(event), f"has more than {MOST_VALUES} values once its aliases are expanded")
 
-    def _flaw(self, event: yaml.Event, loc: Loc, what: str) -> None:
-        self.flaws.append(Flaw(loc, _line(event), what))
+    def _flaw(self, event: yaml.Event, loc: Loc, message: str) -> None:
+        self.flaws.append(YamlFlaw(loc, _line(event), message))
 
 
 def _line(event: yaml.Event) -> int:
@@ -206,7 +211,7 @@ def _is_merge(event: yaml.Event) -> bool:
 
 
 def _resolve(text: str) -> Any:
-    """Read a plain scalar. What JSON has no number for (`.nan`, 1e999) stays text."""
+    """The value of a plain scalar. Numbers that JSON doesn't have (`.nan`, 1e999) stay text."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):

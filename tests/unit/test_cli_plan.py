@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from prefect_stagegate.cli.ages import with_ages
-from prefect_stagegate.cli.plan import announce, forecast, tell_plan
+from prefect_stagegate.cli.plan import announce, forecast, print_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Evidence, Outcome, Severity
@@ -54,7 +54,7 @@ def test_forecast_counts_shared_work_once_and_what_is_fetched() -> None:
 
 
 def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_plan(PLAN, json=False)
+    print_plan(PLAN, json=False)
     first, schema, _, license_, owner = capsys.readouterr().out.splitlines()
     assert first == forecast(PLAN)
     assert schema.split() == ["schema", "stale", "2", "min", "another", "contract"]
@@ -63,7 +63,7 @@ def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_plan_as_json(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    tell_plan(PLAN[:1], json=True)
+    print_plan(PLAN[:1], json=True)
     told = json.loads(capsysbinary.readouterr().out)
     assert told == [
         {"check": "schema", "state": "stale", "reason": "another contract", "seconds": 92.0, "bytes_to_fetch": 0}
@@ -98,9 +98,9 @@ def test_a_plan_shows_the_ages_of_times_and_records_none(capsys: pytest.CaptureF
     then = now() - timedelta(minutes=17, seconds=5)
     seen = f"heard of at {then:%Y-%m-%dT%H:%M:%SZ}"
     held = Evidence("worker", Outcome.PASS, seen, "infra")
-    tell_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
+    print_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
     assert f"pass: {seen} (17 min ago)" in capsys.readouterr().out
-    tell_plan([planned("space", State.STALE, reason=f"it expired at {then:%Y-%m-%dT%H:%M:%SZ}")], json=False)
+    print_plan([planned("space", State.STALE, reason=f"it expired at {then:%Y-%m-%dT%H:%M:%SZ}")], json=False)
     assert capsys.readouterr().out.endswith("Z (17 min ago)\n")
 
 

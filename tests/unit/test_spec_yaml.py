@@ -97,7 +97,7 @@ def test_a_key_that_is_given_twice_is_told_and_the_first_is_kept() -> None:
 
     assert values == {"a": {"x": 1}, "b": 2}
     assert lines[("a", "x")] == 1
-    assert [(flaw.loc[:1], flaw.line, flaw.what) for flaw in flaws] == [
+    assert [(flaw.loc[:1], flaw.line, flaw.message) for flaw in flaws] == [
         (("a",), 3, "is given twice; it stands in line 1 already"),
         (("a",), 5, "is given twice; it stands in line 4 already"),
     ]
@@ -121,7 +121,7 @@ def test_a_key_that_is_given_twice_is_told_and_the_first_is_kept() -> None:
 def test_what_a_spec_has_no_use_for_is_told(text: str, line: int, what: str) -> None:
     _, _, flaws = read_tree(text)
 
-    assert [(flaw.line, flaw.what) for flaw in flaws] == [(line, what)]
+    assert [(flaw.line, flaw.message) for flaw in flaws] == [(line, what)]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_what_is_no_yaml_is_told_with_its_line(text: str, line: int, what: str) 
     with pytest.raises(NotYaml) as caught:
         read_tree(text)
 
-    assert (caught.value.line, caught.value.what) == (line, what)
+    assert (caught.value.line, caught.value.message) == (line, what)
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])

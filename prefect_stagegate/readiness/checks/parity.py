@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prefect_stagegate.environment import ABSENT, Difference, Environment, Weight, compare
+from prefect_stagegate.environment import ABSENT, Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.environment.record import DECLARED
 from prefect_stagegate.environment.variables import DECLARED as DECLARED_VARIABLES
 from prefect_stagegate.model import Finding, Outcome, Scope
@@ -136,7 +136,7 @@ def _parity(
 
 
 def _answer(
-    differences: Sequence[Difference], label: str, target: str, here: Environment, there: Environment
+    differences: Sequence[EnvironmentDifference], label: str, target: str, here: Environment, there: Environment
 ) -> CheckResult:
     ranked = sorted(differences, key=lambda difference: list(OUTCOMES).index(difference.weight))
     measured = {
@@ -155,6 +155,6 @@ def _answer(
     return CheckResult(findings[0].outcome, summary, findings, measured)
 
 
-def _finding(difference: Difference, target: str) -> Finding:
+def _finding(difference: EnvironmentDifference, target: str) -> Finding:
     problem = f"{difference.here} here, {difference.there} in {target}: {difference.why}"
     return Finding(difference.name, problem, difference.fix, OUTCOMES[difference.weight])
