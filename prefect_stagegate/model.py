@@ -601,7 +601,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApprovalRequest:
     """A recorded request to promote a version, which waits for approval."""
 
     id: str

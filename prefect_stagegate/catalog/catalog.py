@@ -28,6 +28,7 @@ from prefect_stagegate.model import (
     LATEST,
     Address,
     Approval,
+    ApprovalRequest,
     Entry,
     Evidence,
     EvidenceRevocation,
@@ -35,7 +36,6 @@ from prefect_stagegate.model import (
     Identity,
     Origin,
     Pins,
-    Request,
     Wait,
     Waiver,
     person_key,
@@ -382,7 +382,7 @@ class Catalog:
         head: PolicyEntry | None,
         who: Identity,
         reason: str,
-        request: Request | None = None,
+        request: ApprovalRequest | None = None,
         approvals: Sequence[Approval] = (),
     ) -> PolicyEntry:
         """Adopt a policy, if the log still ends with `head`.
@@ -554,22 +554,22 @@ class Catalog:
 
     def put_request(
         self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
-    ) -> Request:
+    ) -> ApprovalRequest:
         """Record a request to promote a version; answers are stored under its id."""
-        request = Request(_unique(), dataset, digest, target, policy, requester, stamp(now()), after)
+        request = ApprovalRequest(_unique(), dataset, digest, target, policy, requester, stamp(now()), after)
         self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
         return request
 
-    def requests(self, dataset: str, target: str) -> list[Request]:
+    def requests(self, dataset: str, target: str) -> list[ApprovalRequest]:
         """All requests for a target, the oldest first."""
         folder = f"datasets/{dataset}/approvals/{target}/"
         return [self._load_request(folder, name) for name in self._records.folders(folder)]
 
-    def put_approval(self, request: Request, approver: Identity, *, approved: bool, reason: str) -> Approval:
+    def put_approval(self, request: ApprovalRequest, approver: Identity, *, approved: bool, reason: str) -> Approval:
         """Add an answer to a request; the same answer of the same person again adds nothing."""
         return self.put_answer(request, Approval(request.id, approver, approved, reason, stamp(now())))
 
-    def put_answer(self, request: Request, approval: Approval) -> Approval:
+    def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
         """Add an answer that exists as a record; the same one again adds nothing, unless only the new one is signed."""
         folder = self._request_folder(request.dataset, request.target, request.id)
         while True:
@@ -583,24 +583,24 @@ class Catalog:
             if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
                 return approval
 
-    def approvals(self, request: Request) -> list[Approval]:
+    def approvals(self, request: ApprovalRequest) -> list[Approval]:
         """The answers to a request, the oldest first."""
         folder = self._request_folder(request.dataset, request.target, request.id)
         names = (key.removeprefix(folder) for key in self._records.keys(folder))
         return [self._load(Approval, folder + name) for name in names if name[0].isdigit()]
 
-    def put_wait(self, request: Request, flow_run: str, until: datetime) -> Wait:
+    def put_wait(self, request: ApprovalRequest, flow_run: str, until: datetime) -> Wait:
         """Record until when a flow run waits for answers to a request, over an earlier record."""
         wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
         folder = self._request_folder(request.dataset, request.target, request.id)
         self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
         return wait
 
-    def waits(self, request: Request) -> list[Wait]:
+    def waits(self, request: ApprovalRequest) -> list[Wait]:
         """The flow runs that wait for answers to a request, or did."""
         return self._load_all(Wait, self._request_folder(request.dataset, request.target, request.id) + "waits/")
 
-    def awaited(self, dataset: str, target: str, flow_run: str) -> Request | None:
+    def awaited(self, dataset: str, target: str, flow_run: str) -> ApprovalRequest | None:
         """The newest request for a target that a flow run waits for, or did."""
         folder = f"datasets/{dataset}/approvals/{target}/"
         for name in reversed(self._records.folders(folder)):
@@ -608,10 +608,10 @@ class Catalog:
                 return self._load_request(folder, name)
         return None
 
-    def _load_request(self, folder: str, name: str) -> Request:
+    def _load_request(self, folder: str, name: str) -> ApprovalRequest:
         """The request in a folder, whose fields must lead to this folder."""
         # Answers are written to the folder of the fields: a copied request would have them go elsewhere.
-        request = self._load(Request, f"{folder}{name}/request.json")
+        request = self._load(ApprovalRequest, f"{folder}{name}/request.json")
         if self._request_folder(request.dataset, request.target, request.id) != f"{folder}{name}/":
             raise _corrupt(f"{folder}{name}/request.json", f"holds the request {request.id!r}")
         return request

@@ -11,7 +11,7 @@ from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import Approval, Identity, Request
+from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class PolicyEntry:
     who: Identity
     at: str
     reason: str = ""
-    request: Request | None = None
+    request: ApprovalRequest | None = None
     """The request to those who had to agree; None where nobody had to."""
     approvals: tuple[Approval, ...] = ()
     """Their answers."""

@@ -18,6 +18,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.measures import Measures
 from prefect_stagegate.model import (
     Approval,
+    ApprovalRequest,
     CredentialLife,
     Decision,
     Entry,
@@ -27,7 +28,6 @@ from prefect_stagegate.model import (
     Identity,
     Origin,
     Pin,
-    Request,
     Validation,
     Waiver,
 )
@@ -164,7 +164,7 @@ class CheckContext:
     reference: Accepted | None = None
     """The version whose columns are compared with those of tables that declare none: the one that this target named
     before it accepted this one, or names now. None for the first version."""
-    request: Request | None = None
+    request: ApprovalRequest | None = None
     """The recorded request to promote exactly this version under exactly this policy."""
     approvals: tuple[Approval, ...] = ()
     """The answers to it, the oldest first."""

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Request, person_key
+from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating import approve
 from prefect_stagegate.operations.gating.check import check
@@ -59,7 +59,7 @@ class ApprovalForm(RunInput):
 
 def resumed(
     dataset: SpecLike, targets: Sequence[str], *, cache: CacheLike = None, catalog: CatalogLike = None
-) -> Request | None:
+) -> ApprovalRequest | None:
     """Record the answers to this run's forms, and return its request; None when the run was never suspended.
 
     An answer is recorded as by `stagegate approve`.
@@ -150,7 +150,7 @@ class _Form:
     """Why the form is shown again; empty the first time."""
 
 
-def _record_answers(workspace: Workspace, request: Request, run: FlowRun) -> _Form:
+def _record_answers(workspace: Workspace, request: ApprovalRequest, run: FlowRun) -> _Form:
     """Record the answers to this run's forms, and return the next form to show.
 
     A form's key has the number of answers that the request had when the form was shown. A form is skipped only when its
@@ -175,7 +175,7 @@ def _record_answers(workspace: Workspace, request: Request, run: FlowRun) -> _Fo
     return _Form(key, why)
 
 
-def _filled_in(request: Request, run: FlowRun, answers: int) -> Iterator[ApprovalForm]:
+def _filled_in(request: ApprovalRequest, run: FlowRun, answers: int) -> Iterator[ApprovalForm]:
     """The filled-in forms that were shown while the request had this number of answers."""
     for key in _keys(request, answers):
         if key in _shown(run):
@@ -184,7 +184,7 @@ def _filled_in(request: Request, run: FlowRun, answers: int) -> Iterator[Approva
                 yield ApprovalForm(**fields)
 
 
-def _keys(request: Request, answers: int) -> Iterator[str]:
+def _keys(request: ApprovalRequest, answers: int) -> Iterator[str]:
     return (f"{request.id[-12:]}-{answers}-{number}" for number in range(MOST_FORMS))
 
 
@@ -192,7 +192,7 @@ def _shown(run: FlowRun) -> Collection[str]:
     return run.empirical_policy.pause_keys or ()
 
 
-def _record(workspace: Workspace, request: Request, form: ApprovalForm, run: FlowRun) -> str:
+def _record(workspace: Workspace, request: ApprovalRequest, form: ApprovalForm, run: FlowRun) -> str:
     """Record a form's answer and wake the other runs that wait for it. Returns why the answer was not recorded."""
     approver = replace(workspace, identity=Identity(form.name.strip(), "prefect-form"))
     before = workspace.catalog.approvals(request)

@@ -20,7 +20,16 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.flows import pilot_to_production
-from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Identity, Request, Version, Wait
+from prefect_stagegate.model import (
+    Address,
+    Approval,
+    ApprovalRequest,
+    Decision,
+    DecisionOutcome,
+    Identity,
+    Version,
+    Wait,
+)
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
@@ -194,7 +203,7 @@ class Dataset:
         entry = self.node().catalog.ref("things", ref)
         return entry.digest if entry else ""
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ApprovalRequest]:
         return self.node().catalog.requests("things", "production")
 
     def waits(self) -> list[Wait]:

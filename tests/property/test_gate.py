@@ -14,13 +14,13 @@ from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import (
     Approval,
+    ApprovalRequest,
     Decision,
     DecisionOutcome,
     Evidence,
     Finding,
     Identity,
     Outcome,
-    Request,
     Severity,
 )
 from prefect_stagegate.readiness import attest, decide, decision_of, environment_of, statement_digest, verify
@@ -152,7 +152,7 @@ decisions = st.builds(
     expires=st.sampled_from(["", stamp(NOW)]),
     requester=st.text(max_size=10),
 )
-REQUEST = Request(
+REQUEST = ApprovalRequest(
     "r1", "nycflights", DIGEST, "production", "sha256:" + "a" * 64, Identity("ana", "os-user"), stamp(NOW)
 )
 REPLY = Approval("r1", Identity("bob", "signature"), True, "looks good", stamp(NOW))

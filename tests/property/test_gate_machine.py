@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Address, Identity, Request
+from prefect_stagegate.model import Address, ApprovalRequest, Identity
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.consent import POLICY_TARGET
@@ -275,13 +275,13 @@ class Gates(RuleBasedStateMachine):
         found = [one for one in requests if one.after == moves and self.agreed(rule, owners, one)]
         assert found, f"{digest} went to {target} without {rule}"
 
-    def require_agreed(self, before: Mapping[str, Any], request: Request | None) -> None:
+    def require_agreed(self, before: Mapping[str, Any], request: ApprovalRequest | None) -> None:
         rule = before.get("policy", {}).get("change", {}).get("approval")
         if rule is not None:
             assert request is not None
             assert self.agreed(rule, before["owners"], request)
 
-    def agreed(self, rule: Mapping[str, Any], owners: Mapping[str, str], request: Request) -> bool:
+    def agreed(self, rule: Mapping[str, Any], owners: Mapping[str, str], request: ApprovalRequest) -> bool:
         last = {person(one.approver.name): one.approved for one in self.catalog.approvals(request)}
         may = {person(owners[group]) for group in rule["from"]} - {person(request.requester.name)}
         answers = [approved for name, approved in last.items() if name in may]

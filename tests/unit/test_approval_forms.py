@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRunPolicy
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Approval, Identity, Request, Wait
+from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Wait
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
@@ -34,7 +34,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def request_(workspace: Workspace, tmp_path: Path) -> Request:
+def request_(workspace: Workspace, tmp_path: Path) -> ApprovalRequest:
     (tmp_path / "things").mkdir()
     (tmp_path / "things" / "a.txt").write_text("a")
     sources = [{"url": f"{tmp_path}/things/"}]
@@ -66,7 +66,7 @@ def said(name: str, decision: str = "approve", reason: str = "") -> Said:
 
 
 def test_an_answer_is_recorded_and_the_next_form_is_another(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     first = _record_answers(workspace, request_, run_of(forms))
     forms[first.key] = said(" ines ", reason="seen")
@@ -87,7 +87,7 @@ def test_an_answer_is_recorded_and_the_next_form_is_another(
     ],
 )
 def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None], answer: Said | None, why: str
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None], answer: Said | None, why: str
 ) -> None:
     first = _record_answers(workspace, request_, run_of(forms))
     forms[first.key] = answer
@@ -98,7 +98,7 @@ def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
 
 
 def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_to(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Ines")
@@ -107,7 +107,7 @@ def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_t
 
 
 def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_was_read(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("grace", "decline", "no")
     workspace.catalog.put_approval(request_, Identity("ines", "declared"), approved=True, reason="seen")
@@ -118,7 +118,7 @@ def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_wa
 
 
 def test_a_form_from_before_an_answer_of_the_same_person_is_not_heard(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
     workspace.catalog.put_approval(request_, Identity("grace", "declared"), approved=True, reason="seen again")
@@ -127,7 +127,7 @@ def test_a_form_from_before_an_answer_of_the_same_person_is_not_heard(
 
 
 def test_an_answer_that_adds_nothing_wakes_nobody(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[str] = []
 
@@ -224,7 +224,7 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
 
 
 def test_a_run_gives_up_on_forms_that_never_have_an_answer(
-    workspace: Workspace, request_: Request, forms: dict[str, Said | None]
+    workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     for _ in range(MOST_FORMS):
         forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ada")

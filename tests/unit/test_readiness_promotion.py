@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.model import Approval, Identity, Outcome, Request
+from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Outcome
 from prefect_stagegate.readiness import Accepted, CheckContext, CheckResult
 from prefect_stagegate.readiness.checks.approval import ApprovalParameters, approval
 from prefect_stagegate.readiness.checks.promotion import Rollback, Soak, rollback, soak
@@ -57,7 +57,7 @@ def test_a_version_soaks_at_the_gate_below_until_its_time_is_over() -> None:
 def asked(*answers: tuple[str, bool], **changes: Any) -> CheckContext:
     """A question with a recorded request and these answers to it."""
     context = check_context(**changes)
-    request = Request("r1", "nycflights", DIGEST, "production", context.gate.policy, REQUESTER, stamp(NOW))
+    request = ApprovalRequest("r1", "nycflights", DIGEST, "production", context.gate.policy, REQUESTER, stamp(NOW))
     replies = tuple(Approval("r1", Identity(name, "declared"), agreed, "seen", stamp(NOW)) for name, agreed in answers)
     return replace(context, request=request, approvals=replies)
 

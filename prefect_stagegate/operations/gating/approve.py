@@ -17,7 +17,7 @@ from typing import Any
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Address, Approval, Decision, Identity, Request, Wait, check_name, person_key
+from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Identity, Wait, check_name, person_key
 from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.checks.approval import (
@@ -33,7 +33,7 @@ from prefect_stagegate.spec import Gate
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
-def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> Request | None:
+def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> ApprovalRequest | None:
     """The newest request for a version whose answers count under a policy; None when there is none."""
     head = workspace.catalog.ref(dataset, target)
     requests = reversed(workspace.catalog.requests(dataset, target))
@@ -42,7 +42,7 @@ def request_for(workspace: Workspace, dataset: str, digest: str, target: str, po
     )
 
 
-def _why_ended(request: Request, policy: str, head: RefEntry | None) -> str:
+def _why_ended(request: ApprovalRequest, policy: str, head: RefEntry | None) -> str:
     """Why answers to a request no longer count; empty while they do.
 
     Args:
@@ -53,7 +53,7 @@ def _why_ended(request: Request, policy: str, head: RefEntry | None) -> str:
     return why_request_ended(request, policy=policy, named=head.digest if head else "", moves=head.seq if head else 0)
 
 
-def request_approval(workspace: Workspace, decision: Decision) -> Request:
+def request_approval(workspace: Workspace, decision: Decision) -> ApprovalRequest:
     """Return the open request for the approval that a decision waits for; record one when there is none.
 
     Raises:
@@ -75,7 +75,7 @@ def request_approval(workspace: Workspace, decision: Decision) -> Request:
     return request
 
 
-def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[Request, Wait]:
+def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[ApprovalRequest, Wait]:
     """Record that a flow run waits for the approval that a decision waits for, and until when.
 
     Args:
@@ -89,12 +89,12 @@ def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timed
     return request, current or workspace.catalog.put_wait(request, flow_run, now() + timeout)
 
 
-def waiting_runs(workspace: Workspace, request: Request) -> tuple[Wait, ...]:
+def waiting_runs(workspace: Workspace, request: ApprovalRequest) -> tuple[Wait, ...]:
     """The flow runs that wait for an answer now."""
     return tuple(wait for wait in workspace.catalog.waits(request) if wait.until > stamp(now()))
 
 
-def lapsed_at(workspace: Workspace, request: Request) -> str:
+def lapsed_at(workspace: Workspace, request: ApprovalRequest) -> str:
     """When the last flow run gave up waiting for a request; empty while one waits, or when none ever did.
 
     A declined request does not lapse: whoever declined it may still approve it.
@@ -107,7 +107,7 @@ def lapsed_at(workspace: Workspace, request: Request) -> str:
 
 def waiting_requests(
     workspace: Workspace, dataset: str, target: str, unreadable: UnreadableRecords
-) -> Iterator[Request]:
+) -> Iterator[ApprovalRequest]:
     """The requests for a target that wait for an answer, the newest for each version and policy.
 
     Args:
@@ -134,7 +134,7 @@ def waiting_requests(
                 yield request
 
 
-def open_request(workspace: Workspace, address: Address, to: str) -> Request:
+def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalRequest:
     """The newest request for a target; with a ref or digest in the address, the newest for that version.
 
     Raises:
@@ -188,7 +188,7 @@ def approve(
 
 
 def answer(
-    workspace: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None = None
+    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: SigningKey | None = None
 ) -> Approval:
     """Answer one request. The caller has made sure that it did not lapse.
 
@@ -208,7 +208,7 @@ def answer(
     return workspace.catalog.put_answer(request, approval)
 
 
-def _require_open(workspace: Workspace, request: Request, gate: Gate) -> None:
+def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> None:
     """Raise when a request ended, or a newer one replaced it."""
     why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
@@ -224,7 +224,7 @@ def _require_open(workspace: Workspace, request: Request, gate: Gate) -> None:
 
 
 def build_answer(
-    workspace: Workspace, request: Request, *, approved: bool, reason: str, key: SigningKey | None
+    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: SigningKey | None
 ) -> Approval:
     """Make the answer that is recorded; with a key, sign it.
 
@@ -241,7 +241,7 @@ def build_answer(
     return replace(approval, envelope=key.sign(signed_answer(request, approval), ANSWER_PAYLOAD)) if key else approval
 
 
-def _answer_hint(request: Request, parameters: Parameters, owners: Mapping[Any, str]) -> str:
+def _answer_hint(request: ApprovalRequest, parameters: Parameters, owners: Mapping[Any, str]) -> str:
     """Whose answers count, and how to give one."""
     groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
     people = f"The gate asks {', '.join(groups)}. " if groups else "Somebody else answers. "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry
-from prefect_stagegate.model import Approval, Request
+from prefect_stagegate.model import Approval, ApprovalRequest
 from prefect_stagegate.units import count_text
 
 POLICY_TARGET = "_policy"
@@ -62,7 +62,7 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
 
 
-def agreement(policy: Mapping[str, Any], request: Request, answers: Sequence[Approval]) -> Agreement:
+def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequence[Approval]) -> Agreement:
     """Count the answers to a request by the rule of the policy in force.
 
     Args:

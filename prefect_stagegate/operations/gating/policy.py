@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
-from prefect_stagegate.model import Approval, Direction, PolicyChange, Request
+from prefect_stagegate.model import Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
 from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
@@ -43,7 +43,7 @@ class Adoption:
     """Its number in the log; 0 while people must agree."""
     changes: tuple[PolicyChange, ...]
     """How it differs from the one before; empty for the first."""
-    request: Request | None = None
+    request: ApprovalRequest | None = None
     """The request to agree to it; None where the policy before has no rule."""
     missing: str = ""
     """Why it is not adopted yet; empty once it is."""
@@ -158,14 +158,14 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     return Adoption(dataset, digest, entry.seq, differences, request)
 
 
-def open_requests(workspace: Workspace, dataset: str) -> list[Request]:
+def open_requests(workspace: Workspace, dataset: str) -> list[ApprovalRequest]:
     """The requests to replace the policy in force, the oldest first. An adoption ends all earlier requests."""
     head = workspace.catalog.policy(dataset)
     seq = head.seq if head else 0
     return [request for request in workspace.catalog.requests(dataset, POLICY_TARGET) if request.after == seq]
 
 
-def proposed_by(workspace: Workspace, request: Request) -> tuple[PolicyChange, ...]:
+def proposed_by(workspace: Workspace, request: ApprovalRequest) -> tuple[PolicyChange, ...]:
     """How the policy that a request proposes differs from the adopted one."""
     head = workspace.catalog.policy(request.dataset)
     proposal = workspace.catalog.proposal(request.dataset, request.digest)
@@ -187,7 +187,7 @@ def answer_request(
     reason: str,
     digest: str = "",
     key: SigningKey | None = None,
-) -> tuple[Request, Approval]:
+) -> tuple[ApprovalRequest, Approval]:
     """Agree to a proposed policy, or decline it.
 
     Args:
@@ -248,7 +248,7 @@ def _require_changeable(policy: Mapping[str, Any], dataset: str) -> None:
         )
 
 
-def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> Request:
+def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> ApprovalRequest:
     """Return the open request for a policy; record one when there is none."""
     requests = [request for request in open_requests(workspace, head.dataset) if request.digest == digest]
     if requests:

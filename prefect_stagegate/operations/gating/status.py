@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prefect_stagegate.model import LATEST, PolicyChange, Request
+from prefect_stagegate.model import LATEST, ApprovalRequest, PolicyChange
 from prefect_stagegate.operations.address import spec_beside
 from prefect_stagegate.operations.gating.approve import waiting_requests
 from prefect_stagegate.operations.gating.consent import rule_of
@@ -24,7 +24,7 @@ class RefStatus:
     at: str
     """When it was moved to this version."""
     by: str
-    waits: tuple[Request, ...] = ()
+    waits: tuple[ApprovalRequest, ...] = ()
     """Requests to promote a version to it that wait for an answer."""
 
 
@@ -44,7 +44,7 @@ class DatasetStatus:
     """`latest` first, then each target that has a gate or a log."""
     proposed: tuple[PolicyChange, ...]
     """How the policy in the spec of `latest` differs from the adopted one."""
-    policy_requests: tuple[Request, ...]
+    policy_requests: tuple[ApprovalRequest, ...]
     """Requests to adopt another policy that can still be answered."""
 
 

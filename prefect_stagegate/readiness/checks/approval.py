@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.model import Approval, Decision, Finding, Identity, Outcome, Request, person_key
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Identity, Outcome, person_key
 from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
 from prefect_stagegate.readiness.context import CheckContext, addresses_of
 from prefect_stagegate.readiness.records.signing import signers
@@ -99,7 +99,7 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
 
 
 def why_answer_is_void(
-    reply: Approval, request: Request, parameters: ApprovalParameters, owners: Mapping[Any, str]
+    reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters, owners: Mapping[Any, str]
 ) -> str:
     """Why an answer does not count; empty when it does. Called by the check, and before an answer is recorded.
 
@@ -121,7 +121,7 @@ def why_answer_is_void(
     return ""
 
 
-def why_request_ended(request: Request, *, policy: str, named: str, moves: int) -> str:
+def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:
     """Why answers to a request no longer count; empty while they do.
 
     While the target names the requested version itself, its moves end no request.
@@ -184,7 +184,9 @@ def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict
     return last_answers(request, context.approvals, parameters)
 
 
-def last_answers(request: Request, replies: Sequence[Approval], parameters: ApprovalParameters) -> dict[str, Approval]:
+def last_answers(
+    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters
+) -> dict[str, Approval]:
     """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
 
     Args:
@@ -200,7 +202,7 @@ def last_answers(request: Request, replies: Sequence[Approval], parameters: Appr
     return {person_key(reply.approver.name): reply for reply in replies}
 
 
-def signed_answer(request: Request, reply: Approval) -> dict[str, Any]:
+def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
     """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
     return {
         "request": digest_of(asdict(request)),
@@ -214,7 +216,7 @@ def signed_answer(request: Request, reply: Approval) -> dict[str, Any]:
     }
 
 
-def _proved(reply: Approval, request: Request, parameters: ApprovalParameters) -> bool:
+def _proved(reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters) -> bool:
     """Whether an answer is signed with a key that the policy gives for the approver's name."""
     person = person_key(reply.approver.name)
     keys = [key for name, key in parameters.keys.items() if person_key(name) == person]

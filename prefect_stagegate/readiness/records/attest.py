@@ -30,7 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import Approval, Decision, Evidence, Outcome, Request
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Evidence, Outcome
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -54,7 +54,7 @@ class AttestedDecision:
     """Name and version of the software that decided."""
     decision: Decision
     environment: Environment
-    request: Request | None
+    request: ApprovalRequest | None
     approvals: tuple[Approval, ...]
 
 
@@ -64,7 +64,10 @@ def _adapter() -> TypeAdapter[AttestedDecision]:
 
 
 def attest(
-    decision: Decision, environment: Environment, request: Request | None = None, approvals: Sequence[Approval] = ()
+    decision: Decision,
+    environment: Environment,
+    request: ApprovalRequest | None = None,
+    approvals: Sequence[Approval] = (),
 ) -> dict[str, Any]:
     """Write a decision as a Statement of JSON values.
 
