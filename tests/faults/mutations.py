@@ -7,21 +7,35 @@ What is broken stands in mutations.toml. A test that passes though its promise i
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = ("prefect_stagegate", "tasks", "flows", "validations", "deployments")
 FAILED = 1
 """Pytest's exit status when tests ran and some failed: neither a mistake in the code nor a test that isn't there."""
 TIMEOUT = 900
+
+
+class Span(NamedTuple):
+    """The lines of a function, class or module."""
+
+    file: Path
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -29,32 +43,82 @@ class Mutation:
     """One promise, and how it is broken."""
 
     promise: str
-    file: str
+    function: str
+    """The end of a dotted name that no other function, class or module ends with: `Budget.take`."""
     old: str
+    """Stands once in the function, whatever its spaces and line breaks."""
     new: str
     test: str
 
     def is_meant(self, words: list[str]) -> bool:
-        """Whether promise, file or test have each of the words, and none of those behind a minus."""
-        text = f"{self.promise} {self.file} {self.test}"
+        """Whether promise, function or test have each of the words, and none of those behind a minus."""
+        text = f"{self.promise} {self.function} {self.test}"
         return all(word[1:] not in text if word.startswith("-") else word in text for word in words)
+
+    def broken(self, tree: Path) -> tuple[Path, str]:
+        """The file in a tree that has the function, and its text with the promise broken.
+
+        Raises:
+            LookupError: The function or `old` is not there, or more than once.
+        """
+        (span,) = spans(tree).get(self.function, ()) or _fail(f"no function ends with {self.function}")
+        lines = span.file.read_text().splitlines(keepends=True)
+        text = "".join(lines[span.first - 1 : span.last])
+        places = list(re.finditer(r"\s+".join(map(re.escape, self.old.split())), text))
+        if len(places) != 1:
+            raise LookupError(f"{self.function} has {len(places)} times: {self.old}")
+        (place,) = places
+        # Later lines of `new` are indented as the line is that it stands in.
+        line = text[text.rfind("\n", 0, place.start()) + 1 :]
+        new = self.new.replace("\n", "\n" + line[: len(line) - len(line.lstrip())])
+        lines[span.first - 1 : span.last] = [text[: place.start()] + new + text[place.end() :]]
+        return span.file, "".join(lines)
 
     @contextmanager
     def applied(self, tree: Path) -> Iterator[None]:
         """Break the promise in a tree for the block."""
-        path = tree / self.file
+        path, broken = self.broken(tree)
         text = path.read_text()
-        path.write_text(text.replace(self.old, self.new))
+        path.write_text(broken)
         try:
             yield
         finally:
             path.write_text(text)
 
 
+def _fail(problem: str) -> NoReturn:
+    raise LookupError(problem)
+
+
+@cache
+def spans(tree: Path) -> Mapping[str, Sequence[Span]]:
+    """The functions, classes and modules of the shipped code, by each end of their dotted names."""
+    found = defaultdict(list)
+    for part in SHIPPED:
+        for file in sorted((tree / part).rglob("*.py")):
+            module = ".".join(file.relative_to(tree).with_suffix("").parts).removesuffix(".__init__")
+            text = file.read_text()
+            for name, span in [(module, Span(file, 1, text.count("\n"))), *_definitions(ast.parse(text), module, file)]:
+                parts = name.split(".")
+                for length in range(1, len(parts) + 1):
+                    found[".".join(parts[-length:])].append(span)
+    return found
+
+
+def _definitions(node: ast.AST, prefix: str, file: Path) -> Iterator[tuple[str, Span]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}.{child.name}"
+            yield name, Span(file, child.lineno, child.end_lineno or child.lineno)
+            yield from _definitions(child, name, file)
+        elif isinstance(child, ast.stmt):
+            yield from _definitions(child, prefix, file)
+
+
 def load() -> list[Mutation]:
     """All of them."""
     table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
-    return [Mutation(**one) for one in table["mutation"]]
+    return [Mutation(**entry) for entry in table["mutation"]]
 
 
 def copy_tree(to: Path) -> None:
@@ -79,19 +143,22 @@ def run(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
 
 def main() -> int:
     """Break them all, or those that are asked for; returns how many were not noticed."""
-    chosen = [one for one in load() if one.is_meant(sys.argv[1:])]
+    chosen = [mutation for mutation in load() if mutation.is_meant(sys.argv[1:])]
     unnoticed = 0
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         tree = Path(folder)
         copy_tree(tree)
-        for number, one in enumerate(chosen, start=1):
-            with one.applied(tree):
-                done = run(tree, one.test)
+        for number, mutation in enumerate(chosen, start=1):
+            with mutation.applied(tree):
+                done = run(tree, mutation.test)
             noticed = done.returncode == FAILED
             unnoticed += not noticed
-            print(f"{number}/{len(chosen)} {'noticed' if noticed else 'NOT NOTICED'}: {one.promise}", flush=True)
+            print(f"{number}/{len(chosen)} {'noticed' if noticed else 'NOT NOTICED'}: {mutation.promise}", flush=True)
             if not noticed:
-                print(f"    {one.file}, by {one.test}: exit {done.returncode}\n{done.stdout[-1500:]}", flush=True)
+                print(
+                    f"    {mutation.function}, by {mutation.test}: exit {done.returncode}\n{done.stdout[-1500:]}",
+                    flush=True,
+                )
     print(f"{len(chosen) - unnoticed} of {len(chosen)} broken promises were noticed")
     return min(unnoticed, 100)
 
