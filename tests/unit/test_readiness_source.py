@@ -10,10 +10,11 @@ import pytest
 
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Outcome
-from prefect_stagegate.readiness import CheckResult
-from prefect_stagegate.readiness.checks.sources import Lifetime, credential_life
+from prefect_stagegate.readiness import CheckResult, Probe
+from prefect_stagegate.readiness.base import NoParameters
+from prefect_stagegate.readiness.checks.sources import Lifetime, credential_life, read_probe
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.testing.contexts import NOW, check_context
+from prefect_stagegate.testing.contexts import NOW, a_spec, check_context
 
 ENDS = 1_772_334_000.0
 """2026-03-01T03:00:00Z"""
@@ -49,6 +50,23 @@ def test_an_end_that_nobody_knows_is_inconclusive() -> None:
     assert ask(CredentialLife("unknown", "a session token")).outcome is Outcome.INCONCLUSIVE
     late = ask(CredentialLife("unknown", "a session token"), temporary(timedelta(minutes=1)))
     assert late.outcome is Outcome.FAIL
+
+
+TWICE = a_spec(sources=[{"url": "s3://lake/a/", "include": ["*.csv"]}, {"url": "s3://lake/a/", "exclude": ["*.csv"]}])
+"""Two sources of one URL, which may have credentials of their own."""
+
+
+def test_each_source_of_one_url_needs_credentials_that_last() -> None:
+    lives = [temporary(timedelta(minutes=1)), temporary(timedelta(hours=5))]
+    result = credential_life(check_context(spec=TWICE, credential_life=lambda at: lives[at]), Lifetime())
+    assert result.outcome is Outcome.FAIL
+    assert list(result.measured) == ["s3://lake/a/", "s3://lake/a/ (source 2)"]
+
+
+def test_each_source_of_one_url_is_measured() -> None:
+    probes = [Probe("s3://lake/a/", "a.csv", 1, 0.1), Probe("s3://lake/a/", "b.bin", 2, 0.2)]
+    result = read_probe(check_context(spec=TWICE, probe_source=lambda at: probes[at]), NoParameters())
+    assert [measured["object"] for measured in result.measured.values()] == ["a.csv", "b.bin"]
 
 
 def test_a_source_without_credentials_is_not_asked() -> None:

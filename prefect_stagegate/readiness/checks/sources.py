@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
@@ -37,7 +38,10 @@ def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult: 
     """
     probes = [context.probe_source(position) for position in range(len(context.spec.sources))]
     findings = tuple(finding for probe in probes if (finding := _finding(probe)))
-    measured = {probe.url: {"object": probe.object, "read": probe.read, "seconds": probe.seconds} for probe in probes}
+    measured = {
+        label: {"object": probe.object, "read": probe.read, "seconds": probe.seconds}
+        for label, probe in zip(_labels([probe.url for probe in probes]), probes, strict=True)
+    }
     worst = worst_of(findings)
     if probes and worst is None:
         slowest = max(probe.seconds for probe in probes)
@@ -67,16 +71,17 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     inconclusive. Not applicable when no source needs any. The end is what the credentials say: AWS' expiration beside
     a session token, `exp` of a JWT, `se` of an Azure signature. Certificates are not looked at.
     """
-    lives = {source.url: context.credential_life(at) for at, source in enumerate(context.spec.sources)}
-    needed = {url: life for url, life in lives.items() if life.kind != "none"}
+    labels = _labels([source.url for source in context.spec.sources])
+    lives = {label: context.credential_life(position) for position, label in enumerate(labels)}
+    needed = {label: life for label, life in lives.items() if life.kind != "none"}
     if not needed:
         return CheckResult(Outcome.NOT_APPLICABLE, "no source needs credentials")
     now, run = context.now.timestamp(), parameters.run.total_seconds()
-    left = {url: life.ends - now for url, life in needed.items() if life.ends is not None}
+    left = {label: life.ends - now for label, life in needed.items() if life.ends is not None}
     findings = tuple(
-        finding for url, life in needed.items() if (finding := _life_finding(url, life, left.get(url), run))
+        finding for label, life in needed.items() if (finding := _life_finding(label, life, left.get(label), run))
     )
-    measured = {url: {"kind": life.kind, "seconds_left": left.get(url)} for url, life in needed.items()}
+    measured = {label: {"kind": life.kind, "seconds_left": left.get(label)} for label, life in needed.items()}
     # The pass ends when what is left gets shorter than the runs that it must cover.
     until = datetime.fromtimestamp(now + min(left.values()) - AMPLE * run, UTC) if left and not findings else None
     if worst := worst_of(findings):
@@ -86,10 +91,15 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     return CheckResult(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
 
 
-def _life_finding(url: str, life: CredentialLife, left: float | None, run: float) -> Finding | None:
+def _labels(urls: Sequence[str]) -> list[str]:
+    """The URLs, told apart where several sources have one: they may have other credentials."""
+    return [url if url not in urls[:at] else f"{url} (source {at + 1})" for at, url in enumerate(urls)]
+
+
+def _life_finding(label: str, life: CredentialLife, left: float | None, run: float) -> Finding | None:
     if left is None:
         fix = "Use a key or a role whose end is known, or set AWS_CREDENTIAL_EXPIRATION beside the session token."
-        unknown = Finding(url, f"nobody can tell when {life.what} ends", fix, Outcome.INCONCLUSIVE)
+        unknown = Finding(label, f"nobody can tell when {life.what} ends", fix, Outcome.INCONCLUSIVE)
         return unknown if life.kind in ("unknown", "temporary") else None
     if left >= AMPLE * run:
         return None
@@ -97,7 +107,7 @@ def _life_finding(url: str, life: CredentialLife, left: float | None, run: float
     fix = "Renew them, then run `stagegate check` again; or let the client renew them by itself (a role, a profile)."
     needed = age_text(timedelta(seconds=AMPLE * run if outcome is Outcome.WARN else run))
     return Finding(
-        url, f"{life.what} ends at {_time_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
+        label, f"{life.what} ends at {_time_at(life.ends or 0.0)}, less than {needed} after the check", fix, outcome
     )
 
 
