@@ -83,7 +83,7 @@ naive.ls("a-bucket")
 """
 OURS = """
 import sys
-from prefect_stagegate.testing import clouds
+from tests.support import clouds
 cloud = clouds.Cloud(sys.argv[1], "gs", {}, {"token": "anon", "endpoint_url": sys.argv[1]}, 0)
 print(cloud.client().ls("a-bucket"), hasattr(cloud.client(), "_get_control_plane_client"))
 """
