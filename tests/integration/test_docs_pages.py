@@ -80,6 +80,6 @@ def test_pages_load_nothing_from_elsewhere(site: dict[Path, Links]) -> None:
 
 
 def test_llms_txt_names_pages_that_exist(site: dict[Path, Links]) -> None:
-    (text,) = {page.parent for page in site if page.name == "index.html"}
-    for name in re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text()):
-        assert (text / name).exists(), name
+    (root,) = {page.parent for page in site if (page.parent / "llms.txt").exists()}
+    for name in re.findall(r"\]\(([^)]+)\)", (root / "llms.txt").read_text()):
+        assert (root / name).exists(), name

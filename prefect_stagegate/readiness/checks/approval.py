@@ -1,4 +1,7 @@
-"""The check whether enough people agreed to a step, who they are, and how that is known."""
+"""Approvals.
+
+The check whether enough people agreed to a step, who they are, and how that is known.
+"""
 
 from __future__ import annotations
 

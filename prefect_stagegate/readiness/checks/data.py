@@ -1,4 +1,7 @@
-"""Checks on the data: what the contract found, how old it is, and whether it is the version that was judged before."""
+"""Data.
+
+Checks on the data: what the contract found, how old it is, and whether it is the version that was judged before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The check that runs NVIDIA's own diagnostics."""
+"""Diagnostics of GPUs.
+
+The check that runs NVIDIA's own diagnostics.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A check on how far the data moved since a version that was accepted."""
+"""Drift.
+
+A check on how far the data moved since a version that was accepted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks on what people say about a dataset: who owns it, what it may be used for, what to do when it breaks."""
+"""Governance.
+
+Checks on what people say about a dataset: who owns it, what it may be used for, what to do when it breaks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks on this node's GPUs, by what NVIDIA's management library says of them."""
+"""GPUs.
+
+Checks on this node's GPUs, by what NVIDIA's management library says of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks that this node feeds the job that trains on the version, as `job:` in the spec describes it."""
+"""The training job.
+
+Checks that this node feeds the job that trains on the version, as `job:` in the spec describes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A check that everything in a version can be traced to where it came from."""
+"""Lineage.
+
+A check that everything in a version can be traced to where it came from.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The check on how far the cache's volume is from the GPUs that read from it."""
+"""Distance between cache and GPUs.
+
+The check on how far the cache's volume is from the GPUs that read from it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks that this environment is like the one that the gate below judged in: one question, a group of facts each."""
+"""Parity of environments.
+
+Checks that this environment is like the one that the gate below judged in: one question, a group of facts each.
+"""
 
 from __future__ import annotations
 

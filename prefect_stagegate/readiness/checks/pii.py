@@ -1,4 +1,7 @@
-"""A check for personal data where none should be."""
+"""Personal data.
+
+A check for personal data where none should be.
+"""
 
 from __future__ import annotations
 

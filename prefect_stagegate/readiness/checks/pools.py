@@ -1,4 +1,7 @@
-"""Checks on where Prefect sends runs: is the pool open, does a worker live, does its queue move."""
+"""Work pools.
+
+Checks on where Prefect sends runs: is the pool open, does a worker live, does its queue move.
+"""
 
 from __future__ import annotations
 

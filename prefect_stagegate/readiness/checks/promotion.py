@@ -1,4 +1,7 @@
-"""Checks on the step itself: whether the version has stood long enough, and whether there is a way back."""
+"""Promotion.
+
+Checks on the step itself: whether the version has stood long enough, and whether there is a way back.
+"""
 
 from __future__ import annotations
 

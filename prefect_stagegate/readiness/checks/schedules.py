@@ -1,4 +1,7 @@
-"""Checks on when Prefect begins runs: by a schedule, under limits, with somebody told when it goes wrong."""
+"""Schedules, limits and alerts.
+
+Checks on when Prefect begins runs: by a schedule, under limits, with somebody told when it goes wrong.
+"""
 
 from __future__ import annotations
 

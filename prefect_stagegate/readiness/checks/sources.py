@@ -1,4 +1,7 @@
-"""Checks on the sources."""
+"""Sources.
+
+Checks on the sources.
+"""
 
 from __future__ import annotations
 

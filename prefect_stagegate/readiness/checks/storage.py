@@ -1,4 +1,7 @@
-"""Checks on this node's cache: the room on its volume, and the bytes that it holds."""
+"""The cache.
+
+Checks on this node's cache: the room on its volume, and the bytes that it holds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks on the rows of tables: records that stand twice, and classes that hardly occur."""
+"""Rows of tables.
+
+Checks on the rows of tables: records that stand twice, and classes that hardly occur.
+"""
 
 from __future__ import annotations
 
