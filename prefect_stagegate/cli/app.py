@@ -36,41 +36,41 @@ NO_DEFAULT = Parameter(show_default=False)
 COMMANDS = {
     "The way of the data": {
         "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
-        "stage": ("stage:stage", "Make a version from a spec's sources, or bring an existing version to this node."),
+        "stage": ("stage:stage", "Make a version from a spec's sources, or fetch an existing version to this node."),
         "validate": ("gate:validate", "Run a version's contract."),
         "check": ("gate:check", "Gather the evidence that a gate requires, decide, and record the decision."),
         "promote": ("gate:promote", "Move a target's ref to a version that its gate accepted."),
         "approve": ("gate:approve", "Answer the recorded request to promote a version."),
         "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
-        "revoke": ("people:revoke", "End what a check found out about a version so far; it is asked again."),
+        "revoke": ("people:revoke", "End a check's evidence about a version; the check runs again."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
         "policy": ("", "Show, compare, adopt and agree to the policy that counts for a dataset."),
     },
     "Look and read": {
-        "doctor": ("doctor:doctor", "Try each source of a spec, and say what to do about what does not work."),
+        "doctor": ("doctor:doctor", "Try each source of a spec, and say how to fix those that fail."),
         "status": (
             "status:status",
-            "Tell what each target names, what waits, and which policies are proposed.",
+            "Show each target's version, waiting requests and proposed policies.",
         ),
-        "ls": ("look:ls", "List datasets, their versions and refs, and what of it lies on this node."),
+        "ls": ("look:ls", "List datasets, their versions and refs, and what this node holds."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
-        "diff": ("look:diff", "Tell how the entries of two versions differ."),
-        "history": ("look:history", "Tell who moved which ref to which version, when and why."),
-        "decisions": ("decisions:decisions", "List what gates decided about a dataset's versions, the oldest first."),
+        "diff": ("look:diff", "Show how the entries of two versions differ."),
+        "history": ("look:history", "Show who moved which ref to which version, when and why."),
+        "decisions": ("decisions:decisions", "List the gates' decisions about a dataset's versions, the oldest first."),
         "report": ("decisions:report", "Draw the report of a recorded decision again."),
         "verify-attestation": ("prove:verify_attestation", "Verify the attestation of a decision."),
         "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
         "exec": ("read:execute", "Run a command while its version is held."),
     },
     "Compare environments": {
-        "env": ("", "Capture the environment that this runs in, or tell how two of them differ."),
+        "env": ("", "Capture this environment, or show how two of them differ."),
     },
     "Keep the cache": {
         "verify": ("verify:verify", "Hash the files of this node's versions again and compare with their manifests."),
-        "gc": ("maintain:gc", "Remove from this node's cache what no ref, lease or pin needs."),
+        "gc": ("maintain:gc", "Remove versions from this node's cache that no ref, lease or pin needs."),
         "pin": ("maintain:pin", "Keep a version on this node, whatever its refs do."),
-        "unpin": ("maintain:unpin", "Take a version's pins away."),
-        "limits": ("limits:limits", "Set how many transfers at a time a node or a source bears."),
+        "unpin": ("maintain:unpin", "Remove a version's pin."),
+        "limits": ("limits:limits", "Set how many transfers a node or a source takes at a time."),
     },
     "Write specs": {
         "gate": ("", "Decide old records again under a new policy."),
@@ -94,22 +94,22 @@ ARGUMENTS = {
 SUBCOMMANDS = {
     "policy": {
         "show": ("policy:show", "Print the policy that counts for a dataset."),
-        "diff": ("policy:diff", "Tell how a spec's policy differs from the adopted one, check by check."),
+        "diff": ("policy:diff", "Show how a spec's policy differs from the adopted one, check by check."),
         "adopt": ("policy:adopt", "Adopt a spec's policy for its dataset, or ask those who must agree to it."),
         "approve": ("policy:approve", "Agree to a proposed policy, or decline it."),
-        "history": ("policy:history", "Tell who adopted which policy, when and why, and what it changed."),
+        "history": ("policy:history", "Show who adopted which policy, when and why, and what it changed."),
     },
     "gate": {
         "replay": (
             "replay:replay",
-            "Decide recorded decisions again under another policy, and tell which end otherwise and by which checks.",
+            "Decide recorded decisions again under another policy, and show which change and by which checks.",
         ),
     },
     "env": {
-        "capture": ("env:capture", "Write down the environment that this runs in, as JSON."),
+        "capture": ("env:capture", "Write this environment as JSON."),
         "diff": (
             "env:diff",
-            "Tell how an environment differs from one that a version was accepted in, and whether that matters.",
+            "Show how an environment differs from the one that a version was accepted in, and whether that matters.",
         ),
     },
 }

@@ -62,7 +62,7 @@ def report(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Draw the report of a recorded decision again, as it was made: nothing is asked, and nothing recorded.
+    """Draw the report of a recorded decision again. No check runs, and nothing is recorded.
 
     For example:
 

@@ -37,7 +37,7 @@ def doctor(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Try each source of a spec, and say what to do about what does not work.
+    """Try each source of a spec, and say how to fix those that fail.
 
     Each source and mirror is tried as who runs this: listed until the first object that the spec takes, of which one
     range is read. Told are what works, how fast, what an object can be pinned by and who was asking. All are tried at

@@ -52,7 +52,7 @@ def capture(file: Path | None = None, /, *, places: Places | None = None) -> Non
 
 
 def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places | None = None) -> None:
-    """Tell how an environment differs from one that a version was accepted in, and whether that matters.
+    """Show how an environment differs from the one that a version was accepted in, and whether that matters.
 
     Each difference is harmless, a warning or blocking, and it says why; what one side does not know is unknown. Exits
     with 1 when one blocks, else with 0.

@@ -98,7 +98,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     *,
     gate: Target,
     spec: SpecFile = None,
-    plan: Annotated[bool, Parameter(negative="", help="Tell what would be asked again and why; ask nothing.")] = False,
+    plan: Annotated[bool, Parameter(negative="", help="Show which checks would run and why; run none.")] = False,
     html: Html = None,
     markdown: Markdown = None,
     junit: Junit = None,
@@ -189,7 +189,7 @@ def approve(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Answer the recorded request to promote a version. Whoever asked can't answer.
+    """Answer the recorded request to promote a version. The requester can't answer.
 
     Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is.
 

@@ -25,7 +25,7 @@ def limits(
         tuple[str, ...],
         Parameter(metavar="NAME", negative="", help="A node's name, once for each node; without it, this one."),
     ] = (),
-    dry_run: Annotated[bool, Parameter(negative="", help="Tell what would be set, and set nothing.")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="Show what would be set, and set nothing.")] = False,
     json: Json = False,
     debug: Debug = False,  # noqa: ARG001 - `main` reads it
 ) -> None:

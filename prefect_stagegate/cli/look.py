@@ -47,7 +47,7 @@ def ls(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """List datasets, their versions and refs, and what of it lies on this node.
+    """List datasets, their versions and refs, and what this node holds.
 
     For example:
 
@@ -155,7 +155,7 @@ _CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
 def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places | None = None) -> None:
-    """Tell how the entries of two versions differ.
+    """Show how the entries of two versions differ.
 
     For example:
 
@@ -213,9 +213,9 @@ def history(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell who moved which ref to which version, when and why, and what was refused and adopted in between.
+    """Show who moved which ref to which version, when and why, and what was refused and adopted in between.
 
-    Each move is told with its decision, approvals and waivers. `stagegate decisions` lists all decisions.
+    Each move has its decision, approvals and waivers. `stagegate decisions` lists all decisions.
 
     `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
 

@@ -16,11 +16,11 @@ from prefect_stagegate.units import bytes_text, count_text
 
 def gc(
     *,
-    dry_run: Annotated[bool, Parameter(negative="", help="Tell what would go, and remove nothing.")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="Show what would be removed, and remove nothing.")] = False,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Remove from this node's cache what no ref, lease or pin needs. The catalog keeps everything.
+    """Remove versions from this node's cache that no ref, lease or pin needs. The catalog keeps everything.
 
     For example:
 
@@ -61,7 +61,7 @@ def pin(address: VersionName, /, *, places: Places | None = None) -> None:
 
 
 def unpin(address: VersionName, /, *, places: Places | None = None) -> None:
-    """Take a version's pins away.
+    """Remove a version's pin.
 
     For example:
 

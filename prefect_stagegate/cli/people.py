@@ -31,10 +31,10 @@ def waive(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Answer for one failed check of one version at one gate, for a while. Whoever asked the gate can't.
+    """Answer for one failed check of one version at one gate, for a while. The requester can't.
 
     What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the
-    check has the same parameters. Reports, attestations and `stagegate show` tell who waived what, why, until when.
+    check has the same parameters. Reports, attestations and `stagegate show` say who waived what, why and until when.
 
     For example:
 
@@ -73,10 +73,10 @@ def revoke(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """End what a check found out about a version so far; it is asked again.
+    """End a check's evidence about a version; the check runs again.
 
     Anybody may. An acceptance that rests on it can't be promoted any more, and runs that require the version have no
-    answer until `stagegate check` asks again. `stagegate show` and `history` tell who revoked what, when and why.
+    answer until `stagegate check` asks again. `stagegate show` and `history` say who revoked what, when and why.
 
     For example:
 

@@ -64,7 +64,7 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
 
 
 def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> None:
-    """Tell how a spec's policy differs from the adopted one, check by check, and what it loosens or tightens.
+    """Show how a spec's policy differs from the adopted one, check by check, and what it loosens or tightens.
 
     For example:
 
@@ -137,7 +137,7 @@ def approve(
 ) -> None:
     """Agree to a proposed policy, or decline it.
 
-    Whoever asked can't answer.
+    The requester can't answer.
 
     For example:
 
@@ -174,9 +174,9 @@ def history(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell who adopted which policy, when and why, and what it changed.
+    """Show who adopted which policy, when and why, and what it changed.
 
-    Each change is told as loosened, tightened or changed, with the answers of those who agreed.
+    Each change is loosened, tightened or changed, with the answers of those who agreed.
 
     For example:
 

@@ -23,10 +23,10 @@ def replay(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Decide recorded decisions again under another policy, and tell which end otherwise and by which checks.
+    """Decide recorded decisions again under another policy, and show which change and by which checks.
 
-    Nothing is asked and nothing recorded. A check with other limits is judged by the figures that it measured; where
-    these don't tell, it is inconclusive.
+    No check runs, and nothing is recorded. A check with other limits is judged by the figures that it measured; without
+    them it is inconclusive.
 
     For example:
 

@@ -43,7 +43,7 @@ def stage(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Make a version from a spec's sources, or bring an existing version to this node.
+    """Make a version from a spec's sources, or fetch an existing version to this node.
 
     What the cache holds already isn't fetched again, nor what an interrupted run fetched.
 

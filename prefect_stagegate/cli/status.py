@@ -31,7 +31,7 @@ def status(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Tell what each target names, what waits, and which policies are proposed.
+    """Show each target's version, waiting requests and proposed policies.
 
     For example:
 
