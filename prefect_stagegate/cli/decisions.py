@@ -24,7 +24,7 @@ def decisions(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """List what gates decided about a dataset's versions, the oldest first: refusals, too, and what waits.
+    """List the gates' decisions about a dataset's versions, the oldest first: refusals too, and what waits.
 
     `stagegate report` takes the id and draws the decision's report again.
 

@@ -26,7 +26,7 @@ _COLOURS = {Weight.BLOCKING: "bold red", Weight.UNKNOWN: "magenta", Weight.WARNI
 
 
 def capture(file: Path | None = None, /, *, places: Places | None = None) -> None:
-    """Write down the environment that this runs in, as JSON: what a version is judged and used in.
+    """Write this environment as JSON: what a version is judged and used in.
 
     That is the image's digest, Python and its distributions, the CUDA stack, GPUs, host, limits, the variables that
     change computations, and the cache's volume. Of secrets it holds the variables' names only.

@@ -29,9 +29,9 @@ def limits(
     json: Json = False,
     debug: Debug = False,  # noqa: ARG001 - `main` reads it
 ) -> None:
-    """Set how many transfers at a time a node or a source bears, as Prefect's global concurrency limits.
+    """Set how many transfers a node or a source takes at a time, as Prefect's global concurrency limits.
 
-    Runs of tasks and flows mind them, whichever worker they run at; commands don't. Setting them again changes only
+    Runs of tasks and flows keep them on every worker; commands ignore them. Setting them again changes only
     what differs. A limit of 0 lets nothing begin until it is raised.
 
     For example:
