@@ -386,7 +386,7 @@ class Engine:
     def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""
         if read.part and not read.job.source.ranges:
-            read.queue.reads.discard(read)
+            self._give_up(read)
             self._restart_whole(read.part)
             return
         delay: float | None = 0.0 if renewed else None
@@ -422,8 +422,12 @@ class Engine:
             self._requeue(read.job)
 
     def _give_up(self, read: Read) -> None:
-        """Release the claim or buffer of a read."""
-        read.queue.reads.discard(read)
+        """Release the claim or buffer of a read, unless the end of the loop has."""
+        try:
+            # Atomic: `_explain` in a worker may come back while the loop's thread gives up all reads.
+            read.queue.reads.remove(read)
+        except KeyError:
+            return
         self._loop.feed()
         if read.whole:
             read.whole.claim.keep()
@@ -432,7 +436,6 @@ class Engine:
 
     def _restart_whole(self, part: Part) -> None:
         """Read an object whole, because its server ignores ranges."""
-        part.download.give_up(part)
         self._close_download(part.download)
         self._downloads.discard(part.download)
         if part.download.abandon(discard=True):

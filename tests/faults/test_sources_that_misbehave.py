@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -227,6 +228,36 @@ class Counting(ScriptedSource):
         finally:
             with self._lock:
                 self.now -= 1
+
+
+def test_a_failure_explained_after_the_end_closes_no_other_file(
+    website: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explaining, released, cancel = threading.Event(), threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+    with FaultProxy(website) as proxy:
+        source = open_source(f"{proxy.url}/folder/a.bin")
+        listed = list(source.list())
+
+        def explain(*_: object) -> SourceError:
+            threads.append(threading.current_thread())
+            explaining.set()
+            cancel.set()
+            released.wait(20)
+            return SourceError("no")
+
+        monkeypatch.setattr(type(source), "explain", explain)
+        proxy.break_with(lambda _: Status(502))
+        assert listed
+        with pytest.raises(Cancelled):
+            list(fetch_all(source, cache, cancel=cancel))
+    assert explaining.is_set()
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(64)]  # one of them has the number of the claim's file
+    released.set()
+    threads[0].join(10)
+    for other in others:
+        os.fstat(other)
+        os.close(other)
 
 
 class TestThrottle:
