@@ -12,18 +12,17 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError
+from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objectstore import explain
-from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
+from prefect_stagegate.sources.base import Source, Wanted, everything
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.lake.locations import is_below
-from prefect_stagegate.sources.lake.rewriting import REWRITTEN, PinnedFile, RewrittenFiles, Task, plan_rewrite, rewrite
-from prefect_stagegate.sources.lake.table_format import REMEMBERED_STATS, confirm, read_into, stat
+from prefect_stagegate.sources.lake.rewriting import Task, plan_rewrite, rewrite
+from prefect_stagegate.sources.lake.table_format import TableSource
 from prefect_stagegate.sources.local.files import local_path
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
@@ -49,7 +48,7 @@ def table_of(url: str) -> tuple[str, str]:
     return table + "/", ""
 
 
-class DeltaSource(BaseSource):
+class DeltaSource(TableSource):
     """The data files of a Delta table: of the version or time in the URL, else of the newest at each listing.
 
     Args:
@@ -62,20 +61,23 @@ class DeltaSource(BaseSource):
         MissingExtra: deltalake is not installed.
     """
 
+    records = "log"
+    gone_hint = (
+        "VACUUM removes the files of old versions: name a newer one, or keep old files for longer by the table's "
+        "delta.deletedFileRetentionDuration."
+    )
+
     def __init__(self, url: str, files: Source, options: Mapping[str, str], terms: Terms) -> None:
         try:
             import deltalake
         except ImportError as error:
             raise missing_extra("delta", source=url) from error
-        self.url = url
-        self.identity = files.identity
+        super().__init__(url, files.identity, terms)
         table, self._at = table_of(url)
         self._place = str(local_path(table)) if table.startswith("file:") else table
         self._library, self._options = deltalake, dict(options)
         self._files = files
-        self._rewritten = RewrittenFiles(terms, url=url, identity=self.identity)
         self._lock = threading.Lock()
-        self._stat = lru_cache(REMEMBERED_STATS)(self._stat_in_store)
 
     def credential_life(self) -> CredentialLife:
         """The life of the store's credentials."""
@@ -83,38 +85,16 @@ class DeltaSource(BaseSource):
 
     def close(self) -> None:
         """Close the store, and free the re-written files."""
-        self._rewritten.close()
+        super().close()
         self._files.close()
 
-    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted data file of the version. deltalake holds their list in memory.
+    def _data_files(self, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
+        """The wanted data files of the version. deltalake holds their list in memory."""
+        return self._planned(self._table(self._at), wanted)
 
-        A file with deleted rows is re-written without them, unless the size of the result is known.
-
-        Raises:
-            SourceError: There is no such table or version.
-        """
-        for data, task in self._planned(self._table(self._at), wanted):
-            yield self._rewritten.sized(data, task) if task else data
-
-    def find(self, key: str) -> SourceObject:
-        """The data file in the version that the URL names, else in the newest now."""
-        listed = next(self.list(lambda candidate: candidate == key), None)
-        if listed is None:
-            raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
-        return listed
-
-    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Read the bytes from the store, or from the re-written file."""
-        if listed.pin.kind == REWRITTEN:
-            self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
-        else:
-            read_into(self._files, listed.key, listed, start, buffer, partial(self._stat, listed))
-
-    def confirm(self, listed: SourceObject) -> None:
-        """Let the store confirm the file. The original of a re-written file was confirmed when it was re-written."""
-        if listed.pin.kind != REWRITTEN:
-            confirm(self._files, partial(self._stat, listed))
+    def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
+        """The table's folder, and the file's key in it."""
+        return self._files, listed.key
 
     def _planned(self, table: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files, and beside each one with deleted rows the task that re-writes it."""
@@ -137,18 +117,9 @@ class DeltaSource(BaseSource):
 
         def make(sink: Sink) -> Iterator[None]:
             # A vector may be shorter than its file: the rows behind its end are kept.
-            stored = self._stat(data)
-            yield from rewrite(PinnedFile(self._files, stored), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
+            yield from rewrite(self._pinned(data), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
 
         return plan_rewrite(data, bytes(_bytes(vector)).rstrip(b"\x01"), make)
-
-    def _stat_in_store(self, listed: SourceObject) -> SourceObject:
-        """Look the file up in the store."""
-        hint = (
-            "VACUUM removes the files of old versions: name a newer one, or keep old files for longer by the table's "
-            "delta.deletedFileRetentionDuration."
-        )
-        return stat(self._files, listed.key, listed, url=self.url, records="log", hint=hint)
 
     def _table(self, at: str) -> Any:
         """The table in a version or at a time; in its newest version where `at` is empty."""

@@ -13,14 +13,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
-    ObjectVanished,
     SourceError,
     SourceUnavailable,
     StagegateError,
@@ -28,20 +27,17 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction import remember_access
-from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
+from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.lake.locations import Locations
 from prefect_stagegate.sources.lake.rewriting import (
-    REWRITTEN,
-    PinnedFile,
-    RewrittenFiles,
     Task,
     marked_paths,
     plan_rewrite,
     rewrite,
     unmarked,
 )
-from prefect_stagegate.sources.lake.table_format import REMEMBERED_STATS, confirm, read_into, stat
+from prefect_stagegate.sources.lake.table_format import TableSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
@@ -73,7 +69,7 @@ _REFUSED = ("ForbiddenError", "UnauthorizedError", "PermissionError", "SignError
 _UNAVAILABLE = ("ConnectionError", "Timeout", "ServerError", "ServiceUnavailableError", "OperationalError", "OSError")
 
 
-class IcebergSource(BaseSource):
+class IcebergSource(TableSource):
     """The data files of an Iceberg table: of the snapshot, branch or tag in the URL, else of the main branch.
 
     Args:
@@ -86,6 +82,9 @@ class IcebergSource(BaseSource):
         MissingExtra: pyiceberg is not installed.
         UsageError: The URL names no table.
     """
+
+    records = "snapshot"
+    gone_hint = "Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it."
 
     def __init__(
         self, url: str, options: Mapping[str, Any], store: Callable[[str, Mapping[str, Any]], Source], terms: Terms
@@ -107,15 +106,13 @@ class IcebergSource(BaseSource):
         self._listed_folders = (folders,) if isinstance(folders, str) else tuple(map(str, folders))
         self._locations = self._initial_locations()
         self.server = public_url(str(properties.get("uri", "")))
-        self.identity = f"{self.server} iceberg://{self._catalog}/{self._name}".strip()
+        super().__init__(url, f"{self.server} iceberg://{self._catalog}/{self._name}".strip(), terms)
         remember_access(str(properties.get("uri", "")), properties)
         self._open_store = store
-        self._rewritten = RewrittenFiles(terms, url=url, identity=self.identity)
         self._stores: dict[str, Source] = {}
         self._store_options: dict[str, str] = {}
         self._lock = threading.Lock()
         self._loaded: Any = None
-        self._stat = lru_cache(REMEMBERED_STATS)(self._stat_in_store)
 
     def credential_life(self) -> CredentialLife:
         """Unknown: the catalog may hand out credentials of its own."""
@@ -123,41 +120,14 @@ class IcebergSource(BaseSource):
 
     def close(self) -> None:
         """Close the stores, and free the re-written files."""
-        self._rewritten.close()
+        super().close()
         for source in self._stores.values():
             source.close()
 
-    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted data file of the snapshot, a manifest at a time.
-
-        A file with deleted rows is re-written without them, unless the size of the result is known.
-
-        Raises:
-            SourceError: There is no such table or snapshot, or rows are deleted in a way that is not supported.
-        """
+    def _data_files(self, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
+        """The wanted data files of the snapshot, a manifest at a time."""
         table = self._table()
-        for data, task in self._planned(table, self._snapshot(table), wanted):
-            yield self._rewritten.sized(data, task) if task else data
-
-    def find(self, key: str) -> SourceObject:
-        """The data file in the snapshot that the URL names, else in the newest now."""
-        listed = next(self.list(lambda candidate: candidate == key), None)
-        if listed is None:
-            raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
-        return listed
-
-    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Read the bytes from the store, or from the re-written file."""
-        if listed.pin.kind == REWRITTEN:
-            self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
-        else:
-            source, key = self._place_of(listed)
-            read_into(source, key, listed, start, buffer, lambda: self._stat(listed)[1])
-
-    def confirm(self, listed: SourceObject) -> None:
-        """Let the store confirm the file. The original of a re-written file was confirmed when it was re-written."""
-        if listed.pin.kind != REWRITTEN:
-            confirm(self._place_of(listed)[0], lambda: self._stat(listed)[1])
+        return self._planned(table, self._snapshot(table), wanted)
 
     def _planned(self, table: Any, snapshot: Any, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
         """The wanted data files of a snapshot, and beside each one with deleted rows the task that re-writes it.
@@ -220,9 +190,6 @@ class IcebergSource(BaseSource):
 
         return plan_rewrite(data, json.dumps([delete.pin.value for delete in deletes]).encode(), make)
 
-    def _pinned(self, listed: SourceObject) -> PinnedFile:
-        return PinnedFile(*self._stat(listed))
-
     def _initial_locations(self) -> Locations:
         """Where files may lie, as far as it is known before the table is loaded."""
         return Locations(self._listed_folders, str(self._properties.get("warehouse", "")), url=self.url)
@@ -231,12 +198,6 @@ class IcebergSource(BaseSource):
         """The object of a manifest's entry, if its file lies in a permitted place."""
         self._locations.require(entry.data_file.file_path)
         return _object(entry, location, snapshot)
-
-    def _stat_in_store(self, listed: SourceObject) -> tuple[Source, SourceObject]:
-        """The file's store, and the file as it is there."""
-        source, key = self._place_of(listed)
-        hint = "Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it."
-        return source, stat(source, key, listed, url=self.url, records="snapshot", hint=hint)
 
     def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
         """The store that holds a file, and the file's key in it."""

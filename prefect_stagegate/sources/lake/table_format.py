@@ -2,76 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache, partial
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
 from prefect_stagegate.sources.buckets.bucket import BucketSource
+from prefect_stagegate.sources.lake.rewriting import REWRITTEN, PinnedFile, RewrittenFiles, Task
+from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.units import count_text
 
 REMEMBERED_STATS = 4096
 """Files whose state in the store is remembered, so that all parts of one file are read from one state."""
 
 
-def stat(store: Source, key: str, listed: SourceObject, *, url: str, records: str, hint: str) -> SourceObject:
-    """Look up a table's file in its store.
+class TableSource(BaseSource):
+    """The data files that a table's records list. A file with deleted rows is re-written without them.
 
     Args:
-        store: The store that holds it.
-        key: Its key in the store.
-        listed: The file as the table lists it.
         url: The table's.
-        records: The noun for what lists the table's files: its log, its snapshot.
-        hint: Why the format may have removed it, and what to do then.
-
-    Raises:
-        ObjectVanished: The file is gone.
-        ObjectChanged: It has another size than the table lists.
+        identity: Server and table, without credentials.
+        terms: The folder for re-written files, and their known sizes.
     """
-    try:
-        stored = store.find(key)
-    except ObjectVanished as error:
-        message = f"The table's {records} lists the file, but it is gone"
-        raise ObjectVanished(message, hint=hint, source=url, object=listed.key) from error
-    if stored.size != listed.size:
-        raise ObjectChanged(
-            f"The file has {count_text(stored.size, 'byte')}, and the table's {records} says {listed.size:,}",
-            hint="Something that knows nothing of the table wrote over it.",
-            source=url,
-            object=listed.key,
-        )
-    return stored
 
+    records: str
+    """The noun for what lists the table's files: its log, its snapshot."""
+    gone_hint: str
+    """Why the format may have removed a file, and what to do then."""
 
-def read_into(
-    store: Source, key: str, listed: SourceObject, start: int, buffer: memoryview, lookup: Callable[[], SourceObject]
-) -> None:
-    """Fill a buffer with a range of a table's file.
+    def __init__(self, url: str, identity: str, terms: Terms) -> None:
+        self.url, self.identity = url, identity
+        self._rewritten = RewrittenFiles(terms, url=url, identity=identity)
+        self._stat = lru_cache(REMEMBERED_STATS)(self._stat_in_store)
 
-    A single request for the whole file needs no lookup in a bucket: its bytes are of one state, and the response tells
-    the size.
+    @abstractmethod
+    def _data_files(self, wanted: Wanted) -> Iterator[tuple[SourceObject, Task | None]]:
+        """The wanted data files in the state that the URL names, and the task that re-writes one with deleted rows.
 
-    Args:
-        store: The store that holds the file.
-        key: Its key in the store.
-        listed: The file as the table lists it.
-        start: Where the range begins.
-        buffer: As long as the range.
-        lookup: Looks the file up in its store, by `stat`.
-    """
-    if not isinstance(store, BucketSource) or not 0 == start < len(buffer) == listed.size:
-        store.read_into(lookup(), start, buffer)
-        return
-    try:
-        store.read_into(replace(listed, key=key), start, buffer)
-    except (ObjectChanged, ObjectVanished):
-        lookup()  # raises the error that names the table's records
-        raise
+        Raises:
+            SourceError: There is no such table or state, or rows are deleted in a way that is not supported.
+        """
 
+    @abstractmethod
+    def _tasks(self, state: str) -> Iterator[Task]:
+        """The tasks of a state, or of the one that the URL names when that is gone."""
 
-def confirm(store: Source, lookup: Callable[[], SourceObject]) -> None:
-    """Let the store confirm a table's file. A bucket need not: it compares every read."""
-    if not isinstance(store, BucketSource):
-        store.confirm(lookup())
+    @abstractmethod
+    def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
+        """The store that holds a file, and the file's key in it."""
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
+        """Every wanted data file of the state that the URL names.
+
+        A file with deleted rows is re-written without them, unless the size of the result is known.
+
+        Raises:
+            SourceError: There is no such table or state, or rows are deleted in a way that is not supported.
+        """
+        for data, task in self._data_files(wanted):
+            yield self._rewritten.sized(data, task) if task else data
+
+    def find(self, key: str) -> SourceObject:
+        """The data file in the state that the URL names, else in the newest now."""
+        listed = next(self.list(lambda candidate: candidate == key), None)
+        if listed is None:
+            raise ObjectVanished("The table no longer has the file", source=self.url, object=key)
+        return listed
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
+        """Read the bytes from the store, or from the re-written file.
+
+        A single request for the whole file needs no lookup in a bucket: its bytes are of one state, and the response
+        tells the size.
+        """
+        if listed.pin.kind == REWRITTEN:
+            self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
+            return
+        store, key = self._place_of(listed)
+        if not isinstance(store, BucketSource) or not 0 == start < len(buffer) == listed.size:
+            store.read_into(self._stat(listed), start, buffer)
+            return
+        try:
+            store.read_into(replace(listed, key=key), start, buffer)
+        except (ObjectChanged, ObjectVanished):
+            self._stat(listed)  # raises the error that names the table's records
+            raise
+
+    def confirm(self, listed: SourceObject) -> None:
+        """Let the store confirm the file. A bucket need not: it compares every read.
+
+        The original of a re-written file was confirmed when it was re-written.
+        """
+        if listed.pin.kind == REWRITTEN:
+            return
+        store, _ = self._place_of(listed)
+        if not isinstance(store, BucketSource):
+            store.confirm(self._stat(listed))
+
+    def close(self) -> None:
+        """Free the re-written files."""
+        self._rewritten.close()
+
+    def _pinned(self, listed: SourceObject) -> PinnedFile:
+        """The file in its store, pinned there."""
+        return PinnedFile(self._place_of(listed)[0], self._stat(listed))
+
+    def _stat_in_store(self, listed: SourceObject) -> SourceObject:
+        """Look the file up in its store.
+
+        Raises:
+            ObjectVanished: The file is gone.
+            ObjectChanged: It has another size than the table lists.
+        """
+        store, key = self._place_of(listed)
+        try:
+            stored = store.find(key)
+        except ObjectVanished as error:
+            message = f"The table's {self.records} lists the file, but it is gone"
+            raise ObjectVanished(message, hint=self.gone_hint, source=self.url, object=listed.key) from error
+        if stored.size != listed.size:
+            raise ObjectChanged(
+                f"The file has {count_text(stored.size, 'byte')}, and the table's {self.records} says {listed.size:,}",
+                hint="Something that knows nothing of the table wrote over it.",
+                source=self.url,
+                object=listed.key,
+            )
+        return stored
