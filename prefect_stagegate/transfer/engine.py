@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 
 from prefect_stagegate.cache.ingest import Claim
@@ -38,7 +37,7 @@ from prefect_stagegate.transfer.checks import Offers
 from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.multipart import MultipartDownload, Part
-from prefect_stagegate.transfer.source_queue import SourceQueue
+from prefect_stagegate.transfer.source_queue import Read, SourceQueue
 from prefect_stagegate.transfer.waiting import Waits
 from prefect_stagegate.transfer.whole import WholeDownload
 from prefect_stagegate.transfer.workers import WorkerPool
@@ -66,36 +65,6 @@ GRACE = 1.5
 _TICK = 0.05
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Read:
-    """One read over HTTP: of a whole object, or of a part of one."""
-
-    queue: SourceQueue
-    job: Job
-    whole: WholeDownload | None = None
-    part: Part | None = None
-    attempt: int = 0
-    started: float = 0.0
-    """When the request was sent, by the monotonic clock."""
-    connected: bool = False
-    """Whether it holds one of the connections that its server's throttle grants."""
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """Its first byte in the object, and the byte after its last one."""
-        assert self.job.listed is not None  # noqa: S101 - looked up
-        return self.part.download.bounds(self.part) if self.part else (0, self.job.listed.size)
-
-    def request(self) -> Request | None:
-        """The request for its bytes; None where the source's calls block.
-
-        Raises:
-            SourceError: The bytes can't be requested.
-        """
-        assert self.job.listed is not None  # noqa: S101
-        return self.job.source.request(self.job.listed, *self.bounds)
 
 
 class Engine:

@@ -1,15 +1,18 @@
-"""The objects of one source that wait to be read, and how many may be read at a time."""
+"""The objects of one source that wait to be read, and its reads under way."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
+from prefect_stagegate.http import Request
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.limits import Limits
+from prefect_stagegate.transfer.multipart import Part
 from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.whole import WholeDownload
 from prefect_stagegate.transfer.workers import WorkerPool
 
 TINY = 64 << 10
@@ -33,7 +36,7 @@ class SourceQueue:
     ) -> None:
         self.source, self.retrier = source, retrier
         self.jobs: deque[Job] = deque()
-        self.reads: set[Any] = set()
+        self.reads: set[Read] = set()
         """Reads over HTTP that hold a claim or a buffer, those that wait for a retry included."""
         self._in_flight = limits.in_flight
         bounds = filter(None, (source.readers, limits.in_flight, limits.connections))
@@ -61,6 +64,36 @@ class SourceQueue:
         while len(batch) < room and self.jobs and is_tiny(self.jobs[0]) and is_tiny(first):
             batch.append(self.jobs.popleft())
         return batch
+
+
+@dataclass(slots=True, eq=False)
+class Read:
+    """One read over HTTP: of a whole object, or of a part of one."""
+
+    queue: SourceQueue
+    job: Job
+    whole: WholeDownload | None = None
+    part: Part | None = None
+    attempt: int = 0
+    started: float = 0.0
+    """When the request was sent, by the monotonic clock."""
+    connected: bool = False
+    """Whether it holds one of the connections that its server's throttle grants."""
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Its first byte in the object, and the byte after its last one."""
+        assert self.job.listed is not None  # noqa: S101 - looked up
+        return self.part.download.bounds(self.part) if self.part else (0, self.job.listed.size)
+
+    def request(self) -> Request | None:
+        """The request for its bytes; None where the source's calls block.
+
+        Raises:
+            SourceError: The bytes can't be requested.
+        """
+        assert self.job.listed is not None  # noqa: S101
+        return self.job.source.request(self.job.listed, *self.bounds)
 
 
 def is_tiny(job: Job) -> bool:
