@@ -332,7 +332,7 @@ FOREIGN_LISTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-@pytest.mark.xfail(strict=True, reason="obstore and s3fs list here, and follows redirects: docs/sources.md says it")
+@pytest.mark.xfail(strict=True, reason="obstore and s3fs list here, and follow redirects: docs/sources.md says it")
 @pytest.mark.parametrize(("url", "options"), FOREIGN_LISTINGS)
 def test_foreign_listing_follows_no_redirect(trap: Trap, redirector: str, url: str, options: dict[str, Any]) -> None:
     with pytest.raises(StagegateError):

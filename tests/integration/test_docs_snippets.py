@@ -6,7 +6,6 @@ Blocks marked `sh`, and fragments of YAML without a file's name in their first l
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +17,13 @@ from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.tasks._support.limits import source_limit
+from tests.support.transcript import BLOCK, FILE
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/prefect.md").read_text()
 README = (ROOT / "README.md").read_text()
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Reader:
@@ -62,8 +61,8 @@ class Reader:
                 check=False,
             )
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        elif kind == "yaml" and (named := re.match(r"# (\S+\.yaml)\n", text)):
-            (self.folder / named[1]).write_text(text)
+        elif kind == "yaml" and (file_name := FILE.match(text)):
+            (self.folder / file_name[1]).write_text(text)
 
 
 def test_the_page_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
