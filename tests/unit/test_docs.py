@@ -28,6 +28,13 @@ REQUIRE_READY = (DOCS / "how-to/require-readiness.md").read_text()
 GENERATED = {name: (DOCS / "reference" / name).read_text() for name in PAGES}
 
 
+def test_index_of_decisions_has_each_with_its_title() -> None:
+    index = (DOCS / "decisions/index.md").read_text()
+    for file in DOCS.glob("decisions/0*.md"):
+        number, _, title = file.read_text().splitlines()[0].removeprefix("# ").partition(". ")
+        assert f"| [{number.zfill(4)}]({file.name}) | {title} |" in index
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_reference_page_is_current(name: str) -> None:
     assert GENERATED[name] == PAGES[name](), "make reference writes it"
