@@ -361,7 +361,7 @@ PATTERNS = {
     r"^[a-z0-9-]+/[a-z0-9-]+$": "block",
     r"^(?!/)(?!(.*/)?\.\.(/|$))[^\\]*$": "glob",
 }
-"""The kind of a text by its pattern in the JSON Schema; one that isn't here is a plain text."""
+"""Kinds of text by their pattern in the JSON Schema. Text with another pattern is shown as `text`."""
 
 
 def _section(section: Section, definitions: Mapping[str, Any]) -> Iterator[str]:

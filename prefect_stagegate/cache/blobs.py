@@ -189,7 +189,7 @@ class Blobs:
         return True
 
     def orphans(self, older_than: float) -> Iterator[Path]:
-        """Files in the ingest folder that nobody claims, and nobody changed for `older_than` seconds."""
+        """Unclaimed files in the ingest folder that have not changed for `older_than` seconds."""
         now = time.time()
         for path in self._layout.ingest.iterdir():
             if path.name.startswith(UNSYNCED):

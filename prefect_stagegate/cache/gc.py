@@ -256,7 +256,7 @@ def _remove_strays(layout: Layout) -> None:
 
 
 def _strays(layout: Layout) -> Iterator[Path]:
-    """Leftovers of dead writers: their drafts, and objects that nobody resumed for a day."""
+    """What dead writers left: drafts, and claims on objects that no run resumed for a day."""
     yield from filter(_abandoned, layout.ingest.glob(f"{DRAFT}*"))
     for path in Blobs(layout).orphans(RESUME_SECONDS):
         if not path.name.startswith((DRAFT, UNSYNCED)):

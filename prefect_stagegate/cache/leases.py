@@ -57,7 +57,7 @@ class Lease:
     """The holder's process; 0 for a pin, which outlives whoever made it."""
     since: str
     reserved: int = 0
-    """Bytes that a writer is yet to write, and that nobody else may use."""
+    """Bytes that this lease reserves on the volume for its writer."""
 
     def keeps(self, dataset: str, digest: str) -> bool:
         """Whether it keeps a version from being collected. A writer keeps all versions of its dataset."""

@@ -63,7 +63,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Rot:
-    """A blob whose bytes are not those that its name promises."""
+    """A blob whose bytes do not hash to its name."""
 
     digest: str
     """The digest that its name promises."""
