@@ -96,7 +96,9 @@ def test_a_crowd_fetches_once_agrees_and_loses_nothing(
     done = subprocess.run(
         command, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=800
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # On a busy machine a process may wait so long for another's object that it says so.
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("waiting since ")]
+    assert (done.returncode, errors) == (0, [])
 
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
     told = [(tmp_path / "told" / str(number)).read_text().split() for number in range(processes)]
