@@ -1,27 +1,86 @@
-"""Take the pictures of the pages from a real run: `make pictures`. Needs Chromium, `apt-get install chromium`."""
+"""Take the pictures of the pages from a real run of the demo: `make pictures`. Needs Debian's package chromium.
+
+report.png      the report of the refused delivery, as the first screen of a browser shows it
+terminal.png    what `stagegate check` prints of that delivery
+prefect.png     the run that accepted the mended delivery, in Prefect's own interface
+"""
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.testing.launching import answers_http, launched
+from prefect_stagegate.testing.servers import free_port
+
 PICTURES = Path(__file__).parents[1] / "docs/pictures"
-WIDTH, HEIGHT = 1200, 900
+BIN = Path(sys.executable).parent
+TERMINAL = (
+    '<body style="margin:0;background:#16181d"><pre style="margin:0;padding:20px 24px;color:#e4e6eb;'
+    'font:13px/1.45 DejaVu Sans Mono,monospace">{}</pre>'
+)
+COLUMNS = 140
 
 
 def main() -> None:
-    """Run the demo, and draw its report of the refused delivery as the first screen of a browser shows it."""
+    """Run the demo, and draw what it leaves."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
-        folder = Path(made)
-        stagegate = str(Path(sys.executable).with_name("stagegate"))
-        subprocess.run([stagegate, "demo", "--folder", str(folder / "demo")], check=True)
+        demo = Path(made) / "demo"
+        subprocess.run([BIN / "stagegate", "demo", "--folder", demo], check=True)
+        draw((demo / "report.html").as_uri(), "report.png", 1200, 900)
+        terminal = Path(made) / "terminal.html"
+        terminal.write_text(TERMINAL.format(escape(_refusal(demo))))
+        draw(terminal.as_uri(), "terminal.png", 1200, 600)
+        with prefect(demo) as page_of_run:
+            draw(page_of_run, "prefect.png", 1200, 750)
+
+
+def draw(url: str, name: str, width: int, height: int) -> None:
+    """Draw the first screen of a page, so many pixels wide and high."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        places = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={PICTURES / 'report.png'}"]
-        page = (folder / "demo" / "report.html").as_uri()
-        subprocess.run([*browser, *places, f"--window-size={WIDTH},{HEIGHT}", page], check=True)
+        # The page's own timers run ahead, so that an application that loads data has drawn them.
+        browser += ["--virtual-time-budget=20000", f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        subprocess.run([*browser, f"--screenshot={PICTURES / name}", url], check=True)
+
+
+def _refusal(demo: Path) -> str:
+    """The command that asks the gate about the refused delivery, and what it prints."""
+    catalog = open_workspace(demo / "cache", demo / "catalog").catalog
+    refused = [entry.digest for entry in catalog.history("nycflights", "latest")][1]
+    command = ["stagegate", "check", f"nycflights@{refused[:19]}", "--gate", "pilot"]
+    places = {"STAGEGATE_CACHE": str(demo / "cache"), "STAGEGATE_CATALOG": str(demo / "catalog")}
+    done = subprocess.run(
+        [BIN / command[0], *command[1:]],
+        env={**os.environ, **places, "COLUMNS": str(COLUMNS)},
+        capture_output=True,
+        text=True,
+        check=False,  # a refusal is exit code 3
+    )
+    return f"$ {' '.join(command)}\n{done.stdout}"
+
+
+@contextmanager
+def prefect(demo: Path) -> Iterator[str]:
+    """Prefect's server and interface over the demo's database; yields the address of the last flow run's page."""
+    home, port = demo / "servers/prefect", free_port()
+    command = [str(BIN / "prefect"), "server", "start", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    settings = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    health = f"{address}/api/health"
+    with launched(command, home / "server.log", lambda: answers_http(health), env=settings, timeout=180):
+        with sqlite3.connect(home / "prefect.db") as database:
+            ((run,),) = database.execute("SELECT id FROM flow_run ORDER BY start_time DESC LIMIT 1")
+        yield f"{address}/runs/flow-run/{run}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pages.generate import PAGES, SECTIONS
+from pages.generate import PAGES
+from pages.spec import SECTIONS
 from prefect_stagegate import flows, tasks
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS
 from prefect_stagegate.errors import ExitCode

@@ -1,0 +1,66 @@
+"""The page of checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pages.markdown import code, link, page, prose, table
+from pages.spec import example_of, example_yaml, keys_table
+from prefect_stagegate.cli.describe import RENEWALS
+from prefect_stagegate.readiness import CHECKS, CheckDefinition, known_checks
+from prefect_stagegate.readiness.catalogue import asks, groups, holds, rule
+from prefect_stagegate.spec import json_schema
+from prefect_stagegate.spec.models import GateSpec
+
+
+def checks_page() -> str:
+    """Every check that a gate can require, with its parameters."""
+    checks = [check for check in CHECKS.values() if check.ask.__module__.startswith("prefect_stagegate.")]
+    ours = groups([check for check in checks if not check.broken])
+    gates = json_schema(known_checks())["$defs"]["GateSpec"]["properties"]["require"]["items"]["anyOf"]
+    parameters = next(item["properties"] for item in gates if "properties" in item)
+    return page(
+        "Checks",
+        "prefect_stagegate/readiness",
+        "The checks that a gate can require. A spec names them under `require`, with parameters where the defaults "
+        "don't fit:",
+        code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require"))),
+        "`stagegate checks` lists them and `stagegate checks freshness` explains one. [Readiness](../readiness.md) "
+        "says what an answer means and how to write a check.",
+        table(
+            ("check", "what it asks"),
+            [(link(check.name, f"`{check.name}`"), asks(check)) for group in ours.values() for check in group],
+        ),
+        "## What the tables say",
+        table(("column", "meaning"), COLUMNS.items()),
+        "Every check takes two more settings in a gate, [`severity` and `consecutive`](spec.md#gates-require).",
+        *(
+            block
+            for title, group in ours.items()
+            for block in (f"## {title}", *(part for check in group for part in _check(check, parameters[check.name])))
+        ),
+    )
+
+
+COLUMNS = {
+    "owner": "Who mends what the check finds: an owner of the dataset.",
+    "severity": "What an unfavourable outcome does where the gate names no severity.",
+    "scope": "What the answer is about: the version, the node or the environment.",
+    "holds": "How long the evidence holds at most.",
+    "ends with another": "What ends the evidence when it changes.",
+    "at a run's start": "What [`require_ready`](../how-to/require-readiness.md) does about evidence that ended: "
+    + ", ".join(f"{renewal} ({meaning})" for renewal, meaning in RENEWALS.items())
+    + ".",
+}
+
+
+def _check(check: CheckDefinition, schema: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### {check.name}"
+    yield prose(asks(check))
+    yield prose(rule(check))
+    cells = (check.owner, check.severity, check.scope, holds(check), ", ".join(check.binds), check.renewal)
+    yield table(tuple(COLUMNS), [cells])
+    properties = {k: v for k, v in schema["properties"].items() if k not in ("severity", "consecutive")}
+    if properties:
+        yield keys_table({"properties": properties}).replace("| key |", "| parameter |", 1)

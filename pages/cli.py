@@ -1,0 +1,137 @@
+"""The page of commands."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from cyclopts import App
+from cyclopts.argument import Argument
+from cyclopts.help import format_usage
+
+from pages.markdown import code, link, page, prose, table
+from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, command_line, program_name
+from prefect_stagegate.cli.common import COMMON
+
+
+def cli_page() -> str:
+    """Every command in the order of `stagegate --help`, with its arguments, options and examples."""
+    overview = command_line([])
+    return page(
+        "Commands",
+        "prefect_stagegate/cli",
+        "Each `stagegate` command with its usage, arguments, options and examples. `stagegate COMMAND --help` prints "
+        "the same in a terminal.",
+        table(("command", "what it does"), [row for commands in COMMANDS.values() for row in _overview_rows(commands)]),
+        f"{overview.help_epilogue}".partition("\n\n")[0],
+        "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
+        "## Common options",
+        "Each command's section names those that it takes.",
+        "\n".join(_options(_common_options())),
+        *(section for title, commands in COMMANDS.items() for section in _command_group(title, commands)),
+        "## Options",
+        "\n".join(f"- {', '.join(f'`{name}`' for name in flags)}: {text}" for flags, text in _flags(overview)),
+    )
+
+
+def _overview_rows(commands: Mapping[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(link(f"stagegate {name}", f"`{name}`"), line) for name, (_, line) in commands.items()]
+
+
+def _command_group(title: str, commands: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    yield f"## {title}"
+    for name, (_, line) in commands.items():
+        subcommands = SUBCOMMANDS.get(name, {})
+        yield from _group_of_words(name, line) if subcommands else _command(name)
+        for word in subcommands:
+            yield from _command(f"{name} {word}")
+
+
+def _group_of_words(name: str, line: str) -> Iterator[str]:
+    yield f"### stagegate {name}"
+    yield code("console", f"stagegate {name} COMMAND")
+    yield line
+    rows = [(link(f"stagegate {name} {word}", f"`{word}`"), text) for word, (_, text) in SUBCOMMANDS[name].items()]
+    yield table(("command", "what it does"), rows)
+
+
+def _command(words: str) -> Iterator[str]:
+    app, usage = _app(words)
+    text, examples = _help(app)
+    arguments = [argument for argument in app.assemble_argument_collection(parse_docstring=True) if argument.show]
+    own = [argument for argument in arguments if not argument.names[0].startswith("--")]
+    options = [argument for argument in arguments if argument not in own and not _is_common(argument)]
+    common = [argument.names[0] for argument in arguments if _is_common(argument)]
+    yield f"### stagegate {words}"
+    yield code("console", usage)
+    yield prose(text)
+    if examples:
+        yield code("console", "\n".join(examples))
+    if own:
+        yield "Arguments:\n\n" + "\n".join(_options(own))
+    if options:
+        yield "Options:\n\n" + "\n".join(_options(options))
+    if common:
+        yield f"{link('Common options')}: {', '.join(f'`{name}`' for name in common)}."
+
+
+def _app(words: str) -> tuple[App, str]:
+    """The command of some words, and its usage without the word `Usage:`."""
+    root = command_line(words.split())
+    app = root
+    for word in words.split():
+        app = app[word]
+    usage = app.usage or str(format_usage(root, words.split(), show_metavar=True))
+    return app, usage.removeprefix("Usage: ").strip().replace(program_name(), "stagegate", 1)
+
+
+def _help(app: App) -> tuple[str, list[str]]:
+    """What a command does, by its docstring, and the commands under `For example:`."""
+    text = inspect.cleandoc(app.help).partition("\nParameters\n---")[0]
+    text, _, examples = text.partition("For example:")
+    return text.strip(), re.findall(r"^- `(.+)`$", examples, re.MULTILINE)
+
+
+def _options(arguments: Iterable[Argument]) -> Iterator[str]:
+    for argument in arguments:
+        flags = ", ".join(f"`{' '.join(filter(None, (name, _metavar(argument))))}`" for name in argument.names)
+        text = " ".join((argument.parameter.help or "").split())
+        default = argument.field_info.default
+        notes = "required" if argument.required else ""
+        if default not in (None, "", (), False, inspect.Parameter.empty):
+            notes = f"default `{default}`"
+        text = re.sub(r"\[(STAGEGATE_\w+)\]", r"[`\1`](settings.md)", prose(text))
+        yield f"- {flags}: {text}{f' ({notes})' if notes else ''}"
+
+
+def _is_common(argument: Argument) -> bool:
+    groups_of = argument.parameter.group
+    return isinstance(groups_of, tuple) and COMMON in groups_of
+
+
+def _metavar(argument: Argument) -> str:
+    metavar = argument.parameter.metavar
+    return metavar if isinstance(metavar, str) else ""
+
+
+def _common_options() -> list[Argument]:
+    """The common options of all commands, each once."""
+    words = [
+        " ".join(filter(None, (name, word)))
+        for commands in COMMANDS.values()
+        for name in commands
+        for word in SUBCOMMANDS.get(name, {"": ()})
+    ]
+    arguments = [argument for each in words for argument in _app(each)[0].assemble_argument_collection()]
+    common = [argument for argument in arguments if argument.show and _is_common(argument)]
+    return list({argument.names[0]: argument for argument in reversed(common)}.values())[::-1]
+
+
+def _flags(overview: App) -> Iterator[tuple[list[str], str]]:
+    """The options of `stagegate` itself: the names of each, and what it does."""
+    flags: dict[str, list[str]] = {}
+    for name in overview:
+        if name.startswith("-"):
+            flags.setdefault(str(overview[name].help), []).append(name)
+    yield from ((found, text) for text, found in flags.items())

@@ -1,0 +1,33 @@
+"""The page of settings."""
+
+from __future__ import annotations
+
+from pages.markdown import NONE, code, page, table
+from prefect_stagegate.settings import SETTINGS, Setting
+
+UNSET = {"identity": "the system's user", "node": "the host's name"}
+"""What takes the place of a setting that has no default."""
+
+
+def settings_page() -> str:
+    """The table of settings."""
+    return page(
+        "Settings",
+        "prefect_stagegate/settings.py",
+        "Environment variables that configure each command, task and flow of a process:",
+        code(
+            "console",
+            "export STAGEGATE_CACHE=/data/stagegate\nexport STAGEGATE_CATALOG=s3://lake/catalog\n"
+            "stagegate stage nycflights.yaml",
+        ),
+        "Stagegate reads them once, when a command or task starts. A variable that is unset or empty has its default. "
+        "A `STAGEGATE_` variable that no setting has is refused, so that a typo does not go unnoticed. The [options "
+        "`--cache`, `--catalog` and `--identity`](cli.md#common-options) of a command win over their variables.",
+        "An unset `XDG_CACHE_HOME` is `~/.cache`, and an unset `XDG_DATA_HOME` is `~/.local/share`.",
+        table(("variable", "default", "values", "meaning"), map(_setting, SETTINGS)),
+    )
+
+
+def _setting(setting: Setting) -> tuple[str, str, str, str]:
+    default = f"`{setting.default}`" if setting.default else UNSET.get(setting.field, NONE)
+    return f"`{setting.variable}`", default, setting.values, setting.meaning

@@ -1,0 +1,174 @@
+"""The page of tasks and flows."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
+
+from prefect import Flow, Task
+
+from pages.markdown import code, link, names, page, prose, table
+from prefect_stagegate import errors, flows, tasks
+from prefect_stagegate.operations import address
+from prefect_stagegate.tasks._support import places
+
+TWIN = "a"
+"""What the name of an async twin begins with."""
+
+
+def tasks_page() -> str:
+    """Every public task and flow: signature, docstring and errors."""
+    twins = {name for name in tasks.__all__ if name.removeprefix(TWIN) in tasks.__all__ and name.startswith(TWIN)}
+    overview = inspect.getdoc(tasks) or ""
+    ordered = sorted(tasks.__all__, key=lambda name: (name not in overview, overview.find(name)))
+    whole = [name for name in ordered if f"{TWIN}{name}" in twins]
+    steps = [name for name in ordered if name not in twins and name not in whole]
+    rows = [
+        (link(name, f"`{name}`"), _summary(getattr(module, name)))
+        for module, listed in ((tasks, whole), (tasks, steps), (flows, flows.__all__))
+        for name in listed
+    ]
+    return page(
+        "Tasks and flows",
+        "prefect_stagegate/tasks and prefect_stagegate/flows",
+        "The tasks to build your own flow of, and the flows to deploy as they are:",
+        code("python", FLOW),
+        "Whole jobs, and below them the small steps of staging:",
+        code("text", inspect.cleandoc(re.findall(r"(?:^ {4}.*\n)+", overview, re.MULTILINE)[0])),
+        table(("name", "what it does"), rows),
+        "Tasks return small values that can be pickled. Prefect caches none of them. A task is tried once more when "
+        "its error is `retryable`.",
+        "## Types of parameters",
+        table(("type", "is", "meaning"), [_alias(module, name) for module, name in ALIASES]),
+        "## Whole jobs",
+        "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
+        "blocks the event loop, and stops when it is cancelled.",
+        *(block for name in whole for block in _callable(name, getattr(tasks, name), f"{TWIN}{name}")),
+        "## Small steps",
+        *(block for name in steps for block in _callable(name, getattr(tasks, name))),
+        "## Flows",
+        "A deployment names a flow by its module: `prefect_stagegate.flows.stage:stage`.",
+        *(block for name in flows.__all__ for block in _callable(name, getattr(flows, name))),
+        "## What they return",
+        *(block for kind in _returned(whole) for block in _class(kind)),
+        "## Errors",
+        "All of them come from `prefect_stagegate.errors`.",
+        code("text", inspect.cleandoc((errors.__doc__ or "").split("\n\n")[1])),
+    )
+
+
+FLOW = """
+from prefect import flow
+from prefect_stagegate.tasks import check_readiness, promote_dataset, require_ready, stage_dataset
+
+
+@flow
+def release() -> None:
+    version = stage_dataset("nycflights.yaml")
+    if check_readiness(version.address, "pilot").accepted:
+        promote_dataset(version.address, "pilot")
+
+
+@flow
+def train() -> None:
+    version = require_ready("nycflights@pilot")
+    print(version.path)
+"""
+ALIASES: tuple[tuple[ModuleType, str], ...] = (
+    (address, "SpecLike"),
+    (places, "SpecParameter"),
+    (places, "CacheLike"),
+    (places, "CatalogLike"),
+)
+"""The types of parameters that pages name without their module."""
+
+
+def _summary(task: Task[..., Any] | Flow[..., Any]) -> str:
+    return " ".join((inspect.getdoc(task.fn) or "").partition("\n\n")[0].split())
+
+
+def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "") -> Iterator[str]:
+    """The section of one task or flow: signature, docstring, parameters and errors."""
+    text, parameters, raised = _docstring(inspect.getdoc(task.fn) or "")
+    yield f"### {heading}"
+    yield code("python", _signature(task.fn))
+    if twin:
+        yield f"In an async flow: `await {twin}(…)`."
+    if isinstance(task, Flow):
+        yield f"Its name in Prefect is `{task.name}`."
+    yield prose(text)
+    yield table(("parameter", "meaning"), [(f"`{name}`", meaning) for name, meaning in parameters])
+    if raised:
+        yield table(("raises", "when"), [(names(kinds.split(", ")), when) for kinds, when in raised])
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """A function's signature, a parameter a line."""
+    signature = inspect.signature(function)
+    lines = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in lines:
+            lines.append("*")
+        kind = re.sub(r"^Annotated\[(.*), Field\(.*\)\]$", r"\1", parameter.annotation)
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        lines.append(f"{parameter.name}: {kind}{default}")
+    body = "".join(f"    {line},\n" for line in lines)
+    return f"{function.__name__}(\n{body}) -> {signature.return_annotation}"
+
+
+def _docstring(text: str) -> tuple[str, list[tuple[str, str]], list[tuple[str, str]]]:
+    """What a docstring says before its sections, the items of `Args:` and those of `Raises:`."""
+    before, _, rest = text.partition("\n\nArgs:\n")
+    arguments, _, raised = rest.partition("\n\nRaises:\n")
+    return before, _items(arguments), _items(raised)
+
+
+def _items(text: str) -> list[tuple[str, str]]:
+    """The items of a docstring's section: `name: meaning`, whose further lines are indented below it."""
+    found = re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+    return [(name, " ".join(meaning.split())) for name, meaning in found]
+
+
+def _alias(module: ModuleType, name: str) -> tuple[str, str, str]:
+    """A type's name, what it stands for, and the docstring below it."""
+    body = ast.parse(inspect.getsource(module)).body
+    for node, after in pairwise(body):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return f"`{name}`", f"`{ast.unparse(node.value)}`", _text_of(after)
+    raise LookupError(f"{module.__name__} has no {name}")
+
+
+def _text_of(node: ast.stmt | None) -> str:
+    """The text of a docstring below an assignment; empty for any other statement."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return node.value.value
+    return ""
+
+
+def _returned(listed: Iterable[str]) -> list[type]:
+    """The dataclasses that tasks return, each once."""
+    hints = [get_type_hints(getattr(tasks, name).fn)["return"] for name in listed]
+    kinds = [kind for hint in hints for kind in (get_args(hint) or (hint,))]
+    return list(dict.fromkeys(kind for kind in kinds if hasattr(kind, "__dataclass_fields__")))
+
+
+def _class(kind: type) -> Iterator[str]:
+    """The section of one dataclass: its docstring, its fields and its properties."""
+    yield f"### {kind.__name__}"
+    yield prose(inspect.getdoc(kind) or "")
+    (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - for the type checker
+    body = definition.body
+    rows = []
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign):
+            rows.append((f"`{ast.unparse(node.target)}`", f"`{ast.unparse(node.annotation)}`", _text_of(after)))
+        if isinstance(node, ast.FunctionDef) and any(ast.unparse(each) == "property" for each in node.decorator_list):
+            returned = ast.unparse(node.returns) if node.returns else ""
+            rows.append((f"`{node.name}`", f"`{returned}`", ast.get_docstring(node) or ""))
+    yield table(("attribute", "type", "meaning"), rows)
