@@ -25,7 +25,7 @@ PICTURES = Path(__file__).parents[1] / "docs/pictures"
 BIN = Path(sys.executable).parent
 TERMINAL = (
     '<body style="margin:0;background:#16181d"><pre style="margin:0;padding:20px 24px;color:#e4e6eb;'
-    'font:13px/1.45 DejaVu Sans Mono,monospace">{}</pre>'
+    'font:13px/1.45 DejaVu Sans Mono,monospace;white-space:pre-wrap">{}</pre>'
 )
 COLUMNS = 140
 
@@ -41,7 +41,7 @@ def main() -> None:
         terminal.write_text(TERMINAL.format(escape(_refusal(demo))))
         draw(terminal.as_uri(), "terminal.png", 1200, 600)
         with prefect(demo) as page_of_run:
-            draw(page_of_run, "prefect.png", 1200, 750)
+            draw(page_of_run, "prefect.png", 1200, 510)
 
 
 def draw(url: str, name: str, width: int, height: int) -> None:
@@ -76,6 +76,7 @@ def prefect(demo: Path) -> Iterator[str]:
     command = [str(BIN / "prefect"), "server", "start", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
     settings = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    settings["PREFECT_UI_API_URL"] = f"{address}/api"
     health = f"{address}/api/health"
     with launched(command, home / "server.log", lambda: answers_http(health), env=settings, timeout=180):
         with sqlite3.connect(home / "prefect.db") as database:
