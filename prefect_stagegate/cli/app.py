@@ -210,8 +210,8 @@ def _run(words: list[str], *, debug: bool) -> None:
     except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
         if debug:
             print(escaped(redact(traceback.format_exc())), file=sys.stderr)
-        hint = "Run it again with --debug and report what that shows."
-        _fail(f"an error that nobody foresaw: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR)
+        hint = "Run the command again with --debug, and report its output."
+        _fail(f"unexpected error: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR)
     finally:
         # Flush here, so that `main` sees when the reader left, and not Python's exit.
         sys.stdout.flush()

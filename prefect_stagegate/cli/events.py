@@ -37,7 +37,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
     except Exception as error:  # noqa: BLE001 - whatever ails Prefect
         failure = f"{type(error).__name__}: {error}"
     if failure:
-        print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
+        print(f"stagegate: no event was sent to Prefect: {escaped(failure)}", file=sys.stderr)
 
 
 def _send_within(seconds: float, send: Callable[[], None]) -> str:

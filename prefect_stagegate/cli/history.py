@@ -59,7 +59,7 @@ def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterato
 
 def _refusal_line(refusal: RecordedDecision) -> str:
     about = f"{refusal.at[:19]}Z  {refusal.target:<12} refused {digest_text(refusal.digest)}"
-    return f"{about}, asked for by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
+    return f"{about}, requested by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
 
 
 def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _decision_lines(entry: RefEntry) -> Iterator[str]:
     decision = attested.decision
     yield (
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.adopted)}, "
-        f"{count_text(len(decision.checks), 'check')}, asked for by {decision.requester}"
+        f"{count_text(len(decision.checks), 'check')}, requested by {decision.requester}"
     )
     yield from _answer_lines(attested)
 

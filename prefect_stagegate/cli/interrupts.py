@@ -22,7 +22,7 @@ TERMINATED = 143
 CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 GRACE = 1.0
 """Seconds that a command may take to unwind."""
-TEXT = "interrupted; what was fetched is kept, so the same command goes on from here"
+TEXT = "interrupted; all fetched data is kept, and the same command continues from here"
 _BLOCK_ENDED = b"\0"
 """Written to the pipe when the block has ended; no signal has this number."""
 

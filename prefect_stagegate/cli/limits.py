@@ -78,4 +78,4 @@ def _refuse_halves(
     if (per_source is None) != (not specs):
         raise UsageError("--per-source and specs belong together", hint="Give both, or neither.")
     if nodes and per_node is None:
-        raise UsageError("--node needs --per-node", hint="Say how many transfers each node bears.")
+        raise UsageError("--node needs --per-node", hint="Give --per-node with the number of transfers for each node.")

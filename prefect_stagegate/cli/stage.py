@@ -97,7 +97,7 @@ def _print(version: Version) -> None:
     if version.failed:
         print_failed(version.failed)
     if version.proposed:
-        say("The spec proposes another policy; the version is judged by the adopted one, from which it differs:")
+        say("The spec proposes another policy. Checks use the adopted one; the differences:")
         print_changes(version.proposed)
         say("Next: stagegate policy adopt SPEC --reason TEXT")
 
@@ -121,7 +121,7 @@ def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bo
         say(f"{action}: {count_text(totals.objects[action], 'object')}, {bytes_text(totals.bytes[action])}")
     count, size = totals.archived
     if count:
-        say(f"to be brought back first: {count:,} of them, {bytes_text(size)}, whose bytes are kept elsewhere")
+        say(f"archived: {count:,} of them, {bytes_text(size)}; their source must restore them first")
 
 
 class _Totals:

@@ -29,14 +29,14 @@ def compare_columns(table: str, before: Columns, now: Columns, reference: str) -
         if name not in now:
             near = difflib.get_close_matches(name, added, n=1, cutoff=ALIKE)
             renamed = f"; {near[0]} is new: renamed?" if near else ""
-            problem = f"column {name} ({kind}) is missing, which {reference} has{renamed}"
-            yield Finding(subject, problem, f"Write {name} again at its source. {_DECLARE}")
+            problem = f"column {name} ({kind}) is missing; {reference} has it{renamed}"
+            yield Finding(subject, problem, f"Restore {name} at its source. {_DECLARE}")
         elif now[name] != kind:
             problem = f"column {name} is {now[name]}; in {reference} it is {kind}"
             yield Finding(subject, problem, f"Write {name} as {kind} at its source. {_DECLARE}")
     for name in added:
         problem = f"column {name} ({now[name]}) is new: {reference} lacks it"
-        yield Finding(subject, problem, "Nothing, if it is meant.", Outcome.WARN)
+        yield Finding(subject, problem, "No action is needed if the change is intended.", Outcome.WARN)
 
 
-_DECLARE = "If the change is meant, declare the table's `columns:` in the contract."
+_DECLARE = "If the change is intended, declare the table's `columns:` in the contract."

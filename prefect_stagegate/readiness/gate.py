@@ -188,7 +188,7 @@ def _plan(
             return PlannedCheck(requirement, definition, State.CURRENT, "", current)
     if reason:
         return PlannedCheck(requirement, definition, State.STALE, reason)
-    return PlannedCheck(requirement, definition, State.MISSING, "it was never asked")
+    return PlannedCheck(requirement, definition, State.MISSING, "it never ran")
 
 
 def _worst(evidence: Iterable[Evidence], at: str) -> dict[str, Evidence]:
@@ -200,7 +200,7 @@ def _worst(evidence: Iterable[Evidence], at: str) -> dict[str, Evidence]:
 
 
 def _missing(requirement: Requirement) -> Evidence:
-    problem = "nothing that was found out about it still holds"
+    problem = "no evidence of this check still holds"
     finding = Finding(requirement.check, problem, "Run `stagegate check` again.", Outcome.INCONCLUSIVE)
     owner = CHECKS[requirement.check].owner if requirement.check in CHECKS else "unknown"
     return Evidence(

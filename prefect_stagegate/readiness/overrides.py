@@ -103,9 +103,9 @@ def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
     if check is None or not check.waivable:
         return f"{requirement.check} can't be waived"
     if waiver.parameters != parameters_digest(check, requirement):
-        return "the check has other parameters since"
+        return "the parameters of the check changed since"
     if person_key(waiver.approver.name) == person_key(case.requester):
-        return f"{waiver.approver.name} asks for the promotion"
+        return f"{waiver.approver.name} requested the promotion"
     return why_out_of_time(waiver, case.at)
 
 

@@ -57,7 +57,7 @@ def _gates(old: Spec, new: Spec) -> Iterator[PolicyChange]:
     for target in dict.fromkeys((*old.gates, *new.gates)):
         subject = f"gate {target}"
         if target not in new.gates:
-            yield PolicyChange(subject, "is gone, so nothing can be promoted to it", Direction.TIGHTENED)
+            yield PolicyChange(subject, "was removed, so no version can be promoted to it", Direction.TIGHTENED)
         elif target not in old.gates:
             names = ", ".join(requirement.check for requirement in new.gate(target).requirements)
             yield PolicyChange(subject, f"is new; it requires {names}", Direction.CHANGED)
@@ -69,7 +69,7 @@ def _gate(subject: str, old: Gate, new: Gate) -> Iterator[PolicyChange]:
     before, after = ({requirement.check: requirement for requirement in gate.requirements} for gate in (old, new))
     for check in dict.fromkeys((*before, *after)):
         if check not in after:
-            yield PolicyChange(subject, f"{check} is not required any more", Direction.LOOSENED)
+            yield PolicyChange(subject, f"{check} is no longer required", Direction.LOOSENED)
         elif check not in before:
             yield PolicyChange(subject, f"{check} is required", Direction.TIGHTENED)
         else:
@@ -115,9 +115,9 @@ def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
     before, after = old.contract.tables, new.contract.tables
     for name in dict.fromkeys((*before, *after)):
         if name not in after:
-            yield PolicyChange("contract", f"the table {name} is gone", Direction.LOOSENED)
+            yield PolicyChange("contract", f"the table {name} was removed", Direction.LOOSENED)
         elif name not in before:
-            yield PolicyChange("contract", f"the table {name} is new", Direction.TIGHTENED)
+            yield PolicyChange("contract", f"the table {name} was added", Direction.TIGHTENED)
         else:
             yield from _table(f"contract of {name}", before[name].model_dump(), after[name].model_dump())
     probes = [{(files.match, probe) for files in spec.contract.files for probe in files.probes} for spec in (old, new)]
@@ -147,9 +147,9 @@ def _expectation(expectation: Mapping[str, Any]) -> str:
 
 def _items(subject: str, old: set[str], new: set[str]) -> Iterator[PolicyChange]:
     for item in sorted(old - new):
-        yield PolicyChange(subject, f"{item} is not asked any more", Direction.LOOSENED)
+        yield PolicyChange(subject, f"{item} is no longer required", Direction.LOOSENED)
     for item in sorted(new - old):
-        yield PolicyChange(subject, f"{item} is asked", Direction.TIGHTENED)
+        yield PolicyChange(subject, f"{item} is required", Direction.TIGHTENED)
 
 
 def _others(old: Spec, new: Spec) -> Iterator[PolicyChange]:

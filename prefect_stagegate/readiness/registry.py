@@ -107,13 +107,13 @@ def register(definition: CheckDefinition) -> None:
         ValueError: The name is taken or not valid in a spec, the owner is unknown, or a binding is unknown.
     """
     if not NAME.fullmatch(definition.name):
-        raise ValueError(f"{definition.name!r} is no check's name: use lowercase letters, digits and underscores")
+        raise ValueError(f"Invalid check name {definition.name!r}: use lowercase letters, digits and underscores")
     if definition.owner not in OWNERS:
-        raise ValueError(f"The check {definition.name!r} belongs to {definition.owner!r}; owners: {', '.join(OWNERS)}")
+        raise ValueError(f"Unknown owner {definition.owner!r} of {definition.name!r}; owners: {', '.join(OWNERS)}")
     if definition.name in _checks:
         raise ValueError(f"There is already a check named {definition.name!r}")
     if unknown := set(definition.binds) - BINDINGS.keys():
-        raise ValueError(f"The check {definition.name!r} binds to {sorted(unknown)}, which nothing defines")
+        raise ValueError(f"Unknown bindings {sorted(unknown)} of the check {definition.name!r}")
     _checks[definition.name] = definition
 
 
@@ -220,7 +220,7 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
     log.warning("The check %r: %s", point.name, problem)
 
     def ask(context: CheckContext, parameters: _AnyParameters) -> CheckResult:  # noqa: ARG001
-        fix = f"Mend or remove it: pip show {package}; pip uninstall {package}"
+        fix = f"Repair or remove the package: pip show {package}; pip uninstall {package}"
         finding = Finding(package, problem, fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, problem, (finding,))
 
@@ -233,10 +233,10 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
         binds=("version",),
         parameters=_AnyParameters,
         ask=ask,
-        doc=f"Can't be asked: {problem}.",
+        doc=f"Can't run: {problem}.",
         broken=problem,
     )
     try:
         register(definition)
     except ValueError as taken:
-        log.warning("%s, and it takes no place: %s", problem, taken)
+        log.warning("%s; no stand-in was registered for it: %s", problem, taken)

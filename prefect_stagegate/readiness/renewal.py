@@ -73,11 +73,11 @@ def _known(planned: PlannedCheck, context: CheckContext, settled: dict[str, Evid
 
 def _unanswered(planned: PlannedCheck, context: CheckContext) -> Evidence:
     fix = f"stagegate check {context.address} --gate {context.target}"
-    finding = Finding(planned.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
+    finding = Finding(planned.requirement.check, "a run does not start this check", fix, Outcome.INCONCLUSIVE)
     return Evidence(
         planned.requirement.check,
         Outcome.INCONCLUSIVE,
-        f"no answer that holds: {planned.reason}",
+        f"no current evidence: {planned.reason}",
         planned.definition.owner,
         planned.requirement.severity,
         planned.definition.scope,

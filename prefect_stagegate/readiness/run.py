@@ -85,7 +85,7 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
-        return "it failed, and may have been mended"  # a repair must not wait for the expiry
+        return "it failed, and may be repaired by now"  # a repair must not wait for the expiry
     return _why_bound_otherwise(evidence, binding(definition, requirement, context)) or _why_expired(evidence, context)
 
 
@@ -123,7 +123,7 @@ def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
         recorded_later = recorded_later or other is evidence  # from the next one on
         same = (other.check, other.binding) == (evidence.check, evidence.binding)
         if same and later and other.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
-            return f"a later answer, of {other.at}, was {other.outcome}"
+            return f"a later result, from {other.at}, was {other.outcome}"
     return ""
 
 
@@ -140,11 +140,11 @@ def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckCo
         raise
     except StagegateError as error:
         finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
+        return CheckResult(Outcome.INCONCLUSIVE, f"no result: {error.message}", (finding,))
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
         reason = redact(f"{type(error).__name__}: {error}")
-        finding = Finding(definition.name, reason, "Report it, with the output of --debug.", Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
+        finding = Finding(definition.name, reason, "Report it with the output of --debug.", Outcome.INCONCLUSIVE)
+        return CheckResult(Outcome.INCONCLUSIVE, f"the check raised an error: {reason}", (finding,))
     return answer
 
 

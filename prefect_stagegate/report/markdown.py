@@ -98,7 +98,7 @@ def _rubric(report: Report) -> list[str]:
 def _facts(report: Report) -> str:
     lines = [f"Version {code(report.digest)}, policy {code(report.policy)}, environment {code(report.environment)}."]
     until = f", holds until {time_text(report.expires)}" if report.expires else ""
-    lines.append(f"Decided {time_text(report.at)}{until}, asked for by {plain(report.requester or 'nobody named')}.")
+    lines.append(f"Decided {time_text(report.at)}{until}, requested by {plain(report.requester or 'unknown')}.")
     if report.runbook:
         lines.append(f"Runbook: {plain(report.runbook)}")
     return "  \n".join(lines)

@@ -132,7 +132,7 @@ class Report:
         words = {
             DecisionOutcome.ACCEPTED: "is accepted for",
             DecisionOutcome.REFUSED: "is refused for",
-            DecisionOutcome.INCONCLUSIVE: "can't be decided on for",
+            DecisionOutcome.INCONCLUSIVE: "is inconclusive for",
             DecisionOutcome.WAITING: "waits for approval to go to",
         }
         sentence = f"{self.dataset} {words[self.outcome]} {self.target}"
@@ -142,7 +142,7 @@ class Report:
     def whose_turn(self) -> str:
         """Who acts next, in one line."""
         if self.is_trial:
-            return "nobody: a trial lets nothing through"
+            return "nobody: a trial does not count"
         if not self.turn:
             return self._nobody_s_turn
         excluded = any(person.role == "anybody" for person in self.turn) and self.requester
@@ -267,13 +267,13 @@ def reason_of(decision: Decision) -> str:
     noted = ", ".join(check for check, standing in standings if standing is Standing.NOTED)
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
-            return f"Nothing blocks it; to look at: {noted}." if noted else "No check found anything."
+            return f"No check blocks it; to look at: {noted}." if noted else "No check found anything."
         case DecisionOutcome.REFUSED:
             return f"{decision.declined or f'It fails {deciding}'}."
         case DecisionOutcome.WAITING:
-            return "All that is missing is an approval."
+            return "Only an approval is missing."
         case DecisionOutcome.INCONCLUSIVE:
-            return f"There is no answer to {deciding}." if deciding else "No check of the gate applied to it."
+            return f"No result from {deciding}." if deciding else "No check of the gate applied to it."
 
 
 def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn, ...]:
@@ -328,10 +328,10 @@ def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tup
     # First the fixes, then how to deliver mended data, last how to ask the gate again.
     steps = fixes[:STEPS]
     if len(fixes) > STEPS:
-        steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
+        steps.append(f"{len(fixes) - STEPS} more fixes are listed with their findings.")
     if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
         # Versions never change, so mended data must become a new version.
-        steps.append("Stage the mended data with `stagegate stage SPEC`.")
+        steps.append("Stage the repaired data with `stagegate stage SPEC`.")
         version = f"{decision.dataset}@latest"
     return (*steps, f"stagegate check {version} --gate {decision.target}")
 
@@ -340,8 +340,8 @@ def _after_decline(decision: Decision) -> tuple[str, ...]:
     """The steps after somebody declined a version, which only they can take back."""
     version = f"{decision.dataset}@{decision.digest}"
     return (
-        "This version ended. Stage a new one with `stagegate stage SPEC`.",
-        f"If whoever declined thinks better of it: `stagegate approve {version} --to {decision.target}`, then "
+        "This version was declined. Stage a new one with `stagegate stage SPEC`.",
+        f"If the person who declined now agrees: `stagegate approve {version} --to {decision.target}`, then "
         f"`stagegate check {version} --gate {decision.target}`.",
     )
 

@@ -14,7 +14,7 @@ def moved_page(moved: Promotion) -> str:
     already = moved.previous == moved.digest
     parts = [
         f"## ✅ {plain(ref)} names {digest_text(moved.digest)}",
-        "It did before, too." if already else f"Its gate accepted this version. Before, it named {before}.",
+        "It already named this version." if already else f"Its gate accepted this version. Before, it named {before}.",
         "**Whose turn:** nobody",
     ]
     if moved.previous and not already:

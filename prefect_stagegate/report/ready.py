@@ -51,7 +51,7 @@ class Candidate:
         return f"does not pass {names} on this node" if not self.against_version else f"does not pass {names}"
 
     def __str__(self) -> str:
-        renewed = f", asked again about {', '.join(self.renewed)}" if self.renewed else ""
+        renewed = f", ran again: {', '.join(self.renewed)}" if self.renewed else ""
         withdrawn = f", {self.withdrawn}" if self.withdrawn else ""
         return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{withdrawn}{renewed}"
 
@@ -95,7 +95,7 @@ class Readiness:
             return f"{self.address} is ready"
         if self._only_here:
             return f"{self.address} can't be used on this node"
-        more = ", and nothing is left to fall back to" if self.falls_back else ""
+        more = ", and no earlier version is ready either" if self.falls_back else ""
         return f"{self.address} is not ready{more}"
 
     @property
@@ -180,8 +180,8 @@ def _paragraph(candidate: Candidate) -> str:
     lines = [f"{use} {code(candidate.digest)}, accepted {time_text(candidate.since)} by {by}."]
     if candidate.withdrawn:
         lines.append(f"It was {plain(legible_text(candidate.withdrawn))}.")
-    renewed = ", ".join(map(code, candidate.renewed)) or "nothing, for all that was found out about it holds"
-    lines.append(f"Asked again: {renewed}.")
+    renewed = ", ".join(map(code, candidate.renewed)) or "no check, since all evidence still holds"
+    lines.append(f"Ran again: {renewed}.")
     facts, defects = "  \n".join(lines), candidate.report.defects
     rows = [f"- {code(row.check)}: {row.verdict}, {plain(legible_text(row.summary))}" for row in defects]
     return "\n\n".join((facts, "\n".join(rows))) if rows else facts

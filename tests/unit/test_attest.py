@@ -95,7 +95,7 @@ def test_statement_whose_parts_contradict_each_other_is_refused(path: str, value
     statement = copy.deepcopy(attest(DECISION, ENVIRONMENT))
     assert decision_of(statement) == DECISION
     _set(statement, path, value)
-    with pytest.raises(CorruptRecord, match="can't be believed"):
+    with pytest.raises(CorruptRecord, match="Invalid attestation"):
         decision_of(statement)
 
 
@@ -104,5 +104,5 @@ def test_statement_about_something_else_is_refused(other: dict[str, str]) -> Non
     statement = attest(DECISION, ENVIRONMENT)
     meant = {"dataset": "nycflights", "digest": DIGEST, "target": "production"}
     assert verify(statement, record=statement_digest(statement), **meant) == DECISION
-    with pytest.raises(CorruptRecord, match="it speaks about"):
+    with pytest.raises(CorruptRecord, match="it is about"):
         verify(statement, record=statement_digest(statement), **{**meant, **other})

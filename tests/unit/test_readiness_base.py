@@ -187,7 +187,7 @@ def test_a_failure_that_would_end_by_itself_is_asked_again_at_once() -> None:
     definition = CHECKS["space"]
     evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, free=1)))
     assert evidence.outcome is Outcome.FAIL
-    assert "may have been mended" in why_stale(evidence, definition, required("space"), check_context())
+    assert "may be repaired by now" in why_stale(evidence, definition, required("space"), check_context())
 
 
 @pytest.mark.parametrize(("former", "renamed"), [("Question", CheckContext), ("Answer", CheckResult)])

@@ -114,7 +114,7 @@ def why_answer_is_void(
     """
     person = person_key(reply.approver.name)
     if person == person_key(request.requester.name):
-        return f"{reply.approver.name} asked for it and can't answer"
+        return f"{reply.approver.name} made the request and can't answer it"
     eligible = _eligible(parameters, owners, request.requester)
     if eligible is not None and person not in eligible:
         in_group = not parameters.groups or person in _members(parameters, owners)
@@ -236,10 +236,10 @@ def _answer(reply: Approval, context: CheckContext, parameters: ApprovalParamete
 
 def _too_few_eligible(context: CheckContext, parameters: ApprovalParameters, eligible: frozenset[str]) -> CheckResult:
     groups = listed(parameters.groups or ["those with keys"])
-    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(eligible)} may answer"
+    problem = f"{count_text(parameters.count, 'approval')} needed from {groups}; people who may answer: {len(eligible)}"
     key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
-    also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
-    fix = f"Name more people under {key} in the spec: {context.asker.name} asked for it.{also}"
+    also = " Each of them also needs a key under `keys` of approval." if parameters.signed and parameters.groups else ""
+    fix = f"Add people under {key} in the spec; the requester, {context.asker.name}, does not count.{also}"
     return CheckResult(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
 
 

@@ -27,7 +27,7 @@ COLUMNS = "table_columns"
 """What `schema` measures: the columns of the tables that declare none, with their types."""
 NAMED = 20
 """Objects that could not be staged, of which `coverage` names so many; the others are counted."""
-MEND = "Mend it at its source, then `stagegate stage` again."
+REPAIR = "Repair it at its source, then run `stagegate stage` again."
 SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
@@ -102,7 +102,7 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     if not failed:
         return answer
     findings = [
-        Finding(failure.path, f"could not be staged: {failure.reason}", MEND, Outcome.WARN)
+        Finding(failure.path, f"could not be staged: {failure.reason}", REPAIR, Outcome.WARN)
         for failure in failed[:NAMED]
     ]
     if len(failed) > NAMED:
@@ -118,13 +118,13 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
     if validation.digest != context.digest:
-        summary = f"what was validated is {digest_text(validation.digest)}, another version"
+        summary = f"the validation is of another version, {digest_text(validation.digest)}"
         return CheckResult(Outcome.INCONCLUSIVE, summary)
     evidence = next((evidence for evidence in validation.evidence if evidence.check == name), None)
     if evidence is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
-        finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
+        finding = Finding("contract", f"it declares nothing that {name} checks", fix, Outcome.INCONCLUSIVE)
+        return CheckResult(Outcome.INCONCLUSIVE, f"the contract declares nothing that {name} checks", (finding,))
     return CheckResult(
         evidence.outcome, evidence.summary, evidence.findings, evidence.measured, seconds=validation.seconds
     )
@@ -190,24 +190,24 @@ def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[st
 
 
 def _undated(subjects: list[str]) -> CheckResult:
-    fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
-    findings = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
-    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", findings)
+    fix = "Name a table's `time` column in the contract, or read from a source that reports when its objects changed."
+    findings = tuple(Finding(subject, "it has no time", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known for {listed(subjects)}", findings)
 
 
 def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
     age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
-    summary = f"{oldest} is of {time_text(dated[oldest])}"
+    summary = f"{oldest} is from {time_text(dated[oldest])}"
     if age < parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
     outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
-    fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {context.target}."
+    fix = f"Request a new delivery and stage it, or change the limits of freshness in the gate {context.target}."
     problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
-    finding = Finding(oldest, f"it is of {problem}", fix, outcome)
+    finding = Finding(oldest, f"it is from {problem}", fix, outcome)
     until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
-    return CheckResult(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
+    return CheckResult(outcome, f"{oldest} is from {problem}", (finding,), measured, until)
 
 
 @check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
@@ -218,7 +218,7 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     """
     extends, below = context.gate.extends, context.below
     if extends is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+        return CheckResult(Outcome.NOT_APPLICABLE, "this gate extends no other")
     measured = {"version": context.digest, "below": below.digest if below else None}
     if below and below.digest == context.digest:
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)

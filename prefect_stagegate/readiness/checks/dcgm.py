@@ -67,8 +67,8 @@ def evaluate(diagnosis: Diagnosis, level: int) -> CheckResult:
     )
     worst = worst_of(findings)
     if not ran or (diagnosis.exit and worst is None):
-        message = f"{command} ended with {diagnosis.exit} after {count_text(ran, 'test')}: {diagnosis.complaint}"
-        hint = "Run it by hand; it needs its service: systemctl status nvidia-dcgm"
+        message = f"{command} exited with {diagnosis.exit} after {count_text(ran, 'test')}: {diagnosis.complaint}"
+        hint = "Run the command by hand. It needs the service nvidia-dcgm: systemctl status nvidia-dcgm"
         raise StagegateError(message.removesuffix(": "), hint=hint)
     count = len(diagnosis.results)
     measured = {"level": level, "exit": diagnosis.exit, "results": count, "version": diagnosis.version}

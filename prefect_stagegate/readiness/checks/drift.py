@@ -56,7 +56,7 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     """  # noqa: D205 - the first sentence is long
     reference = _reference(context)
     if reference is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: nothing was accepted to compare with")
+        return CheckResult(Outcome.NOT_APPLICABLE, "no accepted version to compare with")
     try:
         tables = context.measures.drift(reference.digest, parameters.ignore)
     except Cancelled:
@@ -85,7 +85,7 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
 
 def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateError) -> CheckResult:
     address = f"{context.dataset}@{reference.digest}"
-    fix = f"Check on a node that has both versions, or bring the accepted one: stagegate stage {address}"
+    fix = f"Run the check on a node that has both versions, or stage the accepted one: stagegate stage {address}"
     finding = Finding(address, str(error), fix, Outcome.INCONCLUSIVE)
     return CheckResult(Outcome.INCONCLUSIVE, f"could not be measured: {error.message.splitlines()[0]}", (finding,))
 
@@ -101,7 +101,7 @@ def _too_few_rows(tables: Mapping[str, TableDrift], rows: int) -> Iterator[Findi
         fewest = min(table.rows, table.reference_rows)
         if fewest < rows:
             fix = "Set a smaller `rows` for drift in the gate if so few are enough."
-            problem = f"it has {count_text(fewest, 'row')}, and {rows:,} are wanted"
+            problem = f"it has {count_text(fewest, 'row')}; {rows:,} are required"
             yield Finding(f"table {name}", problem, fix, Outcome.INCONCLUSIVE)
 
 
@@ -117,7 +117,7 @@ def _evaluate(
     outcome = Outcome.FAIL if len(moved) >= parameters.share * len(compared) else Outcome.WARN
     moved.sort(key=lambda item: -item[1])
     fix = (
-        "Look at what changed at the source. If it is meant, train and judge anew, or `ignore` the column in the gate."
+        "Find what changed at the source. If the change is intended, train again, or `ignore` the column in the gate."
     )
     findings = tuple(
         Finding(column.name, f"{column.method} distance {distance:.3f} from {reference}", fix, outcome)

@@ -52,9 +52,9 @@ def owner(context: CheckContext, parameters: Owners) -> CheckResult:
     missing = [role for role in roles if not context.addresses(role)]
     measured = {role: list(context.addresses(role)) for role in roles}
     if missing:
-        fix = "Name somebody under `owners` in the spec."
-        findings = tuple(Finding(f"owners.{role}", "nobody is named", fix) for role in missing)
-        return CheckResult(Outcome.FAIL, f"nobody is named for {listed(missing)}", findings, measured)
+        fix = "Add an address under `owners` in the spec."
+        findings = tuple(Finding(f"owners.{role}", "no address is set", fix) for role in missing)
+        return CheckResult(Outcome.FAIL, f"no address is set for {listed(missing)}", findings, measured)
     return CheckResult(Outcome.PASS, f"{listed(roles)} can be reached", measured=measured)
 
 
@@ -86,7 +86,7 @@ def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa:
     if spdx_name and spdx_name.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
         fix = "Ask the owner of the data for another licence, or leave this source out."
         return CheckResult(Outcome.FAIL, f"{spdx_name} is denied", (Finding("license", "it is denied", fix),), measured)
-    summary = f"{spdx_name} is on no list" if spdx_name else "the spec names no licence"
+    summary = f"{spdx_name} is neither allowed nor denied" if spdx_name else "the spec names no licence"
     fix = "Set `license` in the spec to the SPDX name, or add it to `allow` in the gate."
     return CheckResult(Outcome.WARN, summary, (Finding("license", summary, fix, Outcome.WARN),), measured)
 
@@ -101,7 +101,7 @@ class Runbook(Parameters):
 def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
     """Whether there is a runbook for when the data breaks: named passes, missing fails.
 
-    With `resolve: true`, a link by http or https that leads nowhere warns.
+    With `resolve: true`, a link by http or https whose page does not exist warns.
     """
     link = context.spec.runbook
     if not link:
@@ -121,8 +121,8 @@ def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult
     except StagegateError as error:
         reason, fix = error.message, error.hint or fix
     if status in GONE:
-        finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
-        return CheckResult(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
+        finding = Finding("runbook", f"{link}: {reason}", "Correct the link in the spec.", Outcome.WARN)
+        return CheckResult(Outcome.WARN, f"the page does not exist: {link}", (finding,), {"status": status}, until)
     # A link that can't be followed now may be sound: no verdict, and no expiry, so that it is tried again.
     if status in BROKEN:
         finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)

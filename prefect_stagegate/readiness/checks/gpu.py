@@ -79,7 +79,7 @@ def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResul
     if (parameters.count, parameters.model, parameters.mig) == (None, None, None):
         fix = f"Declare them in the gate: gpu_inventory: {{count: {len(gpus.gpus)}, model: {gpus.gpus[0].name}}}"
         undeclared = Finding("gpu_inventory", "the policy declares no GPUs", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"nothing is declared to compare with; {here}", (undeclared,))
+        return CheckResult(Outcome.INCONCLUSIVE, f"the policy declares no GPUs; this node has {here}", (undeclared,))
     return gpu_result(here, tuple(_undeclared(gpus, parameters)), gpus)
 
 
@@ -152,7 +152,7 @@ def _unsound(gpu: Gpu, limits: GpuMemory) -> Iterator[Finding]:
         yield Finding(gpu.label, "it counts no memory errors: ECC is off", fix, Outcome.INCONCLUSIVE)
     elif gpu.remap_pending is None and gpu.retired_pages is None:
         fix = f"nvidia-smi -i {gpu.index} -q -d ROW_REMAPPER,PAGE_RETIREMENT"
-        yield Finding(gpu.label, "it tells neither retired pages nor remapped rows", fix, Outcome.INCONCLUSIVE)
+        yield Finding(gpu.label, "it reports neither retired pages nor remapped rows", fix, Outcome.INCONCLUSIVE)
     if (count := gpu.ecc_uncorrected or 0) > limits.uncorrected:
         yield Finding(gpu.label, f"{count:,} uncorrected memory errors; {limits.uncorrected:,} are allowed", reset)
     if (count := gpu.ecc_corrected or 0) > limits.corrected:
@@ -183,12 +183,12 @@ def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
 
 
 def _busy(gpu: Gpu, limits: GpuIdle) -> Iterator[Finding]:
-    seen = f"See whose it is: nvidia-smi -i {gpu.index}; fuser -v /dev/nvidia{_minor(gpu)}"
+    seen = f"Find the processes: nvidia-smi -i {gpu.index}; fuser -v /dev/nvidia{_minor(gpu)}"
     if gpu.processes is None:
-        yield Finding(gpu.label, "it doesn't tell who uses it", seen, Outcome.INCONCLUSIVE)
+        yield Finding(gpu.label, "it doesn't report which processes use it", seen, Outcome.INCONCLUSIVE)
     elif len(gpu.processes) > limits.processes:
         processes = listed([str(pid) for pid in gpu.processes])
-        yield Finding(gpu.label, f"{len(gpu.processes)} use it by process id: {processes}", seen)
+        yield Finding(gpu.label, f"processes that use it: {processes}", seen)
     if gpu.used > limits.used * MIB:
         problem = f"{gpu.used / MIB:.0f} MiB are in use, and {limits.used} are allowed"
         yield Finding(gpu.label, problem, seen)
@@ -198,7 +198,7 @@ def no_gpu(parameters: OnGpus) -> CheckResult:
     """The answer on a node without GPUs. It is never a pass."""
     if parameters.absent == "not_applicable":
         return CheckResult(Outcome.NOT_APPLICABLE, "this node has no GPU")
-    fix = "Run it on a node with GPUs, or set `absent: not_applicable` where none is needed."
+    fix = "Run the check on a node with GPUs, or set `absent: not_applicable` where none is needed."
     finding = Finding("node", "NVML and the PCI bus show no GPU", fix, Outcome.INCONCLUSIVE)
     return CheckResult(Outcome.INCONCLUSIVE, "this node has no GPU", (finding,))
 

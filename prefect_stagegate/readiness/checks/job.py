@@ -143,7 +143,7 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
 def _nothing_to_measure(context: CheckContext) -> CheckResult:
     """The answer without a `job:`, or without the version on this node."""
     if context.spec.job is None:
-        finding = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
+        finding = Finding("job", "the spec does not describe the training job", EXAMPLE, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, "the spec has no `job:`", (finding,))
     fix = f"stagegate stage {context.address}"
     finding = Finding(context.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
@@ -173,7 +173,7 @@ def _unproved(context: CheckContext, reading: Reading, measured: dict[str, Any])
     """The answer where the reading proves nothing; None where it does."""
     if not reading.tiers.total:
         fix = f"See what the version holds: stagegate show {context.address} --rows"
-        finding = Finding(context.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
+        finding = Finding(context.address, "none of its bytes were read", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, "0 bytes were read", (finding,), measured)
     if reading.warm:
         cause = Bottleneck.PAGE_CACHE
@@ -194,7 +194,7 @@ def _too_few_steps(context: CheckContext, run: Run, job: JobSpec, measured: dict
         fix = f"Raise `bytes` and `files` of utilisation: {bytes_text(wanted * job.batch_bytes)} make {wanted} batches."
     else:
         fix = f"Raise `seconds` of utilisation: a step takes {job.step_time:g} s."
-    problem = f"{count_text(run.steps, 'batch')} were taken, and {wanted} are wanted"
+    problem = f"{count_text(run.steps, 'batch')} were taken; {wanted} are required"
     return CheckResult(Outcome.INCONCLUSIVE, problem, (Finding("steps", problem, fix, Outcome.INCONCLUSIVE),), measured)
 
 
@@ -210,4 +210,4 @@ def _with_cause(
     cause = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
     finding = Finding(cause.value, answer.summary, FIXES[cause].format(address=context.address), answer.outcome)
     measured = {**answer.measured, "bottleneck": cause.value, "rate_with_more_readers": round(more.rate)}
-    return CheckResult(answer.outcome, f"{answer.summary}; held back by the {cause.value}", (finding,), measured)
+    return CheckResult(answer.outcome, f"{answer.summary}; bottleneck: {cause.value}", (finding,), measured)

@@ -64,16 +64,16 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     seen, problem = look_up(lambda: orchestration.heartbeat(parameters.pool))
     fix = f"prefect worker start --pool {parameters.pool}"
     if seen is None:
-        missing = problem or "no worker was ever heard of"
+        missing = problem or "no worker ever sent a heartbeat"
         return CheckResult(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
     age = max(context.now - seen, timedelta(0))  # the server's clock may be ahead
     measured = {"pool": parameters.pool, "age_seconds": age.total_seconds()}
-    summary = f"heard of at {time_text(seen)}"
+    summary = f"last heartbeat at {time_text(seen)}"
     if age <= parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if age <= parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
-    silent = f"no worker was heard of since {time_text(seen)}, more than {age_text(limit)} before the check"
+    silent = f"the last heartbeat was at {time_text(seen)}, more than {age_text(limit)} before the check"
     return CheckResult(outcome, summary, (Finding(f"work pool {parameters.pool}", silent, fix, outcome),), measured)
 
 
@@ -139,14 +139,15 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
         fix = f"prefect work-queue resume {parameters.queue} --pool {parameters.pool}"
         return CheckResult(Outcome.FAIL, "it is paused", (Finding(subject, "it is paused", fix),), measured)
     if work_queue.polled is None or age is None or age > parameters.polled:
-        problem = (
-            f"nobody polled it since {time_text(work_queue.polled)}" if work_queue.polled else "nobody ever polled it"
-        )
+        problem = "no worker ever polled it"
+        if work_queue.polled:
+            limit = age_text(parameters.polled)
+            problem = f"the last poll was at {time_text(work_queue.polled)}, more than {limit} before the check"
         fix = f"prefect worker start --pool {parameters.pool} --work-queue {parameters.queue}"
         return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),), measured)
     summary = f"polled at {time_text(work_queue.polled)}"
     if work_queue.late:
-        problem = f"{count_text(work_queue.late, 'run')} should have begun"
+        problem = f"late: {count_text(work_queue.late, 'run')}"
         fix = "Start another worker, or raise the limits that hold them: prefect flow-run ls --state Late"
         return CheckResult(Outcome.WARN, problem, (Finding(subject, problem, fix, Outcome.WARN),), measured)
     return CheckResult(Outcome.PASS, summary, measured=measured)

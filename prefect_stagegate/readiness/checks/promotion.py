@@ -38,7 +38,7 @@ def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     """
     accepted = context.accepted
     if accepted is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, f"first: nothing to return to in {context.target}")
+        return CheckResult(Outcome.NOT_APPLICABLE, f"{context.target} has no earlier version to return to")
     age = context.now - moment(accepted.at)
     measured = {"version": accepted.digest, "accepted_at": accepted.at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)
@@ -77,10 +77,11 @@ def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     """
     extends, below = context.gate.extends, context.below
     if extends is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+        return CheckResult(Outcome.NOT_APPLICABLE, "this gate extends no other")
     if below is None or below.digest != context.digest:
-        finding = Finding(extends, "it does not stand there", f"stagegate promote {context.address} --to {extends}")
-        return CheckResult(Outcome.FAIL, f"it does not stand at {extends}", (finding,))
+        fix = f"stagegate promote {context.address} --to {extends}"
+        finding = Finding(extends, "it does not name this version", fix)
+        return CheckResult(Outcome.FAIL, f"{extends} does not name this version", (finding,))
     since, until = moment(below.at), moment(below.until) if below.until else context.now
     stood = until - since
     measured = {"since": below.at, "until": below.until, "stood_seconds": stood.total_seconds()}
@@ -92,9 +93,9 @@ def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     wanted = age_text(parameters.period)
     if below.until:
         fix = f"Let it stand there again: stagegate promote {context.address} --to {extends}"
-        finding = Finding(extends, f"the ref moved on after {age_text(stood)}, and {wanted} are wanted", fix)
+        finding = Finding(extends, f"the ref moved on after {age_text(stood)}; {wanted} are required", fix)
         return CheckResult(Outcome.FAIL, summary, (finding,), measured)
     ends = since + parameters.period
     fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
-    finding = Finding(extends, f"it stands there since {time_text(since)}, and {wanted} are wanted", fix)
+    finding = Finding(extends, f"the version stands there since {time_text(since)}; {wanted} are required", fix)
     return CheckResult(Outcome.FAIL, summary, (finding,), measured, until=ends)

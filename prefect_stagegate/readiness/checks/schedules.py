@@ -56,7 +56,7 @@ def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noq
         fix = resume if deployment.schedules else "Give it a schedule and deploy it: prefect deploy"
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),), measured)
     if deployment.next is None:
-        problem = "no run of it is planned"
+        problem = "no run is planned"
         fix = "See whether the server's scheduler runs: prefect server services ls"
         return CheckResult(Outcome.WARN, problem, (Finding(name, problem, fix, Outcome.WARN),), measured)
     return CheckResult(Outcome.PASS, f"its next run is due at {time_text(deployment.next)}", measured=measured)
@@ -94,7 +94,7 @@ def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
         return
     measured[name] = {"slots": limit.slots, "used": limit.used, "active": limit.active}
     if not limit.slots:
-        yield Finding(name, "it has no slots, so nothing begins", f"prefect gcl update {name} --limit 1")
+        yield Finding(name, "it has no slots, so no run can begin", f"prefect gcl update {name} --limit 1")
     elif not limit.active:
         yield Finding(name, "it is disabled", f"prefect gcl update {name} --enable", Outcome.WARN)
     elif limit.used >= limit.slots:
@@ -130,12 +130,12 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
         fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),))
     if delivery is None:
-        problem = "it never sent a message that the server knows of"
+        problem = "the server has no record of a message from it"
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, TEST),))
     age = max(context.now - delivery.at, timedelta(0))
     measured = {"at": delivery.at.isoformat(), "executed": delivery.executed}
     if not delivery.executed:
-        reason = delivery.reason or "no reason is told"
+        reason = delivery.reason or "no reason is given"
         problem = f"its last message, at {time_text(delivery.at)}, could not be sent: {reason}"
         fix = f"Check its notification block, then: {TEST}"
         return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),), measured)

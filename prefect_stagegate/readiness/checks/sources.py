@@ -102,7 +102,7 @@ def _labels(urls: Sequence[str]) -> list[str]:
 def _life_finding(label: str, life: CredentialLife, left: float | None, run: float) -> Finding | None:
     if left is None:
         fix = "Use a key or a role whose end is known, or set AWS_CREDENTIAL_EXPIRATION beside the session token."
-        unknown = Finding(label, f"nobody can tell when {life.what} ends", fix, Outcome.INCONCLUSIVE)
+        unknown = Finding(label, f"the end of {life.what} is unknown", fix, Outcome.INCONCLUSIVE)
         return unknown if life.kind in ("unknown", "temporary") else None
     if left >= AMPLE * run:
         return None

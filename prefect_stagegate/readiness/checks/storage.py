@@ -58,7 +58,7 @@ def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if ratio >= parameters.fail else Outcome.FAIL
     wanted = (parameters.warn if outcome is Outcome.WARN else parameters.fail) * context.bytes
-    problem = f"it has {bytes_text(room)} for this version, and {bytes_text(wanted)} are wanted"
+    problem = f"it has room for {bytes_text(room)} of this version; {bytes_text(wanted)} are required"
     return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), measured)
 
 
@@ -80,7 +80,7 @@ def space(context: CheckContext, parameters: UsedShare) -> CheckResult:
     """How full the cache's volume is: up to `warn` (0.80) used passes, up to `fail` (0.85) warns, more fails."""
     volume = context.volume()
     if volume.total < 1:
-        return CheckResult(Outcome.INCONCLUSIVE, f"{volume.path} tells no size")
+        return CheckResult(Outcome.INCONCLUSIVE, f"{volume.path} reports no size")
     used = 1 - volume.free / volume.total
     return _evaluate_use(volume, parameters, used, f"{used:.0%} of {bytes_text(volume.total)} used", _measured(volume))
 
@@ -109,7 +109,7 @@ def _evaluate_use(
         return CheckResult(Outcome.PASS, summary, measured=figures)
     outcome = Outcome.WARN if used <= limits.fail else Outcome.FAIL
     limit = limits.warn if outcome is Outcome.WARN else limits.fail
-    problem = f"{used:.1%} is used, and {limit:.0%} is the limit"
+    problem = f"{used:.1%} is used; the limit is {limit:.0%}"
     return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
 
 

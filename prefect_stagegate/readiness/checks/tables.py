@@ -53,7 +53,7 @@ def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> Check
     """
     if not parameters.keys and not parameters.splits:
         fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
-        finding = Finding("duplicates", "nothing says what makes a record", fix, Outcome.INCONCLUSIVE)
+        finding = Finding("duplicates", "the gate names no columns that identify a record", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
     measured: dict[str, object] = {}
     findings = [*_in_tables(context, parameters, measured), *_in_splits(context, parameters, measured)]
@@ -77,7 +77,7 @@ def _in_tables(
             problem = (
                 f"{count_text(repeats.duplicates, 'row')} of {repeats.rows:,} repeat the {', '.join(keys)} of another"
             )
-            fix = f"Remove them at the source, then `stagegate stage` it. Look at {' and '.join(repeats.files)}."
+            fix = f"Remove them at the source, then run `stagegate stage`. See {' and '.join(repeats.files)}."
             yield Finding(subject, problem, fix)
 
 
@@ -120,8 +120,8 @@ def _overlaps(kind: str, overlap: Overlap) -> Iterator[Finding]:
     for names, count in overlap.shared.items():
         fewest = min(overlap.counts[name] for name in names)
         noun = "file" if kind == FILES else "record"
-        problem = f"they share {count_text(count, noun)}, and the smallest has {fewest:,}"
-        fix = "Take them out of all splits but one at the source, then `stagegate stage` it."
+        problem = f"they share {count_text(count, noun)}; the smallest split has {fewest:,}"
+        fix = "Keep them in only one split at the source, then run `stagegate stage`."
         yield Finding(f"splits {' and '.join(names)}", problem, fix)
 
 
@@ -159,7 +159,7 @@ def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult
     limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
     if not parameters.labels or not limits:
         fix = f"Set `labels`, and `warn` or `fail`, for balance in the gate {context.target}."
-        finding = Finding("balance", "nothing says what is to be balanced, or how far", fix, Outcome.INCONCLUSIVE)
+        finding = Finding("balance", "the gate sets no labels, or no limit", fix, Outcome.INCONCLUSIVE)
         return CheckResult(Outcome.INCONCLUSIVE, "no labels or no limit are set", (finding,))
     measured: dict[str, object] = {}
     findings: list[Finding] = []
@@ -189,6 +189,6 @@ def _evaluate_share(
     fix = "Collect more of it, weigh it in training, or set another limit in the gate."
     for limit, outcome in ((limits.fail, Outcome.FAIL), (limits.warn, Outcome.WARN)):
         if limit is not None and share < limit:
-            problem = f"the class {smallest!r} has {share:.2%} of the rows, and {limit:.2%} is the limit"
+            problem = f"the class {smallest!r} has {share:.2%} of the rows; the limit is {limit:.2%}"
             yield Finding(subject, problem, fix, outcome)
             return

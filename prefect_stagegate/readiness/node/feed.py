@@ -133,7 +133,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
         raise failed[0]
     if any(thread.is_alive() for thread in threads):
         raise CacheError(
-            "A read of the cache's volume does not come back", hint="Look at the volume: dmesg; iostat -x 1"
+            "A read from the cache's volume hangs", hint="Look at the volume: dmesg; iostat -x 1"
         )
 
 

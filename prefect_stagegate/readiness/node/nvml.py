@@ -117,7 +117,7 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
     thread.start()
     thread.join(seconds)
     if not answers:
-        raise StagegateError(f"NVML does not answer within {seconds:g} s", hint=LOOK)
+        raise StagegateError(f"NVML did not answer within {seconds:g} s", hint=LOOK)
     if isinstance(answers[0], StagegateError):
         raise answers[0]
     return answers[0]
@@ -132,7 +132,7 @@ def _query_gpus(nvml: ModuleType) -> Gpus:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
         kind = _NoDriver if error.value in _absences(nvml) else StagegateError
-        raise kind(f"NVML gives no answer: {error}", hint=_hint(nvml, error)) from error
+        raise kind(f"NVML returned an error: {error}", hint=_hint(nvml, error)) from error
 
 
 def _absences(nvml: ModuleType) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ def _pynvml() -> ModuleType:
         import pynvml
     except ImportError as error:
         hint = "Install it: pip install 'prefect-stagegate[gpu]'"
-        raise MissingExtra("What asks NVIDIA's GPUs, nvidia-ml-py, is not installed", hint=hint) from error
+        raise MissingExtra("Reading NVIDIA's GPUs needs nvidia-ml-py, which is not installed", hint=hint) from error
     library: ModuleType = pynvml
     return library
 
@@ -155,7 +155,7 @@ def _hint(nvml: ModuleType, error: Any) -> str:
     if error.value == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
         return "Load the driver: `modprobe nvidia`; `dmesg | grep -i nvrm` says why it did not load."
     if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-        return "The driver was updated under way. Load the new one: restart the node."
+        return "The driver was updated while it was loaded. Restart the node to load the new one."
     return LOOK
 
 

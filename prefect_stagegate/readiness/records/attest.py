@@ -132,7 +132,7 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
         # Write the Statement again from its extension: the parts for other tools must come out the same.
         rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     except (KeyError, TypeError) as error:
-        raise _corrupt(f"it has no {error}") from error
+        raise _corrupt(f"it has no field {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -155,11 +155,11 @@ def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: s
     """
     # First the digest: nothing of a changed Statement is interpreted.
     if statement_digest(statement) != record:
-        raise _corrupt(f"it is {statement_digest(statement)}, and {record} was written")
+        raise _corrupt(f"its digest is {statement_digest(statement)}, and the record says {record}")
     decision = decision_of(statement)
     about = (decision.dataset, decision.digest, decision.target)
     if about != (dataset, digest, target):
-        raise _corrupt(f"it speaks about {about[0]}@{about[1]} for {about[2]}, not {dataset}@{digest} for {target}")
+        raise _corrupt(f"it is about {about[0]}@{about[1]} for {about[2]}, not {dataset}@{digest} for {target}")
     return decision
 
 
@@ -167,13 +167,13 @@ def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any])
     """Raise when the parts that other tools read (subject, result, policy) differ from the decision."""
     for name in ("_type", "subject", "predicateType"):
         if statement.get(name) != rewritten[name]:
-            raise _corrupt(f"its {name} is not the decision's")
+            raise _corrupt(f"its {name} does not match the decision")
     for name in rewritten["predicate"].keys() - {"stagegate"}:
         if statement["predicate"].get(name) != rewritten["predicate"][name]:
-            raise _corrupt(f"its {name} is not the decision's")
+            raise _corrupt(f"its {name} does not match the decision")
     decision = rewritten["predicate"]["stagegate"]["decision"]
     if Environment.from_json(rewritten["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
-        raise _corrupt("its environment does not have the decision's fingerprint")
+        raise _corrupt("its environment does not match the decision's fingerprint")
 
 
 def _result(decision: Decision) -> str:
@@ -197,5 +197,5 @@ def _hex(digest: str) -> str:
 
 def _corrupt(reason: str) -> CorruptRecord:
     return CorruptRecord(
-        f"An attestation can't be believed: {reason}", hint="Run `stagegate check` again; it writes a new one."
+        f"Invalid attestation: {reason}", hint="Run `stagegate check` again; it writes a new one."
     )

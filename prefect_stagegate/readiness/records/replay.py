@@ -19,7 +19,7 @@ from prefect_stagegate.readiness.renewal import LETS_THROUGH
 from prefect_stagegate.readiness.run import expired, parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 
-UNTOLD = "it was asked with other parameters, and what it measured does not tell"
+UNTOLD = "it ran with other parameters, and its figures are not enough to decide again"
 
 
 def _graded(*, passes: bool, warns: bool) -> Outcome:

@@ -86,7 +86,7 @@ def test_volume_that_gives_too_little_fails_and_what_holds_it_back_is_named(
     assert finding.subject == evidence.measured["bottleneck"]
     assert finding.subject in {"volume", "readers", "processor"}
     assert finding.fix
-    assert evidence.summary.endswith(f"held back by the {finding.subject}")
+    assert evidence.summary.endswith(f"bottleneck: {finding.subject}")
 
 
 def test_thresholds_are_the_policy_s(staged: Callable[..., CheckContext]) -> None:
