@@ -7,43 +7,31 @@ from typing import Any
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.model import Direction, PolicyChange, Severity
+from prefect_stagegate.readiness.base import Ceilings, Floors
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.spec import Gate, Requirement, Spec
 
 MORE_IS_STRICTER = {
     ("approval", "count"),
     ("approval", "signed"),
-    ("cache_fit", "fail"),
-    ("cache_fit", "warn"),
     ("credential_life", "run"),
-    ("feed_rate", "fail"),
-    ("feed_rate", "warn"),
     ("runbook", "resolve"),
     ("soak", "period"),
-    ("utilisation", "fail"),
-    ("utilisation", "warn"),
 }
-"""Parameters whose higher value lets fewer versions through."""
+"""Parameters whose higher value lets fewer versions through, beside the limits of `Floors`."""
 LESS_IS_STRICTER = {
     ("alert", "warn"),
     ("drift", "distance"),
     ("drift", "share"),
-    ("freshness", "fail"),
-    ("freshness", "warn"),
     ("gpu_idle", "processes"),
     ("gpu_idle", "used"),
     ("gpu_memory", "corrected"),
     ("gpu_memory", "retired"),
     ("gpu_memory", "uncorrected"),
-    ("inodes", "fail"),
-    ("inodes", "warn"),
     ("rollback", "warn"),
-    ("space", "fail"),
-    ("space", "warn"),
-    ("worker", "fail"),
-    ("worker", "warn"),
 }
-"""Parameters whose lower value lets fewer versions through."""
+"""Parameters whose lower value lets fewer versions through, beside the limits of `Ceilings`."""
+LIMITS = ("warn", "fail")
 SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
 """From the loosest to the strictest."""
 
@@ -100,9 +88,9 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
 
 
 def _parameter_direction(check: str, name: str, before: Any, after: Any) -> Direction:
-    if (check, name) in MORE_IS_STRICTER:
+    if (check, name) in MORE_IS_STRICTER or (name in LIMITS and isinstance(after, Floors)):
         return _direction(getattr(before, name), getattr(after, name))
-    if (check, name) in LESS_IS_STRICTER:
+    if (check, name) in LESS_IS_STRICTER or (name in LIMITS and isinstance(after, Ceilings)):
         return _direction(getattr(after, name), getattr(before, name))
     return Direction.CHANGED
 

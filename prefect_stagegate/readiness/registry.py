@@ -25,8 +25,8 @@ from typing import TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_stagegate.model import Finding, Outcome, Scope, Severity
-from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, Renewal
+from prefect_stagegate.model import Outcome, Scope, Severity
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, Renewal, one_finding
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
 from prefect_stagegate.spec import KnownCheck
 from prefect_stagegate.spec.models import Owner
@@ -221,8 +221,7 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
 
     def ask(context: CheckContext, parameters: _AnyParameters) -> CheckResult:  # noqa: ARG001
         fix = f"Repair or remove the package: pip show {package}; pip uninstall {package}"
-        finding = Finding(package, problem, fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, problem, (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, package, problem, fix)
 
     definition = CheckDefinition(
         name=point.name,

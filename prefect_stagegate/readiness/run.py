@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.errors import Cancelled, StagegateError
-from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import CheckDefinition, CheckResult
+from prefect_stagegate.model import Evidence, Outcome
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, one_finding
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
 from prefect_stagegate.readiness.records.revocation import revoked, unrevoked
 from prefect_stagegate.redaction import redact
@@ -139,12 +139,12 @@ def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckCo
     except Cancelled:
         raise
     except StagegateError as error:
-        finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"no result: {error.message}", (finding,))
+        summary = f"no result: {error.message}"
+        return one_finding(Outcome.INCONCLUSIVE, definition.name, str(error), error.hint, summary=summary)
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
         reason = redact(f"{type(error).__name__}: {error}")
-        finding = Finding(definition.name, reason, "Report it with the output of --debug.", Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"the check raised an error: {reason}", (finding,))
+        problem = f"the check raised an error: {reason}"
+        return one_finding(Outcome.INCONCLUSIVE, definition.name, problem, "Report it with the output of --debug.")
     return answer
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Identity, Outcome, person_key
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext, addresses_of
 from prefect_stagegate.readiness.records.signing import signers
 from prefect_stagegate.readiness.registry import check
@@ -240,7 +240,7 @@ def _too_few_eligible(context: CheckContext, parameters: ApprovalParameters, eli
     key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
     also = " Each of them also needs a key under `keys` of approval." if parameters.signed and parameters.groups else ""
     fix = f"Add people under {key} in the spec; the requester, {context.asker.name}, does not count.{also}"
-    return CheckResult(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
+    return one_finding(Outcome.FAIL, "owners", problem, fix, {"count": parameters.count})
 
 
 def _waiting(

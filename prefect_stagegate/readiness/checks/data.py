@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, worst_of
+from prefect_stagegate.readiness.base import Ceilings, CheckResult, NoParameters, Renewal, one_finding, worst_of
 from prefect_stagegate.readiness.columns import compare_columns
 from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
@@ -78,7 +78,7 @@ def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     if context.files < 1 or context.bytes < 1:
         problem = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
         fix = f"Look at `stagegate show {context.address} --rows`, and at `include` and `exclude` in the spec."
-        return CheckResult(Outcome.FAIL, problem, (Finding("version", problem, fix),))
+        return one_finding(Outcome.FAIL, "version", problem, fix)
     return _from_contract(context, "nonempty")
 
 
@@ -118,29 +118,22 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
     if validation.digest != context.digest:
-        summary = f"the validation is of another version, {digest_text(validation.digest)}"
-        return CheckResult(Outcome.INCONCLUSIVE, summary)
+        other = digest_text(validation.digest)
+        return CheckResult(Outcome.INCONCLUSIVE, f"the validation is of another version, {other}")
     evidence = next((evidence for evidence in validation.evidence if evidence.check == name), None)
     if evidence is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
-        finding = Finding("contract", f"it declares nothing that {name} checks", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"the contract declares nothing that {name} checks", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "contract", f"the contract declares nothing that {name} checks", fix)
     return CheckResult(
         evidence.outcome, evidence.summary, evidence.findings, evidence.measured, seconds=validation.seconds
     )
 
 
-class Freshness(Parameters):
+class Freshness(Ceilings):
     """12 and 24 hours suit data that is delivered daily."""
 
     warn: Duration = Field(default=timedelta(hours=12), description="The age from which on it warns.", examples=["12h"])
     fail: Duration = Field(default=timedelta(hours=24), description="The age from which on it fails.", examples=["24h"])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Freshness:
-        if self.warn > self.fail:
-            raise ValueError("`warn` must not be longer than `fail`")
-        return self
 
 
 @check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
@@ -156,7 +149,10 @@ def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     missing = [subject for subject, at in newest.items() if at is None]
     # A table without a time makes the answer unknown, however fresh the others are.
     if missing or not dated:
-        return _undated(missing or ["source"])
+        subjects = missing or ["source"]
+        fix = "Name a table's `time` column in the contract, or use a source that reports when its objects changed."
+        findings = tuple(Finding(subject, "it has no time", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+        return CheckResult(Outcome.INCONCLUSIVE, f"no time is known for {listed(subjects)}", findings)
     subject, at = min(dated.items(), key=lambda item: item[1])
     if at > context.now + SKEW:
         return CheckResult(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
@@ -189,12 +185,6 @@ def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[st
     }
 
 
-def _undated(subjects: list[str]) -> CheckResult:
-    fix = "Name a table's `time` column in the contract, or read from a source that reports when its objects changed."
-    findings = tuple(Finding(subject, "it has no time", fix, Outcome.INCONCLUSIVE) for subject in subjects)
-    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known for {listed(subjects)}", findings)
-
-
 def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
     age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
@@ -205,9 +195,9 @@ def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str,
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
     fix = f"Request a new delivery and stage it, or change the limits of freshness in the gate {context.target}."
     problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
-    finding = Finding(oldest, f"it is from {problem}", fix, outcome)
     until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
-    return CheckResult(outcome, f"{oldest} is from {problem}", (finding,), measured, until)
+    summary = f"{oldest} is from {problem}"
+    return one_finding(outcome, oldest, f"it is from {problem}", fix, measured, summary=summary, until=until)
 
 
 @check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
@@ -224,5 +214,5 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
     problem = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
     fix = f"stagegate promote {context.address} --to {extends}"
-    finding = Finding("version", f"it is {digest_text(context.digest)}, but {problem}", fix)
-    return CheckResult(Outcome.FAIL, problem, (finding,), measured)
+    found = f"it is {digest_text(context.digest)}, but {problem}"
+    return one_finding(Outcome.FAIL, "version", found, fix, measured, summary=problem)

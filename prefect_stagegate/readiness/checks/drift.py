@@ -12,7 +12,7 @@ from pydantic import Field
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters
+from prefect_stagegate.readiness.base import CheckResult, Parameters, one_finding
 from prefect_stagegate.readiness.context import Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -62,7 +62,10 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     except Cancelled:
         raise
     except StagegateError as error:
-        return _unmeasured(context, reference, error)
+        address = f"{context.dataset}@{reference.digest}"
+        fix = f"Run the check on a node that has both versions, or stage the accepted one: stagegate stage {address}"
+        summary = f"could not be measured: {error.message.splitlines()[0]}"
+        return one_finding(Outcome.INCONCLUSIVE, address, str(error), fix, summary=summary)
     columns = [column for table in tables.values() for column in table.columns]
     compared = {column.name: column.distance for column in columns if column.distance is not None}
     measured = {
@@ -78,16 +81,8 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
         )
     if not compared:
         fix = "Name tables under `contract`, or take drift out of the gate."
-        finding = Finding("tables", "no column can be compared", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "no column can be compared", (finding,), measured)
+        return one_finding(Outcome.INCONCLUSIVE, "tables", "no column can be compared", fix, measured)
     return _evaluate(columns, parameters, f"{reference.target}'s {digest_text(reference.digest)}", measured)
-
-
-def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateError) -> CheckResult:
-    address = f"{context.dataset}@{reference.digest}"
-    fix = f"Run the check on a node that has both versions, or stage the accepted one: stagegate stage {address}"
-    finding = Finding(address, str(error), fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, f"could not be measured: {error.message.splitlines()[0]}", (finding,))
 
 
 def _reference(context: CheckContext) -> Accepted | None:

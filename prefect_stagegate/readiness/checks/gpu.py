@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, worst_of
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, from_findings, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus
 from prefect_stagegate.readiness.registry import check
@@ -78,8 +79,8 @@ def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResul
     here = f"{count_text(len(gpus.gpus), 'GPU')}: {listed(sorted({gpu.name for gpu in gpus.gpus}))}"
     if (parameters.count, parameters.model, parameters.mig) == (None, None, None):
         fix = f"Declare them in the gate: gpu_inventory: {{count: {len(gpus.gpus)}, model: {gpus.gpus[0].name}}}"
-        undeclared = Finding("gpu_inventory", "the policy declares no GPUs", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"the policy declares no GPUs; this node has {here}", (undeclared,))
+        problem = f"the policy declares no GPUs; this node has {here}"
+        return one_finding(Outcome.INCONCLUSIVE, "gpu_inventory", problem, fix)
     return gpu_result(here, tuple(_undeclared(gpus, parameters)), gpus)
 
 
@@ -199,18 +200,15 @@ def no_gpu(parameters: OnGpus) -> CheckResult:
     if parameters.absent == "not_applicable":
         return CheckResult(Outcome.NOT_APPLICABLE, "this node has no GPU")
     fix = "Run the check on a node with GPUs, or set `absent: not_applicable` where none is needed."
-    finding = Finding("node", "NVML and the PCI bus show no GPU", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, "this node has no GPU", (finding,))
+    problem = "NVML and the PCI bus show no GPU"
+    return one_finding(Outcome.INCONCLUSIVE, "node", problem, fix, summary="this node has no GPU")
 
 
 def gpu_result(good: str, findings: Sequence[Finding], gpus: Gpus) -> CheckResult:
     """Make the answer from findings: the worst one decides, and without any it passes with the summary `good`."""
     measured = {"driver": gpus.driver, "cuda": gpus.cuda, "gpus": [_measured(gpu) for gpu in gpus.gpus]}
-    worst = worst_of(findings)
-    if worst is None:
-        return CheckResult(Outcome.PASS, good, measured=measured)
-    more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
-    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}{more}", tuple(findings), measured)
+    answer = from_findings(good, findings, measured)
+    return replace(answer, summary=f"{answer.summary}, and {len(findings) - 1} more") if len(findings) > 1 else answer
 
 
 def _measured(gpu: Gpu) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.model import Outcome, Scope
+from prefect_stagegate.readiness.base import Ceilings, CheckResult, Floors, NoParameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext, Volume
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.units import bytes_text, count_text
@@ -27,17 +27,11 @@ SHOWN = 50
 MORE_ROOM = "Run `stagegate gc`, or give the cache a larger volume with --cache or STAGEGATE_CACHE."
 
 
-class CacheFit(Parameters):
+class CacheFit(Floors):
     """A fifth more than the data itself leaves room for the next delivery."""
 
     warn: float = Field(default=1.2, gt=0, description="The ratio below which it warns.", examples=[1.5])
     fail: float = Field(default=1.0, gt=0, description="The ratio below which it fails.", examples=[1.0])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> CacheFit:
-        if self.warn < self.fail:
-            raise ValueError("`warn` must not be smaller than `fail`")
-        return self
 
 
 @check("cache_fit", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -59,20 +53,14 @@ def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
     outcome = Outcome.WARN if ratio >= parameters.fail else Outcome.FAIL
     wanted = (parameters.warn if outcome is Outcome.WARN else parameters.fail) * context.bytes
     problem = f"it has room for {bytes_text(room)} of this version; {bytes_text(wanted)} are required"
-    return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), measured)
+    return one_finding(outcome, str(volume.path), problem, MORE_ROOM, measured, summary=summary)
 
 
-class UsedShare(Parameters):
+class UsedShare(Ceilings):
     """Many file systems slow down above 80 to 85 %."""
 
     warn: float = Field(default=0.80, gt=0, le=1, description="The used share above which it warns.", examples=[0.8])
     fail: float = Field(default=0.85, gt=0, le=1, description="The used share above which it fails.", examples=[0.9])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> UsedShare:
-        if self.warn > self.fail:
-            raise ValueError("`warn` must not be larger than `fail`")
-        return self
 
 
 @check("space", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -110,7 +98,7 @@ def _evaluate_use(
     outcome = Outcome.WARN if used <= limits.fail else Outcome.FAIL
     limit = limits.warn if outcome is Outcome.WARN else limits.fail
     problem = f"{used:.1%} is used; the limit is {limit:.0%}"
-    return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
+    return one_finding(outcome, str(volume.path), problem, MORE_ROOM, figures, summary=summary)
 
 
 @check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS, binds=("rotten",), waivable=False)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters, worst_of
+from prefect_stagegate.readiness.base import CheckResult, Parameters, from_findings, one_finding, worst_of
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -53,15 +53,10 @@ def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> Check
     """
     if not parameters.keys and not parameters.splits:
         fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
-        finding = Finding("duplicates", "the gate names no columns that identify a record", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "duplicates", "the gate names neither keys nor splits", fix)
     measured: dict[str, object] = {}
     findings = [*_in_tables(context, parameters, measured), *_in_splits(context, parameters, measured)]
-    worst = worst_of(findings)
-    if worst is None:
-        compared = listed([*measured])
-        return CheckResult(Outcome.PASS, f"no record stands twice in {compared}", measured=measured)
-    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
+    return from_findings(f"no record stands twice in {listed([*measured])}", findings, measured)
 
 
 def _in_tables(
@@ -143,7 +138,7 @@ class BalanceParameters(Parameters):
     @model_validator(mode="after")
     def _ordered(self) -> BalanceParameters:
         if self.warn is not None and self.fail is not None and self.warn < self.fail:
-            raise ValueError("`warn` must not be smaller than `fail`")
+            raise ValueError("`warn` must not be below `fail`")
         return self
 
 
@@ -159,8 +154,7 @@ def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult
     limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
     if not parameters.labels or not limits:
         fix = f"Set `labels`, and `warn` or `fail`, for balance in the gate {context.target}."
-        finding = Finding("balance", "the gate sets no labels, or no limit", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "no labels or no limit are set", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "balance", "the gate sets no labels, or no limit", fix)
     measured: dict[str, object] = {}
     findings: list[Finding] = []
     shares: list[float] = []

@@ -198,5 +198,5 @@ def test_bottleneck_is_told_by_what_more_readers_give(first: Reading, more: Read
 
 @pytest.mark.parametrize("model", [FeedRate, Utilisation])
 def test_thresholds_the_wrong_way_round_are_refused(model: type[FeedRate | Utilisation]) -> None:
-    with pytest.raises(ValidationError, match="must not be smaller"):
+    with pytest.raises(ValidationError, match="`warn` must not be below `fail`"):
         model(warn=0.5, fail=0.6)
