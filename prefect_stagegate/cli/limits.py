@@ -45,7 +45,7 @@ def limits(
         Paths or URLs of specs, for --per-source.
     """
     # Imported here: Prefect takes seconds to load.
-    from prefect_stagegate.blocks.api import require_api
+    from prefect_stagegate.readiness.orchestration import require_api
 
     _refuse_halves(specs, per_source, per_node, node)
     require_api("limits are kept there")

@@ -14,7 +14,7 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -138,22 +138,17 @@ class PlannedCheck:
     """Bytes of the version that must be staged on this node before the check can run."""
 
 
-def plan_checks(
-    context: CheckContext, evidence: Iterable[Evidence], known: Mapping[str, CheckDefinition] = CHECKS
-) -> tuple[PlannedCheck, ...]:
+def plan_checks(context: CheckContext, evidence: Iterable[Evidence]) -> tuple[PlannedCheck, ...]:
     """Plan which checks of the gate must run: those without stored evidence that still holds.
 
     Args:
         context: The version, its target and its gate.
         evidence: All stored evidence about the version, the oldest first.
-        known: The catalogue of checks.
     """
     stored = list(evidence)
     seconds = _last_durations(context, stored)
     missing_bytes = 0 if context.view() else context.bytes
-    checks = (
-        _plan(requirement, known[requirement.check], context, stored) for requirement in context.gate.requirements
-    )
+    checks = (_plan(requirement, context, stored) for requirement in context.gate.requirements)
     return tuple(
         replace(
             planned,
@@ -172,10 +167,8 @@ def _last_durations(context: CheckContext, stored: Iterable[Evidence]) -> dict[s
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}
 
 
-def _plan(
-    requirement: Requirement, definition: CheckDefinition, context: CheckContext, stored: Sequence[Evidence]
-) -> PlannedCheck:
-    reason = ""
+def _plan(requirement: Requirement, context: CheckContext, stored: Sequence[Evidence]) -> PlannedCheck:
+    definition, reason = CHECKS[requirement.check], ""
     answers = [answer for answer in stored if answer.check == requirement.check]
     counted = counting(answers, context)
     for answer in reversed(answers):

@@ -77,7 +77,11 @@ def apply_overrides(
     if answer.outcome is Outcome.FAIL:
         valid = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
         longest = max(valid, key=lambda waiver: waiver.until, default=None)
-        return _waived(answer, longest) if longest else answer
+        if longest is None:
+            return answer
+        ends = min(filter(None, (answer.expires, longest.until)))
+        ruling = Ruling(answer.outcome, answer.expires, longest)
+        return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)
     if requirement.consecutive > 1 and answer.outcome in PASSES:
         passes = passes_in_a_row(answer, record)
         ruling = Ruling(answer.outcome, answer.expires, passes=passes, wanted=requirement.consecutive)
@@ -118,12 +122,6 @@ def why_out_of_time(waiver: Waiver, at: str) -> str:
     if moment(waiver.until) - moment(waiver.at) > LONGEST_WAIVER:
         return f"it is longer than {LONGEST_WAIVER.days} days"
     return ""
-
-
-def _waived(answer: Evidence, waiver: Waiver) -> Evidence:
-    ends = min(filter(None, (answer.expires, waiver.until)))
-    ruling = Ruling(answer.outcome, answer.expires, waiver)
-    return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)
 
 
 def passes_in_a_row(answer: Evidence, record: Sequence[Evidence]) -> int:

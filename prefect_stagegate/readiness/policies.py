@@ -113,18 +113,14 @@ def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
 
 
 def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[PolicyChange]:
-    yield from _items(subject, *(set(map(_expectation, _expectations(table))) for table in (old, new)))
+    suites = (table["suite"] or {} for table in (old, new))
+    yield from _items(subject, *(set(map(_expectation, suite.get("expectations", []))) for suite in suites))
     yield from _items(
         subject, *({f"the column {n}: {kind}" for n, kind in table["columns"].items()} for table in (old, new))
     )
     for key in ("files", "engine", "time"):
         if old[key] != new[key]:
             yield PolicyChange(subject, f"{key} {_text(old[key])} → {_text(new[key])}", Direction.CHANGED)
-
-
-def _expectations(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    expectations: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
-    return expectations
 
 
 def _expectation(expectation: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -68,13 +68,6 @@ def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> 
     return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
 
 
-def is_current(
-    evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext
-) -> bool:
-    """Whether the evidence still holds, so that the check need not run again."""
-    return not why_stale(evidence, definition, requirement, context)
-
-
 def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
     """Why the evidence no longer holds; empty when it does."""
     # A wrong date comes before the outcome: such evidence says nothing, not even that the check failed.
@@ -86,15 +79,10 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
         return "it failed, and may be repaired by now"  # a repair must not wait for the expiry
-    return _why_bound_otherwise(evidence, binding(definition, requirement, context)) or _why_expired(evidence, context)
-
-
-def _why_bound_otherwise(evidence: Evidence, wanted: Mapping[str, str]) -> str:
-    names = sorted(name for name in wanted.keys() | evidence.binding if wanted.get(name) != evidence.binding.get(name))
-    return f"another {', '.join(names).replace('_', ' ')}" if names else ""
-
-
-def _why_expired(evidence: Evidence, context: CheckContext) -> str:
+    wanted, recorded = binding(definition, requirement, context), evidence.binding
+    changed = sorted(name for name in wanted.keys() | recorded if wanted.get(name) != recorded.get(name))
+    if changed:
+        return f"another {', '.join(changed).replace('_', ' ')}"
     return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(context.now)) else ""
 
 

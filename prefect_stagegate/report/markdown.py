@@ -21,7 +21,7 @@ def to_markdown(report: Report) -> str:
         f"## {plain(report.headline)}",
         f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
         about_line(report),
-        *notes_list(report),
+        *(["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []),
         f"**Whose turn:** {plain(report.whose_turn)}",
         *_turns(report, headed),
         "**What to do:**",
@@ -42,11 +42,6 @@ def about_line(report: Report) -> str:
 
 def _value(text: str) -> str:
     return code(text) if "sha256:" in text else plain(text)
-
-
-def notes_list(report: Report) -> list[str]:
-    """The report's notes as a list; empty without notes."""
-    return ["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []
 
 
 def _turns(report: Report, headed: Collection[str]) -> list[str]:

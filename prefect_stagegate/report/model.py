@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
@@ -20,8 +20,6 @@ TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
 """The steps after a trial that accepts."""
 COMMANDS = ("stagegate ", "pip ")
 """The beginnings of steps and fixes that are commands."""
-
-T = TypeVar("T")
 
 
 class Standing(IntEnum):
@@ -143,15 +141,10 @@ class Report:
         """Who acts next, in one line."""
         if self.is_trial:
             return "nobody: a trial does not count"
-        if not self.turn:
-            return self._nobody_s_turn
-        excluded = any(person.role == "anybody" for person in self.turn) and self.requester
-        people = ", ".join(map(str, self.turn))
-        return f"{people}, except {excluded}, who asked" if excluded else people
-
-    @property
-    def _nobody_s_turn(self) -> str:
-        """Whose turn it is when no check says so."""
+        if self.turn:
+            excluded = any(person.role == "anybody" for person in self.turn) and self.requester
+            people = ", ".join(map(str, self.turn))
+            return f"{people}, except {excluded}, who asked" if excluded else people
         if self.outcome is not DecisionOutcome.ACCEPTED:
             return f"whoever asked ({self.requester})" if self.requester else "whoever asked"
         return f"nobody: {self.target} serves it" if self.serves == self.digest else "whoever promotes"
@@ -284,14 +277,11 @@ def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn,
     # A gate that waits needs the groups that may approve, not the owners of the checks.
     waits = decision.outcome is DecisionOutcome.WAITING
     whose = [(role, row) for row in deciding for role in (row.awaiting if waits else (row.owner.role,))]
-    return tuple(
-        _turn_of(_person(role, spec), [row for owner, row in whose if owner == role])
-        for role in dict.fromkeys(role for role, _ in whose)
-    )
-
-
-def _turn_of(person: Person, rows: Sequence[Row]) -> Turn:
-    return Turn(person, tuple(row.check for row in rows), tuple(_fixes(rows))[:STEPS])
+    turns = []
+    for role in dict.fromkeys(role for role, _ in whose):
+        of_role = [row for owner, row in whose if owner == role]
+        turns.append(Turn(_person(role, spec), tuple(row.check for row in of_role), tuple(_fixes(of_role))[:STEPS]))
+    return tuple(turns)
 
 
 def _fixes(rows: Iterable[Row]) -> list[str]:

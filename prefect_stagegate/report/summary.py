@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prefect_stagegate.model import DecisionOutcome
+from prefect_stagegate.model import DecisionOutcome, Promotion
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.markdown import about_line
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, digest_text
 
 DEFECTS = 3
 """The most checks that are listed with their findings."""
@@ -42,6 +42,25 @@ def to_summary(report: Report, *, page: str = "") -> str:
         f"**What to do:**\n\n{steps}",
         _facts(report, page),
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+def moved_page(moved: Promotion) -> str:
+    """The page of a promoted version: what the target's ref names now, and the command to go back.
+
+    It replaces the page of the decision that accepted the version.
+    """
+    ref = f"{moved.dataset}@{moved.ref}"
+    before = code(digest_text(moved.previous)) if moved.previous else "nothing"
+    already = moved.previous == moved.digest
+    parts = [
+        f"## ✅ {plain(ref)} names {digest_text(moved.digest)}",
+        "It already named this version." if already else f"Its gate accepted this version. Before, it named {before}.",
+        "**Whose turn:** nobody",
+    ]
+    if moved.previous and not already:
+        parts.append(f"**To go back:** {code(f'stagegate rollback {ref} --reason TEXT')}")
+    parts.append(f"Version {code(moved.digest)}.")
     return "\n\n".join(parts) + "\n"
 
 

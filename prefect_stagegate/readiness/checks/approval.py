@@ -98,7 +98,13 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     if len(counted) >= parameters.count:
         names = listed([reply.approver.name for reply in counted])
         return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
-    return _waiting(context, parameters, len(counted), ignored, measured)
+    whom = parameters.groups or (ANYBODY,)
+    summary = f"{len(counted)} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
+    key = " --key KEY.pem" if parameters.signed else ""
+    # The command names the version, since requests for others may wait for the same target.
+    fix = f"stagegate approve {context.address} --to {context.target}{key}"
+    finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
+    return CheckResult(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)
 
 
 def why_answer_is_void(
@@ -241,18 +247,3 @@ def _too_few_eligible(context: CheckContext, parameters: ApprovalParameters, eli
     also = " Each of them also needs a key under `keys` of approval." if parameters.signed and parameters.groups else ""
     fix = f"Add people under {key} in the spec; the requester, {context.asker.name}, does not count.{also}"
     return one_finding(Outcome.FAIL, "owners", problem, fix, {"count": parameters.count})
-
-
-def _waiting(
-    context: CheckContext,
-    parameters: ApprovalParameters,
-    agreed: int,
-    ignored: tuple[Finding, ...],
-    measured: Mapping[str, object],
-) -> CheckResult:
-    whom = parameters.groups or (ANYBODY,)
-    summary = f"{agreed} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
-    key = " --key KEY.pem" if parameters.signed else ""
-    fix = f"stagegate approve {context.address} --to {context.target}{key}"  # others may wait for the same target
-    finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)

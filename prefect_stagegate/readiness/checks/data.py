@@ -5,7 +5,8 @@ Checks on the data: what the contract found, how old it is, and whether it is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,6 @@ from pydantic import Field
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.readiness.base import Ceilings, CheckResult, NoParameters, Renewal, one_finding, worst_of
-from prefect_stagegate.readiness.columns import compare_columns
 from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.run import counting
@@ -28,6 +28,9 @@ COLUMNS = "table_columns"
 NAMED = 20
 """Objects that could not be staged, of which `coverage` names so many; the others are counted."""
 REPAIR = "Repair it at its source, then run `stagegate stage` again."
+ALIKE = 0.7
+"""How similar two names must be, 0 to 1, to suggest that a column was renamed."""
+DECLARE = "If the change is intended, declare the table's `columns:` in the contract."
 SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
@@ -56,13 +59,38 @@ def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -
     before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
     label = f"{reference.target}'s {digest_text(reference.digest)}"
     measured = {**answer.measured, "reference": reference.digest}
-    findings = [finding for table in now for finding in compare_columns(table, before[table], now[table], label)]
+    findings = [finding for table in now for finding in _compare_columns(table, before[table], now[table], label)]
     worst = worst_of(findings)
     if worst is None:
         return replace(answer, summary=f"{answer.summary}, and as in {label}", measured=measured)
     summary = f"{worst.subject}: {worst.problem}"
     findings = [*answer.findings, *findings]
     return replace(answer, outcome=worst.outcome, summary=summary, findings=tuple(findings), measured=measured)
+
+
+def _compare_columns(table: str, before: Mapping[str, str], now: Mapping[str, str], label: str) -> Iterator[Finding]:
+    """Report changed columns: a missing or retyped one fails, an added one warns. A table that is new has no changes.
+
+    Args:
+        table: The table's name.
+        before: Its columns in the reference version, each with its type.
+        now: Its columns in the version that is checked.
+        label: What the texts call the reference version.
+    """
+    subject = f"table {table}"
+    added = [name for name in now if name not in before] if before else []
+    for name, kind in before.items():
+        if name not in now:
+            near = difflib.get_close_matches(name, added, n=1, cutoff=ALIKE)
+            renamed = f"; {near[0]} is new: renamed?" if near else ""
+            problem = f"column {name} ({kind}) is missing; {label} has it{renamed}"
+            yield Finding(subject, problem, f"Restore {name} at its source. {DECLARE}")
+        elif now[name] != kind:
+            problem = f"column {name} is {now[name]}; in {label} it is {kind}"
+            yield Finding(subject, problem, f"Write {name} as {kind} at its source. {DECLARE}")
+    for name in added:
+        problem = f"column {name} ({now[name]}) is new: {label} lacks it"
+        yield Finding(subject, problem, "No action is needed if the change is intended.", Outcome.WARN)
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:

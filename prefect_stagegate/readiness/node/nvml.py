@@ -131,12 +131,9 @@ def _query_gpus(nvml: ModuleType) -> Gpus:
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
-        kind = _NoDriver if error.value in _absences(nvml) else StagegateError
+        absences = (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        kind = _NoDriver if error.value in absences else StagegateError
         raise kind(f"NVML returned an error: {error}", hint=_hint(nvml, error)) from error
-
-
-def _absences(nvml: ModuleType) -> tuple[int, ...]:
-    return nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED
 
 
 def _pynvml() -> ModuleType:

@@ -140,29 +140,6 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
     return attested
 
 
-def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: str, target: str) -> Decision:
-    """Read a Statement, and check that it is the one that was stored for a version and a target.
-
-    Args:
-        statement: The Statement as stored.
-        record: The `statement_digest` from when it was written.
-        dataset: The dataset of the version.
-        digest: The digest of the version.
-        target: The target whose gate decided.
-
-    Raises:
-        CorruptRecord: It was changed, or is about something else.
-    """
-    # First the digest: nothing of a changed Statement is interpreted.
-    if statement_digest(statement) != record:
-        raise _corrupt(f"its digest is {statement_digest(statement)}, and the record says {record}")
-    decision = decision_of(statement)
-    about = (decision.dataset, decision.digest, decision.target)
-    if about != (dataset, digest, target):
-        raise _corrupt(f"it is about {about[0]}@{about[1]} for {about[2]}, not {dataset}@{digest} for {target}")
-    return decision
-
-
 def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any]) -> None:
     """Raise when the parts that other tools read (subject, result, policy) differ from the decision."""
     for name in ("_type", "subject", "predicateType"):

@@ -16,7 +16,7 @@ from prefect_stagegate.readiness import CHECKS, CheckContext, run_check
 from prefect_stagegate.readiness.checks.job import FeedRate, Utilisation
 from prefect_stagegate.readiness.node.bottleneck import Bottleneck, bottleneck
 from prefect_stagegate.readiness.node.tiers import Reading, Tiers
-from prefect_stagegate.readiness.run import is_current
+from prefect_stagegate.readiness.run import why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import DIGEST, a_spec, check_context
 
@@ -172,8 +172,8 @@ def test_answer_ends_with_the_job_and_not_with_the_license(name: str) -> None:
     definition, requirement = CHECKS[name], Requirement(name, Severity.BLOCKING, {})
     evidence = run_check(definition, requirement, check_context(spec=a_spec(job=JOB)))
     passed = replace(evidence, outcome=Outcome.PASS)
-    assert is_current(passed, definition, requirement, check_context(spec=a_spec(job=JOB, license="MIT")))
-    assert not is_current(passed, definition, requirement, check_context(spec=a_spec(job={**JOB, "readers": 3})))
+    assert not why_stale(passed, definition, requirement, check_context(spec=a_spec(job=JOB, license="MIT")))
+    assert why_stale(passed, definition, requirement, check_context(spec=a_spec(job={**JOB, "readers": 3})))
 
 
 def reading(rate: int, *, cpu: float = 0.1, source: bool = False) -> Reading:
