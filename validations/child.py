@@ -71,6 +71,7 @@ class _Child:
         self.process.kill()
 
     def __enter__(self) -> _Child:
+        # The timer starts before the job is written: a worker that never reads it must be killed, too.
         self._timer.start()
         assert self.process.stdin is not None  # noqa: S101 - asked for above
         with suppress(BrokenPipeError):

@@ -75,6 +75,7 @@ def options_of(block: Block) -> dict[str, Any]:
 def _stagegate(block: Any) -> dict[str, Any]:
     """The options of a block of this package: its own win over those of its credentials block."""
     other = block.credentials_block or ""
+    # A block of this package could name itself, and following the names would never end.
     if other.startswith("stagegate-"):
         raise UsageError(
             f"A block's `credentials_block` is {other!r}, which is no credentials block",

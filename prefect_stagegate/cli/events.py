@@ -30,6 +30,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
         return
     # Readers of a pipe see what the command did before it waits for the API.
     sys.stdout.flush()
+    # The import of Prefect stands inside, too: the command has done its work, and nothing may fail it now.
     try:
         from prefect_stagegate.tasks._support.outside import send_events
 

@@ -58,6 +58,7 @@ def _watch(reader: int) -> None:
 
 def _end(received: signal.Signals) -> None:
     """End this process at once, and all processes that it started."""
+    # The children go first: once this process has ended, /proc no longer lists them as its own.
     for pid in list(_descendants(os.getpid())):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)

@@ -47,6 +47,7 @@ def limits(
     # Imported here: Prefect takes seconds to load.
     from prefect_stagegate.readiness.orchestration import require_api
 
+    # Usage errors come first, before anything needs Prefect or its API.
     _refuse_halves(specs, per_source, per_node, node)
     require_api("limits are kept there")
     from prefect_stagegate.tasks._support.limits import node_limit, set_limits, source_limit

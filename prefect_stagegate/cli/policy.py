@@ -189,6 +189,7 @@ def history(
     """
     workspace = (places or Places()).workspace()
     workspace.catalog.require_dataset(check_name("dataset", dataset))
+    # Before the log is read: what this node remembers would refuse a log that was restored.
     if forget:
         workspace.catalog.policy_log(dataset).forget()
     adoptions = job.adoptions(workspace, dataset)

@@ -41,8 +41,10 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     answers = [(requirement.severity, known.get(requirement.check)) for requirement in requirements]
     blocking = [answer for severity, answer in answers if answer and severity is Severity.BLOCKING]
     unknown = [answer for answer in blocking if answer.outcome is Outcome.INCONCLUSIVE]
+    # A failure decides first: no answer that is still missing could turn the refusal into an acceptance.
     if any(answer.outcome is Outcome.FAIL for answer in blocking):
         return DecisionOutcome.REFUSED
+    # Checks that only warn need an answer, too: otherwise a gate would pass what nobody looked at.
     if any(answer is None for _, answer in answers) or any(not answer.awaiting for answer in unknown):
         return DecisionOutcome.INCONCLUSIVE
     if all(answer.outcome is Outcome.NOT_APPLICABLE for _, answer in answers if answer):
@@ -171,6 +173,7 @@ def _plan(requirement: Requirement, context: CheckContext, stored: Sequence[Evid
     definition, reason = CHECKS[requirement.check], ""
     answers = [answer for answer in stored if answer.check == requirement.check]
     counted = counting(answers, context)
+    # Newest first. An older answer may still hold where the newest one was revoked or came from another node.
     for answer in reversed(answers):
         if stale := why_stale(answer, definition, requirement, context) or superseded(answer, counted):
             reason = reason or stale  # people are told why the newest answer does not hold

@@ -106,8 +106,10 @@ def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
         return "it is for another check"
     if check is None or not check.waivable:
         return f"{requirement.check} can't be waived"
+    # A waiver accepts a failure under known limits; under other limits, the failure is another one.
     if waiver.parameters != parameters_digest(check, requirement):
         return "the parameters of the check changed since"
+    # Compared when the waiver is granted and again here: the version may be requested later, by whoever waived.
     if person_key(waiver.approver.name) == person_key(case.requester):
         return f"{waiver.approver.name} requested the promotion"
     return why_out_of_time(waiver, case.at)
@@ -119,6 +121,7 @@ def why_out_of_time(waiver: Waiver, at: str) -> str:
         return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
     if not waiver.at <= at < waiver.until:
         return f"it holds from {waiver.at} until {waiver.until}"
+    # The command refuses longer waivers, but somebody who writes to the catalog does not use the command.
     if moment(waiver.until) - moment(waiver.at) > LONGEST_WAIVER:
         return f"it is longer than {LONGEST_WAIVER.days} days"
     return ""

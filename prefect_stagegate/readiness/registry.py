@@ -197,6 +197,7 @@ class _AnyParameters(BaseModel):
 
 def _load_plugins(checks: MutableMapping[str, CheckDefinition]) -> None:
     """Load every plugin, which registers its checks in `checks`. One that fails is replaced by a stand-in."""
+    # Sorted, so that every node registers the same one of two plugins that claim one name.
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         before = dict(checks)
         try:
@@ -235,6 +236,7 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
         doc=f"Can't run: {problem}.",
         broken=problem,
     )
+    # A plugin may be named after one of our checks or have no valid name; it must not stop the catalogue.
     try:
         register(definition)
     except ValueError as taken:

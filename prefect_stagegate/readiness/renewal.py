@@ -47,6 +47,7 @@ def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision)
         stored: All stored evidence about the version, the oldest first.
         accepted: The decision that accepted the version.
     """
+    # The acceptance stays on record unchanged, so answers that were revoked since must be left out here.
     accepted_answers = unrevoked(accepted.checks, context.revocations)
     settled = {answer.check: answer for answer in accepted_answers if answer.outcome in LETS_THROUGH}
     record = list(stored)

@@ -75,6 +75,7 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
         return str(ended)
     if is_ahead(evidence, context.now):
         return f"it is dated {evidence.at}, so a clock is wrong"  # its expiry is as wrong as its date
+    # An inconclusive answer is never used again, so every run tries to get a better one.
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
@@ -124,12 +125,14 @@ def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckCo
     try:
         answer = definition.ask(context, _parameters(definition, requirement))
         canonical(answer.measured)  # fails now, inside the check, if the figures could not be recorded
+    # A stopped run has no answer: as an inconclusive one, it would be recorded as evidence.
     except Cancelled:
         raise
     except StagegateError as error:
         summary = f"no result: {error.message}"
         return one_finding(Outcome.INCONCLUSIVE, definition.name, str(error), error.hint, summary=summary)
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
+        # Only a StagegateError redacts its own text; the text of any other may hold a secret.
         reason = redact(f"{type(error).__name__}: {error}")
         problem = f"the check raised an error: {reason}"
         return one_finding(Outcome.INCONCLUSIVE, definition.name, problem, "Report it with the output of --debug.")

@@ -119,6 +119,7 @@ def why_answer_is_void(
         owners: The addresses of each group, as the spec has them.
     """
     person = person_key(reply.approver.name)
+    # The requester comes first: they are in no list of eligible people, and would be told a wrong reason.
     if person == person_key(request.requester.name):
         return f"{reply.approver.name} made the request and can't answer it"
     eligible = _eligible(parameters, owners, request.requester)
@@ -184,6 +185,7 @@ def _eligible(parameters: ApprovalParameters, owners: Mapping[Any, str], request
 def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict[str, Approval]:
     """The last answer of each person to the request for this version under this policy; none without such a request."""
     request = context.request
+    # Answers to a request for another version, target or policy say nothing about this one.
     if request is None or (request.digest, request.target, request.policy) != (
         context.digest,
         context.target,
@@ -236,6 +238,7 @@ def _proved(reply: Approval, request: ApprovalRequest, parameters: ApprovalParam
 
 def _answer(reply: Approval, context: CheckContext, parameters: ApprovalParameters) -> Mapping[str, object]:
     proved = context.request is not None and _proved(reply, context.request, parameters)
+    # A recorded answer may claim a signature; without a valid one, its name is only declared.
     known_by = "signature" if proved else "declared" if reply.approver.source == "signature" else reply.approver.source
     return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
 

@@ -44,6 +44,7 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     or named before it let this one in; the first version passes when its files agree.
     """
     answer, tables = _from_contract(context, "schema"), context.undeclared_tables
+    # The comparison can only make the answer worse, so a failed answer needs none.
     if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
         return answer
     now = context.measures.columns(context.digest, tables)
@@ -217,6 +218,7 @@ def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str,
     age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
     summary = f"{oldest} is from {time_text(dated[oldest])}"
+    # The answer ends when the data reaches the next limit: time alone changes it.
     if age < parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
     outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL

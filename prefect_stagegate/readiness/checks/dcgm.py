@@ -65,6 +65,7 @@ def evaluate(diagnosis: Diagnosis, level: int) -> CheckResult:
         for result in diagnosis.results
         if result.outcome is not Outcome.PASS
     )
+    # dcgmi also exits with an error when a test fails, so the exit code counts only where no test explains it.
     if not ran or (diagnosis.exit and not findings):
         message = f"{command} exited with {diagnosis.exit} after {count_text(ran, 'test')}: {diagnosis.complaint}"
         hint = "Run the command by hand. It needs the service nvidia-dcgm: systemctl status nvidia-dcgm"

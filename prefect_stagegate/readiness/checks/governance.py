@@ -115,6 +115,7 @@ def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult
     client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
     status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
     try:
+        # HEAD is enough: only the status counts, and a page may be large.
         status = fetch(Request(link, client=client, method="HEAD", timeout=LINK_TIMEOUT)).status
         reason = f"the server answers {status}"
     except StagegateError as error:

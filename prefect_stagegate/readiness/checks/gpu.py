@@ -117,6 +117,7 @@ def _minor(gpu: Gpu) -> int:
 
 
 def _unopened(node: Path) -> Finding | None:
+    # Opened, and not only looked up: a node that exists may still be refused to this process.
     try:
         os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:

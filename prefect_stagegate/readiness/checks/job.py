@@ -189,6 +189,7 @@ def _with_cause(
     """Read again with more readers to find the bottleneck, and add it to the answer of a node that falls short."""
     job = context.spec.job
     readers = min(MORE * (job.readers * job.accelerators if job else 1), MOST_READERS)
+    # The first reading took the other part, so both together keep the bounds of the gate.
     seconds = (1 - FIRST) * bounds.seconds.total_seconds()
     files = _sample(context, view, bounds, 1 - FIRST)
     more = read_cold(files, readers=readers, seconds=seconds, machine=context.machine)

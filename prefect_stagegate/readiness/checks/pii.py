@@ -64,6 +64,7 @@ def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     measured = {"rows": rows, "scanned": scanned, "outside_tables": outside, "patterns": list(parameters.patterns)}
     hits = tuple(finding for name, scan in scans.items() for finding in _hits(name, scan))
     unscanned = tuple(_unscanned(scans, outside))
+    # A hit fails even where other text was not scanned.
     if hits:
         summary = f"personal data in {listed(list(dict.fromkeys(hit.subject for hit in hits)))}"
         return CheckResult(Outcome.FAIL, summary, (*hits, *unscanned), measured)

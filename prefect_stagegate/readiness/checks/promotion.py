@@ -93,6 +93,7 @@ def soak(context: CheckContext, parameters: Soak) -> CheckResult:
         fix = f"Let it stand there again: stagegate promote {context.address} --to {extends}"
         problem = f"the ref moved on after {age_text(stood)}; {wanted} are required"
         return one_finding(Outcome.FAIL, extends, problem, fix, measured, summary=summary)
+    # Time alone turns this failure into a pass, so the answer ends then.
     ends = since + parameters.period
     fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
     problem = f"the version stands there since {time_text(since)}; {wanted} are required"

@@ -124,6 +124,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
     try:
         for thread in threads:
             thread.start()
+        # Called only when all threads stand ready, so that starting them is not measured.
         begin()
     finally:
         ready.set()  # also after an error: else threads that started would wait forever

@@ -87,6 +87,7 @@ def find_gpus(machine: Machine) -> Gpus:
         if machine.pci_gpus():  # a GPU without its driver is not absent
             raise
         return Gpus()
+    # A node whose driver hides its GPUs must not count as a node without GPUs.
     if not gpus.gpus and (on_bus := machine.pci_gpus()):
         hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
         raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)

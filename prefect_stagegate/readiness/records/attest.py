@@ -126,6 +126,7 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
     """
     try:
         extension = statement["predicate"]["stagegate"]
+        # The format comes first: the fields of another format may have other meanings.
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
         attested = _adapter().validate_python(extension)

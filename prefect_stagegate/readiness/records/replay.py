@@ -72,6 +72,7 @@ def replay(decision: Decision, gate: Gate, record: Iterable[Evidence] = ()) -> D
             Evidence from after the decision is ignored.
     """
     history = [answer for answer in record if answer.at <= decision.at]
+    # An answer without a time stands for a check that never ran, and is no evidence.
     known = {answer.check: answer for answer in decision.checks if answer.at}
     answers, counted = [], []
     for requirement in gate.requirements:

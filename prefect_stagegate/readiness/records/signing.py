@@ -140,6 +140,7 @@ def _key(library: Any, text: str) -> SSlibKey:
 
 def _private(path: Path) -> bytes:
     try:
+        # A key that every user of this machine can read proves nothing about who signed.
         if path.stat().st_mode & OTHERS:
             raise UsageError(f"The key {path} can be read by everybody", hint=f"chmod 600 {path}")
         return path.read_bytes()
