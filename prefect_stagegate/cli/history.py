@@ -30,7 +30,8 @@ def ledger_lines(
         if isinstance(entry, PolicyEntry):
             yield from policy_lines(entry, changes[entry.seq])
         elif isinstance(entry, RecordedDecision):
-            yield _refusal_line(entry)
+            about = f"{entry.at[:19]}Z  {entry.target:<12} refused {digest_text(entry.digest)}"
+            yield f"{about}, requested by {entry.requester}: {entry.why} ({digest_text(entry.id)})"
         elif isinstance(entry, EvidenceRevocation):
             yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
         else:
@@ -53,11 +54,6 @@ def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterato
 def _answer_text(answer: Approval) -> str:
     verb = "approved" if answer.approved else "declined"
     return f"{verb} by {answer.approver} {answer.at[:19]}Z{f': {answer.reason}' if answer.reason else ''}"
-
-
-def _refusal_line(refusal: RecordedDecision) -> str:
-    about = f"{refusal.at[:19]}Z  {refusal.target:<12} refused {digest_text(refusal.digest)}"
-    return f"{about}, requested by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
 
 
 def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:

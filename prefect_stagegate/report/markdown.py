@@ -28,7 +28,10 @@ def to_markdown(report: Report) -> str:
         "\n".join(f"{number}. {step(fix, headed)}" for number, fix in enumerate(report.steps, start=1)),
         *_defects(report, headed),
         "### All checks",
-        _table(("Check", "Outcome", "Owner", "Found"), map(_check, report.rows)),
+        _table(
+            ("Check", "Outcome", "Owner", "Found"),
+            ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
+        ),
         _facts(report),
         *_rubric(report),
     ]
@@ -37,11 +40,9 @@ def to_markdown(report: Report) -> str:
 
 def about_line(report: Report) -> str:
     """The version, the policy and what the target serves, in one line."""
-    return " · ".join(f"{plain(name)} {_value(value)}" for name, value in report.about)
-
-
-def _value(text: str) -> str:
-    return code(text) if "sha256:" in text else plain(text)
+    return " · ".join(
+        f"{plain(name)} {code(value) if 'sha256:' in value else plain(value)}" for name, value in report.about
+    )
 
 
 def _turns(report: Report, headed: Collection[str]) -> list[str]:
@@ -74,10 +75,6 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
     left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
     return ["### What was found", *parts, *more] if parts else []
-
-
-def _check(row: Row) -> tuple[str, ...]:
-    return code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)
 
 
 def _rubric(report: Report) -> list[str]:

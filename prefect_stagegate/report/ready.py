@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, time_text
 from prefect_stagegate.report.marks import code, plain, step
-from prefect_stagegate.report.model import Report, Row, Standing
+from prefect_stagegate.report.model import Report, Standing
 from prefect_stagegate.units import digest_text
 
 FINDINGS = 3
@@ -54,11 +54,6 @@ class Candidate:
         renewed = f", ran again: {', '.join(self.renewed)}" if self.renewed else ""
         withdrawn = f", {self.withdrawn}" if self.withdrawn else ""
         return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{withdrawn}{renewed}"
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """The checks that keep it from being used; those that decided come first."""
-        return tuple(row for row in self.report.rows if row.standing < Standing.NOTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +161,9 @@ def ready_page(readiness: Readiness) -> str:
 
 
 def _rows(candidate: Candidate) -> Iterator[str]:
-    for row in candidate.rows:
+    for row in candidate.report.rows:
+        if row.standing >= Standing.NOTED:
+            continue
         yield f"    {row.verdict:<12}  {row.check:<14}  {row.summary}  [{row.owner}]"
         for finding in row.findings[:FINDINGS]:
             yield f"        {finding.subject}: {finding.problem}"

@@ -33,10 +33,12 @@ def to_summary(report: Report, *, page: str = "") -> str:
         page: The address of the whole report; empty when it is not kept.
     """
     report = legible(report)
+    standings = [row.standing for row in report.rows]
+    fine = f"{standings.count(Standing.FINE)} of {count_text(len(standings), 'check')}"
     steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))
     parts = [
         f"## {_MARKS[report.outcome]} {plain(report.headline)}",
-        "\n".join([f"{plain(_short(report.reason))} {_count(report)}", "", *map(_defect, report.defects[:DEFECTS])]),
+        "\n".join([f"{plain(_short(report.reason))} {fine} fine.", "", *map(_defect, report.defects[:DEFECTS])]),
         *(plain(_short(note)) for note in report.notes[:1]),
         f"**Whose turn:** {plain(_short(report.whose_turn))}",
         f"**What to do:**\n\n{steps}",
@@ -62,11 +64,6 @@ def moved_page(moved: Promotion) -> str:
         parts.append(f"**To go back:** {code(f'stagegate rollback {ref} --reason TEXT')}")
     parts.append(f"Version {code(moved.digest)}.")
     return "\n\n".join(parts) + "\n"
-
-
-def _count(report: Report) -> str:
-    fine = sum(row.standing is Standing.FINE for row in report.rows)
-    return f"{fine} of {count_text(len(report.rows), 'check')} fine."
 
 
 def _defect(row: Row) -> str:

@@ -82,7 +82,8 @@ def _in_splits(
     splits = _globs(context, parameters.splits)
     if not splits:
         return
-    by = parameters.by or _common_keys(parameters)
+    keys = {parameters.keys.get(name, ()) for name in parameters.splits}
+    by = parameters.by or (keys.pop() if len(keys) == 1 else ())
     compared = {FILES: context.measures.shared_files(splits)}
     if by:
         compared["records"] = context.measures.shared_records(splits, by)
@@ -100,11 +101,6 @@ def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -
     tables = context.spec.contract.tables
     # A name that is no table's matches no file, which is told of then.
     return {name: tables[name].files if name in tables else name for name in splits}
-
-
-def _common_keys(parameters: DuplicatesParameters) -> tuple[str, ...]:
-    keys = {parameters.keys.get(name, ()) for name in parameters.splits}
-    return keys.pop() if len(keys) == 1 else ()
 
 
 def _overlaps(kind: str, overlap: Overlap) -> Iterator[Finding]:
