@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -87,14 +86,14 @@ def one_finding(  # noqa: PLR0913 - a finding and its result
     subject: str,
     problem: str,
     fix: str,
-    measured: Mapping[str, Any] = MappingProxyType({}),
+    measured: Mapping[str, Any] | None = None,
     *,
     summary: str = "",
     until: datetime | None = None,
 ) -> CheckResult:
     """A result with one finding of the same outcome, whose problem is the summary where no other is given."""
     finding = Finding(subject, problem, fix, outcome)
-    return CheckResult(outcome, summary or problem, (finding,), measured, until)
+    return CheckResult(outcome, summary or problem, (finding,), measured or {}, until)
 
 
 def from_findings(good: str, findings: Iterable[Finding], measured: Mapping[str, Any]) -> CheckResult:
