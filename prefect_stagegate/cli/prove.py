@@ -121,6 +121,4 @@ def _print(chains: Sequence[Chain], *, keyed: bool) -> None:
         say("  each attestation is consistent, and accepts (or takes back) exactly the version that its entry names;")
         say("  no requester approved or waived their own request;")
         say("  each policy has the answers that the previous policy's rule requires.")
-        say(
-            "Not proved: that no newer entry was cut off. Compare the last entry's hash with one noted elsewhere."
-        )
+        say("Not proved: that no newer entry was cut off. Compare the last entry's hash with one noted elsewhere.")

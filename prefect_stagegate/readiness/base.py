@@ -81,7 +81,7 @@ class CheckResult:
     """Groups of `owners` that have yet to answer. Only an inconclusive result that a person must settle has any."""
 
 
-def one_finding(  # noqa: PLR0913 - a finding and its result
+def one_finding(
     outcome: Outcome,
     subject: str,
     problem: str,

@@ -111,9 +111,7 @@ def _evaluate(
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.FAIL if len(moved) >= parameters.share * len(compared) else Outcome.WARN
     moved.sort(key=lambda item: -item[1])
-    fix = (
-        "Find what changed at the source. If the change is intended, train again, or `ignore` the column in the gate."
-    )
+    fix = "Find what changed at the source. If the change is intended, train again, or `ignore` the column in the gate."
     findings = tuple(
         Finding(column.name, f"{column.method} distance {distance:.3f} from {reference}", fix, outcome)
         for column, distance in moved

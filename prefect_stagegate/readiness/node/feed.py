@@ -133,9 +133,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
     if failed:
         raise failed[0]
     if any(thread.is_alive() for thread in threads):
-        raise CacheError(
-            "A read from the cache's volume hangs", hint="Look at the volume: dmesg; iostat -x 1"
-        )
+        raise CacheError("A read from the cache's volume hangs", hint="Look at the volume: dmesg; iostat -x 1")
 
 
 class Reader:

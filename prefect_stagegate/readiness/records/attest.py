@@ -174,6 +174,4 @@ def _hex(digest: str) -> str:
 
 
 def _corrupt(reason: str) -> CorruptRecord:
-    return CorruptRecord(
-        f"Invalid attestation: {reason}", hint="Run `stagegate check` again; it writes a new one."
-    )
+    return CorruptRecord(f"Invalid attestation: {reason}", hint="Run `stagegate check` again; it writes a new one.")
