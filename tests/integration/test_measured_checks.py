@@ -77,7 +77,7 @@ def test_duplicate_keys_and_splits_that_overlap_are_found(node: Node) -> None:
     found = node.ask("duplicates")
     assert (found.outcome, found.summary) == (
         Outcome.FAIL,
-        "splits trips and held: they share 1 record, and the smallest has 10",
+        "splits trips and held: they share 1 record; the smallest split has 10",
     )
 
     node.deliver([{"duplicates": keys}], held=rows(0, 50))

@@ -326,7 +326,7 @@ def test_a_run_falls_back_where_the_gate_says_so_and_reads_what_it_was_given(
     assert page.startswith("## ⚠️")
     assert f"This run uses `{older}`" in page
     assert f"Not used: `{newer}`" in page
-    assert "- `runbook`: fail, no runbook is named" in page
+    assert "- `runbook`: fail, the spec names no runbook" in page
     assert "**Whose turn:** governance (team@example.org)" in page
     (line,) = {one.getMessage() for one in caplog.records if "fell back" in one.getMessage()}
     assert "does not pass runbook" in line
